@@ -1,0 +1,29 @@
+"""Operations on plain arrays, with no layer: checked calls of the kernels, forward and backward side by side.
+
+Every forward returns `(y, saved)`; its backward takes the cotangent dy and that `saved`, a small named tuple, and computes
+on the same backend. `backend` is a name ("numpy", "serial", "parallel") or a Backend. Arrays are float32 or float64; images
+are NHWC. A backward that gives parameter gradients takes optional arrays to write them into (`dweight=`, ...).
+"""
+
+from nbnet.functional.conv2d import conv2d_backward, conv2d_forward
+from nbnet.functional.dense import dense_backward, dense_forward
+from nbnet.functional.dropout import dropout_backward, dropout_forward
+from nbnet.functional.norm import batch_norm_backward, batch_norm_forward, batch_normalization, moments
+from nbnet.functional.pool import avg_pool2d_backward, avg_pool2d_forward, max_pool2d_backward, max_pool2d_forward
+
+__all__ = [
+    "avg_pool2d_backward",
+    "avg_pool2d_forward",
+    "batch_norm_backward",
+    "batch_norm_forward",
+    "batch_normalization",
+    "conv2d_backward",
+    "conv2d_forward",
+    "dense_backward",
+    "dense_forward",
+    "dropout_backward",
+    "dropout_forward",
+    "max_pool2d_backward",
+    "max_pool2d_forward",
+    "moments",
+]

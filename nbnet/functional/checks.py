@@ -1,0 +1,75 @@
+"""Checks of arrays and of window geometry, shared by the functional calls and the layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from nbnet.backend import FLOATS
+from nbnet.errors import ArgumentError, DTypeError, ShapeError
+
+
+def floats(x: Any, name: str, ndim: int | None = None, dtype: np.dtype | None = None) -> np.ndarray:
+    """x as a C-contiguous float array of the rank and dtype asked for.
+
+    Raises:
+        ShapeError, DTypeError: it is not.
+    """
+    x = np.asarray(x)
+    if x.dtype not in FLOATS:
+        raise DTypeError(f"{name} has dtype {x.dtype}, wanted float32 or float64: convert it with {name}.astype('float32')")
+    if dtype is not None and x.dtype != dtype:
+        raise DTypeError(f"{name} has dtype {x.dtype}, wanted {dtype}: all arrays of a call have the same dtype")
+    if ndim is not None and x.ndim != ndim:
+        raise ShapeError(f"{name} has shape {x.shape}, wanted {ndim} axes{' (N, H, W, C)' if ndim == 4 else ''}")
+    if x.size == 0:
+        raise ShapeError(f"{name} has shape {x.shape}: it is empty, wanted at least one row")
+    return np.ascontiguousarray(x)
+
+
+def shaped(x: Any, name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """x as a C-contiguous array of exactly this shape and dtype."""
+    x = floats(x, name, dtype=dtype)
+    if x.shape != shape:
+        raise ShapeError(f"{name} has shape {x.shape}, wanted {shape}")
+    return x
+
+
+def output(array: np.ndarray | None, name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """The caller's array for a parameter gradient, or a new one: small, long-lived, and so not from the pool."""
+    if array is None:
+        return np.empty(shape, dtype)
+    if array.shape != shape or array.dtype != dtype or not array.flags.c_contiguous:
+        raise ShapeError(f"{name} has shape {array.shape} and dtype {array.dtype}, wanted contiguous {shape} {dtype}")
+    return array
+
+
+def pair(value: Any, name: str) -> tuple[int, int]:
+    """A positive size for both axes, from one number or two."""
+    values = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
+    if len(values) != 2 or not all(isinstance(v, (int, np.integer)) and v >= 1 for v in values):
+        raise ArgumentError(f"{name}={value!r}: wanted a positive whole number, or two (height, width)")
+    return int(values[0]), int(values[1])
+
+
+def check_padding(padding: Any) -> None:
+    if padding in ("same", "valid") or (isinstance(padding, (int, np.integer)) and not isinstance(padding, bool) and padding >= 0):
+        return
+    raise ArgumentError(f"padding={padding!r}: wanted 'same', 'valid' or a number of pixels")
+
+
+def window(length: int, size: int, stride: int, padding: str | int, axis: str) -> tuple[int, int]:
+    """Output length and leading padding of a sliding window along one axis.
+
+    "same": ceil(length / stride) outputs, the odd pixel of padding at the end (TensorFlow's rule); "valid": no padding;
+    a number: that many pixels on both sides.
+    """
+    if padding == "same":
+        out = -(-length // stride)
+        return out, max(0, (out - 1) * stride + size - length) // 2
+    before = 0 if padding == "valid" else int(padding)
+    out = (length + 2 * before - size) // stride + 1
+    if length + 2 * before < size:
+        raise ShapeError(f"a window of {axis} {size} does not fit an image of {axis} {length} with padding {padding!r}: use padding='same'")
+    return out, before

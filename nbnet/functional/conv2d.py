@@ -1,0 +1,85 @@
+"""Two-dimensional convolution on NHWC images."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from nbnet.backend import Backend, get_backend
+from nbnet.errors import ShapeError
+from nbnet.functional import checks
+from nbnet.kernels import conv2d as contract
+
+
+class Conv2DSaved(NamedTuple):
+    x: np.ndarray
+    weight: np.ndarray
+    geometry: tuple[int, int, int, int]  # stride_h, stride_w, pad_top, pad_left
+    backend: Backend
+
+
+def conv2d_forward(x, weight, bias=None, *, stride=1, padding="same", backend: str | Backend = "parallel"):
+    """Cross-correlate images with a bank of filters: what deep learning calls convolution.
+
+    Args:
+        x: (N, H, W, I) float32 or float64. weight: (KH, KW, I, O). bias: (O,) or None.
+        stride: a number of pixels, or (height, width).
+        padding: "same" (ceil(H / stride) outputs; an odd pixel goes to the bottom and right, as in TensorFlow), "valid", or
+            a number of zero pixels on every side.
+    Returns:
+        y (N, OH, OW, O), and what conv2d_backward needs.
+    Raises:
+        ShapeError, DTypeError, ArgumentError: an argument does not fit.
+    """
+    be = get_backend(backend)
+    x = checks.floats(x, "x", 4)
+    weight = checks.floats(weight, "weight", 4, x.dtype)
+    kernel_h, kernel_w, inputs, outputs = weight.shape
+    if inputs != x.shape[3]:
+        raise ShapeError(f"x has {x.shape[3]} channels, but weight has shape {weight.shape}: wanted (KH, KW, {x.shape[3]}, filters)")
+    bias = np.zeros(outputs, x.dtype) if bias is None else checks.shaped(bias, "bias", (outputs,), x.dtype)
+    stride_h, stride_w = checks.pair(stride, "stride")
+    checks.check_padding(padding)
+    out_h, pad_top = checks.window(x.shape[1], kernel_h, stride_h, padding, "height")
+    out_w, pad_left = checks.window(x.shape[2], kernel_w, stride_w, padding, "width")
+    geometry = (stride_h, stride_w, pad_top, pad_left)
+
+    y = be.empty((len(x), out_h, out_w, outputs), x.dtype)
+    depth = kernel_h * kernel_w * inputs
+    patches = be.empty((contract.forward_chunks(len(x) * out_h * out_w, depth, outputs), contract.TILE, depth), x.dtype)
+    be.kernel("conv2d.forward")(x, weight, bias, *geometry, patches, y)
+    return y, Conv2DSaved(x, weight, geometry, be)
+
+
+def conv2d_backward(dy, saved: Conv2DSaved, *, dweight=None, dbias=None, need_dx: bool = True):
+    """Gradients of conv2d_forward.
+
+    Args:
+        dy: (N, OH, OW, O). dweight, dbias: arrays to write the parameter gradients into. need_dx: False spares dx (it is then
+            None), which the first layer of a network does not need.
+    Returns:
+        dx (N, H, W, I), dweight (KH, KW, I, O), dbias (O,).
+    """
+    x, weight, geometry, be = saved
+    kernel_h, kernel_w, inputs, outputs = weight.shape
+    dy = checks.floats(dy, "dy", 4, x.dtype)
+    if dy.shape[0] != x.shape[0] or dy.shape[3] != outputs:
+        raise ShapeError(f"dy has shape {dy.shape}, wanted ({x.shape[0]}, OH, OW, {outputs}) as conv2d_forward returned it")
+    dweight = checks.output(dweight, "dweight", weight.shape, x.dtype)
+    dbias = checks.output(dbias, "dbias", (outputs,), x.dtype)
+
+    depth = kernel_h * kernel_w * inputs
+    pixels = dy.shape[0] * dy.shape[1] * dy.shape[2]
+    count = contract.weight_chunks(pixels, depth, outputs)
+    patches = be.empty((count, contract.TILE, depth), x.dtype)
+    partials = be.empty((count, depth + 1, outputs), x.dtype)
+    be.kernel("conv2d.backward_weights")(x, dy, *geometry, patches, partials, dweight, dbias)
+    dx = None
+    if need_dx:
+        weight_t = be.empty((outputs, kernel_h, kernel_w, inputs), x.dtype)
+        be.kernel("dense.transpose")(weight.reshape(depth, outputs), weight_t.reshape(outputs, depth))
+        patches = be.empty((contract.data_chunks(len(x), pixels, depth, outputs), contract.TILE, depth), x.dtype)
+        dx = be.empty(x.shape, x.dtype)
+        be.kernel("conv2d.backward_data")(dy, weight_t, *geometry, patches, dx)
+    return dx, dweight, dbias

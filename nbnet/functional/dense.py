@@ -1,0 +1,64 @@
+"""Dense (fully connected) layer: y = x @ weight + bias."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from nbnet.backend import Backend, get_backend
+from nbnet.errors import ShapeError
+from nbnet.functional import checks
+from nbnet.kernels import dense as contract
+
+
+class DenseSaved(NamedTuple):
+    x: np.ndarray
+    weight: np.ndarray
+    backend: Backend
+
+
+def dense_forward(x, weight, bias=None, *, backend: str | Backend = "parallel") -> tuple[np.ndarray, DenseSaved]:
+    """y = x @ weight + bias.
+
+    Args:
+        x: (M, I) float32 or float64. weight: (I, O). bias: (O,) or None.
+    Returns:
+        y (M, O), and what dense_backward needs.
+    Raises:
+        ShapeError, DTypeError: an array does not fit.
+    """
+    be = get_backend(backend)
+    x = checks.floats(x, "x", 2)
+    weight = checks.floats(weight, "weight", 2, x.dtype)
+    if weight.shape[0] != x.shape[1]:
+        raise ShapeError(f"x has {x.shape[1]} features, but weight has shape {weight.shape}: wanted ({x.shape[1]}, outputs)")
+    outputs = weight.shape[1]
+    bias = np.zeros(outputs, x.dtype) if bias is None else checks.shaped(bias, "bias", (outputs,), x.dtype)
+    y = be.empty((len(x), outputs), x.dtype)
+    be.kernel("dense.forward")(x, weight, bias, y)
+    return y, DenseSaved(x, weight, be)
+
+
+def dense_backward(dy, saved: DenseSaved, *, dweight=None, dbias=None, need_dx: bool = True):
+    """Gradients of dense_forward: dx = dy @ weight.T, dweight = x.T @ dy, dbias = sum of dy over rows.
+
+    Args:
+        dy: (M, O). dweight, dbias: arrays to write the parameter gradients into. need_dx: False spares dx (it is then None).
+    Returns:
+        dx (M, I), dweight (I, O), dbias (O,).
+    """
+    x, weight, be = saved
+    inputs, outputs = weight.shape
+    dy = checks.shaped(dy, "dy", (len(x), outputs), x.dtype)
+    dweight = checks.output(dweight, "dweight", weight.shape, x.dtype)
+    dbias = checks.output(dbias, "dbias", (outputs,), x.dtype)
+    partials = be.empty((contract.weight_chunks(len(x), inputs, outputs), inputs + 1, outputs), x.dtype)
+    be.kernel("dense.backward_weights")(x, dy, partials, dweight, dbias)
+    dx = None
+    if need_dx:
+        weight_t = be.empty((outputs, inputs), x.dtype)
+        be.kernel("dense.transpose")(weight, weight_t)
+        dx = be.empty(x.shape, x.dtype)
+        be.kernel("dense.backward_data")(dy, weight_t, dx)
+    return dx, dweight, dbias

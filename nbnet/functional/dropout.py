@@ -1,0 +1,107 @@
+"""Dropout on plain arrays. The mask is a function of (seed, stream, step, element): backward recomputes it."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from nbnet.backend import Backend, get_backend
+from nbnet.errors import ArgumentError, ShapeError, unknown
+from nbnet.functional import checks
+
+VARIANTS = ("inverted", "vanilla", "alpha")
+# -scale * alpha of SELU: the value of a saturated unit (Klambauer, Unterthiner, Mayr and Hochreiter 2017, section 3).
+SELU_FLOOR = -1.7580993408473766
+
+
+class DropoutSaved(NamedTuple):
+    rate: float
+    scale: float  # factor of the elements that are kept; of all elements when train is False
+    seed: int
+    stream: int
+    step: int
+    noise_shape: tuple[int, ...] | None
+    train: bool
+    backend: Backend
+
+
+def dropout_forward(
+    x, rate, *, seed: int, step: int = 0, stream: int = 0, variant="inverted", noise_shape=None, train: bool = True, backend="parallel"
+) -> tuple[np.ndarray, DropoutSaved]:
+    """Drop each element with probability `rate`.
+
+    Args:
+        x: any shape, float32 or float64.
+        rate: the probability to DROP, 0 to 1. (Many copies of the cs231n code mean the probability to keep.)
+        seed: 0 to 2^64 - 1. step, stream: 0 to 2^32 - 1; another step or stream is another mask.
+        variant: "inverted" divides what is kept by 1 - rate, so that evaluation is the identity (Srivastava et al. 2014);
+            "vanilla" multiplies by 1 - rate in evaluation instead; "alpha" keeps mean 0 and variance 1 after SELU (Klambauer et al. 2017).
+        noise_shape: x's shape with 1 on some axes: one decision for the whole of those axes. (N, 1, 1, C) is spatial dropout.
+        train: False gives the evaluation result.
+    Returns:
+        y, and what dropout_backward needs, in which there is no array.
+    Raises:
+        ArgumentError: rate, variant, seed, step or stream is out of range. ShapeError: noise_shape does not fit.
+    """
+    be = get_backend(backend)
+    x = checks.floats(x, "x")
+    rate = check_rate(rate)
+    if variant not in VARIANTS:
+        raise ArgumentError(unknown("dropout variant", variant, VARIANTS))
+    for name, value, bits in (("seed", seed, 64), ("step", step, 32), ("stream", stream, 32)):
+        if not 0 <= value < 1 << bits:
+            raise ArgumentError(f"{name}={value}: wanted 0 to 2^{bits} - 1")
+    if noise_shape is not None:
+        noise_shape = _check_noise_shape(tuple(noise_shape), x.shape)
+    keep = 1 - rate
+    scale, shift, dropped = 1.0, 0.0, 0.0
+    if variant == "inverted":
+        scale = 1 / keep if train and keep > 0 else 1.0
+    elif variant == "vanilla":
+        scale = 1.0 if train else keep
+    elif train and 0 < rate < 1:
+        scale = (keep * (1 + rate * SELU_FLOOR**2)) ** -0.5
+        shift = -scale * SELU_FLOOR * rate
+        dropped = scale * SELU_FLOOR + shift
+    saved = DropoutSaved(rate, scale, seed, stream, step, noise_shape, train, be)
+    return _run(x, saved, shift, dropped), saved
+
+
+def dropout_backward(dy, saved: DropoutSaved) -> np.ndarray:
+    """dx: dy times the factor of the elements that were kept, 0 elsewhere."""
+    return _run(checks.floats(dy, "dy"), saved, 0.0, 0.0)
+
+
+def check_rate(rate: float) -> float:
+    if isinstance(rate, (int, float, np.number)) and 0 <= rate <= 1:
+        return float(rate)
+    raise ArgumentError(f"dropout rate={rate!r}: wanted the probability to drop, from 0 to 1")
+
+
+def _run(x: np.ndarray, saved: DropoutSaved, shift: float, dropped: float) -> np.ndarray:
+    be = saved.backend
+    if not saved.train or saved.rate == 0:
+        return x if saved.scale == 1 else x * x.dtype.type(saved.scale)
+    counter = (np.uint64(saved.seed), saved.stream, saved.step, round(saved.rate * 2**32))
+    y = be.empty(x.shape, x.dtype)
+    if saved.noise_shape is None:
+        be.kernel("dropout.apply")(x.reshape(-1), *counter, saved.scale, shift, dropped, y.reshape(-1))
+        return y
+    ones = np.ones(math.prod(saved.noise_shape), x.dtype)
+    keep = np.empty_like(ones)
+    be.kernel("dropout.apply")(ones, *counter, 1.0, 0.0, 0.0, keep)
+    keep = keep.reshape(saved.noise_shape)
+    np.multiply(x, keep * x.dtype.type(saved.scale), out=y)
+    if shift or dropped:
+        y += keep * x.dtype.type(shift) + (1 - keep) * x.dtype.type(dropped)
+    return y
+
+
+def _check_noise_shape(noise_shape: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
+    if len(noise_shape) != len(shape) or any(n not in (1, s) for n, s in zip(noise_shape, shape)):
+        raise ShapeError(
+            f"noise_shape {noise_shape} does not fit x of shape {shape}: wanted its sizes, or 1 on the axes that share a decision"
+        )
+    return noise_shape

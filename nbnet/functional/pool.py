@@ -1,0 +1,88 @@
+"""Max and average pooling on NHWC images."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nbnet.backend import Backend, get_backend
+from nbnet.errors import ArgumentError
+from nbnet.functional import checks
+
+
+class MaxPool2DSaved(NamedTuple):
+    x: np.ndarray
+    geometry: tuple[int, ...]  # size_h, size_w, stride_h, stride_w, pad_top, pad_left
+    out_shape: tuple[int, ...]
+    backend: Backend
+
+
+class AvgPool2DSaved(NamedTuple):
+    in_shape: tuple[int, ...]
+    dtype: np.dtype
+    geometry: tuple[int, ...]
+    out_shape: tuple[int, ...]
+    backend: Backend
+
+
+def geometry(height: int, width: int, size: Any, stride: Any, padding: Any) -> tuple[tuple[int, int], tuple[int, ...]]:
+    """Output height and width, and (size_h, size_w, stride_h, stride_w, pad_top, pad_left); stride None means size."""
+    size_h, size_w = checks.pair(size, "size")
+    stride_h, stride_w = (size_h, size_w) if stride is None else checks.pair(stride, "stride")
+    checks.check_padding(padding)
+    if isinstance(padding, int) and padding >= min(size_h, size_w):
+        raise ArgumentError(
+            f"padding={padding} with a window of {(size_h, size_w)}: some windows would hold no pixel, use less than the window"
+        )
+    out_h, pad_top = checks.window(height, size_h, stride_h, padding, "height")
+    out_w, pad_left = checks.window(width, size_w, stride_w, padding, "width")
+    return (out_h, out_w), (size_h, size_w, stride_h, stride_w, pad_top, pad_left)
+
+
+def max_pool2d_forward(x, size, stride=None, padding="valid", *, backend: str | Backend = "parallel"):
+    """The largest value of each window.
+
+    Args:
+        x: (N, H, W, C). size, stride: a number of pixels, or (height, width); stride None means size.
+        padding: "valid", "same" or a number of pixels; padded pixels never win.
+    Returns:
+        y (N, OH, OW, C), and what max_pool2d_backward needs: x itself, in which backward finds the winners again.
+    """
+    be = get_backend(backend)
+    x = checks.floats(x, "x", 4)
+    (out_h, out_w), window = geometry(x.shape[1], x.shape[2], size, stride, padding)
+    y = be.empty((len(x), out_h, out_w, x.shape[3]), x.dtype)
+    be.kernel("pool.max_forward")(x, *window, y)
+    return y, MaxPool2DSaved(x, window, y.shape, be)
+
+
+def max_pool2d_backward(dy, saved: MaxPool2DSaved):
+    """dx (N, H, W, C): each dy goes to the winner of its window, the first one of equals in row-major order."""
+    x, window, out_shape, be = saved
+    dy = checks.shaped(dy, "dy", out_shape, x.dtype)
+    dx = be.empty(x.shape, x.dtype)
+    be.kernel("pool.max_backward")(dy, x, *window, dx)
+    return dx
+
+
+def avg_pool2d_forward(x, size, stride=None, padding="valid", *, backend: str | Backend = "parallel"):
+    """The mean of each window, over its real pixels: padding is not counted (Keras's rule).
+
+    Arguments and returns are those of max_pool2d_forward; nothing of x is kept for backward.
+    """
+    be = get_backend(backend)
+    x = checks.floats(x, "x", 4)
+    (out_h, out_w), window = geometry(x.shape[1], x.shape[2], size, stride, padding)
+    y = be.empty((len(x), out_h, out_w, x.shape[3]), x.dtype)
+    be.kernel("pool.avg_forward")(x, *window, y)
+    return y, AvgPool2DSaved(x.shape, x.dtype, window, y.shape, be)
+
+
+def avg_pool2d_backward(dy, saved: AvgPool2DSaved):
+    """dx (N, H, W, C): each dy is shared equally among the real pixels of its window."""
+    in_shape, dtype, window, out_shape, be = saved
+    dy = checks.shaped(dy, "dy", out_shape, dtype)
+    dx = be.empty(in_shape, dtype)
+    be.kernel("pool.avg_backward")(dy, *window, dx)
+    return dx

@@ -1,0 +1,70 @@
+"""Check a backward pass against finite differences."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from nbnet import initializers
+from nbnet.errors import DTypeError, GradientError
+from nbnet.layers import Layer
+
+
+def gradcheck(layer: Layer, x: Any, *, tolerance: float = 1e-6, step: float = 1e-5, seed: int = 0) -> dict[str, float]:
+    """Compare backward with a central difference at every index of x and of every parameter, in float64.
+
+    The loss is sum(r * y) with a random cotangent r: with sum(y), the gradient of a batch norm is zero and its check checks
+    nothing. Buffers are put back before each pass, so moving statistics stay as they were and a dropout mask stays the same.
+
+    Args:
+        layer: a layer or model; one that is not built is built for x, in float64 on the backend "serial".
+        x: (N, ...), any real numbers. Keep it small: there are two forward passes an index.
+        tolerance: the largest difference allowed, relative to the largest gradient of the same array.
+        step: of the difference, times the size of the number it moves where that is above 1.
+    Returns:
+        the relative error of "x" and of each parameter.
+    Raises:
+        GradientError: an error is above the tolerance; the message names the array, the index and both gradients.
+        DTypeError: the layer was built in float32, where differences say nothing.
+    """
+    x = np.array(x, np.float64)
+    if layer.input_shape is None:
+        layer.build(x.shape[1:], backend="serial", dtype="float64", seed=seed)
+    if layer.dtype != np.float64:
+        raise DTypeError(f"gradcheck needs a layer built with dtype='float64', got {layer.dtype}: build it again")
+    buffers = {name: array.copy() for name, array in layer.buffers.items()}
+
+    def forward() -> tuple[np.ndarray, Any]:
+        for name, array in layer.buffers.items():
+            array[:] = buffers[name]
+        return layer.forward(x, train=True)
+
+    y, saved = forward()
+    cotangent = initializers.generator(seed, 0).standard_normal(y.shape)
+    dx = layer.backward(cotangent, saved)
+    arrays = {"x": (x, np.array(dx))} | {name: (p.value, p.grad.copy()) for name, p in layer.params.items() if p.trainable}
+    errors = {}
+    for name, (values, grad) in arrays.items():
+        numeric = np.empty_like(values)
+        for index in np.ndindex(values.shape):
+            old = values[index]
+            h = step * max(1.0, abs(old))
+            values[index] = old + h
+            up = np.vdot(cotangent, forward()[0])
+            values[index] = old - h
+            down = np.vdot(cotangent, forward()[0])
+            values[index] = old
+            numeric[index] = (up - down) / (2 * h)
+        difference = np.abs(grad - numeric)
+        errors[name] = float(difference.max() / max(np.abs(numeric).max(), np.abs(grad).max(), 1e-30))
+        if not errors[name] <= tolerance:
+            at = np.unravel_index(np.argmax(difference), difference.shape)
+            place = f"{name}[{', '.join(str(i) for i in at)}]"
+            raise GradientError(
+                f"gradient of {place}: backward says {grad[at]:.6g}, differences say {numeric[at]:.6g} "
+                f"(relative error {errors[name]:.1e}, wanted {tolerance:.0e})"
+            )
+    for name, array in layer.buffers.items():
+        array[:] = buffers[name]
+    return errors

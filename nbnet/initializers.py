@@ -1,0 +1,73 @@
+"""Initial values of parameters. Each initializer is `f(rng, shape) -> float64 array`; name one, or pass your own function.
+
+Fans follow the weight layouts of nbnet: Dense (in, out), Conv2D (kh, kw, in, out); fan_in = kh * kw * in.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from nbnet.errors import ArgumentError, unknown
+
+Initializer = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
+
+
+def generator(seed: int, stream: int) -> np.random.Generator:
+    """A random generator that depends on the seed and the layer's stream alone."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, stream])))
+
+
+def zeros(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    return np.zeros(shape)
+
+
+def ones(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    return np.ones(shape)
+
+
+def normal(std: float = 0.05) -> Initializer:
+    """Normal with mean 0 and the given standard deviation."""
+    return lambda rng, shape: rng.normal(0.0, std, shape)
+
+
+def _fans(shape: tuple[int, ...]) -> tuple[int, int]:
+    if len(shape) < 2:
+        raise ArgumentError(f"this initializer needs a weight of at least 2 axes, got shape {shape}: use 'zeros' or 'ones'")
+    receptive = math.prod(shape[:-2])
+    return shape[-2] * receptive, shape[-1] * receptive
+
+
+def _scaled(gain: float, mode: str, uniform: bool) -> Initializer:
+    """Variance gain / fan, drawn from a normal or a uniform distribution."""
+
+    def initialize(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        fan_in, fan_out = _fans(shape)
+        std = math.sqrt(gain / (fan_in if mode == "in" else (fan_in + fan_out) / 2))
+        return rng.uniform(-math.sqrt(3) * std, math.sqrt(3) * std, shape) if uniform else rng.normal(0.0, std, shape)
+
+    return initialize
+
+
+INITIALIZERS: dict[str, Initializer] = {
+    "zeros": zeros,
+    "ones": ones,
+    "he_normal": _scaled(2, "in", False),  # He, Zhang, Ren and Sun 2015: for ReLU
+    "he_uniform": _scaled(2, "in", True),
+    "glorot_normal": _scaled(1, "average", False),  # Glorot and Bengio 2010: for tanh
+    "glorot_uniform": _scaled(1, "average", True),
+    "lecun_normal": _scaled(1, "in", False),  # LeCun, Bottou, Orr and Mueller 1998: for SELU
+    "lecun_uniform": _scaled(1, "in", True),
+}
+
+
+def get(initializer: Any) -> Initializer:
+    """The initializer of that name, or the function itself."""
+    if callable(initializer):
+        return initializer
+    if initializer not in INITIALIZERS:
+        raise ArgumentError(unknown("initializer", initializer, INITIALIZERS))
+    return INITIALIZERS[initializer]

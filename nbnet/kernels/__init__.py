@@ -1,0 +1,57 @@
+"""Kernels: arrays in, arrays out. Every result and every scratch array is passed in by the caller.
+
+An operation is a folder with four rooms: `__init__` (the contract), `reference` (NumPy), `cpu` (Numba, serial and
+parallel) and `cuda`. One rule finds a kernel, so there is no registry to keep:
+
+    load("batchnorm.moments", "numpy")     ->  nbnet.kernels.batchnorm.reference.moments
+    load("batchnorm.moments", "serial")    ->  nbnet.kernels.batchnorm.cpu.moments_serial
+    load("batchnorm.moments", "parallel")  ->  nbnet.kernels.batchnorm.cpu.moments_parallel
+    load("batchnorm.moments", "cuda")      ->  nbnet.kernels.batchnorm.cuda.moments
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from nbnet.errors import BackendError, KernelError, unknown
+
+OPERATIONS = ("batchnorm", "dropout", "conv2d", "dense", "pool", "activation", "loss", "optimizer")
+_ROOMS = {"numpy": ("reference", ""), "serial": ("cpu", "_serial"), "parallel": ("cpu", "_parallel"), "cuda": ("cuda", "")}
+BACKENDS = tuple(_ROOMS)
+
+
+@cache
+def load(op: str, backend: str) -> Callable[..., Any]:
+    """Return the kernel of one operation on one backend, compiled on its first call.
+
+    Args:
+        op: operation and function, for example "batchnorm.moments".
+        backend: one of numpy, serial, parallel, cuda.
+    Raises:
+        BackendError: the backend is unknown.
+        KernelError: the operation has no such function, or the backend lacks it; the message names what exists.
+    """
+    if backend not in _ROOMS:
+        raise BackendError(unknown("backend", backend, BACKENDS))
+    operation, _, function = op.partition(".")
+    if operation not in OPERATIONS:
+        raise KernelError(unknown("operation", operation, OPERATIONS))
+    room, suffix = _ROOMS[backend]
+    path = f"nbnet.kernels.{operation}.{room}"
+    if importlib.util.find_spec(path) is None:
+        raise KernelError(f"operation {operation!r} has no kernels for backend {backend!r} yet: use numpy, serial or parallel")
+    module = importlib.import_module(path)
+    kernel = getattr(module, function + suffix, None)
+    if kernel is None:
+        raise KernelError(unknown(f"kernel of {operation!r} on backend {backend!r}", function, functions(operation)))
+    return kernel
+
+
+def functions(operation: str) -> list[str]:
+    """The public functions of an operation, as its reference room defines them."""
+    module = importlib.import_module(f"nbnet.kernels.{operation}.reference")
+    return [name for name, value in vars(module).items() if callable(value) and value.__module__ == module.__name__ and name[0] != "_"]

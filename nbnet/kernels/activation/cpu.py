@@ -1,0 +1,269 @@
+"""Activations on the CPU: one loop over a chunk of elements, or of rows for softmax."""
+
+import math
+
+import numpy as np
+from numba import prange
+
+from nbnet.kernels import chunks
+from nbnet.kernels.compile import body, parallel, serial
+
+EXP = 16  # elementary operations that an exp or a tanh is worth, for the choice of chunks
+
+
+# -------------------------------------------------------------------------------------------------------- relu
+
+
+@body
+def _relu_forward(x, start, stop, y):
+    zero = x.dtype.type(0)
+    for i in range(start, stop):
+        y[i] = zero if x[i] <= 0 else x[i]  # NaN <= 0 is false: NaN passes
+
+
+@serial
+def relu_forward_serial(x, y):
+    n = chunks.count(x.size, 1)
+    for k in range(n):
+        start, stop = chunks.bounds(k, n, x.size)
+        _relu_forward(x, start, stop, y)
+
+
+@parallel
+def relu_forward_parallel(x, y):
+    n = chunks.count(x.size, 1)
+    for k in prange(n):
+        start, stop = chunks.bounds(k, n, x.size)
+        _relu_forward(x, start, stop, y)
+
+
+@body
+def _relu_backward(dy, y, start, stop, dx):
+    zero = y.dtype.type(0)
+    for i in range(start, stop):
+        dx[i] = zero if y[i] <= 0 else dy[i]
+
+
+@serial
+def relu_backward_serial(dy, y, dx):
+    n = chunks.count(dy.size, 1)
+    for k in range(n):
+        start, stop = chunks.bounds(k, n, dy.size)
+        _relu_backward(dy, y, start, stop, dx)
+
+
+@parallel
+def relu_backward_parallel(dy, y, dx):
+    n = chunks.count(dy.size, 1)
+    for k in prange(n):
+        start, stop = chunks.bounds(k, n, dy.size)
+        _relu_backward(dy, y, start, stop, dx)
+
+
+# -------------------------------------------------------------------------------------------------- leaky_relu
+
+
+@body
+def _leaky_relu_forward(x, slope, start, stop, y):
+    slope = x.dtype.type(slope)
+    for i in range(start, stop):
+        y[i] = x[i] if x[i] > 0 else slope * x[i]
+
+
+@serial
+def leaky_relu_forward_serial(x, slope, y):
+    n = chunks.count(x.size, 1)
+    for k in range(n):
+        start, stop = chunks.bounds(k, n, x.size)
+        _leaky_relu_forward(x, slope, start, stop, y)
+
+
+@parallel
+def leaky_relu_forward_parallel(x, slope, y):
+    n = chunks.count(x.size, 1)
+    for k in prange(n):
+        start, stop = chunks.bounds(k, n, x.size)
+        _leaky_relu_forward(x, slope, start, stop, y)
+
+
+@body
+def _leaky_relu_backward(dy, y, slope, start, stop, dx):
+    slope = y.dtype.type(slope)
+    for i in range(start, stop):
+        dx[i] = dy[i] if y[i] > 0 else slope * dy[i]
+
+
+@serial
+def leaky_relu_backward_serial(dy, y, slope, dx):
+    n = chunks.count(dy.size, 1)
+    for k in range(n):
+        start, stop = chunks.bounds(k, n, dy.size)
+        _leaky_relu_backward(dy, y, slope, start, stop, dx)
+
+
+@parallel
+def leaky_relu_backward_parallel(dy, y, slope, dx):
+    n = chunks.count(dy.size, 1)
+    for k in prange(n):
+        start, stop = chunks.bounds(k, n, dy.size)
+        _leaky_relu_backward(dy, y, slope, start, stop, dx)
+
+
+# -------------------------------------------------------------------------------------------------------- tanh
+
+
+@body
+def _tanh_forward(x, start, stop, y):
+    for i in range(start, stop):
+        y[i] = math.tanh(x[i])
+
+
+@serial
+def tanh_forward_serial(x, y):
+    n = chunks.count(x.size, EXP)
+    for k in range(n):
+        start, stop = chunks.bounds(k, n, x.size)
+        _tanh_forward(x, start, stop, y)
+
+
+@parallel
+def tanh_forward_parallel(x, y):
+    n = chunks.count(x.size, EXP)
+    for k in prange(n):
+        start, stop = chunks.bounds(k, n, x.size)
+        _tanh_forward(x, start, stop, y)
+
+
+@body
+def _tanh_backward(dy, y, start, stop, dx):
+    one = y.dtype.type(1)
+    for i in range(start, stop):
+        dx[i] = dy[i] * (one - y[i] * y[i])
+
+
+@serial
+def tanh_backward_serial(dy, y, dx):
+    n = chunks.count(dy.size, 1)
+    for k in range(n):
+        start, stop = chunks.bounds(k, n, dy.size)
+        _tanh_backward(dy, y, start, stop, dx)
+
+
+@parallel
+def tanh_backward_parallel(dy, y, dx):
+    n = chunks.count(dy.size, 1)
+    for k in prange(n):
+        start, stop = chunks.bounds(k, n, dy.size)
+        _tanh_backward(dy, y, start, stop, dx)
+
+
+# ----------------------------------------------------------------------------------------------------- sigmoid
+
+
+@body
+def _sigmoid_forward(x, start, stop, y):
+    one = x.dtype.type(1)
+    for i in range(start, stop):
+        e = math.exp(-abs(x[i]))
+        y[i] = (e if x[i] < 0 else one) / (one + e)
+
+
+@serial
+def sigmoid_forward_serial(x, y):
+    n = chunks.count(x.size, EXP)
+    for k in range(n):
+        start, stop = chunks.bounds(k, n, x.size)
+        _sigmoid_forward(x, start, stop, y)
+
+
+@parallel
+def sigmoid_forward_parallel(x, y):
+    n = chunks.count(x.size, EXP)
+    for k in prange(n):
+        start, stop = chunks.bounds(k, n, x.size)
+        _sigmoid_forward(x, start, stop, y)
+
+
+@body
+def _sigmoid_backward(dy, y, start, stop, dx):
+    one = y.dtype.type(1)
+    for i in range(start, stop):
+        dx[i] = dy[i] * (y[i] * (one - y[i]))
+
+
+@serial
+def sigmoid_backward_serial(dy, y, dx):
+    n = chunks.count(dy.size, 1)
+    for k in range(n):
+        start, stop = chunks.bounds(k, n, dy.size)
+        _sigmoid_backward(dy, y, start, stop, dx)
+
+
+@parallel
+def sigmoid_backward_parallel(dy, y, dx):
+    n = chunks.count(dy.size, 1)
+    for k in prange(n):
+        start, stop = chunks.bounds(k, n, dy.size)
+        _sigmoid_backward(dy, y, start, stop, dx)
+
+
+# ----------------------------------------------------------------------------------------------------- softmax
+
+
+@body
+def _softmax_forward(x, start, stop, y):
+    for m in range(start, stop):
+        largest = x[m, 0]
+        for c in range(1, x.shape[1]):
+            largest = max(largest, x[m, c])
+        total = 0.0
+        for c in range(x.shape[1]):
+            e = math.exp(x[m, c] - largest)
+            y[m, c] = e
+            total += np.float64(e)
+        share = x.dtype.type(1.0 / total)
+        for c in range(x.shape[1]):
+            y[m, c] *= share
+
+
+@serial
+def softmax_forward_serial(x, y):
+    n = chunks.count(x.shape[0], EXP * x.shape[1])
+    for k in range(n):
+        start, stop = chunks.bounds(k, n, x.shape[0])
+        _softmax_forward(x, start, stop, y)
+
+
+@parallel
+def softmax_forward_parallel(x, y):
+    n = chunks.count(x.shape[0], EXP * x.shape[1])
+    for k in prange(n):
+        start, stop = chunks.bounds(k, n, x.shape[0])
+        _softmax_forward(x, start, stop, y)
+
+
+@body
+def _softmax_backward(dy, y, start, stop, dx):
+    for m in range(start, stop):
+        total = 0.0
+        for c in range(y.shape[1]):
+            total += np.float64(dy[m, c]) * np.float64(y[m, c])
+        dot = y.dtype.type(total)
+        for c in range(y.shape[1]):
+            dx[m, c] = y[m, c] * (dy[m, c] - dot)
+
+
+@serial
+def softmax_backward_serial(dy, y, dx):
+    n = chunks.count(y.shape[0], 2 * y.shape[1])
+    for k in range(n):
+        start, stop = chunks.bounds(k, n, y.shape[0])
+        _softmax_backward(dy, y, start, stop, dx)
+
+
+@parallel
+def softmax_backward_parallel(dy, y, dx):
+    n = chunks.count(y.shape[0], 2 * y.shape[1])
+    for k in prange(n):
+        start, stop = chunks.bounds(k, n, y.shape[0])
+        _softmax_backward(dy, y, start, stop, dx)

@@ -1,0 +1,29 @@
+"""Batch normalisation: four heavy kernels, from which every dialect is made by arithmetic on C numbers.
+
+Letters: M rows (N*H*W for images), C channels, K chunks. x, dy, y, dx are (M, C), C-contiguous, float32 or float64 (T).
+
+    moments(x, weights, partials, mean, var)
+        mean_c = sum_m w_m x_mc / W,   var_c = sum_m w_m (x_mc - mean_c)^2 / W,   W = sum_m w_m
+        weights: (M,) T, or None for w = 1.  mean, var: (C,) float64, overwritten.
+    apply(x, center, scale, shift, slope, y)
+        y = act((x - center_c) * scale_c + shift_c)
+    backward_reduce(dy, x, center, scale, shift, slope, partials, sum_g, sum_gx)
+        g = dy * act'(...),   sum_g_c = sum_m g_mc,   sum_gx_c = sum_m g_mc * (x_mc - center_c)
+        sum_g, sum_gx: (C,) float64, overwritten.
+    backward_apply(dy, x, weights, center, scale, shift, slope, a, b, c, dx)
+        dx = a_c * g + w_m * (b_c + c_c * (x - center_c))
+
+act(z) = z where z > 0, else slope * z: slope 1 is no activation, 0 is ReLU, between them leaky ReLU. The backward
+kernels recompute z from x, so neither y nor the normalised x is stored.
+
+center, scale, shift, a, b, c: (C,) T. partials: (K, 3, C) float64 scratch for moments and backward_reduce, with
+K = chunks.count(M, C). Everything overwrites (=); nothing accumulates. y may be x, and dx may be dy.
+
+Why a center: x * scale + shift with shift = -mean * scale loses all its digits where the mean is large against the
+deviation. With mean 1e4 and deviation 1 in float32 its error is 5e-4; x - center is exact there (Sterbenz), and the
+part of the mean that float32 cannot hold goes into shift.
+
+Sums are accumulated in float64 from a shifted origin (the first row of a chunk), and chunks are merged in order by
+Chan's formula (Chan, Golub, LeVeque 1979): delta = mean_b - mean_a, M2 = M2_a + M2_b + delta^2 n_a n_b / (n_a + n_b).
+Forward formula: Ioffe and Szegedy 2015, algorithm 1.
+"""

@@ -1,0 +1,22 @@
+"""How work is cut into chunks: from the shape alone, never from the number of threads.
+
+So results are the same bits with 1 thread or 64, and with the serial driver. Chunks with partial results are merged in
+chunk order. The functions here run both in Python (a caller sizing scratch) and inside kernels.
+"""
+
+from numba.extending import register_jitable
+
+GRAIN = 32768  # elementary operations that are worth a chunk of their own: about 10 us, three times an empty parallel region
+LIMIT = 64  # chunks at most: enough for 64 threads, few enough that merging partials costs nothing
+
+
+@register_jitable
+def count(units, work_per_unit):
+    """Number of chunks for `units` indivisible units (rows, images) of `work_per_unit` elementary operations each."""
+    return max(1, min(LIMIT, units, units * work_per_unit // GRAIN))
+
+
+@register_jitable
+def bounds(chunk, chunks, units):
+    """The half-open range of units that belong to one chunk: sizes differ by at most one."""
+    return chunk * units // chunks, (chunk + 1) * units // chunks

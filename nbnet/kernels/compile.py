@@ -1,0 +1,15 @@
+"""The three ways in which CPU kernels are compiled, in one place.
+
+A kernel is a serial `body` over one chunk and two drivers that call it, `..._serial` over range and `..._parallel` over
+prange. Two drivers and not one function jitted twice: Numba keys its cache by the Python function, so the second would
+silently get the first one's machine code (numba issue 6845). Only drivers are cached: a body is linked into them.
+"""
+
+from numba import njit
+
+# The full "fast" set would let LLVM assume that there are no NaNs and delete the checks for them.
+FASTMATH = {"contract", "reassoc", "nsz", "arcp"}
+
+body = njit(fastmath=FASTMATH, error_model="numpy")
+serial = njit(fastmath=FASTMATH, error_model="numpy", nogil=True, cache=True)
+parallel = njit(fastmath=FASTMATH, error_model="numpy", nogil=True, cache=True, parallel=True)

@@ -1,0 +1,14 @@
+"""Dropout in NumPy: the definition. See the contract in `nbnet.kernels.dropout`."""
+
+import numpy as np
+
+from nbnet.kernels import philox
+
+BLOCK = 1 << 20  # elements at a time: the words of a large array would take as much memory again
+
+
+def apply(x, seed, stream, step, threshold, scale, shift, dropped, y):
+    for start in range(0, len(x), BLOCK):
+        block = slice(start, min(start + BLOCK, len(x)))
+        keep = philox.words(block.start, block.stop, int(seed), stream, step) >= np.uint64(threshold)
+        y[block] = np.where(keep, x[block] * x.dtype.type(scale) + x.dtype.type(shift), x.dtype.type(dropped))

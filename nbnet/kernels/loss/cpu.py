@@ -1,0 +1,83 @@
+"""Losses on the CPU: loss and gradient of a row in one visit."""
+
+import math
+
+import numpy as np
+from numba import prange
+
+from nbnet.kernels import chunks
+from nbnet.kernels.compile import body, parallel, serial
+
+EXP = 16  # elementary operations that an exp is worth, for the choice of chunks
+
+# -------------------------------------------------------------------------------------- softmax_cross_entropy
+
+
+@body
+def _softmax_cross_entropy(logits, labels, scale, start, stop, losses, hits, dlogits):
+    classes = logits.shape[1]
+    for m in range(start, stop):
+        label = labels[m]
+        largest, winner = logits[m, 0], 0
+        for c in range(1, classes):
+            if logits[m, c] > largest:
+                largest, winner = logits[m, c], c
+        of_label = np.float64(logits[m, label] - largest)
+        total = 0.0
+        for c in range(classes):
+            e = math.exp(logits[m, c] - largest)
+            dlogits[m, c] = e
+            total += np.float64(e)
+        share = logits.dtype.type(scale / total)
+        for c in range(classes):
+            dlogits[m, c] *= share
+        dlogits[m, label] -= logits.dtype.type(scale)
+        losses[m] = math.log(total) - of_label
+        hits[m] = winner == label and losses[m] == losses[m]  # a NaN is not equal to itself
+
+
+@serial
+def softmax_cross_entropy_serial(logits, labels, scale, losses, hits, dlogits):
+    n = chunks.count(logits.shape[0], EXP * logits.shape[1])
+    for k in range(n):
+        start, stop = chunks.bounds(k, n, logits.shape[0])
+        _softmax_cross_entropy(logits, labels, scale, start, stop, losses, hits, dlogits)
+
+
+@parallel
+def softmax_cross_entropy_parallel(logits, labels, scale, losses, hits, dlogits):
+    n = chunks.count(logits.shape[0], EXP * logits.shape[1])
+    for k in prange(n):
+        start, stop = chunks.bounds(k, n, logits.shape[0])
+        _softmax_cross_entropy(logits, labels, scale, start, stop, losses, hits, dlogits)
+
+
+# ---------------------------------------------------------------------------------------------- squared_error
+
+
+@body
+def _squared_error(y, target, weight, scale, start, stop, losses, dy):
+    factor = y.dtype.type(2 * weight * scale)
+    for m in range(start, stop):
+        total = 0.0
+        for i in range(y.shape[1]):
+            d = y[m, i] - target[m, i]
+            dy[m, i] = factor * d
+            total += np.float64(d) * np.float64(d)
+        losses[m] = weight * total
+
+
+@serial
+def squared_error_serial(y, target, weight, scale, losses, dy):
+    n = chunks.count(y.shape[0], y.shape[1])
+    for k in range(n):
+        start, stop = chunks.bounds(k, n, y.shape[0])
+        _squared_error(y, target, weight, scale, start, stop, losses, dy)
+
+
+@parallel
+def squared_error_parallel(y, target, weight, scale, losses, dy):
+    n = chunks.count(y.shape[0], y.shape[1])
+    for k in prange(n):
+        start, stop = chunks.bounds(k, n, y.shape[0])
+        _squared_error(y, target, weight, scale, start, stop, losses, dy)

@@ -1,0 +1,106 @@
+"""Optimisers on the CPU: one pass over parameter, gradient and state."""
+
+import math
+
+from numba import prange
+
+from nbnet.kernels import chunks
+from nbnet.kernels.compile import body, parallel, serial
+
+# -------------------------------------------------------------------------------------------------------- sgd
+
+
+@body
+def _sgd(param, grad, velocity, lr, momentum, nesterov, weight_decay, start, stop):
+    T = param.dtype.type
+    lr, momentum, weight_decay = T(lr), T(momentum), T(weight_decay)
+    for i in range(start, stop):
+        g = grad[i] + weight_decay * param[i]
+        v = momentum * velocity[i] + g
+        velocity[i] = v
+        param[i] -= lr * (g + momentum * v if nesterov else v)
+
+
+@serial
+def sgd_serial(param, grad, velocity, lr, momentum, nesterov, weight_decay):
+    n = chunks.count(param.size, 1)
+    for k in range(n):
+        start, stop = chunks.bounds(k, n, param.size)
+        _sgd(param, grad, velocity, lr, momentum, nesterov, weight_decay, start, stop)
+
+
+@parallel
+def sgd_parallel(param, grad, velocity, lr, momentum, nesterov, weight_decay):
+    n = chunks.count(param.size, 1)
+    for k in prange(n):
+        start, stop = chunks.bounds(k, n, param.size)
+        _sgd(param, grad, velocity, lr, momentum, nesterov, weight_decay, start, stop)
+
+
+# ---------------------------------------------------------------------------------------------------- rmsprop
+
+
+@body
+def _rmsprop(param, grad, square, velocity, lr, rho, eps, momentum, weight_decay, start, stop):
+    T = param.dtype.type
+    fresh = T(1 - rho)
+    lr, rho, eps, momentum, weight_decay = T(lr), T(rho), T(eps), T(momentum), T(weight_decay)
+    for i in range(start, stop):
+        g = grad[i] + weight_decay * param[i]
+        s = rho * square[i] + fresh * (g * g)
+        v = momentum * velocity[i] + g / (math.sqrt(s) + eps)
+        square[i] = s
+        velocity[i] = v
+        param[i] -= lr * v
+
+
+@serial
+def rmsprop_serial(param, grad, square, velocity, lr, rho, eps, momentum, weight_decay):
+    n = chunks.count(param.size, 2)
+    for k in range(n):
+        start, stop = chunks.bounds(k, n, param.size)
+        _rmsprop(param, grad, square, velocity, lr, rho, eps, momentum, weight_decay, start, stop)
+
+
+@parallel
+def rmsprop_parallel(param, grad, square, velocity, lr, rho, eps, momentum, weight_decay):
+    n = chunks.count(param.size, 2)
+    for k in prange(n):
+        start, stop = chunks.bounds(k, n, param.size)
+        _rmsprop(param, grad, square, velocity, lr, rho, eps, momentum, weight_decay, start, stop)
+
+
+# ------------------------------------------------------------------------------------------------------- adam
+
+
+@body
+def _adam(param, grad, m, v, lr, beta1, beta2, eps, weight_decay, decoupled, correction1, correction2, start, stop):
+    T = param.dtype.type
+    fresh1, fresh2 = T(1 - beta1), T(1 - beta2)
+    kept = T(1 - lr * weight_decay if decoupled else 1.0)
+    added = T(0.0 if decoupled else weight_decay)
+    step, root = T(lr / correction1), T(1 / math.sqrt(correction2))
+    beta1, beta2, eps = T(beta1), T(beta2), T(eps)
+    for i in range(start, stop):
+        g = grad[i] + added * param[i]
+        first = beta1 * m[i] + fresh1 * g
+        second = beta2 * v[i] + fresh2 * (g * g)
+        m[i] = first
+        v[i] = second
+        param[i] = kept * param[i] - step * first / (math.sqrt(second) * root + eps)
+
+
+@serial
+def adam_serial(param, grad, m, v, lr, beta1, beta2, eps, weight_decay, decoupled, correction1, correction2):
+    n = chunks.count(param.size, 2)
+    for k in range(n):
+        start, stop = chunks.bounds(k, n, param.size)
+        _adam(param, grad, m, v, lr, beta1, beta2, eps, weight_decay, decoupled, correction1, correction2, start, stop)
+
+
+@parallel
+def adam_parallel(param, grad, m, v, lr, beta1, beta2, eps, weight_decay, decoupled, correction1, correction2):
+    n = chunks.count(param.size, 2)
+    for k in prange(n):
+        start, stop = chunks.bounds(k, n, param.size)
+        _adam(param, grad, m, v, lr, beta1, beta2, eps, weight_decay, decoupled, correction1, correction2, start, stop)

@@ -1,0 +1,31 @@
+"""Layers: each owns parameters and buffers, checks its input and calls `functional`."""
+
+from nbnet.layers.activations import LeakyReLU, ReLU, Sigmoid, Softmax, Tanh
+from nbnet.layers.base import Layer, Param
+from nbnet.layers.batchnorm import BatchNorm
+from nbnet.layers.containers import Residual, Sequential
+from nbnet.layers.conv2d import Conv2D
+from nbnet.layers.dense import Dense
+from nbnet.layers.dropout import Dropout
+from nbnet.layers.flatten import Flatten
+from nbnet.layers.pool import AvgPool2D, GlobalAvgPool2D, MaxPool2D
+
+__all__ = [
+    "AvgPool2D",
+    "BatchNorm",
+    "Conv2D",
+    "Dense",
+    "Dropout",
+    "Flatten",
+    "GlobalAvgPool2D",
+    "Layer",
+    "LeakyReLU",
+    "MaxPool2D",
+    "Param",
+    "ReLU",
+    "Residual",
+    "Sequential",
+    "Sigmoid",
+    "Softmax",
+    "Tanh",
+]

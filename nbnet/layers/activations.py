@@ -1,0 +1,82 @@
+"""Activation layers. Each backward needs only the output y."""
+
+from __future__ import annotations
+
+from nbnet.errors import ArgumentError, ShapeError
+from nbnet.functional import checks
+from nbnet.layers.base import Layer, Shape
+
+
+class _Elementwise(Layer):
+    """y = f(x) and dx = dy * f'(x), element by element, through the kernels activation.<function>_forward and _backward."""
+
+    function = ""
+    options: tuple[float, ...] = ()
+
+    def forward(self, x, train=False):
+        x = self._check(x)
+        y = self.backend.empty(x.shape, x.dtype)
+        self.backend.kernel(f"activation.{self.function}_forward")(x.reshape(-1), *self.options, y.reshape(-1))
+        return y, y if train else None
+
+    def backward(self, dy, saved, need_dx=True):
+        dy = checks.shaped(dy, "dy", saved.shape, saved.dtype)
+        dx = self.backend.empty(saved.shape, saved.dtype)
+        kernel = self.backend.kernel(f"activation.{self.function}_backward")
+        kernel(dy.reshape(-1), saved.reshape(-1), *self.options, dx.reshape(-1))
+        return dx
+
+
+class ReLU(_Elementwise):
+    """y = max(x, 0)."""
+
+    function = "relu"
+
+
+class LeakyReLU(_Elementwise):
+    """y = x where x > 0, else slope * x.
+
+    Args:
+        slope: of the negative part, above 0 (0 is ReLU).
+    """
+
+    function = "leaky_relu"
+
+    def __init__(self, slope: float = 0.01):
+        super().__init__()
+        if not slope > 0:
+            raise ArgumentError(f"LeakyReLU(slope={slope!r}): wanted a number above 0; for slope 0 use ReLU()")
+        self.options = (float(slope),)
+
+
+class Tanh(_Elementwise):
+    """y = tanh(x)."""
+
+    function = "tanh"
+
+
+class Sigmoid(_Elementwise):
+    """y = 1 / (1 + exp(-x))."""
+
+    function = "sigmoid"
+
+
+class Softmax(Layer):
+    """Probabilities over the last axis. Training through the loss softmax_cross_entropy wants logits: leave this layer out there."""
+
+    def _create(self, input_shape: Shape) -> Shape:
+        if len(input_shape) != 1:
+            raise ShapeError(f"Softmax wants flat features (C,), got {input_shape}: put Flatten() before it")
+        return input_shape
+
+    def forward(self, x, train=False):
+        x = self._check(x)
+        y = self.backend.empty(x.shape, x.dtype)
+        self.backend.kernel("activation.softmax_forward")(x, y)
+        return y, y if train else None
+
+    def backward(self, dy, saved, need_dx=True):
+        dy = checks.shaped(dy, "dy", saved.shape, saved.dtype)
+        dx = self.backend.empty(saved.shape, saved.dtype)
+        self.backend.kernel("activation.softmax_backward")(dy, saved, dx)
+        return dx

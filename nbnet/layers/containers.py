@@ -1,0 +1,185 @@
+"""Containers: Sequential runs layers one after another, Residual adds a branch to its input."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from nbnet import storage
+from nbnet.errors import ArgumentError, BuildError, ShapeError
+from nbnet.layers.base import Context, Layer, Param, Shape, kind
+from nbnet.preprocessing import to_float
+
+
+class _Container(Layer):
+    """Shared by containers: named children, whose parameters and buffers they gather."""
+
+    def _children(self) -> dict[str, Layer]:
+        raise NotImplementedError
+
+    @property
+    def params(self) -> dict[str, Param]:
+        return {f"{name}.{key}": param for name, child in self._children().items() for key, param in child.params.items()}
+
+    @property
+    def buffers(self) -> dict[str, np.ndarray]:
+        return {f"{name}.{key}": array for name, child in self._children().items() for key, array in child.buffers.items()}
+
+
+class Sequential(_Container):
+    """Layers one after another. What forward saves is the tape: the tuple of what the layers saved.
+
+    Args:
+        layers: the layers in order; `model.layers` is the list.
+    Params and buffers are named by position and kind: "0.conv2d.weight". uint8 input is scaled to [0, 1].
+    """
+
+    def __init__(self, layers: Iterable[Layer]):
+        super().__init__()
+        self.layers = list(layers)
+        for layer in self.layers:
+            if not isinstance(layer, Layer):
+                raise ArgumentError(f"Sequential got {layer!r}, wanted layers such as nb.Dense(10)")
+        if len({id(layer) for layer in self.layers}) != len(self.layers):
+            raise ArgumentError("Sequential got the same layer object twice: make a new layer for each place")
+
+    def _children(self) -> dict[str, Layer]:
+        return {f"{i}.{kind(layer)}": layer for i, layer in enumerate(self.layers)}
+
+    def _build(self, input_shape: Shape, context: Context) -> Shape:
+        super()._build(input_shape, context)
+        shape, before = input_shape, "the input"
+        for name, layer in self._children().items():
+            child = context.child(name)
+            try:
+                shape = layer._build(shape, child)
+            except ShapeError as error:
+                raise ShapeError(f"layer {child.name} does not fit {before}, which gives {shape}: {error}") from None
+            before = f"layer {child.name}"
+        self.output_shape = shape
+        return shape
+
+    def as_input(self, x) -> np.ndarray:
+        """x as the first layer takes it: checked, and scaled to [0, 1] where it is uint8."""
+        x = np.asarray(x)
+        if x.dtype == np.uint8 and self.input_shape is not None:
+            x = to_float(x, self.backend.empty(x.shape, self.dtype))
+        return self._check(x)
+
+    def forward(self, x, train=False):
+        x = self.as_input(x)
+        tape = []
+        for layer in self.layers:
+            x, saved = layer.forward(x, train)
+            tape.append(saved)
+        return x, tuple(tape) if train else None
+
+    def backward(self, dy, saved, need_dx=True):
+        # Without dx, nothing below the first layer with parameters is needed.
+        last = 0 if need_dx else next((i for i, layer in enumerate(self.layers) if layer.params), len(self.layers))
+        for i in range(len(self.layers) - 1, last - 1, -1):
+            dy = self.layers[i].backward(dy, saved[i], need_dx or i > last)
+        return dy if need_dx else None
+
+    def predict(self, x, batch_size: int = 256) -> np.ndarray:
+        """The outputs for x on moving statistics, batch by batch: (N, ...) in the model's dtype. x may be uint8."""
+        x = np.asarray(x)
+        if self.input_shape is None:
+            raise BuildError("the model is not built yet: call model.build(input_shape) first")
+        if x.shape[1:] != self.input_shape:
+            raise ShapeError(f"x has shape {x.shape}, wanted (N, {', '.join(map(str, self.input_shape))})")
+        y = np.empty((len(x), *self.output_shape), self.dtype)
+        for start in range(0, len(x), batch_size):
+            batch = slice(start, start + batch_size)
+            y[batch] = self.forward(x[batch])[0]
+        return y
+
+    def summary(self) -> None:
+        """Print a table of the layers: output shape, parameters and buffers."""
+        from rich.console import Console
+        from rich.table import Table
+
+        if self.input_shape is None:
+            raise BuildError("the model is not built yet: call model.build(input_shape) first")
+        table = Table("layer", "output shape")
+        table.add_column("parameters", justify="right")
+        table.add_column("buffers", justify="right")
+        for name, layer in self._children().items():
+            sizes = _size(p.value for p in layer.params.values()), _size(layer.buffers.values())
+            table.add_row(name, str(("N", *layer.output_shape)).replace("'", ""), *(f"{n:,}" if n else "" for n in sizes))
+        table.add_section()
+        table.add_row("total", "", f"{_size(p.value for p in self.params.values()):,}", f"{_size(self.buffers.values()):,}")
+        Console().print(table)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Every parameter value and buffer by name: the arrays themselves."""
+        return {name: param.value for name, param in self.params.items()} | self.buffers
+
+    def save_weights(self, path: str | Path) -> None:
+        """Write parameters and buffers (moving statistics too) to a safetensors file.
+
+        Raises:
+            CheckpointError: the file cannot be written.
+        """
+        storage.write(path, self.state(), {"format": "nbnet weights"})
+
+    def load_weights(self, path: str | Path) -> None:
+        """Read what save_weights or Trainer.save wrote: everything, or nothing on an error.
+
+        Raises:
+            CheckpointError: the file cannot be read, or belongs to another model.
+        """
+        arrays, _ = storage.read(path)
+        state = self.state()
+        found = {name: array for name, array in arrays.items() if not name.startswith(("optimizer.", "trainer."))}
+        storage.check_match(found, state, path)
+        for name, array in found.items():
+            np.copyto(state[name], array)
+
+
+class Residual(_Container):
+    """y = body(x) + shortcut(x)   (He, Zhang, Ren and Sun 2016).
+
+    Args:
+        body: a layer, or a list of layers.
+        shortcut: a layer or a list of layers; None is the identity.
+    """
+
+    def __init__(self, body: Layer | Iterable[Layer], shortcut: Layer | Iterable[Layer] | None = None):
+        super().__init__()
+        self.body = body if isinstance(body, Layer) else Sequential(body)
+        self.shortcut = Sequential(()) if shortcut is None else shortcut if isinstance(shortcut, Layer) else Sequential(shortcut)
+
+    def _children(self) -> dict[str, Layer]:
+        return {"body": self.body, "shortcut": self.shortcut}
+
+    def _build(self, input_shape: Shape, context: Context) -> Shape:
+        super()._build(input_shape, context)
+        shape = self.body._build(input_shape, context.child("body"))
+        other = self.shortcut._build(input_shape, context.child("shortcut"))
+        if shape != other:
+            raise ShapeError(
+                f"Residual: the body gives {shape} and the shortcut {other}; give the shortcut a Conv2D(filters, 1, stride) that fits"
+            )
+        self.output_shape = shape
+        return shape
+
+    def forward(self, x, train=False):
+        x = self._check(x)
+        y, body = self.body.forward(x, train)
+        z, shortcut = self.shortcut.forward(x, train)
+        total = np.add(y, z, out=self.backend.empty(y.shape, y.dtype))
+        return total, (body, shortcut) if train else None
+
+    def backward(self, dy, saved, need_dx=True):
+        dx = self.body.backward(dy, saved[0], need_dx)
+        dz = self.shortcut.backward(dy, saved[1], need_dx)
+        if dx is None or dz is None:
+            return None
+        return np.add(dx, dz, out=self.backend.empty(dx.shape, dx.dtype))
+
+
+def _size(arrays: Iterable[np.ndarray]) -> int:
+    return sum(array.size for array in arrays)

@@ -1,0 +1,68 @@
+"""Pooling layers."""
+
+from __future__ import annotations
+
+from nbnet import functional as F
+from nbnet.functional import checks
+from nbnet.functional.pool import geometry
+from nbnet.layers.base import Layer, Shape, image_shape
+
+
+class _Pool2D(Layer):
+    """A window that slides over the image.
+
+    Args:
+        size, stride: a number of pixels, or (height, width); stride None means size.
+        padding: "valid", "same" or a number of pixels. Padded pixels never win a maximum and are not counted in a mean.
+    """
+
+    def __init__(self, size: int | tuple[int, int] = 2, stride: int | tuple[int, int] | None = None, padding: str | int = "valid"):
+        super().__init__()
+        self.size = checks.pair(size, "size")
+        self.stride = self.size if stride is None else checks.pair(stride, "stride")
+        checks.check_padding(padding)
+        self.padding = padding
+
+    def _create(self, input_shape: Shape) -> Shape:
+        height, width, channels = image_shape(input_shape, type(self).__name__)
+        (out_h, out_w), _ = geometry(height, width, self.size, self.stride, self.padding)
+        return out_h, out_w, channels
+
+
+class MaxPool2D(_Pool2D):
+    __doc__ = f"The largest value of each window. {_Pool2D.__doc__}"
+
+    def forward(self, x, train=False):
+        x = self._check(x)
+        y, saved = F.max_pool2d_forward(x, self.size, self.stride, self.padding, backend=self.backend)
+        return y, saved if train else None
+
+    def backward(self, dy, saved, need_dx=True):
+        return F.max_pool2d_backward(dy, saved)
+
+
+class AvgPool2D(_Pool2D):
+    __doc__ = f"The mean of each window. {_Pool2D.__doc__}"
+
+    def forward(self, x, train=False):
+        x = self._check(x)
+        y, saved = F.avg_pool2d_forward(x, self.size, self.stride, self.padding, backend=self.backend)
+        return y, saved if train else None
+
+    def backward(self, dy, saved, need_dx=True):
+        return F.avg_pool2d_backward(dy, saved)
+
+
+class GlobalAvgPool2D(Layer):
+    """The mean of each channel over the whole image: (H, W, C) -> (C,)."""
+
+    def _create(self, input_shape: Shape) -> Shape:
+        return (image_shape(input_shape, "GlobalAvgPool2D")[2],)
+
+    def forward(self, x, train=False):
+        x = self._check(x)
+        y, saved = F.avg_pool2d_forward(x, x.shape[1:3], backend=self.backend)
+        return y.reshape(len(x), -1), saved if train else None
+
+    def backward(self, dy, saved, need_dx=True):
+        return F.avg_pool2d_backward(dy.reshape(saved.out_shape), saved)

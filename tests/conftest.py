@@ -1,0 +1,23 @@
+"""Test settings that must be in place before Numba is imported."""
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+# Numba does not recompile a cached driver when a body that it calls from another file has changed. A cache folder for each
+# state of the kernels' sources does.
+ROOT = Path(__file__).parents[1]
+_digest = hashlib.sha256()
+for _path in sorted((ROOT / "nbnet" / "kernels").rglob("*.py")):
+    _digest.update(_path.read_bytes())
+os.environ["NUMBA_CACHE_DIR"] = str(ROOT / ".numba_cache" / _digest.hexdigest()[:16])
+
+
+@pytest.fixture
+def rng():
+    """A random generator that is the same in every run of a test."""
+    import numpy as np
+
+    return np.random.Generator(np.random.Philox(20261121))
