@@ -20,7 +20,8 @@ def gradcheck(layer: Layer, x: Any, *, tolerance: float = 1e-6, step: float = 1e
     Args:
         layer: a layer or model; one that is not built is built for x, in float64 on the backend "serial".
         x: (N, ...), any real numbers. Keep it small: there are two forward passes an index.
-        tolerance: the largest difference allowed, relative to the largest gradient of the same array.
+        tolerance: the largest difference allowed, relative to the largest gradient of the same array (or to a thousandth of
+            sum |r * y|, where all its gradients are smaller: differences hold only rounding there).
         step: of the difference, times the size of the number it moves where that is above 1.
     Returns:
         the relative error of "x" and of each parameter.
@@ -44,6 +45,7 @@ def gradcheck(layer: Layer, x: Any, *, tolerance: float = 1e-6, step: float = 1e
     cotangent = initializers.generator(seed, 0).standard_normal(y.shape)
     dx = layer.backward(cotangent, saved)
     arrays = {"x": (x, np.array(dx))} | {name: (p.value, p.grad.copy()) for name, p in layer.params.items() if p.trainable}
+    floor = 1e-3 * float(np.abs(cotangent * y).sum())
     errors = {}
     for name, (values, grad) in arrays.items():
         numeric = np.empty_like(values)
@@ -57,7 +59,7 @@ def gradcheck(layer: Layer, x: Any, *, tolerance: float = 1e-6, step: float = 1e
             values[index] = old
             numeric[index] = (up - down) / (2 * h)
         difference = np.abs(grad - numeric)
-        errors[name] = float(difference.max() / max(np.abs(numeric).max(), np.abs(grad).max(), 1e-30))
+        errors[name] = float(difference.max() / max(np.abs(numeric).max(), np.abs(grad).max(), floor, 1e-30))
         if not errors[name] <= tolerance:
             at = np.unravel_index(np.argmax(difference), difference.shape)
             place = f"{name}[{', '.join(str(i) for i in at)}]"

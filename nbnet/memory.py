@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict, deque
+from mmap import mmap
 from typing import Any
 
 import numpy as np
 
-ALIGNMENT = 64  # bytes: a cache line, and the widest vector
-SMALL = 4096  # below this NumPy's own allocator is as quick and nothing is gained by keeping blocks
+PAGE = 4096  # bytes; below this NumPy's own allocator is as quick, and nothing is gained by keeping blocks
 
 
 class _Lease(np.ndarray):
     """A loan of one block. NumPy replaces the base of a view by its base's base only while the types agree: neither this
-    type nor the block's (a memoryview) is ndarray, so every array on the block keeps the lease alive."""
+    type nor the block's (an anonymous memory map) is ndarray, so every array on the block keeps the lease alive."""
 
-    _free: deque[memoryview] | None = None
+    _free: deque[mmap] | None = None
 
     def __del__(self) -> None:
         if self._free is not None:
@@ -32,16 +32,16 @@ class Pool:
     """Blocks of memory by size. `hits` and `misses` count the requests served from kept and from new memory."""
 
     def __init__(self) -> None:
-        self._free: defaultdict[int, deque[memoryview]] = defaultdict(deque)
+        self._free: defaultdict[int, deque[mmap]] = defaultdict(deque)
         self.hits = 0
         self.misses = 0
         self.bytes = 0
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        """An uninitialised C-contiguous array on a recycled block, aligned to 64 bytes."""
+        """An uninitialised C-contiguous array on a recycled block, which starts on a page."""
         dtype = np.dtype(dtype)
         nbytes = math.prod(shape) * dtype.itemsize
-        if nbytes < SMALL:
+        if nbytes < PAGE:
             return np.empty(shape, dtype)
         size = _size_class(nbytes)
         free = self._free[size]
@@ -49,7 +49,7 @@ class Pool:
             block = free.pop()
             self.hits += 1
         except IndexError:
-            block = _aligned(size)
+            block = mmap(-1, size)
             self.misses += 1
             self.bytes += size
         lease = _Lease((size,), np.uint8, buffer=block)
@@ -65,12 +65,5 @@ class Pool:
 
 def _size_class(nbytes: int) -> int:
     """Round up to four steps a power of two, so that batches of nearly the same size share blocks."""
-    step = max(ALIGNMENT, 1 << (nbytes.bit_length() - 3))
+    step = max(PAGE, 1 << (nbytes.bit_length() - 3))
     return -(-nbytes // step) * step
-
-
-def _aligned(size: int) -> memoryview:
-    """A new block of exactly `size` bytes that starts on a cache line."""
-    raw = np.empty(size + ALIGNMENT, np.uint8)
-    offset = -raw.ctypes.data % ALIGNMENT
-    return raw.data[offset : offset + size]

@@ -1,4 +1,8 @@
-"""Activations on the CPU: one loop over a chunk of elements, or of rows for softmax."""
+"""Activations on the CPU: one loop over a chunk of elements, or of rows for softmax.
+
+The chunk is sliced first, so that the loop runs from 0: with a start that might be negative, Numba would have to allow
+for indices from the end, and LLVM then leaves the loop scalar.
+"""
 
 import math
 
@@ -16,8 +20,9 @@ EXP = 16  # elementary operations that an exp or a tanh is worth, for the choice
 
 @body
 def _relu_forward(x, start, stop, y):
+    x, y = x[start:stop], y[start:stop]
     zero = x.dtype.type(0)
-    for i in range(start, stop):
+    for i in range(x.size):
         y[i] = zero if x[i] <= 0 else x[i]  # NaN <= 0 is false: NaN passes
 
 
@@ -39,8 +44,9 @@ def relu_forward_parallel(x, y):
 
 @body
 def _relu_backward(dy, y, start, stop, dx):
+    dy, y, dx = dy[start:stop], y[start:stop], dx[start:stop]
     zero = y.dtype.type(0)
-    for i in range(start, stop):
+    for i in range(dy.size):
         dx[i] = zero if y[i] <= 0 else dy[i]
 
 
@@ -65,8 +71,9 @@ def relu_backward_parallel(dy, y, dx):
 
 @body
 def _leaky_relu_forward(x, slope, start, stop, y):
+    x, y = x[start:stop], y[start:stop]
     slope = x.dtype.type(slope)
-    for i in range(start, stop):
+    for i in range(x.size):
         y[i] = x[i] if x[i] > 0 else slope * x[i]
 
 
@@ -88,8 +95,9 @@ def leaky_relu_forward_parallel(x, slope, y):
 
 @body
 def _leaky_relu_backward(dy, y, slope, start, stop, dx):
+    dy, y, dx = dy[start:stop], y[start:stop], dx[start:stop]
     slope = y.dtype.type(slope)
-    for i in range(start, stop):
+    for i in range(dy.size):
         dx[i] = dy[i] if y[i] > 0 else slope * dy[i]
 
 
@@ -114,7 +122,8 @@ def leaky_relu_backward_parallel(dy, y, slope, dx):
 
 @body
 def _tanh_forward(x, start, stop, y):
-    for i in range(start, stop):
+    x, y = x[start:stop], y[start:stop]
+    for i in range(x.size):
         y[i] = math.tanh(x[i])
 
 
@@ -136,8 +145,9 @@ def tanh_forward_parallel(x, y):
 
 @body
 def _tanh_backward(dy, y, start, stop, dx):
+    dy, y, dx = dy[start:stop], y[start:stop], dx[start:stop]
     one = y.dtype.type(1)
-    for i in range(start, stop):
+    for i in range(dy.size):
         dx[i] = dy[i] * (one - y[i] * y[i])
 
 
@@ -162,8 +172,9 @@ def tanh_backward_parallel(dy, y, dx):
 
 @body
 def _sigmoid_forward(x, start, stop, y):
+    x, y = x[start:stop], y[start:stop]
     one = x.dtype.type(1)
-    for i in range(start, stop):
+    for i in range(x.size):
         e = math.exp(-abs(x[i]))
         y[i] = (e if x[i] < 0 else one) / (one + e)
 
@@ -186,8 +197,9 @@ def sigmoid_forward_parallel(x, y):
 
 @body
 def _sigmoid_backward(dy, y, start, stop, dx):
+    dy, y, dx = dy[start:stop], y[start:stop], dx[start:stop]
     one = y.dtype.type(1)
-    for i in range(start, stop):
+    for i in range(dy.size):
         dx[i] = dy[i] * (y[i] * (one - y[i]))
 
 

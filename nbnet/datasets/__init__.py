@@ -1,0 +1,89 @@
+"""Real images, as (x, y), (x_test, y_test), class_names.
+
+x is (N, H, W, C) uint8, y is (N,) int64, class_names[i] is the name of label i.
+
+    load("digits")                                  the 1,797 digits that come with nbnet
+    load("mnist", data_dir="folder")                files that you have
+    load("cifar10")                                 downloaded once, checked, kept
+    from_folder("pictures", size=(32, 32))          your own images, one sub-folder a class
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from nbnet.datasets import cifar, digits, download, idx
+from nbnet.datasets.files import Dataset
+from nbnet.datasets.folder import Size, from_folder, read_images
+from nbnet.errors import ArgumentError, DataError, unknown
+
+__all__ = ["NAMES", "Dataset", "from_folder", "load", "open", "read_images"]
+
+NAMES = ("digits", "mnist", "fashion-mnist", "cifar10")
+
+FASHION_CLASSES = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
+
+READERS: dict[str, Callable[[Path], Dataset]] = {
+    "mnist": lambda folder: idx.read_folder(folder, [str(digit) for digit in range(10)]),
+    "fashion-mnist": lambda folder: idx.read_folder(folder, list(FASHION_CLASSES)),
+    "cifar10": cifar.read_folder,
+}
+
+
+def load(name: str, data_dir: str | os.PathLike[str] | None = None, *, progress: bool | None = None) -> Dataset:
+    """A data set by name: (x, y), (x_test, y_test), class_names.
+
+    - digits: 8x8x1, 1,438 and 359 images, part of the package (digits-attribution.txt there).
+    - mnist (LeCun, Cortes and Burges 1998) and fashion-mnist (Xiao, Rasul and Vollgraf 2017): 28x28x1, IDX files.
+    - cifar10 (Krizhevsky 2009): 32x32x3, the binary version, as files or as its .tar.gz.
+
+    Args:
+        data_dir: a folder with the data set's own files, gzipped or not, however many images they hold. None: they are
+            downloaded once into the cache folder (the environment variable NBNET_DATA_DIR, or the user's cache folder) and checked.
+        progress: whether to draw a progress bar while downloading; None draws one on a terminal.
+    Returns:
+        x (N, H, W, C) uint8 and y (N,) int64, for training and for the test; class_names, a list of str.
+    Raises:
+        ArgumentError: the name is unknown, or digits is given a data_dir.
+        DataError: a file is missing, truncated, corrupt or mislabelled, or cannot be downloaded.
+    """
+    if name not in NAMES:
+        hint = "; for a folder of images use from_folder(path)" if isinstance(name, os.PathLike) or os.path.isdir(str(name)) else ""
+        raise ArgumentError(unknown("data set", name, NAMES) + hint)
+    if name == "digits":
+        if data_dir is not None:
+            raise ArgumentError(f"digits come with nbnet and read no folder, got data_dir={str(data_dir)!r}: leave data_dir out")
+        return digits.read()
+    return READERS[name](download.fetch(name, progress) if data_dir is None else Path(data_dir).expanduser())
+
+
+def open(
+    name_or_path: str | os.PathLike[str],
+    data_dir: str | os.PathLike[str] | None = None,
+    *,
+    size: Size = None,
+    channels: int | None = None,
+    test_fraction: float = 0.2,
+    seed: int = 0,
+) -> Dataset:
+    """`load` for the name of a data set, `from_folder` for the path of a folder (write ./mnist for a folder of that name).
+
+    Raises:
+        ArgumentError: neither a known name nor a path, or an option does not apply. DataError: as in load and from_folder.
+    """
+    if name_or_path in NAMES:
+        if size is not None or channels is not None:
+            raise ArgumentError(f"size and channels are for folders of images, not for {name_or_path!r}: leave them out")
+        return load(str(name_or_path), data_dir)
+    if not isinstance(name_or_path, (str, os.PathLike)):
+        raise ArgumentError(unknown("data set", name_or_path, NAMES) + ", or the path of a folder of images")
+    path = os.path.expanduser(os.fspath(name_or_path))
+    if not os.path.exists(path):
+        if isinstance(name_or_path, os.PathLike) or any(mark in path for mark in (os.sep, "/", ".")):
+            raise DataError(f"there is no folder {path}: wanted a folder of images, or one of {', '.join(NAMES)}")
+        raise ArgumentError(unknown("data set", path, NAMES) + ", or the path of a folder of images")
+    if data_dir is not None:
+        raise ArgumentError(f"data_dir is for {', '.join(NAMES[1:])}, and {path} is a folder of images: leave data_dir out")
+    return from_folder(path, size, channels, test_fraction, seed)

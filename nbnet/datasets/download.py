@@ -1,0 +1,147 @@
+"""Downloads of data sets, through pooch: each file is checked, kept in the cache folder and never fetched twice."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from nbnet.errors import DataError
+
+TIMEOUT = 30  # seconds without an answer
+CHUNK = 1 << 16  # bytes
+
+MIRRORS: dict[str, list[str]] = {
+    "mnist": ["https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/"],
+    "fashion-mnist": ["http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"],
+    "cifar10": ["https://www.cs.toronto.edu/~kriz/"],
+}
+
+MD5: dict[str, dict[str, str]] = {
+    "mnist": {
+        "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+        "train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
+        "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
+        "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
+    },
+    "fashion-mnist": {
+        "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+        "train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",
+        "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
+        "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
+    },
+    "cifar10": {"cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530"},
+}
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept: the environment variable NBNET_DATA_DIR, or the user's cache folder."""
+    if os.environ.get("NBNET_DATA_DIR"):
+        return Path(os.environ["NBNET_DATA_DIR"]).expanduser()
+    import pooch
+
+    return Path(pooch.os_cache("nbnet"))
+
+
+def fetch(name: str, progress: bool | None = None) -> Path:
+    """The folder with the files of a data set, downloaded where they are missing or not what they should be.
+
+    Args:
+        progress: whether to draw a progress bar; None draws one on a terminal.
+    Raises:
+        DataError: no mirror has the right file, or the folder cannot be written.
+    """
+    folder = cache_folder() / name
+    with _bars(sys.stderr.isatty() if progress is None else progress) as bar:
+        for file, md5 in MD5[name].items():
+            _fetch_file(name, file, md5, folder, bar)
+    return folder
+
+
+def _fetch_file(name: str, file: str, md5: str, folder: Path, bar: Callable[[str], Any]) -> None:
+    import pooch
+    from requests.exceptions import RequestException
+
+    failures = []
+    for mirror in MIRRORS[name]:
+        url = mirror + file
+        downloader = pooch.HTTPDownloader(progressbar=bar(file), chunk_size=CHUNK, timeout=TIMEOUT)
+        try:
+            pooch.retrieve(url, f"md5:{md5}", fname=file, path=folder, downloader=downloader)
+            return
+        except RequestException as error:
+            failures.append(f"{url}: {_reason(error)}")
+        except ValueError:  # pooch's word for a wrong checksum; it has removed the file
+            failures.append(f"{url}: its checksum is wrong, wanted md5 {md5}")
+        except OSError as error:
+            raise DataError(
+                f"cannot write to {folder}: {error.strerror or error}; set NBNET_DATA_DIR to a folder that is writable and has room"
+            ) from error
+    raise DataError(
+        f"cannot download {name}: {'; '.join(failures)}; try again, or get the files yourself and give their folder as data_dir"
+    )
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, without the page that requests writes about it."""
+    from requests import exceptions
+
+    if isinstance(error, exceptions.HTTPError) and error.response is not None:
+        return f"the server answers {error.response.status_code} {error.response.reason}"
+    if isinstance(error, exceptions.Timeout):
+        return f"no answer within {TIMEOUT} s"
+    if isinstance(error, exceptions.ChunkedEncodingError):
+        return "the transfer broke off"
+    if isinstance(error, exceptions.ConnectionError):
+        return "no connection"
+    return type(error).__name__
+
+
+class _Bar:
+    """What pooch asks of a progress bar, drawn by rich."""
+
+    def __init__(self, progress: Any, task: Any) -> None:
+        self._progress = progress
+        self._task = task
+
+    @property
+    def total(self) -> int | None:
+        return self._progress.tasks[self._task].total
+
+    @total.setter
+    def total(self, size: int) -> None:
+        self._progress.update(self._task, total=size or None)
+
+    def update(self, size: int) -> None:
+        self._progress.update(self._task, advance=size)
+
+    def reset(self) -> None:
+        self._progress.update(self._task, completed=0)
+
+    def close(self) -> None:
+        pass
+
+
+@contextmanager
+def _bars(show: bool) -> Iterator[Callable[[str], Any]]:
+    """A function that makes the bar of a file. Without bars, pooch's log says what is downloaded."""
+    if not show:
+        yield lambda file: False
+        return
+    import pooch
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = [TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()]
+    log = pooch.get_logger()
+    level = log.level
+    log.setLevel(logging.WARNING)
+    try:
+        with Progress(*columns, console=Console(stderr=True)) as progress:
+            yield lambda file: _Bar(progress, progress.add_task(file, total=None))
+    finally:
+        log.setLevel(level)

@@ -1,0 +1,83 @@
+"""Files of data sets: finding them, opening them gzipped or not, and errors that name them."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import tarfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import numpy as np
+
+from nbnet.errors import DataError
+
+Split = tuple[np.ndarray, np.ndarray]
+Dataset = tuple[Split, Split, list[str]]
+
+GZIP_MAGIC = b"\x1f\x8b"
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn what can go wrong while a file is read into a DataError that names it."""
+    try:
+        yield
+    except (EOFError, tarfile.TarError) as error:
+        raise DataError(f"{path} is truncated or damaged: {error}; download it again") from error
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(f"{path} is a damaged gzip file: {error}; download it again") from error
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """A file opened for reading; one whose name ends in .gz is unpacked on the way."""
+    with reading(path), open(path, "rb") as file:
+        if path.suffix != ".gz":
+            yield file
+            return
+        magic = file.read(2)
+        if magic != GZIP_MAGIC:
+            raise DataError(
+                f"{path} is not a gzip file: it starts with {magic.hex(' ') or 'nothing'}, wanted {GZIP_MAGIC.hex(' ')}; "
+                "download it again, or take .gz off its name if it is unpacked already"
+            )
+        file.seek(0)
+        with gzip.GzipFile(fileobj=file) as unpacked:
+            yield cast(BinaryIO, unpacked)
+
+
+def read_into(stream: BinaryIO, out: np.ndarray) -> int:
+    """Fill a contiguous uint8 array from a stream. Returns the bytes read: fewer than out.size when the stream ends early."""
+    view = out.reshape(-1).data
+    done = 0
+    while done < len(view) and (count := stream.readinto(view[done:])):  # type: ignore[attr-defined]
+        done += count
+    return done
+
+
+def listing(folder: Path, wanted: str) -> list[str]:
+    """The sorted names in a folder, without hidden ones.
+
+    Raises:
+        DataError: it is missing, not a folder, unreadable or empty; the message says what was wanted.
+    """
+    if not folder.exists():
+        raise DataError(f"there is no folder {folder}: wanted {wanted}")
+    if not folder.is_dir():
+        raise DataError(f"{folder} is a file: wanted {wanted}")
+    with reading(folder):
+        names = sorted(name for name in os.listdir(folder) if not name.startswith((".", "__")))
+    if not names:
+        raise DataError(f"{folder} is empty: wanted {wanted}")
+    return names
+
+
+def some(names: list[str], limit: int = 5) -> str:
+    """A few names, for a message."""
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

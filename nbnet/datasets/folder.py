@@ -1,0 +1,189 @@
+"""A user's own images: one sub-folder a class. Pillow, which matplotlib brings, reads the files."""
+
+from __future__ import annotations
+
+import operator
+import os
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nbnet.datasets.files import Dataset, listing, some
+from nbnet.errors import ArgumentError, DataError
+from nbnet.preprocessing import stratified_split
+
+Size = int | tuple[int, int] | None
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+GREY_MODES = ("1", "L", "LA", "La")
+LAYOUT = "a folder with one sub-folder of images a class, or with train and test that hold them"
+
+
+def from_folder(
+    path: str | os.PathLike[str],
+    size: Size = None,
+    channels: int | None = None,
+    test_fraction: float = 0.2,
+    seed: int = 0,
+) -> Dataset:
+    """Your own images: path/CLASS/IMAGE, or path/train/CLASS/IMAGE and path/test/CLASS/IMAGE.
+
+    Classes are the sorted names of the sub-folders. Files whose suffix is no image's are passed over, and so are names that
+    start with a dot or two underscores. The split depends on the names and the seed alone, not on the file system.
+
+    Args:
+        size: (height, width), or one number for both: images are resized whole, bilinearly. None: they must be of one size.
+        channels: 1 for grey, 3 for RGB; None is 1 when every pixel of every image is grey.
+        test_fraction: the share of each class for the test, where the folder has no train and test.
+        seed: of that split.
+    Returns:
+        (x, y), (x_test, y_test), class_names: x (N, H, W, C) uint8, y (N,) int64, class_names a list of str.
+    Raises:
+        DataError: a folder is missing or empty, an image cannot be read, sizes differ, train and test have different classes,
+            or fewer than two classes or no test image remain. ArgumentError: an option is out of range.
+    """
+    root = Path(path)
+    names = _folders(root, listing(root, LAYOUT))
+    if "train" in names and "test" in names and all(_has_folders(root / part) for part in ("train", "test")):
+        train_files, y, class_names = _collect(root / "train")
+        test_files, y_test, test_names = _collect(root / "test")
+        strange = sorted(set(test_names) - set(class_names))
+        if strange:
+            raise DataError(
+                f"{root / 'test'} has the class {strange[0]!r}, which {root / 'train'} has not: wanted {', '.join(class_names)}"
+            )
+        y_test = np.array([class_names.index(name) for name in test_names], np.int64)[y_test]
+    else:
+        files, labels, class_names = _collect(root)
+        train, test = stratified_split(labels, test_fraction, seed)
+        if len(test) == 0:
+            raise DataError(f"{root} has one image a class, so nothing is left to test: wanted at least two in some class")
+        train_files, y, test_files, y_test = [files[i] for i in train], labels[train], [files[i] for i in test], labels[test]
+    x = read_images(train_files + test_files, size, channels)
+    return (x[: len(y)], y), (x[len(y) :], y_test), class_names
+
+
+def _folders(root: Path, names: list[str]) -> list[str]:
+    return [name for name in names if (root / name).is_dir()]
+
+
+def _has_folders(root: Path) -> bool:
+    return bool(_folders(root, listing(root, "a sub-folder of images a class")))
+
+
+def _collect(root: Path) -> tuple[list[Path], np.ndarray, list[str]]:
+    """The files, their labels and the names of the classes."""
+    names = listing(root, LAYOUT)
+    class_names = _folders(root, names)
+    if len(class_names) < 2:
+        known = [
+            kind for kind, mark in (("mnist", "images-idx3-ubyte"), ("cifar10", "data_batch_1.bin")) if any(mark in name for name in names)
+        ]
+        mend = f"; these look like the files of {known[0]}: use load({known[0]!r}, data_dir=...)" if known else ""
+        held = f"the sub-folder {class_names[0]} alone" if class_names else f"no sub-folder, only {some(names)}"
+        raise DataError(f"{root} has {held}: wanted at least two classes, one sub-folder of images each{mend}")
+    files: list[Path] = []
+    counts = []
+    for name in class_names:
+        held_names = listing(root / name, "images")
+        images = [root / name / file for file in held_names if file.lower().endswith(SUFFIXES)]
+        if not images:
+            raise DataError(f"{root / name} has no image ({', '.join(SUFFIXES)}): it holds {some(held_names)}")
+        files += images
+        counts.append(len(images))
+    return files, np.repeat(np.arange(len(counts), dtype=np.int64), counts), class_names
+
+
+def read_images(paths: Sequence[str | os.PathLike[str]], size: Size = None, channels: int | None = None) -> np.ndarray:
+    """Image files as one array, (N, H, W, C) uint8.
+
+    A camera's rotation mark is obeyed, transparent parts become white, colour becomes grey by ITU-R 601 luma where channels
+    is 1, and an animation gives its first picture.
+
+    Args:
+        size, channels: as in from_folder.
+    Raises:
+        DataError: there is no file, one cannot be read, has more than 8 bits a channel, or has another size than the first.
+        ArgumentError: an option is out of range.
+    """
+    shape = _check_size(size)
+    if channels not in (None, 1, 3):
+        raise ArgumentError(f"channels={channels!r}: wanted 1 (grey), 3 (RGB) or None (decided from the images)")
+    files = [Path(path) for path in paths]
+    if not files:
+        raise DataError("there is no image: wanted at least one file")
+    depth = channels or (1 if all(_is_grey_file(file) for file in files) else 3)
+    first = _pixels(files[0], depth, shape)
+    x = np.empty((len(files), *first.shape), np.uint8)
+    for i, file in enumerate(files):
+        pixels = _pixels(file, depth, shape)
+        if pixels.shape != first.shape:
+            (h, w), (a, b) = pixels.shape[:2], first.shape[:2]
+            raise DataError(
+                f"{file} has {h}x{w} pixels but {files[0]} has {a}x{b}: wanted one size; give size=(height, width), such as size=({a}, {b})"
+            )
+        x[i] = pixels
+    if channels is None and depth == 3 and all(_is_grey(image) for image in x):
+        return np.ascontiguousarray(x[..., :1])
+    return x
+
+
+def _check_size(size: Size) -> tuple[int, int] | None:
+    if size is None:
+        return None
+    try:
+        height, width = (operator.index(n) for n in (size if isinstance(size, (tuple, list)) else (size, size)))
+    except (TypeError, ValueError):
+        height = width = 0
+    if height < 1 or width < 1:
+        raise ArgumentError(f"size={size!r}: wanted (height, width) in pixels, such as (32, 32), or one number for both")
+    return height, width
+
+
+def _is_grey(image: np.ndarray) -> bool:
+    return bool((image[..., 0] == image[..., 1]).all() and (image[..., 0] == image[..., 2]).all())
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A picture of Pillow's; whatever Pillow raises becomes a DataError that names the file."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            yield image
+    except DataError:
+        raise
+    except UnidentifiedImageError as error:
+        raise DataError(f"{path} is not an image that Pillow can read: wanted png, jpg or the like; replace or remove it") from error
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError) as error:
+        raise DataError(f"cannot read the image {path}: {getattr(error, 'strerror', None) or error}; replace or remove it") from error
+
+
+def _is_grey_file(path: Path) -> bool:
+    """Whether the file's own format is grey: its header says so, no pixel is read."""
+    with _opened(path) as image:
+        return image.mode in GREY_MODES
+
+
+def _pixels(path: Path, channels: int, shape: tuple[int, int] | None) -> np.ndarray:
+    """(H, W, C) uint8 of one file."""
+    from PIL import Image, ImageOps
+
+    with _opened(path) as image:
+        if image.mode.startswith(("I", "F")):
+            raise DataError(f"{path} has more than 8 bits a channel (Pillow's mode {image.mode}): wanted 8; save it as 8-bit grey or RGB")
+        image.load()
+        picture = ImageOps.exif_transpose(image)
+        if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
+            white = Image.new("RGBA", picture.size, "white")
+            picture = Image.alpha_composite(white, picture.convert("RGBA"))
+        picture = picture.convert("L" if channels == 1 else "RGB")
+        if shape is not None:
+            picture = picture.resize(shape[::-1], Image.Resampling.BILINEAR)
+        return np.asarray(picture).reshape(picture.height, picture.width, channels)

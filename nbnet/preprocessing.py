@@ -1,0 +1,155 @@
+"""What happens to data before a model sees it: checks, the order of an epoch, a fair split, uint8 to float."""
+
+from __future__ import annotations
+
+import math
+import operator
+from typing import Any
+
+import numpy as np
+
+from nbnet.errors import ArgumentError, DataError, DTypeError, NonFiniteError, ShapeError
+
+X_DTYPES = (np.dtype(np.uint8), np.dtype(np.float32), np.dtype(np.float64))
+BLOCK = 1 << 20  # elements looked at together by the finite check: its mask stays small
+
+
+def check_arrays(x: Any, y: Any, num_classes: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Check a data set before training starts.
+
+    Args:
+        x: (N, ...) uint8, float32 or float64; floats must be finite.
+        y: with num_classes: (N,) whole numbers from 0 to num_classes - 1. Without: (N, ...) numbers, finite.
+        num_classes: how many classes there are; None for regression.
+    Returns:
+        x and y as arrays (no copy where they are arrays already); labels as int64.
+    Raises:
+        ShapeError: x has fewer than two axes, x and y have different lengths, labels have more than one axis.
+        DTypeError: x is neither uint8 nor float32 nor float64, labels are not whole numbers, targets are not numbers.
+        DataError: there are no rows, or a label is not a class. NonFiniteError: NaN or infinity; names the first.
+    """
+    x, y = _as_array(x, "x"), _as_array(y, "y")
+    if x.ndim < 2:
+        raise ShapeError(f"x has shape {x.shape}: wanted at least 2 axes, rows first; one row alone is x[None]")
+    if y.ndim < 1 or len(x) != len(y):
+        raise ShapeError(f"x has shape {x.shape} but y has shape {y.shape}: wanted one label or target a row")
+    if x.dtype not in X_DTYPES:
+        raise DTypeError(f"x has dtype {x.dtype}: wanted uint8 (0 to 255), float32 or float64; use x.astype('float32')")
+    if x.size == 0:
+        raise DataError(f"x has shape {x.shape}: there is nothing in it, wanted at least one row")
+    _check_finite(x, "x")
+    if num_classes is not None:
+        return x, _check_labels(y, num_classes)
+    if y.dtype.kind not in "iuf":
+        raise DTypeError(f"y has dtype {y.dtype}: wanted numbers; use y.astype('float32')")
+    _check_finite(y, "y")
+    return x, y
+
+
+def _as_array(value: Any, name: str) -> np.ndarray:
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise ShapeError(f"{name} is not an array: {error}; wanted rows of equal shape") from None
+
+
+def _check_labels(y: np.ndarray, num_classes: int) -> np.ndarray:
+    if y.ndim != 1:
+        mend = ""
+        if y.shape == (len(y), num_classes):
+            mend = "; for one-hot rows use y.argmax(axis=1)"
+        elif y.size == len(y):
+            mend = "; use y.reshape(-1)"
+        raise ShapeError(f"labels have shape {y.shape}: wanted ({len(y)},), one whole number a row{mend}")
+    if y.dtype.kind not in "iu":
+        raise DTypeError(f"labels have dtype {y.dtype}: wanted whole numbers, 0 to {num_classes - 1}; use y.astype('int64')")
+    bad = (y < 0) | (y >= num_classes)
+    if bad.any():
+        row = int(bad.argmax())
+        raise DataError(f"label {y[row]} of row {row} is not a class: wanted 0 to {num_classes - 1}, since there are {num_classes} classes")
+    return y.astype(np.int64, copy=False)
+
+
+def _check_finite(array: np.ndarray, name: str) -> None:
+    if array.dtype.kind != "f" or array.size == 0:
+        return
+    rows = max(1, BLOCK // math.prod(array.shape[1:]))
+    for start in range(0, len(array), rows):
+        finite = np.isfinite(array[start : start + rows])
+        if not finite.all():
+            first, *rest = (int(i) for i in np.unravel_index(finite.argmin(), finite.shape))
+            index = (start + first, *rest)
+            place = ", ".join(map(str, index))
+            raise NonFiniteError(f"{name}[{place}] is {array[index]}: wanted finite numbers; remove that row or replace the value")
+
+
+def permutation(n: int, seed: int, epoch: int = 0) -> np.ndarray:
+    """The order of the rows in an epoch: (n,) int64, a pure function of (n, seed, epoch).
+
+    Rows are sorted by the words of Philox4x64 keyed by (seed, epoch). numpy promises that the raw words of a bit generator
+    stay the same in every version (NEP 19), and does not promise it of Generator.permutation: a run resumes in the same order.
+
+    Args:
+        seed, epoch: whole numbers from 0 to 2^64 - 1.
+    Raises:
+        ArgumentError: seed or epoch is something else.
+    """
+    key = np.array([_word(seed, "seed"), _word(epoch, "epoch")], np.uint64)
+    words = np.random.Philox(key=key).random_raw(n)
+    return np.argsort(words, kind="stable").astype(np.int64, copy=False)
+
+
+def _word(value: Any, name: str) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = -1
+    if not 0 <= number < 1 << 64:
+        raise ArgumentError(f"{name}={value!r}: wanted a whole number from 0 to 2^64 - 1")
+    return number
+
+
+def stratified_split(y: np.ndarray, test_fraction: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Split rows so that every class has its share on both sides; a pure function of (y, test_fraction, seed).
+
+    Of a class of n rows, round(n * test_fraction) are for the test, but at least 1 and at most n - 1; a single row is for training.
+
+    Args:
+        y: (N,) whole numbers. test_fraction: between 0 and 1, both excluded.
+    Returns:
+        train, test: indices into y, int64, ascending.
+    Raises:
+        ArgumentError: test_fraction or seed is out of range.
+    """
+    if not 0 < test_fraction < 1:
+        raise ArgumentError(f"test_fraction={test_fraction!r}: wanted a number between 0 and 1, such as 0.2")
+    order = permutation(len(y), seed)
+    is_test = np.zeros(len(y), bool)
+    for label in np.unique(y):
+        members = order[y[order] == label]
+        count = min(max(round(len(members) * test_fraction), 1), len(members) - 1)
+        is_test[members[:count]] = True
+    return np.flatnonzero(~is_test).astype(np.int64, copy=False), np.flatnonzero(is_test).astype(np.int64, copy=False)
+
+
+def to_float(batch: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """Write a batch into a float array: uint8 is divided by 255, floats are copied or cast.
+
+    Args:
+        batch: any shape, uint8, float32 or float64. out: the same shape, float32 or float64; overwritten.
+    Returns:
+        out.
+    Raises:
+        ShapeError, DTypeError: batch or out does not fit.
+    """
+    if batch.shape != out.shape:
+        raise ShapeError(f"out has shape {out.shape}: wanted the batch's, {batch.shape}")
+    if batch.dtype not in X_DTYPES:
+        raise DTypeError(f"batch has dtype {batch.dtype}: wanted uint8, float32 or float64")
+    if out.dtype not in X_DTYPES[1:]:
+        raise DTypeError(f"out has dtype {out.dtype}: wanted float32 or float64")
+    if batch.dtype == np.uint8:
+        np.divide(batch, out.dtype.type(255), out=out)
+    else:
+        np.copyto(out, batch, casting="same_kind")
+    return out

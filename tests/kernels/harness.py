@@ -1,0 +1,117 @@
+"""Runs a kernel on every CPU backend and holds it to the NumPy definition in float64."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numba
+import numpy as np
+from tolerances import assert_close
+
+from nbnet.kernels import load
+
+DTYPES = ("float32", "float64")
+CPU = ("serial", "parallel")
+GARBAGE = 77  # what outputs hold before a call: they must be overwritten
+
+
+@dataclass
+class Out:
+    """An argument that the kernel writes.
+
+    shape: of the output; dtype: None for the dtype under test; start: what an array that is updated in place holds before.
+    scratch: contents are nobody's business. precision: the dtype whose tolerance applies, None for the one under test.
+    """
+
+    shape: tuple[int, ...] = ()
+    dtype: Any = None
+    start: np.ndarray | None = None
+    scratch: bool = False
+    precision: Any = None
+
+
+def run(op, backend, dtype, args):
+    """The outputs of one call. args: inputs (float64 arrays are rounded to dtype, the rest passes) and Out."""
+    call, outputs, inputs = [], [], []
+    for arg in args:
+        if isinstance(arg, Out):
+            array = np.full(arg.shape, GARBAGE, arg.dtype or dtype) if arg.start is None else arg.start.astype(dtype)
+            if not arg.scratch:
+                outputs.append(array)
+            call.append(array)
+        elif isinstance(arg, np.ndarray) and arg.dtype == np.float64:
+            call.append(arg.astype(dtype))
+            inputs.append((call[-1], call[-1].copy()))
+        else:
+            call.append(arg)
+    load(op, backend)(*call)
+    for now, before in inputs:
+        np.testing.assert_array_equal(now, before, err_msg=f"{op} on {backend} changed an input")
+    return outputs
+
+
+def rounded(args, dtype):
+    """The same arguments with values that dtype can hold, so that the definition sees what the kernel sees."""
+    result = []
+    for arg in args:
+        if isinstance(arg, Out) and arg.start is not None:
+            arg = Out(start=arg.start.astype(dtype).astype(np.float64))
+        elif isinstance(arg, np.ndarray) and arg.dtype == np.float64:
+            arg = arg.astype(dtype).astype(np.float64)
+        result.append(arg)
+    return result
+
+
+def check(op, dtype, kind, args):
+    """Hold numpy, serial and parallel in dtype to the definition in float64, and the two compiled ones to the same bits."""
+    wanted = run(op, "numpy", "float64", rounded(args, dtype))
+    outs = [arg for arg in args if isinstance(arg, Out) and not arg.scratch]
+    results = {backend: run(op, backend, dtype, args) for backend in ("numpy", *CPU)}
+    for backend, result in results.items():
+        for i, (actual, right, out) in enumerate(zip(result, wanted, outs, strict=True)):
+            assert_close(actual, right, kind, out.precision or dtype, f"{op} on {backend}, output {i}: ")
+    for threads in (1, min(2, numba.config.NUMBA_NUM_THREADS)):
+        before = numba.get_num_threads()
+        numba.set_num_threads(threads)
+        try:
+            again = run(op, "parallel", dtype, args)
+        finally:
+            numba.set_num_threads(before)
+        for a, b in zip(results["serial"], again, strict=True):
+            same_bits(a, b, f"{op}: serial and parallel with {threads} threads")
+    return wanted
+
+
+def same_bits(a, b, what):
+    assert a.dtype == b.dtype, what
+    assert a.tobytes() == b.tobytes(), f"{what} differ in {np.count_nonzero(a != b)} of {a.size} values"
+
+
+def check_gradient(forward, op, args, x, cotangent):
+    """Hold the backward kernel `op` on every backend, in float64, to central differences of forward over every index of x.
+
+    forward: x -> y, the definition. args: of the backward kernel; its only output is the gradient of sum(y * cotangent).
+    """
+    wanted = differences(forward, x, cotangent)
+    assert np.abs(wanted).max() > 0, "a gradient of zeros would prove nothing"
+    for backend in ("numpy", *CPU):
+        (actual,) = run(op, backend, "float64", args)
+        assert_close(actual, wanted, "differences")
+
+
+def differences(forward, x, cotangent, step=1e-5):
+    """The gradient of sum(forward(x) * cotangent) with respect to x, by central differences in float64."""
+    gradient = np.empty(x.shape)
+    for index in np.ndindex(x.shape):
+        ends = []
+        for sign in (1, -1):
+            moved = x.copy()
+            moved[index] += sign * step
+            ends.append((forward(moved) * cotangent).sum())
+        gradient[index] = (ends[0] - ends[1]) / (2 * step)
+    return gradient
+
+
+def output_of(op, args):
+    """The only output of the definition in float64."""
+    (result,) = run(op, "numpy", "float64", args)
+    return result

@@ -1,0 +1,135 @@
+import numpy as np
+import pytest
+from tolerances import assert_close
+
+from nbnet.kernels import chunks, load
+
+from .harness import CPU, DTYPES, Out, check, check_gradient, output_of, run
+
+ELEMENTWISE = {"relu": (), "leaky_relu": (0.2,), "tanh": (), "sigmoid": ()}  # name: options
+SIZES = [1, 7, 1000, 70001]
+ROWS = [(1, 1), (1, 17), (5, 3), (3001, 17), (70000, 1)]
+dtypes = pytest.mark.parametrize("dtype", DTYPES)
+names = pytest.mark.parametrize("name", ELEMENTWISE)
+
+
+def test_sizes_make_several_chunks():
+    assert chunks.count(SIZES[-1], 1) == 2
+    assert chunks.count(3001, 17 * 2) == 3
+
+
+@pytest.mark.parametrize("size", SIZES)
+@dtypes
+@names
+def test_forward(rng, dtype, name, size):
+    check(f"activation.{name}_forward", dtype, "elementwise", [rng.normal(0, 3, size), *ELEMENTWISE[name], Out((size,))])
+
+
+@pytest.mark.parametrize("size", SIZES)
+@dtypes
+@names
+def test_backward(rng, dtype, name, size):
+    y = rng.uniform(-1, 1, size)
+    y[::3] = 0
+    check(f"activation.{name}_backward", dtype, "elementwise", [rng.normal(size=size), y, *ELEMENTWISE[name], Out((size,))])
+
+
+@names
+def test_gradient(rng, name):
+    options = ELEMENTWISE[name]
+    x, dy = np.array([-3, -1.5, -0.6, -0.1, 0.1, 0.4, 0.7, 2, 9.0]), rng.normal(size=9)
+
+    def forward(x):
+        return output_of(f"activation.{name}_forward", [x, *options, Out((9,))])
+
+    check_gradient(forward, f"activation.{name}_backward", [dy, forward(x), *options, Out((9,))], x, dy)
+
+
+@pytest.mark.parametrize("backend", ["numpy", *CPU])
+@dtypes
+@names
+def test_in_place(rng, dtype, name, backend):
+    """y may be x, and dx may be dy."""
+    options = ELEMENTWISE[name]
+    x, dy = rng.normal(size=100).astype(dtype), rng.normal(size=100).astype(dtype)
+    y, dx = np.empty_like(x), np.empty_like(x)
+    load(f"activation.{name}_forward", backend)(x, *options, y)
+    load(f"activation.{name}_backward", backend)(dy, y, *options, dx)
+    load(f"activation.{name}_forward", backend)(x, *options, x)
+    load(f"activation.{name}_backward", backend)(dy, y, *options, dy)
+    assert_close(x, y, "exact")
+    assert_close(dy, dx, "exact")
+
+
+@dtypes
+@names
+def test_extremes(dtype, name):
+    """Infinities and huge values end where the function ends, without a warning, and NaN stays NaN."""
+    x = np.array([-np.inf, -1e30, -1e3, -50, -1e-4, -1e-30, 0, 1e-30, 1e-4, 50, 1e3, 1e30, np.inf, np.nan])
+    (y,) = check(f"activation.{name}_forward", dtype, "elementwise", [x, *ELEMENTWISE[name], Out(x.shape)])
+    low, high = {"relu": (0, np.inf), "leaky_relu": (-np.inf, np.inf), "tanh": (-1, 1), "sigmoid": (0, 1)}[name]
+    assert (y[0], y[-2]) == (low, high)
+    assert np.flatnonzero(np.isnan(y)).tolist() == [13]
+
+
+@pytest.mark.parametrize("backend", CPU)
+@dtypes
+def test_small_values_keep_their_digits(dtype, backend):
+    """tanh(x) is about x, and sigmoid(x) about exp(x) far below 0: relative errors count there."""
+    small = np.array([1e-30, -1e-12, 1e-6, 1e-3, -0.3]).astype(dtype).astype(np.float64)
+    for x in small:
+        (y,) = run("activation.tanh_forward", backend, dtype, [np.array([x]), Out((1,))])
+        assert_close(y, np.tanh([x]), "elementwise")
+    for x in (-10.0, -40.0, -80.0):
+        (y,) = run("activation.sigmoid_forward", backend, dtype, [np.array([x]), Out((1,))])
+        assert_close(y, np.exp([x]) / (1 + np.exp([x])), "elementwise")
+
+
+def test_sigmoid_at_1000():
+    for backend in ("numpy", *CPU):
+        (y,) = run("activation.sigmoid_forward", backend, "float32", [np.array([-1e3, 1e3]), Out((2,))])
+        assert_close(y, np.array([0.0, 1.0]), "exact")
+
+
+@pytest.mark.parametrize("shape", ROWS, ids=str)
+@dtypes
+def test_softmax_forward(rng, dtype, shape):
+    (y,) = check("activation.softmax_forward", dtype, "elementwise", [rng.normal(0, 3, shape), Out(shape)])
+    assert_close(y.sum(axis=1), np.ones(shape[0]), "reduction", dtype)
+
+
+@pytest.mark.parametrize("shape", ROWS, ids=str)
+@dtypes
+def test_softmax_backward(rng, dtype, shape):
+    y = output_of("activation.softmax_forward", [rng.normal(size=shape), Out(shape)])
+    check("activation.softmax_backward", dtype, "elementwise", [rng.normal(size=shape), y, Out(shape)])
+
+
+def test_softmax_gradient(rng):
+    x, dy = rng.normal(size=(3, 4)), rng.normal(size=(3, 4))
+
+    def forward(x):
+        return output_of("activation.softmax_forward", [x, Out(x.shape)])
+
+    check_gradient(forward, "activation.softmax_backward", [dy, forward(x), Out(x.shape)], x, dy)
+
+
+@dtypes
+def test_softmax_of_large_values_and_nan(dtype):
+    x = np.array([[1e4, 1e4 - 1, -1e4], [-1e4, -1e4, -1e4], [0, np.nan, 1], [1, 2, 3]])
+    (y,) = check("activation.softmax_forward", dtype, "elementwise", [x, Out(x.shape)])
+    assert_close(y[1], np.full(3, 1 / 3), "elementwise", dtype)
+    assert np.isnan(y).all(axis=1).tolist() == [False, False, True, False]
+    assert not np.isnan(y[[0, 1, 3]]).any()
+
+
+@pytest.mark.parametrize("backend", ["numpy", *CPU])
+def test_softmax_in_place(rng, backend):
+    x, dy = rng.normal(size=(9, 5)), rng.normal(size=(9, 5))
+    y, dx = np.empty_like(x), np.empty_like(x)
+    load("activation.softmax_forward", backend)(x, y)
+    load("activation.softmax_backward", backend)(dy, y, dx)
+    load("activation.softmax_forward", backend)(x, x)
+    load("activation.softmax_backward", backend)(dy, y, dy)
+    assert_close(x, y, "elementwise")
+    assert_close(dy, dx, "elementwise")

@@ -1,0 +1,175 @@
+import numpy as np
+import pytest
+from tolerances import assert_close
+
+from nbnet.kernels import chunks, load
+
+from .harness import CPU, DTYPES, Out, check, check_gradient, differences, output_of, run
+
+SHAPES = [(1, 1), (2, 3), (7, 17), (70000, 1), (30000, 3), (9000, 17)]
+SLOPES = [1.0, 0.0, 0.2]
+dtypes = pytest.mark.parametrize("dtype", DTYPES)
+shapes = pytest.mark.parametrize("shape", SHAPES, ids=str)
+
+
+def partials(shape):
+    return Out((chunks.count(*shape), 3, shape[1]), np.float64, scratch=True)
+
+
+def sums(shape, precision=None):
+    return Out((shape[1],), np.float64, precision=precision)
+
+
+def affine(rng, channels):
+    """center, scale, shift: scales of both signs."""
+    return rng.normal(size=channels), rng.normal(size=channels), rng.normal(size=channels)
+
+
+def test_shapes_make_several_chunks():
+    assert sorted({chunks.count(*shape) for shape in SHAPES}) == [1, 2, 4]
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@dtypes
+@shapes
+def test_moments(rng, dtype, shape, weighted):
+    weights = rng.uniform(0.1, 2, shape[0]) if weighted else None
+    # the sums run in float64, so float32 data earn float64's tolerance
+    check("batchnorm.moments", dtype, "reduction", [rng.normal(size=shape), weights, partials(shape), *[sums(shape, "float64")] * 2])
+
+
+@dtypes
+def test_moments_with_weights_of_zero(rng, dtype):
+    """A weight of 0 is a row that is not there, even if the whole of a chunk is."""
+    shape = (30000, 3)
+    x, weights = rng.normal(size=shape), np.ones(shape[0])
+    weights[:20000] = 0
+    outputs = [sums(shape, "float64"), sums(shape, "float64")]
+    mean, var = check("batchnorm.moments", dtype, "reduction", [x, weights, partials(shape), *outputs])
+    kept = x[20000:].astype(dtype).astype(np.float64)
+    assert_close(mean, kept.mean(axis=0), "reduction")
+    assert_close(var, kept.var(axis=0), "reduction")
+
+
+@pytest.mark.parametrize("offset", [1e4, -1e6])
+@dtypes
+def test_moments_far_from_zero(rng, dtype, offset):
+    """Deviation 1 around a mean of 1e4: the sum of squares minus the squared mean would have no digit left in float32."""
+    shape = (30000, 3)
+    check("batchnorm.moments", dtype, "reduction", [rng.normal(offset, 1, shape), None, partials(shape), *[sums(shape, "float64")] * 2])
+
+
+@pytest.mark.parametrize("backend", CPU)
+@dtypes
+def test_moments_of_a_constant_channel(dtype, backend):
+    shape = (30000, 3)
+    x = np.broadcast_to([0.1, 1e4 + 0.1, -3.7e7], shape).copy()
+    mean, var = run("batchnorm.moments", backend, dtype, [x, None, partials(shape), sums(shape), sums(shape)])
+    assert_close(mean, x[0].astype(dtype), "exact")
+    assert_close(var, np.zeros(3), "exact")
+
+
+@pytest.mark.parametrize("slope", SLOPES)
+@dtypes
+@shapes
+def test_apply(rng, dtype, shape, slope):
+    check("batchnorm.apply", dtype, "elementwise", [rng.normal(size=shape), *affine(rng, shape[1]), slope, Out(shape)])
+
+
+@pytest.mark.parametrize("slope", SLOPES)
+@dtypes
+@shapes
+def test_backward_reduce(rng, dtype, shape, slope):
+    dy, x = rng.normal(size=shape), rng.normal(size=shape)
+    outputs = [partials(shape), sums(shape), sums(shape)]
+    check("batchnorm.backward_reduce", dtype, "reduction", [dy, x, *affine(rng, shape[1]), slope, *outputs])
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("slope", SLOPES)
+@dtypes
+@shapes
+def test_backward_apply(rng, dtype, shape, slope, weighted):
+    dy, x = rng.normal(size=shape), rng.normal(size=shape)
+    weights = rng.uniform(0, 2, shape[0]) if weighted else None
+    check(
+        "batchnorm.backward_apply",
+        dtype,
+        "elementwise",
+        [dy, x, weights, *affine(rng, shape[1]), slope, *affine(rng, shape[1]), Out(shape)],
+    )
+
+
+@pytest.mark.parametrize("backend", ["numpy", *CPU])
+@dtypes
+def test_in_place(rng, dtype, backend):
+    """y may be x, and dx may be dy."""
+    x, dy = rng.normal(size=(40, 3)).astype(dtype), rng.normal(size=(40, 3)).astype(dtype)
+    c = [v.astype(dtype) for v in (*affine(rng, 3), *affine(rng, 3))]
+    y, dx = np.empty_like(x), np.empty_like(x)
+    load("batchnorm.apply", backend)(x, *c[:3], 0.2, y)
+    load("batchnorm.backward_apply", backend)(dy, x, None, *c[:3], 0.2, *c[3:], dx)
+    load("batchnorm.backward_apply", backend)(dy, x, None, *c[:3], 0.2, *c[3:], dy)
+    load("batchnorm.apply", backend)(x, *c[:3], 0.2, x)
+    assert_close(x, y, "exact")
+    assert_close(dy, dx, "exact")
+
+
+@pytest.mark.parametrize("backend", ["numpy", *CPU])
+def test_mean_1e4_deviation_1_in_float32(rng, backend):
+    """Moments and apply together, with the mean split into a float32 center and a shift as the contract says."""
+    shape, eps = (5000, 4), 1e-5
+    x = rng.normal(1e4, 1, shape).astype(np.float32).astype(np.float64)
+    mean, var = run("batchnorm.moments", backend, "float32", [x, None, partials(shape), sums(shape), sums(shape)])
+    center, scale = mean.astype(np.float32).astype(np.float64), 1 / np.sqrt(var + eps)
+    (y,) = run("batchnorm.apply", backend, "float32", [x, center, scale, (center - mean) * scale, 1.0, Out(shape)])
+    assert_close(y, (x - x.mean(axis=0)) / np.sqrt(x.var(axis=0) + eps), "elementwise")
+
+
+@pytest.mark.parametrize("backend", CPU)
+@dtypes
+def test_nan_reaches_the_result(rng, dtype, backend):
+    shape = (30000, 3)
+    x = rng.normal(size=shape)
+    x[25000, 1] = np.nan
+    mean, var = run("batchnorm.moments", backend, dtype, [x, None, partials(shape), sums(shape), sums(shape)])
+    assert np.isnan(mean).tolist() == [False, True, False]
+    assert np.isnan(var).tolist() == [False, True, False]
+    (y,) = run("batchnorm.apply", backend, dtype, [x, np.zeros(3), np.ones(3), np.zeros(3), 0.0, Out(shape)])
+    assert np.argwhere(np.isnan(y)).tolist() == [[25000, 1]]
+
+
+@pytest.mark.parametrize("slope", SLOPES)
+def test_gradient_with_frozen_statistics(rng, slope):
+    """With a = scale and b = c = 0, backward_apply is the gradient of apply alone."""
+    shape = (5, 3)
+    x, dy, frozen = rng.normal(size=shape), rng.normal(size=shape), affine(rng, 3)
+    args = [dy, x, None, *frozen, slope, frozen[1], np.zeros(3), np.zeros(3), Out(shape)]
+    check_gradient(lambda x: output_of("batchnorm.apply", [x, *frozen, slope, Out(shape)]), "batchnorm.backward_apply", args, x, dy)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("slope", SLOPES)
+@pytest.mark.parametrize("backend", ["numpy", *CPU])
+def test_gradient_through_batch_statistics(rng, backend, slope, weighted):
+    """The whole of batch normalisation, from the four kernels and arithmetic on C numbers."""
+    shape, eps = (6, 3), 1e-3
+    x, dy, gamma, beta = rng.normal(size=shape), rng.normal(size=shape), rng.normal(size=3), rng.normal(size=3)
+    w = np.array([0.5, 2, 0, 1, 1, 3.0]) if weighted else None
+    total = shape[0] if w is None else w.sum()
+
+    def statistics(x, backend="numpy"):
+        mean, var = run("batchnorm.moments", backend, "float64", [x, w, partials(shape), sums(shape), sums(shape)])
+        return mean, 1 / np.sqrt(var + eps)
+
+    def forward(x):
+        mean, inv_std = statistics(x)
+        return output_of("batchnorm.apply", [x, mean, gamma * inv_std, beta, slope, Out(shape)])
+
+    mean, inv_std = statistics(x, backend)
+    scale = gamma * inv_std
+    reduced = [dy, x, mean, scale, beta, slope, partials(shape), sums(shape), sums(shape)]
+    sum_g, sum_gx = run("batchnorm.backward_reduce", backend, "float64", reduced)
+    b, c = -scale * sum_g / total, -scale * inv_std**2 * sum_gx / total
+    (dx,) = run("batchnorm.backward_apply", backend, "float64", [dy, x, w, mean, scale, beta, slope, scale, b, c, Out(shape)])
+    assert_close(dx, differences(forward, x, dy), "differences")

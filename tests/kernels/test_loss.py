@@ -1,0 +1,117 @@
+import numpy as np
+import pytest
+from tolerances import assert_close
+
+from nbnet.kernels import chunks
+
+from .harness import CPU, DTYPES, Out, check, differences, run
+
+SHAPES = [(1, 1), (1, 17), (5, 3), (3001, 17), (9000, 10)]
+SCALE = 0.03125
+dtypes = pytest.mark.parametrize("dtype", DTYPES)
+shapes = pytest.mark.parametrize("shape", SHAPES, ids=str)
+
+
+def cross_entropy_args(logits, labels):
+    rows = (len(labels),)
+    return [logits, labels, SCALE, Out(rows, np.float64), Out(rows, np.uint8), Out(logits.shape)]
+
+
+def test_shapes_make_several_chunks():
+    assert chunks.count(9000, 10) == 2
+
+
+@dtypes
+@shapes
+def test_softmax_cross_entropy(rng, dtype, shape):
+    logits, labels = rng.normal(0, 3, shape), rng.integers(0, shape[1], shape[0])
+    losses, hits, _ = check("loss.softmax_cross_entropy", dtype, "reduction", cross_entropy_args(logits, labels))
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    assert_close(losses, -np.log(probabilities[np.arange(len(labels)), labels]), "reduction", dtype)
+    assert_close(hits, logits.argmax(axis=1) == labels, "exact")
+
+
+@pytest.mark.parametrize("backend", ["numpy", *CPU])
+def test_softmax_cross_entropy_gradient(rng, backend):
+    logits, labels = rng.normal(size=(4, 5)), np.array([0, 4, 2, 2])
+
+    def forward(logits):
+        return run("loss.softmax_cross_entropy", "numpy", "float64", cross_entropy_args(logits, labels))[0]
+
+    _, _, dlogits = run("loss.softmax_cross_entropy", backend, "float64", cross_entropy_args(logits, labels))
+    assert_close(dlogits, differences(forward, logits, SCALE), "differences")
+
+
+@dtypes
+def test_large_logits(dtype):
+    """Logits of 1e4 neither overflow nor lose the loss of the row."""
+    logits = np.array([[1e4, 1e4 - 2, -1e4], [-1e4, 0, 1e4], [3, 3, 3]])
+    losses, hits, dlogits = check("loss.softmax_cross_entropy", dtype, "reduction", cross_entropy_args(logits, np.array([1, 0, 0])))
+    assert_close(losses, np.array([2 + np.log1p(np.exp(-2)), 2e4, np.log(3)]), "reduction", dtype)
+    assert hits.tolist() == [0, 0, 1]
+    assert_close(dlogits[1], np.array([-SCALE, 0, SCALE]), "exact")
+
+
+@dtypes
+def test_a_tie_is_won_by_the_first(dtype):
+    logits = np.array([[2.0, 2, 1], [2, 2, 1], [1, 2, 2], [1, 2, 2]])
+    _, hits, _ = check("loss.softmax_cross_entropy", dtype, "reduction", cross_entropy_args(logits, np.array([0, 1, 1, 2])))
+    assert hits.tolist() == [1, 0, 1, 0]
+
+
+@pytest.mark.parametrize("at", [0, 1, 2])
+@dtypes
+def test_nan_logit(dtype, at):
+    """A NaN is no hit, whether it, the largest number or another is the label, and does not leave its row."""
+    logits = np.array([[1.0, 3, 2]] * 4)
+    logits[1:, at] = np.nan
+    losses, hits, dlogits = check("loss.softmax_cross_entropy", dtype, "reduction", cross_entropy_args(logits, np.array([1, 0, 1, 2])))
+    assert np.isnan(losses).tolist() == [False, True, True, True]
+    assert hits.tolist() == [1, 0, 0, 0]
+    assert np.isnan(dlogits).all(axis=1).tolist() == [False, True, True, True]
+
+
+@dtypes
+@shapes
+def test_squared_error(rng, dtype, shape):
+    y, target = rng.normal(size=shape), rng.normal(size=shape)
+    losses, _ = check("loss.squared_error", dtype, "reduction", [y, target, 0.5, SCALE, Out(shape[:1], np.float64), Out(shape)])
+    assert_close(losses, 0.5 * ((y - target) ** 2).sum(axis=1), "reduction", dtype)
+
+
+@pytest.mark.parametrize("backend", ["numpy", *CPU])
+def test_squared_error_gradient(rng, backend):
+    y, target = rng.normal(size=(4, 5)), rng.normal(size=(4, 5))
+    outputs = [Out((4,), np.float64), Out((4, 5))]
+
+    def forward(y):
+        return run("loss.squared_error", "numpy", "float64", [y, target, 0.2, SCALE, *outputs])[0]
+
+    _, dy = run("loss.squared_error", backend, "float64", [y, target, 0.2, SCALE, *outputs])
+    assert_close(dy, differences(forward, y, SCALE), "differences")
+
+
+@pytest.mark.parametrize("backend", CPU)
+def test_squared_error_sums_in_float64(rng, backend):
+    y = rng.uniform(size=(2, 100_000)).astype(np.float32).astype(np.float64)
+    losses, _ = run("loss.squared_error", backend, "float32", [y, np.zeros(y.shape), 1.0, 1.0, Out((2,), np.float64), Out(y.shape)])
+    assert_close(losses, (y**2).sum(axis=1), "reduction", "float64")
+
+
+@pytest.mark.parametrize("backend", CPU)
+def test_squared_error_of_nan(backend):
+    y = np.array([[1, np.nan], [1, 2.0]])
+    losses, dy = run("loss.squared_error", backend, "float32", [y, np.zeros((2, 2)), 1.0, 1.0, Out((2,), np.float64), Out((2, 2))])
+    assert np.isnan(losses).tolist() == [True, False]
+    assert np.isnan(dy).tolist() == [[False, True], [False, False]]
+
+
+def test_against_torch(rng):
+    torch = pytest.importorskip("torch")
+    logits, labels = rng.normal(0, 3, (7, 5)), rng.integers(0, 5, 7)
+    theirs = torch.tensor(logits, requires_grad=True)
+    loss = torch.nn.functional.cross_entropy(theirs, torch.tensor(labels), reduction="none")
+    loss.sum().backward()
+    losses, _, dlogits = run("loss.softmax_cross_entropy", "serial", "float64", cross_entropy_args(logits, labels))
+    assert_close(losses, loss.detach().numpy(), "reduction")
+    assert_close(dlogits / SCALE, theirs.grad.numpy(), "reduction")

@@ -1,0 +1,271 @@
+"""One contract that every layer keeps, and what is special to some."""
+
+import numpy as np
+import pytest
+from tolerances import assert_close
+
+import nbnet as nb
+from nbnet.errors import ArgumentError, BuildError, DTypeError, ShapeError
+
+IMAGE = (6, 5, 3)
+LAYERS = {
+    "dense": (lambda: nb.Dense(4), (7,)),
+    "dense without bias": (lambda: nb.Dense(4, use_bias=False), (7,)),
+    "conv2d": (lambda: nb.Conv2D(4, 3), IMAGE),
+    "conv2d stride": (lambda: nb.Conv2D(4, (3, 2), stride=2, use_bias=False), IMAGE),
+    "conv2d valid": (lambda: nb.Conv2D(4, 3, padding="valid"), IMAGE),
+    "conv2d padding 2": (lambda: nb.Conv2D(2, 3, stride=(1, 2), padding=2), IMAGE),
+    "maxpool2d": (lambda: nb.MaxPool2D(2), IMAGE),
+    "maxpool2d overlapping": (lambda: nb.MaxPool2D(3, stride=2, padding="same"), IMAGE),
+    "avgpool2d": (lambda: nb.AvgPool2D(2), IMAGE),
+    "avgpool2d overlapping": (lambda: nb.AvgPool2D(3, stride=2, padding=1), IMAGE),
+    "globalavgpool2d": (lambda: nb.GlobalAvgPool2D(), IMAGE),
+    "flatten": (lambda: nb.Flatten(), IMAGE),
+    "batchnorm": (lambda: nb.BatchNorm(), IMAGE),
+    "batchnorm plain": (lambda: nb.BatchNorm(center=False, scale=False, eps=1e-3, unbiased=False), (7,)),
+    "dropout": (lambda: nb.Dropout(0.4), IMAGE),
+    "relu": (lambda: nb.ReLU(), IMAGE),
+    "leakyrelu": (lambda: nb.LeakyReLU(0.2), IMAGE),
+    "tanh": (lambda: nb.Tanh(), IMAGE),
+    "sigmoid": (lambda: nb.Sigmoid(), IMAGE),
+    "softmax": (lambda: nb.Softmax(), (7,)),
+    "sequential": (lambda: nb.Sequential([nb.Conv2D(3, 3, use_bias=False), nb.BatchNorm(), nb.ReLU(), nb.Flatten(), nb.Dropout(0.3), nb.Dense(4)]), IMAGE),
+    "residual": (lambda: nb.Residual([nb.Conv2D(3, 3), nb.Tanh()]), IMAGE),
+    "residual shortcut": (lambda: nb.Residual([nb.Conv2D(4, 3, stride=2), nb.Tanh()], nb.Conv2D(4, 1, stride=2)), IMAGE),
+}
+everywhere = pytest.mark.parametrize("name", LAYERS)
+
+
+def make(name, backend="serial", dtype="float64", batch=4, seed=3):
+    """A built layer, and an input for it."""
+    factory, shape = LAYERS[name]
+    layer = factory()
+    layer.build(shape, backend=backend, dtype=dtype, seed=seed)
+    x = np.random.Generator(np.random.Philox(1)).standard_normal((batch, *shape)).astype(dtype)
+    return layer, x
+
+
+def run(name, backend, dtype):
+    """One training pass: outputs, dx and parameter gradients."""
+    layer, x = make(name, backend, dtype)
+    y, saved = layer.forward(x, train=True)
+    dy = np.random.Generator(np.random.Philox(2)).standard_normal(y.shape).astype(dtype)
+    dx = layer.backward(dy, saved)
+    return [y, dx, *(p.grad for p in layer.params.values()), *(b for b in layer.buffers.values() if b.dtype == dtype)]
+
+
+@everywhere
+def test_shapes_and_modes(name):
+    layer, x = make(name, dtype="float32")
+    state = {key: array.copy() for key, array in layer.buffers.items()}
+    y, saved = layer.forward(x)
+    assert saved is None
+    assert y.shape == (len(x), *layer.output_shape)
+    assert y.dtype == np.float32
+    assert all(np.array_equal(state[key], array) for key, array in layer.buffers.items()), "evaluation changed a buffer"
+    values = {key: param.value.copy() for key, param in layer.params.items()}
+    y, saved = layer.forward(x, train=True)
+    assert saved is not None
+    assert layer.backward(np.ones_like(y), saved).shape == x.shape
+    assert all(np.array_equal(values[key], param.value) for key, param in layer.params.items()), "a pass changed a parameter"
+
+
+@everywhere
+def test_gradients(name):
+    layer, x = make(name)
+    errors = nb.gradcheck(layer, x, tolerance=1e-7)
+    assert errors.keys() == {"x", *layer.params}
+
+
+@everywhere
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_backends_agree(name, dtype):
+    reference = run(name, "numpy", "float64")
+    serial = run(name, "serial", dtype)
+    parallel = run(name, "parallel", dtype)
+    assert len(reference) == len(serial)
+    for wanted, a, b in zip(reference, serial, parallel):
+        assert np.array_equal(a, b), "serial and parallel differ"
+        assert_close(a, wanted, "matmul")
+
+
+@everywhere
+def test_same_seed_same_layer(name):
+    for a, b in zip(run(name, "serial", "float32"), run(name, "serial", "float32")):
+        assert np.array_equal(a, b)
+
+
+@everywhere
+def test_bad_input(name):
+    layer, x = make(name)
+    with pytest.raises(ShapeError, match="wanted \\(N, "):
+        layer.forward(x[:, :-1])
+    with pytest.raises(ShapeError, match="N at least 1"):
+        layer.forward(x[:0])
+    with pytest.raises(DTypeError, match="float32, wanted float64"):
+        layer.forward(x.astype(np.float32))
+    with pytest.raises(BuildError, match="call build"):
+        LAYERS[name][0]().forward(x)
+
+
+@everywhere
+def test_weights_go_through_a_file(name, tmp_path):
+    _, shape = LAYERS[name]
+    first, second = (nb.Sequential([LAYERS[name][0]()]) for _ in range(2))
+    for seed, model in enumerate((first, second)):
+        model.build(shape, backend="serial", dtype="float64", seed=seed)
+    x = np.random.Generator(np.random.Philox(1)).standard_normal((4, *shape))
+    first.forward(x, train=True)
+    first.save_weights(tmp_path / "w.safetensors")
+    second.load_weights(tmp_path / "w.safetensors")
+    assert all(np.array_equal(a, second.state()[key]) for key, a in first.state().items())
+    assert np.array_equal(first.predict(x), second.predict(x))
+
+
+def test_every_layer_is_in_the_table():
+    classes = {kind for kind in vars(nb).values() if isinstance(kind, type) and issubclass(kind, nb.Layer) and kind is not nb.Layer}
+    assert {type(factory()) for factory, _ in LAYERS.values()} == classes
+
+
+# -------------------------------------------------------------------------------------------------- batch norm
+
+
+def test_batchnorm_moving_statistics(rng):
+    layer = nb.BatchNorm(decay=0.7)
+    layer.build((3,), backend="serial", dtype="float64")
+    mean, var = np.zeros(3), np.ones(3)
+    for _ in range(3):
+        x = rng.normal(2, 3, (10, 3))
+        layer.forward(x, train=True)
+        mean = 0.7 * mean + 0.3 * x.mean(axis=0)
+        var = 0.7 * var + 0.3 * x.var(axis=0, ddof=1)
+    assert_close(layer.buffers["moving_mean"], mean, "reduction")
+    assert_close(layer.buffers["moving_var"], var, "reduction")
+    y, _ = layer.forward(x)
+    assert_close(y, (x - mean) / np.sqrt(var + 1e-5), "reduction")
+
+
+def test_batchnorm_refuses_momentum():
+    with pytest.raises(ArgumentError, match="say decay="):
+        nb.BatchNorm(momentum=0.1)
+
+
+def test_batchnorm_refuses_one_value_a_channel():
+    layer = nb.BatchNorm()
+    layer.build((3,), backend="serial")
+    before = {key: array.copy() for key, array in layer.buffers.items()}
+    with pytest.raises(ShapeError, match="one value a channel"):
+        layer.forward(np.ones((1, 3), np.float32), train=True)
+    assert all(np.array_equal(before[key], array) for key, array in layer.buffers.items())
+    layer.forward(np.ones((1, 3), np.float32))
+
+
+# ----------------------------------------------------------------------------------------------------- dropout
+
+
+def test_dropout_masks_differ_by_step_layer_and_seed():
+    model = nb.Sequential([nb.Dropout(0.5), nb.Dropout(0.5)])
+    model.build((1000,), backend="serial", seed=1)
+    x = np.ones((2, 1000), np.float32)
+    first, second = (model.layers[0].forward(x, train=True)[0] for _ in range(2))
+    other_layer = model.layers[1].forward(x, train=True)[0]
+    model.build((1000,), backend="serial", seed=2)
+    other_seed = model.layers[0].forward(x, train=True)[0]
+    masks = [first, second, other_layer, other_seed]
+    assert set(np.unique(first)) == {0, 2}
+    for i in range(4):
+        for j in range(i):
+            assert 0.4 < np.mean(masks[i] == masks[j]) < 0.6, "two masks are not independent"
+
+
+# -------------------------------------------------------------------------------------------------- containers
+
+
+def test_sequential_names_and_layers():
+    model = nb.Sequential([nb.Conv2D(4, 3), nb.Residual([nb.BatchNorm()]), nb.Flatten(), nb.Dense(2)])
+    assert model.build((5, 5, 1), backend="serial") == (2,)
+    assert list(model.params) == [
+        "0.conv2d.weight",
+        "0.conv2d.bias",
+        "1.residual.body.0.batchnorm.gamma",
+        "1.residual.body.0.batchnorm.beta",
+        "3.dense.weight",
+        "3.dense.bias",
+    ]
+    assert list(model.buffers) == ["1.residual.body.0.batchnorm.moving_mean", "1.residual.body.0.batchnorm.moving_var"]
+    assert model.layers[0].params["weight"].value.shape == (3, 3, 1, 4)
+    model.layers[3].params["weight"].value[:] = 0
+    assert not model.params["3.dense.weight"].value.any()
+
+
+def test_a_layer_that_does_not_fit_names_both():
+    model = nb.Sequential([nb.Conv2D(4, 3), nb.MaxPool2D(2), nb.Dense(10)])
+    with pytest.raises(ShapeError, match=r"layer 2\.dense does not fit layer 1\.maxpool2d, which gives \(4, 4, 4\).*put Flatten\(\)"):
+        model.build((8, 8, 1))
+    with pytest.raises(ShapeError, match=r"layer 0\.conv2d does not fit the input, which gives \(9,\).*wants images"):
+        nb.Sequential([nb.Conv2D(4, 3)]).build((9,))
+    with pytest.raises(ShapeError, match="does not fit an image of height 2"):
+        nb.Sequential([nb.Conv2D(4, 3, padding="valid")]).build((2, 9, 1))
+    with pytest.raises(ShapeError, match=r"the body gives \(8, 8, 4\) and the shortcut \(8, 8, 1\)"):
+        nb.Sequential([nb.Residual([nb.Conv2D(4, 3)])]).build((8, 8, 1))
+
+
+def test_the_first_layer_spares_dx():
+    model = nb.Sequential([nb.Flatten(), nb.Dense(3), nb.ReLU()])
+    model.build((2, 2, 1), backend="serial")
+    y, tape = model.forward(np.ones((2, 2, 2, 1), np.float32), train=True)
+    assert model.backward(np.ones_like(y), tape, need_dx=False) is None
+    assert model.backward(np.ones_like(y), tape).shape == (2, 2, 2, 1)
+
+
+def test_uint8_images_are_scaled():
+    model = nb.Sequential([nb.Flatten()])
+    model.build((2, 2, 1), backend="serial")
+    x = np.array([[0, 51], [255, 102]], np.uint8).reshape(1, 2, 2, 1)
+    assert_close(model.predict(x), np.array([[0, 0.2, 1, 0.4]]), "elementwise")
+
+
+def test_summary_counts(capsys):
+    model = nb.Sequential([nb.Conv2D(4, 3), nb.BatchNorm(), nb.Flatten(), nb.Dense(2)])
+    model.build((5, 5, 1), backend="serial")
+    model.summary()
+    text = capsys.readouterr().out
+    for part in ("0.conv2d", "(N, 5, 5, 4)", "40", "1.batchnorm", "202", "250"):
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    ("make_layer", "message"),
+    [
+        (lambda: nb.Dense(0), "positive number of units"),
+        (lambda: nb.Conv2D(0, 3), "positive number of filters"),
+        (lambda: nb.Conv2D(4, 0), "kernel_size=0"),
+        (lambda: nb.Conv2D(4, 3, stride=(1, 0)), "stride="),
+        (lambda: nb.Conv2D(4, 3, padding="some"), "'same', 'valid' or a number"),
+        (lambda: nb.Dropout(1.5), "probability to drop"),
+        (lambda: nb.BatchNorm(decay=2), "weight of the old"),
+        (lambda: nb.BatchNorm(eps=-1), "at least 0"),
+        (lambda: nb.LeakyReLU(0), "use ReLU"),
+        (lambda: nb.Sequential(["dense"]), "wanted layers"),
+    ],
+)
+def test_bad_options(make_layer, message):
+    with pytest.raises(ArgumentError, match=message):
+        make_layer()
+
+
+def test_bad_build_options():
+    layer = nb.Dense(2)
+    with pytest.raises(nb.errors.BackendError, match="did you mean 'parallel'"):
+        layer.build((3,), backend="paralel")
+    with pytest.raises(DTypeError, match="float32"):
+        layer.build((3,), dtype="float16")
+    with pytest.raises(ShapeError, match="positive sizes"):
+        layer.build((3, -1))
+    with pytest.raises(ArgumentError, match="seed=-1"):
+        layer.build((3,), seed=-1)
+    with pytest.raises(ArgumentError, match="did you mean 'he_normal'"):
+        nb.Dense(2, weight_initializer="he_norm").build((3,))
+    same = nb.ReLU()
+    with pytest.raises(ArgumentError, match="same layer object twice"):
+        nb.Sequential([same, same])

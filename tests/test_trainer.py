@@ -1,0 +1,375 @@
+"""Training: the loop, its metrics, resuming bit for bit, and what happens when it goes wrong."""
+
+import math
+
+import numpy as np
+import pytest
+from tolerances import assert_close
+
+import nbnet as nb
+from nbnet.errors import ArgumentError, BuildError, CheckpointError, DataError, NonFiniteError, ShapeError
+
+
+def small_model(backend="serial", dtype="float64", seed=0):
+    model = nb.Sequential(
+        [nb.Conv2D(4, 3), nb.BatchNorm(), nb.ReLU(), nb.MaxPool2D(2), nb.Residual([nb.Conv2D(4, 3)]), nb.Flatten(), nb.Dropout(0.2), nb.Dense(3)]
+    )
+    model.build((6, 6, 1), backend=backend, dtype=dtype, seed=seed)
+    return model
+
+
+def small_trainer(backend="serial", dtype="float64", **options):
+    options.setdefault("optimizer", nb.Adam(3e-3))
+    return nb.Trainer(small_model(backend, dtype), **options)
+
+
+@pytest.fixture
+def data(rng):
+    """Images whose brightest third says their class."""
+    y = rng.integers(0, 3, 70)
+    x = rng.integers(0, 100, (70, 6, 6, 1), dtype=np.uint8)
+    for i, label in enumerate(y):
+        x[i, 2 * label : 2 * label + 2] += 120
+    return x, y
+
+
+def bits(trainer):
+    """Everything that a run carries on, as bytes."""
+    arrays = trainer.model.state() | trainer.optimizer.state
+    return {name: array.tobytes() for name, array in arrays.items()}
+
+
+# ---------------------------------------------------------------------------------------------------- training
+
+
+def test_fit_learns_and_reports(data):
+    trainer = small_trainer()
+    history = trainer.fit(data, epochs=12, batch_size=16, validation=data)
+    assert list(history) == ["loss", "accuracy", "val_loss", "val_accuracy", "lr", "seconds"]
+    assert all(len(column) == 12 for column in history.values())
+    assert history["val_accuracy"][-1] > 0.95
+    assert history["loss"][-1] < history["loss"][0] / 2
+    assert (trainer.epoch, trainer.step) == (12, 12 * 5)
+    assert trainer.evaluate(*data) == {"loss": history["val_loss"][-1], "accuracy": history["val_accuracy"][-1]}
+
+
+def test_epochs_count_from_the_start_of_the_run(data):
+    trainer = small_trainer()
+    trainer.fit(data, epochs=2)
+    assert len(trainer.fit(data, epochs=3)["loss"]) == 3
+    assert len(trainer.fit(data, epochs=3)["loss"]) == 3
+
+
+def test_ten_steps_agree_on_every_backend(data):
+    x, y = data
+    runs = {}
+    for backend, dtype in [("numpy", "float64"), ("serial", "float64"), ("parallel", "float64"), ("serial", "float32"), ("parallel", "float32")]:
+        trainer = small_trainer(backend, dtype, optimizer=nb.SGD(0.05, momentum=0.9))
+        runs[backend, dtype] = np.array([trainer.train_batch(x[i * 7 : i * 7 + 7], y[i * 7 : i * 7 + 7])["loss"] for i in range(10)])
+    for dtype in ("float64", "float32"):
+        assert np.array_equal(runs["serial", dtype], runs["parallel", dtype])
+        assert_close(runs["serial", dtype].astype(dtype), runs["numpy", "float64"], "training")
+
+
+def test_metrics_of_a_batch(data):
+    x, y = data
+    trainer = small_trainer(optimizer=nb.SGD(1e-12))
+    probabilities = trainer.model.predict(x)
+    probabilities = np.exp(probabilities - probabilities.max(axis=1, keepdims=True))
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    metrics = trainer.evaluate(x, y, batch_size=9)
+    assert_close(np.array(metrics["loss"]), -np.log(probabilities[np.arange(70), y]).mean(), "training")
+    assert metrics["accuracy"] == np.mean(probabilities.argmax(axis=1) == y)
+
+
+def test_regression(rng):
+    x = rng.standard_normal((200, 3))
+    y = x @ np.array([1.0, -2.0, 0.5]) + 0.3
+    for loss in ("mean_squared_error", "sum_squared_error"):
+        model = nb.Sequential([nb.Dense(1)])
+        model.build((3,), backend="serial", dtype="float64")
+        history = nb.Trainer(model, loss, nb.SGD(0.1)).fit((x, y), epochs=30)
+        assert list(history) == ["loss", "lr", "seconds"]
+        assert_close(model.params["0.dense.weight"].value[:, 0], np.array([1.0, -2.0, 0.5]), "training")
+
+
+def test_accumulation_is_the_whole_batch(rng):
+    x, y = rng.standard_normal((24, 5)), rng.integers(0, 3, 24)
+    grads = []
+    for parts in (1, 5):
+        model = nb.Sequential([nb.Dense(6), nb.Tanh(), nb.Dense(3)])
+        model.build((5,), backend="serial", dtype="float64")
+        trainer = nb.Trainer(model, optimizer=nb.SGD(0.1), accumulate=parts)
+        trainer.train_batch(x, y)
+        grads.append({name: param.grad.copy() for name, param in model.params.items()})
+    for name, grad in grads[0].items():
+        assert_close(grads[1][name], grad, "reduction")
+
+
+def test_clipping_bounds_the_norm(rng):
+    x, y = 50 * rng.standard_normal((24, 5)), rng.integers(0, 3, 24)
+    norms = []
+    for limit in (None, 0.5, 1e9):
+        model = nb.Sequential([nb.Dense(3)])
+        model.build((5,), backend="serial", dtype="float64")
+        nb.Trainer(model, optimizer=nb.SGD(0.1), clip_norm=limit).train_batch(x, y)
+        norms.append(math.sqrt(sum((param.grad**2).sum() for param in model.params.values())))
+    assert norms[0] > 1
+    assert norms[2] == norms[0]
+    assert_close(np.array(norms[1]), 0.5, "reduction")
+
+
+def test_a_last_batch_of_one_row_joins_the_one_before(data):
+    x, y = data
+    trainer = small_trainer()
+    trainer.fit((x[:33], y[:33]), epochs=1, batch_size=16)
+    assert trainer.step == 2
+
+
+def test_frozen_parameters_stay(data):
+    trainer = small_trainer()
+    frozen = trainer.model.params["0.conv2d.weight"]
+    frozen.trainable = False
+    before = frozen.value.copy()
+    trainer.fit(data, epochs=1)
+    assert np.array_equal(frozen.value, before)
+    assert trainer.model.params["7.dense.weight"].grad.any()
+
+
+def test_steady_state_allocates_no_block(data):
+    trainer = small_trainer("serial", "float32")
+    x, y = np.repeat(data[0], 8, axis=0)[:512], np.repeat(data[1], 8)[:512]
+    for _ in range(2):
+        trainer.train_batch(x, y)
+    pool = trainer.model.backend.pool
+    misses = pool.misses
+    for _ in range(5):
+        trainer.train_batch(x, y)
+    assert pool.misses == misses
+    assert pool.hits > 100
+
+
+def test_schedule_runs_over_the_whole_fit(data):
+    trainer = small_trainer(schedule="cosine")
+    history = trainer.fit(data, epochs=4, batch_size=16)
+    assert history["lr"][-1] < 1e-6 < history["lr"][0] < 3e-3
+    seen = []
+    trainer = small_trainer(schedule=lambda progress: seen.append(progress) or 1.0)
+    trainer.fit(data, epochs=2, batch_size=35)
+    assert_close(np.array(seen), np.arange(4) / 3, "elementwise")
+
+
+# ---------------------------------------------------------------------------------------------------- resuming
+
+
+class StopAt(nb.callbacks.Callback):
+    def __init__(self, step):
+        self.step = step
+
+    def on_batch_end(self, trainer):
+        if trainer.step == self.step:
+            trainer.stop("test")
+
+
+@pytest.mark.parametrize("optimizer", [nb.Adam, nb.SGD, nb.RMSProp, nb.AdamW])
+@pytest.mark.parametrize("step", [1, 5, 7, 10])
+def test_a_resumed_run_is_the_same_run(data, tmp_path, step, optimizer):
+    def make(seed):
+        model = small_model("serial", "float32", seed)
+        return nb.Trainer(model, optimizer=optimizer(1e-3), schedule="one_cycle", seed=seed)
+
+    whole = make(seed=4)
+    whole.fit(data, epochs=3, batch_size=16, validation=data)
+    first = make(seed=4)
+    first.fit(data, epochs=3, batch_size=16, validation=data, callbacks=[StopAt(step)])
+    assert (first.step, first.stop_reason) == (step, "test")
+    first.save(tmp_path / "run.safetensors")
+    second = make(seed=9)
+    second.restore(tmp_path / "run.safetensors")
+    second.fit(data, epochs=3, batch_size=16, validation=data)
+    assert bits(second) == bits(whole)
+    for key in ("loss", "accuracy", "val_loss", "val_accuracy", "lr"):
+        assert second.history[key] == whole.history[key]
+
+
+def test_resuming_within_an_epoch_needs_the_same_data(data, tmp_path):
+    trainer = small_trainer()
+    trainer.fit(data, epochs=2, batch_size=16, callbacks=[StopAt(2)])
+    with pytest.raises(ArgumentError, match="70 rows in batches of 16: it cannot go on with 70 rows in batches of 8"):
+        trainer.fit(data, epochs=2, batch_size=8)
+
+
+def test_a_foreign_or_broken_checkpoint_changes_nothing(data, tmp_path):
+    trainer = small_trainer()
+    trainer.fit(data, epochs=1)
+    path = tmp_path / "run.safetensors"
+    trainer.save(path)
+    whole = path.read_bytes()
+    other = nb.Sequential([nb.Flatten(), nb.Dense(3)])
+    other.build((6, 6, 1), backend="serial", dtype="float64")
+    cases = [
+        (nb.Trainer(other, optimizer=nb.Adam(1e-3)), whole, "belongs to another model"),
+        (small_trainer(optimizer=nb.SGD(0.1)), whole, "was trained with Adam, this trainer has SGD"),
+        (small_trainer(dtype="float32"), whole, "float64, wanted .* float32"),
+        (small_trainer(), whole[: len(whole) // 2], "truncated or not a safetensors file"),
+        (small_trainer(), b"", "truncated or not a safetensors file"),
+        (small_trainer(), b"GIF89a" + bytes(100), "truncated or not a safetensors file"),
+    ]
+    for victim, content, message in cases:
+        victim.optimizer.prepare(victim.model.params)
+        path.write_bytes(content)
+        before = bits(victim)
+        with pytest.raises(CheckpointError, match=message):
+            victim.restore(path)
+        assert bits(victim) == before
+        assert (victim.step, victim.epoch, victim.history) == (0, 0, {})
+    with pytest.raises(CheckpointError, match="No such file"):
+        small_trainer().restore(tmp_path / "missing.safetensors")
+    trainer.model.save_weights(path)
+    with pytest.raises(CheckpointError, match="use load_weights"):
+        trainer.restore(path)
+
+
+def test_weights_load_from_a_checkpoint(data, tmp_path):
+    trainer = small_trainer()
+    trainer.fit(data, epochs=1)
+    trainer.save(tmp_path / "run.safetensors")
+    model = small_model(seed=5)
+    model.load_weights(tmp_path / "run.safetensors")
+    assert np.array_equal(model.predict(data[0]), trainer.model.predict(data[0]))
+
+
+def test_foreign_weights_change_nothing(tmp_path):
+    model, other = small_model(), nb.Sequential([nb.Flatten(), nb.Dense(3)])
+    other.build((6, 6, 1), backend="serial", dtype="float64")
+    other.save_weights(tmp_path / "other.safetensors")
+    before = {name: array.tobytes() for name, array in model.state().items()}
+    with pytest.raises(CheckpointError, match="has no '0.conv2d.bias': it belongs to another model"):
+        model.load_weights(tmp_path / "other.safetensors")
+    assert {name: array.tobytes() for name, array in model.state().items()} == before
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
+    trainer = small_trainer()
+    path = tmp_path / "run.safetensors"
+    trainer.save(path)
+    old = path.read_bytes()
+
+    def full_disk(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full_disk)
+    trainer.step = 99
+    with pytest.raises(CheckpointError, match=r"cannot write .*No space left on device"):
+        trainer.save(path)
+    assert path.read_bytes() == old
+    assert [p.name for p in tmp_path.iterdir()] == ["run.safetensors"]
+    monkeypatch.undo()
+    with pytest.raises(CheckpointError, match="No such file or directory"):
+        trainer.save(tmp_path / "missing" / "run.safetensors")
+
+
+# --------------------------------------------------------------------------------------------------- callbacks
+
+
+def test_early_stopping(data):
+    trainer = small_trainer(optimizer=nb.SGD(1e-12))
+    stopping = nb.callbacks.EarlyStopping("val_loss", patience=2, min_delta=1e-3)
+    trainer.fit(data, epochs=50, validation=data, callbacks=[stopping])
+    assert 3 <= trainer.epoch < 50
+    assert trainer.stop_reason == "val_loss has not improved for 2 epochs"
+
+
+def test_best_checkpoint_is_the_best_epoch(data, tmp_path):
+    path = tmp_path / "best.safetensors"
+    trainer = small_trainer(optimizer=nb.SGD(0.3))
+    history = trainer.fit(data, epochs=8, validation=data, callbacks=[nb.callbacks.BestCheckpoint(path, "val_loss")])
+    best = small_trainer(optimizer=nb.SGD(0.3))
+    best.restore(path)
+    assert best.evaluate(*data)["loss"] == min(history["val_loss"])
+    assert best.epoch == 1 + int(np.argmin(history["val_loss"]))
+
+
+def test_csv_log(data, tmp_path):
+    path = tmp_path / "log.csv"
+    history = small_trainer().fit(data, epochs=3, callbacks=[nb.callbacks.CSVLog(path)])
+    lines = path.read_text().splitlines()
+    assert lines[0] == "epoch,loss,accuracy,lr,seconds"
+    assert [float(line.split(",")[1]) for line in lines[1:]] == history["loss"]
+    with pytest.raises(DataError, match="cannot write"):
+        small_trainer().fit(data, epochs=1, callbacks=[nb.callbacks.CSVLog(tmp_path / "missing" / "log.csv")])
+
+
+def test_a_callback_that_cannot_work_says_so(data):
+    with pytest.raises(ArgumentError, match="give validation= to fit"):
+        small_trainer().fit(data, epochs=1, callbacks=[nb.callbacks.EarlyStopping("val_loss")])
+    with pytest.raises(ArgumentError, match="wanted loss, accuracy"):
+        nb.callbacks.EarlyStopping("speed")
+
+
+# --------------------------------------------------------------------------------------------------- bad input
+
+
+def test_bad_data_changes_nothing(data):
+    x, y = data
+    trainer = small_trainer(dtype="float32")
+    trainer.optimizer.prepare(trainer.model.params)
+    before = bits(trainer)
+    floats = x / np.float32(255)
+    holed = floats.copy()
+    holed[5, 0, 0, 0] = np.nan
+    cases = [
+        ((x[..., 0], y), "wanted|built for"),
+        ((np.repeat(x, 3, axis=3), y), r"built for \(N, 6, 6, 1\)"),
+        ((x[:0], y[:0]), "there is nothing in it"),
+        ((x, y[:-1]), "70.*69"),
+        ((x, y + 1), "label"),
+        ((x, y - 1), "label"),
+        ((x, y.astype(float)), "label"),
+        ((holed, y), r"NaN|finite"),
+        ((x.astype(np.int32), y), "int32"),
+        (x, "pair|wanted"),
+    ]
+    for case, message in cases:
+        with pytest.raises(nb.NbnetError, match=message):
+            trainer.fit(case, epochs=1)
+        assert bits(trainer) == before
+        assert trainer.step == 0
+    with pytest.raises(ShapeError, match="validation"):
+        trainer.fit(data, epochs=1, validation=(np.repeat(x, 3, axis=3), y))
+    with pytest.raises(ArgumentError, match="batch_size=0"):
+        trainer.fit(data, epochs=1, batch_size=0)
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_the_layer(data, tmp_path):
+    trainer = small_trainer(dtype="float32", optimizer=nb.SGD(0.1))
+    trainer.fit(data, epochs=1, callbacks=[nb.callbacks.BestCheckpoint(tmp_path / "best.safetensors", "loss")])
+    kept = (tmp_path / "best.safetensors").read_bytes()
+    trainer.model.layers[4].body.layers[0].params["weight"].value[0, 0, 0, 0] = np.inf
+    before = bits(trainer)
+    with pytest.raises(NonFiniteError, match=r"the loss is nan at step 2: the parameters of layer 4\.residual are not finite"):
+        trainer.fit(data, epochs=2)
+    assert bits(trainer) == before
+    assert (tmp_path / "best.safetensors").read_bytes() == kept
+
+
+def test_overflow_names_the_layer(data):
+    x, y = data
+    trainer = small_trainer(dtype="float32", optimizer=nb.SGD(0.1))
+    trainer.model.layers[7].params["weight"].value[:] = 3e38
+    with pytest.raises(NonFiniteError, match=r"layer 7\.dense gives NaN or infinity; lower the learning rate"):
+        trainer.train_batch(x, y)
+
+
+def test_a_trainer_wants_a_built_model_and_an_optimizer():
+    with pytest.raises(BuildError, match=r"call model\.build"):
+        nb.Trainer(nb.Sequential([nb.Dense(2)]), optimizer=nb.Adam())
+    model = small_model()
+    with pytest.raises(ArgumentError, match="wanted an optimiser"):
+        nb.Trainer(model, optimizer="adam")
+    with pytest.raises(ArgumentError, match="did you mean 'softmax_cross_entropy'"):
+        nb.Trainer(model, "softmax_crossentropy", nb.Adam())
+    with pytest.raises(ArgumentError, match="did you mean 'one_cycle'"):
+        nb.Trainer(model, optimizer=nb.Adam(), schedule="onecycle")
+    with pytest.raises(ArgumentError, match="lr=0"):
+        nb.Adam(0)

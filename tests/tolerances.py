@@ -1,0 +1,40 @@
+"""The one table of tolerances: tests name a kind of computation, never a number."""
+
+import numpy as np
+
+# kind: {dtype: (relative to each wanted value, relative to the largest wanted value)}
+TOLERANCES = {
+    "exact": {"float32": (0, 0), "float64": (0, 0)},
+    "elementwise": {"float32": (2e-6, 2e-7), "float64": (1e-14, 1e-15)},  # a few roundings a value
+    "reduction": {"float32": (1e-5, 1e-6), "float64": (1e-12, 1e-13)},  # sums over rows, and what is computed from them
+    "matmul": {"float32": (1e-5, 2e-6), "float64": (1e-12, 1e-13)},  # long sums of products in T, in any order
+    "differences": {"float64": (1e-6, 1e-7)},  # gradients against central differences
+    "training": {"float32": (2e-3, 2e-4), "float64": (1e-8, 1e-9)},  # several steps, whose roundings feed each other
+}
+
+
+def assert_close(actual, wanted, kind, dtype=None, what=""):
+    """Assert that actual is wanted, up to the roundings of this kind; NaN and infinity must be in the same places.
+
+    The precision is that of dtype, or of the coarser of the two arrays where none is given. what: the start of the message.
+    """
+    actual, wanted = np.asarray(actual), np.asarray(wanted)
+    assert actual.shape == wanted.shape, f"{what}shape {actual.shape}, wanted {wanted.shape}"
+    if dtype is None:
+        dtype = "float32" if np.float32 in (actual.dtype, wanted.dtype) else "float64"
+    relative, of_largest = TOLERANCES[kind][np.dtype(dtype).name]
+    actual, wanted = actual.astype(np.float64), wanted.astype(np.float64)
+    finite = np.isfinite(wanted)
+    np.testing.assert_array_equal(actual[~finite], wanted[~finite], err_msg=f"{what}NaN or infinity where it should not be, or missing")
+    size = np.abs(wanted[finite])
+    largest = size.max(initial=0)
+    limit = relative * size + of_largest * (largest if largest > 0 else 1)
+    error = np.abs(actual[finite] - wanted[finite])
+    wrong = ~(error <= limit)  # a NaN is wrong too
+    if wrong.any():
+        worst = np.argmax(np.where(np.isnan(error), np.inf, error - limit))
+        index = tuple(int(i) for i in np.argwhere(finite)[worst])
+        raise AssertionError(
+            f"{what}{wrong.sum()} of {actual.size} values are not {kind} equal in {np.dtype(dtype).name}; worst at {index}: "
+            f"{actual[index]!r}, wanted {wanted[index]!r}, difference {error[worst]:.3g}, allowed {limit[worst]:.3g}"
+        )
