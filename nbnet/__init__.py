@@ -1,8 +1,11 @@
 """nbnet: small convolutional networks with nothing under them but NumPy and Numba."""
 
-from nbnet import callbacks, datasets, errors, functional, initializers, losses, schedules
+from nbnet import callbacks, datasets, errors, functional, initializers, losses, regularizers, schedules
+from nbnet.averages import ExponentialMovingAverage
 from nbnet.backend import get_backend
+from nbnet.batchnorm_tools import batch_norm_export, batch_norm_import, batch_norm_report, recalibrate
 from nbnet.errors import NbnetError
+from nbnet.folding import fold_batch_norm
 from nbnet.gradcheck import gradcheck
 from nbnet.layers import (
     AvgPool2D,
@@ -17,6 +20,7 @@ from nbnet.layers import (
     MaxPool2D,
     Param,
     ReLU,
+    Renorm,
     Residual,
     Sequential,
     Sigmoid,
@@ -24,6 +28,7 @@ from nbnet.layers import (
     Tanh,
 )
 from nbnet.optimizers import SGD, Adam, AdamW, RMSProp
+from nbnet.scaler import StandardScaler
 from nbnet.trainer import Trainer
 from nbnet.version import __version__
 
@@ -36,6 +41,7 @@ __all__ = [
     "Conv2D",
     "Dense",
     "Dropout",
+    "ExponentialMovingAverage",
     "Flatten",
     "GlobalAvgPool2D",
     "Layer",
@@ -45,20 +51,28 @@ __all__ = [
     "Param",
     "RMSProp",
     "ReLU",
+    "Renorm",
     "Residual",
     "Sequential",
     "Sigmoid",
     "Softmax",
+    "StandardScaler",
     "Tanh",
     "Trainer",
     "__version__",
+    "batch_norm_export",
+    "batch_norm_import",
+    "batch_norm_report",
     "callbacks",
     "datasets",
     "errors",
+    "fold_batch_norm",
     "functional",
     "get_backend",
     "gradcheck",
     "initializers",
     "losses",
+    "recalibrate",
+    "regularizers",
     "schedules",
 ]

@@ -39,7 +39,9 @@ def gradcheck(layer: Layer, x: Any, *, tolerance: float = 1e-6, step: float = 1e
     def forward() -> tuple[np.ndarray, Any]:
         for name, array in layer.buffers.items():
             array[:] = buffers[name]
-        return layer.forward(x, train=True)
+        result = layer.forward(x, train=True)
+        layer.apply_updates()
+        return result
 
     y, saved = forward()
     cotangent = initializers.generator(seed, 0).standard_normal(y.shape)

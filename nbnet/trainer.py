@@ -192,6 +192,7 @@ class Trainer:
                 if not math.isfinite(total):
                     raise NonFiniteError(f"the loss is {total} at step {self.step}: {self._first_bad(x[start:stop])}")
                 self.model.backward(result.gradient, tape, need_dx=False)
+                self.model.apply_updates()
                 if parts > 1:
                     sums = [s + p.grad for s, p in zip(sums, params.values())] if sums else [p.grad.copy() for p in params.values()]
         except Exception:
@@ -200,6 +201,9 @@ class Trainer:
             raise
         for param, value in zip(params.values(), sums):
             param.grad[:] = value
+        for param in params.values():
+            if param.regularizer is not None:
+                param.grad += param.regularizer(param.value)
         if self.clip_norm is not None:
             self._clip(self.clip_norm)
         self.optimizer.step(params, self.model.backend, lr)

@@ -29,7 +29,10 @@ LAYERS = {
     "tanh": (lambda: nb.Tanh(), IMAGE),
     "sigmoid": (lambda: nb.Sigmoid(), IMAGE),
     "softmax": (lambda: nb.Softmax(), (7,)),
-    "sequential": (lambda: nb.Sequential([nb.Conv2D(3, 3, use_bias=False), nb.BatchNorm(), nb.ReLU(), nb.Flatten(), nb.Dropout(0.3), nb.Dense(4)]), IMAGE),
+    "sequential": (
+        lambda: nb.Sequential([nb.Conv2D(3, 3, use_bias=False), nb.BatchNorm(), nb.ReLU(), nb.Flatten(), nb.Dropout(0.3), nb.Dense(4)]),
+        IMAGE,
+    ),
     "residual": (lambda: nb.Residual([nb.Conv2D(3, 3), nb.Tanh()]), IMAGE),
     "residual shortcut": (lambda: nb.Residual([nb.Conv2D(4, 3, stride=2), nb.Tanh()], nb.Conv2D(4, 1, stride=2)), IMAGE),
 }
@@ -192,7 +195,7 @@ def test_sequential_names_and_layers():
         "3.dense.weight",
         "3.dense.bias",
     ]
-    assert list(model.buffers) == ["1.residual.body.0.batchnorm.moving_mean", "1.residual.body.0.batchnorm.moving_var"]
+    assert list(model.buffers) == [f"1.residual.body.0.batchnorm.{name}" for name in ("moving_mean", "moving_var", "updates")]
     assert model.layers[0].params["weight"].value.shape == (3, 3, 1, 4)
     model.layers[3].params["weight"].value[:] = 0
     assert not model.params["3.dense.weight"].value.any()
@@ -244,7 +247,7 @@ def test_summary_counts(capsys):
         (lambda: nb.Conv2D(4, 3, padding="some"), "'same', 'valid' or a number"),
         (lambda: nb.Dropout(1.5), "probability to drop"),
         (lambda: nb.BatchNorm(decay=2), "weight of the old"),
-        (lambda: nb.BatchNorm(eps=-1), "at least 0"),
+        (lambda: nb.BatchNorm(eps=0), "a number above 0"),
         (lambda: nb.LeakyReLU(0), "use ReLU"),
         (lambda: nb.Sequential(["dense"]), "wanted layers"),
     ],

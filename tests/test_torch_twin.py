@@ -53,7 +53,11 @@ def twins():
 def test_ten_steps_beside_pytorch(rng, name):
     ours, theirs = twins()
     options = {
-        "sgd": (nb.SGD(0.1, momentum=0.9, nesterov=True, weight_decay=1e-3), torch.optim.SGD, {"lr": 0.1, "momentum": 0.9, "nesterov": True}),
+        "sgd": (
+            nb.SGD(0.1, momentum=0.9, nesterov=True, weight_decay=1e-3),
+            torch.optim.SGD,
+            {"lr": 0.1, "momentum": 0.9, "nesterov": True},
+        ),
         "rmsprop": (nb.RMSProp(1e-3, momentum=0.5, weight_decay=1e-3), torch.optim.RMSprop, {"lr": 1e-3, "momentum": 0.5}),
         "adam": (nb.Adam(1e-2, weight_decay=1e-3), torch.optim.Adam, {"lr": 1e-2}),
         "adamw": (nb.AdamW(1e-2, weight_decay=1e-3), torch.optim.AdamW, {"lr": 1e-2}),

@@ -12,7 +12,16 @@ from nbnet.errors import ArgumentError, BuildError, CheckpointError, DataError, 
 
 def small_model(backend="serial", dtype="float64", seed=0):
     model = nb.Sequential(
-        [nb.Conv2D(4, 3), nb.BatchNorm(), nb.ReLU(), nb.MaxPool2D(2), nb.Residual([nb.Conv2D(4, 3)]), nb.Flatten(), nb.Dropout(0.2), nb.Dense(3)]
+        [
+            nb.Conv2D(4, 3),
+            nb.BatchNorm(),
+            nb.ReLU(),
+            nb.MaxPool2D(2),
+            nb.Residual([nb.Conv2D(4, 3)]),
+            nb.Flatten(),
+            nb.Dropout(0.2),
+            nb.Dense(3),
+        ]
     )
     model.build((6, 6, 1), backend=backend, dtype=dtype, seed=seed)
     return model
@@ -63,7 +72,13 @@ def test_epochs_count_from_the_start_of_the_run(data):
 def test_ten_steps_agree_on_every_backend(data):
     x, y = data
     runs = {}
-    for backend, dtype in [("numpy", "float64"), ("serial", "float64"), ("parallel", "float64"), ("serial", "float32"), ("parallel", "float32")]:
+    for backend, dtype in [
+        ("numpy", "float64"),
+        ("serial", "float64"),
+        ("parallel", "float64"),
+        ("serial", "float32"),
+        ("parallel", "float32"),
+    ]:
         trainer = small_trainer(backend, dtype, optimizer=nb.SGD(0.05, momentum=0.9))
         runs[backend, dtype] = np.array([trainer.train_batch(x[i * 7 : i * 7 + 7], y[i * 7 : i * 7 + 7])["loss"] for i in range(10)])
     for dtype in ("float64", "float32"):

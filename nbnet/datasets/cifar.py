@@ -13,7 +13,7 @@ from typing import BinaryIO, NamedTuple, cast
 
 import numpy as np
 
-from nbnet.datasets.files import Dataset, Split, listing, opened, reading, some
+from nbnet.datasets.files import Dataset, Split, listing, opened, some
 from nbnet.errors import DataError
 
 SIDE, CHANNELS = 32, 3
@@ -62,11 +62,14 @@ def _from_files(folder: Path, names: list[str]) -> Iterator[File]:
 
 def _from_archive(archive: Path) -> Iterator[File]:
     """The same from the .tar.gz, in its order, without unpacking it to disk."""
-    with reading(archive), tarfile.open(archive, "r|gz") as tar:
-        for member in tar:
-            name = member.name.rsplit("/", 1)[-1]
-            if member.isfile() and name in [META, *TRAIN, *TEST]:
-                yield _parse(name, archive / member.name, cast(BinaryIO, tar.extractfile(member)))
+    with opened(archive) as stream:
+        with tarfile.open(fileobj=stream, mode="r|") as tar:
+            for member in tar:
+                name = member.name.rsplit("/", 1)[-1]
+                if member.isfile() and name in [META, *TRAIN, *TEST]:
+                    yield _parse(name, archive / member.name, cast(BinaryIO, tar.extractfile(member)))
+        while stream.read(1 << 16):  # to its end, where gzip's checksum is
+            pass
 
 
 def _parse(name: str, path: Path, stream: BinaryIO) -> File:

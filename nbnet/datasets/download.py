@@ -102,19 +102,23 @@ def _reason(error: Exception) -> str:
 
 
 class _Bar:
-    """What pooch asks of a progress bar, drawn by rich."""
+    """What pooch asks of a progress bar, drawn by rich. It appears when pooch sets `total`: for a file in the cache it never does."""
 
-    def __init__(self, progress: Any, task: Any) -> None:
+    def __init__(self, progress: Any, file: str) -> None:
         self._progress = progress
-        self._task = task
+        self._file = file
+        self._task: Any = None
+        self._total = 0
 
     @property
-    def total(self) -> int | None:
-        return self._progress.tasks[self._task].total
+    def total(self) -> int:
+        return self._total
 
     @total.setter
     def total(self, size: int) -> None:
-        self._progress.update(self._task, total=size or None)
+        self._total = size
+        self._progress.start()
+        self._task = self._progress.add_task(self._file, total=size or None)
 
     def update(self, size: int) -> None:
         self._progress.update(self._task, advance=size)
@@ -137,11 +141,13 @@ def _bars(show: bool) -> Iterator[Callable[[str], Any]]:
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
     columns = [TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()]
+    progress = Progress(*columns, console=Console(stderr=True))
     log = pooch.get_logger()
     level = log.level
     log.setLevel(logging.WARNING)
     try:
-        with Progress(*columns, console=Console(stderr=True)) as progress:
-            yield lambda file: _Bar(progress, progress.add_task(file, total=None))
+        yield lambda file: _Bar(progress, file)
     finally:
         log.setLevel(level)
+        if progress.tasks:
+            progress.stop()

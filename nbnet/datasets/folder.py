@@ -51,7 +51,7 @@ def from_folder(
     names = _folders(root, listing(root, LAYOUT))
     if "train" in names and "test" in names and all(_has_folders(root / part) for part in ("train", "test")):
         train_files, y, class_names = _collect(root / "train")
-        test_files, y_test, test_names = _collect(root / "test")
+        test_files, y_test, test_names = _collect(root / "test", 1)
         strange = sorted(set(test_names) - set(class_names))
         if strange:
             raise DataError(
@@ -76,17 +76,16 @@ def _has_folders(root: Path) -> bool:
     return bool(_folders(root, listing(root, "a sub-folder of images a class")))
 
 
-def _collect(root: Path) -> tuple[list[Path], np.ndarray, list[str]]:
+def _collect(root: Path, least: int = 2) -> tuple[list[Path], np.ndarray, list[str]]:
     """The files, their labels and the names of the classes."""
     names = listing(root, LAYOUT)
     class_names = _folders(root, names)
-    if len(class_names) < 2:
-        known = [
-            kind for kind, mark in (("mnist", "images-idx3-ubyte"), ("cifar10", "data_batch_1.bin")) if any(mark in name for name in names)
-        ]
+    if len(class_names) < least:
+        marks = {"images-idx3-ubyte": "mnist", "data_batch_1.bin": "cifar10"}
+        known = [kind for mark, kind in marks.items() if any(mark in name for name in names)]
         mend = f"; these look like the files of {known[0]}: use load({known[0]!r}, data_dir=...)" if known else ""
         held = f"the sub-folder {class_names[0]} alone" if class_names else f"no sub-folder, only {some(names)}"
-        raise DataError(f"{root} has {held}: wanted at least two classes, one sub-folder of images each{mend}")
+        raise DataError(f"{root} has {held}: wanted a sub-folder of images for each class, at least {least}{mend}")
     files: list[Path] = []
     counts = []
     for name in class_names:

@@ -8,14 +8,31 @@ are NHWC. A backward that gives parameter gradients takes optional arrays to wri
 from nbnet.functional.conv2d import conv2d_backward, conv2d_forward
 from nbnet.functional.dense import dense_backward, dense_forward
 from nbnet.functional.dropout import dropout_backward, dropout_forward
-from nbnet.functional.norm import batch_norm_backward, batch_norm_forward, batch_normalization, moments
+from nbnet.functional.moments import Stats, batch_norm_stats, merge_stats, moments
+from nbnet.functional.norm import (
+    Correction,
+    Sums,
+    batch_norm_apply,
+    batch_norm_backward,
+    batch_norm_backward_apply,
+    batch_norm_backward_reduce,
+    batch_norm_forward,
+    batch_normalization,
+)
 from nbnet.functional.pool import avg_pool2d_backward, avg_pool2d_forward, max_pool2d_backward, max_pool2d_forward
 
 __all__ = [
+    "Correction",
+    "Stats",
+    "Sums",
     "avg_pool2d_backward",
     "avg_pool2d_forward",
+    "batch_norm_apply",
     "batch_norm_backward",
+    "batch_norm_backward_apply",
+    "batch_norm_backward_reduce",
     "batch_norm_forward",
+    "batch_norm_stats",
     "batch_normalization",
     "conv2d_backward",
     "conv2d_forward",
@@ -25,5 +42,6 @@ __all__ = [
     "dropout_forward",
     "max_pool2d_backward",
     "max_pool2d_forward",
+    "merge_stats",
     "moments",
 ]

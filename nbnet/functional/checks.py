@@ -10,8 +10,8 @@ from nbnet.backend import FLOATS
 from nbnet.errors import ArgumentError, DTypeError, ShapeError
 
 
-def floats(x: Any, name: str, ndim: int | None = None, dtype: np.dtype | None = None) -> np.ndarray:
-    """x as a C-contiguous float array of the rank and dtype asked for.
+def floats(x: Any, name: str, ndim: int | None = None, dtype: np.dtype | None = None, empty: bool = False) -> np.ndarray:
+    """x as a C-contiguous float array of the rank and dtype asked for; `empty` allows one without rows.
 
     Raises:
         ShapeError, DTypeError: it is not.
@@ -23,14 +23,14 @@ def floats(x: Any, name: str, ndim: int | None = None, dtype: np.dtype | None = 
         raise DTypeError(f"{name} has dtype {x.dtype}, wanted {dtype}: all arrays of a call have the same dtype")
     if ndim is not None and x.ndim != ndim:
         raise ShapeError(f"{name} has shape {x.shape}, wanted {ndim} axes{' (N, H, W, C)' if ndim == 4 else ''}")
-    if x.size == 0:
+    if x.size == 0 and not empty:
         raise ShapeError(f"{name} has shape {x.shape}: it is empty, wanted at least one row")
     return np.ascontiguousarray(x)
 
 
 def shaped(x: Any, name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """x as a C-contiguous array of exactly this shape and dtype."""
-    x = floats(x, name, dtype=dtype)
+    x = floats(x, name, dtype=dtype, empty=0 in shape)
     if x.shape != shape:
         raise ShapeError(f"{name} has shape {x.shape}, wanted {shape}")
     return x

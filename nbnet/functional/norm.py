@@ -1,6 +1,8 @@
-"""Moments and batch normalisation on plain arrays. Channels are the last axis: x is (..., C), and M counts the rest.
+"""Batch normalisation on plain arrays. Channels are the last axis: x is (..., C), and M counts the rows, the rest.
 
-Between the heavy kernels there is only arithmetic on C numbers, in float64. Formulas: Ioffe and Szegedy 2015.
+Every dialect is these few calls with other numbers: statistics of the batch, of several parts merged, or constants;
+weighted or not; biased or not; corrected (renormalisation) or not. Between the heavy kernels there is only arithmetic on C
+numbers, in float64. Formulas: Ioffe and Szegedy 2015; renormalisation: Ioffe 2017.
 """
 
 from __future__ import annotations
@@ -12,54 +14,35 @@ import numpy as np
 from nbnet.backend import Backend, get_backend
 from nbnet.errors import ArgumentError, ShapeError
 from nbnet.functional import checks
-from nbnet.kernels import chunks
+from nbnet.functional.moments import Stats, batch_norm_stats, partials, row_weights
+
+
+class Correction(NamedTuple):
+    """Renormalisation: xhat becomes xhat * r + k. Both are (C,) constants: no gradient flows through them."""
+
+    r: np.ndarray
+    k: np.ndarray
 
 
 class BatchNormSaved(NamedTuple):
     x: np.ndarray
     weights: np.ndarray | None
-    mean: np.ndarray  # (C,) float64: of the batch in training, the given ones in evaluation
-    var: np.ndarray  # (C,) float64, biased
+    stats: Stats | None  # what the batch was normalised by, or None where it was by constants
+    divisor: float  # the variance is m2 / divisor
+    mean: np.ndarray  # (C,) float64
     inv_std: np.ndarray  # (C,) float64
-    total: float  # sum of the weights, or the number of rows
+    correction: Correction | None
     affine: tuple[np.ndarray, np.ndarray, np.ndarray]  # center, scale, shift of the kernels, (C,) in x's dtype
+    scale: np.ndarray  # (C,) float64, before it was rounded to x's dtype
     slope: float
-    batch: bool  # whether mean and var are the batch's own
     backend: Backend
 
 
-def moments(x, axes, keepdims: bool = False, weights=None, *, backend: str | Backend = "parallel"):
-    """Mean and biased variance over some axes.
+class Sums(NamedTuple):
+    """What backward reduces over rows: sum g and sum g * (x - mean), (C,) float64. The sums of parts simply add."""
 
-    Args:
-        x: float32 or float64. axes: one axis or several. weights: an array that broadcasts against x, all at least 0.
-    Returns:
-        mean, variance in x's dtype; accumulated in float64.
-    Raises:
-        ArgumentError: an axis does not exist or is given twice, or the weights of a result sum to 0.
-    """
-    be = get_backend(backend)
-    x = checks.floats(x, "x")
-    axes = (axes,) if np.isscalar(axes) else tuple(axes)
-    reduced = sorted(a + x.ndim if a < 0 else a for a in axes)
-    if len(set(reduced)) != len(reduced) or any(not 0 <= a < x.ndim for a in reduced):
-        raise ArgumentError(f"axes {axes} of an array with shape {x.shape}: wanted different axes from {-x.ndim} to {x.ndim - 1}")
-    kept = [a for a in range(x.ndim) if a not in reduced]
-    rows = x.transpose(reduced + kept).reshape(-1, int(np.prod([x.shape[a] for a in kept])))
-    if len(rows) == 0:
-        raise ShapeError(f"moments over axes {axes} of an array with shape {x.shape}: there is nothing to average")
-    shape = tuple(1 if a in reduced else n for a, n in enumerate(x.shape)) if keepdims else tuple(x.shape[a] for a in kept)
-    if weights is None:
-        mean, var = _moments(np.ascontiguousarray(rows), None, be)
-    else:
-        w = np.broadcast_to(np.asarray(weights, np.float64), x.shape).transpose(reduced + kept).reshape(rows.shape)
-        total = w.sum(axis=0)
-        if (w < 0).any() or (total == 0).any():
-            raise ArgumentError("weights must be at least 0 and must not sum to 0")
-        wide = rows.astype(np.float64)
-        mean = (w * wide).sum(axis=0) / total
-        var = (w * (wide - mean) ** 2).sum(axis=0) / total
-    return mean.astype(x.dtype).reshape(shape), var.astype(x.dtype).reshape(shape)
+    g: np.ndarray
+    gd: np.ndarray
 
 
 def batch_normalization(x, mean, variance, offset, scale, variance_epsilon: float):
@@ -76,8 +59,22 @@ def batch_normalization(x, mean, variance, offset, scale, variance_epsilon: floa
     return y.astype(np.asarray(x).dtype, copy=False)
 
 
+# ------------------------------------------------------------------------------------------------ the whole pair
+
+
 def batch_norm_forward(
-    x, gamma, beta, *, eps: float = 1e-5, mean=None, var=None, weights=None, slope: float = 1.0, backend: str | Backend = "parallel"
+    x,
+    gamma,
+    beta,
+    *,
+    eps: float = 1e-5,
+    mean=None,
+    var=None,
+    weights=None,
+    ddof: float = 0,
+    correction: Correction | None = None,
+    slope: float = 1.0,
+    backend: str | Backend = "parallel",
 ) -> tuple[np.ndarray, BatchNormSaved]:
     """y = gamma * (x - mean) / sqrt(var + eps) + beta, over all axes but the last.
 
@@ -85,105 +82,149 @@ def batch_norm_forward(
         x: (..., C) float32 or float64. gamma, beta: (C,), or None for 1 and 0.
         eps: added to the variance.
         mean, var: (C,): given, they are used as constants (evaluation); None, the batch's own are (training).
-        weights: (M,), one for each of the M = x.size / C rows, at least 0; a mask is weights in {0, 1}.
+        weights: one for each of the M = x.size / C rows, at least 0; a mask is weights in {0, 1}.
+        ddof: 0 normalises by the biased variance, 1 by the unbiased one.
+        correction: of batch renormalisation.
         slope: y is multiplied by this where it is negative: 1 is no activation, 0 a fused ReLU.
     Returns:
         y, and what batch_norm_backward needs: x itself, but neither y nor the normalised x.
     Raises:
         ShapeError, DTypeError, ArgumentError: an argument does not fit, or there is only one value a channel to train on.
     """
-    be = get_backend(backend)
-    x = checks.floats(x, "x")
-    if x.ndim < 2:
-        raise ShapeError(f"x has shape {x.shape}, wanted at least 2 axes (rows, channels)")
-    rows = x.reshape(-1, x.shape[-1])
-    count, channels = rows.shape
-    gamma = np.ones(channels) if gamma is None else _channel_vector(gamma, "gamma", channels)
-    beta = np.zeros(channels) if beta is None else _channel_vector(beta, "beta", channels)
     if (mean is None) != (var is None):
         raise ArgumentError("mean and var belong together: give both (evaluation) or neither (training)")
-    total = float(count)
-    if weights is not None:
-        weights = checks.shaped(np.asarray(weights, x.dtype), "weights", (count,), x.dtype)
-        total = float(weights.sum(dtype=np.float64))
-    batch = mean is None
-    if batch:
-        _check_rows(x, count, weights, total)
-        mean, var = _moments(rows, weights, be)
-    else:
-        mean, var = _channel_vector(mean, "mean", channels), _channel_vector(var, "var", channels)
-    inv_std = 1 / np.sqrt(var + eps)
-    scale = gamma * inv_std
-    center = mean.astype(x.dtype)
-    affine = (center, scale.astype(x.dtype), (beta + (center - mean) * scale).astype(x.dtype))
-    y = be.empty(x.shape, x.dtype)
-    be.kernel("batchnorm.apply")(rows, *affine, slope, y.reshape(rows.shape))
-    return y, BatchNormSaved(x, weights, mean, var, inv_std, total, affine, slope, batch, be)
+    options = {"eps": eps, "weights": weights, "correction": correction, "slope": slope, "backend": backend}
+    if mean is not None:
+        return _normalize(x, None, 1.0, mean, var, gamma, beta, **options)
+    stats = batch_norm_stats(x, weights, backend=backend)
+    return batch_norm_apply(x, stats, gamma, beta, ddof=ddof, **options)
 
 
 def batch_norm_backward(dy, saved: BatchNormSaved, *, dgamma=None, dbeta=None):
     """Gradients of batch_norm_forward.
 
-    With g = dy through the activation, xhat = (x - mean) * inv_std, w the weights and W their sum:
-        dgamma = sum g * xhat,  dbeta = sum g
-        training:    dx = gamma * inv_std * (g - w / W * (dbeta + xhat * dgamma))
-        evaluation:  dx = gamma * inv_std * g
+    With g = dy through the activation, xhat = (x - mean) * inv_std, w the weights, W their sum, and r, k the correction:
+        dgamma = sum g * (xhat * r + k),  dbeta = sum g
+        training:    dx = gamma * r * inv_std * (g - w * (sum g / W + xhat * sum(g * xhat) / (W - ddof)))
+        evaluation:  dx = gamma * r * inv_std * g
     Args:
         dy: the shape of x. dgamma, dbeta: arrays to write the parameter gradients into.
     Returns:
         dx, dgamma (C,), dbeta (C,).
     """
-    x, weights, mean, _, inv_std, total, affine, slope, batch, be = saved
+    sums = batch_norm_backward_reduce(dy, saved)
+    dgamma = checks.output(dgamma, "dgamma", sums.g.shape, saved.x.dtype)
+    dbeta = checks.output(dbeta, "dbeta", sums.g.shape, saved.x.dtype)
+    dgamma[:] = sums.gd * saved.inv_std
+    if saved.correction is not None:
+        dgamma[:] = sums.gd * saved.inv_std * saved.correction.r + sums.g * saved.correction.k
+    dbeta[:] = sums.g
+    return batch_norm_backward_apply(dy, saved, sums), dgamma, dbeta
+
+
+# ------------------------------------------------------------------------- the pieces: synchronised, accumulated
+
+
+def batch_norm_apply(
+    x,
+    stats: Stats,
+    gamma,
+    beta,
+    *,
+    eps: float = 1e-5,
+    weights=None,
+    ddof: float = 0,
+    correction: Correction | None = None,
+    slope: float = 1.0,
+    backend: str | Backend = "parallel",
+) -> tuple[np.ndarray, BatchNormSaved]:
+    """Normalise x by statistics that gradients flow through: its own, or those of a larger batch that x is a part of.
+
+    Args:
+        stats: from batch_norm_stats, or merge_stats over all parts. weights: of x's rows. The rest as in batch_norm_forward.
+    """
+    if not stats.count > 0:
+        raise ArgumentError("there is nothing to normalise by: all weights are 0, or no part has rows; weights must not sum to 0")
+    if stats.count <= ddof or (weights is None and stats.count < 2):
+        raise ShapeError(
+            f"x has shape {np.shape(x)}, and the statistics count {stats.count:g}: one value a channel has no variance to normalise by; "
+            f"train on a larger batch, or evaluate with mean= and var="
+        )
+    divisor = stats.count - ddof
+    options = {"eps": eps, "weights": weights, "correction": correction, "slope": slope, "backend": backend}
+    return _normalize(x, stats, divisor, stats.mean, stats.m2 / divisor, gamma, beta, **options)
+
+
+def batch_norm_backward_reduce(dy, saved: BatchNormSaved) -> Sums:
+    """The sums over this part's rows that dx of every part needs. For a batch in parts, add them up: `Sums(g1 + g2, gd1 + gd2)`."""
+    x, be = saved.x, saved.backend
     dy = checks.shaped(dy, "dy", x.shape, x.dtype)
-    rows = x.reshape(-1, x.shape[-1])
-    count, channels = rows.shape
-    flat_dy = dy.reshape(rows.shape)
-    sum_g, sum_gx = np.empty(channels), np.empty(channels)
-    be.kernel("batchnorm.backward_reduce")(flat_dy, rows, *affine, slope, _partials(be, count, channels), sum_g, sum_gx)
-    center, scale, _ = affine
-    error = mean - center  # the part of the mean that x's dtype cannot hold
-    sum_gxhat = (sum_gx - error * sum_g) * inv_std
-    dgamma = checks.output(dgamma, "dgamma", (channels,), x.dtype)
-    dbeta = checks.output(dbeta, "dbeta", (channels,), x.dtype)
-    dgamma[:] = sum_gxhat
-    dbeta[:] = sum_g
+    channels = x.shape[-1]
+    sum_g, sum_gx = np.zeros(channels), np.zeros(channels)
+    if x.size:
+        rows = x.reshape(-1, channels)
+        scratch = partials(be, len(rows), channels)
+        be.kernel("batchnorm.backward_reduce")(dy.reshape(rows.shape), rows, *saved.affine, saved.slope, scratch, sum_g, sum_gx)
+    return Sums(sum_g, sum_gx - (saved.mean - saved.affine[0]) * sum_g)
 
-    a = scale.astype(np.float64)
-    if batch:
-        c = -a * inv_std * sum_gxhat / total
-        b = -a * sum_g / total - c * error
-    else:
-        b = c = np.zeros(channels)
+
+def batch_norm_backward_apply(dy, saved: BatchNormSaved, sums: Sums) -> np.ndarray:
+    """dx of one part, from the sums over all parts."""
+    x, be = saved.x, saved.backend
+    dy = checks.shaped(dy, "dy", x.shape, x.dtype)
     dx = be.empty(x.shape, x.dtype)
-    coefficients = (scale, b.astype(x.dtype), c.astype(x.dtype))
-    be.kernel("batchnorm.backward_apply")(flat_dy, rows, weights, *affine, slope, *coefficients, dx.reshape(rows.shape))
-    return dx, dgamma, dbeta
+    a = saved.scale
+    b = c = np.zeros_like(a)
+    if saved.stats is not None:
+        c = -a * (sums.gd * saved.inv_std) * saved.inv_std / saved.divisor
+        b = -a * sums.g / saved.stats.count - c * (saved.mean - saved.affine[0])
+    if x.size:
+        rows = x.reshape(-1, x.shape[-1])
+        coefficients = (_round(values, x.dtype) for values in (a, b, c))
+        kernel = be.kernel("batchnorm.backward_apply")
+        kernel(dy.reshape(rows.shape), rows, saved.weights, *saved.affine, saved.slope, *coefficients, dx.reshape(rows.shape))
+    return dx
 
 
-def _moments(rows: np.ndarray, weights: np.ndarray | None, be: Backend) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and biased variance of the rows (M, C), as float64."""
-    count, channels = rows.shape
-    mean, var = np.empty(channels), np.empty(channels)
-    be.kernel("batchnorm.moments")(rows, weights, _partials(be, count, channels), mean, var)
-    return mean, var
+# ------------------------------------------------------------------------------------------------------ helpers
 
 
-def _partials(be: Backend, count: int, channels: int) -> np.ndarray:
-    return be.empty((chunks.count(count, channels), 3, channels), np.float64)
+def _normalize(x, stats, divisor: float, mean, var, gamma, beta, *, eps, weights, correction, slope, backend):
+    """y = act(gamma * ((x - mean) / sqrt(var + eps) * r + k) + beta), in the form of the kernel: act((x - center) * scale + shift)."""
+    be = get_backend(backend)
+    x = checks.floats(x, "x", empty=True)
+    if x.ndim < 2:
+        raise ShapeError(f"x has shape {x.shape}, wanted at least 2 axes (rows, channels)")
+    channels = x.shape[-1]
+    rows = x.reshape(-1, channels)
+    weights = row_weights(weights, len(rows), x.dtype)
+    gamma = np.ones(channels) if gamma is None else _channels(gamma, "gamma", channels)
+    beta = np.zeros(channels) if beta is None else _channels(beta, "beta", channels)
+    mean, var = _channels(mean, "mean", channels), _channels(var, "var", channels)
+    inv_std = 1 / np.sqrt(var + eps)
+    scale = gamma * inv_std
+    shift = beta
+    if correction is not None:
+        scale = scale * correction.r
+        shift = beta + gamma * correction.k
+    center = mean.astype(x.dtype)
+    affine = (center, _round(scale, x.dtype), _round(shift + (center - mean) * scale, x.dtype))
+    y = be.empty(x.shape, x.dtype)
+    if x.size:
+        be.kernel("batchnorm.apply")(rows, *affine, slope, y.reshape(rows.shape))
+    return y, BatchNormSaved(x, weights, stats, divisor, mean, inv_std, correction, affine, scale, slope, be)
 
 
-def _channel_vector(values, name: str, channels: int) -> np.ndarray:
+def _round(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """values in the kernels' dtype, its largest number for those beyond: a constant channel with a tiny eps times 0 stays 0."""
+    if dtype == np.float64:
+        return values
+    limit = float(np.finfo(dtype).max)
+    return np.clip(values, -limit, limit).astype(dtype)
+
+
+def _channels(values, name: str, channels: int) -> np.ndarray:
     vector = np.asarray(values, np.float64)
     if vector.shape != (channels,):
         raise ShapeError(f"{name} has shape {vector.shape}, wanted ({channels},): one number a channel")
     return vector
-
-
-def _check_rows(x: np.ndarray, count: int, weights: np.ndarray | None, total: float) -> None:
-    if count < 2:
-        raise ShapeError(
-            f"x has shape {x.shape}: one value a channel has no variance to normalise by; "
-            f"train on a larger batch, or evaluate with mean= and var="
-        )
-    if weights is not None and ((weights < 0).any() or not total > 0):
-        raise ArgumentError("weights must be at least 0 and must not sum to 0")

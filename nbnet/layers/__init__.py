@@ -2,7 +2,7 @@
 
 from nbnet.layers.activations import LeakyReLU, ReLU, Sigmoid, Softmax, Tanh
 from nbnet.layers.base import Layer, Param
-from nbnet.layers.batchnorm import BatchNorm
+from nbnet.layers.batchnorm import BatchNorm, Renorm
 from nbnet.layers.containers import Residual, Sequential
 from nbnet.layers.conv2d import Conv2D
 from nbnet.layers.dense import Dense
@@ -23,6 +23,7 @@ __all__ = [
     "MaxPool2D",
     "Param",
     "ReLU",
+    "Renorm",
     "Residual",
     "Sequential",
     "Sigmoid",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -16,14 +16,18 @@ Shape = tuple[int, ...]
 
 
 class Param:
-    """A parameter: `value` and `grad` are arrays of one shape and dtype, to be written in place. Only trainable ones are updated."""
+    """A parameter: `value` and `grad` are arrays of one shape and dtype, to be written in place. Only trainable ones are updated.
 
-    __slots__ = ("grad", "trainable", "value")
+    `regularizer` is None, or a function of the value whose result the Trainer adds to the gradient (see nbnet.regularizers).
+    """
+
+    __slots__ = ("grad", "regularizer", "trainable", "value")
 
     def __init__(self, value: np.ndarray) -> None:
         self.value = value
         self.grad = np.zeros_like(value)
         self.trainable = True
+        self.regularizer: Callable[[np.ndarray], np.ndarray] | None = None
 
     def __repr__(self) -> str:
         return f"Param(shape={self.value.shape}, dtype={self.value.dtype}{'' if self.trainable else ', frozen'})"
@@ -129,6 +133,13 @@ class Layer:
 
     def backward(self, dy: np.ndarray, saved: Any, need_dx: bool = True) -> np.ndarray | None:
         raise NotImplementedError
+
+    def apply_updates(self) -> None:
+        """Make updates of buffers that forward(train=True) deferred. The Trainer calls this after each step."""
+
+    def walk(self) -> Iterator[Layer]:
+        """This layer and all layers inside it."""
+        yield self
 
 
 def kind(layer: Layer) -> str:

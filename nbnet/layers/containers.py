@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,15 @@ class _Container(Layer):
 
     def _children(self) -> dict[str, Layer]:
         raise NotImplementedError
+
+    def apply_updates(self) -> None:
+        for child in self._children().values():
+            child.apply_updates()
+
+    def walk(self) -> Iterator[Layer]:
+        yield self
+        for child in self._children().values():
+            yield from child.walk()
 
     @property
     def params(self) -> dict[str, Param]:

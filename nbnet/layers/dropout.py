@@ -5,26 +5,58 @@ from __future__ import annotations
 import numpy as np
 
 from nbnet import functional as F
-from nbnet.functional.dropout import check_rate
+from nbnet.errors import ArgumentError, ShapeError, unknown
+from nbnet.functional.dropout import VARIANTS, check_rate
 from nbnet.layers.base import Layer, Shape
 
 
 class Dropout(Layer):
-    """Drop each element with probability `rate` in training, and divide what is kept by 1 - rate; the identity in evaluation.
+    """Drop each element with probability `rate` in training.
 
     Args:
         rate: the probability to DROP, 0 to 1.
+        variant: "inverted": what is kept is divided by 1 - rate, evaluation is the identity (Srivastava et al. 2014);
+            "vanilla": evaluation multiplies by 1 - rate instead; "alpha": for SELU (Klambauer et al. 2017).
+        noise_shape: one decision for the whole of each axis that is 1 here; None keeps x's size: (None, 1, 1, None) drops
+            whole channels of each image. The batch axis comes first.
+        spatial: True is short for noise_shape=(None, 1, ..., 1, None)   (Tompson et al. 2015).
         seed: None follows the model's seed.
     Buffers: seed, and step, the number of training passes so far, which makes each pass's mask another one. The mask is a
-    function of (seed, layer, step, element): it is never stored, and a resumed run goes on with the same masks.
+    function of (seed, layer, step, element): backward recomputes it and holds no array, and a resumed run goes on with the
+    same masks. `fixed_mask = True` keeps the step, and so the mask, as it is.
     """
 
-    def __init__(self, rate: float, seed: int | None = None):
+    def __init__(
+        self,
+        rate: float,
+        variant: str = "inverted",
+        noise_shape: tuple[int | None, ...] | None = None,
+        spatial: bool = False,
+        seed: int | None = None,
+    ):
         super().__init__()
         self.rate = check_rate(rate)
+        if variant not in VARIANTS:
+            raise ArgumentError(unknown("dropout variant", variant, VARIANTS))
+        if spatial and noise_shape is not None:
+            raise ArgumentError("spatial=True is a noise_shape: give one of the two")
+        if seed is not None and not 0 <= seed < 1 << 64:
+            raise ArgumentError(f"seed={seed!r}: wanted 0 to 2^64 - 1, or None")
+        self.variant = variant
+        self.noise_shape = noise_shape
+        self.spatial = spatial
+        self.fixed_mask = False
         self._own_seed = seed
 
     def _create(self, input_shape: Shape) -> Shape:
+        if self.spatial:
+            self.noise_shape = (None, *(1 for _ in input_shape[:-1]), input_shape[-1])
+        if self.noise_shape is not None:
+            fits = len(self.noise_shape) == len(input_shape) + 1
+            if not fits or any(n not in (None, 1, size) for n, size in zip(self.noise_shape[1:], input_shape)):
+                raise ShapeError(
+                    f"Dropout(noise_shape={self.noise_shape}) does not fit (N, {', '.join(map(str, input_shape))}): wanted its sizes, None or 1"
+                )
         self._buffers["seed"] = np.array([self.seed if self._own_seed is None else self._own_seed], np.uint64)
         self._buffers["step"] = np.zeros(1, np.int64)
         return input_shape
@@ -32,18 +64,22 @@ class Dropout(Layer):
     def forward(self, x, train=False):
         x = self._check(x)
         step = self._buffers["step"]
+        noise_shape = None if self.noise_shape is None else tuple(n or size for n, size in zip(self.noise_shape, x.shape))
         y, saved = F.dropout_forward(
             x,
             self.rate,
             seed=int(self._buffers["seed"][0]),
             step=int(step[0]) & 0xFFFFFFFF,
             stream=self.stream,
+            variant=self.variant,
+            noise_shape=noise_shape,
             train=train,
             backend=self.backend,
         )
         if not train:
             return y, None
-        step += 1
+        if not self.fixed_mask:
+            step += 1
         return y, saved
 
     def backward(self, dy, saved, need_dx=True):

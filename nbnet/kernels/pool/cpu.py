@@ -88,24 +88,25 @@ def _give_to_winner_of_4(dy, x, n, oh, ow, top, left, dx):
 
 
 @body
-def _max_backward(dy, x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, n, dx):
-    """One image: neighbouring windows may add to the same pixel, so an image is not shared between threads."""
-    dx[n] = 0
-    for oh in range(dy.shape[1]):
-        top, bottom = _window(oh, size_h, stride_h, pad_top, x.shape[1])
-        for ow in range(dy.shape[2]):
-            left, right = _window(ow, size_w, stride_w, pad_left, x.shape[2])
-            if bottom - top == 2 and right - left == 2:
-                _give_to_winner_of_4(dy, x, n, oh, ow, top, left, dx)
-            else:
-                for c in range(dy.shape[3]):
-                    best, best_h, best_w = x[n, top, left, c], top, left
-                    for h in range(top, bottom):
-                        for w in range(left, right):
-                            value = x[n, h, w, c]
-                            keep = best >= value or best != best
-                            best, best_h, best_w = (best if keep else value), (best_h if keep else h), (best_w if keep else w)
-                    dx[n, best_h, best_w, c] += dy[n, oh, ow, c]
+def _max_backward(dy, x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, start, stop, dx):
+    """Images start to stop, whole ones: neighbouring windows may add to the same pixel."""
+    for n in range(start, stop):
+        dx[n] = 0
+        for oh in range(dy.shape[1]):
+            top, bottom = _window(oh, size_h, stride_h, pad_top, x.shape[1])
+            for ow in range(dy.shape[2]):
+                left, right = _window(ow, size_w, stride_w, pad_left, x.shape[2])
+                if bottom - top == 2 and right - left == 2:
+                    _give_to_winner_of_4(dy, x, n, oh, ow, top, left, dx)
+                else:
+                    for c in range(dy.shape[3]):
+                        best, best_h, best_w = x[n, top, left, c], top, left
+                        for h in range(top, bottom):
+                            for w in range(left, right):
+                                value = x[n, h, w, c]
+                                keep = best >= value or best != best
+                                best, best_h, best_w = (best if keep else value), (best_h if keep else h), (best_w if keep else w)
+                        dx[n, best_h, best_w, c] += dy[n, oh, ow, c]
 
 
 @serial
@@ -113,8 +114,7 @@ def max_backward_serial(dy, x, size_h, size_w, stride_h, stride_w, pad_top, pad_
     n = chunks.count(dy.shape[0], dy.shape[1] * dy.shape[2] * dy.shape[3] * size_h * size_w)
     for k in range(n):
         start, stop = chunks.bounds(k, n, dy.shape[0])
-        for image in range(start, stop):
-            _max_backward(dy, x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, image, dx)
+        _max_backward(dy, x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, start, stop, dx)
 
 
 @parallel
@@ -122,8 +122,7 @@ def max_backward_parallel(dy, x, size_h, size_w, stride_h, stride_w, pad_top, pa
     n = chunks.count(dy.shape[0], dy.shape[1] * dy.shape[2] * dy.shape[3] * size_h * size_w)
     for k in prange(n):
         start, stop = chunks.bounds(k, n, dy.shape[0])
-        for image in range(start, stop):
-            _max_backward(dy, x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, image, dx)
+        _max_backward(dy, x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, start, stop, dx)
 
 
 # ------------------------------------------------------------------------------------------------ avg_forward

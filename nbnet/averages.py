@@ -1,0 +1,94 @@
+"""Exponential moving averages of named arrays: of statistics, or of a model's weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from nbnet.errors import ArgumentError, ShapeError
+from nbnet.layers import Layer
+
+
+class ExponentialMovingAverage:
+    """shadow <- d * shadow + (1 - d) * value, for any named arrays   (tf.train.ExponentialMovingAverage).
+
+    Args:
+        decay: d, the weight of the old average, 0 to 1.
+        zero_debias: the average starts at 0 and is divided by 1 - (product of d so far), which makes it a true weighted mean of
+            the values seen. False starts at the first value, as TensorFlow does for a variable; see `start` of apply.
+    """
+
+    def __init__(self, decay: float, zero_debias: bool = False) -> None:
+        if not 0 <= decay <= 1:
+            raise ArgumentError(f"decay={decay!r}: wanted the weight of the old average, from 0 to 1")
+        self.decay = float(decay)
+        self.zero_debias = bool(zero_debias)
+        self._shadow: dict[str, np.ndarray] = {}
+        self._remaining: dict[str, float] = {}  # how much of the start is left in each average
+
+    def apply(self, values: Mapping[str, Any], num_updates: int | None = None, start: Mapping[str, Any] | None = None) -> None:
+        """Take in new values.
+
+        Args:
+            values: arrays or numbers by name: {"loss": 0.3}, or model.state().
+            num_updates: with it, d = min(decay, (1 + num_updates) / (10 + num_updates)): the average follows quickly at first.
+            start: the initial average of names that are new here: 0 is what TensorFlow gives a tensor. Without it a new name
+                starts at its own value, as a variable does.
+        Raises:
+            ShapeError: a value changed its shape. ArgumentError: `start` together with zero_debias, which starts at 0.
+        """
+        if start is not None and self.zero_debias:
+            raise ArgumentError("zero_debias=True starts every average at 0: leave start= out")
+        arrays = {name: np.asarray(value, np.float64) for name, value in values.items()}
+        for name, array in arrays.items():
+            if name in self._shadow and self._shadow[name].shape != array.shape:
+                raise ShapeError(f"{name!r} has shape {array.shape}, but its average has {self._shadow[name].shape}")
+        d = self.decay if num_updates is None else min(self.decay, (1 + num_updates) / (10 + num_updates))
+        for name, array in arrays.items():
+            if name not in self._shadow:
+                first = np.zeros_like(array) if self.zero_debias else array if start is None else np.asarray(start[name], np.float64)
+                self._shadow[name] = np.array(np.broadcast_to(first, array.shape))
+                self._remaining[name] = 1.0
+            self._shadow[name] = d * self._shadow[name] + (1 - d) * array
+            self._remaining[name] *= d
+
+    def average(self, name: str) -> np.ndarray:
+        """The average of one name, float64, in the shape of its values.
+
+        Raises:
+            ArgumentError: nothing of that name was applied.
+        """
+        if name not in self._shadow:
+            raise ArgumentError(f"no average of {name!r} yet: apply it first")
+        if self.zero_debias:
+            weight = 1 - self._remaining[name]
+            return self._shadow[name] / weight if weight > 0 else self._shadow[name].copy()
+        return self._shadow[name].copy()
+
+    def averages(self) -> dict[str, np.ndarray]:
+        """All averages by name."""
+        return {name: self.average(name) for name in self._shadow}
+
+    @contextmanager
+    def swapped(self, model: Layer) -> Iterator[None]:
+        """Within the `with` block the model's parameters are their averages; afterwards they are as before.
+
+            ema.apply({name: p.value for name, p in model.params.items()})   # after each step
+            with ema.swapped(model):
+                trainer.evaluate(x, y)
+
+        Raises:
+            ArgumentError: a parameter of the model has no average.
+        """
+        averages = {name: self.average(name) for name in model.params}
+        before = {name: param.value.copy() for name, param in model.params.items()}
+        try:
+            for name, param in model.params.items():
+                param.value[:] = averages[name]
+            yield
+        finally:
+            for name, param in model.params.items():
+                param.value[:] = before[name]

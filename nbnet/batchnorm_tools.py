@@ -1,0 +1,172 @@
+"""What users ask of batch norm: exact statistics, why evaluation is worse than training, other frameworks' conventions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nbnet.errors import ArgumentError, ShapeError, unknown
+from nbnet.functional import Stats, merge_stats
+from nbnet.layers import BatchNorm, Sequential
+
+
+def recalibrate(model: Sequential, data: Any, batch_size: int = 256) -> None:
+    """Set all moving statistics from one pass over data, with the weights as they are.
+
+    Each layer gets the exact mean and variance of all rows that reach it: the mean of the batches' means, and the variance
+    with the part between the batches. Dropout is off. (Precise BN: Wu and Johnson 2021, section 3.)
+
+    Args:
+        data: x (N, ...), uint8 or the model's dtype. batch_size: larger is closer to one batch of everything.
+    """
+    for layer, stats in _observe(model, data, batch_size).items():
+        layer.moving.assign(layer.buffers, stats.mean, stats.variance(layer.ddof_moving))
+
+
+class LayerReport(NamedTuple):
+    """One batch norm: how far its moving statistics are from those of the data."""
+
+    name: str
+    channels: int
+    mean_drift: float  # largest |moving mean - mean| of a channel, in deviations of the data
+    variance_ratio: float  # largest factor between moving variance and variance, at least 1
+    dead: int  # channels whose deviation is nothing against the layer's, or whose gamma is 0
+    verdict: str
+
+
+def batch_norm_report(model: Sequential, data: Any, batch_size: int = 256, show: bool = True) -> list[LayerReport]:
+    """Compare every batch norm's moving statistics with those of data: the usual reason why evaluation is worse than training.
+
+    Args:
+        data: x (N, ...) as in training. show: print the table.
+    Returns:
+        a LayerReport for each batch norm, in order.
+    """
+    rows = []
+    for layer, stats in _observe(model, data, batch_size).items():
+        moving_mean, moving_var, eps = layer.moving.read(layer.buffers)
+        var = stats.variance()
+        drift = float(np.max(np.abs(moving_mean - stats.mean) / np.sqrt(var + layer.eps)))
+        ratio = np.exp(np.abs(np.log((moving_var + eps) / (var + layer.eps))))
+        gamma = layer.params["gamma"].value if layer.scale else np.ones(len(var))
+        dead = int(np.sum((var <= 1e-8 * var.max()) | (np.abs(gamma) < 1e-8)))
+        verdict = "fine"
+        if dead:
+            verdict = f"{dead} dead channels"
+        if drift > 0.5 or ratio.max() > 2:
+            verdict = "moving statistics are off: train on, lower decay, or call nb.recalibrate(model, x)"
+        rows.append(LayerReport(layer.name, len(var), drift, float(ratio.max()), dead, verdict))
+    if show:
+        _print(rows)
+    return rows
+
+
+def batch_norm_export(layer: BatchNorm, convention: str) -> dict[str, Any]:
+    """The arrays and numbers of a built BatchNorm as "pytorch", "keras" or "onnx" names them.
+
+    An average of deviations (track="deviation") becomes the variance that gives the same predictions.
+    """
+    names = _names(convention)
+    mean, var, eps = layer.moving.read(layer.buffers)
+    channels = len(mean)
+    values = {
+        "gamma": layer.params["gamma"].value if layer.scale else np.ones(channels, layer.dtype),
+        "beta": layer.params["beta"].value if layer.center else np.zeros(channels, layer.dtype),
+        "mean": mean,
+        "var": np.maximum(var + eps - layer.eps, 0),
+    }
+    out: dict[str, Any] = {names[key]: np.array(value, layer.dtype) for key, value in values.items()}
+    out[names["eps"]] = layer.eps
+    decay = layer.moving.decay
+    if convention == "pytorch":
+        out["num_batches_tracked"] = int(layer.buffers["updates"][0])
+        out["momentum"] = None if decay is None else 1 - decay
+    elif decay is None:
+        raise ArgumentError(f"{convention} has no cumulative average: set another decay before exporting")
+    else:
+        out["momentum"] = decay
+    return out
+
+
+def batch_norm_import(layer: BatchNorm, convention: str, values: Mapping[str, Any]) -> None:
+    """Set parameters and moving statistics of a built BatchNorm from arrays named as "pytorch", "keras" or "onnx" names them.
+
+    Raises:
+        ArgumentError: an array is missing, or eps differs from the layer's. ShapeError: one has the wrong shape. Nothing changes then.
+    """
+    names = _names(convention)
+    channels = len(layer.buffers["moving_mean"])
+    arrays = {}
+    for key in ("gamma", "beta", "mean", "var"):
+        present = {"gamma": layer.scale, "beta": layer.center}.get(key, True)
+        if names[key] not in values:
+            if present:
+                raise ArgumentError(f"{names[key]!r} is missing: wanted {', '.join(names[k] for k in ('gamma', 'beta', 'mean', 'var'))}")
+            continue
+        arrays[key] = np.asarray(values[names[key]], np.float64)
+        if arrays[key].shape != (channels,):
+            raise ShapeError(f"{names[key]!r} has shape {arrays[key].shape}, wanted ({channels},)")
+        if not present and not np.array_equal(arrays[key], np.full(channels, float(key == "gamma"))):
+            raise ArgumentError(
+                f"{names[key]!r} is not trivial, but the layer has no {key}: build it with {key == 'gamma' and 'scale' or 'center'}=True"
+            )
+    eps = values.get(names["eps"], layer.eps)
+    if eps != layer.eps:
+        raise ArgumentError(f"these statistics were made with eps={eps}, the layer has eps={layer.eps}: make it with BatchNorm(eps={eps})")
+    for key in ("gamma", "beta"):
+        if key in layer.params:
+            layer.params[key].value[:] = arrays[key]
+    layer.moving.assign(layer.buffers, arrays["mean"], arrays["var"])
+    layer.buffers["updates"][0] = int(values.get("num_batches_tracked", 1))
+
+
+# ------------------------------------------------------------------------------------------------------ helpers
+
+CONVENTIONS = {
+    "pytorch": {"gamma": "weight", "beta": "bias", "mean": "running_mean", "var": "running_var", "eps": "eps"},
+    "keras": {"gamma": "gamma", "beta": "beta", "mean": "moving_mean", "var": "moving_variance", "eps": "epsilon"},
+    "onnx": {"gamma": "scale", "beta": "B", "mean": "input_mean", "var": "input_var", "eps": "epsilon"},
+}
+
+
+def _names(convention: str) -> dict[str, str]:
+    if convention not in CONVENTIONS:
+        raise ArgumentError(unknown("convention", convention, CONVENTIONS))
+    return CONVENTIONS[convention]
+
+
+def _observe(model: Sequential, data: Any, batch_size: int) -> dict[BatchNorm, Stats]:
+    """Statistics over all data of what reaches each batch norm, each batch normalised by its own."""
+    seen: dict[BatchNorm, list[Stats]] = {layer: [] for layer in model.walk() if isinstance(layer, BatchNorm)}
+    if not seen:
+        raise ArgumentError("the model has no BatchNorm")
+    with ExitStack() as stack:
+        for layer, parts in seen.items():
+            stack.enter_context(_observed(layer, parts))
+        x = np.asarray(data)
+        ends = [*range(batch_size, len(x) - 1, batch_size), len(x)]
+        for start, end in zip([0, *ends], ends):
+            model.forward(x[start:end])
+    return {layer: merge_stats(parts) for layer, parts in seen.items()}
+
+
+@contextmanager
+def _observed(layer: BatchNorm, parts: list[Stats]) -> Iterator[None]:
+    layer.observer = parts.append
+    try:
+        yield
+    finally:
+        layer.observer = None
+
+
+def _print(rows: list[LayerReport]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("layer", "channels", "mean drift", "variance ratio", "dead", "verdict")
+    for row in rows:
+        table.add_row(row.name, str(row.channels), f"{row.mean_drift:.3f}", f"{row.variance_ratio:.2f}", str(row.dead), row.verdict)
+    Console().print(table)

@@ -1,0 +1,89 @@
+"""Batch norm folded into the convolution or dense layer before it, for evaluation."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+
+from nbnet.errors import BuildError
+from nbnet.layers import BatchNorm, Conv2D, Dense, Layer, LeakyReLU, Param, ReLU, Residual, Sequential, Sigmoid, Tanh
+from nbnet.layers.base import kind
+
+
+def fold_batch_norm(model: Sequential) -> Sequential:
+    """A copy of the model for evaluation in which each BatchNorm right after a Conv2D or Dense is folded into its weights.
+
+    Predictions are the same within rounding: weight * s and (bias - mean) * s + beta, with s = gamma / sqrt(var + eps) of the moving
+    statistics. A fused activation becomes a layer of its own. Batch norms elsewhere are kept. The model itself does not change.
+
+    Raises:
+        BuildError: the model is not built.
+    """
+    if model.input_shape is None:
+        raise BuildError("fold_batch_norm wants a trained model: call model.build(input_shape) first")
+    folded = _clone(model)
+    _fold(folded)
+    _rename(folded, "")
+    return folded
+
+
+def _clone(layer):
+    """A copy with parameters and buffers of its own."""
+    twin = copy.copy(layer)
+    twin._params = {name: Param(param.value.copy()) for name, param in layer._params.items()}
+    twin._buffers = {name: array.copy() for name, array in layer._buffers.items()}
+    if isinstance(layer, Sequential):
+        twin.layers = [_clone(child) for child in layer.layers]
+    if isinstance(layer, Residual):
+        twin.body, twin.shortcut = _clone(layer.body), _clone(layer.shortcut)
+    return twin
+
+
+def _fold(layer: Layer) -> None:
+    if isinstance(layer, Residual):
+        _fold(layer.body)
+        _fold(layer.shortcut)
+    if not isinstance(layer, Sequential):
+        return
+    kept: list[Layer] = []
+    for child in layer.layers:
+        before = kept[-1] if kept else None
+        if isinstance(child, BatchNorm) and isinstance(before, (Conv2D, Dense)) and child.normalizes_last_axis:
+            _absorb(before, child)
+            kept.extend(_activation(child))
+        else:
+            _fold(child)
+            kept.append(child)
+    layer.layers = kept
+
+
+def _absorb(layer: Conv2D | Dense, norm: BatchNorm) -> None:
+    """Give the layer the weights that do what it and the norm did."""
+    mean, var, eps = norm.moving.read(norm.buffers)
+    scale = 1 / np.sqrt(var + eps)
+    if norm.scale:
+        scale = scale * norm.params["gamma"].value
+    weight = layer.params["weight"].value
+    bias = layer.params["bias"].value.astype(np.float64) if layer.use_bias else np.zeros(weight.shape[-1])
+    bias = (bias - mean) * scale + (norm.params["beta"].value if norm.center else 0)
+    weight[:] = weight * scale
+    layer.use_bias = True
+    layer._params["bias"] = Param(bias.astype(weight.dtype))
+
+
+def _activation(norm: BatchNorm) -> list[Layer]:
+    if norm.activation is None or norm.input_shape is None:
+        return []
+    layers = {"relu": ReLU, "tanh": Tanh, "sigmoid": Sigmoid}
+    layer = LeakyReLU(norm.slope) if norm.activation == "leaky_relu" else layers[norm.activation]()
+    layer.build(norm.input_shape, backend=norm.backend, dtype=norm.dtype)
+    return [layer]
+
+
+def _rename(layer: Layer, path: str) -> None:
+    """Give layers the names that their new places have."""
+    layer.name = path or kind(layer)
+    if isinstance(layer, (Sequential, Residual)):
+        for name, child in layer._children().items():
+            _rename(child, f"{path}.{name}" if path else name)

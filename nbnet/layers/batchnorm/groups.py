@@ -1,0 +1,36 @@
+"""Ghost batches: which rows are normalised together, and what the moving statistics take from the groups."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from nbnet.errors import ShapeError
+from nbnet.functional import Stats, merge_stats
+
+
+def slices(examples: int, size: int | None, strided: bool) -> list[slice]:
+    """The groups of a batch, as slices of its first axis. A last contiguous group may be smaller; strided groups are equal.
+
+    Raises:
+        ShapeError: the batch cannot be cut into strided groups of that size.
+    """
+    if size is None or size >= examples:
+        return [slice(None)]
+    if strided:
+        if examples % size:
+            raise ShapeError(
+                f"a batch of {examples} cannot be cut into strided groups of {size}: use a multiple of {size}, or groups='contiguous'"
+            )
+        count = examples // size
+        return [slice(group, None, count) for group in range(count)]
+    return [slice(start, start + size) for start in range(0, examples, size)]
+
+
+def combine(groups: Sequence[Stats], pooled: bool, ddof: float) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance of a batch for the moving statistics: of all rows (pooled), or the means of the groups' values."""
+    if pooled or len(groups) == 1:
+        whole = merge_stats(groups)
+        return whole.mean, whole.variance(ddof)
+    return np.mean([g.mean for g in groups], axis=0), np.mean([g.variance(ddof) for g in groups], axis=0)

@@ -1,0 +1,322 @@
+"""The batch normalisation layer: every dialect as a choice of statistics around the functional calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nbnet import functional as F
+from nbnet.backend import float_dtype
+from nbnet.errors import ArgumentError, BuildError, ShapeError, unknown
+from nbnet.functional.norm import BatchNormSaved
+from nbnet.layers.base import Layer, Shape
+from nbnet.layers.batchnorm import groups as ghost
+from nbnet.layers.batchnorm.moving import MovingStatistics
+from nbnet.layers.batchnorm.presets import PRESETS
+from nbnet.layers.batchnorm.renorm import Renorm
+
+SLOPES = {None: 1.0, "relu": 0.0}
+ACTIVATIONS = ("relu", "leaky_relu", "tanh", "sigmoid")
+
+
+class Saved(NamedTuple):
+    parts: tuple[tuple[slice, BatchNormSaved], ...]  # one a group
+    y: np.ndarray | None  # for activations whose backward needs it
+
+
+class BatchNorm(Layer):
+    """Normalise each channel by the statistics of the batch; in evaluation by their moving averages.
+
+    y = act(gamma * (x - mean) / sqrt(var + eps) + beta)   (Ioffe and Szegedy 2015)
+
+    Args:
+        decay: the weight of the OLD moving value, 0 to 1; None is the cumulative average of all batches.
+        eps: added to the variance.
+        axis: of the channels: -1 for NHWC, 1 for NCHW, any other.
+        center, scale: whether there is a beta, a gamma.
+        unbiased: the moving variance averages n / (n - 1) times the variance that normalises, as the paper's algorithm 2 and
+            PyTorch have it; False averages the biased one, as Keras and Flax have it.
+        unbiased_batch: the batch too is normalised by its unbiased variance.
+        track, zero_debias, warm_decay, initial_var: see MovingStatistics.
+        renorm: a Renorm, for batch renormalisation.
+        virtual_batch_size: examples that are normalised together (ghost batches, Hoffer, Hubara and Soudry 2017); None is the batch.
+        groups: "contiguous", or "strided" as TensorFlow has them: of 8 examples in groups of 4, {0, 2, 4, 6} and {1, 3, 5, 7}.
+        group_variance: the moving variance takes the "pooled" variance of the batch, or the "mean" of the groups', as TensorFlow.
+        update: "inline", or "deferred": forward only notes the update and `apply_updates()` makes it; forgetting that is an error.
+        activation: None, "relu", "leaky_relu" (of `slope`), "tanh" or "sigmoid", applied in the same pass where it is piecewise linear.
+        stats_dtype: of the moving statistics; None is the layer's.
+        gamma_initializer, beta_initializer: a name or a function (rng, shape) -> array.
+        gamma_regularizer, beta_regularizer: see nbnet.regularizers.
+        momentum: refused, since PyTorch and Keras mean opposite things by it.
+    Three switches, attributes that may be set at any time and matter in forward(train=True) alone:
+        use_batch_statistics: normalise by the batch's statistics, or by the moving ones, as constants.
+        update_statistics: whether the moving statistics follow.
+        trainable: whether optimisers change gamma and beta.
+    Params: gamma (C,), beta (C,). Buffers: moving_mean (C,), moving_var (C,) (or moving_std), updates, and those of the options.
+    """
+
+    def __init__(
+        self,
+        decay: float | None = 0.9,
+        eps: float = 1e-5,
+        *,
+        axis: int = -1,
+        center: bool = True,
+        scale: bool = True,
+        unbiased: bool = True,
+        unbiased_batch: bool = False,
+        track: str = "variance",
+        zero_debias: bool | str = False,
+        warm_decay: bool = False,
+        initial_var: float = 1.0,
+        renorm: Renorm | None = None,
+        virtual_batch_size: int | None = None,
+        groups: str = "contiguous",
+        group_variance: str = "pooled",
+        update: str = "inline",
+        activation: str | None = None,
+        slope: float = 0.01,
+        stats_dtype: Any = None,
+        gamma_initializer: Any = "ones",
+        beta_initializer: Any = "zeros",
+        gamma_regularizer: Any = None,
+        beta_regularizer: Any = None,
+        momentum: Any = None,
+    ) -> None:
+        super().__init__()
+        if momentum is not None:
+            raise ArgumentError(
+                f"momentum={momentum!r} is ambiguous: PyTorch means the weight of the new value, Keras of the old one; "
+                f"say decay=, the weight of the old moving value (PyTorch's 0.1 is decay=0.9, Keras's 0.99 is decay=0.99)"
+            )
+        if not 0 < eps < float("inf"):
+            raise ArgumentError(f"eps={eps!r}: wanted a number above 0, or a constant channel divides 0 by 0")
+        for name, value, known in (
+            ("groups", groups, ("contiguous", "strided")),
+            ("group_variance", group_variance, ("pooled", "mean")),
+            ("update", update, ("inline", "deferred")),
+            ("activation", activation, (None, *ACTIVATIONS)),
+        ):
+            if value not in known:
+                raise ArgumentError(unknown(name, value, map(str, known)))
+        if virtual_batch_size is not None and (not isinstance(virtual_batch_size, int) or virtual_batch_size < 1):
+            raise ArgumentError(f"virtual_batch_size={virtual_batch_size!r}: wanted the number of examples of a group, or None")
+        if (gamma_regularizer is not None and not scale) or (beta_regularizer is not None and not center):
+            raise ArgumentError("a regularizer for a parameter that scale=False or center=False leaves out: drop one of the two")
+        if renorm is not None and not isinstance(renorm, Renorm):
+            raise ArgumentError(f"renorm={renorm!r}: wanted nb.Renorm(rmax=3, dmax=5) or None")
+        self.moving = MovingStatistics(decay, warm_decay, track, zero_debias, initial_var, eps)
+        self.eps = eps
+        self.axis = axis
+        self.center = center
+        self.scale = scale
+        self.ddof_moving = int(unbiased)
+        self.ddof_batch = int(unbiased_batch)
+        self.renorm = renorm
+        self.virtual_batch_size = virtual_batch_size
+        self.strided = groups == "strided"
+        self.pooled = group_variance == "pooled"
+        self.deferred = update == "deferred"
+        self.activation = activation
+        self.slope = slope if activation == "leaky_relu" else SLOPES.get(activation, 1.0)
+        self.stats_dtype = None if stats_dtype is None else float_dtype(stats_dtype)
+        self.initializers = {"gamma": gamma_initializer, "beta": beta_initializer}
+        self.regularizers = {"gamma": gamma_regularizer, "beta": beta_regularizer}
+        self.use_batch_statistics = True
+        self.update_statistics = True
+        self.observer: Callable[[F.Stats], None] | None = None
+        self._trainable = True
+        self._pending: tuple[list[F.Stats], np.ndarray, np.ndarray] | None = None
+
+    @classmethod
+    def preset(cls, name: str, **options: Any) -> BatchNorm:
+        """Batch norm as "pytorch", "keras", "tf_contrib", "flax", "cs231n" or "sigma" means it; options override the preset's."""
+        if name not in PRESETS:
+            raise ArgumentError(unknown("batch-norm preset", name, PRESETS))
+        return cls(**(PRESETS[name] | options))
+
+    def _create(self, input_shape: Shape) -> Shape:
+        axes = len(input_shape) + 1
+        if not -axes < self.axis < axes or self.axis % axes == 0:
+            raise ShapeError(
+                f"BatchNorm(axis={self.axis}) on a batch of {input_shape}: wanted an axis other than the batch's, 1 to {axes - 1}"
+            )
+        self._channel_axis = self.axis % axes
+        channels = input_shape[self._channel_axis - 1]
+        for name, present in (("gamma", self.scale), ("beta", self.center)):
+            if present:
+                self._add_param(name, (channels,), self.initializers[name])
+                self._params[name].regularizer = self.regularizers[name]
+        self.trainable = self._trainable
+        self.moving.create(self._buffers, channels, self.stats_dtype or self.dtype)
+        if self.renorm is not None and self.renorm.decay is not None:
+            for name in ("renorm_mean", "renorm_std"):
+                self._buffers[name] = np.zeros(channels, self.stats_dtype or self.dtype)
+            self._buffers["renorm_weight"] = np.zeros(1, np.float64)
+        self._pending = None
+        return input_shape
+
+    @property
+    def trainable(self) -> bool:
+        """Whether optimisers change gamma and beta."""
+        return self._trainable
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        self._trainable = value
+        for param in self.params.values():
+            param.trainable = value
+
+    def freeze(self) -> None:
+        """Moving statistics, no update, gamma and beta fixed: what Keras's trainable=False does."""
+        self.use_batch_statistics = self.update_statistics = self.trainable = False
+
+    def unfreeze(self) -> None:
+        """Undo freeze."""
+        self.use_batch_statistics = self.update_statistics = self.trainable = True
+
+    # ------------------------------------------------------------------------------------------------ the pair
+
+    def forward(self, x, train=False, weights=None):
+        """y, saved. weights: at least 0, broadcast against x without its channel axis: (N,), (N, H, W), (N, 1, W), ...; a mask is 0 and 1."""
+        x = self._check(x)
+        if self._pending is not None:
+            raise BuildError(
+                f"layer {self.name} has a deferred update of its moving statistics: call apply_updates() after each training step"
+            )
+        rows = np.ascontiguousarray(np.moveaxis(x, self._channel_axis, -1))
+        weights = None if weights is None else self._row_weights(weights, rows.shape[:-1])
+        by_batch = self.use_batch_statistics if train else self.observer is not None
+        parts = [(where, *self._part(rows, weights, where)) for where in ghost.slices(len(x), self.virtual_batch_size, self.strided)]
+        stats: list[F.Stats] = []
+        if by_batch or (train and self.update_statistics):
+            stats = [F.batch_norm_stats(part, w, backend=self.backend) for _, part, w in parts]
+        if not by_batch:
+            parts = [(slice(None), rows, weights)]
+        results = [self._normalize(part, w, stats[i] if by_batch else None) for i, (_, part, w) in enumerate(parts)]
+        y = self._join(rows.shape, parts, [result[0] for result in results])
+        if self.observer is not None:
+            self.observer(F.merge_stats(stats))
+        if train and self.update_statistics:
+            self._note_update(stats)
+        y = self._activate(y)
+        saved = Saved(tuple((where, result[1]) for (where, _, _), result in zip(parts, results)), y if self._smooth else None)
+        return np.ascontiguousarray(np.moveaxis(y, -1, self._channel_axis)), saved if train else None
+
+    def backward(self, dy, saved, need_dx=True):
+        dy = np.ascontiguousarray(np.moveaxis(np.asarray(dy), self._channel_axis, -1))
+        if saved.y is not None:
+            dz = self.backend.empty(dy.shape, dy.dtype)
+            self.backend.kernel(f"activation.{self.activation}_backward")(dy.reshape(-1), saved.y.reshape(-1), dz.reshape(-1))
+            dy = dz
+        parts = [(where, np.ascontiguousarray(dy[where]), part) for where, part in saved.parts]
+        results = [F.batch_norm_backward(part_dy, part) for _, part_dy, part in parts]
+        for i, name in enumerate(("gamma", "beta"), start=1):
+            if name in self.params:
+                self.params[name].grad[:] = sum(result[i] for result in results)
+        dx = self._join(dy.shape, parts, [result[0] for result in results])
+        return np.ascontiguousarray(np.moveaxis(dx, -1, self._channel_axis))
+
+    def _normalize(self, x: np.ndarray, weights: np.ndarray | None, stats: F.Stats | None) -> tuple[np.ndarray, BatchNormSaved]:
+        """One group, by its own statistics or, without any, by the moving ones."""
+        gamma = self.params["gamma"].value if self.scale else None
+        beta = self.params["beta"].value if self.center else None
+        if stats is None:
+            mean, var, eps = self.moving.read(self._buffers)
+            return F.batch_norm_forward(x, gamma, beta, eps=eps, mean=mean, var=var, slope=self.slope, backend=self.backend)
+        return F.batch_norm_apply(
+            x,
+            stats,
+            gamma,
+            beta,
+            eps=self.eps,
+            weights=weights,
+            ddof=self.ddof_batch,
+            correction=self._correction(stats),
+            slope=self.slope,
+            backend=self.backend,
+        )
+
+    @property
+    def normalizes_last_axis(self) -> bool:
+        """Whether the channels are the last axis, as dense and convolution layers have them."""
+        return self._channel_axis == len(self.input_shape or ())
+
+    @property
+    def _smooth(self) -> bool:
+        return self.activation in ("tanh", "sigmoid")
+
+    def _activate(self, y: np.ndarray) -> np.ndarray:
+        if self._smooth:
+            self.backend.kernel(f"activation.{self.activation}_forward")(y.reshape(-1), y.reshape(-1))
+        return y
+
+    # ------------------------------------------------------------------------------------------------- helpers
+
+    def _row_weights(self, weights: Any, shape: Shape) -> np.ndarray:
+        """weights broadcast to the shape of x without its channels."""
+        w = np.asarray(weights, self.dtype)
+        if w.ndim == len(shape) + 1 and w.shape[self._channel_axis] == 1:
+            w = w.squeeze(self._channel_axis)
+        w = w.reshape(w.shape + (1,) * (len(shape) - w.ndim))
+        try:
+            return np.broadcast_to(w, shape)
+        except ValueError:
+            raise ShapeError(
+                f"weights have shape {np.shape(weights)}, wanted one that broadcasts to {shape}, x without its channels"
+            ) from None
+
+    @staticmethod
+    def _part(rows: np.ndarray, weights: np.ndarray | None, where: slice) -> tuple[np.ndarray, np.ndarray | None]:
+        return np.ascontiguousarray(rows[where]), None if weights is None else np.ascontiguousarray(weights[where])
+
+    def _join(self, shape: Shape, parts: list[Any], arrays: list[np.ndarray]) -> np.ndarray:
+        if len(arrays) == 1:
+            return arrays[0]
+        whole = self.backend.empty(shape, self.dtype)
+        for (where, *_), array in zip(parts, arrays):
+            whole[where] = array
+        return whole
+
+    # ---------------------------------------------------------------------------------------- moving statistics
+
+    def _correction(self, stats: F.Stats) -> F.Correction | None:
+        """Renormalisation's r and k, from the averages before this batch's update."""
+        if self.renorm is None:
+            return None
+        buffers = self._buffers
+        std = np.sqrt(stats.variance(self.ddof_batch) + self.eps)
+        if self.renorm.decay is None:
+            mean, var, eps = self.moving.read(buffers)
+            return self.renorm.correct(int(buffers["updates"][0]), stats.mean, std, mean, np.sqrt(var + eps))
+        weight = buffers["renorm_weight"][0]
+        if weight == 0:
+            return self.renorm.correct(0, stats.mean, std, stats.mean, std)
+        return self.renorm.correct(
+            int(buffers["updates"][0]), stats.mean, std, buffers["renorm_mean"] / weight, buffers["renorm_std"] / weight
+        )
+
+    def _note_update(self, stats: list[F.Stats]) -> None:
+        if any(s.count <= self.ddof_moving for s in stats):
+            raise ShapeError(
+                f"layer {self.name}: one value a channel has no unbiased variance; train on a larger batch, or use unbiased=False"
+            )
+        self._pending = (stats, *ghost.combine(stats, self.pooled, self.ddof_moving))
+        if not self.deferred:
+            self.apply_updates()
+
+    def apply_updates(self) -> None:
+        """Make the deferred update of the moving statistics, if there is one. The Trainer calls this after each step."""
+        if self._pending is None:
+            return
+        stats, mean, var = self._pending
+        self._pending = None
+        if self.renorm is not None and self.renorm.decay is not None:
+            d = self.renorm.decay
+            whole = F.merge_stats(stats)
+            std = np.sqrt(whole.variance(self.ddof_batch) + self.eps)
+            for name, value in (("renorm_mean", whole.mean), ("renorm_std", std), ("renorm_weight", 1.0)):
+                self._buffers[name][:] = d * self._buffers[name] + (1 - d) * value
+        self.moving.update(self._buffers, mean, var)

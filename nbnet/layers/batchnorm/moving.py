@@ -1,0 +1,105 @@
+"""Moving statistics: arithmetic on C numbers, and what each framework does differently in it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nbnet.errors import ArgumentError
+
+Buffers = dict[str, np.ndarray]
+
+TRACKS = {"variance": "moving_var", "deviation": "moving_std"}
+ZERO_DEBIAS = (False, "mean", True)
+
+
+class MovingStatistics:
+    """How the moving mean and variance follow the batches'. The values live in a layer's buffers.
+
+    With d the weight of the old value:  moving <- d * moving + (1 - d) * batch.
+
+    Args:
+        decay: d, or None for the cumulative average (d = 1 - 1/t at update t).
+        warm_decay: d_t = min(decay, (1 + t) / (10 + t)) at update t = 0, 1, ...   (tf.train.ExponentialMovingAverage, num_updates).
+        track: "variance", or "deviation": sqrt(variance + eps) is averaged, and evaluation divides by it with no further eps.
+        zero_debias: averages start at 0 and are divided by 1 - (product of d so far): True for both; "mean" for the mean alone,
+            as TensorFlow has it (its variance starts at `initial_var` and stays biased towards it: 10.4 instead of 100 after 100 steps
+            of decay 0.999).
+        initial_var: where the moving variance starts.
+        eps: of the deviation.
+    """
+
+    def __init__(self, decay: float | None, warm_decay: bool, track: str, zero_debias: bool | str, initial_var: float, eps: float) -> None:
+        if decay is not None and not 0 <= decay <= 1:
+            raise ArgumentError(
+                f"decay={decay!r}: wanted the weight of the old moving value, from 0 to 1, or None for the cumulative average"
+            )
+        if track not in TRACKS:
+            raise ArgumentError(f"track={track!r}: wanted 'variance' or 'deviation'")
+        if zero_debias not in ZERO_DEBIAS:
+            raise ArgumentError(f"zero_debias={zero_debias!r}: wanted False, True (mean and variance) or 'mean' (TensorFlow's)")
+        if decay is None and (warm_decay or zero_debias):
+            raise ArgumentError(
+                "decay=None is the exact mean of all batches: warm_decay and zero_debias mean nothing for it, leave them out"
+            )
+        if not initial_var >= 0:
+            raise ArgumentError(f"initial_var={initial_var!r}: wanted a number that is at least 0")
+        self.decay = decay
+        self.warm_decay = warm_decay
+        self.spread = TRACKS[track]  # the buffer that holds the moving variance or deviation
+        self.zero_debias = zero_debias
+        self.initial_var = initial_var
+        self.eps = eps
+
+    def create(self, buffers: Buffers, channels: int, dtype: np.dtype) -> None:
+        """Put the buffers of a new layer in place."""
+        buffers["moving_mean"] = np.zeros(channels, dtype)
+        buffers[self.spread] = np.full(channels, self.initial_var, dtype)
+        buffers["updates"] = np.zeros(1, np.int64)
+        if self.zero_debias:
+            buffers["decay_product"] = np.ones(1, np.float64)
+            buffers["biased_mean"] = np.zeros(channels, dtype)
+        if self.zero_debias is True:
+            buffers["biased_spread"] = np.zeros(channels, dtype)
+
+    def update(self, buffers: Buffers, mean: np.ndarray, var: np.ndarray) -> None:
+        """Take in the mean and variance (C,) of a batch."""
+        d = self._next_decay(int(buffers["updates"][0]))
+        spread = np.sqrt(var + self.eps) if self.spread == "moving_std" else var
+        weight = 1.0
+        if self.zero_debias:
+            buffers["decay_product"] *= d
+            weight = 1 - buffers["decay_product"][0]
+        _average(buffers["moving_mean"], buffers.get("biased_mean"), mean, d, weight)
+        _average(buffers[self.spread], buffers.get("biased_spread"), spread, d, weight)
+        buffers["updates"] += 1
+
+    def _next_decay(self, t: int) -> float:
+        if self.decay is None:
+            return t / (t + 1)
+        return min(self.decay, (1 + t) / (10 + t)) if self.warm_decay else self.decay
+
+    def read(self, buffers: Buffers) -> tuple[np.ndarray, np.ndarray, float]:
+        """Mean, variance and eps to evaluate with: y = (x - mean) / sqrt(variance + eps)."""
+        spread = buffers[self.spread].astype(np.float64)
+        if self.spread == "moving_std":
+            return buffers["moving_mean"], spread**2, 0.0
+        return buffers["moving_mean"], spread, self.eps
+
+    def assign(self, buffers: Buffers, mean: np.ndarray, var: np.ndarray) -> None:
+        """Set the moving values, as if one batch had been all the data; later updates go on from them."""
+        buffers["moving_mean"][:] = mean
+        buffers[self.spread][:] = np.sqrt(var + self.eps) if self.spread == "moving_std" else var
+        if self.zero_debias:
+            buffers["decay_product"][:] = 0
+            buffers["biased_mean"][:] = buffers["moving_mean"]
+        if self.zero_debias is True:
+            buffers["biased_spread"][:] = buffers[self.spread]
+
+
+def _average(moving: np.ndarray, biased: np.ndarray | None, value: np.ndarray, d: float, weight: float) -> None:
+    """moving <- d * moving + (1 - d) * value; with `biased`, that average runs there from 0 and moving is it over weight."""
+    if biased is None:
+        moving[:] = d * moving.astype(np.float64) + (1 - d) * value
+    else:
+        biased[:] = d * biased.astype(np.float64) + (1 - d) * value
+        moving[:] = biased / weight if weight > 0 else value

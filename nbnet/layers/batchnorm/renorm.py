@@ -1,0 +1,61 @@
+"""Batch renormalisation (Ioffe 2017): small batches normalise nearly as evaluation will."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from nbnet.errors import ArgumentError
+from nbnet.functional import Correction
+
+Bound = float | Callable[[int], float]
+
+
+@dataclass(frozen=True)
+class Renorm:
+    """xhat becomes xhat * r + k: r = clip(std / moving_std, rmin, rmax), k = clip((mean - moving_mean) / moving_std, -dmax, dmax).
+
+    r and k are constants to the gradient. The moving values are those before the batch's update.
+
+    Args:
+        rmax, rmin, dmax: bounds: numbers, or functions of the number of updates so far (a schedule; see `warm_up`).
+        decay: of averages kept for r and k alone, zero-debiased, as TensorFlow 1 has them (its renorm_decay is 0.99); None
+            uses the layer's moving values.
+    """
+
+    rmax: Bound = math.inf
+    rmin: Bound = 0.0
+    dmax: Bound = math.inf
+    decay: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.decay is not None and not 0 <= self.decay < 1:
+            raise ArgumentError(f"Renorm(decay={self.decay!r}): wanted at least 0 and less than 1, or None")
+        self.bounds(0)
+
+    @staticmethod
+    def warm_up(start: int = 5000, r_end: int = 40000, d_end: int = 25000, rmax: float = 3.0, dmax: float = 5.0) -> Renorm:
+        """The paper's schedule: plain batch norm until `start` updates, then rmax from 1 and dmax from 0 in straight lines to their ends."""
+
+        def ramp(t: int, end: int) -> float:
+            return min(1.0, max(0.0, (t - start) / (end - start)))
+
+        def r(t: int) -> float:
+            return 1 + (rmax - 1) * ramp(t, r_end)
+
+        return Renorm(rmax=r, rmin=lambda t: 1 / r(t), dmax=lambda t: dmax * ramp(t, d_end))
+
+    def bounds(self, t: int) -> tuple[float, float, float]:
+        """rmin, rmax, dmax at update t."""
+        rmin, rmax, dmax = (bound(t) if callable(bound) else bound for bound in (self.rmin, self.rmax, self.dmax))
+        if not (0 <= rmin <= rmax and dmax >= 0):
+            raise ArgumentError(f"Renorm bounds rmin={rmin}, rmax={rmax}, dmax={dmax}: wanted 0 <= rmin <= rmax and dmax >= 0")
+        return rmin, rmax, dmax
+
+    def correct(self, t: int, mean: np.ndarray, std: np.ndarray, moving_mean: np.ndarray, moving_std: np.ndarray) -> Correction:
+        """r and k (C,) for a batch of this mean and deviation."""
+        rmin, rmax, dmax = self.bounds(t)
+        return Correction(np.clip(std / moving_std, rmin, rmax), np.clip((mean - moving_mean) / moving_std, -dmax, dmax))

@@ -1,0 +1,120 @@
+"""Networks that are ready to train: functions that return a Sequential, not built yet, for a number of classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from nbnet.errors import ArgumentError, unknown
+from nbnet.layers import BatchNorm, Conv2D, Dense, Dropout, Flatten, GlobalAvgPool2D, Layer, MaxPool2D, ReLU, Residual, Sequential
+
+
+def digits(classes: int = 10) -> Sequential:
+    """For tiny images, from 4x4 on: 3x3 convolutions with 16 and 32 filters, dropout, dense."""
+    return Sequential(
+        [
+            *_conv(16),
+            MaxPool2D(2),
+            *_conv(32),
+            MaxPool2D(2),
+            Flatten(),
+            Dropout(0.25),
+            Dense(classes),
+        ]
+    )
+
+
+def lenet(classes: int = 10) -> Sequential:
+    """For small grey images such as 28x28: 3x3 convolutions with 32 and 64 filters, dense 128, dropout, dense.
+
+    The plan of LeNet-5 (LeCun, Bottou, Bengio and Haffner 1998), with ReLU, batch normalisation and dropout.
+    """
+    return Sequential(
+        [
+            *_conv(32),
+            MaxPool2D(2),
+            *_conv(64),
+            MaxPool2D(2),
+            Flatten(),
+            Dense(128),
+            ReLU(),
+            Dropout(0.5),
+            Dense(classes),
+        ]
+    )
+
+
+def five_conv(classes: int = 10) -> Sequential:
+    """For colour images from 8x8 on, such as 32x32: 3x3 convolutions 64-64-32-16-classes, average pool to 1x1, no dense layer."""
+    return Sequential(
+        [
+            *_conv(64),
+            MaxPool2D(2),
+            *_conv(64),
+            MaxPool2D(2),
+            *_conv(32),
+            MaxPool2D(2),
+            *_conv(16),
+            *_conv(classes),
+            GlobalAvgPool2D(),
+        ]
+    )
+
+
+def resnet9(classes: int = 10, width: int = 16) -> Sequential:
+    """A small residual net for images from 8x8 on: eight 3x3 convolutions, two residual blocks, dense.
+
+    The plan of the ResNet-9 of the DAWNBench competition (Page 2018), with a quarter of its channels, to train on a few cores.
+
+    Args:
+        width: filters of the first convolution; the later ones have 2, 4 and 8 times as many.
+    """
+    return Sequential(
+        [
+            *_conv(width),
+            *_conv(2 * width),
+            MaxPool2D(2),
+            Residual([*_conv(2 * width), *_conv(2 * width)]),
+            *_conv(4 * width),
+            MaxPool2D(2),
+            *_conv(8 * width),
+            MaxPool2D(2),
+            Residual([*_conv(8 * width), *_conv(8 * width)]),
+            GlobalAvgPool2D(),
+            Dense(classes),
+        ]
+    )
+
+
+def _conv(filters: int) -> list[Layer]:
+    """A 3x3 convolution, batch normalisation (whose beta is the bias) and ReLU."""
+    return [Conv2D(filters, 3, use_bias=False), BatchNorm(), ReLU()]
+
+
+MODELS: dict[str, Callable[[int], Sequential]] = {"digits": digits, "lenet": lenet, "five-conv": five_conv, "resnet9": resnet9}
+
+
+def get(name: str) -> Callable[[int], Sequential]:
+    """The function of that name in MODELS.
+
+    Raises:
+        ArgumentError: there is none; the message names the nearest.
+    """
+    if name not in MODELS:
+        raise ArgumentError(unknown("model", name, MODELS))
+    return MODELS[name]
+
+
+def choose(name: str, image_shape: tuple[int, int, int]) -> str:
+    """The name itself, or for "auto" the model that suits images (H, W, C): digits for tiny ones, lenet for small grey ones, else five-conv.
+
+    Raises:
+        ArgumentError: the name is neither "auto" nor in MODELS.
+    """
+    if name != "auto":
+        if name not in MODELS:
+            raise ArgumentError(unknown("model", name, ["auto", *MODELS]))
+        return name
+    height, width, channels = image_shape
+    if min(height, width) < 16:
+        return "digits"
+    return "lenet" if channels == 1 and height * width <= 40 * 40 else "five-conv"

@@ -1,0 +1,206 @@
+"""Pictures of a run: learning curves, the confusion matrix, the mistakes. Each writes one image file.
+
+Matplotlib's object interface alone: no pyplot, so no window, no global figure, and nothing imported before it is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nbnet.errors import DataError, ShapeError
+
+TRAIN, VALIDATION, INK, FAINT = "#1f6f9f", "#e07b1a", "#222222", "#8a8a8a"
+DPI = 130
+CELLS = 30  # classes up to which the counts are written into the cells of a confusion matrix
+SHOWN = 24  # mistakes
+COLUMNS = 6
+
+
+def curves(history: Mapping[str, Sequence[float]], path: str | Path) -> None:
+    """Draw loss and accuracy by epoch, training and validation, side by side.
+
+    Args:
+        history: as Trainer.fit returns it: columns loss, accuracy, val_loss, val_accuracy; those that are there are drawn.
+        path: the file to write; its suffix says the format.
+    Raises:
+        DataError: the history is empty, or the file cannot be written.
+    """
+    panels = [name for name in ("loss", "accuracy") if history.get(name) or history.get(f"val_{name}")]
+    if not panels:
+        raise DataError(f"the history has {', '.join(history) or 'no column'}: wanted at least one epoch of loss or accuracy")
+    figure = _figure(5.2 * len(panels), 3.9)
+    for axes, name in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
+        for column, label, colour in ((name, "training", TRAIN), (f"val_{name}", "validation", VALIDATION)):
+            values = np.asarray(history.get(column, ()), np.float64)
+            if np.isfinite(values).any():
+                _curve(axes, values, label, colour, "{:.1%}" if name == "accuracy" else "{:.3g}")
+        _dress(axes, name)
+    _save(figure, path)
+
+
+def _curve(axes: Any, values: np.ndarray, label: str, colour: str, form: str) -> None:
+    epochs = np.arange(1, len(values) + 1)
+    last = np.flatnonzero(np.isfinite(values))[-1]
+    text = form.format(values[last]).replace("%", " %")
+    axes.plot(epochs, values, color=colour, linewidth=1.8, label=f"{label}, {text} at the end")
+    axes.plot(epochs[last], values[last], "o", color=colour, markersize=5)
+
+
+def _dress(axes: Any, name: str) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+    drawn = np.concatenate([line.get_ydata() for line in axes.get_lines()] or [np.zeros(0)])
+    drawn = drawn[np.isfinite(drawn)]
+    if name == "accuracy":
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g} %"))
+    elif drawn.size and drawn.min() > 0 and drawn.max() > 20 * drawn.min():
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.set_title(name, loc="left", fontsize=12, fontweight="bold", color=INK)
+    axes.set_xlabel("epoch")
+    axes.grid(True, color="#e6e6e6", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=9)
+
+
+def confusion(matrix: np.ndarray, class_names: Sequence[str], path: str | Path) -> None:
+    """Draw a confusion matrix: counts in the cells, shaded by the share of the true class (blue is right, orange wrong), and recalls.
+
+    Args:
+        matrix: (C, C) counts, one row a true class, one column a predicted class. class_names: C names.
+        path: the file to write.
+    Raises:
+        ShapeError: matrix and names do not fit. DataError: the file cannot be written.
+    """
+    matrix = np.asarray(matrix)
+    classes = len(class_names)
+    if matrix.shape != (classes, classes):
+        raise ShapeError(f"matrix has shape {matrix.shape}, wanted ({classes}, {classes}): one row and one column a class name")
+    rows = matrix.sum(axis=1, keepdims=True)
+    share = np.divide(matrix, rows, out=np.zeros(matrix.shape), where=rows > 0)
+    longest = max(len(name) for name in class_names)
+    side = min(max(3.0, 0.52 * classes), 16.0)
+    figure = _figure(side + 1.9 + 0.09 * longest, side + 1.2 + (0.06 * longest if longest > 2 else 0))
+    axes = figure.subplots()
+    axes.imshow(_shades(share))
+    size = 10 if classes <= 12 else 8 if classes <= CELLS else max(3, 240 // classes)
+    crowded = 0.009 * size * longest > side / classes  # inches: a letter is about 0.65 of its size in points
+    turn: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if crowded else {}
+    axes.set_xticks(range(classes), class_names, fontsize=size, **turn)
+    axes.set_yticks(range(classes), class_names, fontsize=size)
+    axes.set_xticks(np.arange(classes - 1) + 0.5, minor=True)
+    axes.set_yticks(np.arange(classes - 1) + 0.5, minor=True)
+    axes.grid(which="minor", color="#ececec", linewidth=1.0)
+    axes.tick_params(which="both", length=0)
+    axes.spines[:].set_visible(False)
+    right = axes.secondary_yaxis("right")
+    right.set_yticks(range(classes), [f"{100 * share[i, i]:.1f} %" if rows[i] else "none" for i in range(classes)], fontsize=size)
+    right.tick_params(length=0)
+    right.spines[:].set_visible(False)
+    right.set_ylabel("recall: share of the true class that was found", fontsize=9, color=FAINT)
+    if classes <= CELLS:
+        _write_counts(axes, matrix, share, size)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    total, hits = int(matrix.sum()), int(np.trace(matrix))
+    accuracy = f"{100 * hits / total:.2f} % right: {hits:,} of {total:,}" if total else "no images"
+    axes.set_title(accuracy, loc="left", fontsize=12, fontweight="bold", color=INK)
+    _save(figure, path)
+
+
+def _shades(share: np.ndarray) -> np.ndarray:
+    """(C, C, 4) colours: hits blue, mistakes orange. The root lets single mistakes show beside hundreds of hits."""
+    from matplotlib import colormaps
+
+    depth = np.sqrt(share)
+    hits, misses = colormaps["Blues"](0.85 * depth), colormaps["Oranges"](0.75 * depth)
+    return np.where(depth[..., None] == 0, 1.0, np.where(np.eye(len(share), dtype=bool)[..., None], hits, misses))
+
+
+def _write_counts(axes: Any, matrix: np.ndarray, share: np.ndarray, size: float) -> None:
+    for i, j in np.ndindex(*matrix.shape):
+        count = int(matrix[i, j])
+        colour = "#c4ccd4" if not count else "white" if share[i, j] > 0.45 else INK
+        axes.text(j, i, f"{count:,}" if count else "·", ha="center", va="center", fontsize=size, color=colour)
+
+
+def mistakes(
+    images: np.ndarray,
+    labels: np.ndarray,
+    predictions: np.ndarray,
+    probabilities: np.ndarray,
+    class_names: Sequence[str],
+    path: str | Path,
+) -> None:
+    """Draw the wrongly classified images, the most confident first, each with its true class and what the model said.
+
+    Args:
+        images: (N, H, W, 1 or 3), uint8, or float from 0 to 1. labels, predictions: (N,) class numbers.
+        probabilities: (N, C), of every class. class_names: C names. path: the file to write.
+    Raises:
+        ShapeError: the arrays do not fit. DataError: the file cannot be written.
+    """
+    count = len(labels)
+    shapes = [np.shape(array) for array in (images, labels, predictions, probabilities)]
+    wanted = [(count, *shapes[0][1:3], 3 if shapes[0][3:] == (3,) else 1), (count,), (count,), (count, len(class_names))]
+    if len(shapes[0]) != 4 or shapes != wanted:
+        raise ShapeError(f"images, labels, predictions, probabilities have shapes {shapes}: wanted (N, H, W, 1 or 3), (N,), (N,), (N, C)")
+    confidence = probabilities[np.arange(count), predictions]
+    wrong = np.flatnonzero(np.asarray(labels) != predictions)
+    shown = wrong[np.argsort(-confidence[wrong], kind="stable")][:SHOWN]
+    if len(shown) == 0:
+        _save(_nothing_wrong(count), path)
+        return
+    columns = min(COLUMNS, len(shown))
+    rows = -(-len(shown) // columns)
+    height, width = images.shape[1:3]
+    aspect = min(max(height / width, 0.4), 2.5)
+    figure = _figure(max(1.75 * columns, 6.4), rows * (1.5 * aspect + 0.55) + 0.55)
+    note = "" if len(wrong) == len(shown) else f", the {len(shown)} most confident"
+    title = f"{len(wrong):,} mistake{'s' if len(wrong) > 1 else ''} in {count:,} images{note}"
+    figure.suptitle(f"{title}: true class → what the model said", x=0.02, ha="left", fontsize=11, fontweight="bold", color=INK)
+    for place, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
+        axes.set_axis_off()
+        if place < len(shown):
+            i = shown[place]
+            image = images[i, ..., 0] if images.shape[3] == 1 else images[i]
+            limit = 255 if images.dtype == np.uint8 else 1.0
+            axes.imshow(image, cmap="gray", vmin=0, vmax=limit, interpolation="nearest")
+            names = f"{_short(class_names[labels[i]])} → {_short(class_names[predictions[i]])}"
+            axes.set_title(f"{names}\n{100 * confidence[i]:.0f} %", fontsize=9, color=INK, linespacing=1.15)
+    _save(figure, path)
+
+
+def _nothing_wrong(count: int) -> Any:
+    figure = _figure(5.6, 2.2)
+    figure.text(0.5, 0.58, "no mistakes", ha="center", va="center", fontsize=20, fontweight="bold", color=TRAIN)
+    figure.text(0.5, 0.3, f"all {count:,} images were classified right", ha="center", va="center", fontsize=11, color=INK)
+    return figure
+
+
+def _short(name: str, limit: int = 11) -> str:
+    return name if len(name) <= limit else name[: limit - 1] + "…"
+
+
+def _figure(width: float, height: float) -> Any:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _save(figure: Any, path: str | Path) -> None:
+    try:
+        figure.savefig(path, facecolor="white")
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error.strerror or error}; choose a folder that exists, is writable and has room") from error

@@ -1,0 +1,28 @@
+"""Regularizers: a penalty on a parameter, whose gradient the Trainer adds to the loss's. Reported losses leave it out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from nbnet.errors import ArgumentError
+
+Regularizer = Callable[[np.ndarray], np.ndarray]
+
+
+def l2(strength: float) -> Regularizer:
+    """Penalty strength * sum(value^2), the convention of Keras: the gradient is 2 * strength * value."""
+    _check(strength)
+    return lambda value: 2 * strength * value
+
+
+def l1(strength: float) -> Regularizer:
+    """Penalty strength * sum(|value|): the gradient is strength * sign(value)."""
+    _check(strength)
+    return lambda value: strength * np.sign(value)
+
+
+def _check(strength: float) -> None:
+    if not 0 <= strength < float("inf"):
+        raise ArgumentError(f"strength={strength!r}: wanted a number that is at least 0")

@@ -1,0 +1,289 @@
+"""Record what the original frameworks compute, for nbnet's golden tests, which then need none of them.
+
+    python3.11 -m venv golden-env
+    golden-env/bin/pip install torch==2.13.0 tensorflow-cpu==2.21.0 keras==3.15.1 tf_keras==2.21.0 tf_slim==1.1.0 flax==0.12.8 jax==0.10.2
+    golden-env/bin/python tests/golden/record.py                 # everything; or name some of: torch sigma flax tf keras tf_slim
+
+Writes <framework>.npz and README.md beside itself. cases.py reads the files and tells their format. oracle.py makes the inputs and checks
+each case by an independent computation in float64. record_tf.py holds the frameworks that live on TensorFlow.
+Images are recorded as NHWC, whatever the framework, unless a case has "axis": 1. Parameters do not change over the steps.
+"""
+
+import importlib.metadata
+import json
+import sys
+
+import numpy as np
+from cases import HERE, cases, versions
+from oracle import Book, inputs
+
+IMAGE = (4, 3, 2, 3)
+
+
+def installed(*packages):
+    return {"python": sys.version.split()[0], "numpy": np.__version__} | {p: importlib.metadata.version(p) for p in packages}
+
+
+def arguments(options):
+    return "".join(f", {key}={value!r}" for key, value in options.items())
+
+
+# ---- PyTorch ----
+
+
+def nchw(torch, a):
+    return torch.tensor(np.moveaxis(a, -1, 1).copy())
+
+
+def nhwc(tensor):
+    return np.moveaxis(tensor.detach().numpy(), 1, -1)
+
+
+def torch_layer(torch, layer, gamma, beta):
+    """The train and evaluate functions of a torch normalisation layer."""
+    with torch.no_grad():
+        if layer.weight is not None:
+            layer.weight.copy_(torch.tensor(gamma))
+            layer.bias.copy_(torch.tensor(beta))
+
+    def step(x, dy):
+        last = isinstance(layer, torch.nn.LayerNorm)  # the one that normalises the last axis
+        xt = torch.tensor(x) if last else nchw(torch, x)
+        xt.requires_grad_()
+        layer.zero_grad()
+        y = layer(xt)
+        y.backward(torch.tensor(dy) if last else nchw(torch, dy))
+        out = {"y": y.detach().numpy() if last else nhwc(y), "dx": xt.grad.numpy() if last else nhwc(xt.grad)}
+        if layer.weight is not None:
+            out |= {"dgamma": layer.weight.grad.numpy().copy(), "dbeta": layer.bias.grad.numpy().copy()}
+        return out
+
+    def train(x, dy, w):
+        layer.train()
+        out = step(x, dy)
+        if getattr(layer, "running_mean", None) is not None:
+            out |= {"moving_mean": layer.running_mean.numpy().copy(), "moving_var": layer.running_var.numpy().copy()}
+        return out
+
+    def evaluate(x, dy):
+        layer.eval()
+        return step(x, dy)
+
+    return train, evaluate
+
+
+def record_torch():
+    import torch
+
+    book = Book("torch", installed("torch"))
+
+    def batch_norm(name, nbnet, shape=(6, 5), dtype="float64", **options):
+        kind = "BatchNorm1d" if len(shape) == 2 else "BatchNorm2d"
+
+        def make(gamma, beta, *_):
+            layer = getattr(torch.nn, kind)(shape[-1], dtype=getattr(torch, dtype), **options)
+            return torch_layer(torch, layer, gamma, beta)
+
+        call = f"torch.nn.{kind}({shape[-1]}{arguments(options)})"
+        book.norm(name, call, {"decay": 0.9, "eps": 1e-5, "unbiased": True} | nbnet, make, shape, dtype)
+
+    batch_norm("default", {})
+    batch_norm("default_2d", {}, IMAGE)
+    batch_norm("default_2d_float32", {}, IMAGE, "float32")
+    batch_norm("default_float32", {}, dtype="float32")
+    batch_norm("momentum", {"decay": 0.7}, momentum=0.3)
+    batch_norm("cumulative", {"decay": None}, momentum=None)
+    batch_norm("cumulative_2d", {"decay": None}, IMAGE, momentum=None)
+    batch_norm("no_affine", {"center": False, "scale": False}, affine=False)
+    batch_norm("eps", {"eps": 1e-3}, eps=1e-3)
+    batch_norm("two_values", {}, (2, 4))
+    batch_norm("no_tracking", {"evaluation": "batch"}, track_running_stats=False)
+
+    def other(name, shape, groups, make_layer, call, eps=1e-5, dtype="float64"):
+        def make(gamma, beta, *_):
+            return torch_layer(torch, make_layer(dtype=getattr(torch, dtype)), gamma, beta)
+
+        kind = "layer_norm" if groups is None else "group_norm"
+        book.norm(name, call, {"groups": groups, "eps": eps}, make, shape, dtype, kind=kind, steps=2)
+
+    other("layer_norm", (6, 5), None, lambda **o: torch.nn.LayerNorm(5, **o), "torch.nn.LayerNorm(5)")
+    other("layer_norm_float32", (6, 5), None, lambda **o: torch.nn.LayerNorm(5, **o), "torch.nn.LayerNorm(5)", dtype="float32")
+    other("layer_norm_eps", (4, 3, 5), None, lambda **o: torch.nn.LayerNorm(5, 1e-2, **o), "torch.nn.LayerNorm(5, eps=0.01)", 1e-2)
+    other("group_norm", (2, 3, 2, 6), 3, lambda **o: torch.nn.GroupNorm(3, 6, **o), "torch.nn.GroupNorm(3, 6)")
+    other("group_norm_one", (2, 3, 2, 4), 1, lambda **o: torch.nn.GroupNorm(1, 4, **o), "torch.nn.GroupNorm(1, 4)")
+    other("instance_norm", (2, 3, 2, 4), 4, lambda **o: torch.nn.GroupNorm(4, 4, **o), "torch.nn.GroupNorm(4, 4)")
+
+    q = -1.7580993408473766  # alpha dropout's value of a dropped unit, before the affine correction
+
+    def dropout(name, function, rate, shape, keep_axes):
+        x, dy, _ = inputs(shape, steps=0)[0]
+        x = np.where(x == 0, 1.0, x)
+        torch.manual_seed(7)
+        xt = torch.tensor(x) if len(shape) == 2 else nchw(torch, x)
+        xt.requires_grad_()
+        yt = function(xt, rate, True)
+        yt.backward(torch.tensor(dy) if len(shape) == 2 else nchw(torch, dy))
+        y, dx = (yt.detach().numpy(), xt.grad.numpy()) if len(shape) == 2 else (nhwc(yt), nhwc(xt.grad))
+        alpha, drops = "alpha" in function.__name__, 0 < rate < 1
+        a = ((1 - rate) * (1 + rate * q * q)) ** -0.5 if alpha and drops else 1.0 / (1.0 - rate) if drops else float(rate == 0)
+        b = -a * q * rate if alpha and drops else 0.0
+        low = a * q + b if alpha else 0.0
+        keep = (np.abs(y - (a * x + b)) < 1e-9).astype(float) * (rate < 1)
+        book.compare(f"torch/{name} y", y, np.where(keep == 1, a * x + b, low), "float64")
+        book.compare(f"torch/{name} dx", dx, a * dy * keep, "float64")
+        assert keep_axes is None or (np.ptp(keep, axis=keep_axes) == 0).all()
+        evaluated = function(torch.tensor(x), rate, False).numpy()
+        assert (evaluated == x).all()
+        nbnet = {"rate": rate, "variant": "alpha" if alpha else "inverted", "a": a, "b": b, "dropped": low, "kept": f"{a!r} * x + {b!r}"}
+        step = {"x": x, "dy": dy, "keep": keep, "y": y, "dx": dx}
+        call = f"torch.nn.functional.{function.__name__}(x, p={rate}, training=True)"
+        book.add(name, {"kind": "dropout", "call": call, "dtype": "float64", "nbnet": nbnet}, {}, [step], {"x": x, "y": evaluated})
+
+    F = torch.nn.functional
+    for rate in (0.0, 0.1, 0.5, 0.9, 1.0):
+        dropout(f"dropout_{rate}", F.dropout, rate, (6, 5), None)
+        dropout(f"alpha_dropout_{rate}", F.alpha_dropout, rate, (6, 5), None)
+    dropout("dropout2d", F.dropout2d, 0.5, (3, 2, 2, 4), (1, 2))
+    dropout("feature_alpha_dropout", F.feature_alpha_dropout, 0.5, (3, 2, 2, 4), (1, 2))
+    book.save()
+
+
+# ---- the dialect that averages the deviation: a transcription of a tutorial, by its formulas, with torch for the gradients ----
+
+
+def record_sigma():
+    import torch
+
+    book = Book("sigma", installed("torch"))
+
+    def batch_norm(name, shape=(6, 5), dtype="float64", d=0.9, eps=1e-6):
+        def make(gamma, beta, *_):
+            gamma, beta = (torch.tensor(a, requires_grad=True) for a in (gamma, beta))
+            state = {"mu": torch.zeros_like(gamma), "sigma": torch.ones_like(gamma)}
+
+            def step(x, dy, training):
+                xt = torch.tensor(x, requires_grad=True)
+                if training:
+                    axes = tuple(range(x.ndim - 1))
+                    mu, sigma = xt.mean(axes), torch.sqrt(torch.var(xt, axes) + eps)  # torch.var divides by n - 1
+                    state["mu"] = d * state["mu"] + (1 - d) * mu.detach()
+                    state["sigma"] = d * state["sigma"] + (1 - d) * sigma.detach()
+                else:
+                    mu, sigma = state["mu"], state["sigma"]
+                y = gamma * (xt - mu) / sigma + beta
+                dx, dgamma, dbeta = torch.autograd.grad(y, (xt, gamma, beta), torch.tensor(dy))
+                out = {"y": y.detach().numpy(), "dx": dx.numpy(), "dgamma": dgamma.numpy(), "dbeta": dbeta.numpy()}
+                return out | ({"moving_mean": state["mu"].numpy(), "moving_sigma": state["sigma"].numpy()} if training else {})
+
+            return lambda x, dy, w: step(x, dy, True), lambda x, dy: step(x, dy, False)
+
+        nbnet = {"decay": d, "eps": eps, "unbiased": True, "normalize_unbiased": True, "track": "deviation"}
+        book.norm(name, "transcription: sigma = sqrt(torch.var(x) + eps); sigma_moving = d sigma_moving + (1 - d) sigma", nbnet, make, shape, dtype)
+
+    batch_norm("default")
+    batch_norm("image", IMAGE)
+    batch_norm("decay_eps", d=0.5, eps=1e-2)
+    batch_norm("float32", dtype="float32")
+    book.save()
+
+
+# ---- Flax ----
+
+
+def record_flax():
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+    import flax.linen as nn
+    import jax.numpy as jnp
+
+    book = Book("flax", installed("flax", "jax", "jaxlib"))
+
+    def functions(layer, gamma, beta, stats):
+        params = {"scale": jnp.array(gamma)} if getattr(layer, "use_scale", True) else {}
+        params |= {"bias": jnp.array(beta)} if getattr(layer, "use_bias", True) else {}
+        state = {"batch_stats": stats} if stats else {}
+
+        def step(x, dy, w, training):
+            options = {"use_running_average": not training} if stats else {}
+            if w is not None:
+                options["mask"] = jnp.array(w.reshape(w.shape + (1,) * (x.ndim - w.ndim)), bool)
+
+            def forward(x, params):
+                return layer.apply({"params": params} | state, x, mutable=["batch_stats"], **options)
+
+            y, pull, new = jax.vjp(forward, jnp.array(x), params, has_aux=True)
+            dx, grads = pull(jnp.array(dy))
+            out = {"y": y, "dx": dx, "dgamma": grads.get("scale"), "dbeta": grads.get("bias")}
+            if training and stats:
+                state["batch_stats"] = new["batch_stats"]
+                out |= {"moving_mean": new["batch_stats"]["mean"], "moving_var": new["batch_stats"]["var"]}
+            return out
+
+        return lambda x, dy, w: step(x, dy, w, True), lambda x, dy: step(x, dy, None, False)
+
+    def batch_norm(name, nbnet, shape=(6, 5), dtype="float64", weights=None, **options):
+        def make(gamma, beta, mean, var):
+            layer = nn.BatchNorm(dtype=dtype, param_dtype=dtype, **options)
+            return functions(layer, gamma, beta, {"mean": jnp.array(mean), "var": jnp.array(var)})
+
+        call = f"flax.linen.BatchNorm(dtype={dtype!r}, param_dtype={dtype!r}{arguments(options)})" + ("(x, mask=w)" if weights else "")
+        book.norm(name, call, {"decay": 0.99, "eps": 1e-5} | nbnet, make, shape, dtype, weights)
+
+    batch_norm("default", {})
+    batch_norm("image", {"decay": 0.9}, IMAGE, momentum=0.9)
+    batch_norm("two_pass_variance", {"decay": 0.9}, momentum=0.9, use_fast_variance=False)
+    batch_norm("float32", {"decay": 0.9}, dtype="float32", momentum=0.9)
+    batch_norm("no_scale", {"decay": 0.9, "scale": False, "eps": 1e-3}, momentum=0.9, use_scale=False, epsilon=1e-3)
+    batch_norm("axis", {"decay": 0.9, "axis": 1}, (4, 3, 2, 2), momentum=0.9, axis=1)
+    batch_norm("mask", {"decay": 0.9}, (8, 5), weights="mask", momentum=0.9)
+    batch_norm("mask_image", {"decay": 0.9}, IMAGE, weights="mask", momentum=0.9)
+    batch_norm("mask_elements", {"decay": 0.9}, weights="elements", momentum=0.9, use_fast_variance=False)
+
+    def other(name, kind, layer, call, groups, shape):
+        book.norm(name, call, {"groups": groups, "eps": 1e-6}, lambda g, b, *_: functions(layer, g, b, None), shape, kind=kind, steps=2)
+
+    kw = {"dtype": "float64", "param_dtype": "float64"}
+    other("layer_norm", "layer_norm", nn.LayerNorm(**kw), "flax.linen.LayerNorm()", None, (6, 5))
+    other("group_norm", "group_norm", nn.GroupNorm(num_groups=3, **kw), "flax.linen.GroupNorm(num_groups=3)", 3, (2, 3, 2, 6))
+    book.save()
+
+
+# ---- the page that lists it all ----
+
+HEAD = """# Golden data
+
+What the original frameworks compute on small inputs: `record.py` wrote it and reruns it, `cases.py` reads it. Nothing here is written by hand.
+Every number was checked against an independent NumPy computation (`oracle.py`) when it was recorded: float64 to 1e-11, float32 to 3e-5.
+A case has a few training steps and one evaluation after them. Keys are `<case>|<step>|<what>`; the step is a number, `all` (the steps stacked),
+`params` (gamma, beta, start_mean, start_var) or `evaluation`. Images are NHWC. nbnet's terms: `decay` weighs the OLD moving value,
+`unbiased` is the moving variance's n/(n-1), `w` a step's weights or mask. `sigma` is a transcription of a tutorial, not a framework.
+"""
+
+
+def write_readme():
+    lines = [HEAD]
+    for path in sorted(HERE.glob("*.npz")):
+        known = ", ".join(f"{package} {version}" for package, version in versions(path.stem).items())
+        lines += [f"## {path.stem}", "", known, "", "| case | call | dtype | shape | steps | in nbnet's terms |", "|---|---|---|---|---|---|"]
+        for case in cases(path.stem):
+            o, first = case.options, next(iter(case.steps[0].values()))
+            terms = ", ".join(f"{key} {json.dumps(value)}" for key, value in o["nbnet"].items() if key != "kept")
+            lines.append(f"| {case} | `{o['call']}` | {o['dtype']} | {first.shape} | {len(case.steps)} | {terms} |")
+        lines.append("")
+    notes = HERE / "notes.md"
+    (HERE / "README.md").write_text("\n".join(lines) + (notes.read_text() if notes.exists() else ""))
+
+
+def main(names):
+    import record_tf
+
+    known = {"torch": record_torch, "sigma": record_sigma, "flax": record_flax}
+    known |= {"tf": record_tf.record_tf, "keras": record_tf.record_keras, "tf_slim": record_tf.record_slim}
+    for name in names or known:
+        known[name]()
+    write_readme()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

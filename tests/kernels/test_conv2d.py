@@ -1,0 +1,148 @@
+import numpy as np
+import pytest
+from tolerances import assert_close
+
+from nbnet.kernels import conv2d
+
+from .harness import CPU, DTYPES, Out, check, check_gradient, output_of, run
+
+# (N, H, W, I), (KH, KW, O), (OH, OW), (stride_h, stride_w, pad_top, pad_left)
+CASES = {
+    "one pixel": ((1, 1, 1, 1), (1, 1, 1), (1, 1), (1, 1, 0, 0)),
+    "one pixel, 3 by 3": ((1, 1, 1, 1), (3, 3, 2), (1, 1), (1, 1, 1, 1)),
+    "same 3 by 3": ((2, 5, 6, 3), (3, 3, 4), (5, 6), (1, 1, 1, 1)),
+    "valid 3 by 2": ((1, 5, 6, 3), (3, 2, 5), (3, 5), (1, 1, 0, 0)),
+    "stride 2, same": ((2, 6, 5, 1), (3, 3, 3), (3, 3), (2, 2, 0, 1)),
+    "stride 1 by 3, beyond the kernel": ((1, 4, 9, 2), (2, 2, 3), (3, 3), (1, 3, 0, 0)),
+    "1 by 1 stride 2": ((2, 5, 5, 4), (1, 1, 3), (3, 3), (2, 2, 0, 0)),
+    "padding wider than the image": ((1, 2, 1, 2), (5, 5, 2), (2, 1), (1, 1, 2, 2)),
+    "padding of 3 around 3 by 3": ((1, 3, 3, 2), (3, 3, 2), (7, 7), (1, 1, 3, 3)),
+    "chunks": ((3, 17, 19, 17), (3, 3, 33), (17, 19), (1, 1, 1, 1)),
+    "chunks, stride 2": ((5, 17, 18, 8), (3, 3, 16), (9, 9), (2, 2, 1, 0)),
+    "chunks, one channel": ((3, 28, 29, 1), (5, 5, 17), (28, 29), (1, 1, 2, 2)),
+}
+SMALL = [name for name in CASES if "chunks" not in name]
+dtypes = pytest.mark.parametrize("dtype", DTYPES)
+cases = pytest.mark.parametrize("name", CASES)
+small = pytest.mark.parametrize("name", SMALL)
+
+
+class Case:
+    """The arrays of one case, and the arguments of its kernels."""
+
+    def __init__(self, name, rng):
+        (n, h, w, inputs), (kh, kw, outputs), (oh, ow), self.geometry = CASES[name]
+        self.x, self.dy = rng.normal(size=(n, h, w, inputs)), rng.normal(size=(n, oh, ow, outputs))
+        self.weight, self.bias = rng.normal(size=(kh, kw, inputs, outputs)), rng.normal(size=outputs)
+        self.images, self.pixels, self.depth, self.outputs = n, n * oh * ow, kh * kw * inputs, outputs
+
+    def chunks(self):
+        size = self.depth, self.outputs
+        return (
+            conv2d.forward_chunks(self.pixels, *size),
+            conv2d.data_chunks(self.images, self.pixels, *size),
+            conv2d.weight_chunks(self.pixels, *size),
+        )
+
+    def patches(self, count):
+        return Out((count, conv2d.TILE, self.depth), scratch=True)
+
+    def forward(self, x=None, weight=None, bias=None):
+        arrays = self.x if x is None else x, self.weight if weight is None else weight, self.bias if bias is None else bias
+        return [*arrays, *self.geometry, self.patches(self.chunks()[0]), Out(self.dy.shape)]
+
+    def backward_data(self):
+        weight_t = np.ascontiguousarray(self.weight.transpose(3, 0, 1, 2))
+        return [self.dy, weight_t, *self.geometry, self.patches(self.chunks()[1]), Out(self.x.shape)]
+
+    def backward_weights(self, hide_weight=False, hide_bias=False):
+        count = self.chunks()[2]
+        scratch = self.patches(count), Out((count, self.depth + 1, self.outputs), scratch=True)
+        return [
+            self.x,
+            self.dy,
+            *self.geometry,
+            *scratch,
+            Out(self.weight.shape, scratch=hide_weight),
+            Out(self.bias.shape, scratch=hide_bias),
+        ]
+
+
+def test_cases_make_several_chunks(rng):
+    for name in CASES:
+        if name.startswith("chunks"):
+            assert min(Case(name, rng).chunks()) > 1, name
+
+
+@dtypes
+@cases
+def test_forward(rng, dtype, name):
+    check("conv2d.forward", dtype, "matmul", Case(name, rng).forward())
+
+
+@dtypes
+@cases
+def test_backward_data(rng, dtype, name):
+    check("conv2d.backward_data", dtype, "matmul", Case(name, rng).backward_data())
+
+
+@dtypes
+@cases
+def test_backward_weights(rng, dtype, name):
+    check("conv2d.backward_weights", dtype, "matmul", Case(name, rng).backward_weights())
+
+
+@small
+def test_forward_is_the_formula(rng, name):
+    """The sum of the contract, one product at a time."""
+    case = Case(name, rng)
+    stride_h, stride_w, pad_top, pad_left = case.geometry
+    wanted = np.tile(case.bias, (*case.dy.shape[:3], 1))
+    for n, oh, ow in np.ndindex(case.dy.shape[:3]):
+        for kh, kw in np.ndindex(case.weight.shape[:2]):
+            h, w = oh * stride_h + kh - pad_top, ow * stride_w + kw - pad_left
+            if 0 <= h < case.x.shape[1] and 0 <= w < case.x.shape[2]:
+                wanted[n, oh, ow] += case.x[n, h, w] @ case.weight[kh, kw]
+    assert_close(output_of("conv2d.forward", case.forward()), wanted, "matmul")
+
+
+@small
+def test_gradient_of_x(rng, name):
+    case = Case(name, rng)
+    check_gradient(lambda x: output_of("conv2d.forward", case.forward(x=x)), "conv2d.backward_data", case.backward_data(), case.x, case.dy)
+
+
+@small
+def test_gradient_of_weight_and_bias(rng, name):
+    case = Case(name, rng)
+
+    def of_weight(weight):
+        return output_of("conv2d.forward", case.forward(weight=weight))
+
+    def of_bias(bias):
+        return output_of("conv2d.forward", case.forward(bias=bias))
+
+    check_gradient(of_weight, "conv2d.backward_weights", case.backward_weights(hide_bias=True), case.weight, case.dy)
+    check_gradient(of_bias, "conv2d.backward_weights", case.backward_weights(hide_weight=True), case.bias, case.dy)
+
+
+@pytest.mark.parametrize("backend", ["numpy", *CPU])
+def test_nan_reaches_only_the_pixels_that_see_it(rng, backend):
+    case = Case("same 3 by 3", rng)
+    case.x[1, 0, 0, 2] = np.nan
+    (y,) = run("conv2d.forward", backend, "float32", case.forward())
+    assert np.argwhere(np.isnan(y).all(axis=3)).tolist() == [[1, 0, 0], [1, 0, 1], [1, 1, 0], [1, 1, 1]]
+    assert np.isnan(y).sum() == 4 * case.outputs
+
+
+@pytest.mark.parametrize(("stride", "padding"), [(1, 0), (1, 1), (2, 1), (3, 2)])
+def test_against_torch(rng, stride, padding):
+    torch = pytest.importorskip("torch")
+    x, weight, bias = rng.normal(size=(2, 9, 8, 3)), rng.normal(size=(3, 2, 3, 5)), rng.normal(size=5)
+    theirs = torch.nn.functional.conv2d(
+        torch.tensor(x.transpose(0, 3, 1, 2)), torch.tensor(weight.transpose(3, 2, 0, 1)), torch.tensor(bias), stride, padding
+    )
+    wanted = theirs.numpy().transpose(0, 2, 3, 1)
+    patches = Out((conv2d.forward_chunks(wanted[..., 0].size, 18, 5), conv2d.TILE, 18), scratch=True)
+    (y,) = run("conv2d.forward", "serial", "float64", [x, weight, bias, stride, stride, padding, padding, patches, Out(wanted.shape)])
+    assert_close(y, wanted, "matmul")

@@ -1,0 +1,122 @@
+import numpy as np
+import pytest
+from tolerances import assert_close
+
+from nbnet.kernels import chunks, load, philox
+from nbnet.kernels.dropout.cpu import WORK
+
+from .harness import CPU, DTYPES, Out, check, check_gradient, output_of, run, same_bits
+
+SIZES = [1, 2, 3, 4, 5, 1001, 70003]
+SEED = np.uint64(0x9E3779B97F4A7C15)
+HALF = 1 << 31
+ZERO = (1.25, 0.0, 0.0)  # scale, shift, dropped of plain inverted dropout at rate 0.2
+AFFINE = (1.5, -0.25, 3.0)
+dtypes = pytest.mark.parametrize("dtype", DTYPES)
+
+
+def test_sizes_make_several_chunks():
+    assert chunks.count(SIZES[-1] // 4, 4 * WORK) > 10
+
+
+@pytest.mark.parametrize("constants", [ZERO, AFFINE], ids=str)
+@pytest.mark.parametrize("size", SIZES)
+@dtypes
+def test_apply(rng, dtype, size, constants):
+    check("dropout.apply", dtype, "elementwise", [rng.normal(size=size), SEED, 3, 1000, HALF, *constants, Out((size,))])
+
+
+@pytest.mark.parametrize("backend", ["numpy", *CPU])
+@pytest.mark.parametrize("threshold", [0, 1 << 32, 858993459])
+def test_share_of_dropped_elements(backend, threshold):
+    """Nothing at 0, all at 2^32, else the wanted share within five standard deviations."""
+    n, rate = 200_000, threshold / 2**32
+    (y,) = run("dropout.apply", backend, "float32", [np.ones(n), SEED, 0, 0, threshold, 1.0, 0.0, 0.0, Out((n,))])
+    deviation = np.sqrt(n * rate * (1 - rate))
+    assert abs((y == 0).sum() - n * rate) <= 5 * deviation
+
+
+@pytest.mark.parametrize("backend", ["numpy", *CPU])
+def test_mask_is_the_words_of_philox(backend):
+    n = 70003
+    (y,) = run("dropout.apply", backend, "float32", [np.ones(n), SEED, 5, 6, HALF, 1.0, 0.0, 0.0, Out((n,))])
+    assert_close(y, philox.words(0, n, int(SEED), 5, 6) >= HALF, "exact")
+
+
+@pytest.mark.parametrize("backend", ["numpy", *CPU])
+@pytest.mark.parametrize("element", range(7))
+def test_a_word_at_the_threshold_is_kept(backend, element):
+    """In each of the four words of a counter, and in the last counter, which is cut."""
+    word = int(philox.words(element, element + 1, int(SEED), 5, 6)[0])
+    for threshold, kept in ((word, True), (word + 1, False)):
+        (y,) = run("dropout.apply", backend, "float32", [np.ones(7), SEED, 5, 6, threshold, 1.0, 0.0, 0.0, Out((7,))])
+        assert (y[element] == 1) == kept
+
+
+@pytest.mark.parametrize("backend", ["numpy", *CPU])
+def test_mask_follows_seed_stream_and_step(backend):
+    def mask(seed, stream, step):
+        return run("dropout.apply", backend, "float32", [np.ones(4001), np.uint64(seed), stream, step, HALF, 1.0, 0.0, 0.0, Out((4001,))])[
+            0
+        ]
+
+    first = mask(1, 2, 3)
+    same_bits(first, mask(1, 2, 3), "the same mask twice")
+    for other in (mask(2, 2, 3), mask(1, 3, 3), mask(1, 2, 4), mask(1 + 2**40, 2, 3)):
+        assert 0.4 < (first == other).mean() < 0.6  # independent masks agree on half
+
+
+@pytest.mark.parametrize("backend", ["numpy", *CPU])
+@dtypes
+def test_in_place(rng, dtype, backend):
+    x = rng.normal(size=1001).astype(dtype)
+    y = np.empty_like(x)
+    load("dropout.apply", backend)(x, SEED, 0, 0, HALF, *AFFINE, y)
+    load("dropout.apply", backend)(x, SEED, 0, 0, HALF, *AFFINE, x)
+    assert_close(x, y, "elementwise")
+
+
+def test_gradient(rng):
+    """Backward is the same kernel on dy, with shift and dropped at 0."""
+    x, dy = rng.normal(size=23), rng.normal(size=23)
+    random = (SEED, 1, 2, HALF)
+    args = [dy, *random, AFFINE[0], 0.0, 0.0, Out((23,))]
+    check_gradient(lambda x: output_of("dropout.apply", [x, *random, *AFFINE, Out((23,))]), "dropout.apply", args, x, dy)
+
+
+@pytest.mark.parametrize("backend", CPU)
+def test_nan_is_kept_or_dropped(backend):
+    (y,) = run("dropout.apply", backend, "float32", [np.full(1001, np.nan), SEED, 0, 0, HALF, *ZERO, Out((1001,))])
+    assert (np.isnan(y) == (philox.words(0, 1001, int(SEED), 0, 0) >= HALF)).all()
+
+
+@pytest.mark.parametrize(
+    ("counter", "key", "wanted"),
+    [
+        ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
+        ((0xFFFFFFFF,) * 4, (0xFFFFFFFF,) * 2, (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
+        (
+            (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344),
+            (0xA4093822, 0x299F31D0),
+            (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1),
+        ),
+    ],
+)
+def test_philox_known_answers(counter, key, wanted):
+    """The published answers of Random123 (kat_vectors, philox4x32 10)."""
+    words = [np.uint32(w) for w in (*counter, *key)]
+    assert philox.philox(*words) == wanted
+    with np.errstate(over="ignore"):
+        assert philox._philox(*words) == wanted
+
+
+@pytest.mark.parametrize(("start", "stop"), [(0, 10), (3, 11), (4, 5), (6, 6), (4 * 2**32 - 2, 4 * 2**32 + 9)])
+def test_words_of_any_range(start, stop):
+    """Any element can be made anywhere: a range is the slice of the stream, also where the counter passes 2^32."""
+    seed, stream, step = int(SEED), 7, 8
+    words = philox.words(start, stop, seed, stream, step)
+    assert len(words) == stop - start
+    for element, word in zip(range(start, stop), words, strict=True):
+        i = element // 4
+        counter = i & 0xFFFFFFFF, i >> 32, stream, step, seed & 0xFFFFFFFF, seed >> 32
+        assert philox.philox(*[np.uint32(w) for w in counter])[element % 4] == word

@@ -1,0 +1,136 @@
+"""A floor of the house imports only from its own floor and from lower ones, and no modules import each other in a circle."""
+
+import ast
+import graphlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import nbnet
+
+PACKAGE = Path(nbnet.__file__).parent
+# Where a module belongs; a package stands for all in it. The first set is free to all.
+FLOORS = [
+    {"errors", "version"},
+    {"kernels"},
+    {"backend", "memory", "storage"},
+    {"functional", "layers", "losses", "optimizers", "schedules", "initializers", "preprocessing", "regularizers", "averages", "scaler"},
+    {
+        "models",
+        "fusion",
+        "trainer",
+        "callbacks",
+        "progress",
+        "checkpoint",
+        "datasets",
+        "gradcheck",
+        "plots",
+        "cs231n",
+        "batchnorm_tools",
+        "folding",
+    },
+    {"cli", "__main__"},
+    {"__init__"},
+]
+FILES = sorted(PACKAGE.rglob("*.py"))
+NAMES = {".".join(("nbnet", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path for path in FILES}
+modules = pytest.mark.parametrize("module", NAMES)
+
+
+def floor(module):
+    top = module.split(".")[1] if "." in module else "__init__"
+    for number, names in enumerate(FLOORS):
+        if top in names:
+            return number
+    return pytest.fail(f"module nbnet.{top} has no floor: add it to FLOORS in tests/test_floors.py and to section 1 of the design")
+
+
+def imported(tree, module, is_package):
+    """Full names of all that a module imports, anywhere in it: `from a import b` gives a.b."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parts = module.split(".") if is_package else module.split(".")[:-1]
+            base = ".".join(parts[: len(parts) - node.level + 1]) if node.level else ""
+            source = ".".join(filter(None, (base, node.module)))
+            yield from (f"{source}.{alias.name}" for alias in node.names)
+
+
+class WithoutTypeChecking(ast.NodeTransformer):
+    """Leaves out what only a type checker imports."""
+
+    def visit_If(self, node):
+        self.generic_visit(node)
+        return node.orelse if ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING") else node
+
+
+def imports_of(module, types=True):
+    tree = ast.parse(NAMES[module].read_text(encoding="utf-8"))
+    return set(imported(tree if types else WithoutTypeChecking().visit(tree), module, NAMES[module].name == "__init__.py"))
+
+
+def inside(module, types=True):
+    """The modules of nbnet that a module imports: a.b where that is a module, else a, which defines b."""
+    names = {name for name in imports_of(module, types) if name.split(".")[0] == "nbnet"}
+    return {name if name in NAMES else name.rpartition(".")[0] for name in names}
+
+
+@modules
+def test_imports_only_its_own_floor_and_lower_ones(module):
+    for target in inside(module):
+        assert target in NAMES, f"{module} imports {target}, which does not exist"
+        assert floor(target) <= floor(module), f"{module} (floor {floor(module) - 1}) imports {target} (floor {floor(target) - 1})"
+
+
+def test_no_import_cycles():
+    graph = {module: inside(module, types=False) - {module} for module in NAMES}
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail("import cycle: " + " <- ".join(error.args[1]))
+
+
+@modules
+def test_only_cuda_rooms_import_cuda(module):
+    path = NAMES[module].relative_to(PACKAGE).as_posix()
+    if path.endswith("/cuda.py") or path in ("kernels/launch.py", "backend.py"):
+        return
+    found = {name for name in imports_of(module) if name.startswith(("numba.cuda", "numba_cuda"))}
+    assert not found, f"{path} imports {found}: only cuda.py, kernels/launch.py and backend.py may"
+
+
+def test_importing_nbnet_is_light():
+    """No framework, no plotting, no download tool, no CUDA, and no kernel compiled."""
+    heavy = ["torch", "tensorflow", "jax", "matplotlib", "pooch", "numba.cuda", "numba_cuda"]
+    code = f"""
+import sys
+import nbnet
+print([name for name in {heavy} if name in sys.modules])
+from numba.core.dispatcher import Dispatcher
+print([f for m in list(sys.modules.values()) if m and m.__name__.startswith("nbnet")
+       for f, v in vars(m).items() if isinstance(v, Dispatcher) and v.signatures])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PACKAGE.parent, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["[]", "[]"]
+
+
+def test_the_rules_are_read_from_real_imports():
+    """The reader of imports itself: every form, at any depth."""
+    source = """
+import numpy as np, nbnet.layers.base
+from nbnet import functional as F, errors
+def f():
+    from ..kernels.pool import cpu
+    from . import checks
+if TYPE_CHECKING:
+    from numba import cuda
+"""
+    found = {"numpy", "nbnet.layers.base", "nbnet.functional", "nbnet.errors", "nbnet.kernels.pool.cpu", "nbnet.functional.checks"}
+    tree = ast.parse(source)
+    assert set(imported(tree, "nbnet.functional.pool", False)) == {*found, "numba.cuda"}
+    assert set(imported(WithoutTypeChecking().visit(tree), "nbnet.functional.pool", False)) == found
+    assert set(imported(ast.parse("from . import checks"), "nbnet.functional", True)) == {"nbnet.functional.checks"}

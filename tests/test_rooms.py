@@ -1,0 +1,89 @@
+"""Every operation has the same functions, with the same parameters, in each of its rooms."""
+
+import importlib
+import importlib.util
+import inspect
+import re
+
+import pytest
+
+from nbnet.errors import BackendError, KernelError
+from nbnet.kernels import BACKENDS, OPERATIONS, functions, load
+
+operations = pytest.mark.parametrize("operation", OPERATIONS)
+
+
+def has_cuda(operation):
+    return importlib.util.find_spec(f"nbnet.kernels.{operation}.cuda") is not None
+
+
+def parameters(operation, function, backend):
+    kernel = load(f"{operation}.{function}", backend)
+    return list(inspect.signature(getattr(kernel, "py_func", kernel)).parameters)
+
+
+def contract(operation):
+    """{function: parameters} that the contract names, at the start of a line like `    forward(x, weight, bias, y)`."""
+    text = importlib.import_module(f"nbnet.kernels.{operation}").__doc__
+    return {name: listed.split(", ") for name, listed in re.findall(r"^ {4}(\w+)\(([\w, ]+)\)", text, re.MULTILINE)}
+
+
+@operations
+def test_reference_is_the_contract(operation):
+    assert {name: parameters(operation, name, "numpy") for name in functions(operation)} == contract(operation)
+
+
+@operations
+def test_rooms_have_the_same_functions(operation):
+    """Serial and parallel always; cuda as soon as the operation has that room."""
+    for backend in ("serial", "parallel", "cuda") if has_cuda(operation) else ("serial", "parallel"):
+        assert {name: parameters(operation, name, backend) for name in functions(operation)} == contract(operation), backend
+
+
+@operations
+def test_cpu_has_no_kernel_that_the_reference_lacks(operation):
+    room = importlib.import_module(f"nbnet.kernels.{operation}.cpu")
+    drivers = {name for name in vars(room) if re.search("._(serial|parallel)$", name)}
+    assert drivers == {f"{name}_{kind}" for name in functions(operation) for kind in ("serial", "parallel")}
+
+
+@operations
+def test_serial_and_parallel_are_two_functions(operation):
+    """Numba caches by Python function: one function jitted twice would run serial machine code as parallel."""
+    for name in functions(operation):
+        serial, parallel = load(f"{operation}.{name}", "serial"), load(f"{operation}.{name}", "parallel")
+        assert serial.py_func is not parallel.py_func
+        assert not serial.targetoptions.get("parallel")
+        assert parallel.targetoptions["parallel"] is True
+        for kernel in (serial, parallel):
+            assert kernel.targetoptions["fastmath"] == {"contract", "reassoc", "nsz", "arcp"}
+            assert kernel.targetoptions["nogil"] is True
+
+
+@operations
+def test_parallel_differs_from_serial_by_prange_alone(operation):
+    for name in functions(operation):
+        serial, parallel = (inspect.getsource(load(f"{operation}.{name}", kind).py_func) for kind in ("serial", "parallel"))
+        if f"{operation}.{name}" != "dense.transpose":  # the serial one takes the whole as one chunk
+            assert parallel == serial.replace("@serial", "@parallel").replace(f"{name}_serial(", f"{name}_parallel(").replace(
+                " range(", " prange("
+            )
+
+
+@pytest.mark.parametrize("backend", BACKENDS[:3])
+def test_unknown_names_are_errors_that_name_the_nearest(backend):
+    with pytest.raises(KernelError, match=r"did you mean 'moments'\?.*apply"):
+        load("batchnorm.momets", backend)
+    with pytest.raises(KernelError, match=r"unknown operation 'conv3d': did you mean 'conv2d'\?"):
+        load("conv3d.forward", backend)
+
+
+def test_unknown_backend():
+    with pytest.raises(BackendError, match=r"unknown backend 'parallell': did you mean 'parallel'\?"):
+        load("pool.max_forward", "parallell")
+
+
+def test_a_missing_room_is_an_error_and_no_silent_fallback(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(KernelError, match="'pool' has no kernels for backend 'cuda' yet"):
+        load.__wrapped__("pool.max_forward", "cuda")
