@@ -111,7 +111,7 @@ def batch_norm_import(layer: BatchNorm, convention: str, values: Mapping[str, An
             raise ShapeError(f"{names[key]!r} has shape {arrays[key].shape}, wanted ({channels},)")
         if not present and not np.array_equal(arrays[key], np.full(channels, float(key == "gamma"))):
             raise ArgumentError(
-                f"{names[key]!r} is not trivial, but the layer has no {key}: build it with {key == 'gamma' and 'scale' or 'center'}=True"
+                f"{names[key]!r} is not trivial, but the layer has no {key}: build it with {(key == 'gamma' and 'scale') or 'center'}=True"
             )
     eps = values.get(names["eps"], layer.eps)
     if eps != layer.eps:

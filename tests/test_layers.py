@@ -272,3 +272,38 @@ def test_bad_build_options():
     same = nb.ReLU()
     with pytest.raises(ArgumentError, match="same layer object twice"):
         nb.Sequential([same, same])
+
+
+@pytest.mark.parametrize("options", [{"variant": "vanilla"}, {"variant": "alpha"}, {"spatial": True}, {"noise_shape": (None, 6, 1, 1)}])
+def test_dropout_options_keep_the_contract(rng, options):
+    layer = nb.Dropout(0.4, **options)
+    layer.build(IMAGE, backend="serial", dtype="float64", seed=2)
+    x = rng.standard_normal((5, *IMAGE))
+    nb.gradcheck(layer, x, tolerance=1e-7)
+    y, _ = layer.forward(x, train=True)
+    if layer.noise_shape is not None:
+        kept = y != 0
+        axes = tuple(i for i, n in enumerate(layer.noise_shape) if n == 1)
+        assert np.array_equal(kept.all(axis=axes), kept.any(axis=axes)), "a shared decision differs"
+        assert 0 < kept.mean() < 1
+
+
+def test_a_fixed_mask_stays():
+    layer = nb.Dropout(0.5, seed=7)
+    layer.build((100,), backend="serial")
+    layer.fixed_mask = True
+    x = np.ones((3, 100), np.float32)
+    first, second = (layer.forward(x, train=True)[0] for _ in range(2))
+    assert np.array_equal(first, second)
+    layer.fixed_mask = False
+    layer.forward(x, train=True)
+    assert not np.array_equal(layer.forward(x, train=True)[0], first)
+
+
+def test_bad_dropout_layers():
+    with pytest.raises(ArgumentError, match="give one of the two"):
+        nb.Dropout(0.5, spatial=True, noise_shape=(None, 1))
+    with pytest.raises(ArgumentError, match="did you mean 'alpha'"):
+        nb.Dropout(0.5, variant="alfa")
+    with pytest.raises(ShapeError, match=r"does not fit \(N, 6, 5, 3\)"):
+        nb.Dropout(0.5, noise_shape=(None, 2, 1, 1)).build(IMAGE)

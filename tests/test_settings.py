@@ -61,7 +61,7 @@ def test_schedules_at_their_corners():
 def test_bad_schedules():
     with pytest.raises(ArgumentError, match="did you mean 'cosine'"):
         schedules.get("cosin")
-    with pytest.raises(ArgumentError, match="warm=1.5"):
+    with pytest.raises(ArgumentError, match=r"warm=1\.5"):
         schedules.one_cycle(warm=1.5)
 
 

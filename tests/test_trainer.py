@@ -259,7 +259,7 @@ def test_foreign_weights_change_nothing(tmp_path):
     other.build((6, 6, 1), backend="serial", dtype="float64")
     other.save_weights(tmp_path / "other.safetensors")
     before = {name: array.tobytes() for name, array in model.state().items()}
-    with pytest.raises(CheckpointError, match="has no '0.conv2d.bias': it belongs to another model"):
+    with pytest.raises(CheckpointError, match=r"has no '0\.conv2d\.bias': it belongs to another model"):
         model.load_weights(tmp_path / "other.safetensors")
     assert {name: array.tobytes() for name, array in model.state().items()} == before
 

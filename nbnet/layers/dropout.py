@@ -54,9 +54,8 @@ class Dropout(Layer):
         if self.noise_shape is not None:
             fits = len(self.noise_shape) == len(input_shape) + 1
             if not fits or any(n not in (None, 1, size) for n, size in zip(self.noise_shape[1:], input_shape)):
-                raise ShapeError(
-                    f"Dropout(noise_shape={self.noise_shape}) does not fit (N, {', '.join(map(str, input_shape))}): wanted its sizes, None or 1"
-                )
+                wanted = ", ".join(map(str, input_shape))
+                raise ShapeError(f"Dropout(noise_shape={self.noise_shape}) does not fit (N, {wanted}): wanted its sizes, None or 1")
         self._buffers["seed"] = np.array([self.seed if self._own_seed is None else self._own_seed], np.uint64)
         self._buffers["step"] = np.zeros(1, np.int64)
         return input_shape

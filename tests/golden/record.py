@@ -115,36 +115,38 @@ def record_torch():
 
     q = -1.7580993408473766  # alpha dropout's value of a dropped unit, before the affine correction
 
-    def dropout(name, function, rate, shape, keep_axes):
-        x, dy, _ = inputs(shape, steps=0)[0]
-        x = np.where(x == 0, 1.0, x)
+    def dropout(name, function, shape, same_over=None):
+        """One step a rate. y = a x + b where kept, and the constant `dropped` elsewhere; the mask is the framework's own."""
+        alpha, steps, torch_form = "alpha" in name, [], (torch.tensor, lambda t: t.detach().numpy())
+        to, back = torch_form if len(shape) == 2 else (lambda a: nchw(torch, a), nhwc)
         torch.manual_seed(7)
-        xt = torch.tensor(x) if len(shape) == 2 else nchw(torch, x)
-        xt.requires_grad_()
-        yt = function(xt, rate, True)
-        yt.backward(torch.tensor(dy) if len(shape) == 2 else nchw(torch, dy))
-        y, dx = (yt.detach().numpy(), xt.grad.numpy()) if len(shape) == 2 else (nhwc(yt), nhwc(xt.grad))
-        alpha, drops = "alpha" in function.__name__, 0 < rate < 1
-        a = ((1 - rate) * (1 + rate * q * q)) ** -0.5 if alpha and drops else 1.0 / (1.0 - rate) if drops else float(rate == 0)
-        b = -a * q * rate if alpha and drops else 0.0
-        low = a * q + b if alpha else 0.0
-        keep = (np.abs(y - (a * x + b)) < 1e-9).astype(float) * (rate < 1)
-        book.compare(f"torch/{name} y", y, np.where(keep == 1, a * x + b, low), "float64")
-        book.compare(f"torch/{name} dx", dx, a * dy * keep, "float64")
-        assert keep_axes is None or (np.ptp(keep, axis=keep_axes) == 0).all()
-        evaluated = function(torch.tensor(x), rate, False).numpy()
-        assert (evaluated == x).all()
-        nbnet = {"rate": rate, "variant": "alpha" if alpha else "inverted", "a": a, "b": b, "dropped": low, "kept": f"{a!r} * x + {b!r}"}
-        step = {"x": x, "dy": dy, "keep": keep, "y": y, "dx": dx}
-        call = f"torch.nn.functional.{function.__name__}(x, p={rate}, training=True)"
-        book.add(name, {"kind": "dropout", "call": call, "dtype": "float64", "nbnet": nbnet}, {}, [step], {"x": x, "y": evaluated})
+        for x, dy, _ in inputs(shape, steps=4):
+            rate = (0.0, 0.1, 0.5, 0.9, 1.0)[len(steps)]
+            x = np.where(x == 0, 1.0, x)
+            xt = to(x).requires_grad_()
+            yt = function(xt, rate, True)
+            yt.backward(to(dy))
+            y, dx = back(yt), back(xt.grad)
+            proper = 0 < rate < 1
+            a = ((1 - rate) * (1 + rate * q * q)) ** -0.5 if alpha and proper else 1 / (1 - rate) if proper else 1.0 - rate
+            b = -a * q * rate if alpha else 0.0
+            low = a * q + b if alpha else 0.0
+            keep = (np.abs(y - (a * x + b)) < 1e-9) * (rate < 1.0)
+            book.compare(f"torch/{name} {rate} y", y, np.where(keep, a * x + b, low), "float64")
+            book.compare(f"torch/{name} {rate} dx", dx, a * dy * keep, "float64")
+            assert same_over is None or (keep == keep[:, :1, :1]).all()
+            assert (function(to(x), rate, False) == to(x)).all()  # evaluation is the identity
+            steps.append({"x": x, "dy": dy, "rate": np.array(rate), "keep": keep, "a": np.array(a), "b": np.array(b), "dropped": np.array(low)})
+            steps[-1] |= {"y": y, "dx": dx}
+        call = f"torch.nn.functional.{function.__name__}(x, p=rate, training=True)"
+        nbnet = {"variant": "alpha" if alpha else "inverted", "noise_shape": [shape[0], 1, 1, shape[-1]] if same_over else None}
+        book.add(name, {"kind": "dropout", "call": call, "dtype": "float64", "nbnet": nbnet}, {}, steps, {})
 
     F = torch.nn.functional
-    for rate in (0.0, 0.1, 0.5, 0.9, 1.0):
-        dropout(f"dropout_{rate}", F.dropout, rate, (6, 5), None)
-        dropout(f"alpha_dropout_{rate}", F.alpha_dropout, rate, (6, 5), None)
-    dropout("dropout2d", F.dropout2d, 0.5, (3, 2, 2, 4), (1, 2))
-    dropout("feature_alpha_dropout", F.feature_alpha_dropout, 0.5, (3, 2, 2, 4), (1, 2))
+    dropout("dropout", F.dropout, (6, 5))
+    dropout("alpha_dropout", F.alpha_dropout, (6, 5))
+    dropout("dropout2d", F.dropout2d, (3, 2, 2, 4), (1, 2))
+    dropout("feature_alpha_dropout", F.feature_alpha_dropout, (3, 2, 2, 4), (1, 2))
     book.save()
 
 

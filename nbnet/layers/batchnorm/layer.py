@@ -180,7 +180,11 @@ class BatchNorm(Layer):
     # ------------------------------------------------------------------------------------------------ the pair
 
     def forward(self, x, train=False, weights=None):
-        """y, saved. weights: at least 0, broadcast against x without its channel axis: (N,), (N, H, W), (N, 1, W), ...; a mask is 0 and 1."""
+        """y, saved.
+
+        Args:
+            weights: at least 0; they broadcast against x without its channel axis: (N,), (N, H, W), (N, 1, W), ...; a mask is 0 and 1.
+        """
         x = self._check(x)
         if self._pending is not None:
             raise BuildError(

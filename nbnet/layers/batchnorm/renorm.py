@@ -16,7 +16,7 @@ Bound = float | Callable[[int], float]
 
 @dataclass(frozen=True)
 class Renorm:
-    """xhat becomes xhat * r + k: r = clip(std / moving_std, rmin, rmax), k = clip((mean - moving_mean) / moving_std, -dmax, dmax).
+    """xhat becomes xhat * r + k: r = clip(std / moving_std, rmin, rmax), k = clip((mean - moving_mean) / moving_std, +-dmax).
 
     r and k are constants to the gradient. The moving values are those before the batch's update.
 
@@ -38,7 +38,7 @@ class Renorm:
 
     @staticmethod
     def warm_up(start: int = 5000, r_end: int = 40000, d_end: int = 25000, rmax: float = 3.0, dmax: float = 5.0) -> Renorm:
-        """The paper's schedule: plain batch norm until `start` updates, then rmax from 1 and dmax from 0 in straight lines to their ends."""
+        """The paper's schedule: plain batch norm until `start` updates, then rmax from 1 and dmax from 0 in straight lines."""
 
         def ramp(t: int, end: int) -> float:
             return min(1.0, max(0.0, (t - start) / (end - start)))

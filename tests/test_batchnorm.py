@@ -1,0 +1,398 @@
+"""The batch-norm layer: every option and every pair of options, moving statistics, switches, and what it refuses."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from tolerances import assert_close
+
+import nbnet as nb
+from nbnet.errors import ArgumentError, BuildError, ShapeError
+
+SHAPE = (6, 2, 3)  # N and two axes, each of which can be the channels'
+# r and k sit on their bounds, so that they really are constants and differences may be taken.
+BOUNDED = {"rmin": 1.2, "rmax": 1.2, "dmax": 0.3}
+OPTIONS = {
+    "cumulative": {"decay": None},
+    "axis": {"axis": 1},
+    "no center": {"center": False},
+    "no scale": {"scale": False},
+    "biased": {"unbiased": False},
+    "unbiased batch": {"unbiased_batch": True},
+    "large eps": {"eps": 0.1},
+    "deviation": {"track": "deviation"},
+    "zero debias": {"zero_debias": True},
+    "zero debias of the mean": {"zero_debias": "mean"},
+    "warm decay": {"warm_decay": True},
+    "initial variance": {"initial_var": 4.0},
+    "renorm": {"renorm": nb.Renorm(**BOUNDED)},
+    "renorm with averages": {"renorm": nb.Renorm(**BOUNDED, decay=0.8)},
+    "ghost": {"virtual_batch_size": 3},
+    "ghost strided": {"virtual_batch_size": 3, "groups": "strided"},
+    "ghost mean variance": {"virtual_batch_size": 3, "group_variance": "mean"},
+    "deferred": {"update": "deferred"},
+    "relu": {"activation": "relu"},
+    "leaky relu": {"activation": "leaky_relu", "slope": 0.3},
+    "tanh": {"activation": "tanh"},
+    "sigmoid": {"activation": "sigmoid"},
+    "float32 statistics": {"stats_dtype": "float32"},
+    "initializers": {"gamma_initializer": nb.initializers.normal(1.0), "beta_initializer": nb.initializers.normal(1.0)},
+    # two that are not constructor options
+    "weights": {"weights": True},
+    "frozen": {"frozen": True},
+}
+MEANINGLESS = [{"cumulative", "zero debias"}, {"cumulative", "zero debias of the mean"}, {"cumulative", "warm decay"}]
+PAIRS = [
+    pair
+    for pair in itertools.combinations(OPTIONS, 2)
+    if set(pair) not in MEANINGLESS and not OPTIONS[pair[0]].keys() & OPTIONS[pair[1]].keys()
+]
+
+
+class Weighted(nb.Layer):
+    """A layer with its weights fixed, so that it looks like any other."""
+
+    def __init__(self, layer, weights):
+        super().__init__()
+        self.layer, self.weights = layer, weights
+        self.input_shape, self.dtype = layer.input_shape, layer.dtype
+
+    params = property(lambda self: self.layer.params)
+    buffers = property(lambda self: self.layer.buffers)
+
+    def apply_updates(self):
+        self.layer.apply_updates()
+
+    def forward(self, x, train=False):
+        return self.layer.forward(x, train, weights=self.weights)
+
+    def backward(self, dy, saved, need_dx=True):
+        return self.layer.backward(dy, saved, need_dx)
+
+
+def make(*names, dtype="float64", backend="serial"):
+    options = {key: value for name in names for key, value in OPTIONS[name].items()}
+    weighted, frozen = options.pop("weights", False), options.pop("frozen", False)
+    layer = nb.BatchNorm(**options)
+    layer.build(SHAPE[1:], backend=backend, dtype=dtype, seed=3)
+    if frozen:
+        layer.freeze()
+        layer.trainable = True  # so that gradcheck looks at gamma and beta too
+    return Weighted(layer, np.array([1, 0.5, 2, 0, 1.5, 1.0])) if weighted else layer
+
+
+@pytest.mark.parametrize("names", [(), *((name,) for name in OPTIONS), *PAIRS], ids=" + ".join)
+def test_gradients_of_every_pair_of_options(rng, names):
+    layer = make(*names)
+    errors = nb.gradcheck(layer, rng.normal(5, 2, SHAPE), tolerance=1e-7)
+    assert errors.keys() == {"x", *layer.params}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_backends_agree(rng, name, dtype):
+    steps = [(rng.normal(i, 2, SHAPE), rng.standard_normal(SHAPE)) for i in range(3)]
+
+    def run(backend, dtype):
+        layer, out = make(name, dtype=dtype, backend=backend), []
+        for x, dy in steps:
+            y, saved = layer.forward(x.astype(dtype), train=True)
+            layer.apply_updates()
+            out += [y, layer.backward(dy.astype(dtype), saved), *(p.grad.copy() for p in layer.params.values())]
+        return [*out, *(b.copy() for b in layer.buffers.values()), layer.forward(steps[0][0].astype(dtype))[0]]
+
+    wanted = run("numpy", "float64")
+    for a, b, w in zip(run("serial", dtype), run("parallel", dtype), wanted):
+        assert np.array_equal(a, b)
+        if a.dtype.kind == "f":
+            assert_close(a, w, "reduction")
+
+
+# ------------------------------------------------------------------------------------------- moving statistics
+
+
+def trained(layer, batches):
+    layer.build(batches[0].shape[1:], backend="serial", dtype="float64")
+    for x in batches:
+        layer.forward(x, train=True)
+    return layer
+
+
+@pytest.fixture
+def batches(rng):
+    return [rng.normal(3 + i, 1 + i, (8, 4)) for i in range(5)]
+
+
+def test_cumulative_average_is_the_mean_of_all(batches):
+    layer = trained(nb.BatchNorm(decay=None), batches)
+    assert_close(layer.buffers["moving_mean"], np.mean([x.mean(axis=0) for x in batches], axis=0), "reduction")
+    assert_close(layer.buffers["moving_var"], np.mean([x.var(axis=0, ddof=1) for x in batches], axis=0), "reduction")
+
+
+def test_zero_debias_is_right_from_the_first_batch(rng):
+    """Constant statistics are known exactly after one batch, whatever the decay."""
+    x = rng.normal(7, 10, (50, 3))
+    for steps in (1, 5):
+        layer = trained(nb.BatchNorm(decay=0.999, zero_debias=True), [x] * steps)
+        assert_close(layer.buffers["moving_mean"], x.mean(axis=0), "reduction")
+        assert_close(layer.buffers["moving_var"], x.var(axis=0, ddof=1), "reduction")
+
+
+def test_tensorflows_zero_debias_leaves_the_variance_behind():
+    """semantics: with decay 0.999 and variance 100, the moving variance reads 10.4 after 100 steps."""
+    x = np.array([[-10.0], [10.0]])
+    layer = trained(nb.BatchNorm(decay=0.999, zero_debias="mean", unbiased=False), [x] * 100)
+    assert_close(layer.buffers["moving_var"], np.array([0.999**100 + 100 * (1 - 0.999**100)]), "reduction")
+    assert 10.4 < layer.buffers["moving_var"][0] < 10.5
+    assert_close(layer.buffers["moving_mean"], np.zeros(1), "reduction")
+
+
+def test_warm_decay(batches):
+    layer = trained(nb.BatchNorm(decay=0.25, warm_decay=True), batches)
+    mean = np.zeros(4)
+    for t, x in enumerate(batches):
+        d = min(0.25, (1 + t) / (10 + t))
+        mean = d * mean + (1 - d) * x.mean(axis=0)
+    assert_close(layer.buffers["moving_mean"], mean, "reduction")
+
+
+def test_deviation_is_divided_by_without_eps(batches):
+    layer = trained(nb.BatchNorm.preset("sigma"), batches)
+    mean, sigma = np.zeros(4), np.ones(4)
+    for x in batches:
+        mean = 0.9 * mean + 0.1 * x.mean(axis=0)
+        sigma = 0.9 * sigma + 0.1 * np.sqrt(x.var(axis=0, ddof=1) + 1e-6)
+    assert_close(layer.buffers["moving_std"], sigma, "reduction")
+    assert_close(layer.forward(batches[0])[0], (batches[0] - mean) / sigma, "reduction")
+
+
+def test_ghost_batches_and_what_their_variance_misses():
+    """Clustered data: the mean of the groups' variances misses what lies between them, the pooled variance has it."""
+    x = np.array([0.0, 1, 0, 1, 10, 11, 10, 11])[:, None]
+    mean = trained(nb.BatchNorm(decay=0, unbiased=False, virtual_batch_size=4, group_variance="mean"), [x])
+    pooled = trained(nb.BatchNorm(decay=0, unbiased=False, virtual_batch_size=4), [x])
+    strided = trained(nb.BatchNorm(decay=0, unbiased=False, virtual_batch_size=4, groups="strided", group_variance="mean"), [x])
+    assert_close(mean.buffers["moving_var"], np.array([0.25]), "elementwise")
+    assert_close(pooled.buffers["moving_var"], x.var(axis=0), "elementwise")
+    assert_close(strided.buffers["moving_var"], np.array([25.0]), "elementwise")
+    y, _ = strided.forward(x, train=True)
+    for group in ({0, 2, 4, 6}, {1, 3, 5, 7}):
+        rows = sorted(group)
+        assert_close(y[rows], (x[rows] - x[rows].mean()) / np.sqrt(25 + 1e-5), "elementwise")
+
+
+def test_a_mask_is_as_if_the_rows_were_not_there(rng):
+    x, dy = rng.standard_normal((4, 5, 3)), rng.standard_normal((4, 5, 3))
+    mask = rng.random((4, 5)) < 0.6
+    masked, alone = nb.BatchNorm(), nb.BatchNorm()
+    masked.build((5, 3), backend="serial", dtype="float64")
+    alone.build((3,), backend="serial", dtype="float64")
+    y, saved = masked.forward(x, train=True, weights=mask)
+    wanted, wanted_saved = alone.forward(x[mask], train=True)
+    assert_close(y[mask], wanted, "reduction")
+    dx = masked.backward(np.where(mask[..., None], dy, 0), saved)
+    assert_close(dx[mask], alone.backward(dy[mask], wanted_saved), "reduction")
+    assert not dx[~mask].any()
+    for name in ("moving_mean", "moving_var"):
+        assert_close(masked.buffers[name], alone.buffers[name], "reduction")
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 1), (4, 5), (1, 5), (4, 5, 1), (4, 5, 6), (4, 1, 6, 1)])
+def test_weights_of_any_broadcastable_shape(rng, shape):
+    x, weights = rng.standard_normal((4, 5, 6, 3)), rng.random(shape)
+    layer = nb.BatchNorm(decay=0, unbiased=False)
+    layer.build((5, 6, 3), backend="serial", dtype="float64")
+    layer.forward(x, train=True, weights=weights)
+    full = weights[..., 0] if len(shape) == 4 else weights  # with the channel axis, or without it
+    full = np.broadcast_to(full.reshape(full.shape + (1,) * (3 - full.ndim)), (4, 5, 6))
+    mean, var = nb.functional.moments(x, (0, 1, 2), weights=full[..., None])
+    assert_close(layer.buffers["moving_mean"], mean, "reduction")
+    assert_close(layer.buffers["moving_var"], var, "reduction")
+
+
+def test_renorm_without_bounds_is_evaluation(batches):
+    """With free r and k, training normalises exactly as evaluation does with the moving values before the update."""
+    layer = trained(nb.BatchNorm(renorm=nb.Renorm(), unbiased=False), batches)
+    wanted, _ = layer.forward(batches[2])
+    y, _ = layer.forward(batches[2], train=True)
+    assert_close(y, wanted, "reduction")
+
+
+def test_renorm_schedule():
+    schedule = nb.Renorm.warm_up()
+    assert schedule.bounds(0) == (1, 1, 0)
+    assert schedule.bounds(5000) == (1, 1, 0)
+    assert schedule.bounds(25000)[2] == 5
+    assert schedule.bounds(10**6) == (1 / 3, 3, 5)
+
+
+# ---------------------------------------------------------------------------------------------------- switches
+
+
+def test_the_three_switches_are_separate(batches):
+    x = batches[1]
+    for use, update, train in itertools.product([True, False], repeat=3):
+        layer = trained(nb.BatchNorm(), batches[:1])
+        layer.use_batch_statistics, layer.update_statistics, layer.trainable = use, update, train
+        before = {name: array.copy() for name, array in layer.buffers.items()}
+        evaluated, _ = layer.forward(x)
+        y, _ = layer.forward(x, train=True)
+        by_batch = (x - x.mean(axis=0)) / np.sqrt(x.var(axis=0) + 1e-5)
+        assert_close(y, by_batch if use else evaluated, "reduction")
+        changed = any(not np.array_equal(before[name], array) for name, array in layer.buffers.items())
+        assert changed == update
+        assert all(param.trainable == train for param in layer.params.values())
+
+
+def test_freeze_is_keras_trainable_false(batches):
+    layer = trained(nb.BatchNorm(), batches)
+    model = nb.Sequential([layer, nb.Dense(2)])
+    model.build((4,), backend="serial", dtype="float64")
+    layer.freeze()
+    buffers = {name: array.copy() for name, array in layer.buffers.items()}
+    values = {name: param.value.copy() for name, param in layer.params.items()}
+    nb.Trainer(model, optimizer=nb.SGD(0.1)).train_batch(batches[0], np.arange(8) % 2)
+    assert all(np.array_equal(values[name], param.value) for name, param in layer.params.items())
+    assert all(np.array_equal(buffers[name], array) for name, array in layer.buffers.items())
+    layer.unfreeze()
+    nb.Trainer(model, optimizer=nb.SGD(0.1)).train_batch(batches[0], np.arange(8) % 2)
+    assert not np.array_equal(values["beta"], layer.params["beta"].value)
+
+
+def test_a_forgotten_update_is_an_error(batches):
+    layer = trained(nb.BatchNorm(update="deferred"), [batches[0]])
+    assert not layer.buffers["moving_mean"].any()
+    for train in (True, False):
+        with pytest.raises(BuildError, match=r"call apply_updates\(\) after each training step"):
+            layer.forward(batches[0], train=train)
+    layer.apply_updates()
+    inline = trained(nb.BatchNorm(), [batches[0]])
+    assert all(np.array_equal(inline.buffers[name], array) for name, array in layer.buffers.items())
+
+
+def test_the_trainer_applies_deferred_updates(batches):
+    states = []
+    for update in ("inline", "deferred"):
+        model = nb.Sequential([nb.BatchNorm(update=update), nb.Residual([nb.BatchNorm(update=update)]), nb.Dense(2)])
+        model.build((4,), backend="serial", dtype="float64")
+        trainer = nb.Trainer(model, optimizer=nb.SGD(0.1))
+        for x in batches:
+            trainer.train_batch(x, np.arange(8) % 2)
+        states.append({name: array.tobytes() for name, array in model.state().items()})
+    assert states[0] == states[1]
+
+
+def test_regularizers_change_the_gradient_alone(batches):
+    model = nb.Sequential([nb.BatchNorm(gamma_regularizer=nb.regularizers.l2(0.1), beta_regularizer=nb.regularizers.l1(0.2)), nb.Dense(2)])
+    model.build((4,), backend="serial", dtype="float64")
+    model.params["0.batchnorm.beta"].value[:] = [1, -1, 2, 0]
+    plain = nb.Sequential([nb.BatchNorm(), nb.Dense(2)])
+    plain.build((4,), backend="serial", dtype="float64")
+    plain.params["0.batchnorm.beta"].value[:] = [1, -1, 2, 0]
+    losses = [nb.Trainer(m, optimizer=nb.SGD(1e-9)).train_batch(batches[0], np.arange(8) % 2)["loss"] for m in (model, plain)]
+    assert losses[0] == losses[1]
+    for name, extra in (("gamma", np.full(4, 0.2)), ("beta", 0.2 * np.array([1, -1, 1, 0]))):
+        key = f"0.batchnorm.{name}"
+        assert_close(model.params[key].grad, plain.params[key].grad + extra, "reduction")
+
+
+# ------------------------------------------------------------------------------------------------- hard numbers
+
+
+@pytest.mark.parametrize("backend", ["numpy", "serial", "parallel"])
+@pytest.mark.parametrize(
+    "case", ["far from zero", "constant channel", "two rows", "one channel", "a thousand channels", "tiny eps", "large variance"]
+)
+def test_float32_is_right_in_hard_cases(rng, backend, case):
+    x = {
+        "far from zero": lambda: rng.normal(1e4, 1, (300, 3)),
+        "constant channel": lambda: np.stack([np.full(300, 0.1), rng.standard_normal(300)], axis=1),
+        "two rows": lambda: rng.standard_normal((2, 5)),
+        "one channel": lambda: rng.standard_normal((1000, 1)),
+        "a thousand channels": lambda: rng.standard_normal((37, 1000)),
+        "tiny eps": lambda: np.stack([np.full(50, 3.0), rng.standard_normal(50)], axis=1),
+        "large variance": lambda: rng.normal(0, 1e15, (100, 2)),
+    }[case]().astype(np.float32)
+    dy = rng.standard_normal(x.shape).astype(np.float32)
+    eps = 1e-42 if case == "tiny eps" else 1e-5
+    layer = nb.BatchNorm(eps=eps, decay=0, unbiased=False)
+    layer.build(x.shape[1:], backend=backend)
+    y, saved = layer.forward(x, train=True)
+    dx = layer.backward(dy, saved)
+    wide, wide_dy = x.astype(np.float64), dy.astype(np.float64)
+    mean, var = wide.mean(axis=0), wide.var(axis=0)
+    if case in ("constant channel", "tiny eps"):
+        mean[0], var[0] = wide[0, 0], 0
+        assert not y[:, 0].any()
+        assert np.isfinite(dx[:, 0]).all()
+    inv = 1 / np.sqrt(var + eps)
+    xhat = (wide - mean) * inv
+    assert_close(y, xhat, "reduction")
+    lost = inv * (wide_dy.mean(axis=0) + xhat * (wide_dy * xhat).mean(axis=0))
+    varied = var > 0
+    if case == "two rows":  # the terms cancel to almost nothing: the error is measured against them
+        assert_close((dx + lost).astype(np.float32), inv * wide_dy, "reduction")
+    else:
+        assert_close(dx[:, varied], (inv * wide_dy - lost)[:, varied], "reduction")
+    assert_close(layer.buffers["moving_mean"], mean, "reduction")
+    assert_close(layer.buffers["moving_var"], var, "reduction")
+
+
+# ----------------------------------------------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"decay": None, "zero_debias": True}, "zero_debias mean nothing"),
+        ({"decay": None, "warm_decay": True}, "warm_decay and zero_debias mean nothing"),
+        ({"track": "sigma"}, "'variance' or 'deviation'"),
+        ({"zero_debias": "both"}, "wanted False, True"),
+        ({"groups": "stride"}, "did you mean 'strided'"),
+        ({"virtual_batch_size": 0}, "virtual_batch_size=0"),
+        ({"activation": "rel"}, "did you mean 'relu'"),
+        ({"renorm": 3}, "wanted nb.Renorm"),
+        ({"scale": False, "gamma_regularizer": nb.regularizers.l2(1)}, "drop one of the two"),
+        ({"momentum": 0.1}, "ambiguous"),
+        ({"eps": math.nan}, "above 0"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(ArgumentError, match=message):
+        nb.BatchNorm(**options)
+
+
+def test_bad_renorm():
+    with pytest.raises(ArgumentError, match="0 <= rmin <= rmax"):
+        nb.Renorm(rmin=2, rmax=1)
+    with pytest.raises(ArgumentError, match=r"decay=1\.0"):
+        nb.Renorm(decay=1.0)
+
+
+def test_bad_shapes_and_weights(rng):
+    with pytest.raises(ShapeError, match=r"BatchNorm\(axis=0\)"):
+        nb.BatchNorm(axis=0).build((3,))
+    with pytest.raises(ShapeError, match=r"BatchNorm\(axis=3\)"):
+        nb.BatchNorm(axis=3).build((4, 3))
+    layer = nb.BatchNorm(virtual_batch_size=4, groups="strided")
+    layer.build((3,), backend="serial", dtype="float64")
+    x = rng.standard_normal((6, 3))
+    with pytest.raises(ShapeError, match="a batch of 6 cannot be cut into strided groups of 4"):
+        layer.forward(x, train=True)
+    plain = nb.BatchNorm()
+    plain.build((3,), backend="serial", dtype="float64")
+    before = {name: array.copy() for name, array in plain.buffers.items()}
+    for weights, message in [(np.zeros(6), "sum to 0"), (-np.ones(6), "at least 0"), (np.eye(6)[0], "one value a channel")]:
+        with pytest.raises(nb.NbnetError, match=message):
+            plain.forward(x, train=True, weights=weights)
+    with pytest.raises(ShapeError, match="broadcasts to"):
+        plain.forward(x, train=True, weights=np.ones(5))
+    assert all(np.array_equal(before[name], array) for name, array in plain.buffers.items())
+    with pytest.raises(ArgumentError, match="did you mean 'pytorch'"):
+        nb.BatchNorm.preset("torch")
+
+
+def test_presets_build():
+    for name in ("pytorch", "keras", "tf_contrib", "flax", "cs231n", "sigma"):
+        assert nb.BatchNorm.preset(name, decay=0.5).moving.decay == 0.5
