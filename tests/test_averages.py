@@ -71,7 +71,7 @@ def test_bad_averages():
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_scaler(rng, dtype):
-    x = rng.normal([0, 200, -1e4], [1, 30, 1e-2], (500, 3)).astype(dtype)
+    x = rng.normal([0, 200, -1e4], [1, 30, 1], (500, 3)).astype(dtype)
     scaler = nb.StandardScaler().fit(x)
     wide = x.astype(np.float64)
     y = scaler.transform(x)

@@ -8,28 +8,33 @@ from nbnet.kernels.matmul import add_matmul, add_matmul_at, merge_partials
 
 
 @body
-def _gather(x, pixel, out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, patch):
-    """Copy the patch under output pixel `pixel` (a flat index over N, OH, OW) into patch (KH*KW*I,), zeros outside the image."""
+def _gather(x, pixel, out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, patches, p):
+    """Copy what output pixel `pixel` (a flat index over N, OH, OW) meets into patches[p] (KH*KW*I,), zeros outside the image.
+
+    One flat index for x and plain loops: a slice in here would cost reference counts for every pixel.
+    """
     image, rest = divmod(pixel, out_h * out_w)
     top = rest // out_w * stride_h - pad_top
     left = rest % out_w * stride_w - pad_left
-    inputs = x.shape[3]
-    first, last = max(0, -left), min(kernel_w, x.shape[2] - left)
-    at = 0
-    for h in range(top, top + kernel_h):
-        if h < 0 or h >= x.shape[1] or first >= last:
-            for i in range(at, at + kernel_w * inputs):
-                patch[i] = 0
+    height, width, inputs = x.shape[1], x.shape[2], x.shape[3]
+    flat = x.reshape(-1)
+    row = kernel_w * inputs
+    first = max(0, -left) * inputs
+    last = max(first, min(kernel_w, width - left) * inputs)
+    for kh in range(kernel_h):
+        at = kh * row
+        h = top + kh
+        if h < 0 or h >= height:
+            for i in range(row):
+                patches[p, at + i] = 0
         else:
-            row = x[image, h].reshape(-1)
-            source = left * inputs
-            for i in range(first * inputs):
-                patch[at + i] = 0
-            for i in range(first * inputs, last * inputs):
-                patch[at + i] = row[source + i]
-            for i in range(last * inputs, kernel_w * inputs):
-                patch[at + i] = 0
-        at += kernel_w * inputs
+            source = ((image * height + h) * width + left) * inputs
+            for i in range(first):
+                patches[p, at + i] = 0
+            for i in range(first, last):
+                patches[p, at + i] = flat[source + i]
+            for i in range(last, row):
+                patches[p, at + i] = 0
 
 
 # ---------------------------------------------------------------------------------------------------- forward
@@ -44,7 +49,7 @@ def _forward(x, weight, bias, stride_h, stride_w, pad_top, pad_left, start, stop
     for m in range(start, stop, tile):
         end = min(m + tile, stop)
         for p in range(m, end):
-            _gather(x, p, y.shape[1], y.shape[2], kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, patches[p - m])
+            _gather(x, p, y.shape[1], y.shape[2], kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, patches, p - m)
             for o in range(outputs):
                 flat_y[p, o] = bias[o]
         add_matmul(patches[: end - m], flat_weight, flat_y[m:end])
@@ -70,21 +75,20 @@ def forward_parallel(x, weight, bias, stride_h, stride_w, pad_top, pad_left, pat
 
 
 @body
-def _scatter(patch, pixel, out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, dx):
-    """Add patch (KH*KW*I,) to the pixels of dx that `_gather` reads for this output pixel."""
+def _scatter(patches, p, pixel, out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, dx):
+    """Add patches[p] (KH*KW*I,) to the pixels of dx that `_gather` reads for this output pixel."""
     image, rest = divmod(pixel, out_h * out_w)
     top = rest // out_w * stride_h - pad_top
     left = rest % out_w * stride_w - pad_left
-    inputs = dx.shape[3]
-    first, last = max(0, -left), min(kernel_w, dx.shape[2] - left)
-    for kh in range(kernel_h):
-        h = top + kh
-        if 0 <= h < dx.shape[1]:
-            row = dx[image, h].reshape(-1)
-            target = left * inputs
-            at = kh * kernel_w * inputs
-            for i in range(first * inputs, last * inputs):
-                row[target + i] += patch[at + i]
+    height, width, inputs = dx.shape[1], dx.shape[2], dx.shape[3]
+    flat = dx.reshape(-1)
+    first = max(0, -left) * inputs
+    last = max(first, min(kernel_w, width - left) * inputs)
+    for kh in range(max(0, -top), min(kernel_h, height - top)):
+        target = ((image * height + top + kh) * width + left) * inputs
+        at = kh * kernel_w * inputs
+        for i in range(first, last):
+            flat[target + i] += patches[p, at + i]
 
 
 @body
@@ -101,7 +105,7 @@ def _backward_data(dy, weight_t, stride_h, stride_w, pad_top, pad_left, start, s
         patches[: end - m] = 0
         add_matmul(flat_dy[m:end], flat_weight, patches[: end - m])
         for p in range(m, end):
-            _scatter(patches[p - m], p, out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, dx)
+            _scatter(patches, p - m, p, out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, dx)
 
 
 @serial
@@ -132,7 +136,7 @@ def _backward_weights(x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pa
     for m in range(start, stop, tile):
         end = min(m + tile, stop)
         for p in range(m, end):
-            _gather(x, p, dy.shape[1], dy.shape[2], kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, patches[p - m])
+            _gather(x, p, dy.shape[1], dy.shape[2], kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, patches, p - m)
             for o in range(outputs):
                 partial[depth, o] += flat_dy[p, o]
         add_matmul_at(patches[: end - m], flat_dy[m:end], partial[:depth])

@@ -1,0 +1,28 @@
+"""Every example runs from a fresh process, is short, and says what it promises."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
+PROMISES = {
+    "train_digits.py": "test accuracy 9",
+    "own_layer.py": "fit of a sine",
+    "kernels_alone.py": "parallel:",
+}
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_example(path, tmp_path):
+    assert len(path.read_text().splitlines()) <= 80
+    environment = os.environ | {"PYTHONPATH": str(path.parents[1]), "PYTHONWARNINGS": "error", "COLUMNS": "100"}
+    run = subprocess.run([sys.executable, str(path)], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200)
+    assert run.returncode == 0, run.stderr
+    assert PROMISES[path.name] in run.stdout
+
+
+def test_every_example_has_a_promise():
+    assert {path.name for path in EXAMPLES} == set(PROMISES)
