@@ -28,18 +28,23 @@ def cases(framework=None, kind=None):
     for path in sorted(HERE.glob("*.npz")):
         if framework is not None and path.stem != framework:
             continue
-        with np.load(path) as data:
-            arrays = {key: data[key] for key in data.files}
-        for name in [key.split("|")[0] for key in arrays if key.endswith("|options")]:
-            options = json.loads(str(arrays[f"{name}|options"]))
+        arrays, index = _load(path)
+        for name, options in index["options"].items():
             if kind is None or options["kind"] == kind:
                 yield _case(name, options, arrays)
 
 
 def versions(framework):
     """The package versions that a file was recorded with."""
-    with np.load(HERE / f"{framework}.npz") as data:
-        return json.loads(str(data["versions"]))
+    return _load(HERE / f"{framework}.npz")[1]["versions"]
+
+
+def _load(path):
+    """The arrays by key, and the index, which is JSON: versions, options by case, and the keys whose array is the same as another's."""
+    with np.load(path) as data:
+        arrays = {key: data[key] for key in data.files}
+    index = json.loads(arrays.pop("index").tobytes())
+    return arrays | {key: arrays[first] for key, first in index["same"].items()}, index
 
 
 def _case(name, options, arrays):
@@ -47,7 +52,7 @@ def _case(name, options, arrays):
     case = Case(name, options, steps=[{} for _ in range(options["steps"])])
     for key, array in arrays.items():
         owner, _, rest = key.partition("|")
-        if owner != name or rest == "options":
+        if owner != name:
             continue
         step, what = rest.split("|")
         if step == "all":

@@ -53,6 +53,7 @@ class BatchNorm:
     DEFAULTS = {
         "decay": 0.9, "eps": 1e-5, "axis": -1, "center": True, "scale": True, "unbiased": False, "normalize_unbiased": False,
         "track": "variance", "zero_debias": None, "renorm": None, "ghost": None, "frozen": False, "evaluation": "moving",
+        "updates": "inline",
     }  # fmt: skip
 
     def __init__(self, nbnet, params):
@@ -170,13 +171,16 @@ class Book:
     """Collects the cases of one framework, checks each against the computation above, and writes the file."""
 
     def __init__(self, framework, versions):
-        self.framework, self.arrays, self.names = framework, {"versions": np.array(json.dumps(versions))}, []
+        self.framework, self.versions, self.arrays = framework, versions, {}
+        self.options, self.seen, self.same = {}, {}, {}
 
     def norm(self, name, call, nbnet, make, shape=(6, 5), dtype="float64", weights=None, start=False, kind="batch_norm", steps=STEPS):
         """Record a normalisation. make(gamma, beta, start_mean, start_var) -> train(x, dy, w), evaluate(x, dy): dicts of results."""
         channels = shape[nbnet.get("axis", -1)]
         gamma, beta = parameters(channels)
-        mean, var = (grid(np.linspace(-1, 1, channels)), grid(np.linspace(0.5, 3, channels))) if start else (np.zeros(channels), np.ones(channels))
+        mean, var = np.zeros(channels), np.ones(channels)
+        if start:
+            mean, var = grid(np.linspace(-1, 1, channels)), grid(np.linspace(0.5, 3, channels))
         params = {"gamma": gamma, "beta": beta} | ({"start_mean": mean, "start_var": var} if kind == "batch_norm" else {})
         params = {key: a.astype(dtype) for key, a in params.items()}
         train, evaluate = make(gamma.astype(dtype), beta.astype(dtype), mean.astype(dtype), var.astype(dtype))
@@ -193,7 +197,8 @@ class Book:
             steps.append(given | self.checked(f"{name} step {t}", train(x, dy, w), oracle.train(x, dy, w), dtype))
         x, dy = last[0].astype(dtype), last[1].astype(dtype)
         evaluation = {"x": x, "dy": dy} | self.checked(f"{name} evaluation", evaluate(x, dy), oracle.evaluate(x, dy), dtype)
-        self.add(name, {"kind": kind, "call": call, "dtype": dtype, "nbnet": nbnet}, params, steps, evaluation)
+        shown = nbnet | ({"weights": weights} if weights else {})
+        self.add(name, {"kind": kind, "call": call, "dtype": dtype, "nbnet": shown}, params, steps, evaluation)
 
     def checked(self, where, got, wanted, dtype):
         """The framework's results that exist, after comparing each with the oracle's."""
@@ -210,26 +215,34 @@ class Book:
         error = np.max(np.abs(got - wanted)) / max(1.0, np.max(np.abs(wanted)))
         assert error <= TOLERANCE[dtype], f"{where}: differs by {error:.3g}\n{got}\n{wanted}"
 
+    def put(self, key, array):
+        """Store an array, or note that it is the same as one stored before: cases share their inputs, and often much more."""
+        array = np.ascontiguousarray(array) if np.ndim(array) else np.asarray(array)
+        first = self.seen.setdefault((array.tobytes(), array.dtype.str, array.shape), key)
+        if first == key:
+            self.arrays[key] = array
+        else:
+            self.same[key] = first
+
     def add(self, name, options, params, steps, evaluation):
         name = f"{self.framework}/{name}"
-        assert name not in self.names, name
-        self.names.append(name)
-        put = self.arrays.__setitem__
-        put(f"{name}|options", np.array(json.dumps(options | {"steps": len(steps)})))
+        assert name not in self.options, name
+        self.options[name] = options | {"steps": len(steps)}
         for key, a in params.items():
-            put(f"{name}|params|{key}", a)
+            self.put(f"{name}|params|{key}", a)
         for key in {key: None for step in steps for key in step}:
             each = [np.asarray(step[key]) for step in steps if key in step]
             if len(each) == len(steps) and len({a.shape for a in each}) == 1:
-                put(f"{name}|all|{key}", np.stack(each))
+                self.put(f"{name}|all|{key}", np.stack(each))
             else:
                 for t, step in enumerate(steps):
                     if key in step:
-                        put(f"{name}|{t}|{key}", np.asarray(step[key]))
+                        self.put(f"{name}|{t}|{key}", np.asarray(step[key]))
         for key, a in evaluation.items():
-            put(f"{name}|evaluation|{key}", a)
+            self.put(f"{name}|evaluation|{key}", a)
 
     def save(self):
         path = HERE / f"{self.framework}.npz"
-        np.savez_compressed(path, **self.arrays)
-        print(f"{path.name}: {len(self.names)} cases, {path.stat().st_size / 1000:.0f} kB")
+        index = json.dumps({"versions": self.versions, "options": self.options, "same": self.same})
+        np.savez_compressed(path, **self.arrays, index=np.frombuffer(index.encode(), np.uint8))
+        print(f"{path.name}: {len(self.options)} cases, {path.stat().st_size / 1000:.0f} kB")

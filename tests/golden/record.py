@@ -5,7 +5,7 @@
     golden-env/bin/python tests/golden/record.py                 # everything; or name some of: torch sigma flax tf keras tf_slim
 
 Writes <framework>.npz and README.md beside itself. cases.py reads the files and tells their format. oracle.py makes the inputs and checks
-each case by an independent computation in float64. record_tf.py holds the frameworks that live on TensorFlow.
+each case by an independent computation in float64. record_tf.py and record_keras.py hold the frameworks on TensorFlow.
 Images are recorded as NHWC, whatever the framework, unless a case has "axis": 1. Parameters do not change over the steps.
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 from cases import HERE, cases, versions
 from oracle import Book, inputs
 
-IMAGE = (4, 3, 2, 3)
+IMAGE, SMALL = (4, 3, 2, 3), (4, 1, 2, 3)
 
 
 def installed(*packages):
@@ -89,11 +89,11 @@ def record_torch():
 
     batch_norm("default", {})
     batch_norm("default_2d", {}, IMAGE)
-    batch_norm("default_2d_float32", {}, IMAGE, "float32")
+    batch_norm("default_2d_float32", {}, SMALL, "float32")
     batch_norm("default_float32", {}, dtype="float32")
     batch_norm("momentum", {"decay": 0.7}, momentum=0.3)
     batch_norm("cumulative", {"decay": None}, momentum=None)
-    batch_norm("cumulative_2d", {"decay": None}, IMAGE, momentum=None)
+    batch_norm("cumulative_2d", {"decay": None}, SMALL, momentum=None)
     batch_norm("no_affine", {"center": False, "scale": False}, affine=False)
     batch_norm("eps", {"eps": 1e-3}, eps=1e-3)
     batch_norm("two_values", {}, (2, 4))
@@ -136,8 +136,7 @@ def record_torch():
             book.compare(f"torch/{name} {rate} dx", dx, a * dy * keep, "float64")
             assert same_over is None or (keep == keep[:, :1, :1]).all()
             assert (function(to(x), rate, False) == to(x)).all()  # evaluation is the identity
-            steps.append({"x": x, "dy": dy, "rate": np.array(rate), "keep": keep, "a": np.array(a), "b": np.array(b), "dropped": np.array(low)})
-            steps[-1] |= {"y": y, "dx": dx}
+            steps.append({"x": x, "dy": dy, "rate": rate, "keep": keep, "a": a, "b": b, "dropped": low, "y": y, "dx": dx})
         call = f"torch.nn.functional.{function.__name__}(x, p=rate, training=True)"
         nbnet = {"variant": "alpha" if alpha else "inverted", "noise_shape": [shape[0], 1, 1, shape[-1]] if same_over else None}
         book.add(name, {"kind": "dropout", "call": call, "dtype": "float64", "nbnet": nbnet}, {}, steps, {})
@@ -180,10 +179,11 @@ def record_sigma():
             return lambda x, dy, w: step(x, dy, True), lambda x, dy: step(x, dy, False)
 
         nbnet = {"decay": d, "eps": eps, "unbiased": True, "normalize_unbiased": True, "track": "deviation"}
-        book.norm(name, "transcription: sigma = sqrt(torch.var(x) + eps); sigma_moving = d sigma_moving + (1 - d) sigma", nbnet, make, shape, dtype)
+        call = "transcription: sigma = sqrt(torch.var(x) + eps); sigma_moving = d sigma_moving + (1 - d) sigma"
+        book.norm(name, call, nbnet, make, shape, dtype)
 
     batch_norm("default")
-    batch_norm("image", IMAGE)
+    batch_norm("image", SMALL)
     batch_norm("decay_eps", d=0.5, eps=1e-2)
     batch_norm("float32", dtype="float32")
     book.save()
@@ -237,9 +237,9 @@ def record_flax():
     batch_norm("two_pass_variance", {"decay": 0.9}, momentum=0.9, use_fast_variance=False)
     batch_norm("float32", {"decay": 0.9}, dtype="float32", momentum=0.9)
     batch_norm("no_scale", {"decay": 0.9, "scale": False, "eps": 1e-3}, momentum=0.9, use_scale=False, epsilon=1e-3)
-    batch_norm("axis", {"decay": 0.9, "axis": 1}, (4, 3, 2, 2), momentum=0.9, axis=1)
+    batch_norm("axis", {"decay": 0.9, "axis": 1}, (2, 3, 2, 2), momentum=0.9, axis=1)
     batch_norm("mask", {"decay": 0.9}, (8, 5), weights="mask", momentum=0.9)
-    batch_norm("mask_image", {"decay": 0.9}, IMAGE, weights="mask", momentum=0.9)
+    batch_norm("mask_image", {"decay": 0.9}, SMALL, weights="mask", momentum=0.9)
     batch_norm("mask_elements", {"decay": 0.9}, weights="elements", momentum=0.9, use_fast_variance=False)
 
     def other(name, kind, layer, call, groups, shape):
@@ -255,11 +255,34 @@ def record_flax():
 
 HEAD = """# Golden data
 
-What the original frameworks compute on small inputs: `record.py` wrote it and reruns it, `cases.py` reads it. Nothing here is written by hand.
-Every number was checked against an independent NumPy computation (`oracle.py`) when it was recorded: float64 to 1e-11, float32 to 3e-5.
-A case has a few training steps and one evaluation after them. Keys are `<case>|<step>|<what>`; the step is a number, `all` (the steps stacked),
-`params` (gamma, beta, start_mean, start_var) or `evaluation`. Images are NHWC. nbnet's terms: `decay` weighs the OLD moving value,
-`unbiased` is the moving variance's n/(n-1), `w` a step's weights or mask. `sigma` is a transcription of a tutorial, not a framework.
+What the original frameworks compute on small inputs. `record.py` (with `record_tf.py`, `record_keras.py`) wrote the files and this page,
+and reruns them; `cases.py` reads them. Every number was checked when it was recorded against an independent computation (`oracle.py`),
+float64 to 1e-11 and float32 to 3e-5.
+
+A case has training steps and mostly one evaluation after them; parameters do not change. Keys are `<case>|<step>|<what>`; the step is a
+number, `all` (the steps stacked on axis 0), `params` (gamma, beta, start_mean, start_var) or `evaluation`. Equal arrays are stored once.
+Images are NHWC unless `axis` says otherwise. In nbnet's terms: `decay` weighs the OLD moving value; `unbiased`: the moving variance
+averages n/(n-1) times the variance; `track: deviation`: moving_sigma averages sqrt(var + eps); `w`: a step's mask or weights, one a
+sample, a position or an element. `sigma` is a transcription of a tutorial by its formulas, not a framework.
+
+Where the frameworks surprise (all of it is in the data):
+
+- Renormalisation, Keras 3 and TensorFlow's version-1 layer alike: r = clip(sqrt(var + eps) / sigma, rmin, rmax) and k = clip((mean -
+  renorm_mean) / sigma, -dmax, dmax), with sigma = max(renorm_sigma, sqrt(eps)). renorm_mean and renorm_sigma are averages of their own
+  with weight renorm_momentum, from 0 and 1, not zero-debiased, updated after r and k are taken. Unclipped, the first step is y = gamma x
+  + beta. For evaluation moving_sigma averages sqrt(var + eps) with weight momentum, and moving_var = max(moving_sigma^2 - eps, 0).
+- Ghost batches in the version-1 layer: groups are strided; the moving values average the groups' means and variances. With
+  renormalisation all groups share one r and k, from those averages.
+- The fused kernels average the unbiased variance: tf_slim by default (fused=None means True), the version-1 layer on 4-D float32. Keras 3
+  never does.
+- tf_slim's batch weights: dgamma and dbeta sum dy over all samples, those of weight 0 too; so do Keras's and Flax's masks.
+- Keras divides masked sums by count + 1e-7 (keras.config.epsilon()). The float64 cases are recorded with 1e-30 there.
+- tf.train.ExponentialMovingAverage rounds the decay to float32 (`decay` in each step is what it used), debiases tensors only, and with
+  num_updates divides by 1 - d_t^t, with the decay of this step alone.
+- The version-1 layer and tf_slim round a decay given as a Python float to float32, even for float64 data. The float64 cases gave them
+  numpy.float64, so that the decay is exact.
+- tf.nn.weighted_moments returns 0, 0 where the weights sum to 0.
+- Dropout with rate 1 gives zeros in torch's alpha dropout too; its formula has no value there.
 """
 
 
@@ -267,21 +290,22 @@ def write_readme():
     lines = [HEAD]
     for path in sorted(HERE.glob("*.npz")):
         known = ", ".join(f"{package} {version}" for package, version in versions(path.stem).items())
-        lines += [f"## {path.stem}", "", known, "", "| case | call | dtype | shape | steps | in nbnet's terms |", "|---|---|---|---|---|---|"]
+        lines += [f"## {path.stem}", "", known, ""]
+        lines += ["| case | call | dtype | shape | steps | in nbnet's terms |", "|---|---|---|---|---|---|"]
         for case in cases(path.stem):
-            o, first = case.options, next(iter(case.steps[0].values()))
-            terms = ", ".join(f"{key} {json.dumps(value)}" for key, value in o["nbnet"].items() if key != "kept")
+            o, first = case.options, case.steps[0].get("x", case.steps[0].get("value"))
+            terms = ", ".join(f"{key} {json.dumps(value)}" for key, value in o["nbnet"].items())
             lines.append(f"| {case} | `{o['call']}` | {o['dtype']} | {first.shape} | {len(case.steps)} | {terms} |")
         lines.append("")
-    notes = HERE / "notes.md"
-    (HERE / "README.md").write_text("\n".join(lines) + (notes.read_text() if notes.exists() else ""))
+    (HERE / "README.md").write_text("\n".join(lines).rstrip() + "\n")
 
 
 def main(names):
+    import record_keras
     import record_tf
 
     known = {"torch": record_torch, "sigma": record_sigma, "flax": record_flax}
-    known |= {"tf": record_tf.record_tf, "keras": record_tf.record_keras, "tf_slim": record_tf.record_slim}
+    known |= {"tf": record_tf.record_tf, "keras": record_keras.record_keras, "tf_slim": record_tf.record_slim}
     for name in names or known:
         known[name]()
     write_readme()

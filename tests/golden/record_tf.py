@@ -1,4 +1,4 @@
-"""The frameworks of record.py that live on TensorFlow: tf itself, its version-1 layer (tf_keras), Keras 3, and tf_slim (contrib's layers)."""
+"""record.py's TensorFlow: its functions, its moving averages, its version-1 layer (tf_keras), and tf_slim (tf.contrib's batch_norm)."""
 
 import os
 import sys
@@ -9,7 +9,7 @@ os.environ["TF_USE_LEGACY_KERAS"] = "1"  # tf.compat.v1.layers exists on tf_kera
 
 import numpy as np
 from oracle import Book, grid, inputs
-from record import IMAGE, arguments, installed
+from record import IMAGE, SMALL, arguments, installed
 
 
 def tensorflow():
@@ -108,7 +108,9 @@ def record_functions(tf, book):
                 book.compare(f"tf/weighted_moments {axes}", variance, var if keepdims else var.squeeze(axes), dtype)
                 if keepdims is False and (total > 0).all():
                     weighted.append(shown | {"w": one, "mean": mean, "var": variance})
-    book.add("moments", {"kind": "moments", "call": "tf.nn.moments(x, axes, keepdims=keepdims)", "dtype": dtype, "nbnet": {}}, {}, steps, {})
+    book.add(
+        "moments", {"kind": "moments", "call": "tf.nn.moments(x, axes, keepdims=keepdims)", "dtype": dtype, "nbnet": {}}, {}, steps, {}
+    )
     call = "tf.nn.weighted_moments(x, axes, w, keepdims=keepdims)"
     book.add("weighted_moments", {"kind": "moments", "call": call, "dtype": dtype, "nbnet": {}}, {}, weighted, {})
 
@@ -120,9 +122,13 @@ def record_functions(tf, book):
             tape.watch(given)
             y = tf.nn.batch_normalization(**(dict.fromkeys(names) | given), variance_epsilon=1e-3)
         grads = {"d" + key: a.numpy() for key, a in tape.gradient(y, given, tf.constant(dy)).items()}
-        s = np.sqrt(values["variance"] + 1e-3)
-        wanted = (image - values["mean"]) / s * (1 if "scale" in absent else values["scale"]) + (0 if "offset" in absent else values["offset"])
-        book.compare("tf/batch_normalization", y.numpy(), wanted, dtype)
+        scale, s = values["scale"] if "scale" in given else 1.0, np.sqrt(values["variance"] + 1e-3)
+        xh, pull, over = (image - values["mean"]) / s, dy * scale / s, (0, 1, 2)
+        wanted = {"dx": pull, "dmean": -pull.sum(over), "dvariance": -0.5 * (pull * xh / s).sum(over)}
+        wanted |= {"doffset": dy.sum(over), "dscale": (dy * xh).sum(over)}
+        book.compare("tf/batch_normalization", y.numpy(), xh * scale + (values["offset"] if "offset" in given else 0), dtype)
+        for key, a in grads.items():
+            book.compare(f"tf/batch_normalization {key}", a, wanted[key], dtype)
         steps.append({key: a.numpy() for key, a in given.items()} | {"dy": dy, "y": y.numpy()} | grads)
     call = "tf.nn.batch_normalization(x, mean, variance, offset, scale, variance_epsilon=1e-3)"
     options = {"kind": "batch_normalization", "call": call, "dtype": dtype, "nbnet": {"eps": 1e-3}}
@@ -152,7 +158,6 @@ def record_functions(tf, book):
 
     fused("fused", 0.9, 1e-3)
     fused("fused_batch_moments", 0.0, 1e-3)
-    fused("fused_small_eps", 0.9, 1e-7)
 
 
 def record_averages(tf, book):
@@ -234,85 +239,13 @@ def record_version1(tf, book):
     layer("v1_fused", {"unbiased": True}, IMAGE, "float32")
     layer("v1_renorm", renorm(), renorm=True, renorm_momentum=0.99, **unfused)
     layer("v1_renorm_momentum", renorm(0.7), renorm=True, renorm_momentum=0.7, **unfused)
-    layer("v1_renorm_clipping", renorm(0.8, **clip), IMAGE, renorm=True, renorm_momentum=0.8, renorm_clipping=clip, **unfused)
+    layer("v1_renorm_clipping", renorm(0.8, **clip), SMALL, renorm=True, renorm_momentum=0.8, renorm_clipping=clip, **unfused)
     ghost = {"decay": 0.9, "ghost": {"size": 4, "groups": "strided", "moving_var": "mean"}}
+    pairs = {"decay": 0.9, "ghost": {"size": 2, "groups": "strided", "moving_var": "mean"}}
     layer("v1_ghost", ghost, (8, 5), virtual_batch_size=4, **unfused)
-    layer("v1_ghost_image", ghost | {"ghost": {"size": 2, "groups": "strided", "moving_var": "mean"}}, IMAGE, virtual_batch_size=2, **unfused)
-    layer("v1_ghost_renorm", ghost | renorm(0.8, **clip), (8, 5), virtual_batch_size=4, renorm=True, renorm_momentum=0.8, renorm_clipping=clip, **unfused)
-
-
-# ---- Keras 3 ----
-
-
-def record_keras():
-    tf = tensorflow()
-    os.environ["KERAS_BACKEND"] = "tensorflow"
-    import keras
-
-    book = Book("keras", installed("keras", "tensorflow-cpu"))
-
-    def functions(layer, shape, gamma, beta, mean=None, var=None):
-        layer.build(shape)
-        for variable, a in ((layer.gamma, gamma), (layer.beta, beta)):
-            if variable is not None:
-                variable.assign(a)
-        moving = {"moving_mean": "moving_mean", "moving_var": "moving_variance", "moving_sigma": "moving_stddev",
-                  "renorm_mean": "renorm_mean", "renorm_sigma": "renorm_stddev"}  # fmt: skip
-        moving = {key: getattr(layer, name) for key, name in moving.items() if hasattr(layer, name)}
-        if moving:
-            layer.moving_mean.assign(mean)
-            layer.moving_variance.assign(var)
-
-        def step(x, dy, w, training):
-            x, mask = tf.constant(x), {} if w is None else {"mask": tf.constant(w, bool)}
-            params = {key: v.value for key, v in (("dgamma", layer.gamma), ("dbeta", layer.beta)) if v is not None}
-            with tf.GradientTape() as tape:
-                tape.watch((x, params))
-                y = layer(x, training=training, **mask) if moving else layer(x)
-            dx, grads = tape.gradient(y, (x, params), tf.constant(dy))
-            return {"y": y, "dx": dx} | grads | ({key: v.numpy() for key, v in moving.items()} if training else {})
-
-        return lambda x, dy, w: step(x, dy, w, True), lambda x, dy: step(x, dy, None, False)
-
-    def batch_norm(name, nbnet, shape=(6, 5), dtype="float64", weights=None, start=False, trainable=True, **options):
-        def make(gamma, beta, mean, var):
-            layer = keras.layers.BatchNormalization(dtype=dtype, trainable=trainable, **options)
-            return functions(layer, shape, gamma, beta, mean, var)
-
-        shown = arguments({"dtype": dtype} | ({} if trainable else {"trainable": False}) | options).removeprefix(", ")
-        call = f"keras.layers.BatchNormalization({shown})(x, training=True{', mask=w' if weights else ''})"
-        book.norm(name, call, {"decay": 0.99, "eps": 1e-3} | nbnet, make, shape, dtype, weights, start)
-
-    def renorm(decay=0.99, **bounds):
-        return {"decay": 0.9, "renorm": {"decay": decay} | bounds, "track": "deviation"}
-
-    clip = {"rmin": 0.6, "rmax": 1.5, "dmax": 0.5}
-    batch_norm("default", {})
-    batch_norm("momentum", {"decay": 0.9}, momentum=0.9)
-    batch_norm("image", {"decay": 0.9}, IMAGE, momentum=0.9)
-    batch_norm("image_float32", {"decay": 0.9}, IMAGE, "float32", momentum=0.9)
-    batch_norm("no_center", {"decay": 0.9, "center": False}, momentum=0.9, center=False)
-    batch_norm("no_scale", {"decay": 0.9, "scale": False, "eps": 1e-5}, momentum=0.9, scale=False, epsilon=1e-5)
-    batch_norm("axis", {"decay": 0.9, "axis": 1}, (4, 3, 2, 2), momentum=0.9, axis=1)
-    batch_norm("frozen", {"frozen": True}, trainable=False, start=True)
-    batch_norm("renorm", renorm(), momentum=0.9, renorm=True)
-    batch_norm("renorm_momentum", renorm(0.7), momentum=0.9, renorm=True, renorm_momentum=0.7)
-    batch_norm("renorm_clipping", renorm(0.8, **clip), IMAGE, momentum=0.9, renorm=True, renorm_momentum=0.8, renorm_clipping=clip)
-    batch_norm("renorm_no_affine", renorm() | {"scale": False, "center": False}, momentum=0.9, renorm=True, scale=False, center=False)
-    batch_norm("mask_float32", {"decay": 0.9}, (8, 5), "float32", weights="mask", momentum=0.9)
-    usual = keras.config.epsilon()
-    keras.config.set_epsilon(1e-30)  # Keras divides by the count + this, 1e-7; so the mask is exact
-    batch_norm("mask", {"decay": 0.9}, (8, 5), weights="mask", momentum=0.9)
-    batch_norm("mask_image", {"decay": 0.9}, IMAGE, weights="mask", momentum=0.9)
-    keras.config.set_epsilon(usual)
-
-    def other(name, kind, layer, call, groups, shape, eps=1e-3):
-        book.norm(name, call, {"groups": groups, "eps": eps}, lambda g, b, *_: functions(layer, shape, g, b), shape, kind=kind, steps=2)
-
-    other("layer_norm", "layer_norm", keras.layers.LayerNormalization(dtype="float64"), "keras.layers.LayerNormalization()", None, (6, 5))
-    call = "keras.layers.GroupNormalization(groups=3)"
-    other("group_norm", "group_norm", keras.layers.GroupNormalization(groups=3, dtype="float64"), call, 3, (2, 3, 2, 6))
-    book.save()
+    layer("v1_ghost_image", pairs, SMALL, virtual_batch_size=2, **unfused)
+    both = {"virtual_batch_size": 4, "renorm": True, "renorm_momentum": 0.8, "renorm_clipping": clip}
+    layer("v1_ghost_renorm", ghost | renorm(0.8, **clip), (8, 5), **both, **unfused)
 
 
 # ---- tf_slim: the batch_norm of tf.contrib ----
@@ -349,18 +282,21 @@ def record_slim():
     batch_norm("unfused", {}, decay=0.999, fused=False)
     batch_norm("default_2d", {"unbiased": True}, dtype="float32")
     batch_norm("decay", decay, **unfused)
-    batch_norm("image", decay, IMAGE, **unfused)
+    batch_norm("image", decay, SMALL, **unfused)
     batch_norm("image_unfused_float32", decay, IMAGE, "float32", **unfused)
     batch_norm("image_fused_float32", decay | {"unbiased": True}, IMAGE, "float32", decay=0.9, scale=True, fused=True)
     batch_norm("no_center", decay | {"center": False}, center=False, **unfused)
     batch_norm("zero_debias", decay | {"zero_debias": "mean"}, zero_debias_moving_mean=True, **unfused)
     batch_norm("zero_debias_999", {"zero_debias": "mean"}, decay=0.999, fused=False, zero_debias_moving_mean=True)
     fused = {"decay": 0.9, "scale": True, "fused": True}
-    batch_norm("zero_debias_fused", decay | {"zero_debias": "mean", "unbiased": True}, dtype="float32", zero_debias_moving_mean=True, **fused)
+    batch_norm(
+        "zero_debias_fused", decay | {"zero_debias": "mean", "unbiased": True}, dtype="float32", zero_debias_moving_mean=True, **fused
+    )
     batch_norm("batch_weights", decay, (8, 5), weights="rows", decay=0.9, scale=True)
-    batch_norm("batch_weights_image", decay, IMAGE, weights="rows", decay=0.9, scale=True)
-    batch_norm("deferred", decay, deferred=True, **unfused)
-    batch_norm("deferred_fused", decay | {"unbiased": True}, IMAGE, "float32", deferred=True, **fused)
+    batch_norm("batch_weights_image", decay, SMALL, weights="rows", decay=0.9, scale=True)
+    later = {"updates": "deferred"}
+    batch_norm("deferred", decay | later, deferred=True, **unfused)
+    batch_norm("deferred_fused", decay | later | {"unbiased": True}, SMALL, "float32", deferred=True, **fused)
     own = {"renorm": {"decay": 0.8} | clip, "track": "deviation"}
-    batch_norm("renorm", decay | own, deferred=True, epsilon=1e-3, renorm=True, renorm_decay=0.8, renorm_clipping=clip, **unfused)
+    batch_norm("renorm", decay | later | own, deferred=True, epsilon=1e-3, renorm=True, renorm_decay=0.8, renorm_clipping=clip, **unfused)
     book.save()
