@@ -1,6 +1,6 @@
 """nbnet: small convolutional networks with nothing under them but NumPy and Numba."""
 
-from nbnet import callbacks, datasets, errors, functional, initializers, losses, regularizers, schedules
+from nbnet import callbacks, cs231n, datasets, errors, functional, initializers, losses, regularizers, schedules
 from nbnet.averages import ExponentialMovingAverage
 from nbnet.backend import get_backend
 from nbnet.batchnorm_tools import batch_norm_export, batch_norm_import, batch_norm_report, recalibrate
@@ -15,7 +15,9 @@ from nbnet.layers import (
     Dropout,
     Flatten,
     GlobalAvgPool2D,
+    GroupNorm,
     Layer,
+    LayerNorm,
     LeakyReLU,
     MaxPool2D,
     Param,
@@ -44,7 +46,9 @@ __all__ = [
     "ExponentialMovingAverage",
     "Flatten",
     "GlobalAvgPool2D",
+    "GroupNorm",
     "Layer",
+    "LayerNorm",
     "LeakyReLU",
     "MaxPool2D",
     "NbnetError",
@@ -64,6 +68,7 @@ __all__ = [
     "batch_norm_import",
     "batch_norm_report",
     "callbacks",
+    "cs231n",
     "datasets",
     "errors",
     "fold_batch_norm",

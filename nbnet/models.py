@@ -105,7 +105,7 @@ def get(name: str) -> Callable[[int], Sequential]:
 
 
 def choose(name: str, image_shape: tuple[int, int, int]) -> str:
-    """The name itself, or for "auto" the model that suits images (H, W, C): digits for tiny ones, lenet for small grey ones, else five-conv.
+    """The name itself, or for "auto" what suits images (H, W, C): digits for tiny ones, lenet for small grey ones, else five-conv.
 
     Raises:
         ArgumentError: the name is neither "auto" nor in MODELS.

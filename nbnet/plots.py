@@ -105,7 +105,7 @@ def confusion(matrix: np.ndarray, class_names: Sequence[str], path: str | Path) 
     right.set_yticks(range(classes), [f"{100 * share[i, i]:.1f} %" if rows[i] else "none" for i in range(classes)], fontsize=size)
     right.tick_params(length=0)
     right.spines[:].set_visible(False)
-    right.set_ylabel("recall: share of the true class that was found", fontsize=9, color=FAINT)
+    right.set_ylabel("recall of the class", fontsize=9, color=FAINT)
     if classes <= CELLS:
         _write_counts(axes, matrix, share, size)
     axes.set_xlabel("predicted")

@@ -8,6 +8,7 @@ are NHWC. A backward that gives parameter gradients takes optional arrays to wri
 from nbnet.functional.conv2d import conv2d_backward, conv2d_forward
 from nbnet.functional.dense import dense_backward, dense_forward
 from nbnet.functional.dropout import dropout_backward, dropout_forward
+from nbnet.functional.groupnorm import group_norm_backward, group_norm_forward, layer_norm_backward, layer_norm_forward
 from nbnet.functional.moments import Stats, batch_norm_stats, merge_stats, moments
 from nbnet.functional.norm import (
     Correction,
@@ -40,6 +41,10 @@ __all__ = [
     "dense_forward",
     "dropout_backward",
     "dropout_forward",
+    "group_norm_backward",
+    "group_norm_forward",
+    "layer_norm_backward",
+    "layer_norm_forward",
     "max_pool2d_backward",
     "max_pool2d_forward",
     "merge_stats",

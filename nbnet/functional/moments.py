@@ -15,11 +15,12 @@ from nbnet.kernels import chunks
 
 
 class Stats(NamedTuple):
-    """Statistics of some rows: mean (C,) and m2 = sum w * (x - mean)^2 (C,), both float64, and count, the sum of the weights."""
+    """Statistics of some rows: mean (C,) and m2 = sum w * (x - mean)^2 (C,), both float64, and count, the sum of the weights:
+    a number, or (C,) where each channel has weights of its own."""
 
     mean: np.ndarray
     m2: np.ndarray
-    count: float  # type: ignore[assignment]  # hides tuple.count, on purpose
+    count: float | np.ndarray  # type: ignore[assignment]  # hides tuple.count, on purpose
 
     def variance(self, ddof: float = 0) -> np.ndarray:
         """m2 / (count - ddof): biased with ddof 0, unbiased with 1."""
@@ -64,14 +65,14 @@ def batch_norm_stats(x, weights=None, *, backend: str | Backend = "parallel") ->
     """Statistics of each channel, over all axes but the last. There may be no rows: the count is then 0.
 
     Args:
-        x: (..., C) float32 or float64. weights: one for each of the M = x.size / C rows, at least 0.
+        x: (..., C) float32 or float64. weights: one for each of the M = x.size / C rows, or for each element of x, at least 0.
     """
     be = get_backend(backend)
     x = checks.floats(x, "x", empty=True)
     if x.ndim < 2 or x.shape[-1] == 0:
         raise ShapeError(f"x has shape {x.shape}, wanted at least 2 axes (rows, channels)")
     rows = x.reshape(-1, x.shape[-1])
-    return _stats(rows, row_weights(weights, len(rows), x.dtype), be)
+    return _stats(rows, row_weights(weights, rows), be)
 
 
 def merge_stats(parts: Iterable[Stats]) -> Stats:
@@ -79,31 +80,35 @@ def merge_stats(parts: Iterable[Stats]) -> Stats:
     parts = list(parts)
     if not parts:
         raise ArgumentError("merge_stats got no parts")
-    mean, m2, count = np.zeros_like(parts[0].mean), np.zeros_like(parts[0].m2), 0.0
+    mean, m2 = np.zeros_like(parts[0].mean), np.zeros_like(parts[0].m2)
+    count: float | np.ndarray = 0.0
     for part in parts:
-        if part.count > 0:
-            delta = part.mean - mean
-            total = count + part.count
-            m2 = m2 + part.m2 + delta**2 * (count * part.count / total)
-            mean = mean + delta * (part.count / total)
-            count = total
+        total = count + part.count
+        share = part.count / np.where(total > 0, total, 1)  # 0 of nothing is 0
+        delta = part.mean - mean
+        m2 = m2 + part.m2 + delta**2 * (count * share)
+        mean = mean + delta * share
+        count = total
     return Stats(mean, m2, count)
 
 
-def row_weights(weights, rows: int, dtype: np.dtype) -> np.ndarray | None:
-    """weights as (rows,) of the kernels' dtype.
+def row_weights(weights, rows: np.ndarray) -> np.ndarray | None:
+    """weights for rows (M, C) as the kernels take them: (M, 1) or (M, C).
 
     Raises:
-        ShapeError: there is not one for each row. ArgumentError: one is negative or not finite.
+        ShapeError: there is not one for each row, or each element. ArgumentError: one is negative or not finite.
     """
     if weights is None:
         return None
-    flat = np.ascontiguousarray(weights, dtype).reshape(-1)
-    if flat.size != rows:
-        raise ShapeError(f"weights have shape {np.shape(weights)}, wanted {rows}: one for each row")
-    if not ((flat >= 0) & (flat < np.inf)).all():
+    count, channels = rows.shape
+    w = np.ascontiguousarray(weights, rows.dtype)
+    if w.size not in (count, count * channels):
+        raise ShapeError(
+            f"weights have shape {w.shape}, wanted {count} of them, one for each row, or {(count, channels)}, one for each element"
+        )
+    if not ((w >= 0) & (w < np.inf)).all():
         raise ArgumentError("weights must be at least 0 and finite")
-    return flat
+    return w.reshape(count, w.size // count if count else 1)
 
 
 def partials(be: Backend, rows: int, channels: int) -> np.ndarray:
@@ -113,9 +118,13 @@ def partials(be: Backend, rows: int, channels: int) -> np.ndarray:
 
 def _stats(rows: np.ndarray, weights: np.ndarray | None, be: Backend) -> Stats:
     count, channels = rows.shape
-    total = float(count) if weights is None else float(weights.sum(dtype=np.float64))
-    if total == 0:
-        return Stats(np.zeros(channels), np.zeros(channels), 0.0)
-    mean, var = np.empty(channels), np.empty(channels)
-    be.kernel("batchnorm.moments")(rows, weights, partials(be, count, channels), mean, var)
+    total: float | np.ndarray = float(count)
+    if weights is not None:
+        sums = weights.sum(axis=0, dtype=np.float64)
+        total = float(sums[0]) if len(sums) == 1 else sums
+    mean, var = np.zeros(channels), np.zeros(channels)
+    if np.min(total) > 0:
+        be.kernel("batchnorm.moments")(rows, weights, partials(be, count, channels), mean, var)
+    elif np.max(total) > 0:
+        raise ArgumentError(f"the weights of channel {int(np.argmin(total))} sum to 0: there is nothing to normalise it by")
     return Stats(mean, var * total, total)

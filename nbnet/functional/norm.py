@@ -28,7 +28,7 @@ class BatchNormSaved(NamedTuple):
     x: np.ndarray
     weights: np.ndarray | None
     stats: Stats | None  # what the batch was normalised by, or None where it was by constants
-    divisor: float  # the variance is m2 / divisor
+    divisor: float | np.ndarray  # the variance is m2 / divisor
     mean: np.ndarray  # (C,) float64
     inv_std: np.ndarray  # (C,) float64
     correction: Correction | None
@@ -82,7 +82,7 @@ def batch_norm_forward(
         x: (..., C) float32 or float64. gamma, beta: (C,), or None for 1 and 0.
         eps: added to the variance.
         mean, var: (C,): given, they are used as constants (evaluation); None, the batch's own are (training).
-        weights: one for each of the M = x.size / C rows, at least 0; a mask is weights in {0, 1}.
+        weights: one for each of the M = x.size / C rows, or for each element of x, at least 0; a mask is weights in {0, 1}.
         ddof: 0 normalises by the biased variance, 1 by the unbiased one.
         correction: of batch renormalisation.
         slope: y is multiplied by this where it is negative: 1 is no activation, 0 a fused ReLU.
@@ -143,11 +143,12 @@ def batch_norm_apply(
     Args:
         stats: from batch_norm_stats, or merge_stats over all parts. weights: of x's rows. The rest as in batch_norm_forward.
     """
-    if not stats.count > 0:
+    if not np.min(stats.count) > 0:
         raise ArgumentError("there is nothing to normalise by: all weights are 0, or no part has rows; weights must not sum to 0")
-    if stats.count <= ddof or (weights is None and stats.count < 2):
+    least = np.min(stats.count)
+    if least <= ddof or (weights is None and least < 2):
         raise ShapeError(
-            f"x has shape {np.shape(x)}, and the statistics count {stats.count:g}: one value a channel has no variance to normalise by; "
+            f"x has shape {np.shape(x)}, and the statistics count {least:g}: one value a channel has no variance to normalise by; "
             f"train on a larger batch, or evaluate with mean= and var="
         )
     divisor = stats.count - ddof
@@ -189,7 +190,7 @@ def batch_norm_backward_apply(dy, saved: BatchNormSaved, sums: Sums) -> np.ndarr
 # ------------------------------------------------------------------------------------------------------ helpers
 
 
-def _normalize(x, stats, divisor: float, mean, var, gamma, beta, *, eps, weights, correction, slope, backend):
+def _normalize(x, stats, divisor, mean, var, gamma, beta, *, eps, weights, correction, slope, backend):
     """y = act(gamma * ((x - mean) / sqrt(var + eps) * r + k) + beta), in the form of the kernel: act((x - center) * scale + shift)."""
     be = get_backend(backend)
     x = checks.floats(x, "x", empty=True)
@@ -197,7 +198,7 @@ def _normalize(x, stats, divisor: float, mean, var, gamma, beta, *, eps, weights
         raise ShapeError(f"x has shape {x.shape}, wanted at least 2 axes (rows, channels)")
     channels = x.shape[-1]
     rows = x.reshape(-1, channels)
-    weights = row_weights(weights, len(rows), x.dtype)
+    weights = row_weights(weights, rows)
     gamma = np.ones(channels) if gamma is None else _channels(gamma, "gamma", channels)
     beta = np.zeros(channels) if beta is None else _channels(beta, "beta", channels)
     mean, var = _channels(mean, "mean", channels), _channels(var, "var", channels)

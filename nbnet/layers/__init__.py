@@ -8,6 +8,8 @@ from nbnet.layers.conv2d import Conv2D
 from nbnet.layers.dense import Dense
 from nbnet.layers.dropout import Dropout
 from nbnet.layers.flatten import Flatten
+from nbnet.layers.groupnorm import GroupNorm
+from nbnet.layers.layernorm import LayerNorm
 from nbnet.layers.pool import AvgPool2D, GlobalAvgPool2D, MaxPool2D
 
 __all__ = [
@@ -18,7 +20,9 @@ __all__ = [
     "Dropout",
     "Flatten",
     "GlobalAvgPool2D",
+    "GroupNorm",
     "Layer",
+    "LayerNorm",
     "LeakyReLU",
     "MaxPool2D",
     "Param",

@@ -16,6 +16,13 @@ def partials(shape):
     return Out((chunks.count(*shape), 3, shape[1]), np.float64, scratch=True)
 
 
+def weights_of(rng, shape, weighted):
+    """None, one weight a row, or one an element."""
+    if weighted == "none":
+        return None
+    return rng.uniform(0.1, 2, (shape[0], 1 if weighted == "rows" else shape[1]))
+
+
 def sums(shape, precision=None):
     return Out((shape[1],), np.float64, precision=precision)
 
@@ -29,11 +36,11 @@ def test_shapes_make_several_chunks():
     assert sorted({chunks.count(*shape) for shape in SHAPES}) == [1, 2, 4]
 
 
-@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("weighted", ["none", "rows", "elements"])
 @dtypes
 @shapes
 def test_moments(rng, dtype, shape, weighted):
-    weights = rng.uniform(0.1, 2, shape[0]) if weighted else None
+    weights = weights_of(rng, shape, weighted)
     # the sums run in float64, so float32 data earn float64's tolerance
     check("batchnorm.moments", dtype, "reduction", [rng.normal(size=shape), weights, partials(shape), *[sums(shape, "float64")] * 2])
 
@@ -42,7 +49,7 @@ def test_moments(rng, dtype, shape, weighted):
 def test_moments_with_weights_of_zero(rng, dtype):
     """A weight of 0 is a row that is not there, even if the whole of a chunk is."""
     shape = (30000, 3)
-    x, weights = rng.normal(size=shape), np.ones(shape[0])
+    x, weights = rng.normal(size=shape), np.ones((shape[0], 1))
     weights[:20000] = 0
     outputs = [sums(shape, "float64"), sums(shape, "float64")]
     mean, var = check("batchnorm.moments", dtype, "reduction", [x, weights, partials(shape), *outputs])
@@ -85,13 +92,13 @@ def test_backward_reduce(rng, dtype, shape, slope):
     check("batchnorm.backward_reduce", dtype, "reduction", [dy, x, *affine(rng, shape[1]), slope, *outputs])
 
 
-@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("weighted", ["none", "rows", "elements"])
 @pytest.mark.parametrize("slope", SLOPES)
 @dtypes
 @shapes
 def test_backward_apply(rng, dtype, shape, slope, weighted):
     dy, x = rng.normal(size=shape), rng.normal(size=shape)
-    weights = rng.uniform(0, 2, shape[0]) if weighted else None
+    weights = weights_of(rng, shape, weighted)
     check(
         "batchnorm.backward_apply",
         dtype,
@@ -148,15 +155,17 @@ def test_gradient_with_frozen_statistics(rng, slope):
     check_gradient(lambda x: output_of("batchnorm.apply", [x, *frozen, slope, Out(shape)]), "batchnorm.backward_apply", args, x, dy)
 
 
-@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("weighted", ["none", "rows", "elements"])
 @pytest.mark.parametrize("slope", SLOPES)
 @pytest.mark.parametrize("backend", ["numpy", *CPU])
 def test_gradient_through_batch_statistics(rng, backend, slope, weighted):
     """The whole of batch normalisation, from the four kernels and arithmetic on C numbers."""
     shape, eps = (6, 3), 1e-3
     x, dy, gamma, beta = rng.normal(size=shape), rng.normal(size=shape), rng.normal(size=3), rng.normal(size=3)
-    w = np.array([0.5, 2, 0, 1, 1, 3.0]) if weighted else None
-    total = shape[0] if w is None else w.sum()
+    w = weights_of(rng, shape, weighted)
+    if w is not None:
+        w[2] = 0
+    total = shape[0] if w is None else w.sum(axis=0)
 
     def statistics(x, backend="numpy"):
         mean, var = run("batchnorm.moments", backend, "float64", [x, w, partials(shape), sums(shape), sums(shape)])

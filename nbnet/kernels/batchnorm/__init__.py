@@ -3,15 +3,15 @@
 Letters: M rows (N*H*W for images), C channels, K chunks. x, dy, y, dx are (M, C), C-contiguous, float32 or float64 (T).
 
     moments(x, weights, partials, mean, var)
-        mean_c = sum_m w_m x_mc / W,   var_c = sum_m w_m (x_mc - mean_c)^2 / W,   W = sum_m w_m
-        weights: (M,) T, or None for w = 1.  mean, var: (C,) float64, overwritten.
+        mean_c = sum_m w_mc x_mc / W_c,   var_c = sum_m w_mc (x_mc - mean_c)^2 / W_c,   W_c = sum_m w_mc > 0
+        weights: (M, 1) T for the same in every channel, (M, C) T, or None for w = 1.  mean, var: (C,) float64, overwritten.
     apply(x, center, scale, shift, slope, y)
         y = act((x - center_c) * scale_c + shift_c)
     backward_reduce(dy, x, center, scale, shift, slope, partials, sum_g, sum_gx)
         g = dy * act'(...),   sum_g_c = sum_m g_mc,   sum_gx_c = sum_m g_mc * (x_mc - center_c)
         sum_g, sum_gx: (C,) float64, overwritten.
     backward_apply(dy, x, weights, center, scale, shift, slope, a, b, c, dx)
-        dx = a_c * g + w_m * (b_c + c_c * (x - center_c))
+        dx = a_c * g + w_mc * (b_c + c_c * (x - center_c))
 
 act(z) = z where z > 0, else slope * z: slope 1 is no activation, 0 is ReLU, between them leaky ReLU. The backward
 kernels recompute z from x, so neither y nor the normalised x is stored.

@@ -17,19 +17,25 @@ def _moments(x, weights, start, stop, partial):
     for c in range(channels):
         mean[c] = 0.0
         m2[c] = 0.0
-    total = 0.0
+        count[c] = stop - start if weights is None else 0.0
     for m in range(start, stop):
-        w = 1.0 if weights is None else np.float64(weights[m])
-        total += w
-        for c in range(channels):
-            d = np.float64(x[m, c]) - np.float64(origin[c])
-            mean[c] += w * d
-            m2[c] += w * d * d
+        if weights is None:
+            for c in range(channels):
+                d = np.float64(x[m, c]) - np.float64(origin[c])
+                mean[c] += d
+                m2[c] += d * d
+        else:
+            step = 1 if weights.shape[1] > 1 else 0
+            for c in range(channels):
+                w = np.float64(weights[m, c * step])
+                d = np.float64(x[m, c]) - np.float64(origin[c])
+                count[c] += w
+                mean[c] += w * d
+                m2[c] += w * d * d
     for c in range(channels):
-        d = mean[c] / total if total > 0 else 0.0
+        d = mean[c] / count[c] if count[c] > 0 else 0.0
         m2[c] -= mean[c] * d
         mean[c] = np.float64(origin[c]) + d
-        count[c] = total
 
 
 @body
@@ -144,9 +150,10 @@ def backward_reduce_parallel(dy, x, center, scale, shift, slope, partials, sum_g
 @body
 def _backward_apply(dy, x, weights, center, scale, shift, slope, a, b, c, start, stop, dx):
     slope = x.dtype.type(slope)
+    step = 0 if weights is None or weights.shape[1] == 1 else 1
     for m in range(start, stop):
-        w = x.dtype.type(1) if weights is None else weights[m]
         for i in range(x.shape[1]):
+            w = x.dtype.type(1) if weights is None else weights[m, i * step]
             d = x[m, i] - center[i]
             z = d * scale[i] + shift[i]
             g = dy[m, i] if z > 0 else slope * dy[m, i]

@@ -5,10 +5,10 @@ import numpy as np
 
 def moments(x, weights, partials, mean, var):
     x = x.astype(np.float64, copy=False)
-    w = np.ones(len(x)) if weights is None else weights.astype(np.float64)
-    total = w.sum()
-    mean[:] = w @ x / total
-    var[:] = w @ (x - mean) ** 2 / total
+    w = np.ones((len(x), 1)) if weights is None else weights.astype(np.float64)
+    total = w.sum(axis=0)
+    mean[:] = (w * x).sum(axis=0) / total
+    var[:] = (w * (x - mean) ** 2).sum(axis=0) / total
 
 
 def apply(x, center, scale, shift, slope, y):
@@ -24,7 +24,7 @@ def backward_reduce(dy, x, center, scale, shift, slope, partials, sum_g, sum_gx)
 
 def backward_apply(dy, x, weights, center, scale, shift, slope, a, b, c, dx):
     g = _through_activation(dy, x, center, scale, shift, slope)
-    w = 1 if weights is None else weights[:, None]
+    w = 1 if weights is None else weights
     dx[:] = a * g + w * (b + c * (x - center))
 
 

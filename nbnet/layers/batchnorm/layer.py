@@ -152,9 +152,8 @@ class BatchNorm(Layer):
         self.trainable = self._trainable
         self.moving.create(self._buffers, channels, self.stats_dtype or self.dtype)
         if self.renorm is not None and self.renorm.decay is not None:
-            for name in ("renorm_mean", "renorm_std"):
-                self._buffers[name] = np.zeros(channels, self.stats_dtype or self.dtype)
-            self._buffers["renorm_weight"] = np.zeros(1, np.float64)
+            self._buffers["renorm_mean"] = np.zeros(channels, self.stats_dtype or self.dtype)
+            self._buffers["renorm_std"] = np.full(channels, self.moving.initial_var**0.5, self.stats_dtype or self.dtype)
         self._pending = None
         return input_shape
 
@@ -183,7 +182,8 @@ class BatchNorm(Layer):
         """y, saved.
 
         Args:
-            weights: at least 0; they broadcast against x without its channel axis: (N,), (N, H, W), (N, 1, W), ...; a mask is 0 and 1.
+            weights: at least 0; a mask is 0 and 1. Of x's rank, they broadcast against x; of a lower rank, they lack its last axes
+                and the channels': (N,) weighs examples, (N, H, W) pixels.
         """
         x = self._check(x)
         if self._pending is not None:
@@ -191,7 +191,7 @@ class BatchNorm(Layer):
                 f"layer {self.name} has a deferred update of its moving statistics: call apply_updates() after each training step"
             )
         rows = np.ascontiguousarray(np.moveaxis(x, self._channel_axis, -1))
-        weights = None if weights is None else self._row_weights(weights, rows.shape[:-1])
+        weights = None if weights is None else self._row_weights(weights, rows.shape)
         by_batch = self.use_batch_statistics if train else self.observer is not None
         parts = [(where, *self._part(rows, weights, where)) for where in ghost.slices(len(x), self.virtual_batch_size, self.strided)]
         stats: list[F.Stats] = []
@@ -199,7 +199,8 @@ class BatchNorm(Layer):
             stats = [F.batch_norm_stats(part, w, backend=self.backend) for _, part, w in parts]
         if not by_batch:
             parts = [(slice(None), rows, weights)]
-        results = [self._normalize(part, w, stats[i] if by_batch else None) for i, (_, part, w) in enumerate(parts)]
+        correction = self._correction(self.renorm, stats) if by_batch and self.renorm is not None else None
+        results = [self._normalize(part, w, stats[i] if by_batch else None, correction) for i, (_, part, w) in enumerate(parts)]
         y = self._join(rows.shape, parts, [result[0] for result in results])
         if self.observer is not None:
             self.observer(F.merge_stats(stats))
@@ -223,8 +224,8 @@ class BatchNorm(Layer):
         dx = self._join(dy.shape, parts, [result[0] for result in results])
         return np.ascontiguousarray(np.moveaxis(dx, -1, self._channel_axis))
 
-    def _normalize(self, x: np.ndarray, weights: np.ndarray | None, stats: F.Stats | None) -> tuple[np.ndarray, BatchNormSaved]:
-        """One group, by its own statistics or, without any, by the moving ones."""
+    def _normalize(self, x: np.ndarray, weights: np.ndarray | None, stats: F.Stats | None, correction: F.Correction | None):
+        """y and saved of one group, by its own statistics or, without any, by the moving ones."""
         gamma = self.params["gamma"].value if self.scale else None
         beta = self.params["beta"].value if self.center else None
         if stats is None:
@@ -238,7 +239,7 @@ class BatchNorm(Layer):
             eps=self.eps,
             weights=weights,
             ddof=self.ddof_batch,
-            correction=self._correction(stats),
+            correction=correction,
             slope=self.slope,
             backend=self.backend,
         )
@@ -260,17 +261,15 @@ class BatchNorm(Layer):
     # ------------------------------------------------------------------------------------------------- helpers
 
     def _row_weights(self, weights: Any, shape: Shape) -> np.ndarray:
-        """weights broadcast to the shape of x without its channels."""
+        """weights broadcast to `shape`, x's with the channels last, or to one number a row where channels do not differ."""
         w = np.asarray(weights, self.dtype)
-        if w.ndim == len(shape) + 1 and w.shape[self._channel_axis] == 1:
-            w = w.squeeze(self._channel_axis)
-        w = w.reshape(w.shape + (1,) * (len(shape) - w.ndim))
+        w = np.moveaxis(w, self._channel_axis, -1) if w.ndim == len(shape) else w.reshape(w.shape + (1,) * (len(shape) - w.ndim))
+        if w.shape[-1] == 1:
+            shape = (*shape[:-1], 1)
         try:
             return np.broadcast_to(w, shape)
         except ValueError:
-            raise ShapeError(
-                f"weights have shape {np.shape(weights)}, wanted one that broadcasts to {shape}, x without its channels"
-            ) from None
+            raise ShapeError(f"weights have shape {np.shape(weights)}, wanted one that broadcasts to {shape}") from None
 
     @staticmethod
     def _part(rows: np.ndarray, weights: np.ndarray | None, where: slice) -> tuple[np.ndarray, np.ndarray | None]:
@@ -286,24 +285,24 @@ class BatchNorm(Layer):
 
     # ---------------------------------------------------------------------------------------- moving statistics
 
-    def _correction(self, stats: F.Stats) -> F.Correction | None:
-        """Renormalisation's r and k, from the averages before this batch's update."""
-        if self.renorm is None:
-            return None
+    def _correction(self, renorm: Renorm, stats: list[F.Stats]) -> F.Correction:
+        """Renormalisation's r and k for the whole batch, from the averages before its update."""
         buffers = self._buffers
-        std = np.sqrt(stats.variance(self.ddof_batch) + self.eps)
-        if self.renorm.decay is None:
-            mean, var, eps = self.moving.read(buffers)
-            return self.renorm.correct(int(buffers["updates"][0]), stats.mean, std, mean, np.sqrt(var + eps))
-        weight = buffers["renorm_weight"][0]
-        if weight == 0:
-            return self.renorm.correct(0, stats.mean, std, stats.mean, std)
-        return self.renorm.correct(
-            int(buffers["updates"][0]), stats.mean, std, buffers["renorm_mean"] / weight, buffers["renorm_std"] / weight
-        )
+        mean, std = self._mean_and_std(stats)
+        if renorm.decay is None:
+            moving_mean, moving_var, eps = self.moving.read(buffers)
+            moving_std = np.sqrt(moving_var + eps)
+        else:
+            moving_mean, moving_std = buffers["renorm_mean"], np.maximum(buffers["renorm_std"], self.eps**0.5)
+        return renorm.correct(int(buffers["updates"][0]), mean, std, moving_mean, moving_std)
+
+    def _mean_and_std(self, stats: list[F.Stats]) -> tuple[np.ndarray, np.ndarray]:
+        """Of the batch, as renormalisation compares them with their averages."""
+        mean, var = ghost.combine(stats, self.pooled, self.ddof_batch)
+        return mean, np.sqrt(var + self.eps)
 
     def _note_update(self, stats: list[F.Stats]) -> None:
-        if any(s.count <= self.ddof_moving for s in stats):
+        if any(np.min(s.count) <= self.ddof_moving for s in stats):
             raise ShapeError(
                 f"layer {self.name}: one value a channel has no unbiased variance; train on a larger batch, or use unbiased=False"
             )
@@ -319,8 +318,6 @@ class BatchNorm(Layer):
         self._pending = None
         if self.renorm is not None and self.renorm.decay is not None:
             d = self.renorm.decay
-            whole = F.merge_stats(stats)
-            std = np.sqrt(whole.variance(self.ddof_batch) + self.eps)
-            for name, value in (("renorm_mean", whole.mean), ("renorm_std", std), ("renorm_weight", 1.0)):
+            for name, value in zip(("renorm_mean", "renorm_std"), self._mean_and_std(stats)):
                 self._buffers[name][:] = d * self._buffers[name] + (1 - d) * value
         self.moving.update(self._buffers, mean, var)

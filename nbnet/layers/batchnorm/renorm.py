@@ -22,8 +22,8 @@ class Renorm:
 
     Args:
         rmax, rmin, dmax: bounds: numbers, or functions of the number of updates so far (a schedule; see `warm_up`).
-        decay: of averages kept for r and k alone, zero-debiased, as TensorFlow 1 has them (its renorm_decay is 0.99); None
-            uses the layer's moving values.
+        decay: of averages kept for r and k alone, from 0 and 1, as Keras, TensorFlow 1 and tf_slim have them (their default is
+            0.99); None uses the layer's moving values, as the paper does.
     """
 
     rmax: Bound = math.inf

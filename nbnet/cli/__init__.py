@@ -1,0 +1,86 @@
+"""The command line: nbnet train, predict, info, warmup. One file a command.
+
+Exit codes: 0 done, 2 a bad argument or bad input (one line on stderr, never a traceback), 130 interrupted with Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from nbnet.cli import info, predict, train, warmup
+from nbnet.errors import ArgumentError, NbnetError, unknown
+from nbnet.version import __version__
+
+COMMANDS = {"train": train, "predict": predict, "info": info, "warmup": warmup}
+
+EPILOG = """examples:
+  nbnet train                          train a CNN on the handwritten digits that come with nbnet
+  nbnet train --data mnist             download MNIST and train on it
+  nbnet train --data photos            your own images: one sub-folder of photos a class
+  nbnet predict runs/digits-digits-1 digit.png
+  nbnet train --help                   every option of a command"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are nbnet's own, so that they are printed as one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ArgumentError(f"{message} (see {self.prog} --help)")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: the words after `nbnet`; None takes them from the process.
+    Returns:
+        the exit code.
+    """
+    words = sys.argv[1:] if argv is None else list(argv)
+    try:
+        code = _run(words)
+        sys.stdout.flush()
+    except NbnetError as error:
+        print(f"nbnet: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("nbnet: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone, as in `nbnet info | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return code
+
+
+def _run(words: list[str]) -> int:
+    parser, parsers = _parsers()
+    if not words:
+        parser.print_help()
+        return 0
+    if not words[0].startswith("-") and words[0] not in COMMANDS:
+        raise ArgumentError(unknown("command", words[0], COMMANDS))
+    options, rest = parser.parse_known_args(words)
+    if rest:
+        known = [word for action in parsers[options.command]._actions for word in action.option_strings]
+        near = difflib.get_close_matches(rest[0].partition("=")[0], known, n=1)
+        mend = f"did you mean {near[0]}? " if near else ""
+        kind = "option" if rest[0].startswith("-") else "argument"
+        raise ArgumentError(f"unknown {kind} {rest[0]!r}: {mend}see nbnet {options.command} --help")
+    return COMMANDS[options.command].run(options)
+
+
+def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    form = argparse.RawDescriptionHelpFormatter
+    parser = _Parser("nbnet", description="Small CNNs on NumPy and Numba alone.", epilog=EPILOG, formatter_class=form)
+    parser.add_argument("--version", action="version", version=f"nbnet {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    parsers: dict[str, argparse.ArgumentParser] = {}
+    for name, module in COMMANDS.items():
+        parsers[name] = commands.add_parser(name, help=module.HELP, description=module.HELP, epilog=module.EPILOG, formatter_class=form)
+        module.add_options(parsers[name])
+    return parser, parsers

@@ -1,0 +1,53 @@
+"""What training shows: a line an epoch, and on a terminal a bar below them."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from nbnet.callbacks import Callback
+from nbnet.trainer import Trainer
+
+
+class Display(Callback):
+    """A context manager and callback: a bar with loss, accuracy and images per second, one line with the test's values an epoch.
+
+    Without a terminal there is no bar, only the lines. `Trainer.fit` could draw a bar of its own; this one stays when the epoch changes.
+    """
+
+    def __init__(self, epochs: int, rows: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._epochs, self._rows = epochs, rows
+        self._live = sys.stdout.isatty()
+        text = [TextColumn("{task.description}"), BarColumn(bar_width=16), TextColumn("{task.fields[text]}"), TimeRemainingColumn()]
+        self._progress: Any = Progress(*text, console=Console(), transient=True, disable=not self._live)
+        self._task: Any = None
+
+    def __enter__(self) -> Display:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def on_batch_end(self, trainer: Trainer) -> None:
+        if not self._live:
+            return
+        done = trainer.position
+        rate = done.rows / max(done.seconds, 1e-9)
+        text = f"loss {done.loss / done.rows:.4f}  accuracy {100 * (done.correct or 0) / done.rows:5.2f} %  {rate:,.0f} images/s"
+        if self._task is None:
+            self._task = self._progress.add_task("", total=self._epochs * self._rows, text=text)
+        completed = trainer.epoch * self._rows + done.rows
+        self._progress.update(self._task, completed=completed, description=f"epoch {trainer.epoch + 1}/{self._epochs}", text=text)
+
+    def on_epoch_end(self, trainer: Trainer) -> None:
+        last = {name: values[-1] for name, values in trainer.history.items()}
+        width = len(str(self._epochs))
+        line = (
+            f"epoch {trainer.epoch:{width}}/{self._epochs}  loss {last['loss']:.4f}  accuracy {100 * last['accuracy']:6.2f} %"
+            f"   test {last['val_loss']:.4f}  {100 * last['val_accuracy']:6.2f} %   {self._rows / last['seconds']:,.0f} images/s"
+        )
+        print(line, flush=True)

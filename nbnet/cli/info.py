@@ -1,0 +1,100 @@
+"""nbnet info: what a report of a problem should hold."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from nbnet.datasets import download
+from nbnet.kernels import load
+from nbnet.version import __version__
+
+HELP = "Show versions, the processor, threads and cache folders."
+EPILOG = """examples:
+  nbnet info
+  NUMBA_NUM_THREADS=4 nbnet info       fewer threads"""
+
+VECTORS = ("sse4.2", "avx", "avx2", "fma", "avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512bf16", "neon", "sve")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """There is none."""
+
+
+def run(options: argparse.Namespace) -> int:
+    """The command."""
+    for name, value in facts():
+        print(f"{name + ':':<18} {value}")
+    return 0
+
+
+def facts() -> Iterator[tuple[str, str]]:
+    """Names and values, in the order in which they are shown."""
+    import llvmlite
+    import llvmlite.binding as llvm
+    import numba
+    import numpy as np
+
+    yield "nbnet", __version__
+    yield "python", f"{platform.python_version()} on {platform.platform()}"
+    yield "numpy", np.__version__
+    yield "numba", numba.__version__
+    yield "llvmlite", llvmlite.__version__
+    yield "cpu", f"{_cpu_name()} (LLVM: {llvm.get_host_cpu_name()})"
+    features = llvm.get_host_cpu_features()
+    yield "vector features", " ".join(name for name in VECTORS if features.get(name)) or "none of those that are known here"
+    yield "threads", f"{numba.get_num_threads()} of {os.cpu_count()} processors"
+    yield "threading layer", _threading_layer()
+    yield "kernel cache", _kernel_cache()
+    yield "data cache", str(download.cache_folder())
+    yield "gpu", "cuda: not part of this version"
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _threading_layer() -> str:
+    """Numba takes the first that can be loaded; which one is known for sure only once a parallel kernel has run."""
+    import numba
+
+    config: Any = numba.config
+    modules = {"tbb": "tbbpool", "omp": "omppool", "workqueue": "workqueue"}
+    found = []
+    for layer in config.THREADING_LAYER_PRIORITY:
+        try:
+            importlib.import_module(f"numba.np.ufunc.{modules[layer]}")
+        except (ImportError, KeyError):
+            continue
+        found.append(layer)
+    if not found:
+        return "none: the backend parallel cannot run"
+    if config.THREADING_LAYER == "default":
+        return f"{found[0]} (of {', '.join(found)})"
+    return f"{config.THREADING_LAYER}, as NUMBA_THREADING_LAYER says (of {', '.join(found)})"
+
+
+def _kernel_cache() -> str:
+    """The folder and how many compiled kernels are in it. Without NUMBA_CACHE_DIR each operation has one beside its source."""
+    import numba
+
+    config: Any = numba.config
+    path = Path(load("dense.forward", "serial").stats.cache_path)  # type: ignore[attr-defined]
+    if config.CACHE_DIR:
+        root, where = Path(config.CACHE_DIR), str(config.CACHE_DIR)
+    elif path.name == "__pycache__":
+        root, where = path.parent.parent, str(path.parent.parent / "*" / "__pycache__")
+    else:
+        root, where = path.parent, str(path.parent)
+    files = list(root.rglob("*.nbc"))
+    return f"{where}: {len(files)} compiled kernels, {sum(file.stat().st_size for file in files) / 1e6:.1f} MB"

@@ -1,0 +1,68 @@
+"""Compiling kernels before they are needed, under a progress bar that names what is being compiled."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from nbnet.layers import Sequential
+from nbnet.losses import softmax_cross_entropy
+from nbnet.optimizers import Optimizer
+
+
+def first_step(model: Sequential, optimizer: Optimizer) -> Iterator[str]:
+    """One training step and one evaluation on two blank images: yields the name of each part, then runs it.
+
+    Kernels are compiled for types, not shapes, so that after this nothing is left to compile. The model changes: give a spare one.
+    """
+    x = model.as_input(np.zeros((2, *(model.input_shape or ())), np.uint8))
+    y, tape = x, []
+    for layer in model.layers:
+        yield f"{layer.name} forward"
+        y, saved = layer.forward(y, train=True)
+        tape.append(saved)
+    yield "loss"
+    dy: Any = softmax_cross_entropy(y, np.zeros(2, np.int64), backend=model.backend).gradient
+    for i in reversed(range(len(tape))):
+        yield f"{model.layers[i].name} backward"
+        dy = model.layers[i].backward(dy, tape[i], need_dx=i > 0)
+    yield type(optimizer).__name__
+    optimizer.step(model.params, model.backend)
+    yield "evaluation"
+    model.forward(x)
+
+
+def count_steps(model: Sequential) -> int:
+    """How many parts first_step has."""
+    return 2 * len(model.layers) + 3
+
+
+def compiled() -> int:
+    """How many kernels this process has compiled because no cache held them."""
+    modules = [module for name, module in list(sys.modules.items()) if name.startswith("nbnet.kernels.")]
+    dispatchers = {id(value): value for module in modules for value in vars(module).values() if hasattr(value, "stats")}
+    return sum(sum(dispatcher.stats.cache_misses.values()) for dispatcher in dispatchers.values())
+
+
+def show(names: Iterator[str], total: int, on_cold: Callable[[], None]) -> int:
+    """Run first_step's parts under a progress bar (on a terminal). `on_cold` is called once, when the first kernel was compiled.
+
+    Returns:
+        the number of kernels that were compiled.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    before, told = compiled(), False
+    columns = [TextColumn("preparing kernels"), BarColumn(bar_width=24), TimeElapsedColumn(), TextColumn("{task.description}")]
+    with Progress(*columns, console=Console(), transient=True, disable=not sys.stdout.isatty()) as progress:
+        task = progress.add_task("", total=total)
+        for done, name in enumerate(names):
+            progress.update(task, completed=done, description=name)
+            if not told and compiled() > before:
+                told = True
+                on_cold()
+    return compiled() - before

@@ -1,0 +1,62 @@
+"""nbnet predict: classes of image files, by a trained run."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from nbnet.cli import runs
+from nbnet.datasets import read_images
+from nbnet.errors import CheckpointError
+
+HELP = "Classify image files with a trained run."
+EPILOG = """examples:
+  nbnet predict runs/digits-digits-1 digit.png
+  nbnet predict runs/photos-five-conv-1 holiday/*.jpg
+  nbnet predict runs/mnist-lenet-1 --invert paper.jpg    ink on white paper; MNIST and the digits are white on black
+
+Images are resized to what the run was trained on, and turned grey or RGB like it."""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", help="a folder that nbnet train wrote")
+    parser.add_argument("images", metavar="IMAGE", nargs="+", help="image files")
+    parser.add_argument("--invert", action="store_true", help="swap dark and light first")
+    parser.add_argument("--backend", metavar="NAME", help="parallel, serial or numpy (default: the run's)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """The command."""
+    from rich.console import Console
+    from rich.table import Table
+
+    folder = Path(options.run)
+    config = runs.read_config(folder)
+    if not (folder / runs.MODEL).is_file():
+        raise CheckpointError(f"{folder} has no {runs.MODEL}: train it with nbnet train")
+    model = config.build(options.backend)
+    model.load_weights(folder / runs.MODEL)
+    height, width, channels = config.image_shape
+    x = read_images(options.images, (height, width), channels)
+    logits = model.predict(255 - x if options.invert else x).astype(np.float64)
+    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities = weights / weights.sum(axis=1, keepdims=True)
+    order = np.argsort(-probabilities, axis=1, kind="stable")
+    table = Table(box=None, pad_edge=False)
+    table.add_column("file", overflow="fold")
+    table.add_column("class")
+    table.add_column("probability", justify="right")
+    table.add_column("runner-up")
+    for i, image in enumerate(options.images):
+        best, second = order[i, :2]
+        runner_up = f"{config.class_names[second]} ({_percent(probabilities[i, second])})"
+        table.add_row(image, config.class_names[best], _percent(probabilities[i, best]), runner_up)
+    Console(width=None if sys.stdout.isatty() else 200, markup=False, highlight=False).print(table)
+    return 0
+
+
+def _percent(probability: float) -> str:
+    return f"{100 * probability:.1f} %"

@@ -1,0 +1,304 @@
+"""nbnet train: from a data set's name to a run folder with a trained model and its pictures."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+import os
+import shlex
+import signal
+import sys
+import threading
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nbnet import datasets, models, plots, schedules
+from nbnet.backend import float_dtype, get_backend
+from nbnet.callbacks import Callback
+from nbnet.cli import kernels, runs
+from nbnet.cli.display import Display
+from nbnet.datasets import Dataset
+from nbnet.errors import ArgumentError, CheckpointError, DataError, NonFiniteError, unknown
+from nbnet.layers import Sequential
+from nbnet.optimizers import OPTIMIZERS, Optimizer
+from nbnet.trainer import Trainer
+from nbnet.version import __version__
+
+HELP = "Train a CNN and keep it in a run folder."
+EPILOG = """examples:
+  nbnet train                                        the digits that come with nbnet: seconds
+  nbnet train --data mnist --data-dir my/mnist       files that you have; without --data-dir they are downloaded
+  nbnet train --data cifar10 --model resnet9 --epochs 20
+  nbnet train --data photos --size 64                photos/cat/*.jpg, photos/dog/*.jpg: your own classes
+  nbnet train --resume runs/mnist-lenet-1            go on with a run that was stopped: Ctrl-C stops one cleanly
+  nbnet train --resume runs/mnist-lenet-1 --epochs 10
+
+A run folder holds config.json, model.safetensors, history.json, curves.png, confusion.png and mistakes.png."""
+
+COMMON: dict[str, Any] = {
+    "model": "auto",
+    "batch_size": 64,
+    "optimizer": "adamw",
+    "schedule": "one_cycle",
+    "backend": "parallel",
+    "dtype": "float32",
+    "seed": 0,
+}
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "digits": {"epochs": 30, "lr": 0.01},
+    "mnist": {"epochs": 5, "lr": 0.003},
+    "fashion-mnist": {"epochs": 5, "lr": 0.003},
+    "cifar10": {"epochs": 10, "lr": 0.01},
+    "a folder": {"epochs": 20, "lr": 0.01, "size": (32, 32)},
+}
+ADAMW_DECAY = 0.3
+COLD = "compiling kernels (once, about a minute; later runs start at once)"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Every default is None, so that what was given can be told from what was not."""
+    data = parser.add_argument_group("data")
+    data.add_argument("--data", metavar="NAME", help=f"{', '.join(datasets.NAMES)}, or the path of a folder of images (default: digits)")
+    data.add_argument("--data-dir", metavar="DIR", help="folder with the files of mnist, fashion-mnist or cifar10 (default: download them)")
+    data.add_argument("--size", type=_size, metavar="N|HxW", help="resize the images of a folder to this (default: 32)")
+    model = parser.add_argument_group("training")
+    model.add_argument("--model", metavar="NAME", help=f"auto, {', '.join(models.MODELS)} (default: auto, by the size of the images)")
+    model.add_argument("--epochs", type=int, metavar="N", help=f"passes over the data (default: {_by_data('epochs')})")
+    model.add_argument("--batch-size", type=int, metavar="N", help="images a step (default: 64)")
+    model.add_argument("--lr", type=float, metavar="X", help=f"learning rate, the highest of its schedule (default: {_by_data('lr')})")
+    model.add_argument("--optimizer", metavar="NAME", help=f"{', '.join(OPTIMIZERS)} (default: adamw)")
+    model.add_argument("--weight-decay", type=float, metavar="X", help=f"of the optimizer (default: {ADAMW_DECAY} for adamw, else 0)")
+    model.add_argument("--schedule", metavar="NAME", help=f"of the learning rate: {', '.join(schedules.SCHEDULES)} (default: one_cycle)")
+    model.add_argument("--seed", type=int, metavar="N", help="of the weights, the shuffling and the dropout (default: 0)")
+    model.add_argument("--backend", metavar="NAME", help="parallel, serial or numpy (default: parallel)")
+    model.add_argument("--dtype", metavar="NAME", help="float32 or float64 (default: float32)")
+    run = parser.add_argument_group("run folder")
+    run.add_argument("--out", metavar="DIR", help="a new folder for the run (default: runs/DATA-MODEL-1, -2, ...)")
+    run.add_argument("--resume", metavar="RUN", help="go on with this run; only --epochs, the new total, may be given with it")
+
+
+def run(options: argparse.Namespace) -> int:
+    """The command."""
+    began = time.perf_counter()
+    given = {name: value for name, value in vars(options).items() if value is not None and name != "command"}
+    config, data = _resumed(given) if "resume" in given else _new(given)
+    (x, y), test, class_names = data
+    model = config.build()
+    trainer = _trainer(config, model)
+    if "resume" in given:
+        folder = Path(given["resume"])
+        trainer.restore(folder / runs.MODEL)
+        if trainer.epoch >= config.epochs and (folder / "mistakes.png").exists():
+            raise ArgumentError(f"the run {folder} is complete: it has done {trainer.epoch} epochs; to go on, give a larger --epochs")
+    shape = "x".join(map(str, config.image_shape))
+    print(f"data: {Path(config.data).name}, {len(x):,} training and {len(test[0]):,} test images of {shape}, {len(class_names)} classes")
+    print(f"model: {config.model}")
+    model.summary()
+    _prepare(config)
+    if "resume" not in given:
+        folder = runs.make_folder(given.get("out"), config.data, config.model)
+    runs.write_config(config, folder)
+    print(f"run: {folder}, from epoch {trainer.epoch + 1} of {config.epochs}" if trainer.epoch or trainer.step else f"run: {folder}")
+    _fit(trainer, config, folder, (x, y), test)
+    if trainer.epoch < config.epochs:
+        print(f"stopped in epoch {trainer.epoch + 1} of {config.epochs}; the run is saved. To go on:")
+        print(f"  nbnet train --resume {shlex.quote(str(folder))}")
+        return 130
+    _report(model, test, class_names, folder)
+    print(f"{time.perf_counter() - began:.1f} s in all; the run is in {folder}: {', '.join(sorted(os.listdir(folder)))}")
+    print(f"to use it: nbnet predict {shlex.quote(str(folder))} IMAGE...")
+    return 0
+
+
+# ------------------------------------------------------------------------------------------------------ settings
+
+
+def _new(given: dict[str, Any]) -> tuple[runs.Config, Dataset]:
+    """The configuration of a new run from the options, and its data. Names are checked before any data is read."""
+    name = given.get("data", "digits")
+    defaults = COMMON | DEFAULTS[name if name in datasets.NAMES else "a folder"]
+    options = defaults | given
+    options.setdefault("weight_decay", ADAMW_DECAY if options["optimizer"] == "adamw" else 0.0)
+    for kind, known in (("model", ["auto", *models.MODELS]), ("optimizer", OPTIMIZERS), ("schedule", schedules.SCHEDULES)):
+        if options[kind] not in known:
+            raise ArgumentError(unknown(kind, options[kind], known))
+    _check_numbers(options)
+    runs.check_out(given.get("out"))
+    get_backend(options["backend"])
+    dtype = float_dtype(options["dtype"]).name
+    if name not in datasets.NAMES:
+        name = os.path.abspath(os.path.expanduser(name)) if os.path.exists(os.path.expanduser(name)) else name
+    data_dir = None if "data_dir" not in given else os.path.abspath(os.path.expanduser(given["data_dir"]))
+    data = datasets.open(name, data_dir, size=options.get("size"))
+    (height, width, channels), class_names = data[0][0].shape[1:], data[2]
+    config = runs.Config(
+        nbnet=__version__,
+        data=name,
+        data_dir=data_dir,
+        size=options.get("size"),
+        checksum=_checksum(data),
+        image_shape=(height, width, channels),
+        class_names=class_names,
+        model=models.choose(options["model"], (height, width, channels)),
+        dtype=dtype,
+        **{key: options[key] for key in ("epochs", "batch_size", "lr", "optimizer", "weight_decay", "schedule", "backend", "seed")},
+    )
+    return config, data
+
+
+def _resumed(given: dict[str, Any]) -> tuple[runs.Config, Dataset]:
+    """The configuration of the run that is resumed, and the same data again."""
+    other = sorted(given.keys() - {"resume", "epochs"})
+    if other:
+        raise ArgumentError(f"--{other[0].replace('_', '-')} cannot change when a run is resumed: give --resume and --epochs alone")
+    folder = Path(given["resume"])
+    config = runs.read_config(folder)
+    if not (folder / runs.MODEL).is_file():
+        raise CheckpointError(f"{folder} has no {runs.MODEL}: there is nothing to resume; start again with nbnet train")
+    if given.get("epochs", config.epochs) != config.epochs:
+        if config.schedule != "constant":
+            print(f"note: the schedule {config.schedule} now spans {given['epochs']} epochs, not {config.epochs}")
+        config = dataclasses.replace(config, epochs=given["epochs"])
+    _check_numbers(dataclasses.asdict(config))
+    data = datasets.open(config.data, config.data_dir, size=config.size)
+    if _checksum(data) != config.checksum:
+        raise DataError(f"{config.data} has other images or labels than {folder} was started with: a run goes on with the same data")
+    return config, data
+
+
+def _check_numbers(options: dict[str, Any]) -> None:
+    for name in ("epochs", "batch_size"):
+        if options[name] < 1:
+            raise ArgumentError(f"--{name.replace('_', '-')} {options[name]}: wanted a whole number, at least 1")
+    if not 0 < options["lr"] < float("inf"):
+        raise ArgumentError(f"--lr {options['lr']}: wanted a number above 0, such as 0.01")
+    if not 0 <= options["weight_decay"] < float("inf"):
+        raise ArgumentError(f"--weight-decay {options['weight_decay']}: wanted a number that is at least 0")
+
+
+def _trainer(config: runs.Config, model: Sequential) -> Trainer:
+    return Trainer(model, optimizer=_optimizer(config), schedule=config.schedule, seed=config.seed)
+
+
+def _optimizer(config: runs.Config) -> Optimizer:
+    return OPTIMIZERS[config.optimizer](config.lr, weight_decay=config.weight_decay)
+
+
+def _checksum(data: Dataset) -> int:
+    value = 0
+    for array in (*data[0], *data[1]):
+        value = zlib.crc32(np.ascontiguousarray(array).data, value)
+    return value
+
+
+def _size(text: str) -> tuple[int, int]:
+    parts = text.lower().split("x")
+    try:
+        height, width = (int(part) for part in (parts * 2 if len(parts) == 1 else parts))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size: wanted 32, or height x width such as 48x64") from None
+    return height, width
+
+
+def _by_data(option: str) -> str:
+    return ", ".join(f"{values[option]} for {name}" for name, values in DEFAULTS.items())
+
+
+# ------------------------------------------------------------------------------------------------------ training
+
+
+def _prepare(config: runs.Config) -> None:
+    """Compile what training needs, or load it from the cache, on a spare model: the bar of training then shows training alone."""
+    if config.backend != "numpy":
+        model = config.build()
+        steps = kernels.first_step(model, _optimizer(config))
+        kernels.show(steps, kernels.count_steps(model), lambda: print(COLD, flush=True))
+
+
+class _Saver(Callback):
+    """Writes the run after each epoch."""
+
+    def __init__(self, folder: Path, trainer: Trainer) -> None:
+        self._folder = folder
+        self.save(trainer)
+
+    def save(self, trainer: Trainer) -> None:
+        trainer.save(self._folder / runs.MODEL)
+        history = {name: [value if math.isfinite(value) else None for value in column] for name, column in trainer.history.items()}
+        runs.write_json(history, self._folder / runs.HISTORY)  # JSON knows no NaN
+        self.when = (
+            f"after step {trainer.step} in epoch {trainer.epoch + 1}" if trainer.position.batches else f"after epoch {trainer.epoch}"
+        )
+
+    on_epoch_end = save
+
+
+class _Stopper(Callback):
+    """Ends training after the batch in which Ctrl-C came; a second Ctrl-C ends it at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def handle(self, number: int, _: Any) -> None:
+        self.asked = True
+        signal.signal(number, signal.default_int_handler)
+        os.write(2, b"\nstopping after this batch; Ctrl-C again stops at once\n")  # print is not safe in a handler
+
+    def on_batch_end(self, trainer: Trainer) -> None:
+        if self.asked:
+            trainer.stop("interrupted")
+
+    on_epoch_end = on_batch_end
+
+
+@contextmanager
+def _stopper() -> Iterator[_Stopper]:
+    stopper = _Stopper()
+    if threading.current_thread() is not threading.main_thread():  # signals are for the main thread alone
+        yield stopper
+        return
+    before = signal.signal(signal.SIGINT, stopper.handle)
+    try:
+        yield stopper
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _fit(trainer: Trainer, config: runs.Config, folder: Path, train: Any, test: Any) -> None:
+    """Train to the end, or to Ctrl-C; the run is saved in either case."""
+    saver = _Saver(folder, trainer)
+    with _stopper() as stopper:
+        try:
+            # A run that blows up is told by its loss, in one line; NumPy's warnings on the way there would be many.
+            with np.errstate(all="ignore"), Display(config.epochs, len(train[0])) as display:
+                trainer.fit(train, config.epochs, config.batch_size, test, [saver, display, stopper], progress=False)
+        except NonFiniteError as error:
+            raise NonFiniteError(f"{error}; {folder} holds the run as it was last saved, {saver.when}") from error
+        except KeyboardInterrupt:
+            print(f"{folder} holds the run as it was last saved, {saver.when}", file=sys.stderr)
+            raise
+        if trainer.position.batches:
+            saver.save(trainer)
+    if trainer.epoch:
+        plots.curves(trainer.history, folder / "curves.png")
+
+
+def _report(model: Sequential, test: Any, class_names: list[str], folder: Path) -> None:
+    """Print the test accuracy; draw the confusion matrix and the mistakes."""
+    x, y = test
+    logits = model.predict(x).astype(np.float64)
+    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+    said = logits.argmax(axis=1)
+    matrix = np.zeros((len(class_names), len(class_names)), np.int64)
+    np.add.at(matrix, (y, said), 1)
+    plots.confusion(matrix, class_names, folder / "confusion.png")
+    plots.mistakes(x, y, said, weights / weights.sum(axis=1, keepdims=True), class_names, folder / "mistakes.png")
+    wrong = int((said != y).sum())
+    print(f"test accuracy: {100 * (1 - wrong / len(y)):.2f} % ({wrong:,} of {len(y):,} wrong)")

@@ -1,0 +1,67 @@
+"""nbnet warmup: compile the kernels that training uses, so that later runs start at once."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator
+
+from nbnet import models
+from nbnet.backend import float_dtype, get_backend
+from nbnet.cli import kernels
+from nbnet.errors import ArgumentError
+from nbnet.layers import Sequential
+from nbnet.optimizers import OPTIMIZERS
+
+HELP = "Compile the kernels of every model and optimiser, and keep them in the cache."
+EPILOG = """examples:
+  nbnet warmup                       what nbnet train uses
+  nbnet warmup --dtype float64
+  nbnet warmup --all                 serial and parallel, float32 and float64"""
+
+SHAPE = (8, 8, 1)  # the smallest image that every model takes: kernels are compiled for types, not for shapes
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--backend", metavar="NAME", help="parallel or serial (default: parallel)")
+    parser.add_argument("--dtype", metavar="NAME", help="float32 or float64 (default: float32)")
+    parser.add_argument("--all", action="store_true", help="both backends and both dtypes")
+
+
+def run(options: argparse.Namespace) -> int:
+    """The command."""
+    if options.all and (options.backend or options.dtype):
+        raise ArgumentError("--all means both backends and both dtypes: leave --backend and --dtype out")
+    backends = ["parallel", "serial"] if options.all else [options.backend or "parallel"]
+    dtypes = ["float32", "float64"] if options.all else [options.dtype or "float32"]
+    for backend in backends:
+        get_backend(backend)
+        if backend == "numpy":
+            raise ArgumentError("--backend numpy: it compiles nothing; wanted parallel or serial")
+    began = time.perf_counter()
+    count = 0
+    for backend in backends:
+        for dtype in dtypes:
+            built = _build(backend, float_dtype(dtype).name)
+            # Each model with one optimiser, the last with all of them.
+            jobs = [(model, "adam") for model in built] + [(built[-1], name) for name in ("sgd", "rmsprop")]
+            total = sum(kernels.count_steps(model) for model, _ in jobs)
+            count += kernels.show(_steps(jobs, f"{backend} {dtype}"), total, lambda: print("compiling kernels", flush=True))
+    what = f"{count} kernels compiled" if count else "every kernel was in the cache already"
+    print(f"{what} ({', '.join(backends)}; {', '.join(dtypes)}), {time.perf_counter() - began:.1f} s")
+    return 0
+
+
+def _build(backend: str, dtype: str) -> list[Sequential]:
+    built = []
+    for make in models.MODELS.values():
+        model = make(10)
+        model.build(SHAPE, backend=backend, dtype=dtype)
+        built.append(model)
+    return built
+
+
+def _steps(jobs: list[tuple[Sequential, str]], title: str) -> Iterator[str]:
+    for model, optimizer in jobs:
+        for name in kernels.first_step(model, OPTIMIZERS[optimizer](1e-3)):
+            yield f"{title} {name}"

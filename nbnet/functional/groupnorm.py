@@ -1,0 +1,139 @@
+"""Group and layer normalisation on plain arrays: statistics of each row alone, the same in training and evaluation.
+
+Channels are the last axis. Formulas: Wu and He 2018 (group normalisation); Ba, Kiros and Hinton 2016 (layer normalisation).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nbnet.backend import Backend, get_backend
+from nbnet.errors import ArgumentError, ShapeError
+from nbnet.functional import checks
+from nbnet.kernels import chunks
+
+
+class GroupNormSaved(NamedTuple):
+    x: np.ndarray
+    rows: tuple[int, int, int]  # x seen as (rows, points of a row, channels)
+    gamma: np.ndarray  # (C,) in x's dtype
+    mean: np.ndarray  # (rows, groups) float64
+    inv_std: np.ndarray  # (rows, groups) float64
+    backend: Backend
+
+
+def group_norm_forward(
+    x, gamma, beta, groups: int, *, eps: float = 1e-5, backend: str | Backend = "parallel"
+) -> tuple[np.ndarray, GroupNormSaved]:
+    """y = gamma * (x - mean) / sqrt(var + eps) + beta, with a mean and a biased variance for each row and group of channels.
+
+    Args:
+        x: (N, ..., C) float32 or float64. gamma, beta: (C,), or None for 1 and 0.
+        groups: 1 to C, a divisor of C: 1 normalises whole rows, C each channel of a row alone (instance normalisation).
+        eps: added to the variance.
+    Returns:
+        y, and what group_norm_backward needs: x itself, but neither y nor the normalised x.
+    Raises:
+        ShapeError, DTypeError, ArgumentError: an argument does not fit, or a group is one value, which has no variance.
+    """
+    x = checks.floats(x, "x")
+    if x.ndim < 2:
+        raise ShapeError(f"x has shape {x.shape}, wanted at least 2 axes (rows, channels)")
+    check_groups(groups, x.shape[1:])
+    points = math.prod(x.shape[1:-1])
+    return _forward(x, (x.shape[0], points, x.shape[-1]), int(groups), gamma, beta, eps, backend)
+
+
+def group_norm_backward(dy, saved: GroupNormSaved, *, dgamma=None, dbeta=None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Gradients of group_norm_forward.
+
+    With g = gamma * dy and xhat = (x - mean) * inv_std, means over the group:
+        dgamma = sum dy * xhat,  dbeta = sum dy,  dx = inv_std * (g - mean(g) - xhat * mean(g * xhat))
+    Args:
+        dy: the shape of x. dgamma, dbeta: arrays to write the parameter gradients into.
+    Returns:
+        dx, dgamma (C,), dbeta (C,).
+    """
+    x, rows, gamma, mean, inv_std, be = saved
+    dy = checks.shaped(dy, "dy", x.shape, x.dtype)
+    dgamma = checks.output(dgamma, "dgamma", gamma.shape, x.dtype)
+    dbeta = checks.output(dbeta, "dbeta", gamma.shape, x.dtype)
+    dx = be.empty(x.shape, x.dtype)
+    partials = _scratch(be, rows, 6)
+    views = (dy.reshape(rows), x.reshape(rows), mean.shape[1], gamma, mean, inv_std)
+    be.kernel("groupnorm.backward")(*views, partials, dgamma, dbeta, dx.reshape(rows))
+    return dx, dgamma, dbeta
+
+
+def layer_norm_forward(x, gamma, beta, *, eps: float = 1e-5, backend: str | Backend = "parallel") -> tuple[np.ndarray, GroupNormSaved]:
+    """y = gamma * (x - mean) / sqrt(var + eps) + beta, with the mean and the biased variance of the last axis.
+
+    Args:
+        x: (..., C) float32 or float64. gamma, beta: (C,), or None for 1 and 0. eps: added to the variance.
+    Returns:
+        y, and what layer_norm_backward needs: x itself, but neither y nor the normalised x.
+    Raises:
+        ShapeError, DTypeError, ArgumentError: an argument does not fit, or C is 1, which has no variance.
+    """
+    x = checks.floats(x, "x")
+    if x.ndim < 1:
+        raise ShapeError("x is a single number, wanted at least 1 axis (features)")
+    check_groups(1, x.shape[-1:])
+    channels = x.shape[-1]
+    return _forward(x, (x.size // channels, 1, channels), 1, gamma, beta, eps, backend)
+
+
+def layer_norm_backward(dy, saved: GroupNormSaved, *, dgamma=None, dbeta=None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Gradients of layer_norm_forward: dx, dgamma (C,), dbeta (C,). Arguments and formula are those of group_norm_backward."""
+    return group_norm_backward(dy, saved, dgamma=dgamma, dbeta=dbeta)
+
+
+def check_groups(groups: Any, row_shape: tuple[int, ...]) -> None:
+    """Whether the channels, the last axis of a row, can be cut into groups of more than one value.
+
+    Raises:
+        ArgumentError: groups is no positive whole number. ShapeError: it does not divide the channels, or leaves single values.
+    """
+    if not isinstance(groups, (int, np.integer)) or isinstance(groups, bool) or groups < 1:
+        raise ArgumentError(f"groups={groups!r}: wanted a positive whole number")
+    channels = row_shape[-1]
+    if channels % groups:
+        divisors = ", ".join(str(n) for n in range(1, channels + 1) if channels % n == 0)
+        raise ShapeError(f"groups={groups} does not divide {channels} channels: use one of {divisors}")
+    if math.prod(row_shape) == groups:
+        values = f"a row of shape {row_shape} in groups={groups}"
+        raise ShapeError(f"{values} has one value a group, which has no variance to normalise by: use fewer groups or wider rows")
+
+
+def check_eps(eps: Any) -> float:
+    if isinstance(eps, (int, float, np.number)) and 0 <= eps < math.inf:
+        return float(eps)
+    raise ArgumentError(f"eps={eps!r}: wanted a number that is at least 0")
+
+
+def _forward(x: np.ndarray, rows: tuple[int, int, int], groups: int, gamma, beta, eps, backend) -> tuple[np.ndarray, GroupNormSaved]:
+    be = get_backend(backend)
+    eps = check_eps(eps)
+    channels = rows[2]
+    gamma = np.ones(channels, x.dtype) if gamma is None else _channels(gamma, "gamma", channels, x.dtype)
+    beta = np.zeros(channels, x.dtype) if beta is None else _channels(beta, "beta", channels, x.dtype)
+    mean, inv_std = be.empty((rows[0], groups), np.float64), be.empty((rows[0], groups), np.float64)
+    y = be.empty(x.shape, x.dtype)
+    scratch = _scratch(be, rows, 3)
+    be.kernel("groupnorm.forward")(x.reshape(rows), groups, gamma, beta, eps, scratch, mean, inv_std, y.reshape(rows))
+    return y, GroupNormSaved(x, rows, gamma, mean, inv_std, be)
+
+
+def _channels(values, name: str, channels: int, dtype: np.dtype) -> np.ndarray:
+    vector = np.ascontiguousarray(values, dtype)
+    if np.shape(values) != (channels,):
+        raise ShapeError(f"{name} has shape {np.shape(values)}, wanted ({channels},): one number a channel")
+    return vector
+
+
+def _scratch(be: Backend, rows: tuple[int, int, int], arrays: int) -> np.ndarray:
+    count, points, channels = rows
+    return be.empty((chunks.count(count, points * channels), arrays, channels), np.float64)

@@ -1,0 +1,83 @@
+"""Group normalisation layer, and what it shares with layer normalisation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from nbnet import functional as F
+from nbnet.errors import ArgumentError
+from nbnet.functional.groupnorm import check_groups
+from nbnet.layers.base import Layer, Shape, kind
+
+
+class RowNorm(Layer):
+    """Base of the layers that normalise each example by its own statistics and have gamma and beta, (C,) over the last axis."""
+
+    def __init__(self, eps: float, center: bool, scale: bool, gamma_initializer: Any, beta_initializer: Any):
+        super().__init__()
+        if not 0 < eps < float("inf"):
+            raise ArgumentError(f"{kind(self)}: eps={eps!r}: wanted a number above 0")
+        self.eps = eps
+        self.center = center
+        self.scale = scale
+        self.gamma_initializer = gamma_initializer
+        self.beta_initializer = beta_initializer
+
+    def _create(self, input_shape: Shape) -> Shape:
+        if self.scale:
+            self._add_param("gamma", input_shape[-1:], self.gamma_initializer)
+        if self.center:
+            self._add_param("beta", input_shape[-1:], self.beta_initializer)
+        return input_shape
+
+    def _values(self) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """gamma and beta, None for one that there is not."""
+        return self.params["gamma"].value if self.scale else None, self.params["beta"].value if self.center else None
+
+    def backward(self, dy, saved, need_dx=True):
+        dgamma = self.params["gamma"].grad if self.scale else None
+        dbeta = self.params["beta"].grad if self.center else None
+        dx, _, _ = F.group_norm_backward(dy, saved, dgamma=dgamma, dbeta=dbeta)
+        return dx
+
+
+class GroupNorm(RowNorm):
+    """Normalise each example by its own statistics: one mean and variance for each group of channels (the last axis).
+
+    y = gamma * (x - mean) / sqrt(var + eps) + beta   (Wu and He 2018)
+
+    Statistics never cross examples, so training and evaluation are the same, and a batch may be of one.
+
+    Args:
+        groups: how many, a divisor of the channels: 1 is layer normalisation over the whole example, as many as there are
+            channels instance normalisation.
+        eps: added to the variance.
+        center, scale: whether there is a beta, a gamma.
+        gamma_initializer, beta_initializer: a name or a function (rng, shape) -> array.
+    Params: gamma (C,), beta (C,).
+    """
+
+    def __init__(
+        self,
+        groups: int,
+        eps: float = 1e-5,
+        center: bool = True,
+        scale: bool = True,
+        gamma_initializer: Any = "ones",
+        beta_initializer: Any = "zeros",
+    ):
+        super().__init__(eps, center, scale, gamma_initializer, beta_initializer)
+        if not isinstance(groups, (int, np.integer)) or isinstance(groups, bool) or groups < 1:
+            raise ArgumentError(f"GroupNorm({groups!r}): wanted a positive number of groups")
+        self.groups = int(groups)
+
+    def _create(self, input_shape: Shape) -> Shape:
+        check_groups(self.groups, input_shape)
+        return super()._create(input_shape)
+
+    def forward(self, x, train=False):
+        x = self._check(x)
+        y, saved = F.group_norm_forward(x, *self._values(), self.groups, eps=self.eps, backend=self.backend)
+        return y, saved if train else None

@@ -1,0 +1,103 @@
+"""The ready-made networks: their layers, their sizes, and that they train."""
+
+import numpy as np
+import pytest
+
+import nbnet as nb
+from nbnet import models
+from nbnet.errors import ArgumentError, ShapeError
+
+
+def kinds(layers):
+    return [type(layer).__name__ for layer in layers]
+
+
+def filters(model):
+    return [layer.filters for layer in model.layers if isinstance(layer, nb.Conv2D)]
+
+
+def test_digits_is_the_benchmark_network():
+    model = models.digits(10)
+    block = ["Conv2D", "BatchNorm", "ReLU", "MaxPool2D"]
+    assert kinds(model.layers) == [*block, *block, "Flatten", "Dropout", "Dense"]
+    assert filters(model) == [16, 32]
+    assert model.layers[9].rate == 0.25
+    assert not any(layer.use_bias for layer in model.layers if isinstance(layer, nb.Conv2D))
+
+
+def test_five_conv_is_the_tutorials_network():
+    model = models.five_conv(7)
+    assert filters(model) == [64, 64, 32, 16, 7]
+    block, pooled = ["Conv2D", "BatchNorm", "ReLU"], ["Conv2D", "BatchNorm", "ReLU", "MaxPool2D"]
+    assert kinds(model.layers) == [*pooled, *pooled, *pooled, *block, *block, "GlobalAvgPool2D"]
+    model.build((32, 32, 3), backend="numpy")
+    assert model.layers[-2].output_shape == (4, 4, 7)
+
+
+def test_lenet_and_resnet9():
+    assert filters(models.lenet(10)) == [32, 64]
+    resnet = models.resnet9(10)
+    bodies = [layer.body.layers for layer in resnet.layers if isinstance(layer, nb.Residual)]
+    assert [filters(resnet), [body[0].filters for body in bodies]] == [[16, 32, 64, 128], [32, 128]]
+    assert filters(models.resnet9(10, width=4)) == [4, 8, 16, 32]
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "parameters"),
+    [("digits", (8, 8, 1), 6_138), ("lenet", (28, 28, 1), 421_738), ("five-conv", (32, 32, 3), 63_444), ("resnet9", (32, 32, 3), 412_954)],
+)
+def test_sizes(name, shape, parameters):
+    model = models.get(name)(10)
+    assert model.input_shape is None
+    assert model.build(shape, backend="numpy") == (10,)
+    assert sum(param.value.size for param in model.params.values()) == parameters
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_every_model_trains(name, rng):
+    """A few steps on one batch whose classes are plain to see."""
+    model = models.get(name)(3)
+    model.build((8, 8, 3), backend="serial")
+    y = np.arange(24) % 3
+    x = rng.integers(0, 100, (24, 8, 8, 3), dtype=np.uint8)
+    x[np.arange(24), :, :, y] += 120
+    trainer = nb.Trainer(model, optimizer=nb.Adam(0.01))
+    losses = [trainer.train_batch(x, y)["loss"] for _ in range(30)]
+    assert losses[-1] < losses[0] / 2
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_models_are_new_each_time(name):
+    first, second = models.get(name)(3), models.get(name)(3)
+    assert not {id(layer) for layer in first.layers} & {id(layer) for layer in second.layers}
+
+
+@pytest.mark.parametrize(
+    ("shape", "name"),
+    [
+        ((8, 8, 1), "digits"),
+        ((12, 12, 3), "digits"),
+        ((28, 28, 1), "lenet"),
+        ((32, 32, 1), "lenet"),
+        ((28, 28, 3), "five-conv"),
+        ((32, 32, 3), "five-conv"),
+        ((200, 200, 1), "five-conv"),
+    ],
+)
+def test_auto(shape, name):
+    assert models.choose("auto", shape) == name
+    assert models.choose("resnet9", shape) == "resnet9"
+    model = models.get(name)(2)
+    assert model.build(shape, backend="numpy") == (2,)
+
+
+def test_unknown_names():
+    with pytest.raises(ArgumentError, match=r"unknown model 'five_conv': did you mean 'five-conv'\? choose one of digits, lenet"):
+        models.get("five_conv")
+    with pytest.raises(ArgumentError, match=r"unknown model 'atuo': did you mean 'auto'\?"):
+        models.choose("atuo", (8, 8, 1))
+
+
+def test_an_image_that_is_too_small():
+    with pytest.raises(ShapeError, match=r"layer 11.maxpool2d does not fit layer 10.relu, which gives \(1, 1, 32\)"):
+        models.five_conv(10).build((4, 4, 3), backend="numpy")

@@ -1,0 +1,178 @@
+"""The pictures of a run: what is written in them, that the files are pictures, and bad input."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nbnet import plots
+from nbnet.errors import DataError, ShapeError
+
+HISTORY = {
+    "loss": [2.0, 1.0, 0.5],
+    "accuracy": [0.2, 0.5, 0.75],
+    "val_loss": [1.9, 1.1, 0.7],
+    "val_accuracy": [0.3, 0.5, 0.625],
+    "lr": [1, 1, 1],
+    "seconds": [1, 1, 1],
+}
+NAMES = ["cat", "dog", "emu"]
+
+
+def check_picture(path):
+    """A PNG of a good size with dark and light in it."""
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        pixels = np.asarray(image.convert("L"))
+    assert min(pixels.shape) >= 200
+    assert pixels.min() < 100
+    assert pixels.max() == 255
+    return pixels
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """The figures that were saved."""
+    saved = []
+    save = plots._save
+    monkeypatch.setattr(plots, "_save", lambda figure, path: (saved.append(figure), save(figure, path)))
+    return saved
+
+
+def texts(axes):
+    return [text.get_text() for text in axes.texts]
+
+
+def legend(axes):
+    return [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+# ------------------------------------------------------------------------------------------------------ curves
+
+
+def test_curves(tmp_path, figures):
+    plots.curves(HISTORY, tmp_path / "curves.png")
+    check_picture(tmp_path / "curves.png")
+    loss, accuracy = figures[0].axes
+    assert legend(loss) == ["training, 0.5 at the end", "validation, 0.7 at the end"]
+    assert legend(accuracy) == ["training, 75.0 % at the end", "validation, 62.5 % at the end"]
+    line = loss.get_lines()[0]
+    assert [list(line.get_xdata()), list(line.get_ydata())] == [[1, 2, 3], HISTORY["loss"]]
+
+
+def test_curves_of_one_epoch_of_regression_and_with_gaps(tmp_path, figures):
+    plots.curves({key: values[:1] for key, values in HISTORY.items()}, tmp_path / "one.png")
+    plots.curves({"loss": [2.0, 1.0], "lr": [1, 1]}, tmp_path / "regression.png")
+    plots.curves({"loss": [2.0, 1.0], "val_loss": [float("nan"), 0.9]}, tmp_path / "gaps.png")
+    plots.curves({"loss": [2.0, 1.0], "val_loss": [float("nan")] * 2}, tmp_path / "nothing.png")
+    for name in ("one", "regression", "gaps", "nothing"):
+        check_picture(tmp_path / f"{name}.png")
+    assert [len(figure.axes) for figure in figures] == [2, 1, 1, 1]
+    assert legend(figures[2].axes[0]) == ["training, 1 at the end", "validation, 0.9 at the end"]
+    assert legend(figures[3].axes[0]) == ["training, 1 at the end"]
+
+
+def test_a_loss_that_falls_far_is_drawn_on_a_log_scale(tmp_path, figures):
+    plots.curves({"loss": [2.0, 0.001]}, tmp_path / "far.png")
+    plots.curves({"loss": [2.0, 1.0]}, tmp_path / "near.png")
+    assert [figure.axes[0].get_yscale() for figure in figures] == ["log", "linear"]
+
+
+@pytest.mark.parametrize(("history", "had"), [({}, "no column"), ({"loss": [], "lr": []}, "loss, lr")])
+def test_curves_of_nothing(tmp_path, history, had):
+    with pytest.raises(DataError, match=f"the history has {had}: wanted at least one epoch"):
+        plots.curves(history, tmp_path / "curves.png")
+
+
+# --------------------------------------------------------------------------------------------------- confusion
+
+
+def test_confusion(tmp_path, figures):
+    plots.confusion(np.array([[8, 2, 0], [1, 3, 0], [0, 0, 0]]), NAMES, tmp_path / "confusion.png")
+    check_picture(tmp_path / "confusion.png")
+    axes = figures[0].axes[0]
+    assert texts(axes) == ["8", "2", "·", "1", "3", "·", "·", "·", "·"]
+    assert axes.get_title(loc="left") == "78.57 % right: 11 of 14"
+    assert [label.get_text() for label in axes.get_yticklabels()] == NAMES
+    recalls = axes.child_axes[0].get_yticklabels()
+    assert [label.get_text() for label in recalls] == ["80.0 %", "75.0 %", "none"]
+
+
+def test_confusion_of_two_ten_and_sixty_classes(tmp_path, figures, rng):
+    for classes in (2, 10, 60):
+        names = [f"a class {i}" for i in range(classes)]
+        plots.confusion(rng.integers(0, 2000, (classes, classes)), names, tmp_path / f"{classes}.png")
+        check_picture(tmp_path / f"{classes}.png")
+    assert [len(texts(figure.axes[0])) for figure in figures] == [4, 100, 0]
+
+
+def test_confusion_that_does_not_fit(tmp_path):
+    with pytest.raises(ShapeError, match=r"matrix has shape \(2, 3\), wanted \(3, 3\)"):
+        plots.confusion(np.zeros((2, 3)), NAMES, tmp_path / "confusion.png")
+
+
+# ---------------------------------------------------------------------------------------------------- mistakes
+
+
+def batch(rng, count, channels, dtype=np.uint8):
+    x = rng.integers(0, 256, (count, 6, 6, channels), dtype=np.uint8)
+    return x if dtype == np.uint8 else (x / 255).astype(dtype)
+
+
+@pytest.mark.parametrize(("channels", "dtype"), [(1, np.uint8), (3, np.uint8), (1, np.float32), (3, np.float64)])
+def test_mistakes_most_confident_first(tmp_path, figures, rng, channels, dtype):
+    images = batch(rng, 4, channels, dtype)
+    labels, said = np.array([0, 1, 2, 0]), np.array([1, 1, 0, 2])
+    probabilities = np.array([[0.2, 0.6, 0.2], [0, 1, 0], [0.9, 0, 0.1], [0, 0.25, 0.75]])
+    plots.mistakes(images, labels, said, probabilities, NAMES, tmp_path / "mistakes.png")
+    check_picture(tmp_path / "mistakes.png")
+    figure = figures[0]
+    assert [axes.get_title() for axes in figure.axes] == ["emu → cat\n90 %", "cat → emu\n75 %", "cat → dog\n60 %"]
+    assert figure.get_suptitle().startswith("3 mistakes in 4 images: ")
+    drawn = figure.axes[0].images[0].get_array()
+    assert np.array_equal(drawn, images[2, ..., 0] if channels == 1 else images[2])
+
+
+def test_many_mistakes_show_the_first(tmp_path, figures, rng):
+    count = 40
+    probabilities = rng.random((count, 3))
+    plots.mistakes(batch(rng, count, 1), np.zeros(count, int), np.ones(count, int), probabilities, NAMES, tmp_path / "mistakes.png")
+    shown = [axes for axes in figures[0].axes if axes.get_title()]
+    assert len(shown) == plots.SHOWN < count
+    assert figures[0].get_suptitle().startswith(f"40 mistakes in 40 images, the {plots.SHOWN} most confident: ")
+
+
+def test_no_mistakes(tmp_path, figures, rng):
+    labels = np.array([0, 1, 2])
+    plots.mistakes(batch(rng, 3, 1), labels, labels, np.eye(3), NAMES, tmp_path / "mistakes.png")
+    check_picture(tmp_path / "mistakes.png")
+    assert [text.get_text() for text in figures[0].texts] == ["no mistakes", "all 3 images were classified right"]
+
+
+def test_mistakes_that_do_not_fit(tmp_path, rng):
+    labels = np.zeros(4, int)
+    for images, probabilities in (
+        (batch(rng, 3, 1), np.zeros((4, 3))),
+        (batch(rng, 4, 2), np.zeros((4, 3))),
+        (batch(rng, 4, 1), np.zeros(4)),
+    ):
+        with pytest.raises(ShapeError, match=r"wanted \(N, H, W, 1 or 3\), \(N,\), \(N,\), \(N, C\)"):
+            plots.mistakes(images, labels, labels, probabilities, NAMES, tmp_path / "mistakes.png")
+
+
+# ------------------------------------------------------------------------------------------------------- files
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    with pytest.raises(DataError, match=r"cannot write .*curves.png: No such file or directory; choose a folder that exists"):
+        plots.curves(HISTORY, tmp_path / "nowhere" / "curves.png")
+
+
+def test_no_pyplot(tmp_path):
+    """Nothing global: no pyplot, so no window and no figure that stays in memory."""
+    code = f"import sys; from nbnet import plots; plots.curves({{'loss': [1.0]}}, {str(tmp_path / 'a.png')!r})"
+    code += "; print('matplotlib.figure' in sys.modules, 'matplotlib.pyplot' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True False\n"
