@@ -1,5 +1,6 @@
 """The functional calls: formulas, gradients, evaluation, and errors."""
 
+import numba
 import numpy as np
 import pytest
 from tolerances import assert_close
@@ -281,3 +282,71 @@ def test_pools(rng, backend, size, stride, padding):
 def test_bad_arguments(call, message):
     with pytest.raises(nb.NbnetError, match=message):
         call(np.ones((2, 8, 8, 3)))
+
+
+# --------------------------------------------------------------------------------- a batch in parts, as if it were one
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_accumulated_batch_norm_is_the_whole_batch(rng, dtype, weighted):
+    """Statistics of 8 micro-batches of different sizes, one of them empty, give the gradients of the whole batch."""
+    x, dy = rng.normal(3, 2, (53, 4, 6)).astype(dtype), rng.standard_normal((53, 4, 6)).astype(dtype)
+    gamma, beta = rng.standard_normal(6).astype(dtype), rng.standard_normal(6).astype(dtype)
+    weights = rng.random((53, 4)).astype(dtype) if weighted else None
+    y, saved = F.batch_norm_forward(x, gamma, beta, weights=weights)
+    dx, dgamma, dbeta = F.batch_norm_backward(dy, saved)
+
+    cuts = [1, 3, 3, 10, 20, 21, 40]
+    parts, dparts = np.split(x, cuts), np.split(dy, cuts)
+    wparts = [None] * 8 if weights is None else np.split(weights, cuts)
+    stats = [F.batch_norm_stats(part, w) for part, w in zip(parts, wparts)]
+    assert stats[2].count == 0
+    merged = F.merge_stats(stats)
+    applied = [F.batch_norm_apply(part, merged, gamma, beta, weights=w) for part, w in zip(parts, wparts)]
+    sums = [F.batch_norm_backward_reduce(dpart, part_saved) for dpart, (_, part_saved) in zip(dparts, applied)]
+    total = F.Sums(sum(s.g for s in sums), sum(s.gd for s in sums))
+    dxs = [F.batch_norm_backward_apply(dpart, part_saved, total) for dpart, (_, part_saved) in zip(dparts, applied)]
+
+    assert_close(np.concatenate([part_y for part_y, _ in applied]), y, "elementwise")
+    assert_close(np.concatenate(dxs), dx, "reduction")
+    assert_close(total.g, dbeta, "reduction")
+    assert_close(total.gd * saved.inv_std, dgamma, "reduction")
+
+
+def test_statistics_of_parts(rng):
+    x = rng.normal(1e4, 1, (100, 3))
+    mean, m2, count = F.merge_stats(F.batch_norm_stats(part) for part in np.array_split(x, 7))
+    near = x - 1e4
+    assert count == 100
+    assert_close(mean - 1e4, near.mean(axis=0), "training")
+    assert_close(m2, ((near - near.mean(axis=0)) ** 2).sum(axis=0), "reduction")
+    with pytest.raises(ArgumentError, match="no parts"):
+        F.merge_stats([])
+
+
+# ---------------------------------------------------------------------------------------------- the dropout mask
+
+
+def mask_bytes(backend, size=1_000_003):
+    y, _ = F.dropout_forward(np.ones(size, np.float32), 0.3, seed=2**63 + 11, step=2**32 - 1, stream=7, backend=backend)
+    return np.packbits(y != 0).tobytes()
+
+
+def test_a_mask_is_the_same_bytes_everywhere():
+    wanted = mask_bytes("numpy")
+    assert mask_bytes("serial") == wanted
+    threads = numba.get_num_threads()
+    try:
+        for count in {1, min(2, numba.config.NUMBA_NUM_THREADS)}:
+            numba.set_num_threads(count)
+            assert mask_bytes("parallel") == wanted
+    finally:
+        numba.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
+def test_the_keep_rate_is_within_four_standard_errors(rate):
+    size = 10_000_000
+    y, _ = F.dropout_forward(np.ones(size, np.float32), rate, seed=1)
+    assert abs(np.count_nonzero(y) / size - (1 - rate)) < 4 * np.sqrt(rate * (1 - rate) / size)
