@@ -37,7 +37,7 @@ def lenet(classes: int = 10) -> Sequential:
             Flatten(),
             Dense(128),
             ReLU(),
-            Dropout(0.5),
+            Dropout(0.25),
             Dense(classes),
         ]
     )

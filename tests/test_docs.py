@@ -1,7 +1,7 @@
 """The pages run as they stand: every ```python block of README.md and docs/*.md, in order, one namespace a page.
 
-What a block prints must be what the page shows: the comments `# -> value` of the block, a line each, or the ```text block
-that directly follows it. A block that shows neither may print what it likes.
+What a block prints must be what the page shows: the comments `# -> value` of the block (beside or below the call, one for
+each line), or the ```text block that directly follows it. A block that shows neither may print what it likes.
 """
 
 import contextlib
@@ -53,5 +53,5 @@ def test_inline_maths_survives_markdown(page):
         pieces = paragraph.split("$")
         assert len(pieces) % 2, f"{page.name}: an odd number of $ in {paragraph[:60]!r}"
         for maths, after in zip(pieces[1::2], pieces[2::2]):
-            broken = re.search(r"\\[^a-zA-Z]|[*<]|\}_|^\s|\s$", maths) or re.match(r"\w", after)
+            broken = re.search(r"\\[^a-zA-Z]|[*<\n]|\}_|^\s|\s$", maths) or re.match(r"\w", after)
             assert not broken, f"{page.name}: ${maths}$ may not render; use a ```math block, or other words"

@@ -10,9 +10,9 @@ from nbnet.trainer import Trainer
 
 
 class Display(Callback):
-    """A context manager and callback: a bar with loss, accuracy and images per second, one line with the test's values an epoch.
+    """A context manager and callback: a table with a line an epoch, and below it a bar with loss, accuracy and images per second.
 
-    Without a terminal there is no bar, only the lines. `Trainer.fit` could draw a bar of its own; this one stays when the epoch changes.
+    Without a terminal there is no bar, only the table. The bar of Trainer.fit knows nothing of the test and leaves a line an epoch.
     """
 
     def __init__(self, epochs: int, rows: int) -> None:
@@ -21,11 +21,12 @@ class Display(Callback):
 
         self._epochs, self._rows = epochs, rows
         self._live = sys.stdout.isatty()
-        text = [TextColumn("{task.description}"), BarColumn(bar_width=16), TextColumn("{task.fields[text]}"), TimeRemainingColumn()]
+        text = [TextColumn("{task.description}"), BarColumn(bar_width=12), TextColumn("{task.fields[text]}"), TimeRemainingColumn()]
         self._progress: Any = Progress(*text, console=Console(), transient=True, disable=not self._live)
         self._task: Any = None
 
     def __enter__(self) -> Display:
+        print("  epoch        loss  accuracy   test loss  accuracy     images/s", flush=True)
         self._progress.start()
         return self
 
@@ -37,7 +38,7 @@ class Display(Callback):
             return
         done = trainer.position
         rate = done.rows / max(done.seconds, 1e-9)
-        text = f"loss {done.loss / done.rows:.4f}  accuracy {100 * (done.correct or 0) / done.rows:5.2f} %  {rate:,.0f} images/s"
+        text = f"loss {done.loss / done.rows:.4f}, accuracy {100 * (done.correct or 0) / done.rows:.2f} %, {rate:,.0f} images/s"
         if self._task is None:
             self._task = self._progress.add_task("", total=self._epochs * self._rows, text=text)
         completed = trainer.epoch * self._rows + done.rows
@@ -45,9 +46,6 @@ class Display(Callback):
 
     def on_epoch_end(self, trainer: Trainer) -> None:
         last = {name: values[-1] for name, values in trainer.history.items()}
-        width = len(str(self._epochs))
-        line = (
-            f"epoch {trainer.epoch:{width}}/{self._epochs}  loss {last['loss']:.4f}  accuracy {100 * last['accuracy']:6.2f} %"
-            f"   test {last['val_loss']:.4f}  {100 * last['val_accuracy']:6.2f} %   {self._rows / last['seconds']:,.0f} images/s"
-        )
-        print(line, flush=True)
+        train = f"{last['loss']:10.4f}  {100 * last['accuracy']:6.2f} %"
+        test = f"{last['val_loss']:10.4f}  {100 * last['val_accuracy']:6.2f} %"
+        print(f"{f'{trainer.epoch}/{self._epochs}':>7}  {train}  {test}  {self._rows / last['seconds']:>11,.0f}", flush=True)

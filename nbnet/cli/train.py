@@ -52,9 +52,9 @@ COMMON: dict[str, Any] = {
     "seed": 0,
 }
 DEFAULTS: dict[str, dict[str, Any]] = {
-    "digits": {"epochs": 30, "lr": 0.01},
-    "mnist": {"epochs": 5, "lr": 0.003},
-    "fashion-mnist": {"epochs": 5, "lr": 0.003},
+    "digits": {"epochs": 40, "lr": 0.02},
+    "mnist": {"epochs": 5, "lr": 0.003, "batch_size": 32},
+    "fashion-mnist": {"epochs": 5, "lr": 0.003, "batch_size": 32},
     "cifar10": {"epochs": 10, "lr": 0.01},
     "a folder": {"epochs": 20, "lr": 0.01, "size": (32, 32)},
 }
@@ -71,7 +71,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     model = parser.add_argument_group("training")
     model.add_argument("--model", metavar="NAME", help=f"auto, {', '.join(models.MODELS)} (default: auto, by the size of the images)")
     model.add_argument("--epochs", type=int, metavar="N", help=f"passes over the data (default: {_by_data('epochs')})")
-    model.add_argument("--batch-size", type=int, metavar="N", help="images a step (default: 64)")
+    model.add_argument("--batch-size", type=int, metavar="N", help=f"images a step (default: {_by_data('batch_size')})")
     model.add_argument("--lr", type=float, metavar="X", help=f"learning rate, the highest of its schedule (default: {_by_data('lr')})")
     model.add_argument("--optimizer", metavar="NAME", help=f"{', '.join(OPTIMIZERS)} (default: adamw)")
     model.add_argument("--weight-decay", type=float, metavar="X", help=f"of the optimizer (default: {ADAMW_DECAY} for adamw, else 0)")
@@ -112,7 +112,7 @@ def run(options: argparse.Namespace) -> int:
         print(f"  nbnet train --resume {shlex.quote(str(folder))}")
         return 130
     _report(model, test, class_names, folder)
-    print(f"{time.perf_counter() - began:.1f} s in all; the run is in {folder}: {', '.join(sorted(os.listdir(folder)))}")
+    print(f"run: {folder}, with its model, history and pictures, in {time.perf_counter() - began:.1f} s")
     print(f"to use it: nbnet predict {shlex.quote(str(folder))} IMAGE...")
     return 0
 
@@ -208,7 +208,7 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def _by_data(option: str) -> str:
-    return ", ".join(f"{values[option]} for {name}" for name, values in DEFAULTS.items())
+    return ", ".join(f"{(COMMON | values)[option]} for {name}" for name, values in DEFAULTS.items())
 
 
 # ------------------------------------------------------------------------------------------------------ training

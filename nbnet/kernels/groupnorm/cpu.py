@@ -5,18 +5,53 @@ statistics spread over the channels, so that the loops are long however narrow t
 of 2 channels took 10 (64 x 1024 x 64 float32, serial).
 
 Innermost loops run over range(width) and index [first + c]. Over range(first, first + width) Numba cannot tell that c is not
-negative, and its test for that keeps LLVM from vector code.
+negative, and its test for that keeps LLVM from vector code. Formulas of several products are `exact` functions, and sums are
+apart from what is stored: with fastmath, a driver's first run and its later ones from the cache rounded them differently,
+since LLVM optimises a linked body once more.
 """
 
 import numpy as np
-from numba import prange
+from numba import njit, prange
 
 from nbnet.kernels import chunks
 from nbnet.kernels.compile import body, parallel, serial
 from nbnet.kernels.groupnorm import TINY
 
+exact = njit(error_model="numpy")  # no fastmath: rounds as written, wherever it is inlined
 
-@body
+
+@exact
+def _xhat(x, center, scale):
+    return (np.float64(x) - center) * scale
+
+
+@exact
+def _y(x, center, scale, gamma, beta):
+    return _xhat(x, center, scale) * np.float64(gamma) + np.float64(beta)
+
+
+@exact
+def _g(dy, gamma):
+    return np.float64(dy) * np.float64(gamma)
+
+
+@exact
+def _gx(g, x, center, scale):
+    return np.float64(g) * _xhat(x, center, scale)
+
+
+@exact
+def _dx(dy, x, gamma, center, scale, mean_g, mean_gx):
+    return (_g(dy, gamma) - mean_g - _xhat(x, center, scale) * mean_gx) * scale
+
+
+@exact
+def _square(x, center):
+    d = np.float64(x) - center
+    return d * d
+
+
+@exact
 def _inverse(m2, size, eps):
     return 1.0 / np.sqrt(max(m2 / size + eps, TINY))
 
@@ -50,7 +85,6 @@ def _spread(values, n, channels):
 @body
 def _forward_vector(x, n, groups, gamma, beta, eps, mean, inv_std, y):
     """Row n, of one point."""
-    dtype = x.dtype.type
     width = x.shape[2] // groups
     for g in range(groups):
         first = g * width
@@ -61,12 +95,10 @@ def _forward_vector(x, n, groups, gamma, beta, eps, mean, inv_std, y):
         mu = origin + total / width
         m2 = 0.0
         for c in range(width):
-            d = np.float64(x[n, 0, first + c]) - mu
-            m2 += d * d
+            m2 += _square(x[n, 0, first + c], mu)
         scale = _inverse(m2, width, eps)
         for c in range(width):
-            xhat = dtype((np.float64(x[n, 0, first + c]) - mu) * scale)
-            y[n, 0, first + c] = xhat * gamma[first + c] + beta[first + c]
+            y[n, 0, first + c] = _y(x[n, 0, first + c], mu, scale, gamma[first + c], beta[first + c])
         mean[n, g] = mu
         inv_std[n, g] = scale
 
@@ -74,7 +106,6 @@ def _forward_vector(x, n, groups, gamma, beta, eps, mean, inv_std, y):
 @body
 def _forward_image(x, n, groups, gamma, beta, eps, scratch, mean, inv_std, y):
     """Row n, of any number of points."""
-    dtype = x.dtype.type
     points, channels = x.shape[1], x.shape[2]
     size = points * (channels // groups)
     center, scale, sums = scratch[0], scratch[1], scratch[2]
@@ -94,15 +125,14 @@ def _forward_image(x, n, groups, gamma, beta, eps, scratch, mean, inv_std, y):
         sums[c] = 0.0
     for p in range(points):
         for c in range(channels):
-            d = np.float64(x[n, p, c]) - center[c]
-            sums[c] += d * d
+            sums[c] += _square(x[n, p, c], center[c])
     _fold(sums, groups)
     for g in range(groups):
         inv_std[n, g] = _inverse(sums[g], size, eps)
     _spread(inv_std, n, scale)
     for p in range(points):
         for c in range(channels):
-            y[n, p, c] = dtype((np.float64(x[n, p, c]) - center[c]) * scale[c]) * gamma[c] + beta[c]
+            y[n, p, c] = _y(x[n, p, c], center[c], scale[c], gamma[c], beta[c])
 
 
 @body
@@ -140,18 +170,16 @@ def _backward_vector(dy, x, n, groups, gamma, mean, inv_std, dgamma, dbeta, dx):
         mu, scale = mean[n, g], inv_std[n, g]
         mean_g, mean_gx = 0.0, 0.0
         for c in range(width):
-            xhat = (np.float64(x[n, 0, first + c]) - mu) * scale
-            d = np.float64(dy[n, 0, first + c])
-            mean_g += d * np.float64(gamma[first + c])
-            mean_gx += d * np.float64(gamma[first + c]) * xhat
-            dgamma[first + c] += d * xhat
-            dbeta[first + c] += d
+            g = _g(dy[n, 0, first + c], gamma[first + c])
+            mean_g += g
+            mean_gx += _gx(g, x[n, 0, first + c], mu, scale)
+        for c in range(width):
+            dgamma[first + c] += _gx(dy[n, 0, first + c], x[n, 0, first + c], mu, scale)
+            dbeta[first + c] += np.float64(dy[n, 0, first + c])
         mean_g /= width
         mean_gx /= width
         for c in range(width):
-            xhat = (np.float64(x[n, 0, first + c]) - mu) * scale
-            d = np.float64(dy[n, 0, first + c]) * np.float64(gamma[first + c])
-            dx[n, 0, first + c] = (d - mean_g - xhat * mean_gx) * scale
+            dx[n, 0, first + c] = _dx(dy[n, 0, first + c], x[n, 0, first + c], gamma[first + c], mu, scale, mean_g, mean_gx)
 
 
 @body
@@ -166,25 +194,22 @@ def _backward_image(dy, x, n, groups, gamma, mean, inv_std, center, scale, mean_
         mean_gx[c] = 0.0
     for p in range(points):
         for c in range(channels):
-            d = np.float64(dy[n, p, c])
-            mean_g[c] += d
-            mean_gx[c] += d * (np.float64(x[n, p, c]) - center[c]) * scale[c]
+            mean_g[c] += np.float64(dy[n, p, c])
+            mean_gx[c] += _gx(dy[n, p, c], x[n, p, c], center[c], scale[c])
     for g in range(groups):
         first = g * width
         sum_g, sum_gx = 0.0, 0.0
         for c in range(width):
+            sum_g += _g(mean_g[first + c], gamma[first + c])
+            sum_gx += _g(mean_gx[first + c], gamma[first + c])
+        for c in range(width):
             dbeta[first + c] += mean_g[first + c]
             dgamma[first + c] += mean_gx[first + c]
-            sum_g += mean_g[first + c] * np.float64(gamma[first + c])
-            sum_gx += mean_gx[first + c] * np.float64(gamma[first + c])
-        for c in range(width):
             mean_g[first + c] = sum_g / (points * width)
             mean_gx[first + c] = sum_gx / (points * width)
     for p in range(points):
         for c in range(channels):
-            xhat = (np.float64(x[n, p, c]) - center[c]) * scale[c]
-            d = np.float64(dy[n, p, c]) * np.float64(gamma[c])
-            dx[n, p, c] = (d - mean_g[c] - xhat * mean_gx[c]) * scale[c]
+            dx[n, p, c] = _dx(dy[n, p, c], x[n, p, c], gamma[c], center[c], scale[c], mean_g[c], mean_gx[c])
 
 
 @body

@@ -13,7 +13,7 @@ def forward(x, groups, gamma, beta, eps, scratch, mean, inv_std, y):
     mean[:] = (origin + (values - origin).mean(axis=GROUP, keepdims=True))[:, 0, :, 0]
     var = ((values - mean[:, None, :, None]) ** 2).mean(axis=GROUP)
     inv_std[:] = 1 / np.sqrt(np.maximum(var + eps, TINY))
-    y[:] = _xhat(x, groups, mean, inv_std).astype(x.dtype) * gamma + beta
+    y[:] = _xhat(x, groups, mean, inv_std) * gamma + beta
 
 
 def backward(dy, x, groups, gamma, mean, inv_std, partials, dgamma, dbeta, dx):
