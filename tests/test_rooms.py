@@ -64,10 +64,9 @@ def test_serial_and_parallel_are_two_functions(operation):
 def test_parallel_differs_from_serial_by_prange_alone(operation):
     for name in functions(operation):
         serial, parallel = (inspect.getsource(load(f"{operation}.{name}", kind).py_func) for kind in ("serial", "parallel"))
-        if f"{operation}.{name}" != "dense.transpose":  # the serial one takes the whole as one chunk
-            assert parallel == serial.replace("@serial", "@parallel").replace(f"{name}_serial(", f"{name}_parallel(").replace(
-                " range(", " prange("
-            )
+        assert parallel == serial.replace("@serial", "@parallel").replace(f"{name}_serial(", f"{name}_parallel(").replace(
+            " range(", " prange("
+        )
 
 
 @pytest.mark.parametrize("backend", BACKENDS[:3])

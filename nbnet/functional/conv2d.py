@@ -46,9 +46,8 @@ def conv2d_forward(x, weight, bias=None, *, stride=1, padding="same", backend: s
     geometry = (stride_h, stride_w, pad_top, pad_left)
 
     y = be.empty((len(x), out_h, out_w, outputs), x.dtype)
-    depth = kernel_h * kernel_w * inputs
-    patches = be.empty((contract.forward_chunks(len(x) * out_h * out_w, depth, outputs), contract.TILE, depth), x.dtype)
-    be.kernel("conv2d.forward")(x, weight, bias, *geometry, patches, y)
+    shape = contract.strip_shape(len(x), out_h, out_w, outputs, kernel_h, kernel_w, stride_h, stride_w, inputs)
+    be.kernel("conv2d.forward")(x, weight, bias, *geometry, be.empty(shape, x.dtype), y)
     return y, Conv2DSaved(x, weight, geometry, be)
 
 
@@ -69,17 +68,14 @@ def conv2d_backward(dy, saved: Conv2DSaved, *, dweight=None, dbias=None, need_dx
     dweight = checks.output(dweight, "dweight", weight.shape, x.dtype)
     dbias = checks.output(dbias, "dbias", (outputs,), x.dtype)
 
-    depth = kernel_h * kernel_w * inputs
-    pixels = dy.shape[0] * dy.shape[1] * dy.shape[2]
-    count = contract.weight_chunks(pixels, depth, outputs)
-    patches = be.empty((count, contract.TILE, depth), x.dtype)
-    partials = be.empty((count, depth + 1, outputs), x.dtype)
-    be.kernel("conv2d.backward_weights")(x, dy, *geometry, patches, partials, dweight, dbias)
+    kernel = (kernel_h, kernel_w)
+    shape = contract.strip_shape(len(x), *dy.shape[1:], *kernel, *geometry[:2], inputs, most=contract.MOST_PARTIALS)
+    partials = be.empty((shape[0], kernel_h * kernel_w * inputs + 1, outputs), x.dtype)
+    be.kernel("conv2d.backward_weights")(x, dy, *geometry, be.empty(shape, x.dtype), partials, dweight, dbias)
     dx = None
     if need_dx:
-        weight_t = be.empty((outputs, kernel_h, kernel_w, inputs), x.dtype)
-        be.kernel("dense.transpose")(weight.reshape(depth, outputs), weight_t.reshape(outputs, depth))
-        patches = be.empty((contract.data_chunks(len(x), pixels, depth, outputs), contract.TILE, depth), x.dtype)
         dx = be.empty(x.shape, x.dtype)
-        be.kernel("conv2d.backward_data")(dy, weight_t, *geometry, patches, dx)
+        turned = be.empty((kernel_h * kernel_w * outputs + 1, inputs), x.dtype)
+        strips = be.empty(contract.strip_shape(*x.shape, *kernel, 1, 1, outputs), x.dtype)
+        be.kernel("conv2d.backward_data")(dy, weight, *geometry, turned, strips, dx)
     return dx, dweight, dbias

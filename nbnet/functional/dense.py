@@ -57,8 +57,7 @@ def dense_backward(dy, saved: DenseSaved, *, dweight=None, dbias=None, need_dx: 
     be.kernel("dense.backward_weights")(x, dy, partials, dweight, dbias)
     dx = None
     if need_dx:
-        weight_t = be.empty((outputs, inputs), x.dtype)
-        be.kernel("dense.transpose")(weight, weight_t)
+        turned = be.empty((outputs + 1, inputs), x.dtype)
         dx = be.empty(x.shape, x.dtype)
-        be.kernel("dense.backward_data")(dy, weight_t, dx)
+        be.kernel("dense.backward_data")(dy, weight, turned, dx)
     return dx, dweight, dbias

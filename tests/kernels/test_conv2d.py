@@ -18,8 +18,9 @@ CASES = {
     "padding wider than the image": ((1, 2, 1, 2), (5, 5, 2), (2, 1), (1, 1, 2, 2)),
     "padding of 3 around 3 by 3": ((1, 3, 3, 2), (3, 3, 2), (7, 7), (1, 1, 3, 3)),
     "chunks": ((3, 17, 19, 17), (3, 3, 33), (17, 19), (1, 1, 1, 1)),
-    "chunks, stride 2": ((5, 17, 18, 8), (3, 3, 16), (9, 9), (2, 2, 1, 0)),
-    "chunks, one channel": ((3, 28, 29, 1), (5, 5, 17), (28, 29), (1, 1, 2, 2)),
+    "chunks, stride 2": ((3, 33, 34, 32), (3, 3, 48), (17, 17), (2, 2, 1, 0)),
+    "chunks, one channel": ((4, 40, 41, 1), (5, 5, 40), (40, 41), (1, 1, 2, 2)),
+    "chunks, strips of an image": ((2, 40, 20, 64), (3, 3, 70), (40, 20), (1, 1, 1, 1)),
 }
 SMALL = [name for name in CASES if "chunks" not in name]
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
@@ -34,30 +35,27 @@ class Case:
         (n, h, w, inputs), (kh, kw, outputs), (oh, ow), self.geometry = CASES[name]
         self.x, self.dy = rng.normal(size=(n, h, w, inputs)), rng.normal(size=(n, oh, ow, outputs))
         self.weight, self.bias = rng.normal(size=(kh, kw, inputs, outputs)), rng.normal(size=outputs)
-        self.images, self.pixels, self.depth, self.outputs = n, n * oh * ow, kh * kw * inputs, outputs
-
-    def chunks(self):
-        size = self.depth, self.outputs
-        return (
-            conv2d.forward_chunks(self.pixels, *size),
-            conv2d.data_chunks(self.images, self.pixels, *size),
-            conv2d.weight_chunks(self.pixels, *size),
-        )
-
-    def patches(self, count):
-        return Out((count, conv2d.TILE, self.depth), scratch=True)
+        self.outputs = outputs
+        kernel, stride = (kh, kw), self.geometry[:2]
+        self.strips = {
+            "forward": conv2d.strip_shape(n, oh, ow, outputs, *kernel, *stride, inputs),
+            "data": conv2d.strip_shape(n, h, w, inputs, *kernel, 1, 1, outputs),
+            "weights": conv2d.strip_shape(n, oh, ow, outputs, *kernel, *stride, inputs, most=conv2d.MOST_PARTIALS),
+        }
 
     def forward(self, x=None, weight=None, bias=None):
         arrays = self.x if x is None else x, self.weight if weight is None else weight, self.bias if bias is None else bias
-        return [*arrays, *self.geometry, self.patches(self.chunks()[0]), Out(self.dy.shape)]
+        return [*arrays, *self.geometry, Out(self.strips["forward"], scratch=True), Out(self.dy.shape)]
 
     def backward_data(self):
-        weight_t = np.ascontiguousarray(self.weight.transpose(3, 0, 1, 2))
-        return [self.dy, weight_t, *self.geometry, self.patches(self.chunks()[1]), Out(self.x.shape)]
+        kernel_h, kernel_w, inputs, outputs = self.weight.shape
+        turned = Out((kernel_h * kernel_w * outputs + 1, inputs), scratch=True)
+        return [self.dy, self.weight, *self.geometry, turned, Out(self.strips["data"], scratch=True), Out(self.x.shape)]
 
     def backward_weights(self, hide_weight=False, hide_bias=False):
-        count = self.chunks()[2]
-        scratch = self.patches(count), Out((count, self.depth + 1, self.outputs), scratch=True)
+        kernel_h, kernel_w, inputs, outputs = self.weight.shape
+        partials = Out((self.strips["weights"][0], kernel_h * kernel_w * inputs + 1, outputs), scratch=True)
+        scratch = Out(self.strips["weights"], scratch=True), partials
         return [
             self.x,
             self.dy,
@@ -71,7 +69,9 @@ class Case:
 def test_cases_make_several_chunks(rng):
     for name in CASES:
         if name.startswith("chunks"):
-            assert min(Case(name, rng).chunks()) > 1, name
+            assert min(chunks for chunks, _ in Case(name, rng).strips.values()) > 1, name
+    rows, _ = conv2d.strip_rows(40, 20, 3, 3, 1, 1, 64)
+    assert rows < 40, "no image of several strips"
 
 
 @dtypes
@@ -143,6 +143,6 @@ def test_against_torch(rng, stride, padding):
         torch.tensor(x.transpose(0, 3, 1, 2)), torch.tensor(weight.transpose(3, 2, 0, 1)), torch.tensor(bias), stride, padding
     )
     wanted = theirs.numpy().transpose(0, 2, 3, 1)
-    patches = Out((conv2d.forward_chunks(wanted[..., 0].size, 18, 5), conv2d.TILE, 18), scratch=True)
-    (y,) = run("conv2d.forward", "serial", "float64", [x, weight, bias, stride, stride, padding, padding, patches, Out(wanted.shape)])
+    strips = Out(conv2d.strip_shape(*wanted.shape, 3, 3, stride, stride, x.shape[3]), scratch=True)
+    (y,) = run("conv2d.forward", "serial", "float64", [x, weight, bias, stride, stride, padding, padding, strips, Out(wanted.shape)])
     assert_close(y, wanted, "matmul")

@@ -1,38 +1,58 @@
 """Two-dimensional convolution (cross-correlation, as every framework means it).
 
-Letters: N images, H x W input, OH x OW output, I input and O output channels, KH x KW kernel, D = KH*KW*I the length of
-a patch, K chunks. All arrays C-contiguous, NHWC, one dtype T (float32 or float64). Pixels outside the image are zero.
+Letters: N images, H x W input, OH x OW output, I input and O output channels, KH x KW kernel, D = KH*KW*I, K chunks.
+All arrays C-contiguous, NHWC, one dtype T (float32 or float64). Pixels outside the image are zero.
 
-    forward(x, weight, bias, stride_h, stride_w, pad_top, pad_left, patches, y)
+    forward(x, weight, bias, stride_h, stride_w, pad_top, pad_left, strips, y)
         y[n,oh,ow,o] = bias_o + sum_{kh,kw,i} x[n, oh*stride_h + kh - pad_top, ow*stride_w + kw - pad_left, i] * weight[kh,kw,i,o]
-    backward_data(dy, weight_t, stride_h, stride_w, pad_top, pad_left, patches, dx)
-        dx = the transpose of that map, applied to dy; weight_t[o,kh,kw,i] = weight[kh,kw,i,o], packed by dense.transpose
-    backward_weights(x, dy, stride_h, stride_w, pad_top, pad_left, patches, partials, dweight, dbias)
+    backward_data(dy, weight, stride_h, stride_w, pad_top, pad_left, turned, strips, dx)
+        dx = the transpose of that map, applied to dy: a convolution of dy, spread by the stride, with the weights turned around
+    backward_weights(x, dy, stride_h, stride_w, pad_top, pad_left, strips, partials, dweight, dbias)
         dweight[kh,kw,i,o] = sum_{n,oh,ow} x[...] * dy[n,oh,ow,o],   dbias_o = sum_{n,oh,ow} dy[n,oh,ow,o]
 
-x, dx: (N, H, W, I).  y, dy: (N, OH, OW, O).  weight, dweight: (KH, KW, I, O).  weight_t: (O, KH, KW, I).  bias, dbias: (O,).
-Scratch: patches (K, TILE, D) T, a tile of gathered patches for each chunk; partials (K, D + 1, O) T, one sum of the
-weights' gradient, with the bias's in the last row, for each chunk. K is forward_chunks, data_chunks or weight_chunks.
-Everything overwrites (=). Backward needs x and weight from forward.
+x, dx: (N, H, W, I).  y, dy: (N, OH, OW, O).  weight, dweight: (KH, KW, I, O).  bias, dbias: (O,).
+Scratch: strips (K, S) T, some padded rows of an image for each chunk, (K, S) = strip_shape(...) of the convolution that runs;
+turned (KH*KW*O + 1, I) T, the weights turned around and a row of zeros; partials (K, D + 1, O) T, a sum of the weights' gradient
+for each chunk, with the bias's in the last row. Everything overwrites (=). Backward needs x and weight from forward.
 
-There is no im2col matrix: a tile of TILE pixels is gathered at a time, stays in the level-1 cache and is multiplied there.
+There is no im2col: a strip of rows is copied with its padding, and tiles walk over it. A patch is KH runs of KW*I numbers there,
+so the patches of neighbouring pixels overlap in memory and are read from the level-1 cache.
 """
 
+from numba.extending import register_jitable
+
 from nbnet.kernels import chunks
+from nbnet.kernels.dense import MACS
 
-TILE = 16  # pixels that share one pass over the weights
-
-
-def forward_chunks(pixels: int, depth: int, outputs: int) -> int:
-    """Chunks of forward: of output pixels (N*OH*OW)."""
-    return chunks.count(pixels, depth * outputs)
+STRIP = 16384  # numbers that a strip aims at: with a block of weights it stays in the level-2 cache
+MOST_PARTIALS = 16  # chunks of backward_weights at most, since each costs a copy of the weights to write and to merge
 
 
-def data_chunks(images: int, pixels: int, depth: int, outputs: int) -> int:
-    """Chunks of backward_data: of whole images, since neighbouring pixels of dy add to the same pixels of dx."""
-    return chunks.count(images, pixels // images * depth * outputs)
+@register_jitable
+def strip_rows(out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, inputs):
+    """Output rows of one strip, and numbers in one padded row of input."""
+    row = ((out_w - 1) * stride_w + kernel_w) * inputs
+    rows = (STRIP // row - kernel_h) // stride_h + 1
+    return max(1, min(out_h, rows)), row
 
 
-def weight_chunks(pixels: int, depth: int, outputs: int) -> int:
-    """Chunks of backward_weights: at most 16, since each costs a copy of the weights to write and to merge."""
-    return min(16, chunks.count(pixels, depth * outputs))
+def strip_shape(
+    images: int,
+    out_h: int,
+    out_w: int,
+    outputs: int,
+    kernel_h: int,
+    kernel_w: int,
+    stride_h: int,
+    stride_w: int,
+    inputs: int,
+    most: int = 64,
+) -> tuple[int, int]:
+    """(K, S) of the scratch `strips`: chunks (at most `most`) of a convolution from `inputs` to `outputs` channels, numbers in a strip.
+
+    For backward_data that is the convolution of dy: out_h, out_w, outputs are dx's H, W, I, inputs is O, and the stride is 1.
+    """
+    rows, row = strip_rows(out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, inputs)
+    units = images * (-(-out_h // rows))
+    work = rows * out_w * outputs * kernel_h * kernel_w * inputs // MACS
+    return min(most, chunks.count(units, work)), ((rows - 1) * stride_h + kernel_h) * row

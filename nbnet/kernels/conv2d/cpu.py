@@ -1,169 +1,181 @@
-"""Convolution on the CPU: gather a tile of patches, multiply it in cache."""
+"""Convolution on the CPU: vector register tiles walk over strips of padded rows."""
 
 from numba import prange
 
 from nbnet.kernels import chunks
 from nbnet.kernels.compile import body, parallel, serial
-from nbnet.kernels.matmul import add_matmul, add_matmul_at, merge_partials
+from nbnet.kernels.conv2d import strip_rows
+from nbnet.kernels.dense.cpu import merge
+from nbnet.kernels.simd import multiply
 
 
 @body
-def _gather(x, pixel, out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, patches, p):
-    """Copy what output pixel `pixel` (a flat index over N, OH, OW) meets into patches[p] (KH*KW*I,), zeros outside the image.
+def _fill(x, image, top, rows, left, row, spread_h, spread_w, strip):
+    """Copy `rows` rows of an image, from row `top` and column `left` on, zeros outside of it, into strip.
 
-    One flat index for x and plain loops: a slice in here would cost reference counts for every pixel.
+    row: numbers in a row of the strip. The image may be spread: its pixels then stand spread_h x spread_w apart, zeros between.
     """
-    image, rest = divmod(pixel, out_h * out_w)
-    top = rest // out_w * stride_h - pad_top
-    left = rest % out_w * stride_w - pad_left
     height, width, inputs = x.shape[1], x.shape[2], x.shape[3]
     flat = x.reshape(-1)
-    row = kernel_w * inputs
-    first = max(0, -left) * inputs
-    last = max(first, min(kernel_w, width - left) * inputs)
-    for kh in range(kernel_h):
-        at = kh * row
-        h = top + kh
-        if h < 0 or h >= height:
+    columns = row // inputs
+    for r in range(rows):
+        at = r * row
+        h = top + r
+        if h < 0 or h % spread_h != 0 or h // spread_h >= height:
             for i in range(row):
-                patches[p, at + i] = 0
-        else:
-            source = ((image * height + h) * width + left) * inputs
+                strip[at + i] = 0
+            continue
+        source = (image * height + h // spread_h) * width * inputs
+        if spread_w == 1:
+            first = min(max(0, -left), columns) * inputs
+            last = max(first, min(columns, width - left) * inputs)
+            offset = source + left * inputs
             for i in range(first):
-                patches[p, at + i] = 0
+                strip[at + i] = 0
             for i in range(first, last):
-                patches[p, at + i] = flat[source + i]
+                strip[at + i] = flat[offset + i]
             for i in range(last, row):
-                patches[p, at + i] = 0
+                strip[at + i] = 0
+        else:
+            for column in range(columns):
+                w = left + column
+                inside = w >= 0 and w % spread_w == 0 and w // spread_w < width
+                for i in range(inputs):
+                    strip[at + column * inputs + i] = flat[source + w // spread_w * inputs + i] if inside else 0
+
+
+@body
+def _strips(x, weight, kernel_h, kernel_w, init, stride_h, stride_w, spread_h, spread_w, pad_top, pad_left, start, stop, strip, y):
+    """Strips start to stop of a convolution: y = init + patches of x (spread) @ weight (D, O)."""
+    inputs, out_h, out_w, outputs = x.shape[3], y.shape[1], y.shape[2], y.shape[3]
+    rows, row = strip_rows(out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, inputs)
+    per_image = (out_h + rows - 1) // rows
+    b, c = weight.reshape(-1), y.reshape(-1)
+    run = kernel_w * inputs
+    for unit in range(start, stop):
+        image, first = unit // per_image, unit % per_image * rows
+        count = min(rows, out_h - first)
+        _fill(x, image, first * stride_h - pad_top, (count - 1) * stride_h + kernel_h, -pad_left, row, spread_h, spread_w, strip)
+        for r in range(count):
+            a_at, c_at = r * stride_h * row, (image * out_h + first + r) * out_w * outputs
+            a_r = stride_w * inputs
+            multiply(out_w, strip, a_at, row, a_r, 1, b, 0, run * outputs, outputs, kernel_h, run, init, 0, 0, c, c_at, outputs, outputs)
+
+
+@body
+def _units(images, out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, inputs):
+    rows, _ = strip_rows(out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, inputs)
+    return images * ((out_h + rows - 1) // rows)
 
 
 # ---------------------------------------------------------------------------------------------------- forward
 
 
-@body
-def _forward(x, weight, bias, stride_h, stride_w, pad_top, pad_left, start, stop, patches, y):
-    kernel_h, kernel_w, _, outputs = weight.shape
-    tile = patches.shape[0]
-    flat_weight = weight.reshape(-1, outputs)
-    flat_y = y.reshape(-1, outputs)
-    for m in range(start, stop, tile):
-        end = min(m + tile, stop)
-        for p in range(m, end):
-            _gather(x, p, y.shape[1], y.shape[2], kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, patches, p - m)
-            for o in range(outputs):
-                flat_y[p, o] = bias[o]
-        add_matmul(patches[: end - m], flat_weight, flat_y[m:end])
-
-
 @serial
-def forward_serial(x, weight, bias, stride_h, stride_w, pad_top, pad_left, patches, y):
-    n = patches.shape[0]
-    for k in range(n):
-        start, stop = chunks.bounds(k, n, y.shape[0] * y.shape[1] * y.shape[2])
-        _forward(x, weight, bias, stride_h, stride_w, pad_top, pad_left, start, stop, patches[k], y)
+def forward_serial(x, weight, bias, stride_h, stride_w, pad_top, pad_left, strips, y):
+    kernel_h, kernel_w, inputs, outputs = weight.shape
+    units = _units(y.shape[0], y.shape[1], y.shape[2], kernel_h, kernel_w, stride_h, stride_w, inputs)
+    for k in range(strips.shape[0]):
+        start, stop = chunks.bounds(k, strips.shape[0], units)
+        flat = weight.reshape(-1, outputs)
+        _strips(x, flat, kernel_h, kernel_w, bias, stride_h, stride_w, 1, 1, pad_top, pad_left, start, stop, strips[k], y)
 
 
 @parallel
-def forward_parallel(x, weight, bias, stride_h, stride_w, pad_top, pad_left, patches, y):
-    n = patches.shape[0]
-    for k in prange(n):
-        start, stop = chunks.bounds(k, n, y.shape[0] * y.shape[1] * y.shape[2])
-        _forward(x, weight, bias, stride_h, stride_w, pad_top, pad_left, start, stop, patches[k], y)
+def forward_parallel(x, weight, bias, stride_h, stride_w, pad_top, pad_left, strips, y):
+    kernel_h, kernel_w, inputs, outputs = weight.shape
+    units = _units(y.shape[0], y.shape[1], y.shape[2], kernel_h, kernel_w, stride_h, stride_w, inputs)
+    for k in prange(strips.shape[0]):
+        start, stop = chunks.bounds(k, strips.shape[0], units)
+        flat = weight.reshape(-1, outputs)
+        _strips(x, flat, kernel_h, kernel_w, bias, stride_h, stride_w, 1, 1, pad_top, pad_left, start, stop, strips[k], y)
 
 
 # ---------------------------------------------------------------------------------------------- backward_data
 
 
 @body
-def _scatter(patches, p, pixel, out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, dx):
-    """Add patches[p] (KH*KW*I,) to the pixels of dx that `_gather` reads for this output pixel."""
-    image, rest = divmod(pixel, out_h * out_w)
-    top = rest // out_w * stride_h - pad_top
-    left = rest % out_w * stride_w - pad_left
-    height, width, inputs = dx.shape[1], dx.shape[2], dx.shape[3]
-    flat = dx.reshape(-1)
-    first = max(0, -left) * inputs
-    last = max(first, min(kernel_w, width - left) * inputs)
-    for kh in range(max(0, -top), min(kernel_h, height - top)):
-        target = ((image * height + top + kh) * width + left) * inputs
-        at = kh * kernel_w * inputs
-        for i in range(first, last):
-            flat[target + i] += patches[p, at + i]
-
-
-@body
-def _backward_data(dy, weight_t, stride_h, stride_w, pad_top, pad_left, start, stop, patches, dx):
-    outputs, kernel_h, kernel_w, _ = weight_t.shape
-    out_h, out_w = dy.shape[1], dy.shape[2]
-    tile = patches.shape[0]
-    flat_weight = weight_t.reshape(outputs, -1)
-    flat_dy = dy.reshape(-1, outputs)
-    dx[start:stop] = 0
-    first, last = start * out_h * out_w, stop * out_h * out_w
-    for m in range(first, last, tile):
-        end = min(m + tile, last)
-        patches[: end - m] = 0
-        add_matmul(flat_dy[m:end], flat_weight, patches[: end - m])
-        for p in range(m, end):
-            _scatter(patches, p - m, p, out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, dx)
+def _turn(weight, turned):
+    """turned[(kh, kw, o), i] = weight[KH-1-kh, KW-1-kw, i, o], and a row of zeros at the end."""
+    kernel_h, kernel_w, inputs, outputs = weight.shape
+    for kh in range(kernel_h):
+        for kw in range(kernel_w):
+            for o in range(outputs):
+                at = (kh * kernel_w + kw) * outputs + o
+                for i in range(inputs):
+                    turned[at, i] = weight[kernel_h - 1 - kh, kernel_w - 1 - kw, i, o]
+    for i in range(inputs):
+        turned[kernel_h * kernel_w * outputs, i] = 0
 
 
 @serial
-def backward_data_serial(dy, weight_t, stride_h, stride_w, pad_top, pad_left, patches, dx):
-    n = patches.shape[0]
-    for k in range(n):
-        start, stop = chunks.bounds(k, n, dy.shape[0])
-        _backward_data(dy, weight_t, stride_h, stride_w, pad_top, pad_left, start, stop, patches[k], dx)
+def backward_data_serial(dy, weight, stride_h, stride_w, pad_top, pad_left, turned, strips, dx):
+    kernel_h, kernel_w, _, outputs = weight.shape
+    _turn(weight, turned)
+    units = _units(dx.shape[0], dx.shape[1], dx.shape[2], kernel_h, kernel_w, 1, 1, outputs)
+    top, left, depth = kernel_h - 1 - pad_top, kernel_w - 1 - pad_left, turned.shape[0] - 1
+    for k in range(strips.shape[0]):
+        start, stop = chunks.bounds(k, strips.shape[0], units)
+        flat, zeros = turned[:depth], turned[depth]
+        _strips(dy, flat, kernel_h, kernel_w, zeros, 1, 1, stride_h, stride_w, top, left, start, stop, strips[k], dx)
 
 
 @parallel
-def backward_data_parallel(dy, weight_t, stride_h, stride_w, pad_top, pad_left, patches, dx):
-    n = patches.shape[0]
-    for k in prange(n):
-        start, stop = chunks.bounds(k, n, dy.shape[0])
-        _backward_data(dy, weight_t, stride_h, stride_w, pad_top, pad_left, start, stop, patches[k], dx)
+def backward_data_parallel(dy, weight, stride_h, stride_w, pad_top, pad_left, turned, strips, dx):
+    kernel_h, kernel_w, _, outputs = weight.shape
+    _turn(weight, turned)
+    units = _units(dx.shape[0], dx.shape[1], dx.shape[2], kernel_h, kernel_w, 1, 1, outputs)
+    top, left, depth = kernel_h - 1 - pad_top, kernel_w - 1 - pad_left, turned.shape[0] - 1
+    for k in prange(strips.shape[0]):
+        start, stop = chunks.bounds(k, strips.shape[0], units)
+        flat, zeros = turned[:depth], turned[depth]
+        _strips(dy, flat, kernel_h, kernel_w, zeros, 1, 1, stride_h, stride_w, top, left, start, stop, strips[k], dx)
 
 
 # ------------------------------------------------------------------------------------------- backward_weights
 
 
 @body
-def _backward_weights(x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, start, stop, patches, partial):
-    outputs = dy.shape[3]
-    tile, depth = patches.shape
-    flat_dy = dy.reshape(-1, outputs)
+def _backward_weights(x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, start, stop, strip, partial):
+    """Add x's patches, transposed, times dy to partial (D + 1, O), for strips start to stop."""
+    inputs, out_h, out_w, outputs = x.shape[3], dy.shape[1], dy.shape[2], dy.shape[3]
+    rows, row = strip_rows(out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, inputs)
+    per_image = (out_h + rows - 1) // rows
+    b, c = dy.reshape(-1), partial.reshape(-1)
+    run = kernel_w * inputs
     partial[:] = 0
-    for m in range(start, stop, tile):
-        end = min(m + tile, stop)
-        for p in range(m, end):
-            _gather(x, p, dy.shape[1], dy.shape[2], kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, patches, p - m)
+    for unit in range(start, stop):
+        image, first = unit // per_image, unit % per_image * rows
+        count = min(rows, out_h - first)
+        _fill(x, image, first * stride_h - pad_top, (count - 1) * stride_h + kernel_h, -pad_left, row, 1, 1, strip)
+        b_at = (image * out_h + first) * out_w * outputs
+        a_outer, a_k, b_outer = stride_h * row, stride_w * inputs, out_w * outputs
+        for kh in range(kernel_h):
+            c_at = kh * run * outputs
+            multiply(
+                run, strip, kh * row, a_outer, 1, a_k, b, b_at, b_outer, outputs, count, out_w, c, c_at, outputs, c, c_at, outputs, outputs
+            )
+        bias_at = kernel_h * run * outputs
+        for p in range(count * out_w):
             for o in range(outputs):
-                partial[depth, o] += flat_dy[p, o]
-        add_matmul_at(patches[: end - m], flat_dy[m:end], partial[:depth])
-
-
-@body
-def _merge(partials, dweight, dbias):
-    depth = partials.shape[1] - 1
-    merge_partials(partials[:, :depth], dweight.reshape(depth, -1))
-    merge_partials(partials[:, depth:], dbias.reshape(1, -1))
+                c[bias_at + o] += b[b_at + p * outputs + o]
 
 
 @serial
-def backward_weights_serial(x, dy, stride_h, stride_w, pad_top, pad_left, patches, partials, dweight, dbias):
-    n = partials.shape[0]
-    kernel_h, kernel_w = dweight.shape[:2]
-    for k in range(n):
-        start, stop = chunks.bounds(k, n, dy.shape[0] * dy.shape[1] * dy.shape[2])
-        _backward_weights(x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, start, stop, patches[k], partials[k])
-    _merge(partials, dweight, dbias)
+def backward_weights_serial(x, dy, stride_h, stride_w, pad_top, pad_left, strips, partials, dweight, dbias):
+    kernel_h, kernel_w, inputs, outputs = dweight.shape
+    units = _units(dy.shape[0], dy.shape[1], dy.shape[2], kernel_h, kernel_w, stride_h, stride_w, inputs)
+    for k in range(partials.shape[0]):
+        start, stop = chunks.bounds(k, partials.shape[0], units)
+        _backward_weights(x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, start, stop, strips[k], partials[k])
+    merge(partials, dweight.reshape(-1, outputs), dbias)
 
 
 @parallel
-def backward_weights_parallel(x, dy, stride_h, stride_w, pad_top, pad_left, patches, partials, dweight, dbias):
-    n = partials.shape[0]
-    kernel_h, kernel_w = dweight.shape[:2]
-    for k in prange(n):
-        start, stop = chunks.bounds(k, n, dy.shape[0] * dy.shape[1] * dy.shape[2])
-        _backward_weights(x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, start, stop, patches[k], partials[k])
-    _merge(partials, dweight, dbias)
+def backward_weights_parallel(x, dy, stride_h, stride_w, pad_top, pad_left, strips, partials, dweight, dbias):
+    kernel_h, kernel_w, inputs, outputs = dweight.shape
+    units = _units(dy.shape[0], dy.shape[1], dy.shape[2], kernel_h, kernel_w, stride_h, stride_w, inputs)
+    for k in prange(partials.shape[0]):
+        start, stop = chunks.bounds(k, partials.shape[0], units)
+        _backward_weights(x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, start, stop, strips[k], partials[k])
+    merge(partials, dweight.reshape(-1, outputs), dbias)

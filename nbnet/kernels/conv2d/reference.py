@@ -6,22 +6,22 @@ One kernel position at a time: position (kh, kw) multiplies a strided window of 
 import numpy as np
 
 
-def forward(x, weight, bias, stride_h, stride_w, pad_top, pad_left, patches, y):
+def forward(x, weight, bias, stride_h, stride_w, pad_top, pad_left, strips, y):
     padded = _pad(x, y.shape, weight.shape[:2], stride_h, stride_w, pad_top, pad_left)
     y[:] = bias
     for (kh, kw), window in _windows(padded, y.shape, weight.shape[:2], stride_h, stride_w):
         y += window @ weight[kh, kw]
 
 
-def backward_data(dy, weight_t, stride_h, stride_w, pad_top, pad_left, patches, dx):
-    kernel = weight_t.shape[1:3]
+def backward_data(dy, weight, stride_h, stride_w, pad_top, pad_left, turned, strips, dx):
+    kernel = weight.shape[:2]
     padded = _pad(np.zeros_like(dx), dy.shape, kernel, stride_h, stride_w, pad_top, pad_left)
     for (kh, kw), window in _windows(padded, dy.shape, kernel, stride_h, stride_w):
-        window += dy @ weight_t[:, kh, kw]
+        window += dy @ weight[kh, kw].T
     dx[:] = padded[:, pad_top : pad_top + dx.shape[1], pad_left : pad_left + dx.shape[2]]
 
 
-def backward_weights(x, dy, stride_h, stride_w, pad_top, pad_left, patches, partials, dweight, dbias):
+def backward_weights(x, dy, stride_h, stride_w, pad_top, pad_left, strips, partials, dweight, dbias):
     padded = _pad(x, dy.shape, dweight.shape[:2], stride_h, stride_w, pad_top, pad_left)
     for (kh, kw), window in _windows(padded, dy.shape, dweight.shape[:2], stride_h, stride_w):
         dweight[kh, kw] = np.tensordot(window, dy, axes=([0, 1, 2], [0, 1, 2]))

@@ -5,9 +5,11 @@ statistics spread over the channels, so that the loops are long however narrow t
 of 2 channels took 10 (64 x 1024 x 64 float32, serial).
 
 Innermost loops run over range(width) and index [first + c]. Over range(first, first + width) Numba cannot tell that c is not
-negative, and its test for that keeps LLVM from vector code. Formulas of several products are `exact` functions, and sums are
-apart from what is stored: with fastmath, a driver's first run and its later ones from the cache rounded them differently,
-since LLVM optimises a linked body once more.
+negative, and its test for that keeps LLVM from vector code.
+
+Formulas are `exact` functions, and sums go through _total: what fastmath may round in several ways, LLVM does round in
+several ways, since it optimises a linked body once more in each driver. A driver that was just compiled and one from the
+cache then differ in the last bit, and so do serial and parallel.
 """
 
 import numpy as np
@@ -17,12 +19,17 @@ from nbnet.kernels import chunks
 from nbnet.kernels.compile import body, parallel, serial
 from nbnet.kernels.groupnorm import TINY
 
-exact = njit(error_model="numpy")  # no fastmath: rounds as written, wherever it is inlined
+exact = njit(fastmath=False, error_model="numpy")  # rounds as written; left out, fastmath would be inherited from the caller
+
+
+@exact
+def _deviation(x, center):
+    return np.float64(x) - center
 
 
 @exact
 def _xhat(x, center, scale):
-    return (np.float64(x) - center) * scale
+    return _deviation(x, center) * scale
 
 
 @exact
@@ -31,24 +38,23 @@ def _y(x, center, scale, gamma, beta):
 
 
 @exact
-def _g(dy, gamma):
-    return np.float64(dy) * np.float64(gamma)
-
-
-@exact
-def _gx(g, x, center, scale):
-    return np.float64(g) * _xhat(x, center, scale)
+def _product(a, b):
+    return np.float64(a) * np.float64(b)
 
 
 @exact
 def _dx(dy, x, gamma, center, scale, mean_g, mean_gx):
-    return (_g(dy, gamma) - mean_g - _xhat(x, center, scale) * mean_gx) * scale
+    return (_product(dy, gamma) - mean_g - _xhat(x, center, scale) * mean_gx) * scale
 
 
 @exact
 def _square(x, center):
-    d = np.float64(x) - center
-    return d * d
+    return _deviation(x, center) * _deviation(x, center)
+
+
+@exact
+def _mean(origin, total, size):
+    return origin + total / size
 
 
 @exact
@@ -57,15 +63,26 @@ def _inverse(m2, size, eps):
 
 
 @body
-def _fold(channels, groups):
-    """Replace the sums of the channels by those of the groups, in the first places: g is at most the group's first channel."""
-    width = channels.shape[0] // groups
-    for g in range(groups):
-        first = g * width
-        total = 0.0
-        for c in range(width):
-            total += channels[first + c]
-        channels[g] = total
+def _vector_total(values, first, count):
+    total = 0.0
+    for c in range(count):
+        total += values[first + c]
+    return total
+
+
+@exact
+def _total(values, first, count):
+    """The sum of values[first : first + count]: whole blocks of 64 in vector code in LLVM's order, which leaves it no rest to sum
+    in another order each time, then the rest as written."""
+    whole = count - count % 64
+    i, even, odd = whole, 0.0, 0.0
+    while i + 2 <= count:
+        even += values[first + i]
+        odd += values[first + i + 1]
+        i += 2
+    if i < count:
+        even += values[first + i]
+    return _vector_total(values, first, whole) + (even + odd)
 
 
 @body
@@ -83,20 +100,18 @@ def _spread(values, n, channels):
 
 
 @body
-def _forward_vector(x, n, groups, gamma, beta, eps, mean, inv_std, y):
+def _forward_vector(x, n, groups, gamma, beta, eps, terms, mean, inv_std, y):
     """Row n, of one point."""
     width = x.shape[2] // groups
     for g in range(groups):
         first = g * width
         origin = np.float64(x[n, 0, first])
-        total = 0.0
         for c in range(width):
-            total += np.float64(x[n, 0, first + c]) - origin
-        mu = origin + total / width
-        m2 = 0.0
+            terms[c] = _deviation(x[n, 0, first + c], origin)
+        mu = _mean(origin, _total(terms, 0, width), width)
         for c in range(width):
-            m2 += _square(x[n, 0, first + c], mu)
-        scale = _inverse(m2, width, eps)
+            terms[c] = _square(x[n, 0, first + c], mu)
+        scale = _inverse(_total(terms, 0, width), width, eps)
         for c in range(width):
             y[n, 0, first + c] = _y(x[n, 0, first + c], mu, scale, gamma[first + c], beta[first + c])
         mean[n, g] = mu
@@ -104,31 +119,29 @@ def _forward_vector(x, n, groups, gamma, beta, eps, mean, inv_std, y):
 
 
 @body
-def _forward_image(x, n, groups, gamma, beta, eps, scratch, mean, inv_std, y):
+def _forward_image(x, n, groups, gamma, beta, eps, center, scale, sums, mean, inv_std, y):
     """Row n, of any number of points."""
     points, channels = x.shape[1], x.shape[2]
-    size = points * (channels // groups)
-    center, scale, sums = scratch[0], scratch[1], scratch[2]
+    width = channels // groups
+    size = points * width
     for g in range(groups):
-        mean[n, g] = np.float64(x[n, 0, g * (channels // groups)])
+        mean[n, g] = np.float64(x[n, 0, g * width])
     _spread(mean, n, center)
     for c in range(channels):
         sums[c] = 0.0
     for p in range(points):
         for c in range(channels):
-            sums[c] += np.float64(x[n, p, c]) - center[c]
-    _fold(sums, groups)
+            sums[c] += _deviation(x[n, p, c], center[c])
     for g in range(groups):
-        mean[n, g] += sums[g] / size
+        mean[n, g] = _mean(mean[n, g], _total(sums, g * width, width), size)
     _spread(mean, n, center)
     for c in range(channels):
         sums[c] = 0.0
     for p in range(points):
         for c in range(channels):
             sums[c] += _square(x[n, p, c], center[c])
-    _fold(sums, groups)
     for g in range(groups):
-        inv_std[n, g] = _inverse(sums[g], size, eps)
+        inv_std[n, g] = _inverse(_total(sums, g * width, width), size, eps)
     _spread(inv_std, n, scale)
     for p in range(points):
         for c in range(channels):
@@ -137,11 +150,12 @@ def _forward_image(x, n, groups, gamma, beta, eps, scratch, mean, inv_std, y):
 
 @body
 def _forward(x, groups, gamma, beta, eps, start, stop, scratch, mean, inv_std, y):
+    center, scale, sums = scratch[0], scratch[1], scratch[2]
     for n in range(start, stop):
         if x.shape[1] == 1:
-            _forward_vector(x, n, groups, gamma, beta, eps, mean, inv_std, y)
+            _forward_vector(x, n, groups, gamma, beta, eps, sums, mean, inv_std, y)
         else:
-            _forward_image(x, n, groups, gamma, beta, eps, scratch, mean, inv_std, y)
+            _forward_image(x, n, groups, gamma, beta, eps, center, scale, sums, mean, inv_std, y)
 
 
 @serial
@@ -162,24 +176,22 @@ def forward_parallel(x, groups, gamma, beta, eps, scratch, mean, inv_std, y):
 
 
 @body
-def _backward_vector(dy, x, n, groups, gamma, mean, inv_std, dgamma, dbeta, dx):
+def _backward_vector(dy, x, n, groups, gamma, mean, inv_std, g_terms, gx_terms, dgamma, dbeta, dx):
     """Row n, of one point."""
     width = x.shape[2] // groups
     for g in range(groups):
         first = g * width
-        mu, scale = mean[n, g], inv_std[n, g]
-        mean_g, mean_gx = 0.0, 0.0
+        center, scale = mean[n, g], inv_std[n, g]
         for c in range(width):
-            g = _g(dy[n, 0, first + c], gamma[first + c])
-            mean_g += g
-            mean_gx += _gx(g, x[n, 0, first + c], mu, scale)
+            dy_c, xhat = np.float64(dy[n, 0, first + c]), _xhat(x[n, 0, first + c], center, scale)
+            dbeta[first + c] += dy_c
+            dgamma[first + c] += _product(dy_c, xhat)
+            g_terms[c] = _product(dy_c, gamma[first + c])
+            gx_terms[c] = _product(_product(dy_c, gamma[first + c]), xhat)
+        mean_g = _mean(0.0, _total(g_terms, 0, width), width)
+        mean_gx = _mean(0.0, _total(gx_terms, 0, width), width)
         for c in range(width):
-            dgamma[first + c] += _gx(dy[n, 0, first + c], x[n, 0, first + c], mu, scale)
-            dbeta[first + c] += np.float64(dy[n, 0, first + c])
-        mean_g /= width
-        mean_gx /= width
-        for c in range(width):
-            dx[n, 0, first + c] = _dx(dy[n, 0, first + c], x[n, 0, first + c], gamma[first + c], mu, scale, mean_g, mean_gx)
+            dx[n, 0, first + c] = _dx(dy[n, 0, first + c], x[n, 0, first + c], gamma[first + c], center, scale, mean_g, mean_gx)
 
 
 @body
@@ -195,18 +207,19 @@ def _backward_image(dy, x, n, groups, gamma, mean, inv_std, center, scale, mean_
     for p in range(points):
         for c in range(channels):
             mean_g[c] += np.float64(dy[n, p, c])
-            mean_gx[c] += _gx(dy[n, p, c], x[n, p, c], center[c], scale[c])
+            mean_gx[c] += _product(dy[n, p, c], _xhat(x[n, p, c], center[c], scale[c]))
+    for c in range(channels):
+        dbeta[c] += mean_g[c]
+        dgamma[c] += mean_gx[c]
+        mean_g[c] = _product(mean_g[c], gamma[c])
+        mean_gx[c] = _product(mean_gx[c], gamma[c])
     for g in range(groups):
         first = g * width
-        sum_g, sum_gx = 0.0, 0.0
+        of_g = _mean(0.0, _total(mean_g, first, width), points * width)
+        of_gx = _mean(0.0, _total(mean_gx, first, width), points * width)
         for c in range(width):
-            sum_g += _g(mean_g[first + c], gamma[first + c])
-            sum_gx += _g(mean_gx[first + c], gamma[first + c])
-        for c in range(width):
-            dbeta[first + c] += mean_g[first + c]
-            dgamma[first + c] += mean_gx[first + c]
-            mean_g[first + c] = sum_g / (points * width)
-            mean_gx[first + c] = sum_gx / (points * width)
+            mean_g[first + c] = of_g
+            mean_gx[first + c] = of_gx
     for p in range(points):
         for c in range(channels):
             dx[n, p, c] = _dx(dy[n, p, c], x[n, p, c], gamma[c], center[c], scale[c], mean_g[c], mean_gx[c])
@@ -220,7 +233,7 @@ def _backward(dy, x, groups, gamma, mean, inv_std, start, stop, partial, dx):
         dbeta[c] = 0.0
     for n in range(start, stop):
         if x.shape[1] == 1:
-            _backward_vector(dy, x, n, groups, gamma, mean, inv_std, dgamma, dbeta, dx)
+            _backward_vector(dy, x, n, groups, gamma, mean, inv_std, mean_g, mean_gx, dgamma, dbeta, dx)
         else:
             _backward_image(dy, x, n, groups, gamma, mean, inv_std, center, scale, mean_g, mean_gx, dgamma, dbeta, dx)
 
