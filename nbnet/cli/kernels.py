@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from nbnet.kernels import load
 from nbnet.layers import Sequential
 from nbnet.losses import softmax_cross_entropy
 from nbnet.optimizers import Optimizer
@@ -40,6 +42,13 @@ def count_steps(model: Sequential) -> int:
     return 2 * len(model.layers) + 3
 
 
+def is_cold(backend: str) -> bool:
+    """Whether this machine's cache holds no convolution, and so nothing worth mentioning."""
+    kernel = load("conv2d.forward", backend)
+    folder = Path(kernel.stats.cache_path)  # type: ignore[attr-defined]
+    return not any(folder.glob(f"*{kernel.__name__}-*.nbi"))
+
+
 def compiled() -> int:
     """How many kernels this process has compiled because no cache held them."""
     modules = [module for name, module in list(sys.modules.items()) if name.startswith("nbnet.kernels.")]
@@ -47,16 +56,20 @@ def compiled() -> int:
     return sum(sum(dispatcher.stats.cache_misses.values()) for dispatcher in dispatchers.values())
 
 
-def show(names: Iterator[str], total: int, on_cold: Callable[[], None]) -> int:
-    """Run first_step's parts under a progress bar (on a terminal). `on_cold` is called once, when the first kernel was compiled.
+def show(names: Iterator[str], total: int, backend: str, message: str) -> int:
+    """Run first_step's parts under a progress bar (on a terminal).
 
+    Args:
+        message: printed once, where something is compiled: at once on a cold cache, else after the first kernel that it lacks.
     Returns:
         the number of kernels that were compiled.
     """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    before, told = compiled(), False
+    before, told = compiled(), is_cold(backend)
+    if told:
+        print(message, flush=True)
     columns = [TextColumn("preparing kernels"), BarColumn(bar_width=24), TimeElapsedColumn(), TextColumn("{task.description}")]
     with Progress(*columns, console=Console(), transient=True, disable=not sys.stdout.isatty()) as progress:
         task = progress.add_task("", total=total)
@@ -64,5 +77,5 @@ def show(names: Iterator[str], total: int, on_cold: Callable[[], None]) -> int:
             progress.update(task, completed=done, description=name)
             if not told and compiled() > before:
                 told = True
-                on_cold()
+                print(message, flush=True)
     return compiled() - before

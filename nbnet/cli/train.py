@@ -219,7 +219,7 @@ def _prepare(config: runs.Config) -> None:
     if config.backend != "numpy":
         model = config.build()
         steps = kernels.first_step(model, _optimizer(config))
-        kernels.show(steps, kernels.count_steps(model), lambda: print(COLD, flush=True))
+        kernels.show(steps, kernels.count_steps(model), config.backend, COLD)
 
 
 class _Saver(Callback):

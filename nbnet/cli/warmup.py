@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
             # Each model with one optimiser, the last with all of them.
             jobs = [(model, "adam") for model in built] + [(built[-1], name) for name in ("sgd", "rmsprop")]
             total = sum(kernels.count_steps(model) for model, _ in jobs)
-            count += kernels.show(_steps(jobs, f"{backend} {dtype}"), total, lambda: print("compiling kernels", flush=True))
+            count += kernels.show(_steps(jobs, f"{backend} {dtype}"), total, backend, f"compiling kernels: {backend}, {dtype}")
     what = f"{count} kernels compiled" if count else "every kernel was in the cache already"
     print(f"{what} ({', '.join(backends)}; {', '.join(dtypes)}), {time.perf_counter() - began:.1f} s")
     return 0
