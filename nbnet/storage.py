@@ -75,4 +75,6 @@ def check_match(found: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray
             raise CheckpointError(f"{path} has {name!r}, which this model and optimizer have not: it belongs to another model")
         a, b = found[name], wanted[name]
         if a.shape != b.shape or a.dtype != b.dtype:
-            raise CheckpointError(f"{path}: {name!r} has shape {a.shape} and dtype {a.dtype}, wanted {b.shape} and {b.dtype}")
+            raise CheckpointError(
+                f"{path}: {name!r} has shape {a.shape} and dtype {a.dtype}, wanted {b.shape} and {b.dtype}: another model?"
+            )

@@ -14,7 +14,7 @@ from nbnet import checkpoint, losses, schedules
 from nbnet.callbacks import Callback
 from nbnet.errors import ArgumentError, BuildError, NonFiniteError, ShapeError
 from nbnet.kernels import chunks
-from nbnet.layers import Sequential
+from nbnet.layers import Param, Sequential
 from nbnet.optimizers import Optimizer
 from nbnet.preprocessing import check_arrays, permutation
 from nbnet.progress import epoch_bar
@@ -178,29 +178,14 @@ class Trainer:
         """Forward, loss, backward, update. Returns the sum of the rows' losses and the number of correct rows."""
         params, buffers = self.model.params, self.model.buffers
         before = [array.copy() for array in buffers.values()]
-        parts = min(self.accumulate, len(x))
-        total: float = 0.0
-        correct: int | None = 0
-        sums: list[np.ndarray] = []
         try:
-            for part in range(parts):
-                start, stop = chunks.bounds(part, parts, len(x))
-                prediction, tape = self.model.forward(x[start:stop], train=True)
-                result = self.loss(prediction, y[start:stop], rows=len(x), backend=self.model.backend)
-                total += result.total
-                correct = _add(correct, result.correct)
-                if not math.isfinite(total):
-                    raise NonFiniteError(f"the loss is {total} at step {self.step}: {self._first_bad(x[start:stop])}")
-                self.model.backward(result.gradient, tape, need_dx=False)
-                self.model.apply_updates()
-                if parts > 1:
-                    sums = [s + p.grad for s, p in zip(sums, params.values())] if sums else [p.grad.copy() for p in params.values()]
+            with np.errstate(over="ignore", invalid="ignore"):  # a run that blows up is told by its loss, in one line
+                total, correct = self._gradients(x, y, list(params.values()))
         except Exception:
+            self.model.discard_updates()
             for array, old in zip(buffers.values(), before):
                 array[:] = old
             raise
-        for param, value in zip(params.values(), sums):
-            param.grad[:] = value
         for param in params.values():
             if param.regularizer is not None:
                 param.grad += param.regularizer(param.value)
@@ -208,6 +193,29 @@ class Trainer:
             self._clip(self.clip_norm)
         self.optimizer.step(params, self.model.backend, lr)
         self.step += 1
+        return total, correct
+
+    def _gradients(self, x: np.ndarray, y: np.ndarray, params: list[Param]) -> tuple[float, int | None]:
+        """Leave the gradients of the batch in the parameters, from one part of it after the other."""
+        parts = min(self.accumulate, len(x))
+        total = 0.0
+        sums: list[np.ndarray] = []
+        correct: int | None = 0
+        for part in range(parts):
+            start, stop = chunks.bounds(part, parts, len(x))
+            prediction, tape = self.model.forward(x[start:stop], train=True)
+            result = self.loss(prediction, y[start:stop], rows=len(x), backend=self.model.backend)
+            total += result.total
+            correct = _add(correct, result.correct)
+            if not math.isfinite(total):
+                self.model.discard_updates()
+                raise NonFiniteError(f"the loss is {total} at step {self.step}: {self._first_bad(x[start:stop])}")
+            self.model.backward(result.gradient, tape, need_dx=False)
+            self.model.apply_updates()
+            if parts > 1:
+                sums = [s + p.grad for s, p in zip(sums, params)] if sums else [p.grad.copy() for p in params]
+        for param, value in zip(params, sums):
+            param.grad[:] = value
         return total, correct
 
     def _clip(self, limit: float) -> None:

@@ -8,7 +8,7 @@ import pytest
 from tolerances import assert_close
 
 import nbnet as nb
-from nbnet.errors import ArgumentError, BuildError, ShapeError
+from nbnet.errors import ArgumentError, BuildError, NonFiniteError, ShapeError
 
 SHAPE = (6, 2, 3)  # N and two axes, each of which can be the channels'
 # r and k sit on their bounds, so that they really are constants and differences may be taken.
@@ -281,6 +281,19 @@ def test_the_trainer_applies_deferred_updates(batches):
             trainer.train_batch(x, np.arange(8) % 2)
         states.append({name: array.tobytes() for name, array in model.state().items()})
     assert states[0] == states[1]
+
+
+def test_a_failed_step_leaves_no_deferred_update(batches):
+    model = nb.Sequential([nb.BatchNorm(update="deferred"), nb.Dense(2)])
+    model.build((4,), backend="serial", dtype="float64")
+    trainer = nb.Trainer(model, optimizer=nb.SGD(0.1))
+    model.params["1.dense.weight"].value[:] = np.inf
+    before = {name: array.copy() for name, array in model.buffers.items()}
+    with pytest.raises(NonFiniteError, match=r"the parameters of layer 1\.dense are not finite"):
+        trainer.train_batch(batches[0], np.arange(8) % 2)
+    assert all(np.array_equal(before[name], array) for name, array in model.buffers.items())
+    model.params["1.dense.weight"].value[:] = 1
+    trainer.train_batch(batches[0], np.arange(8) % 2)
 
 
 def test_regularizers_change_the_gradient_alone(batches):

@@ -68,14 +68,14 @@ def conv2d_backward(dy, saved: Conv2DSaved, *, dweight=None, dbias=None, need_dx
     dweight = checks.output(dweight, "dweight", weight.shape, x.dtype)
     dbias = checks.output(dbias, "dbias", (outputs,), x.dtype)
 
-    kernel = (kernel_h, kernel_w)
-    shape = contract.strip_shape(len(x), *dy.shape[1:], *kernel, *geometry[:2], inputs, most=contract.MOST_PARTIALS)
+    (_, out_h, out_w, _), (_, height, width, _), (stride_h, stride_w, _, _) = dy.shape, x.shape, geometry
+    shape = contract.strip_shape(len(x), out_h, out_w, outputs, kernel_h, kernel_w, stride_h, stride_w, inputs, contract.MOST_PARTIALS)
     partials = be.empty((shape[0], kernel_h * kernel_w * inputs + 1, outputs), x.dtype)
     be.kernel("conv2d.backward_weights")(x, dy, *geometry, be.empty(shape, x.dtype), partials, dweight, dbias)
     dx = None
     if need_dx:
         dx = be.empty(x.shape, x.dtype)
         turned = be.empty((kernel_h * kernel_w * outputs + 1, inputs), x.dtype)
-        strips = be.empty(contract.strip_shape(*x.shape, *kernel, 1, 1, outputs), x.dtype)
+        strips = be.empty(contract.strip_shape(len(x), height, width, inputs, kernel_h, kernel_w, 1, 1, outputs), x.dtype)
         be.kernel("conv2d.backward_data")(dy, weight, *geometry, turned, strips, dx)
     return dx, dweight, dbias

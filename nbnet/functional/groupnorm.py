@@ -79,8 +79,6 @@ def layer_norm_forward(x, gamma, beta, *, eps: float = 1e-5, backend: str | Back
         ShapeError, DTypeError, ArgumentError: an argument does not fit, or C is 1, which has no variance.
     """
     x = checks.floats(x, "x")
-    if x.ndim < 1:
-        raise ShapeError("x is a single number, wanted at least 1 axis (features)")
     check_groups(1, x.shape[-1:])
     channels = x.shape[-1]
     return _forward(x, (x.size // channels, 1, channels), 1, gamma, beta, eps, backend)

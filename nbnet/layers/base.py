@@ -137,6 +137,9 @@ class Layer:
     def apply_updates(self) -> None:
         """Make updates of buffers that forward(train=True) deferred. The Trainer calls this after each step."""
 
+    def discard_updates(self) -> None:
+        """Forget them: the step that made them has failed."""
+
     def walk(self) -> Iterator[Layer]:
         """This layer and all layers inside it."""
         yield self

@@ -23,6 +23,10 @@ class _Container(Layer):
         for child in self._children().values():
             child.apply_updates()
 
+    def discard_updates(self) -> None:
+        for child in self._children().values():
+            child.discard_updates()
+
     def walk(self) -> Iterator[Layer]:
         yield self
         for child in self._children().values():

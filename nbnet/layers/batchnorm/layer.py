@@ -310,6 +310,9 @@ class BatchNorm(Layer):
         if not self.deferred:
             self.apply_updates()
 
+    def discard_updates(self) -> None:
+        self._pending = None
+
     def apply_updates(self) -> None:
         """Make the deferred update of the moving statistics, if there is one. The Trainer calls this after each step."""
         if self._pending is None:

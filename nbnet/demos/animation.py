@@ -1,0 +1,35 @@
+"""Animations: a figure as it is now becomes a frame; frames become a GIF, through Pillow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nbnet.errors import DataError
+
+
+def frame(figure: Any) -> Any:
+    """The matplotlib figure as it is now, as a Pillow image."""
+    from PIL import Image
+
+    figure.canvas.draw()
+    return Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3].copy())
+
+
+def save(frames: Sequence[Any], path: Path, milliseconds: Sequence[int], colours: int = 64) -> None:
+    """Write frames as a GIF that repeats, each shown for its time. All take their colours from the last frame.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    from PIL import Image
+
+    palette = frames[-1].quantize(colours, method=Image.Quantize.FASTOCTREE)
+    images = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in frames]
+    try:
+        images[0].save(path, save_all=True, append_images=images[1:], duration=list(milliseconds), loop=0, optimize=False)
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error.strerror or error}; choose a folder that is writable and has room") from error
