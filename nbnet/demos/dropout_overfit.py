@@ -19,6 +19,7 @@ POINTS, TEST_POINTS, NOISE = 20, 200, 0.3
 UNITS, LR = 300, 0.01
 STEPS, QUICK_STEPS, LOOK = 1000, 120, 20  # LOOK: steps between two evaluations
 EMA_DECAY = 0.99
+FEW = 5  # points a batch, in one more run without dropout, whose gradient is noisy for that reason
 SNAPSHOTS = 10  # evaluations at the end that are averaged: their losses, or their predictions
 MASKS, QUICK_MASKS = 4096, 256
 GRID = np.linspace(-1.15, 1.15, 161, dtype=np.float32)[:, None]
@@ -48,17 +49,19 @@ def network(rate: float) -> nb.Sequential:
     return nb.Sequential([*layers, nb.Dense(1)])
 
 
-def train(rate: float, seed: int, steps: int, backend: str, advance: Any) -> Run:
-    """Full batches; the average of the weights follows every step."""
+def train(rate: float, seed: int, steps: int, backend: str, advance: Any, batch: int = POINTS) -> Run:
+    """Batches of random points, or of all; the average of the weights follows every step."""
     x, y, x_test, y_test = make_data(seed)
     model = network(rate)
     model.build((1,), backend=backend, seed=seed)
     trainer = nb.Trainer(model, loss="mean_squared_error", optimizer=nb.Adam(LR))
     average = nb.ExponentialMovingAverage(EMA_DECAY, zero_debias=True)
+    rng = np.random.default_rng([seed, 1])
     history: dict[str, list[float]] = {"train": [], "test": [], "average": []}
     predictions = []
     for step in range(1, steps + 1):
-        trainer.train_batch(x, y)
+        rows = rng.choice(POINTS, batch, replace=False)
+        trainer.train_batch(x[rows], y[rows])
         average.apply({name: param.value for name, param in model.params.items()})
         if step % LOOK == 0:
             history["train"].append(trainer.evaluate(x, y)["loss"])
@@ -96,19 +99,20 @@ def run(settings: Settings) -> Result:
     steps = QUICK_STEPS if settings.quick else STEPS
     counts = 2 ** np.arange(int(np.log2(QUICK_MASKS if settings.quick else MASKS)) + 1)
     runs: dict[float, list[Run]] = {rate: [] for rate in RATES}
-    means = []
-    with progress(TITLE, settings.seeds * (len(RATES) + 1)) as advance:
+    noisy, means = [], []
+    with progress(TITLE, settings.seeds * (len(RATES) + 2)) as advance:
         for seed in range(settings.seeds):
             for rate in RATES:
                 runs[rate].append(train(rate, seed, steps, settings.backend, advance))
+            noisy.append(train(0.0, seed, steps, settings.backend, advance, FEW))
             means.append(expectation(runs[0.0][seed].model, seed, counts))
             advance()
+    figures = _figures(runs, noisy, means, counts, steps)
     _draw_fits(runs, settings)
     _draw_losses(runs, settings)
-    _draw_averages(runs, settings)
+    _draw_averages(figures["averaging"], settings)
     _draw_expectation(means, counts, settings)
     _draw_masks(settings)
-    figures = _figures(runs, means, counts, steps)
     pictures = [
         (
             "fits.png",
@@ -149,7 +153,9 @@ def _member(run: Run) -> float:
     return float(run.history["test"][-SNAPSHOTS:].mean())
 
 
-def _figures(runs: dict[float, list[Run]], means: list[dict[str, np.ndarray]], counts: np.ndarray, steps: int) -> dict[str, Any]:
+def _figures(
+    runs: dict[float, list[Run]], noisy: list[Run], means: list[dict[str, np.ndarray]], counts: np.ndarray, steps: int
+) -> dict[str, Any]:
     figures: dict[str, Any] = {"steps": steps, "masks": int(counts[-1]), "rates": {}}
     for rate, each in runs.items():
         figures["rates"][f"{rate:g}"] = {
@@ -158,10 +164,16 @@ def _figures(runs: dict[float, list[Run]], means: list[dict[str, np.ndarray]], c
             "best_test_loss": spread(run.history["test"].min() for run in each),
             "slope": spread(_slope(run.fit) for run in each),
             "slope_of_average_weights": spread(_slope(run.average_fit) for run in each),
-            "test_loss_of_a_snapshot": spread(_member(run) for run in each),
-            "test_loss_of_average_weights": spread(_last(each, "average")),
-            "test_loss_of_the_mean_prediction": spread(run.ensemble for run in each),
         }
+    walks = {f"p = 0, batches of {FEW}": noisy} | {f"p = {rate:g}": each for rate, each in runs.items()}
+    figures["averaging"] = {
+        name: {
+            "snapshot": spread(_member(run) for run in each),
+            "average_weights": spread(_last(each, "average")),
+            "mean_prediction": spread(run.ensemble for run in each),
+        }
+        for name, each in walks.items()
+    }
     figures["distance_of_mean_from_evaluation"] = {variant: spread(mean[variant][-1] for mean in means) for variant in means[0]}
     return figures
 
@@ -178,15 +190,11 @@ def _summary(runs: dict[float, list[Run]], figures: dict[str, Any]) -> list[str]
     for rate in RATES[1:]:
         lines.append(f"p = {rate:g} has a lower test loss than no dropout {at_seeds([a < b for a, b in zip(tests[rate], tests[0.0])])}.")
     lines.append(f"The lowest median test loss is that of p = {ranked[0]:g}, the highest that of p = {ranked[-1]:g}.")
-    for rate in RATES:
-        single, averaged, ensemble = (
-            [_member(run) for run in runs[rate]],
-            _last(runs[rate], "average"),
-            [run.ensemble for run in runs[rate]],
-        )
+    for name, each in figures["averaging"].items():
+        single, averaged, ensemble = (each[key]["seeds"] for key in ("snapshot", "average_weights", "mean_prediction"))
         lines.append(
-            f"p = {rate:g}: one of the last {SNAPSHOTS} snapshots has a test loss of {said(single)}, their mean prediction {said(ensemble)}"
-            f", average weights {said(averaged)}: better than a snapshot {at_seeds([a < b for a, b in zip(averaged, single)])}."
+            f"{name}: one of the last {SNAPSHOTS} snapshots has a test loss of {said(single)}, their mean prediction {said(ensemble)}, "
+            f"average weights {said(averaged)}: better than a snapshot {at_seeds([a < b for a, b in zip(averaged, single)])}."
         )
     slopes = [f"p = {rate:g} {said(each['slope']['seeds'])} and {said(each['slope_of_average_weights']['seeds'])}" for rate, each in rates]
     lines.append(
@@ -232,20 +240,20 @@ def _draw_losses(runs: dict[float, list[Run]], settings: Settings) -> None:
     drawing.save(made, settings.out / "losses.png")
 
 
-def _draw_averages(runs: dict[float, list[Run]], settings: Settings) -> None:
+def _draw_averages(averaging: dict[str, Any], settings: Settings) -> None:
     made = drawing.figure(9, 4.4)
     axes = made.subplots()
-    for place, each in enumerate(runs.values()):
+    for place, each in enumerate(averaging.values()):
         kinds = (
-            ([_member(run) for run in each], drawing.RED, f"one snapshot (mean of the last {SNAPSHOTS})"),
-            (_last(each, "average"), drawing.BLUE, f"average weights (decay {EMA_DECAY:g})"),
-            ([run.ensemble for run in each], drawing.GREEN, f"mean prediction of the last {SNAPSHOTS} snapshots"),
+            (each["snapshot"]["seeds"], drawing.RED, f"one snapshot (mean of the last {SNAPSHOTS})"),
+            (each["average_weights"]["seeds"], drawing.BLUE, f"average weights (decay {EMA_DECAY:g})"),
+            (each["mean_prediction"]["seeds"], drawing.GREEN, f"mean prediction of the last {SNAPSHOTS} snapshots"),
         )
         for shift, (values, colour, label) in zip((-0.27, 0, 0.27), kinds):
             drawing.dots(axes, place + shift, values, colour, None if place else label, width=0.11)
     axes.axhline(NOISE**2, color=drawing.FAINT, linestyle="--", linewidth=1.2, label="variance of the noise")
-    axes.set_xticks(range(len(RATES)), [f"{rate:g}" for rate in RATES])
-    drawing.dress(axes, "averaging along one run", "p, the probability to drop", "mean squared error on test points", "best")
+    axes.set_xticks(range(len(averaging)), [name.replace(", ", ",\n") for name in averaging])
+    drawing.dress(axes, "averaging along one run", "", "mean squared error on test points", "best")
     drawing.save(made, settings.out / "averages.png")
 
 
