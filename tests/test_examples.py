@@ -12,6 +12,14 @@ PROMISES = {
     "train_digits.py": "test accuracy 9",
     "own_layer.py": "fit of a sine",
     "kernels_alone.py": "parallel:",
+    "compare_kernels.py": "times as long as serial",
+    "own_images.py": "test image 2: a ",
+    "deep_tanh.py": "the picture: deep_tanh.png",
+    "convergence.py": "the picture: convergence.png",
+    "cifar_cnn.py": "batch norm and dropout: test accuracy",
+    "dropout_overfit.py": "in evaluation",
+    "feature_scaling.py": "times that",
+    "moving_average.py": "without moving statistics",
 }
 
 

@@ -31,8 +31,8 @@ FLOORS = [
         "batchnorm_tools",
         "folding",
     },
-    {"cli", "__main__"},
-    {"__init__"},
+    {"__init__"},  # the public names: the commands and demonstrations above may use them, as anyone may
+    {"cli", "__main__", "demos"},
 ]
 FILES = sorted(PACKAGE.rglob("*.py"))
 NAMES = {".".join(("nbnet", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path for path in FILES}

@@ -11,7 +11,7 @@ from nbnet.demos import Result
 from nbnet.errors import DataError
 
 MIMES = {".png": "image/png", ".gif": "image/gif", ".jpg": "image/jpeg", ".svg": "image/svg+xml"}
-WIDE = 1.7  # width / height from which a picture is scrolled sideways on a phone, instead of shrunk
+WIDE = 1.9  # width / height from which a picture is twice as wide as a phone, or more; all are scrolled sideways there, not shrunk
 
 STYLE = """
 :root { --back: #fbfaf8; --card: #fff; --ink: #1d2329; --soft: #5c6670; --line: #e3e0da; --accent: #0072b2; color-scheme: light dark; }
@@ -38,7 +38,7 @@ li { margin: .4rem 0; }
 figure { margin: 0 0 1.6rem; padding: .8rem; background: var(--card); border: 1px solid var(--line); border-radius: .7rem; }
 .scroll { overflow-x: auto; border-radius: .4rem; background: #fff; }
 img { display: block; max-width: 100%; height: auto; margin: 0 auto; }
-@media (max-width: 44rem) { .wide img { max-width: none; width: 44rem; } }
+@media (max-width: 44rem) { .scroll img { max-width: none; width: 33rem; } .wide img { width: 50rem; } }
 figcaption { color: var(--soft); font-size: .92rem; padding: .6rem .2rem 0; }
 code { font: .88em/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; overflow-wrap: anywhere;
   background: var(--card); border: 1px solid var(--line); border-radius: .3rem; padding: .1em .35em; }
@@ -77,7 +77,7 @@ reach from the least to the greatest seed. Every sentence is computed from the r
 </header>
 <main>
 {"".join(_section(*part) for part in parts)}</main>
-<footer><p>Pictures and figures are also in a folder a demonstration beside this page, the figures as results.json.</p></footer>
+<footer><p>The pictures, and the figures as results.json, are also in the folders beside this page, one for each demonstration.</p></footer>
 </body>
 </html>
 """

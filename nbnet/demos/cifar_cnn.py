@@ -70,7 +70,10 @@ def run(settings: Settings) -> Result:
             "filters.png",
             "The 64 filters of the first convolution after training (first seed: the three began alike), each on its own scale.",
         ),
-        ("mistakes.png", f"What the network with batch norm (the first seed, {right:.1%} right) gets wrong, the most confident first."),
+        (
+            "mistakes.png",
+            f"What the network with batch norm (the first seed, {said([right], '{:.1%}')} right) gets wrong, the most confident first.",
+        ),
     ]
     return Result(TITLE, _summary(runs, figures), figures, pictures)
 
@@ -133,7 +136,7 @@ def _summary(runs: dict[str, list[Run]], figures: dict[str, Any]) -> list[str]:
     sooner = networks[NORM]["epochs_to_the_plain_accuracy"]
     if sooner is not None:
         lines.append(
-            f"It has the accuracy that the plain network ends with ({np.median(accuracy[PLAIN]):.1%}, the median) after "
+            f"It has the accuracy that the plain network ends with ({said([np.median(accuracy[PLAIN])], '{:.1%}')}, the median) after "
             f"{said(sooner['seeds'], '{:.0f}')} of {figures['epochs']} epochs."
         )
     plain, norm, both = (networks[kind]["test_loss"]["seeds"] for kind in (PLAIN, NORM, BOTH))
@@ -171,8 +174,10 @@ def _draw_curves(runs: dict[str, list[Run]], settings: Settings) -> None:
         else:
             axes.plot([], [], color=drawing.INK, label="on test images")
             axes.plot([], [], ":", color=drawing.INK, label="in training, while the weights change")
-            axes.set_yscale("log")
-            drawing.plain_log(axes.yaxis)
+            low, high = axes.dataLim.intervaly
+            if high > 10 * low:
+                axes.set_yscale("log")
+                drawing.plain_log(axes.yaxis)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         unit = "images classified right" if name == "accuracy" else "mean cross-entropy, nats"
         drawing.dress(axes, f"{name}, {len(each)} seed{'s' if len(each) > 1 else ''}", "epoch", unit, "best")

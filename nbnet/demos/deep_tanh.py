@@ -114,7 +114,12 @@ def run(settings: Settings) -> Result:
     _draw_units(figures, settings.out / "units.png")
     _animate(runs, 6 if settings.quick else 1, settings.out)
     pictures = [
-        ("layers.gif", f"What goes into each layer's tanh and what comes out, over {steps} steps (seed 0, the 200 test points)."),
+        (
+            "layers.gif",
+            f"What goes into each layer's tanh and what comes out, over {steps} steps: seed 0, the 200 test points. Each histogram is "
+            "scaled to its tallest bar; its outer bars hold all that lies beyond. Batch norm is shown as the test sees it, on moving "
+            "statistics: they start at mean 0 and deviation 1, which changes nothing, and follow the batches within a few steps.",
+        ),
         ("layers.png", f"The same after {steps} steps."),
         ("losses.png", "Test loss: median (line) and range (shade) over the seeds."),
         ("fits.png", "The fitted curves, one a seed, over the test points."),
@@ -175,7 +180,8 @@ def _draw_losses(runs: dict[bool, list[Run]], mean_loss: list[float], path: Path
         )
     axes.axhline(float(np.median(mean_loss)), color=drawing.INK, linewidth=1, linestyle=":", label="always the mean of y")
     axes.set_ylim(bottom=0)
-    title = f"Loss on the test points, median and range of {len(runs[True])} seeds"
+    seeds = len(runs[True])
+    title = f"Loss on the test points, median and range of {seeds} seeds" if seeds > 1 else "Loss on the test points, one seed"
     drawing.dress(axes, title, f"training steps (batches of {BATCH})", "mean squared error", "lower left")
     drawing.save(figure, path)
 

@@ -17,7 +17,7 @@ RATES = (0.0, 0.25, 0.5, 0.75)
 COLOURS = dict(zip(RATES, (drawing.RED, drawing.ORANGE, drawing.BLUE, drawing.GREEN)))
 POINTS, TEST_POINTS, NOISE = 20, 200, 0.3
 UNITS, LR = 300, 0.01
-STEPS, QUICK_STEPS, LOOK = 1000, 120, 20  # LOOK: steps between two evaluations
+STEPS, QUICK_STEPS, EVALUATIONS = 1000, 150, 50  # evaluations along the steps, evenly
 EMA_DECAY = 0.99
 FEW = 5  # points a batch, in one more run without dropout, whose gradient is noisy for that reason
 SNAPSHOTS = 10  # evaluations at the end that are averaged: their losses, or their predictions
@@ -63,7 +63,7 @@ def train(rate: float, seed: int, steps: int, backend: str, advance: Any, batch:
         rows = rng.choice(POINTS, batch, replace=False)
         trainer.train_batch(x[rows], y[rows])
         average.apply({name: param.value for name, param in model.params.items()})
-        if step % LOOK == 0:
+        if step % (steps // EVALUATIONS) == 0:
             history["train"].append(trainer.evaluate(x, y)["loss"])
             history["test"].append(trainer.evaluate(x_test, y_test)["loss"])
             predictions.append(model.predict(x_test))
@@ -109,7 +109,7 @@ def run(settings: Settings) -> Result:
             advance()
     figures = _figures(runs, noisy, means, counts, steps)
     _draw_fits(runs, settings)
-    _draw_losses(runs, settings)
+    _draw_losses(runs, steps, settings)
     _draw_averages(figures["averaging"], settings)
     _draw_expectation(means, counts, settings)
     _draw_masks(settings)
@@ -138,8 +138,9 @@ def run(settings: Settings) -> Result:
 # ------------------------------------------------------------------------------------------------------ figures
 
 
-def _last(runs: list[Run], name: str) -> list[float]:
-    return [float(run.history[name][-1]) for run in runs]
+def _late(runs: list[Run], name: str) -> list[float]:
+    """The mean loss of the last snapshots, each on its own: a single step is a matter of luck."""
+    return [float(run.history[name][-SNAPSHOTS:].mean()) for run in runs]
 
 
 def _slope(fit: np.ndarray) -> float:
@@ -148,19 +149,14 @@ def _slope(fit: np.ndarray) -> float:
     return float(np.polyfit(GRID[inside, 0], fit[inside], 1)[0])
 
 
-def _member(run: Run) -> float:
-    """The mean test loss of the last snapshots, each on its own."""
-    return float(run.history["test"][-SNAPSHOTS:].mean())
-
-
 def _figures(
     runs: dict[float, list[Run]], noisy: list[Run], means: list[dict[str, np.ndarray]], counts: np.ndarray, steps: int
 ) -> dict[str, Any]:
     figures: dict[str, Any] = {"steps": steps, "masks": int(counts[-1]), "rates": {}}
     for rate, each in runs.items():
         figures["rates"][f"{rate:g}"] = {
-            "training_loss": spread(_last(each, "train")),
-            "test_loss": spread(_last(each, "test")),
+            "training_loss": spread(_late(each, "train")),
+            "test_loss": spread(_late(each, "test")),
             "best_test_loss": spread(run.history["test"].min() for run in each),
             "slope": spread(_slope(run.fit) for run in each),
             "slope_of_average_weights": spread(_slope(run.average_fit) for run in each),
@@ -168,8 +164,8 @@ def _figures(
     walks = {f"p = 0, batches of {FEW}": noisy} | {f"p = {rate:g}": each for rate, each in runs.items()}
     figures["averaging"] = {
         name: {
-            "snapshot": spread(_member(run) for run in each),
-            "average_weights": spread(_last(each, "average")),
+            "snapshot": spread(_late(each, "test")),
+            "average_weights": spread(run.history["average"][-1] for run in each),
             "mean_prediction": spread(run.ensemble for run in each),
         }
         for name, each in walks.items()
@@ -180,13 +176,13 @@ def _figures(
 
 def _summary(runs: dict[float, list[Run]], figures: dict[str, Any]) -> list[str]:
     rates = list(zip(RATES, figures["rates"].values()))
-    tests = {rate: _last(each, "test") for rate, each in runs.items()}
+    tests = {rate: _late(each, "test") for rate, each in runs.items()}
     ranked = sorted(RATES, key=lambda rate: float(np.median(tests[rate])))
     lines = [
-        f"After {figures['steps']:,} steps of Adam {LR:g} on {POINTS} points, medians and the range over {len(tests[0.0])} seeds "
-        f"(the noise alone is a test loss of {NOISE**2:g}):"
+        f"{figures['steps']:,} steps of Adam {LR:g} on {POINTS} points; losses are means of the last {SNAPSHOTS} evaluations, medians and "
+        f"the range over {len(tests[0.0])} seeds (the noise alone is a test loss of {NOISE**2:g}):"
     ]
-    lines += [f"p = {rate:g}: training loss {said(_last(runs[rate], 'train'))}, test loss {said(tests[rate])}." for rate in RATES]
+    lines += [f"p = {rate:g}: training loss {said(_late(runs[rate], 'train'))}, test loss {said(tests[rate])}." for rate in RATES]
     for rate in RATES[1:]:
         lines.append(f"p = {rate:g} has a lower test loss than no dropout {at_seeds([a < b for a, b in zip(tests[rate], tests[0.0])])}.")
     lines.append(f"The lowest median test loss is that of p = {ranked[0]:g}, the highest that of p = {ranked[-1]:g}.")
@@ -225,12 +221,12 @@ def _draw_fits(runs: dict[float, list[Run]], settings: Settings) -> None:
     drawing.save(made, settings.out / "fits.png")
 
 
-def _draw_losses(runs: dict[float, list[Run]], settings: Settings) -> None:
+def _draw_losses(runs: dict[float, list[Run]], steps: int, settings: Settings) -> None:
     made = drawing.figure(11, 4.4)
     for axes, (name, title) in zip(made.subplots(1, 2), (("train", f"on the {POINTS} training points"), ("test", "on test points"))):
         for rate, each in runs.items():
             losses = np.array([run.history[name] for run in each])
-            drawing.band(axes, LOOK * np.arange(1, losses.shape[1] + 1), losses, f"p = {rate:g}", COLOURS[rate])
+            drawing.band(axes, steps // EVALUATIONS * np.arange(1, losses.shape[1] + 1), losses, f"p = {rate:g}", COLOURS[rate])
         axes.axhline(NOISE**2, color=drawing.FAINT, linestyle="--", linewidth=1.2, label="variance of the noise")
         axes.set_yscale("log")
         if name == "test":

@@ -1,0 +1,51 @@
+"""The register tiles are what they say: full-width FMA, and accumulators that stay in registers."""
+
+import re
+
+import numpy as np
+import pytest
+
+from nbnet.kernels import simd
+from nbnet.kernels.compile import body
+
+REGISTER = {64: "zmm", 32: "ymm"}
+
+pytestmark = pytest.mark.skipif(simd.WIDTH not in REGISTER, reason="the assembly of x86-64 with AVX2 or AVX-512 is looked at")
+
+
+def inner_loops(assembly):
+    """Basic blocks that jump to themselves and hold FMA instructions: lists of lines."""
+    blocks = re.split(r"^(\.LBB\w+):", assembly, flags=re.MULTILINE)
+    for label, text in zip(blocks[1::2], blocks[2::2]):
+        lines = [line.strip() for line in text.splitlines()]
+        end = next((i for i, line in enumerate(lines) if re.match(rf"j\w+\s+{re.escape(label)}$", line)), None)
+        if end is not None and any(line.startswith("vfmadd") for line in lines[:end]):
+            yield lines[: end + 1]
+
+
+@pytest.mark.parametrize(("dtype", "suffix"), [("float32", "ps"), ("float64", "pd")])
+def test_tiles_are_full_width_and_do_not_spill(dtype, suffix):
+
+    @body  # compiled here: machine code from the cache cannot be looked at
+    def product(rows, x, inputs, weight, outputs, bias, y):
+        simd.multiply(rows, x, 0, 0, inputs, 1, weight, 0, 0, outputs, 1, inputs, bias, 0, 0, y, 0, outputs, outputs)
+
+    x, weight, bias, y = np.arange(6, dtype=dtype), np.ones(12, dtype), np.full(4, 0.5, dtype), np.empty(8, dtype)
+    product(2, x, 3, weight, 4, bias, y)
+    assert y.tolist() == [3.5] * 4 + [12.5] * 4
+    (assembly,) = product.inspect_asm().values()
+    loops = list(inner_loops(assembly))
+    accumulators = {rows * vectors for vectors, most in simd.MAX_ROWS.items() if vectors <= simd.MAX_VECTORS for rows in (most, 2, 1)}
+    sizes = {sum(line.startswith(f"vfmadd231{suffix}") for line in loop) for loop in loops}
+    assert accumulators <= {size // unrolled for size in sizes for unrolled in (1, 2, 4, 8) if size % unrolled == 0}
+    for loop in loops:
+        for line in loop:
+            if line.startswith("vfmadd"):
+                assert f"%{REGISTER[simd.WIDTH]}" in line, line
+            assert not re.search(r"v?mov\w*\s.*%[xyz]mm\d+.*\(%rsp\)|v?mov\w*\s.*\(%rsp\).*%[xyz]mm", line), f"a spill: {line}"
+
+
+def test_the_host_is_looked_at():
+    assert simd.WIDTH in (16, 32, 64)
+    assert simd.lanes(np.zeros(1, np.float32)) * 4 == simd.WIDTH
+    assert simd.MAX_VECTORS in simd.MAX_ROWS
