@@ -12,7 +12,7 @@ import os
 # where it takes 2 now (2 cores, load 8). It must be said before Numba loads its threading layer; a user's own setting wins.
 os.environ.setdefault("GOMP_SPINCOUNT", "500")
 
-from numba import njit  # noqa: E402
+from numba import njit
 
 # The full "fast" set would let LLVM assume that there are no NaNs and delete the checks for them.
 FASTMATH = {"contract", "reassoc", "nsz", "arcp"}
