@@ -209,3 +209,48 @@ def test_an_animation_keeps_its_frames(tmp_path):
     with Image.open(io.BytesIO((tmp_path / "a.gif").read_bytes())) as image:
         assert image.n_frames == 3
         assert image.info["duration"] == 100
+
+
+def test_cifar_cnn_figures(everything):
+    found = report(everything, "cifar-cnn")["figures"]
+    assert set(found["networks"]) == {"plain", "batch norm", "batch norm + dropout"}
+    for each in found["networks"].values():
+        assert 0 <= each["test_accuracy"]["min"] <= each["test_accuracy"]["max"] <= 1
+        assert each["images_per_second"]["min"] > 0
+
+
+def test_dropout_overfit_figures(everything):
+    found = report(everything, "dropout-overfit")["figures"]
+    losses = [found["rates"][rate]["training_loss"]["median"] for rate in ("0", "0.25", "0.5", "0.75")]
+    assert losses[0] == min(losses)
+    assert losses[-1] == max(losses)
+    for distance in found["distance_of_mean_from_evaluation"].values():  # one over the root of the number of masks
+        assert distance["median"] == pytest.approx(found["masks"] ** -0.5, rel=0.2)
+    for each in found["averaging"].values():  # convexity: an ensemble is at most as wrong as its members on average
+        assert each["mean_prediction"]["max"] <= each["snapshot"]["max"]
+
+
+def test_feature_scaling_figures(everything):
+    found = report(everything, "feature-scaling")["figures"]
+    for kind in ("StandardScaler", "batch norm"):
+        assert found[kind]["times_the_unscaled_rate"]["min"] >= 100
+    for each in found.values():
+        assert each["largest_rate"]["median"] == pytest.approx(each["rate_in_theory"]["median"], rel=0.15)
+
+
+def test_moving_average_figures(everything):
+    found = report(everything, "moving-average")["figures"]
+    restored = found["restored"]
+    assert restored["complete"]["seeds"] == restored["before"]["seeds"]
+    assert restored["without moving statistics"]["max"] < restored["before"]["min"]
+    assert restored["the same, recalibrated"]["min"] > restored["without moving statistics"]["max"]
+    early = {name: each["after_10_updates"]["median"] for name, each in found["averages"].items()}
+    assert abs(early["0.99, zero debias"] - 5) < 0.5 < 1 < abs(early["decay 0.9"] - 5) < abs(early["decay 0.99"] - 5)
+    for name, (moved, trained) in {
+        "training": (True, True),
+        "gamma, beta fixed": (True, False),
+        "moving statistics": (False, True),
+        "freeze()": (False, False),
+    }.items():
+        assert (found["switches"][name]["moving_mean"]["min"] > 0) == moved
+        assert (found["switches"][name]["gamma"]["min"] > 0) == trained
