@@ -9,6 +9,7 @@ import numpy as np
 from nbnet.backend import Backend, get_backend
 from nbnet.errors import ShapeError
 from nbnet.functional import checks
+from nbnet.functional.moments import Stats
 from nbnet.kernels import conv2d as contract
 
 
@@ -16,10 +17,11 @@ class Conv2DSaved(NamedTuple):
     x: np.ndarray
     weight: np.ndarray
     geometry: tuple[int, int, int, int]  # stride_h, stride_w, pad_top, pad_left
+    stats: Stats | None  # of y's channels, where they were asked for
     backend: Backend
 
 
-def conv2d_forward(x, weight, bias=None, *, stride=1, padding="same", backend: str | Backend = "parallel"):
+def conv2d_forward(x, weight, bias=None, *, stride=1, padding="same", stats: bool = False, backend: str | Backend = "parallel"):
     """Cross-correlate images with a bank of filters: what deep learning calls convolution.
 
     Args:
@@ -27,6 +29,7 @@ def conv2d_forward(x, weight, bias=None, *, stride=1, padding="same", backend: s
         stride: a number of pixels, or (height, width).
         padding: "same" (ceil(H / stride) outputs; an odd pixel goes to the bottom and right, as in TensorFlow), "valid", or
             a number of zero pixels on every side.
+        stats: whether to take the statistics of y's channels in the same pass, for a batch_norm_apply that follows: saved.stats.
     Returns:
         y (N, OH, OW, O), and what conv2d_backward needs.
     Raises:
@@ -47,8 +50,11 @@ def conv2d_forward(x, weight, bias=None, *, stride=1, padding="same", backend: s
 
     y = be.empty((len(x), out_h, out_w, outputs), x.dtype)
     shape = contract.strip_shape(len(x), out_h, out_w, outputs, kernel_h, kernel_w, stride_h, stride_w, inputs)
-    be.kernel("conv2d.forward")(x, weight, bias, *geometry, be.empty(shape, x.dtype), y)
-    return y, Conv2DSaved(x, weight, geometry, be)
+    partials = be.empty((shape[0] if stats else 0, 3, outputs), np.float64)
+    mean, var = np.empty(outputs), np.empty(outputs)
+    be.kernel("conv2d.forward")(x, weight, bias, *geometry, be.empty(shape, x.dtype), y, partials, mean, var)
+    count = float(len(x) * out_h * out_w)
+    return y, Conv2DSaved(x, weight, geometry, Stats(mean, var * count, count) if stats else None, be)
 
 
 def conv2d_backward(dy, saved: Conv2DSaved, *, dweight=None, dbias=None, need_dx: bool = True):
@@ -60,7 +66,7 @@ def conv2d_backward(dy, saved: Conv2DSaved, *, dweight=None, dbias=None, need_dx
     Returns:
         dx (N, H, W, I), dweight (KH, KW, I, O), dbias (O,).
     """
-    x, weight, geometry, be = saved
+    x, weight, geometry, _, be = saved
     kernel_h, kernel_w, inputs, outputs = weight.shape
     dy = checks.floats(dy, "dy", 4, x.dtype)
     if dy.shape[0] != x.shape[0] or dy.shape[3] != outputs:

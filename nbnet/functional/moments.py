@@ -111,9 +111,9 @@ def row_weights(weights, rows: np.ndarray) -> np.ndarray | None:
     return w.reshape(count, w.size // count if count else 1)
 
 
-def partials(be: Backend, rows: int, channels: int) -> np.ndarray:
-    """Scratch of the batch-norm kernels that reduce."""
-    return be.empty((chunks.count(max(rows, 1), channels), 3, channels), np.float64)
+def partials(be: Backend, rows: int, channels: int, columns: int = 1) -> np.ndarray:
+    """Scratch of the batch-norm kernels that reduce `rows` rows of so many columns."""
+    return be.empty((chunks.count(max(rows, 1), channels * columns), 3, channels), np.float64)
 
 
 def _stats(rows: np.ndarray, weights: np.ndarray | None, be: Backend) -> Stats:

@@ -35,7 +35,12 @@ class BatchNormSaved(NamedTuple):
     affine: tuple[np.ndarray, np.ndarray, np.ndarray]  # center, scale, shift of the kernels, (C,) in x's dtype
     scale: np.ndarray  # (C,) float64, before it was rounded to x's dtype
     slope: float
+    out_shape: tuple[int, ...]
     backend: Backend
+
+    @property
+    def max_pool(self) -> bool:
+        return self.out_shape != self.x.shape
 
 
 class Sums(NamedTuple):
@@ -74,6 +79,7 @@ def batch_norm_forward(
     ddof: float = 0,
     correction: Correction | None = None,
     slope: float = 1.0,
+    max_pool: bool = False,
     backend: str | Backend = "parallel",
 ) -> tuple[np.ndarray, BatchNormSaved]:
     """y = gamma * (x - mean) / sqrt(var + eps) + beta, over all axes but the last.
@@ -86,6 +92,7 @@ def batch_norm_forward(
         ddof: 0 normalises by the biased variance, 1 by the unbiased one.
         correction: of batch renormalisation.
         slope: y is multiplied by this where it is negative: 1 is no activation, 0 a fused ReLU.
+        max_pool: y is then (N, H // 2, W // 2, C), the largest of each 2 x 2 pixels, in the same pass; x is (N, H, W, C), without weights.
     Returns:
         y, and what batch_norm_backward needs: x itself, but neither y nor the normalised x.
     Raises:
@@ -93,7 +100,7 @@ def batch_norm_forward(
     """
     if (mean is None) != (var is None):
         raise ArgumentError("mean and var belong together: give both (evaluation) or neither (training)")
-    options = {"eps": eps, "weights": weights, "correction": correction, "slope": slope, "backend": backend}
+    options = {"eps": eps, "weights": weights, "correction": correction, "slope": slope, "max_pool": max_pool, "backend": backend}
     if mean is not None:
         return _normalize(x, None, 1.0, mean, var, gamma, beta, **options)
     stats = batch_norm_stats(x, weights, backend=backend)
@@ -136,6 +143,7 @@ def batch_norm_apply(
     ddof: float = 0,
     correction: Correction | None = None,
     slope: float = 1.0,
+    max_pool: bool = False,
     backend: str | Backend = "parallel",
 ) -> tuple[np.ndarray, BatchNormSaved]:
     """Normalise x by statistics that gradients flow through: its own, or those of a larger batch that x is a part of.
@@ -152,17 +160,20 @@ def batch_norm_apply(
             f"train on a larger batch, or evaluate with mean= and var="
         )
     divisor = stats.count - ddof
-    options = {"eps": eps, "weights": weights, "correction": correction, "slope": slope, "backend": backend}
+    options = {"eps": eps, "weights": weights, "correction": correction, "slope": slope, "max_pool": max_pool, "backend": backend}
     return _normalize(x, stats, divisor, stats.mean, stats.m2 / divisor, gamma, beta, **options)
 
 
 def batch_norm_backward_reduce(dy, saved: BatchNormSaved) -> Sums:
     """The sums over this part's rows that dx of every part needs. For a batch in parts, add them up: `Sums(g1 + g2, gd1 + gd2)`."""
     x, be = saved.x, saved.backend
-    dy = checks.shaped(dy, "dy", x.shape, x.dtype)
+    dy = checks.shaped(dy, "dy", saved.out_shape, x.dtype)
     channels = x.shape[-1]
     sum_g, sum_gx = np.zeros(channels), np.zeros(channels)
-    if x.size:
+    if saved.max_pool:
+        scratch = partials(be, len(x) * dy.shape[1], channels, 2 * x.shape[2])
+        be.kernel("batchnorm.backward_reduce_max_pool")(dy, x, *saved.affine, saved.slope, scratch, sum_g, sum_gx)
+    elif x.size:
         rows = x.reshape(-1, channels)
         scratch = partials(be, len(rows), channels)
         be.kernel("batchnorm.backward_reduce")(dy.reshape(rows.shape), rows, *saved.affine, saved.slope, scratch, sum_g, sum_gx)
@@ -172,16 +183,18 @@ def batch_norm_backward_reduce(dy, saved: BatchNormSaved) -> Sums:
 def batch_norm_backward_apply(dy, saved: BatchNormSaved, sums: Sums) -> np.ndarray:
     """dx of one part, from the sums over all parts."""
     x, be = saved.x, saved.backend
-    dy = checks.shaped(dy, "dy", x.shape, x.dtype)
+    dy = checks.shaped(dy, "dy", saved.out_shape, x.dtype)
     dx = be.empty(x.shape, x.dtype)
     a = saved.scale
     b = c = np.zeros_like(a)
     if saved.stats is not None:
         c = -a * (sums.gd * saved.inv_std) * saved.inv_std / saved.divisor
         b = -a * sums.g / saved.stats.count - c * (saved.mean - saved.affine[0])
-    if x.size:
+    coefficients = (_round(values, x.dtype) for values in (a, b, c))
+    if saved.max_pool:
+        be.kernel("batchnorm.backward_apply_max_pool")(dy, x, *saved.affine, saved.slope, *coefficients, dx)
+    elif x.size:
         rows = x.reshape(-1, x.shape[-1])
-        coefficients = (_round(values, x.dtype) for values in (a, b, c))
         kernel = be.kernel("batchnorm.backward_apply")
         kernel(dy.reshape(rows.shape), rows, saved.weights, *saved.affine, saved.slope, *coefficients, dx.reshape(rows.shape))
     return dx
@@ -190,7 +203,7 @@ def batch_norm_backward_apply(dy, saved: BatchNormSaved, sums: Sums) -> np.ndarr
 # ------------------------------------------------------------------------------------------------------ helpers
 
 
-def _normalize(x, stats, divisor, mean, var, gamma, beta, *, eps, weights, correction, slope, backend):
+def _normalize(x, stats, divisor, mean, var, gamma, beta, *, eps, weights, correction, slope, max_pool, backend):
     """y = act(gamma * ((x - mean) / sqrt(var + eps) * r + k) + beta), in the form of the kernel: act((x - center) * scale + shift)."""
     be = get_backend(backend)
     x = checks.floats(x, "x", empty=True)
@@ -210,10 +223,17 @@ def _normalize(x, stats, divisor, mean, var, gamma, beta, *, eps, weights, corre
         shift = beta + gamma * correction.k
     center = mean.astype(x.dtype)
     affine = (center, _round(scale, x.dtype), _round(shift + (center - mean) * scale, x.dtype))
-    y = be.empty(x.shape, x.dtype)
-    if x.size:
-        be.kernel("batchnorm.apply")(rows, *affine, slope, y.reshape(rows.shape))
-    return y, BatchNormSaved(x, weights, stats, divisor, mean, inv_std, correction, affine, scale, slope, be)
+    if max_pool:
+        if weights is not None or x.ndim != 4:
+            given = f"x of shape {x.shape}" if weights is None else "weights"
+            raise ArgumentError(f"max_pool=True with {given}: wanted images (N, H, W, C) without weights")
+        y = be.empty((len(x), x.shape[1] // 2, x.shape[2] // 2, channels), x.dtype)
+        be.kernel("batchnorm.apply_max_pool")(x, *affine, slope, y)
+    else:
+        y = be.empty(x.shape, x.dtype)
+        if x.size:
+            be.kernel("batchnorm.apply")(rows, *affine, slope, y.reshape(rows.shape))
+    return y, BatchNormSaved(x, weights, stats, divisor, mean, inv_std, correction, affine, scale, slope, y.shape, be)
 
 
 def _round(values: np.ndarray, dtype: np.dtype) -> np.ndarray:

@@ -36,16 +36,17 @@ class Param:
 class Context:
     """What a layer is built with. Streams number the layers in order, so that each has random numbers of its own."""
 
-    def __init__(self, backend: Backend, dtype: np.dtype, seed: int, streams: Iterator[int], name: str = "") -> None:
+    def __init__(self, backend: Backend, dtype: np.dtype, seed: int, streams: Iterator[int], fuse: bool, name: str = "") -> None:
         self.backend = backend
         self.dtype = dtype
         self.seed = seed
         self.streams = streams
+        self.fuse = fuse
         self.name = name
 
     def child(self, name: str) -> Context:
         path = f"{self.name}.{name}" if self.name else name
-        return Context(self.backend, self.dtype, self.seed, self.streams, path)
+        return Context(self.backend, self.dtype, self.seed, self.streams, self.fuse, path)
 
 
 class Layer:
@@ -78,13 +79,16 @@ class Layer:
     def buffers(self) -> dict[str, np.ndarray]:
         return self._buffers
 
-    def build(self, input_shape: Shape, *, backend: str | Backend = "parallel", dtype: Any = "float32", seed: int = 0) -> Shape:
+    def build(
+        self, input_shape: Shape, *, backend: str | Backend = "parallel", dtype: Any = "float32", seed: int = 0, fuse: bool = True
+    ) -> Shape:
         """Make parameters and buffers for inputs of this shape; return the shape of the output.
 
         Args:
             input_shape: of one example, without the batch axis: (28, 28, 1).
             backend: "numpy", "serial" or "parallel". dtype: "float32" or "float64".
             seed: initial parameters and dropout masks follow from it.
+            fuse: whether containers run neighbouring layers in one pass where they can (nbnet.layers.fusion).
         Raises:
             ShapeError: a layer does not fit its input. BackendError, DTypeError, ArgumentError: an option is wrong.
         """
@@ -93,7 +97,7 @@ class Layer:
             raise ShapeError(f"input_shape={input_shape!r}: wanted the positive sizes of one example, such as (28, 28, 1)")
         if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 1 << 64:
             raise ArgumentError(f"seed={seed!r}: wanted a whole number from 0 to 2^64 - 1")
-        return self._build(shape, Context(get_backend(backend), float_dtype(dtype), int(seed), itertools.count()))
+        return self._build(shape, Context(get_backend(backend), float_dtype(dtype), int(seed), itertools.count(), fuse))
 
     def _build(self, input_shape: Shape, context: Context) -> Shape:
         self.name = context.name or kind(self)

@@ -43,9 +43,11 @@ class Case:
             "weights": conv2d.strip_shape(n, oh, ow, outputs, *kernel, *stride, inputs, most=conv2d.MOST_PARTIALS),
         }
 
-    def forward(self, x=None, weight=None, bias=None):
+    def forward(self, x=None, weight=None, bias=None, moments=False):
+        count = self.strips["forward"][0] if moments else 0
+        partials, sums = Out((count, 3, self.outputs), np.float64, scratch=True), Out((self.outputs,), np.float64, scratch=not moments)
         arrays = self.x if x is None else x, self.weight if weight is None else weight, self.bias if bias is None else bias
-        return [*arrays, *self.geometry, Out(self.strips["forward"], scratch=True), Out(self.dy.shape)]
+        return [*arrays, *self.geometry, Out(self.strips["forward"], scratch=True), Out(self.dy.shape), partials, sums, sums]
 
     def backward_data(self):
         kernel_h, kernel_w, inputs, outputs = self.weight.shape
@@ -78,6 +80,16 @@ def test_cases_make_several_chunks(rng):
 @cases
 def test_forward(rng, dtype, name):
     check("conv2d.forward", dtype, "matmul", Case(name, rng).forward())
+
+
+@dtypes
+@cases
+def test_forward_takes_moments(rng, dtype, name):
+    """mean and var of y in the same pass; y is the same bits as without."""
+    case = Case(name, rng)
+    check("conv2d.forward", dtype, "matmul", case.forward(moments=True))
+    plain = run("conv2d.forward", "parallel", dtype, case.forward())
+    assert_close(run("conv2d.forward", "parallel", dtype, case.forward(moments=True))[0], plain[0], "exact")
 
 
 @dtypes
@@ -144,5 +156,8 @@ def test_against_torch(rng, stride, padding):
     )
     wanted = theirs.numpy().transpose(0, 2, 3, 1)
     strips = Out(conv2d.strip_shape(*wanted.shape, 3, 3, stride, stride, x.shape[3]), scratch=True)
-    (y,) = run("conv2d.forward", "serial", "float64", [x, weight, bias, stride, stride, padding, padding, strips, Out(wanted.shape)])
+    sums = Out((5,), np.float64, scratch=True)
+    partials = Out((0, 3, 5), np.float64, scratch=True)
+    args = [x, weight, bias, stride, stride, padding, padding, strips, Out(wanted.shape), partials, sums, sums]
+    (y,) = run("conv2d.forward", "serial", "float64", args)
     assert_close(y, wanted, "matmul")

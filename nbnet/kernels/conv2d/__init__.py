@@ -3,17 +3,20 @@
 Letters: N images, H x W input, OH x OW output, I input and O output channels, KH x KW kernel, D = KH*KW*I, K chunks.
 All arrays C-contiguous, NHWC, one dtype T (float32 or float64). Pixels outside the image are zero.
 
-    forward(x, weight, bias, stride_h, stride_w, pad_top, pad_left, strips, y)
+    forward(x, weight, bias, stride_h, stride_w, pad_top, pad_left, strips, y, partials, mean, var)
         y[n,oh,ow,o] = bias_o + sum_{kh,kw,i} x[n, oh*stride_h + kh - pad_top, ow*stride_w + kw - pad_left, i] * weight[kh,kw,i,o]
+        mean, var: y's over n, oh, ow, for a batch norm that follows; taken from each chunk of y while it is in the cache.
     backward_data(dy, weight, stride_h, stride_w, pad_top, pad_left, turned, strips, dx)
         dx = the transpose of that map, applied to dy: a convolution of dy, spread by the stride, with the weights turned around
     backward_weights(x, dy, stride_h, stride_w, pad_top, pad_left, strips, partials, dweight, dbias)
         dweight[kh,kw,i,o] = sum_{n,oh,ow} x[...] * dy[n,oh,ow,o],   dbias_o = sum_{n,oh,ow} dy[n,oh,ow,o]
 
 x, dx: (N, H, W, I).  y, dy: (N, OH, OW, O).  weight, dweight: (KH, KW, I, O).  bias, dbias: (O,).
+mean, var: (O,) float64, left alone where partials of shape (0, 3, O) says that none are wanted.
 Scratch: strips (K, S) T, some padded rows of an image for each chunk, (K, S) = strip_shape(...) of the convolution that runs;
-turned (KH*KW*O + 1, I) T, the weights turned around and a row of zeros; partials (K, D + 1, O) T, a sum of the weights' gradient
-for each chunk, with the bias's in the last row. Everything overwrites (=). Backward needs x and weight from forward.
+partials of forward (K, 3, O) float64; turned (KH*KW*O + 1, I) T, the weights turned around and a row of zeros; partials of
+backward_weights (K, D + 1, O) T, a sum of the weights' gradient for each chunk, with the bias's in the last row. Everything
+overwrites (=). Backward needs x and weight from forward.
 
 There is no im2col: a strip of rows is copied with its padding, and tiles walk over it. A patch is KH runs of KW*I numbers there,
 so the patches of neighbouring pixels overlap in memory and are read from the level-1 cache.

@@ -3,6 +3,7 @@
 from numba import prange
 
 from nbnet.kernels import chunks
+from nbnet.kernels.batchnorm.cpu import merge_moments, moments_of_rows
 from nbnet.kernels.compile import body, parallel, serial
 from nbnet.kernels.conv2d import strip_rows
 from nbnet.kernels.dense.cpu import merge
@@ -68,27 +69,48 @@ def _units(images, out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, inputs)
     return images * ((out_h + rows - 1) // rows)
 
 
+@body
+def _first_pixel(unit, y, kernel_h, kernel_w, stride_h, stride_w, inputs):
+    """The output pixel, counted over all images, with which a strip starts."""
+    out_h, out_w = y.shape[1], y.shape[2]
+    rows, _ = strip_rows(out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, inputs)
+    per_image = (out_h + rows - 1) // rows
+    return (unit // per_image * out_h + unit % per_image * rows) * out_w
+
+
 # ---------------------------------------------------------------------------------------------------- forward
 
 
 @serial
-def forward_serial(x, weight, bias, stride_h, stride_w, pad_top, pad_left, strips, y):
+def forward_serial(x, weight, bias, stride_h, stride_w, pad_top, pad_left, strips, y, partials, mean, var):
     kernel_h, kernel_w, inputs, outputs = weight.shape
     units = _units(y.shape[0], y.shape[1], y.shape[2], kernel_h, kernel_w, stride_h, stride_w, inputs)
     for k in range(strips.shape[0]):
         start, stop = chunks.bounds(k, strips.shape[0], units)
         flat = weight.reshape(-1, outputs)
         _strips(x, flat, kernel_h, kernel_w, bias, stride_h, stride_w, 1, 1, pad_top, pad_left, start, stop, strips[k], y)
+        if partials.shape[0] > 0:
+            first = _first_pixel(start, y, kernel_h, kernel_w, stride_h, stride_w, inputs)
+            last = _first_pixel(stop, y, kernel_h, kernel_w, stride_h, stride_w, inputs)
+            moments_of_rows(y.reshape(-1, outputs), None, first, last, partials[k])
+    if partials.shape[0] > 0:
+        merge_moments(partials, mean, var)
 
 
 @parallel
-def forward_parallel(x, weight, bias, stride_h, stride_w, pad_top, pad_left, strips, y):
+def forward_parallel(x, weight, bias, stride_h, stride_w, pad_top, pad_left, strips, y, partials, mean, var):
     kernel_h, kernel_w, inputs, outputs = weight.shape
     units = _units(y.shape[0], y.shape[1], y.shape[2], kernel_h, kernel_w, stride_h, stride_w, inputs)
     for k in prange(strips.shape[0]):
         start, stop = chunks.bounds(k, strips.shape[0], units)
         flat = weight.reshape(-1, outputs)
         _strips(x, flat, kernel_h, kernel_w, bias, stride_h, stride_w, 1, 1, pad_top, pad_left, start, stop, strips[k], y)
+        if partials.shape[0] > 0:
+            first = _first_pixel(start, y, kernel_h, kernel_w, stride_h, stride_w, inputs)
+            last = _first_pixel(stop, y, kernel_h, kernel_w, stride_h, stride_w, inputs)
+            moments_of_rows(y.reshape(-1, outputs), None, first, last, partials[k])
+    if partials.shape[0] > 0:
+        merge_moments(partials, mean, var)
 
 
 # ---------------------------------------------------------------------------------------------- backward_data
