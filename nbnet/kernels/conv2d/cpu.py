@@ -6,8 +6,10 @@ from nbnet.kernels import chunks
 from nbnet.kernels.batchnorm.cpu import merge_moments, moments_of_rows
 from nbnet.kernels.compile import body, parallel, serial
 from nbnet.kernels.conv2d import strip_rows
-from nbnet.kernels.dense.cpu import merge
+from nbnet.kernels.dense.cpu import add_rows
 from nbnet.kernels.simd import multiply
+
+BLOCK = 4096  # numbers of dy that backward_weights aims at: they are read once for each few weights, and stay in the level-1 cache
 
 
 @body
@@ -165,22 +167,35 @@ def _backward_weights(x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pa
     per_image = (out_h + rows - 1) // rows
     b, c = dy.reshape(-1), partial.reshape(-1)
     run = kernel_w * inputs
+    block = max(1, BLOCK // (out_w * outputs))
     partial[:] = 0
     for unit in range(start, stop):
         image, first = unit // per_image, unit % per_image * rows
         count = min(rows, out_h - first)
         _fill(x, image, first * stride_h - pad_top, (count - 1) * stride_h + kernel_h, -pad_left, row, 1, 1, strip)
-        b_at = (image * out_h + first) * out_w * outputs
         a_outer, a_k, b_outer = stride_h * row, stride_w * inputs, out_w * outputs
-        for kh in range(kernel_h):
-            c_at = kh * run * outputs
-            multiply(
-                run, strip, kh * row, a_outer, 1, a_k, b, b_at, b_outer, outputs, count, out_w, c, c_at, outputs, c, c_at, outputs, outputs
-            )
-        bias_at = kernel_h * run * outputs
-        for p in range(count * out_w):
+        for r in range(0, count, block):
+            height, b_at = min(block, count - r), (image * out_h + first + r) * out_w * outputs
+            for kh in range(kernel_h):
+                at, to = (r * stride_h + kh) * row, kh * run * outputs
+                multiply(run, strip, at, a_outer, 1, a_k, b, b_at, b_outer, outputs, height, out_w, c, to, outputs, c, to, outputs, outputs)
+            add_rows(b, b_at, height * out_w, outputs, outputs, c, kernel_h * run * outputs)
+
+
+@body
+def _merge(partials, dweight, dbias):
+    """Add up partials (K, D + 1, O) in order: the weights' gradient (D, O) and, from the last rows, the bias's (O,)."""
+    depth, outputs = dweight.shape
+    for d in range(depth):
+        for o in range(outputs):
+            dweight[d, o] = partials[0, d, o]
+        for k in range(1, partials.shape[0]):
             for o in range(outputs):
-                c[bias_at + o] += b[b_at + p * outputs + o]
+                dweight[d, o] += partials[k, d, o]
+    for o in range(outputs):
+        dbias[o] = partials[0, depth, o]
+        for k in range(1, partials.shape[0]):
+            dbias[o] += partials[k, depth, o]
 
 
 @serial
@@ -190,7 +205,7 @@ def backward_weights_serial(x, dy, stride_h, stride_w, pad_top, pad_left, strips
     for k in range(partials.shape[0]):
         start, stop = chunks.bounds(k, partials.shape[0], units)
         _backward_weights(x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, start, stop, strips[k], partials[k])
-    merge(partials, dweight.reshape(-1, outputs), dbias)
+    _merge(partials, dweight.reshape(-1, outputs), dbias)
 
 
 @parallel
@@ -200,4 +215,4 @@ def backward_weights_parallel(x, dy, stride_h, stride_w, pad_top, pad_left, stri
     for k in prange(partials.shape[0]):
         start, stop = chunks.bounds(k, partials.shape[0], units)
         _backward_weights(x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, start, stop, strips[k], partials[k])
-    merge(partials, dweight.reshape(-1, outputs), dbias)
+    _merge(partials, dweight.reshape(-1, outputs), dbias)
