@@ -52,7 +52,8 @@ def conv2d_forward(x, weight, bias=None, *, stride=1, padding="same", stats: boo
     shape = contract.strip_shape(len(x), out_h, out_w, outputs, kernel_h, kernel_w, stride_h, stride_w, inputs)
     partials = be.empty((shape[0] if stats else 0, 3, outputs), np.float64)
     mean, var = np.empty(outputs), np.empty(outputs)
-    be.kernel("conv2d.forward")(x, weight, bias, *geometry, be.empty(shape, x.dtype), y, partials, mean, var)
+    packed = be.empty(contract.packed_shape(kernel_h, kernel_w, stride_h, stride_w, inputs, outputs), x.dtype)
+    be.kernel("conv2d.forward")(x, weight, bias, *geometry, packed, be.empty(shape, x.dtype), y, partials, mean, var)
     count = float(len(x) * out_h * out_w)
     return y, Conv2DSaved(x, weight, geometry, Stats(mean, var * count, count) if stats else None, be)
 
@@ -82,6 +83,8 @@ def conv2d_backward(dy, saved: Conv2DSaved, *, dweight=None, dbias=None, need_dx
     if need_dx:
         dx = be.empty(x.shape, x.dtype)
         turned = be.empty((kernel_h * kernel_w * outputs + 1, inputs), x.dtype)
-        strips = be.empty(contract.strip_shape(len(x), height, width, inputs, kernel_h, kernel_w, 1, 1, outputs), x.dtype)
-        be.kernel("conv2d.backward_data")(dy, weight, *geometry, turned, strips, dx)
+        packed = be.empty(contract.packed_shape(kernel_h, kernel_w, stride_h, stride_w, outputs, inputs), x.dtype)
+        spread = (stride_h, stride_w) != (1, 1)
+        shape = contract.strip_shape(len(x), height, width, inputs, kernel_h, kernel_w, 1, 1, outputs, spread=spread)
+        be.kernel("conv2d.backward_data")(dy, weight, *geometry, turned, packed, be.empty(shape, x.dtype), dx)
     return dx, dweight, dbias

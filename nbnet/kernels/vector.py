@@ -6,7 +6,8 @@
 LLVM's own vectoriser gives up where an inner loop walks over a dozen arrays, since it would have to check first that none of
 them overlap, and it stops at 256 bits. Here the full width of the host is used, and the code still reads like scalar code.
 
-`array` is flat, `at` an offset, and `count`, at least 1, says how many numbers are left: lanes past it are read as 0 and not written.
+`array` is flat, `at` an offset, and `count` says how many numbers are left: lanes past it are read as 0 and not written. With a
+count of 0 no memory is touched, so `at` may then be anywhere.
 """
 
 import operator

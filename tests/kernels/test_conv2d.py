@@ -20,7 +20,12 @@ CASES = {
     "chunks": ((3, 17, 19, 17), (3, 3, 33), (17, 19), (1, 1, 1, 1)),
     "chunks, stride 2": ((3, 33, 34, 32), (3, 3, 48), (17, 17), (2, 2, 1, 0)),
     "chunks, one channel": ((4, 40, 41, 1), (5, 5, 40), (40, 41), (1, 1, 2, 2)),
-    "chunks, strips of an image": ((2, 40, 20, 64), (3, 3, 70), (40, 20), (1, 1, 1, 1)),
+    "chunks, strips of an image": ((2, 40, 20, 64), (5, 3, 70), (40, 20), (1, 1, 2, 1)),
+    "minimal filtering": ((2, 5, 6, 16), (3, 3, 18), (5, 6), (1, 1, 1, 1)),
+    "minimal filtering, valid": ((1, 4, 7, 17), (3, 3, 16), (2, 5), (1, 1, 0, 0)),
+    "minimal filtering, padding of 2": ((2, 3, 2, 16), (3, 3, 16), (5, 4), (1, 1, 2, 2)),
+    "chunks, minimal filtering": ((3, 40, 21, 33), (3, 3, 70), (40, 21), (1, 1, 1, 1)),
+    "16 channels, stride 2": ((2, 5, 6, 16), (3, 3, 16), (3, 3), (2, 2, 1, 1)),
 }
 SMALL = [name for name in CASES if "chunks" not in name]
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
@@ -39,7 +44,7 @@ class Case:
         kernel, stride = (kh, kw), self.geometry[:2]
         self.strips = {
             "forward": conv2d.strip_shape(n, oh, ow, outputs, *kernel, *stride, inputs),
-            "data": conv2d.strip_shape(n, h, w, inputs, *kernel, 1, 1, outputs),
+            "data": conv2d.strip_shape(n, h, w, inputs, *kernel, 1, 1, outputs, spread=stride != (1, 1)),
             "weights": conv2d.strip_shape(n, oh, ow, outputs, *kernel, *stride, inputs, most=conv2d.MOST_PARTIALS),
         }
 
@@ -47,12 +52,14 @@ class Case:
         count = self.strips["forward"][0] if moments else 0
         partials, sums = Out((count, 3, self.outputs), np.float64, scratch=True), Out((self.outputs,), np.float64, scratch=not moments)
         arrays = self.x if x is None else x, self.weight if weight is None else weight, self.bias if bias is None else bias
-        return [*arrays, *self.geometry, Out(self.strips["forward"], scratch=True), Out(self.dy.shape), partials, sums, sums]
+        packed = Out(conv2d.packed_shape(*self.weight.shape[:2], *self.geometry[:2], *self.weight.shape[2:]), scratch=True)
+        return [*arrays, *self.geometry, packed, Out(self.strips["forward"], scratch=True), Out(self.dy.shape), partials, sums, sums]
 
     def backward_data(self):
         kernel_h, kernel_w, inputs, outputs = self.weight.shape
         turned = Out((kernel_h * kernel_w * outputs + 1, inputs), scratch=True)
-        return [self.dy, self.weight, *self.geometry, turned, Out(self.strips["data"], scratch=True), Out(self.x.shape)]
+        packed = Out(conv2d.packed_shape(kernel_h, kernel_w, *self.geometry[:2], outputs, inputs), scratch=True)
+        return [self.dy, self.weight, *self.geometry, turned, packed, Out(self.strips["data"], scratch=True), Out(self.x.shape)]
 
     def backward_weights(self, hide_weight=False, hide_bias=False):
         kernel_h, kernel_w, inputs, outputs = self.weight.shape
@@ -157,7 +164,7 @@ def test_against_torch(rng, stride, padding):
     wanted = theirs.numpy().transpose(0, 2, 3, 1)
     strips = Out(conv2d.strip_shape(*wanted.shape, 3, 3, stride, stride, x.shape[3]), scratch=True)
     sums = Out((5,), np.float64, scratch=True)
-    partials = Out((0, 3, 5), np.float64, scratch=True)
-    args = [x, weight, bias, stride, stride, padding, padding, strips, Out(wanted.shape), partials, sums, sums]
+    partials, packed = Out((0, 3, 5), np.float64, scratch=True), Out((0, 3, 5), scratch=True)
+    args = [x, weight, bias, stride, stride, padding, padding, packed, strips, Out(wanted.shape), partials, sums, sums]
     (y,) = run("conv2d.forward", "serial", "float64", args)
     assert_close(y, wanted, "matmul")

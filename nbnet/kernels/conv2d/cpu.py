@@ -1,11 +1,11 @@
-"""Convolution on the CPU: vector register tiles walk over strips of padded rows."""
+"""Convolution on the CPU: vector register tiles walk over strips of padded rows, or minimal filtering where that is faster."""
 
 from numba import prange
 
 from nbnet.kernels import chunks
 from nbnet.kernels.batchnorm.cpu import merge_moments, moments_of_rows
 from nbnet.kernels.compile import body, parallel, serial
-from nbnet.kernels.conv2d import strip_rows
+from nbnet.kernels.conv2d import minimal, strip_rows, winograd
 from nbnet.kernels.dense.cpu import add_rows
 from nbnet.kernels.simd import multiply
 
@@ -66,14 +66,19 @@ def _strips(x, weight, kernel_h, kernel_w, init, stride_h, stride_w, spread_h, s
 
 
 @body
-def _units(images, out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, inputs):
-    rows, _ = strip_rows(out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, inputs)
-    return images * ((out_h + rows - 1) // rows)
+def _units(y, kernel_h, kernel_w, stride_h, stride_w, inputs, filtered):
+    """Indivisible pieces of y: strips, or rows of tiles."""
+    if filtered:
+        return y.shape[0] * ((y.shape[1] + 1) // 2)
+    rows, _ = strip_rows(y.shape[1], y.shape[2], kernel_h, kernel_w, stride_h, stride_w, inputs)
+    return y.shape[0] * ((y.shape[1] + rows - 1) // rows)
 
 
 @body
-def _first_pixel(unit, y, kernel_h, kernel_w, stride_h, stride_w, inputs):
-    """The output pixel, counted over all images, with which a strip starts."""
+def _first_pixel(unit, y, kernel_h, kernel_w, stride_h, stride_w, inputs, filtered):
+    """The output pixel, counted over all images, with which a unit starts."""
+    if filtered:
+        return winograd.first_pixel(unit, y)
     out_h, out_w = y.shape[1], y.shape[2]
     rows, _ = strip_rows(out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, inputs)
     per_image = (out_h + rows - 1) // rows
@@ -84,32 +89,44 @@ def _first_pixel(unit, y, kernel_h, kernel_w, stride_h, stride_w, inputs):
 
 
 @serial
-def forward_serial(x, weight, bias, stride_h, stride_w, pad_top, pad_left, strips, y, partials, mean, var):
+def forward_serial(x, weight, bias, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials, mean, var):
     kernel_h, kernel_w, inputs, outputs = weight.shape
-    units = _units(y.shape[0], y.shape[1], y.shape[2], kernel_h, kernel_w, stride_h, stride_w, inputs)
+    filtered = packed.size > 0
+    if filtered:
+        winograd.transform_weights(weight.reshape(-1), packed)
+    units = _units(y, kernel_h, kernel_w, stride_h, stride_w, inputs, filtered)
     for k in range(strips.shape[0]):
         start, stop = chunks.bounds(k, strips.shape[0], units)
-        flat = weight.reshape(-1, outputs)
-        _strips(x, flat, kernel_h, kernel_w, bias, stride_h, stride_w, 1, 1, pad_top, pad_left, start, stop, strips[k], y)
+        if filtered:
+            winograd.convolve(x, packed, bias, pad_top, pad_left, start, stop, strips[k], y)
+        else:
+            flat = weight.reshape(-1, outputs)
+            _strips(x, flat, kernel_h, kernel_w, bias, stride_h, stride_w, 1, 1, pad_top, pad_left, start, stop, strips[k], y)
         if partials.shape[0] > 0:
-            first = _first_pixel(start, y, kernel_h, kernel_w, stride_h, stride_w, inputs)
-            last = _first_pixel(stop, y, kernel_h, kernel_w, stride_h, stride_w, inputs)
+            first = _first_pixel(start, y, kernel_h, kernel_w, stride_h, stride_w, inputs, filtered)
+            last = _first_pixel(stop, y, kernel_h, kernel_w, stride_h, stride_w, inputs, filtered)
             moments_of_rows(y.reshape(-1, outputs), None, first, last, partials[k])
     if partials.shape[0] > 0:
         merge_moments(partials, mean, var)
 
 
 @parallel
-def forward_parallel(x, weight, bias, stride_h, stride_w, pad_top, pad_left, strips, y, partials, mean, var):
+def forward_parallel(x, weight, bias, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials, mean, var):
     kernel_h, kernel_w, inputs, outputs = weight.shape
-    units = _units(y.shape[0], y.shape[1], y.shape[2], kernel_h, kernel_w, stride_h, stride_w, inputs)
+    filtered = packed.size > 0
+    if filtered:
+        winograd.transform_weights(weight.reshape(-1), packed)
+    units = _units(y, kernel_h, kernel_w, stride_h, stride_w, inputs, filtered)
     for k in prange(strips.shape[0]):
         start, stop = chunks.bounds(k, strips.shape[0], units)
-        flat = weight.reshape(-1, outputs)
-        _strips(x, flat, kernel_h, kernel_w, bias, stride_h, stride_w, 1, 1, pad_top, pad_left, start, stop, strips[k], y)
+        if filtered:
+            winograd.convolve(x, packed, bias, pad_top, pad_left, start, stop, strips[k], y)
+        else:
+            flat = weight.reshape(-1, outputs)
+            _strips(x, flat, kernel_h, kernel_w, bias, stride_h, stride_w, 1, 1, pad_top, pad_left, start, stop, strips[k], y)
         if partials.shape[0] > 0:
-            first = _first_pixel(start, y, kernel_h, kernel_w, stride_h, stride_w, inputs)
-            last = _first_pixel(stop, y, kernel_h, kernel_w, stride_h, stride_w, inputs)
+            first = _first_pixel(start, y, kernel_h, kernel_w, stride_h, stride_w, inputs, filtered)
+            last = _first_pixel(stop, y, kernel_h, kernel_w, stride_h, stride_w, inputs, filtered)
             moments_of_rows(y.reshape(-1, outputs), None, first, last, partials[k])
     if partials.shape[0] > 0:
         merge_moments(partials, mean, var)
@@ -133,27 +150,39 @@ def _turn(weight, turned):
 
 
 @serial
-def backward_data_serial(dy, weight, stride_h, stride_w, pad_top, pad_left, turned, strips, dx):
+def backward_data_serial(dy, weight, stride_h, stride_w, pad_top, pad_left, turned, packed, strips, dx):
     kernel_h, kernel_w, _, outputs = weight.shape
     _turn(weight, turned)
-    units = _units(dx.shape[0], dx.shape[1], dx.shape[2], kernel_h, kernel_w, 1, 1, outputs)
     top, left, depth = kernel_h - 1 - pad_top, kernel_w - 1 - pad_left, turned.shape[0] - 1
+    filtered = packed.size > 0
+    if filtered:
+        winograd.transform_weights(turned[:depth].reshape(-1), packed)
+    units = _units(dx, kernel_h, kernel_w, 1, 1, outputs, filtered)
     for k in range(strips.shape[0]):
         start, stop = chunks.bounds(k, strips.shape[0], units)
         flat, zeros = turned[:depth], turned[depth]
-        _strips(dy, flat, kernel_h, kernel_w, zeros, 1, 1, stride_h, stride_w, top, left, start, stop, strips[k], dx)
+        if filtered:
+            winograd.convolve(dy, packed, zeros, top, left, start, stop, strips[k], dx)
+        else:
+            _strips(dy, flat, kernel_h, kernel_w, zeros, 1, 1, stride_h, stride_w, top, left, start, stop, strips[k], dx)
 
 
 @parallel
-def backward_data_parallel(dy, weight, stride_h, stride_w, pad_top, pad_left, turned, strips, dx):
+def backward_data_parallel(dy, weight, stride_h, stride_w, pad_top, pad_left, turned, packed, strips, dx):
     kernel_h, kernel_w, _, outputs = weight.shape
     _turn(weight, turned)
-    units = _units(dx.shape[0], dx.shape[1], dx.shape[2], kernel_h, kernel_w, 1, 1, outputs)
     top, left, depth = kernel_h - 1 - pad_top, kernel_w - 1 - pad_left, turned.shape[0] - 1
+    filtered = packed.size > 0
+    if filtered:
+        winograd.transform_weights(turned[:depth].reshape(-1), packed)
+    units = _units(dx, kernel_h, kernel_w, 1, 1, outputs, filtered)
     for k in prange(strips.shape[0]):
         start, stop = chunks.bounds(k, strips.shape[0], units)
         flat, zeros = turned[:depth], turned[depth]
-        _strips(dy, flat, kernel_h, kernel_w, zeros, 1, 1, stride_h, stride_w, top, left, start, stop, strips[k], dx)
+        if filtered:
+            winograd.convolve(dy, packed, zeros, top, left, start, stop, strips[k], dx)
+        else:
+            _strips(dy, flat, kernel_h, kernel_w, zeros, 1, 1, stride_h, stride_w, top, left, start, stop, strips[k], dx)
 
 
 # ------------------------------------------------------------------------------------------- backward_weights
@@ -201,18 +230,26 @@ def _merge(partials, dweight, dbias):
 @serial
 def backward_weights_serial(x, dy, stride_h, stride_w, pad_top, pad_left, strips, partials, dweight, dbias):
     kernel_h, kernel_w, inputs, outputs = dweight.shape
-    units = _units(dy.shape[0], dy.shape[1], dy.shape[2], kernel_h, kernel_w, stride_h, stride_w, inputs)
+    filtered = minimal(kernel_h, kernel_w, stride_h, stride_w, inputs, outputs)
+    units = _units(dy, kernel_h, kernel_w, stride_h, stride_w, inputs, filtered)
     for k in range(partials.shape[0]):
         start, stop = chunks.bounds(k, partials.shape[0], units)
-        _backward_weights(x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, start, stop, strips[k], partials[k])
+        if filtered:
+            winograd.backward_weights(x, dy, pad_top, pad_left, start, stop, strips[k], partials[k])
+        else:
+            _backward_weights(x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, start, stop, strips[k], partials[k])
     _merge(partials, dweight.reshape(-1, outputs), dbias)
 
 
 @parallel
 def backward_weights_parallel(x, dy, stride_h, stride_w, pad_top, pad_left, strips, partials, dweight, dbias):
     kernel_h, kernel_w, inputs, outputs = dweight.shape
-    units = _units(dy.shape[0], dy.shape[1], dy.shape[2], kernel_h, kernel_w, stride_h, stride_w, inputs)
+    filtered = minimal(kernel_h, kernel_w, stride_h, stride_w, inputs, outputs)
+    units = _units(dy, kernel_h, kernel_w, stride_h, stride_w, inputs, filtered)
     for k in prange(partials.shape[0]):
         start, stop = chunks.bounds(k, partials.shape[0], units)
-        _backward_weights(x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, start, stop, strips[k], partials[k])
+        if filtered:
+            winograd.backward_weights(x, dy, pad_top, pad_left, start, stop, strips[k], partials[k])
+        else:
+            _backward_weights(x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, start, stop, strips[k], partials[k])
     _merge(partials, dweight.reshape(-1, outputs), dbias)
