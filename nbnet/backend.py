@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+from numba import get_num_threads
 
 from nbnet.errors import BackendError, DTypeError, unknown
 from nbnet.kernels import BACKENDS, load
@@ -27,6 +28,11 @@ class Backend:
 
     def __repr__(self) -> str:
         return f"Backend({self.name!r})"
+
+    @property
+    def threads(self) -> int:
+        """How many threads a kernel may run on now: kernels that need scratch for each take so much of it."""
+        return get_num_threads() if self.name == "parallel" else 1
 
     def kernel(self, op: str) -> Callable[..., Any]:
         """The kernel of an operation, for example kernel("conv2d.forward")."""

@@ -49,11 +49,11 @@ def conv2d_forward(x, weight, bias=None, *, stride=1, padding="same", stats: boo
     geometry = (stride_h, stride_w, pad_top, pad_left)
 
     y = be.empty((len(x), out_h, out_w, outputs), x.dtype)
-    shape = contract.strip_shape(len(x), out_h, out_w, outputs, kernel_h, kernel_w, stride_h, stride_w, inputs)
-    partials = be.empty((shape[0] if stats else 0, 3, outputs), np.float64)
+    sizes = contract.scratch(len(x), out_h, out_w, outputs, kernel_h, kernel_w, stride_h, stride_w, inputs)
+    packed, strips = be.empty(sizes.packed, x.dtype), be.empty((be.threads, sizes.strip), x.dtype)
+    partials = be.empty((sizes.chunks if stats else 0, 3, outputs), np.float64)
     mean, var = np.empty(outputs), np.empty(outputs)
-    packed = be.empty(contract.packed_shape(kernel_h, kernel_w, stride_h, stride_w, inputs, outputs), x.dtype)
-    be.kernel("conv2d.forward")(x, weight, bias, *geometry, packed, be.empty(shape, x.dtype), y, partials, mean, var)
+    be.kernel("conv2d.forward")(x, weight, bias, *geometry, packed, strips, y, partials, mean, var)
     count = float(len(x) * out_h * out_w)
     return y, Conv2DSaved(x, weight, geometry, Stats(mean, var * count, count) if stats else None, be)
 
@@ -76,15 +76,16 @@ def conv2d_backward(dy, saved: Conv2DSaved, *, dweight=None, dbias=None, need_dx
     dbias = checks.output(dbias, "dbias", (outputs,), x.dtype)
 
     (_, out_h, out_w, _), (_, height, width, _), (stride_h, stride_w, _, _) = dy.shape, x.shape, geometry
-    shape = contract.strip_shape(len(x), out_h, out_w, outputs, kernel_h, kernel_w, stride_h, stride_w, inputs, contract.MOST_PARTIALS)
-    partials = be.empty((shape[0], kernel_h * kernel_w * inputs + 1, outputs), x.dtype)
-    be.kernel("conv2d.backward_weights")(x, dy, *geometry, be.empty(shape, x.dtype), partials, dweight, dbias)
+    sizes = contract.scratch(len(x), out_h, out_w, outputs, kernel_h, kernel_w, stride_h, stride_w, inputs)
+    strips = be.empty((be.threads, sizes.strip), x.dtype)
+    partials = be.empty((min(sizes.chunks, contract.MOST_PARTIALS), kernel_h * kernel_w * inputs + 1, outputs), x.dtype)
+    be.kernel("conv2d.backward_weights")(x, dy, *geometry, strips, partials, dweight, dbias)
     dx = None
     if need_dx:
         dx = be.empty(x.shape, x.dtype)
         turned = be.empty((kernel_h * kernel_w * outputs + 1, inputs), x.dtype)
-        packed = be.empty(contract.packed_shape(kernel_h, kernel_w, stride_h, stride_w, outputs, inputs), x.dtype)
         spread = (stride_h, stride_w) != (1, 1)
-        shape = contract.strip_shape(len(x), height, width, inputs, kernel_h, kernel_w, 1, 1, outputs, spread=spread)
-        be.kernel("conv2d.backward_data")(dy, weight, *geometry, turned, packed, be.empty(shape, x.dtype), dx)
+        sizes = contract.scratch(len(x), height, width, inputs, kernel_h, kernel_w, 1, 1, outputs, spread)
+        packed, strips = be.empty(sizes.packed, x.dtype), be.empty((be.threads, sizes.strip), x.dtype)
+        be.kernel("conv2d.backward_data")(dy, weight, *geometry, turned, packed, strips, dx)
     return dx, dweight, dbias

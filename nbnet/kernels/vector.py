@@ -119,9 +119,11 @@ def _splat(builder, value, vector):
 
 
 def _inside(builder, count, lanes):
-    """The mask of the first `count` lanes."""
-    index = ir.VectorType(_INT, lanes)
-    return builder.icmp_signed("<", ir.Constant(index, [_INT(i) for i in range(lanes)]), _splat(builder, count, index))
+    """The mask of the first `count` lanes, compared in 32 bits, which fill no more registers than float32."""
+    index = ir.VectorType(ir.IntType(32), lanes)
+    few = builder.select(builder.icmp_signed("<", count, _INT(lanes)), count, _INT(lanes))
+    limit = _splat(builder, builder.trunc(few, ir.IntType(32)), index)
+    return builder.icmp_signed("<", ir.Constant(index, list(range(lanes))), limit)
 
 
 def _address(context, builder, array_type, array, at):

@@ -33,6 +33,11 @@ cases = pytest.mark.parametrize("name", CASES)
 small = pytest.mark.parametrize("name", SMALL)
 
 
+def workspace(sizes):
+    """The scratch `packed` and `strips`, for up to three threads."""
+    return Out(sizes.packed, scratch=True), Out((3, sizes.strip), scratch=True)
+
+
 class Case:
     """The arrays of one case, and the arguments of its kernels."""
 
@@ -42,29 +47,24 @@ class Case:
         self.weight, self.bias = rng.normal(size=(kh, kw, inputs, outputs)), rng.normal(size=outputs)
         self.outputs = outputs
         kernel, stride = (kh, kw), self.geometry[:2]
-        self.strips = {
-            "forward": conv2d.strip_shape(n, oh, ow, outputs, *kernel, *stride, inputs),
-            "data": conv2d.strip_shape(n, h, w, inputs, *kernel, 1, 1, outputs, spread=stride != (1, 1)),
-            "weights": conv2d.strip_shape(n, oh, ow, outputs, *kernel, *stride, inputs, most=conv2d.MOST_PARTIALS),
-        }
+        self.sizes = conv2d.scratch(n, oh, ow, outputs, *kernel, *stride, inputs)
+        self.data_sizes = conv2d.scratch(n, h, w, inputs, *kernel, 1, 1, outputs, stride != (1, 1))
 
     def forward(self, x=None, weight=None, bias=None, moments=False):
-        count = self.strips["forward"][0] if moments else 0
+        count = self.sizes.chunks if moments else 0
         partials, sums = Out((count, 3, self.outputs), np.float64, scratch=True), Out((self.outputs,), np.float64, scratch=not moments)
         arrays = self.x if x is None else x, self.weight if weight is None else weight, self.bias if bias is None else bias
-        packed = Out(conv2d.packed_shape(*self.weight.shape[:2], *self.geometry[:2], *self.weight.shape[2:]), scratch=True)
-        return [*arrays, *self.geometry, packed, Out(self.strips["forward"], scratch=True), Out(self.dy.shape), partials, sums, sums]
+        return [*arrays, *self.geometry, *workspace(self.sizes), Out(self.dy.shape), partials, sums, sums]
 
     def backward_data(self):
         kernel_h, kernel_w, inputs, outputs = self.weight.shape
         turned = Out((kernel_h * kernel_w * outputs + 1, inputs), scratch=True)
-        packed = Out(conv2d.packed_shape(kernel_h, kernel_w, *self.geometry[:2], outputs, inputs), scratch=True)
-        return [self.dy, self.weight, *self.geometry, turned, packed, Out(self.strips["data"], scratch=True), Out(self.x.shape)]
+        return [self.dy, self.weight, *self.geometry, turned, *workspace(self.data_sizes), Out(self.x.shape)]
 
     def backward_weights(self, hide_weight=False, hide_bias=False):
         kernel_h, kernel_w, inputs, outputs = self.weight.shape
-        partials = Out((self.strips["weights"][0], kernel_h * kernel_w * inputs + 1, outputs), scratch=True)
-        scratch = Out(self.strips["weights"], scratch=True), partials
+        partials = Out((min(self.sizes.chunks, conv2d.MOST_PARTIALS), kernel_h * kernel_w * inputs + 1, outputs), scratch=True)
+        scratch = workspace(self.sizes)[1], partials
         return [
             self.x,
             self.dy,
@@ -78,7 +78,7 @@ class Case:
 def test_cases_make_several_chunks(rng):
     for name in CASES:
         if name.startswith("chunks"):
-            assert min(chunks for chunks, _ in Case(name, rng).strips.values()) > 1, name
+            assert min(Case(name, rng).sizes.chunks, Case(name, rng).data_sizes.chunks) > 1, name
     rows, _ = conv2d.strip_rows(40, 20, 3, 3, 1, 1, 64)
     assert rows < 40, "no image of several strips"
 
@@ -162,9 +162,9 @@ def test_against_torch(rng, stride, padding):
         torch.tensor(x.transpose(0, 3, 1, 2)), torch.tensor(weight.transpose(3, 2, 0, 1)), torch.tensor(bias), stride, padding
     )
     wanted = theirs.numpy().transpose(0, 2, 3, 1)
-    strips = Out(conv2d.strip_shape(*wanted.shape, 3, 3, stride, stride, x.shape[3]), scratch=True)
+    scratch = workspace(conv2d.scratch(*wanted.shape, 3, 3, stride, stride, x.shape[3]))
     sums = Out((5,), np.float64, scratch=True)
-    partials, packed = Out((0, 3, 5), np.float64, scratch=True), Out((0, 3, 5), scratch=True)
-    args = [x, weight, bias, stride, stride, padding, padding, packed, strips, Out(wanted.shape), partials, sums, sums]
+    partials = Out((0, 3, 5), np.float64, scratch=True)
+    args = [x, weight, bias, stride, stride, padding, padding, *scratch, Out(wanted.shape), partials, sums, sums]
     (y,) = run("conv2d.forward", "serial", "float64", args)
     assert_close(y, wanted, "matmul")

@@ -13,15 +13,17 @@ All arrays C-contiguous, NHWC, one dtype T (float32 or float64). Pixels outside 
 
 x, dx: (N, H, W, I).  y, dy: (N, OH, OW, O).  weight, dweight: (KH, KW, I, O).  bias, dbias: (O,).
 mean, var: (O,) float64, left alone where partials of shape (0, 3, O) says that none are wanted.
-Scratch, of the shapes that the functions here give: strips (K, S) T, a workspace for each chunk; packed (16, A, B) T, transformed
-weights, or (0, A, B); turned (KH*KW*O + 1, I) T, the weights turned around and a row of zeros; partials of forward (K, 3, O)
-float64; partials of backward_weights (K, D + 1, O) T, a sum of the weights' gradient for each chunk, with the bias's in the last
-row. Everything overwrites (=). Backward needs x and weight from forward.
+Scratch, of the sizes that `scratch` gives: strips (T, S) T, a workspace for each of the T threads that may run; packed (16, A, B) T,
+transformed weights, or (0, A, B); turned (KH*KW*O + 1, I) T, the weights turned around and a row of zeros; partials of forward
+(K, 3, O) float64; partials of backward_weights (K, D + 1, O) T, a sum of the weights' gradient for each chunk, with the bias's in
+the last row. Everything overwrites (=). Backward needs x and weight from forward.
 
 There is no im2col: a strip of rows is copied with its padding, and tiles walk over it. A patch is KH runs of KW*I numbers there,
 so the patches of neighbouring pixels overlap in memory and are read from the level-1 cache. Convolutions of 3 x 3 with stride 1
 over enough channels run by minimal filtering instead (winograd.py): 2.25 times fewer products.
 """
+
+from typing import NamedTuple
 
 from numba.extending import register_jitable
 
@@ -49,12 +51,22 @@ def minimal(kernel_h, kernel_w, stride_h, stride_w, inputs, outputs):
     return kernel_h == 3 and kernel_w == 3 and stride_h == 1 and stride_w == 1 and inputs >= LEAST and outputs >= LEAST
 
 
-def packed_shape(kernel_h: int, kernel_w: int, stride_h: int, stride_w: int, inputs: int, outputs: int) -> tuple[int, int, int]:
-    """Of the scratch `packed` of a forward from `inputs` to `outputs` channels; of its backward_data, with the two exchanged."""
-    return 16 if minimal(kernel_h, kernel_w, stride_h, stride_w, inputs, outputs) else 0, inputs, outputs
+@register_jitable
+def plan(images, out_h, out_w, outputs, kernel_h, kernel_w, stride_h, stride_w, inputs, filtered):
+    """Rows of output that are computed together, and the number of chunks, for a convolution from `inputs` to `outputs` channels."""
+    rows = 2 if filtered else strip_rows(out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, inputs)[0]
+    return rows, chunks.count(images * (-(-out_h // rows)), rows * out_w * outputs * kernel_h * kernel_w * inputs // MACS)
 
 
-def strip_shape(
+class Scratch(NamedTuple):
+    """Sizes of the scratch of one kernel."""
+
+    chunks: int  # K: forward has partials for each, backward_weights for MOST_PARTIALS at most
+    strip: int  # S
+    packed: tuple[int, int, int]
+
+
+def scratch(
     images: int,
     out_h: int,
     out_w: int,
@@ -64,19 +76,16 @@ def strip_shape(
     stride_h: int,
     stride_w: int,
     inputs: int,
-    most: int = 64,
     spread: bool = False,
-) -> tuple[int, int]:
-    """(K, S) of the scratch `strips`: chunks of a convolution from `inputs` to `outputs` channels, numbers in the workspace of each.
+) -> Scratch:
+    """For a convolution from `inputs` to `outputs` channels and for its backward_weights.
 
     For backward_data that is the convolution of dy: out_h, out_w, outputs are dx's H, W, I, inputs is O, the stride is 1, and
-    `spread` says whether that of the forward was larger. For backward_weights `most`, the chunks at most, is MOST_PARTIALS.
+    `spread` says whether the forward's is larger.
     """
-    if minimal(kernel_h, kernel_w, stride_h, stride_w, inputs, outputs) and not spread:
-        count = chunks.count(images * (-(-out_h // 2)), 2 * out_w * outputs * 9 * inputs // MACS)
-        planes = 16 * (TILES * (inputs + outputs) + 2 * PAD)
-        return min(most, count), planes + (16 * inputs * outputs if most == MOST_PARTIALS else outputs)
+    filtered = minimal(kernel_h, kernel_w, stride_h, stride_w, inputs, outputs) and not spread
+    _, count = plan(images, out_h, out_w, outputs, kernel_h, kernel_w, stride_h, stride_w, inputs, filtered)
+    if filtered:
+        return Scratch(count, 16 * (TILES * (inputs + outputs) + 2 * PAD + inputs * outputs), (16, inputs, outputs))
     rows, row = strip_rows(out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, inputs)
-    units = images * (-(-out_h // rows))
-    work = rows * out_w * outputs * kernel_h * kernel_w * inputs // MACS
-    return min(most, chunks.count(units, work)), ((rows - 1) * stride_h + kernel_h) * row
+    return Scratch(count, ((rows - 1) * stride_h + kernel_h) * row, (0, inputs, outputs))

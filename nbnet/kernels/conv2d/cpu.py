@@ -5,7 +5,7 @@ from numba import prange
 from nbnet.kernels import chunks
 from nbnet.kernels.batchnorm.cpu import merge_moments, moments_of_rows
 from nbnet.kernels.compile import body, parallel, serial
-from nbnet.kernels.conv2d import minimal, strip_rows, winograd
+from nbnet.kernels.conv2d import minimal, plan, strip_rows, winograd
 from nbnet.kernels.dense.cpu import add_rows
 from nbnet.kernels.simd import multiply
 
@@ -48,10 +48,10 @@ def _fill(x, image, top, rows, left, row, spread_h, spread_w, strip):
 
 
 @body
-def _strips(x, weight, kernel_h, kernel_w, init, stride_h, stride_w, spread_h, spread_w, pad_top, pad_left, start, stop, strip, y):
-    """Strips start to stop of a convolution: y = init + patches of x (spread) @ weight (D, O)."""
+def _strips(x, weight, kernel_h, kernel_w, init, stride_h, stride_w, spread_h, spread_w, pad_top, pad_left, rows, start, stop, strip, y):
+    """Strips of `rows` rows start to stop of a convolution: y = init + patches of x (spread) @ weight (D, O)."""
     inputs, out_h, out_w, outputs = x.shape[3], y.shape[1], y.shape[2], y.shape[3]
-    rows, row = strip_rows(out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, inputs)
+    _, row = strip_rows(out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, inputs)
     per_image = (out_h + rows - 1) // rows
     b, c = weight.reshape(-1), y.reshape(-1)
     run = kernel_w * inputs
@@ -66,23 +66,16 @@ def _strips(x, weight, kernel_h, kernel_w, init, stride_h, stride_w, spread_h, s
 
 
 @body
-def _units(y, kernel_h, kernel_w, stride_h, stride_w, inputs, filtered):
-    """Indivisible pieces of y: strips, or rows of tiles."""
-    if filtered:
-        return y.shape[0] * ((y.shape[1] + 1) // 2)
-    rows, _ = strip_rows(y.shape[1], y.shape[2], kernel_h, kernel_w, stride_h, stride_w, inputs)
-    return y.shape[0] * ((y.shape[1] + rows - 1) // rows)
+def _units(chunk, count, y, rows):
+    """The half-open range of units, `rows` rows of an image or what is left of them, that belong to a chunk."""
+    return chunks.bounds(chunk, count, y.shape[0] * ((y.shape[1] + rows - 1) // rows))
 
 
 @body
-def _first_pixel(unit, y, kernel_h, kernel_w, stride_h, stride_w, inputs, filtered):
+def _pixel(unit, y, rows):
     """The output pixel, counted over all images, with which a unit starts."""
-    if filtered:
-        return winograd.first_pixel(unit, y)
-    out_h, out_w = y.shape[1], y.shape[2]
-    rows, _ = strip_rows(out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, inputs)
-    per_image = (out_h + rows - 1) // rows
-    return (unit // per_image * out_h + unit % per_image * rows) * out_w
+    image, part = divmod(unit, (y.shape[1] + rows - 1) // rows)
+    return (image * y.shape[1] + part * rows) * y.shape[2]
 
 
 # ---------------------------------------------------------------------------------------------------- forward
@@ -91,21 +84,21 @@ def _first_pixel(unit, y, kernel_h, kernel_w, stride_h, stride_w, inputs, filter
 @serial
 def forward_serial(x, weight, bias, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials, mean, var):
     kernel_h, kernel_w, inputs, outputs = weight.shape
-    filtered = packed.size > 0
+    filtered, threads = packed.size > 0, strips.shape[0]
     if filtered:
-        winograd.transform_weights(weight.reshape(-1), packed)
-    units = _units(y, kernel_h, kernel_w, stride_h, stride_w, inputs, filtered)
-    for k in range(strips.shape[0]):
-        start, stop = chunks.bounds(k, strips.shape[0], units)
-        if filtered:
-            winograd.convolve(x, packed, bias, pad_top, pad_left, start, stop, strips[k], y)
-        else:
-            flat = weight.reshape(-1, outputs)
-            _strips(x, flat, kernel_h, kernel_w, bias, stride_h, stride_w, 1, 1, pad_top, pad_left, start, stop, strips[k], y)
-        if partials.shape[0] > 0:
-            first = _first_pixel(start, y, kernel_h, kernel_w, stride_h, stride_w, inputs, filtered)
-            last = _first_pixel(stop, y, kernel_h, kernel_w, stride_h, stride_w, inputs, filtered)
-            moments_of_rows(y.reshape(-1, outputs), None, first, last, partials[k])
+        winograd.transform_weights(weight.reshape(-1), packed.reshape(-1))
+    rows, count = plan(y.shape[0], y.shape[1], y.shape[2], outputs, kernel_h, kernel_w, stride_h, stride_w, inputs, filtered)
+    for t in range(threads):
+        first, last = chunks.bounds(t, threads, count)
+        for k in range(first, last):
+            start, stop = _units(k, count, y, rows)
+            flat, strip = weight.reshape(-1, outputs), strips[t]
+            if filtered:
+                winograd.convolve(x, packed, bias, pad_top, pad_left, start, stop, strip, y)
+            else:
+                _strips(x, flat, kernel_h, kernel_w, bias, stride_h, stride_w, 1, 1, pad_top, pad_left, rows, start, stop, strip, y)
+            if partials.shape[0] > 0:
+                moments_of_rows(y.reshape(-1, outputs), None, _pixel(start, y, rows), _pixel(stop, y, rows), partials[k])
     if partials.shape[0] > 0:
         merge_moments(partials, mean, var)
 
@@ -113,21 +106,21 @@ def forward_serial(x, weight, bias, stride_h, stride_w, pad_top, pad_left, packe
 @parallel
 def forward_parallel(x, weight, bias, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials, mean, var):
     kernel_h, kernel_w, inputs, outputs = weight.shape
-    filtered = packed.size > 0
+    filtered, threads = packed.size > 0, strips.shape[0]
     if filtered:
-        winograd.transform_weights(weight.reshape(-1), packed)
-    units = _units(y, kernel_h, kernel_w, stride_h, stride_w, inputs, filtered)
-    for k in prange(strips.shape[0]):
-        start, stop = chunks.bounds(k, strips.shape[0], units)
-        if filtered:
-            winograd.convolve(x, packed, bias, pad_top, pad_left, start, stop, strips[k], y)
-        else:
-            flat = weight.reshape(-1, outputs)
-            _strips(x, flat, kernel_h, kernel_w, bias, stride_h, stride_w, 1, 1, pad_top, pad_left, start, stop, strips[k], y)
-        if partials.shape[0] > 0:
-            first = _first_pixel(start, y, kernel_h, kernel_w, stride_h, stride_w, inputs, filtered)
-            last = _first_pixel(stop, y, kernel_h, kernel_w, stride_h, stride_w, inputs, filtered)
-            moments_of_rows(y.reshape(-1, outputs), None, first, last, partials[k])
+        winograd.transform_weights(weight.reshape(-1), packed.reshape(-1))
+    rows, count = plan(y.shape[0], y.shape[1], y.shape[2], outputs, kernel_h, kernel_w, stride_h, stride_w, inputs, filtered)
+    for t in prange(threads):
+        first, last = chunks.bounds(t, threads, count)
+        for k in range(first, last):
+            start, stop = _units(k, count, y, rows)
+            flat, strip = weight.reshape(-1, outputs), strips[t]
+            if filtered:
+                winograd.convolve(x, packed, bias, pad_top, pad_left, start, stop, strip, y)
+            else:
+                _strips(x, flat, kernel_h, kernel_w, bias, stride_h, stride_w, 1, 1, pad_top, pad_left, rows, start, stop, strip, y)
+            if partials.shape[0] > 0:
+                moments_of_rows(y.reshape(-1, outputs), None, _pixel(start, y, rows), _pixel(stop, y, rows), partials[k])
     if partials.shape[0] > 0:
         merge_moments(partials, mean, var)
 
@@ -151,48 +144,52 @@ def _turn(weight, turned):
 
 @serial
 def backward_data_serial(dy, weight, stride_h, stride_w, pad_top, pad_left, turned, packed, strips, dx):
-    kernel_h, kernel_w, _, outputs = weight.shape
+    kernel_h, kernel_w, inputs, outputs = weight.shape
     _turn(weight, turned)
     top, left, depth = kernel_h - 1 - pad_top, kernel_w - 1 - pad_left, turned.shape[0] - 1
-    filtered = packed.size > 0
+    filtered, threads = packed.size > 0, strips.shape[0]
     if filtered:
-        winograd.transform_weights(turned[:depth].reshape(-1), packed)
-    units = _units(dx, kernel_h, kernel_w, 1, 1, outputs, filtered)
-    for k in range(strips.shape[0]):
-        start, stop = chunks.bounds(k, strips.shape[0], units)
-        flat, zeros = turned[:depth], turned[depth]
-        if filtered:
-            winograd.convolve(dy, packed, zeros, top, left, start, stop, strips[k], dx)
-        else:
-            _strips(dy, flat, kernel_h, kernel_w, zeros, 1, 1, stride_h, stride_w, top, left, start, stop, strips[k], dx)
+        winograd.transform_weights(turned[:depth].reshape(-1), packed.reshape(-1))
+    rows, count = plan(dx.shape[0], dx.shape[1], dx.shape[2], inputs, kernel_h, kernel_w, 1, 1, outputs, filtered)
+    for t in range(threads):
+        first, last = chunks.bounds(t, threads, count)
+        for k in range(first, last):
+            start, stop = _units(k, count, dx, rows)
+            flat, zeros, strip = turned[:depth], turned[depth], strips[t]
+            if filtered:
+                winograd.convolve(dy, packed, zeros, top, left, start, stop, strip, dx)
+            else:
+                _strips(dy, flat, kernel_h, kernel_w, zeros, 1, 1, stride_h, stride_w, top, left, rows, start, stop, strip, dx)
 
 
 @parallel
 def backward_data_parallel(dy, weight, stride_h, stride_w, pad_top, pad_left, turned, packed, strips, dx):
-    kernel_h, kernel_w, _, outputs = weight.shape
+    kernel_h, kernel_w, inputs, outputs = weight.shape
     _turn(weight, turned)
     top, left, depth = kernel_h - 1 - pad_top, kernel_w - 1 - pad_left, turned.shape[0] - 1
-    filtered = packed.size > 0
+    filtered, threads = packed.size > 0, strips.shape[0]
     if filtered:
-        winograd.transform_weights(turned[:depth].reshape(-1), packed)
-    units = _units(dx, kernel_h, kernel_w, 1, 1, outputs, filtered)
-    for k in prange(strips.shape[0]):
-        start, stop = chunks.bounds(k, strips.shape[0], units)
-        flat, zeros = turned[:depth], turned[depth]
-        if filtered:
-            winograd.convolve(dy, packed, zeros, top, left, start, stop, strips[k], dx)
-        else:
-            _strips(dy, flat, kernel_h, kernel_w, zeros, 1, 1, stride_h, stride_w, top, left, start, stop, strips[k], dx)
+        winograd.transform_weights(turned[:depth].reshape(-1), packed.reshape(-1))
+    rows, count = plan(dx.shape[0], dx.shape[1], dx.shape[2], inputs, kernel_h, kernel_w, 1, 1, outputs, filtered)
+    for t in prange(threads):
+        first, last = chunks.bounds(t, threads, count)
+        for k in range(first, last):
+            start, stop = _units(k, count, dx, rows)
+            flat, zeros, strip = turned[:depth], turned[depth], strips[t]
+            if filtered:
+                winograd.convolve(dy, packed, zeros, top, left, start, stop, strip, dx)
+            else:
+                _strips(dy, flat, kernel_h, kernel_w, zeros, 1, 1, stride_h, stride_w, top, left, rows, start, stop, strip, dx)
 
 
 # ------------------------------------------------------------------------------------------- backward_weights
 
 
 @body
-def _backward_weights(x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, start, stop, strip, partial):
-    """Add x's patches, transposed, times dy to partial (D + 1, O), for strips start to stop."""
+def _backward_weights(x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, rows, start, stop, strip, partial):
+    """x's patches, transposed, times dy in the first rows of partial (D + 1, O), for strips of `rows` rows start to stop."""
     inputs, out_h, out_w, outputs = x.shape[3], dy.shape[1], dy.shape[2], dy.shape[3]
-    rows, row = strip_rows(out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, inputs)
+    _, row = strip_rows(out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, inputs)
     per_image = (out_h + rows - 1) // rows
     b, c = dy.reshape(-1), partial.reshape(-1)
     run = kernel_w * inputs
@@ -208,7 +205,6 @@ def _backward_weights(x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pa
             for kh in range(kernel_h):
                 at, to = (r * stride_h + kh) * row, kh * run * outputs
                 multiply(run, strip, at, a_outer, 1, a_k, b, b_at, b_outer, outputs, height, out_w, c, to, outputs, c, to, outputs, outputs)
-            add_rows(b, b_at, height * out_w, outputs, outputs, c, kernel_h * run * outputs)
 
 
 @body
@@ -230,26 +226,40 @@ def _merge(partials, dweight, dbias):
 @serial
 def backward_weights_serial(x, dy, stride_h, stride_w, pad_top, pad_left, strips, partials, dweight, dbias):
     kernel_h, kernel_w, inputs, outputs = dweight.shape
-    filtered = minimal(kernel_h, kernel_w, stride_h, stride_w, inputs, outputs)
-    units = _units(dy, kernel_h, kernel_w, stride_h, stride_w, inputs, filtered)
-    for k in range(partials.shape[0]):
-        start, stop = chunks.bounds(k, partials.shape[0], units)
-        if filtered:
-            winograd.backward_weights(x, dy, pad_top, pad_left, start, stop, strips[k], partials[k])
-        else:
-            _backward_weights(x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, start, stop, strips[k], partials[k])
+    filtered, threads, count = minimal(kernel_h, kernel_w, stride_h, stride_w, inputs, outputs), strips.shape[0], partials.shape[0]
+    rows, _ = plan(dy.shape[0], dy.shape[1], dy.shape[2], outputs, kernel_h, kernel_w, stride_h, stride_w, inputs, filtered)
+    for t in range(threads):
+        first, last = chunks.bounds(t, threads, count)
+        for k in range(first, last):
+            start, stop = _units(k, count, dy, rows)
+            strip, partial = strips[t], partials[k]
+            if filtered:
+                winograd.backward_weights(x, dy, pad_top, pad_left, start, stop, strip, partial)
+            else:
+                _backward_weights(x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, rows, start, stop, strip, partial)
+            outside = partial[partial.shape[0] - 1]
+            outside[:] = 0
+            pixel, flat = _pixel(start, dy, rows), dy.reshape(-1)
+            add_rows(flat, pixel * outputs, _pixel(stop, dy, rows) - pixel, outputs, outputs, outside, 0)
     _merge(partials, dweight.reshape(-1, outputs), dbias)
 
 
 @parallel
 def backward_weights_parallel(x, dy, stride_h, stride_w, pad_top, pad_left, strips, partials, dweight, dbias):
     kernel_h, kernel_w, inputs, outputs = dweight.shape
-    filtered = minimal(kernel_h, kernel_w, stride_h, stride_w, inputs, outputs)
-    units = _units(dy, kernel_h, kernel_w, stride_h, stride_w, inputs, filtered)
-    for k in prange(partials.shape[0]):
-        start, stop = chunks.bounds(k, partials.shape[0], units)
-        if filtered:
-            winograd.backward_weights(x, dy, pad_top, pad_left, start, stop, strips[k], partials[k])
-        else:
-            _backward_weights(x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, start, stop, strips[k], partials[k])
+    filtered, threads, count = minimal(kernel_h, kernel_w, stride_h, stride_w, inputs, outputs), strips.shape[0], partials.shape[0]
+    rows, _ = plan(dy.shape[0], dy.shape[1], dy.shape[2], outputs, kernel_h, kernel_w, stride_h, stride_w, inputs, filtered)
+    for t in prange(threads):
+        first, last = chunks.bounds(t, threads, count)
+        for k in range(first, last):
+            start, stop = _units(k, count, dy, rows)
+            strip, partial = strips[t], partials[k]
+            if filtered:
+                winograd.backward_weights(x, dy, pad_top, pad_left, start, stop, strip, partial)
+            else:
+                _backward_weights(x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, rows, start, stop, strip, partial)
+            outside = partial[partial.shape[0] - 1]
+            outside[:] = 0
+            pixel, flat = _pixel(start, dy, rows), dy.reshape(-1)
+            add_rows(flat, pixel * outputs, _pixel(stop, dy, rows) - pixel, outputs, outputs, outside, 0)
     _merge(partials, dweight.reshape(-1, outputs), dbias)

@@ -19,7 +19,6 @@ Positions are planes in scratch: plane p holds (TILES, channels) and some paddin
 
 from nbnet.kernels.compile import body
 from nbnet.kernels.conv2d import PAD, TILES
-from nbnet.kernels.dense.cpu import add_rows
 from nbnet.kernels.simd import lanes, multiply
 from nbnet.kernels.vector import load, splat, store, zero
 
@@ -31,47 +30,63 @@ def _columns(d0, d1, d2, d3):
 
 
 @body
-def _inputs_of_tile(x, image, top, left, c, planes, plane, at):
-    """B' d B of the 4 x 4 pixels from (top, left) on, zeros outside the image, for a vector of channels from c on."""
-    height, width, channels = x.shape[1], x.shape[2], x.shape[3]
-    flat = x.reshape(-1)
-    pixel = (image * height + top) * width + left
-    count = channels - c
-    n0 = count if 0 <= left < width else 0
-    n1 = count if 0 <= left + 1 < width else 0
-    n2 = count if 0 <= left + 2 < width else 0
-    n3 = count if 0 <= left + 3 < width else 0
-    r0 = _row(flat, pixel * channels + c, channels, 0 <= top < height, n0, n1, n2, n3)
-    r1 = _row(flat, (pixel + width) * channels + c, channels, 0 <= top + 1 < height, n0, n1, n2, n3)
-    r2 = _row(flat, (pixel + 2 * width) * channels + c, channels, 0 <= top + 2 < height, n0, n1, n2, n3)
-    r3 = _row(flat, (pixel + 3 * width) * channels + c, channels, 0 <= top + 3 < height, n0, n1, n2, n3)
-    for j in range(4):
-        v0, v1, v2, v3 = _columns(r0[j], r1[j], r2[j], r3[j])
-        store(planes, at + j * plane, count, v0)
-        store(planes, at + (4 + j) * plane, count, v1)
-        store(planes, at + (8 + j) * plane, count, v2)
-        store(planes, at + (12 + j) * plane, count, v3)
-
-
-@body
-def _row(flat, at, channels, inside, n0, n1, n2, n3):
+def _row(flat, at, channels, n0, n1, n2, n3):
     """A row of four pixels times B."""
-    i = 1 if inside else 0
-    d0, d1 = load(flat, at, n0 * i), load(flat, at + channels, n1 * i)
-    d2, d3 = load(flat, at + 2 * channels, n2 * i), load(flat, at + 3 * channels, n3 * i)
+    d0, d1 = load(flat, at, n0), load(flat, at + channels, n1)
+    d2, d3 = load(flat, at + 2 * channels, n2), load(flat, at + 3 * channels, n3)
     return _columns(d0, d1, d2, d3)
 
 
 @body
+def _rows_inside(flat, at, channels, width, count):
+    """The four rows of a tile that lies inside the image, times B."""
+    r0 = _row(flat, at, channels, count, count, count, count)
+    r1 = _row(flat, at + width * channels, channels, count, count, count, count)
+    r2 = _row(flat, at + 2 * width * channels, channels, count, count, count, count)
+    r3 = _row(flat, at + 3 * width * channels, channels, count, count, count, count)
+    return r0, r1, r2, r3
+
+
+@body
+def _rows_of_border(flat, at, channels, height, width, top, left, count):
+    """The same with zeros for the pixels outside: nothing is loaded there."""
+    n0 = count if 0 <= left < width else 0
+    n1 = count if 0 <= left + 1 < width else 0
+    n2 = count if 0 <= left + 2 < width else 0
+    n3 = count if 0 <= left + 3 < width else 0
+    i0, i1 = 1 if 0 <= top < height else 0, 1 if 0 <= top + 1 < height else 0
+    i2, i3 = 1 if 0 <= top + 2 < height else 0, 1 if 0 <= top + 3 < height else 0
+    r0 = _row(flat, at, channels, n0 * i0, n1 * i0, n2 * i0, n3 * i0)
+    r1 = _row(flat, at + width * channels, channels, n0 * i1, n1 * i1, n2 * i1, n3 * i1)
+    r2 = _row(flat, at + 2 * width * channels, channels, n0 * i2, n1 * i2, n2 * i2, n3 * i2)
+    r3 = _row(flat, at + 3 * width * channels, channels, n0 * i3, n1 * i3, n2 * i3, n3 * i3)
+    return r0, r1, r2, r3
+
+
+@body
 def _transform_inputs(x, first, tiles, down, across, pad_top, pad_left, planes):
-    """Planes of `tiles` tiles from number `first` on, counted over all images."""
-    channels = x.shape[3]
+    """Planes of B' d B, of `tiles` tiles from number `first` on, counted over all images."""
+    height, width, channels = x.shape[1], x.shape[2], x.shape[3]
+    flat = x.reshape(-1)
     plane = TILES * channels + PAD
     for t in range(tiles):
         row, column = divmod(first + t, across)
         image, row = divmod(row, down)
+        top, left = 2 * row - pad_top, 2 * column - pad_left
+        pixel = (image * height + top) * width + left
+        inside = top >= 0 and left >= 0 and top + 3 < height and left + 3 < width
         for c in range(0, channels, lanes(x)):
-            _inputs_of_tile(x, image, 2 * row - pad_top, 2 * column - pad_left, c, planes, plane, t * channels + c)
+            n, at, to = channels - c, pixel * channels + c, t * channels + c
+            if inside:
+                r0, r1, r2, r3 = _rows_inside(flat, at, channels, width, n)
+            else:
+                r0, r1, r2, r3 = _rows_of_border(flat, at, channels, height, width, top, left, n)
+            for j in range(4):
+                v0, v1, v2, v3 = _columns(r0[j], r1[j], r2[j], r3[j])
+                store(planes, to + j * plane, n, v0)
+                store(planes, to + (4 + j) * plane, n, v1)
+                store(planes, to + (8 + j) * plane, n, v2)
+                store(planes, to + (12 + j) * plane, n, v3)
 
 
 # ------------------------------------------------------------------------------------------- forward, backward_data
@@ -157,14 +172,16 @@ def convolve(x, packed, bias, pad_top, pad_left, start, stop, scratch, y):
     inputs, outputs = x.shape[3], y.shape[3]
     down, across = (y.shape[1] + 1) // 2, (y.shape[2] + 1) // 2
     a_plane, c_plane = TILES * inputs + PAD, TILES * outputs + PAD
-    planes, products, zeros = scratch[: 16 * a_plane], scratch[16 * a_plane : 16 * (a_plane + c_plane)], scratch[16 * (a_plane + c_plane) :]
+    planes, rest = scratch[: 16 * a_plane], scratch[16 * a_plane :]
+    products, zeros = rest[: 16 * c_plane], rest[16 * c_plane :][:outputs]
+    weights = packed.reshape(-1)
     zeros[:] = 0
     for first in range(start * across, stop * across, TILES):
         tiles = min(TILES, stop * across - first)
         _transform_inputs(x, first, tiles, down, across, pad_top, pad_left, planes)
         for p in range(16):
             a, b, c = p * a_plane, p * inputs * outputs, p * c_plane
-            multiply(tiles, planes, a, 0, inputs, 1, packed, b, 0, outputs, 1, inputs, zeros, 0, 0, products, c, outputs, outputs)
+            multiply(tiles, planes, a, 0, inputs, 1, weights, b, 0, outputs, 1, inputs, zeros, 0, 0, products, c, outputs, outputs)
         _transform_outputs(products, first, tiles, down, across, bias, y)
 
 
@@ -234,11 +251,12 @@ def _gradient(sums, size, dweight):
 
 @body
 def backward_weights(x, dy, pad_top, pad_left, start, stop, scratch, partial):
-    """The gradient of the weights, and in the last row of partial (9 * I + 1, O) of the bias, from rows of tiles start to stop."""
+    """The gradient of the weights in the first rows of partial (9 * I + 1, O), from rows of tiles start to stop."""
     inputs, outputs = x.shape[3], dy.shape[3]
     down, across = (dy.shape[1] + 1) // 2, (dy.shape[2] + 1) // 2
     a_plane, b_plane = TILES * inputs + PAD, TILES * outputs + PAD
-    planes, gradients, sums = scratch[: 16 * a_plane], scratch[16 * a_plane : 16 * (a_plane + b_plane)], scratch[16 * (a_plane + b_plane) :]
+    planes, rest = scratch[: 16 * a_plane], scratch[16 * a_plane :]
+    gradients, sums = rest[: 16 * b_plane], rest[16 * b_plane :]
     sums[:] = 0
     for first in range(start * across, stop * across, TILES):
         tiles = min(TILES, stop * across - first)
@@ -247,17 +265,4 @@ def backward_weights(x, dy, pad_top, pad_left, start, stop, scratch, partial):
         for p in range(16):
             a, b, c = p * a_plane, p * b_plane, p * inputs * outputs
             multiply(inputs, planes, a, 0, 1, inputs, gradients, b, 0, outputs, 1, tiles, sums, c, outputs, sums, c, outputs, outputs)
-    flat = partial.reshape(-1)
-    _gradient(sums, inputs * outputs, flat)
-    pixel, end = first_pixel(start, dy), first_pixel(stop, dy)
-    bias = 9 * inputs * outputs
-    for o in range(outputs):
-        flat[bias + o] = 0
-    add_rows(dy.reshape(-1), pixel * outputs, end - pixel, outputs, outputs, flat, bias)
-
-
-@body
-def first_pixel(row, y):
-    """The output pixel, counted over all images, with which a row of tiles starts."""
-    image, row = divmod(row, (y.shape[1] + 1) // 2)
-    return (image * y.shape[1] + 2 * row) * y.shape[2]
+    _gradient(sums, inputs * outputs, partial.reshape(-1))
