@@ -81,46 +81,39 @@ def _pixel(unit, y, rows):
 # ---------------------------------------------------------------------------------------------------- forward
 
 
+@body
+def _forward(thread, x, weight, bias, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials):
+    """A thread's share of the chunks."""
+    kernel_h, kernel_w, inputs, outputs = weight.shape
+    filtered, flat, strip = packed.size > 0, weight.reshape(-1, outputs), strips[thread]
+    rows, count = plan(y.shape[0], y.shape[1], y.shape[2], outputs, kernel_h, kernel_w, stride_h, stride_w, inputs, filtered)
+    first, last = chunks.bounds(thread, strips.shape[0], count)
+    for k in range(first, last):
+        start, stop = _units(k, count, y, rows)
+        if filtered:
+            winograd.convolve(x, packed, bias, pad_top, pad_left, start, stop, strip, y)
+        else:
+            _strips(x, flat, kernel_h, kernel_w, bias, stride_h, stride_w, 1, 1, pad_top, pad_left, rows, start, stop, strip, y)
+        if partials.shape[0] > 0:
+            moments_of_rows(y.reshape(-1, outputs), None, _pixel(start, y, rows), _pixel(stop, y, rows), partials[k])
+
+
 @serial
 def forward_serial(x, weight, bias, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials, mean, var):
-    kernel_h, kernel_w, inputs, outputs = weight.shape
-    filtered, threads = packed.size > 0, strips.shape[0]
-    if filtered:
+    if packed.size > 0:
         winograd.transform_weights(weight.reshape(-1), packed.reshape(-1))
-    rows, count = plan(y.shape[0], y.shape[1], y.shape[2], outputs, kernel_h, kernel_w, stride_h, stride_w, inputs, filtered)
-    for t in range(threads):
-        first, last = chunks.bounds(t, threads, count)
-        for k in range(first, last):
-            start, stop = _units(k, count, y, rows)
-            flat, strip = weight.reshape(-1, outputs), strips[t]
-            if filtered:
-                winograd.convolve(x, packed, bias, pad_top, pad_left, start, stop, strip, y)
-            else:
-                _strips(x, flat, kernel_h, kernel_w, bias, stride_h, stride_w, 1, 1, pad_top, pad_left, rows, start, stop, strip, y)
-            if partials.shape[0] > 0:
-                moments_of_rows(y.reshape(-1, outputs), None, _pixel(start, y, rows), _pixel(stop, y, rows), partials[k])
+    for t in range(strips.shape[0]):
+        _forward(t, x, weight, bias, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials)
     if partials.shape[0] > 0:
         merge_moments(partials, mean, var)
 
 
 @parallel
 def forward_parallel(x, weight, bias, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials, mean, var):
-    kernel_h, kernel_w, inputs, outputs = weight.shape
-    filtered, threads = packed.size > 0, strips.shape[0]
-    if filtered:
+    if packed.size > 0:
         winograd.transform_weights(weight.reshape(-1), packed.reshape(-1))
-    rows, count = plan(y.shape[0], y.shape[1], y.shape[2], outputs, kernel_h, kernel_w, stride_h, stride_w, inputs, filtered)
-    for t in prange(threads):
-        first, last = chunks.bounds(t, threads, count)
-        for k in range(first, last):
-            start, stop = _units(k, count, y, rows)
-            flat, strip = weight.reshape(-1, outputs), strips[t]
-            if filtered:
-                winograd.convolve(x, packed, bias, pad_top, pad_left, start, stop, strip, y)
-            else:
-                _strips(x, flat, kernel_h, kernel_w, bias, stride_h, stride_w, 1, 1, pad_top, pad_left, rows, start, stop, strip, y)
-            if partials.shape[0] > 0:
-                moments_of_rows(y.reshape(-1, outputs), None, _pixel(start, y, rows), _pixel(stop, y, rows), partials[k])
+    for t in prange(strips.shape[0]):
+        _forward(t, x, weight, bias, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials)
     if partials.shape[0] > 0:
         merge_moments(partials, mean, var)
 
@@ -142,51 +135,45 @@ def _turn(weight, turned):
         turned[kernel_h * kernel_w * outputs, i] = 0
 
 
+@body
+def _backward_data(thread, dy, weight, stride_h, stride_w, pad_top, pad_left, turned, packed, strips, dx):
+    """A thread's share of the chunks: dx is the convolution of dy, spread by the stride, with the weights turned around."""
+    kernel_h, kernel_w, inputs, outputs = weight.shape
+    top, left, depth = kernel_h - 1 - pad_top, kernel_w - 1 - pad_left, turned.shape[0] - 1
+    filtered, flat, zeros, strip = packed.size > 0, turned[:depth], turned[depth], strips[thread]
+    rows, count = plan(dx.shape[0], dx.shape[1], dx.shape[2], inputs, kernel_h, kernel_w, 1, 1, outputs, filtered)
+    first, last = chunks.bounds(thread, strips.shape[0], count)
+    for k in range(first, last):
+        start, stop = _units(k, count, dx, rows)
+        if filtered:
+            winograd.convolve(dy, packed, zeros, top, left, start, stop, strip, dx)
+        else:
+            _strips(dy, flat, kernel_h, kernel_w, zeros, 1, 1, stride_h, stride_w, top, left, rows, start, stop, strip, dx)
+
+
 @serial
 def backward_data_serial(dy, weight, stride_h, stride_w, pad_top, pad_left, turned, packed, strips, dx):
-    kernel_h, kernel_w, inputs, outputs = weight.shape
     _turn(weight, turned)
-    top, left, depth = kernel_h - 1 - pad_top, kernel_w - 1 - pad_left, turned.shape[0] - 1
-    filtered, threads = packed.size > 0, strips.shape[0]
-    if filtered:
-        winograd.transform_weights(turned[:depth].reshape(-1), packed.reshape(-1))
-    rows, count = plan(dx.shape[0], dx.shape[1], dx.shape[2], inputs, kernel_h, kernel_w, 1, 1, outputs, filtered)
-    for t in range(threads):
-        first, last = chunks.bounds(t, threads, count)
-        for k in range(first, last):
-            start, stop = _units(k, count, dx, rows)
-            flat, zeros, strip = turned[:depth], turned[depth], strips[t]
-            if filtered:
-                winograd.convolve(dy, packed, zeros, top, left, start, stop, strip, dx)
-            else:
-                _strips(dy, flat, kernel_h, kernel_w, zeros, 1, 1, stride_h, stride_w, top, left, rows, start, stop, strip, dx)
+    if packed.size > 0:
+        winograd.transform_weights(turned.reshape(-1)[: weight.size], packed.reshape(-1))
+    for t in range(strips.shape[0]):
+        _backward_data(t, dy, weight, stride_h, stride_w, pad_top, pad_left, turned, packed, strips, dx)
 
 
 @parallel
 def backward_data_parallel(dy, weight, stride_h, stride_w, pad_top, pad_left, turned, packed, strips, dx):
-    kernel_h, kernel_w, inputs, outputs = weight.shape
     _turn(weight, turned)
-    top, left, depth = kernel_h - 1 - pad_top, kernel_w - 1 - pad_left, turned.shape[0] - 1
-    filtered, threads = packed.size > 0, strips.shape[0]
-    if filtered:
-        winograd.transform_weights(turned[:depth].reshape(-1), packed.reshape(-1))
-    rows, count = plan(dx.shape[0], dx.shape[1], dx.shape[2], inputs, kernel_h, kernel_w, 1, 1, outputs, filtered)
-    for t in prange(threads):
-        first, last = chunks.bounds(t, threads, count)
-        for k in range(first, last):
-            start, stop = _units(k, count, dx, rows)
-            flat, zeros, strip = turned[:depth], turned[depth], strips[t]
-            if filtered:
-                winograd.convolve(dy, packed, zeros, top, left, start, stop, strip, dx)
-            else:
-                _strips(dy, flat, kernel_h, kernel_w, zeros, 1, 1, stride_h, stride_w, top, left, rows, start, stop, strip, dx)
+    if packed.size > 0:
+        winograd.transform_weights(turned.reshape(-1)[: weight.size], packed.reshape(-1))
+    for t in prange(strips.shape[0]):
+        _backward_data(t, dy, weight, stride_h, stride_w, pad_top, pad_left, turned, packed, strips, dx)
 
 
 # ------------------------------------------------------------------------------------------- backward_weights
 
 
 @body
-def _backward_weights(x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, rows, start, stop, strip, partial):
+def _weights_of_strips(x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, rows, start, stop, strip, partial):
     """x's patches, transposed, times dy in the first rows of partial (D + 1, O), for strips of `rows` rows start to stop."""
     inputs, out_h, out_w, outputs = x.shape[3], dy.shape[1], dy.shape[2], dy.shape[3]
     _, row = strip_rows(out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, inputs)
@@ -208,6 +195,26 @@ def _backward_weights(x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pa
 
 
 @body
+def _backward_weights(thread, x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, strips, partials):
+    """A thread's share of the chunks, each with a partial sum (D + 1, O) of its own."""
+    inputs, outputs = x.shape[3], dy.shape[3]
+    filtered = minimal(kernel_h, kernel_w, stride_h, stride_w, inputs, outputs)
+    rows, _ = plan(dy.shape[0], dy.shape[1], dy.shape[2], outputs, kernel_h, kernel_w, stride_h, stride_w, inputs, filtered)
+    first, last = chunks.bounds(thread, strips.shape[0], partials.shape[0])
+    for k in range(first, last):
+        start, stop = _units(k, partials.shape[0], dy, rows)
+        strip, partial = strips[thread], partials[k]
+        if filtered:
+            winograd.backward_weights(x, dy, pad_top, pad_left, start, stop, strip, partial)
+        else:
+            _weights_of_strips(x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, rows, start, stop, strip, partial)
+        bias = partial[partial.shape[0] - 1]
+        bias[:] = 0
+        pixel, end = _pixel(start, dy, rows), _pixel(stop, dy, rows)
+        add_rows(dy.reshape(-1), pixel * outputs, end - pixel, outputs, outputs, bias, 0)
+
+
+@body
 def _merge(partials, dweight, dbias):
     """Add up partials (K, D + 1, O) in order: the weights' gradient (D, O) and, from the last rows, the bias's (O,)."""
     depth, outputs = dweight.shape
@@ -225,41 +232,15 @@ def _merge(partials, dweight, dbias):
 
 @serial
 def backward_weights_serial(x, dy, stride_h, stride_w, pad_top, pad_left, strips, partials, dweight, dbias):
-    kernel_h, kernel_w, inputs, outputs = dweight.shape
-    filtered, threads, count = minimal(kernel_h, kernel_w, stride_h, stride_w, inputs, outputs), strips.shape[0], partials.shape[0]
-    rows, _ = plan(dy.shape[0], dy.shape[1], dy.shape[2], outputs, kernel_h, kernel_w, stride_h, stride_w, inputs, filtered)
-    for t in range(threads):
-        first, last = chunks.bounds(t, threads, count)
-        for k in range(first, last):
-            start, stop = _units(k, count, dy, rows)
-            strip, partial = strips[t], partials[k]
-            if filtered:
-                winograd.backward_weights(x, dy, pad_top, pad_left, start, stop, strip, partial)
-            else:
-                _backward_weights(x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, rows, start, stop, strip, partial)
-            outside = partial[partial.shape[0] - 1]
-            outside[:] = 0
-            pixel, flat = _pixel(start, dy, rows), dy.reshape(-1)
-            add_rows(flat, pixel * outputs, _pixel(stop, dy, rows) - pixel, outputs, outputs, outside, 0)
+    kernel_h, kernel_w, _, outputs = dweight.shape
+    for t in range(strips.shape[0]):
+        _backward_weights(t, x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, strips, partials)
     _merge(partials, dweight.reshape(-1, outputs), dbias)
 
 
 @parallel
 def backward_weights_parallel(x, dy, stride_h, stride_w, pad_top, pad_left, strips, partials, dweight, dbias):
-    kernel_h, kernel_w, inputs, outputs = dweight.shape
-    filtered, threads, count = minimal(kernel_h, kernel_w, stride_h, stride_w, inputs, outputs), strips.shape[0], partials.shape[0]
-    rows, _ = plan(dy.shape[0], dy.shape[1], dy.shape[2], outputs, kernel_h, kernel_w, stride_h, stride_w, inputs, filtered)
-    for t in prange(threads):
-        first, last = chunks.bounds(t, threads, count)
-        for k in range(first, last):
-            start, stop = _units(k, count, dy, rows)
-            strip, partial = strips[t], partials[k]
-            if filtered:
-                winograd.backward_weights(x, dy, pad_top, pad_left, start, stop, strip, partial)
-            else:
-                _backward_weights(x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, rows, start, stop, strip, partial)
-            outside = partial[partial.shape[0] - 1]
-            outside[:] = 0
-            pixel, flat = _pixel(start, dy, rows), dy.reshape(-1)
-            add_rows(flat, pixel * outputs, _pixel(stop, dy, rows) - pixel, outputs, outputs, outside, 0)
+    kernel_h, kernel_w, _, outputs = dweight.shape
+    for t in prange(strips.shape[0]):
+        _backward_weights(t, x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, strips, partials)
     _merge(partials, dweight.reshape(-1, outputs), dbias)
