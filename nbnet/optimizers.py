@@ -1,14 +1,14 @@
-"""Optimisers: they own the state arrays and change parameters in place, one kernel call a parameter."""
+"""Optimisers: they own the state arrays and change parameters in place, in one kernel call for all that lie together in memory."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from nbnet.backend import Backend
 from nbnet.errors import ArgumentError
-from nbnet.layers.base import Param
+from nbnet.layers.base import Param, flat_zeros
 
 
 class Optimizer:
@@ -27,12 +27,17 @@ class Optimizer:
         self.weight_decay = _at_least_0("weight_decay", weight_decay)
         self.steps = 0
         self.state: dict[str, np.ndarray] = {}
+        self._runs: list[list[np.ndarray]] = []
+        self._runs_of: tuple[int, ...] = ()
 
     def prepare(self, params: Mapping[str, Param]) -> None:
-        """Make the state arrays that are missing, as zeros."""
-        for name, param in params.items():
-            for slot in self.slots:
-                self.state.setdefault(f"{slot}.{name}", np.zeros_like(param.value))
+        """Make the state arrays, as zeros, if there are none."""
+        if self.state or not params:
+            return
+        dtype = next(iter(params.values())).value.dtype
+        for slot in self.slots:
+            arrays = flat_zeros((param.value.shape for param in params.values()), dtype)
+            self.state |= {f"{slot}.{name}": array for name, array in zip(params, arrays)}
 
     def step(self, params: Mapping[str, Param], backend: Backend, lr: float | None = None) -> None:
         """Update every trainable parameter from its gradient, once.
@@ -40,13 +45,17 @@ class Optimizer:
         Args:
             params: by name, as model.params gives them. lr: of this step; None means the optimiser's own.
         """
-        if not self.state:
-            self.prepare(params)
+        self.prepare(params)
         self.steps += 1
-        for name, param in params.items():
-            if param.trainable:
-                slots = [self.state[f"{slot}.{name}"].reshape(-1) for slot in self.slots]
-                self._update(backend, param.value.reshape(-1), param.grad.reshape(-1), slots, self.lr if lr is None else lr)
+        trainable = {name: param for name, param in params.items() if param.trainable}
+        arrays = tuple(id(array) for param in trainable.values() for array in (param.value, param.grad))
+        if arrays != self._runs_of:
+            columns = [[param.value for param in trainable.values()], [param.grad for param in trainable.values()]]
+            columns += [[self.state[f"{slot}.{name}"] for name in trainable] for slot in self.slots]
+            self._runs = _runs(columns)
+            self._runs_of = arrays
+        for value, grad, *slots in self._runs:
+            self._update(backend, value, grad, slots, self.lr if lr is None else lr)
 
     def _update(self, backend: Backend, value: np.ndarray, grad: np.ndarray, slots: list[np.ndarray], lr: float) -> None:
         raise NotImplementedError
@@ -106,6 +115,34 @@ class AdamW(Adam):
 
     def __init__(self, lr: float = 1e-3, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8, weight_decay: float = 0.01) -> None:
         super().__init__(lr, beta1, beta2, eps, weight_decay)
+
+
+def _runs(columns: Sequence[Sequence[np.ndarray]]) -> list[list[np.ndarray]]:
+    """Flat arrays, one a column, that together hold the arrays of the columns (values, gradients, slots): neighbours are joined."""
+    runs: list[list[tuple[np.ndarray, ...]]] = []  # the first and the last row of each
+    for row in zip(*columns):
+        gaps = {_gap(before, array) for before, array in zip(runs[-1][1], row)} if runs else {None}
+        if len(gaps) == 1 and None not in gaps:
+            runs[-1][1] = row
+        else:
+            runs.append([row, row])
+    return [[_span(first, last) for first, last in zip(*run)] for run in runs]
+
+
+def _gap(before: np.ndarray, array: np.ndarray) -> int | None:
+    """Bytes between two arrays, if they are neighbours in a buffer of flat_zeros."""
+    if array.base is None or array.base is not before.base or array.base.ndim != 1 or array.ctypes.data % 64:
+        return None
+    gap = array.ctypes.data - before.ctypes.data - before.nbytes
+    return gap if 0 <= gap < 64 else None
+
+
+def _span(first: np.ndarray, last: np.ndarray) -> np.ndarray:
+    """The buffer from the start of one array to the end of another, flat."""
+    if first is last or first.base is None:
+        return first.reshape(-1)
+    start, stop = (array.ctypes.data - first.base.ctypes.data for array in (first, last))
+    return first.base[start // first.itemsize : (stop + last.nbytes) // first.itemsize]
 
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": SGD, "rmsprop": RMSProp, "adam": Adam, "adamw": AdamW}

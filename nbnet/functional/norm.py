@@ -16,6 +16,8 @@ from nbnet.errors import ArgumentError, ShapeError
 from nbnet.functional import checks
 from nbnet.functional.moments import Stats, batch_norm_stats, partials, row_weights
 
+LARGEST = float(np.finfo(np.float32).max)
+
 
 class Correction(NamedTuple):
     """Renormalisation: xhat becomes xhat * r + k. Both are (C,) constants: no gradient flows through them."""
@@ -240,8 +242,7 @@ def _round(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """values in the kernels' dtype, its largest number for those beyond: a constant channel with a tiny eps times 0 stays 0."""
     if dtype == np.float64:
         return values
-    limit = float(np.finfo(dtype).max)
-    return np.clip(values, -limit, limit).astype(dtype)
+    return np.maximum(np.minimum(values, LARGEST), -LARGEST).astype(dtype)
 
 
 def _channels(values, name: str, channels: int) -> np.ndarray:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,17 @@ class Param:
 
     def __repr__(self) -> str:
         return f"Param(shape={self.value.shape}, dtype={self.value.dtype}{'' if self.trainable else ', frozen'})"
+
+
+def flat_zeros(shapes: Iterable[Shape], dtype: np.dtype) -> list[np.ndarray]:
+    """Zeros of these shapes, one after another in one buffer, each from a multiple of 64 bytes on: elementwise kernels can run over all."""
+    shapes = list(shapes)
+    starts = [0]
+    for shape in shapes:
+        starts.append(starts[-1] + -(-math.prod(shape) * dtype.itemsize // 64) * 64 // dtype.itemsize)
+    buffer = np.zeros(starts[-1] + 64 // dtype.itemsize, dtype)
+    first = -buffer.ctypes.data % 64 // dtype.itemsize
+    return [buffer[first + start : first + start + math.prod(shape)].reshape(shape) for start, shape in zip(starts, shapes)]
 
 
 class Context:
@@ -97,7 +109,13 @@ class Layer:
             raise ShapeError(f"input_shape={input_shape!r}: wanted the positive sizes of one example, such as (28, 28, 1)")
         if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 1 << 64:
             raise ArgumentError(f"seed={seed!r}: wanted a whole number from 0 to 2^64 - 1")
-        return self._build(shape, Context(get_backend(backend), float_dtype(dtype), int(seed), itertools.count(), fuse))
+        output_shape = self._build(shape, Context(get_backend(backend), float_dtype(dtype), int(seed), itertools.count(), fuse))
+        params = list(self.params.values())
+        for name in ("value", "grad"):
+            for param, array in zip(params, flat_zeros((param.value.shape for param in params), self.dtype)):
+                array[:] = getattr(param, name)
+                setattr(param, name, array)
+        return output_shape
 
     def _build(self, input_shape: Shape, context: Context) -> Shape:
         self.name = context.name or kind(self)

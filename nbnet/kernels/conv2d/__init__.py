@@ -23,6 +23,7 @@ so the patches of neighbouring pixels overlap in memory and are read from the le
 over enough channels run by minimal filtering instead (winograd.py): 2.25 times fewer products.
 """
 
+from functools import cache
 from typing import NamedTuple
 
 from numba.extending import register_jitable
@@ -66,6 +67,7 @@ class Scratch(NamedTuple):
     packed: tuple[int, int, int]
 
 
+@cache
 def scratch(
     images: int,
     out_h: int,

@@ -31,6 +31,6 @@ def slices(examples: int, size: int | None, strided: bool) -> list[slice]:
 def combine(groups: Sequence[Stats], pooled: bool, ddof: float) -> tuple[np.ndarray, np.ndarray]:
     """Mean and variance of a batch for the moving statistics: of all rows (pooled), or the means of the groups' values."""
     if pooled or len(groups) == 1:
-        whole = merge_stats(groups)
+        whole = merge_stats(groups) if len(groups) > 1 else groups[0]
         return whole.mean, whole.variance(ddof)
     return np.mean([g.mean for g in groups], axis=0), np.mean([g.variance(ddof) for g in groups], axis=0)

@@ -191,7 +191,7 @@ class BatchNorm(Layer):
             raise BuildError(
                 f"layer {self.name} has a deferred update of its moving statistics: call apply_updates() after each training step"
             )
-        rows = np.ascontiguousarray(np.moveaxis(x, self._channel_axis, -1))
+        rows = self._channels_last(x)
         weights = None if weights is None else self._row_weights(weights, rows.shape)
         by_batch = self._by_batch(train)
         parts = [(where, *self._part(rows, weights, where)) for where in ghost.slices(len(x), self.virtual_batch_size, self.strided)]
@@ -210,10 +210,10 @@ class BatchNorm(Layer):
             self._note_update(stats)
         y = self._activate(y)
         saved = Saved(tuple((where, result[1]) for (where, _, _), result in zip(parts, results)), y if self._smooth else None)
-        return np.ascontiguousarray(np.moveaxis(y, -1, self._channel_axis)), saved if train else None
+        return self._channels_back(y), saved if train else None
 
     def backward(self, dy, saved, need_dx=True):
-        dy = np.ascontiguousarray(np.moveaxis(np.asarray(dy), self._channel_axis, -1))
+        dy = self._channels_last(np.asarray(dy))
         if saved.y is not None:
             dz = self.backend.empty(dy.shape, dy.dtype)
             self.backend.kernel(f"activation.{self.activation}_backward")(dy.reshape(-1), saved.y.reshape(-1), dz.reshape(-1))
@@ -224,7 +224,7 @@ class BatchNorm(Layer):
             if name in self.params:
                 self.params[name].grad[:] = sum(result[i] for result in results)
         dx = self._join(dy.shape, parts, [result[0] for result in results])
-        return np.ascontiguousarray(np.moveaxis(dx, -1, self._channel_axis))
+        return self._channels_back(dx)
 
     def _normalize(self, x, weights, stats: F.Stats | None, correction: F.Correction | None, options: dict[str, Any]):
         """y and saved of one group, by its own statistics or, without any, by the moving ones."""
@@ -276,8 +276,16 @@ class BatchNorm(Layer):
         except ValueError:
             raise ShapeError(f"weights have shape {np.shape(weights)}, wanted one that broadcasts to {shape}") from None
 
+    def _channels_last(self, x: np.ndarray) -> np.ndarray:
+        return x if self.normalizes_last_axis else np.ascontiguousarray(np.moveaxis(x, self._channel_axis, -1))
+
+    def _channels_back(self, x: np.ndarray) -> np.ndarray:
+        return x if self.normalizes_last_axis else np.ascontiguousarray(np.moveaxis(x, -1, self._channel_axis))
+
     @staticmethod
     def _part(rows: np.ndarray, weights: np.ndarray | None, where: slice) -> tuple[np.ndarray, np.ndarray | None]:
+        if where == slice(None):
+            return rows, weights
         return np.ascontiguousarray(rows[where]), None if weights is None else np.ascontiguousarray(weights[where])
 
     def _join(self, shape: Shape, parts: list[Any], arrays: list[np.ndarray]) -> np.ndarray:
