@@ -10,7 +10,7 @@ import os
 # Threads that wait for the next parallel loop sleep soon, and do not spin. Spinning is libgomp's default: on a machine that
 # does other work too, the spinning threads keep the working one off the processor, and a step of the digits CNN took 15 ms
 # where it takes 3 now (2 cores, load 8). It must be said before Numba loads its threading layer; a user's own setting wins.
-os.environ.setdefault("GOMP_SPINCOUNT", "500")
+os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
 from numba import njit
 

@@ -27,10 +27,10 @@ _INT = ir.IntType(64)
 
 
 class Vector(types.Type):
-    """As many numbers of one dtype as fill a register."""
+    """Numbers of one dtype: as many as fill a register, or twice as many float64 where float32 was widened."""
 
-    def __init__(self, dtype):
-        self.dtype, self.lanes = dtype, WIDTH * 8 // dtype.bitwidth
+    def __init__(self, dtype, lanes=None):
+        self.dtype, self.lanes = dtype, lanes or WIDTH * 8 // dtype.bitwidth
         super().__init__(f"Vector({dtype} x {self.lanes})")
 
 
@@ -45,17 +45,14 @@ class Mask(types.Type):
 @register_model(Vector)
 class _VectorModel(models.PrimitiveModel):
     def __init__(self, manager, vector):
-        super().__init__(manager, vector, _vector(vector.dtype))
+        element = ir.FloatType() if vector.dtype.bitwidth == 32 else ir.DoubleType()
+        super().__init__(manager, vector, ir.VectorType(element, vector.lanes))
 
 
 @register_model(Mask)
 class _MaskModel(models.PrimitiveModel):
     def __init__(self, manager, mask):
         super().__init__(manager, mask, ir.VectorType(ir.IntType(1), mask.lanes))
-
-
-def _vector(dtype, lanes=None):
-    return ir.VectorType(ir.FloatType() if dtype.bitwidth == 32 else ir.DoubleType(), lanes or WIDTH * 8 // dtype.bitwidth)
 
 
 # ---------------------------------------------------------------------------------------------------- operators
@@ -159,6 +156,29 @@ def load(context, array, at, count):
 
 
 @intrinsic
+def load_as(context, array, at, count, like):
+    """array[at : at + lanes] with as many lanes as `like` has."""
+
+    def generate(context, builder, signature, args):
+        vector = context.get_value_type(signature.return_type)
+        pointer = _address(context, builder, signature.args[0], args[0], args[1])
+        return _masked_load(builder, pointer, vector, _inside(builder, args[2], vector.count))
+
+    return Vector(array.dtype, like.lanes)(array, types.intp, types.intp, like), generate
+
+
+@intrinsic
+def widen(context, vector):
+    """The same numbers in float64."""
+
+    def generate(context, builder, signature, args):
+        wide = context.get_value_type(signature.return_type)
+        return args[0] if args[0].type == wide else builder.fpext(args[0], wide)
+
+    return Vector(types.float64, vector.lanes)(vector), generate
+
+
+@intrinsic
 def store(context, array, at, count, value):
     """array[at : at + lanes] = value."""
 
@@ -168,30 +188,6 @@ def store(context, array, at, count, value):
         return context.get_dummy_value()
 
     return types.void(array, types.intp, types.intp, value), generate
-
-
-@intrinsic
-def accumulate(context, sums, at, count, a, b):
-    """sums[at : at + lanes] += a * b, converted to float64 first: sums is a float64 array whatever the vectors hold."""
-
-    def generate(context, builder, signature, args):
-        sums, at, count, *factors = args
-        lanes = factors[0].type.count
-        inside = _inside(builder, count, lanes)
-        wide = _vector(types.float64)
-        for part in range(lanes // wide.count):
-            taken = ir.Constant(ir.VectorType(ir.IntType(32), wide.count), [part * wide.count + i for i in range(wide.count)])
-
-            def half(value, taken=taken):
-                return builder.shuffle_vector(value, ir.Constant(value.type, ir.Undefined), taken)
-
-            a, b = (f if f.type == wide else builder.fpext(half(f), wide) for f in factors)
-            pointer = _address(context, builder, signature.args[0], sums, builder.add(at, _INT(part * wide.count)))
-            total = builder.fadd(_masked_load(builder, pointer, wide, half(inside)), builder.fmul(a, b, flags=_FLAGS), flags=_FLAGS)
-            _masked_store(builder, total, pointer, half(inside))
-        return context.get_dummy_value()
-
-    return types.void(sums, types.intp, types.intp, a, b), generate
 
 
 @intrinsic

@@ -3,7 +3,8 @@
 from numba import prange
 
 from nbnet.kernels import chunks
-from nbnet.kernels.batchnorm.cpu import merge_moments, moments_of_rows
+from nbnet.kernels.batchnorm.cpu import moments_of_rows
+from nbnet.kernels.batchnorm.merge import merge_moments
 from nbnet.kernels.compile import body, parallel, serial
 from nbnet.kernels.conv2d import minimal, plan, strip_rows, winograd
 from nbnet.kernels.dense.cpu import add_rows
