@@ -58,12 +58,12 @@ def conv2d_forward(x, weight, bias=None, *, stride=1, padding="same", stats: boo
     return y, Conv2DSaved(x, weight, geometry, Stats(mean, var * count, count) if stats else None, be)
 
 
-def conv2d_backward(dy, saved: Conv2DSaved, *, dweight=None, dbias=None, need_dx: bool = True):
+def conv2d_backward(dy, saved: Conv2DSaved, *, dweight=None, dbias=None, dx=None, need_dx: bool = True):
     """Gradients of conv2d_forward.
 
     Args:
-        dy: (N, OH, OW, O). dweight, dbias: arrays to write the parameter gradients into. need_dx: False spares dx (it is then
-            None), which the first layer of a network does not need.
+        dy: (N, OH, OW, O). dweight, dbias, dx: arrays to write the gradients into. need_dx: False spares dx (it is then None),
+            which the first layer of a network does not need.
     Returns:
         dx (N, H, W, I), dweight (KH, KW, I, O), dbias (O,).
     """
@@ -80,9 +80,10 @@ def conv2d_backward(dy, saved: Conv2DSaved, *, dweight=None, dbias=None, need_dx
     strips = be.empty((be.threads, sizes.strip), x.dtype)
     partials = be.empty((min(sizes.chunks, contract.MOST_PARTIALS), kernel_h * kernel_w * inputs + 1, outputs), x.dtype)
     be.kernel("conv2d.backward_weights")(x, dy, *geometry, strips, partials, dweight, dbias)
-    dx = None
-    if need_dx:
-        dx = be.empty(x.shape, x.dtype)
+    if not need_dx:
+        dx = None
+    else:
+        dx = be.empty(x.shape, x.dtype) if dx is None else checks.output(dx, "dx", x.shape, x.dtype)
         turned = be.empty((kernel_h * kernel_w * outputs + 1, inputs), x.dtype)
         spread = (stride_h, stride_w) != (1, 1)
         sizes = contract.scratch(len(x), height, width, inputs, kernel_h, kernel_w, 1, 1, outputs, spread)

@@ -122,13 +122,19 @@ def batch_norm_backward(dy, saved: BatchNormSaved, *, dgamma=None, dbeta=None):
         dx, dgamma (C,), dbeta (C,).
     """
     sums = batch_norm_backward_reduce(dy, saved)
+    dgamma, dbeta = batch_norm_parameter_gradients(sums, saved, dgamma=dgamma, dbeta=dbeta)
+    return batch_norm_backward_apply(dy, saved, sums), dgamma, dbeta
+
+
+def batch_norm_parameter_gradients(sums: Sums, saved: BatchNormSaved, *, dgamma=None, dbeta=None) -> tuple[np.ndarray, np.ndarray]:
+    """dgamma and dbeta (C,), from the sums over all rows."""
     dgamma = checks.output(dgamma, "dgamma", sums.g.shape, saved.x.dtype)
     dbeta = checks.output(dbeta, "dbeta", sums.g.shape, saved.x.dtype)
-    dgamma[:] = sums.gd * saved.inv_std
+    np.multiply(sums.gd, saved.inv_std, out=dgamma, casting="same_kind")
     if saved.correction is not None:
         dgamma[:] = sums.gd * saved.inv_std * saved.correction.r + sums.g * saved.correction.k
     dbeta[:] = sums.g
-    return batch_norm_backward_apply(dy, saved, sums), dgamma, dbeta
+    return dgamma, dbeta
 
 
 # ------------------------------------------------------------------------- the pieces: synchronised, accumulated

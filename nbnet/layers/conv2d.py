@@ -64,7 +64,7 @@ class Conv2D(Layer):
         weight = self.params["weight"].value
         return F.conv2d_forward(x, weight, bias, stride=self.stride, padding=self.padding, stats=stats, backend=self.backend)
 
-    def backward(self, dy, saved, need_dx=True):
+    def backward(self, dy, saved, need_dx=True, dx=None):
         dbias = self.params["bias"].grad if self.use_bias else None
-        dx, _, _ = F.conv2d_backward(dy, saved, dweight=self.params["weight"].grad, dbias=dbias, need_dx=need_dx)
+        dx, _, _ = F.conv2d_backward(dy, saved, dweight=self.params["weight"].grad, dbias=dbias, dx=dx, need_dx=need_dx)
         return dx

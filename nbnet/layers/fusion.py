@@ -13,11 +13,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
+from nbnet import functional as F
 from nbnet.layers.activations import LeakyReLU, ReLU
 from nbnet.layers.base import Layer
 from nbnet.layers.batchnorm import BatchNorm
 from nbnet.layers.conv2d import Conv2D
 from nbnet.layers.pool import MaxPool2D
+
+BLOCK = 1 << 22  # bytes: of the gradient between a batch norm and its convolution
 
 
 class NormStep:
@@ -42,8 +47,27 @@ class NormStep:
 
     def backward(self, dy, saved, need_dx: bool = True):
         conv, norm = saved
-        dx = self.norm.backward(dy, norm)
-        return dx if self.conv is None else self.conv.backward(dx, conv, need_dx)
+        if self.conv is None:
+            return self.norm.backward(dy, norm)
+        part, sums = self.norm.backward_sums(dy, norm)
+        grads = [param.grad for param in self.conv.params.values()]
+        totals = [np.zeros_like(grad) for grad in grads]
+        dx = self.conv.backend.empty(conv.x.shape, conv.x.dtype) if need_dx else None
+        for images in _blocks(part.x):
+            of_block = part._replace(x=part.x[images], out_shape=dy[images].shape)
+            g = F.batch_norm_backward_apply(dy[images], of_block, sums)
+            self.conv.backward(g, conv._replace(x=conv.x[images]), need_dx, None if dx is None else dx[images])
+            for total, grad in zip(totals, grads):
+                total += grad
+        for total, grad in zip(totals, grads):
+            grad[:] = total
+        return dx
+
+
+def _blocks(x: np.ndarray) -> list[slice]:
+    """A batch in blocks of images that stay in the caches from one kernel to the next."""
+    images = max(1, BLOCK // x[0].nbytes)
+    return [slice(start, start + images) for start in range(0, len(x), images)]
 
 
 Step = Layer | NormStep

@@ -226,6 +226,15 @@ class BatchNorm(Layer):
         dx = self._join(dy.shape, parts, [result[0] for result in results])
         return self._channels_back(dx)
 
+    def backward_sums(self, dy, saved) -> tuple[BatchNormSaved, F.Sums]:
+        """The first half of backward where `fuses`: the gradients of gamma and beta, and what F.batch_norm_backward_apply needs."""
+        ((_, part),) = saved.parts
+        sums = F.batch_norm_backward_reduce(dy, part)
+        for name, gradient in zip(("gamma", "beta"), F.batch_norm_parameter_gradients(sums, part)):
+            if name in self.params:
+                self.params[name].grad[:] = gradient
+        return part, sums
+
     def _normalize(self, x, weights, stats: F.Stats | None, correction: F.Correction | None, options: dict[str, Any]):
         """y and saved of one group, by its own statistics or, without any, by the moving ones."""
         gamma = self.params["gamma"].value if self.scale else None
