@@ -18,5 +18,7 @@ from numba import njit
 FASTMATH = {"contract", "reassoc", "nsz", "arcp"}
 
 body = njit(fastmath=FASTMATH, error_model="numpy")
+# A body that calls other large ones: each level of calls has all machine code below it optimised once more (0.5 s for the tiles).
+inlined = njit(fastmath=FASTMATH, error_model="numpy", inline="always")
 serial = njit(fastmath=FASTMATH, error_model="numpy", nogil=True, cache=True)
 parallel = njit(fastmath=FASTMATH, error_model="numpy", nogil=True, cache=True, parallel=True)

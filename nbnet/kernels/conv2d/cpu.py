@@ -1,11 +1,12 @@
 """Convolution on the CPU: vector register tiles walk over strips of padded rows, or minimal filtering where that is faster."""
 
+import numpy as np
 from numba import prange
 
 from nbnet.kernels import chunks
 from nbnet.kernels.batchnorm.cpu import moments_of_rows
 from nbnet.kernels.batchnorm.merge import merge_moments
-from nbnet.kernels.compile import body, parallel, serial
+from nbnet.kernels.compile import body, inlined, parallel, serial
 from nbnet.kernels.conv2d import minimal, plan, strip_rows, winograd
 from nbnet.kernels.dense.cpu import add_rows
 from nbnet.kernels.simd import multiply
@@ -48,7 +49,7 @@ def _fill(x, image, top, rows, left, row, spread_h, spread_w, strip):
                     strip[at + column * inputs + i] = flat[source + w // spread_w * inputs + i] if inside else 0
 
 
-@body
+@inlined
 def _strips(x, weight, kernel_h, kernel_w, init, stride_h, stride_w, spread_h, spread_w, pad_top, pad_left, rows, start, stop, strip, y):
     """Strips of `rows` rows start to stop of a convolution: y = init + patches of x (spread) @ weight (D, O)."""
     inputs, out_h, out_w, outputs = x.shape[3], y.shape[1], y.shape[2], y.shape[3]
@@ -104,7 +105,7 @@ def forward_serial(x, weight, bias, stride_h, stride_w, pad_top, pad_left, packe
     if packed.size > 0:
         winograd.transform_weights(weight.reshape(-1), packed.reshape(-1))
     for t in range(strips.shape[0]):
-        _forward(t, x, weight, bias, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials)
+        _forward(np.intp(t), x, weight, bias, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials)
     if partials.shape[0] > 0:
         merge_moments(partials, mean, var)
 
@@ -114,7 +115,7 @@ def forward_parallel(x, weight, bias, stride_h, stride_w, pad_top, pad_left, pac
     if packed.size > 0:
         winograd.transform_weights(weight.reshape(-1), packed.reshape(-1))
     for t in prange(strips.shape[0]):
-        _forward(t, x, weight, bias, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials)
+        _forward(np.intp(t), x, weight, bias, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials)
     if partials.shape[0] > 0:
         merge_moments(partials, mean, var)
 
@@ -158,7 +159,7 @@ def backward_data_serial(dy, weight, stride_h, stride_w, pad_top, pad_left, turn
     if packed.size > 0:
         winograd.transform_weights(turned.reshape(-1)[: weight.size], packed.reshape(-1))
     for t in range(strips.shape[0]):
-        _backward_data(t, dy, weight, stride_h, stride_w, pad_top, pad_left, turned, packed, strips, dx)
+        _backward_data(np.intp(t), dy, weight, stride_h, stride_w, pad_top, pad_left, turned, packed, strips, dx)
 
 
 @parallel
@@ -167,13 +168,13 @@ def backward_data_parallel(dy, weight, stride_h, stride_w, pad_top, pad_left, tu
     if packed.size > 0:
         winograd.transform_weights(turned.reshape(-1)[: weight.size], packed.reshape(-1))
     for t in prange(strips.shape[0]):
-        _backward_data(t, dy, weight, stride_h, stride_w, pad_top, pad_left, turned, packed, strips, dx)
+        _backward_data(np.intp(t), dy, weight, stride_h, stride_w, pad_top, pad_left, turned, packed, strips, dx)
 
 
 # ------------------------------------------------------------------------------------------- backward_weights
 
 
-@body
+@inlined
 def _weights_of_strips(x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, rows, start, stop, strip, partial):
     """x's patches, transposed, times dy in the first rows of partial (D + 1, O), for strips of `rows` rows start to stop."""
     inputs, out_h, out_w, outputs = x.shape[3], dy.shape[1], dy.shape[2], dy.shape[3]
@@ -235,7 +236,7 @@ def _merge(partials, dweight, dbias):
 def backward_weights_serial(x, dy, stride_h, stride_w, pad_top, pad_left, strips, partials, dweight, dbias):
     kernel_h, kernel_w, _, outputs = dweight.shape
     for t in range(strips.shape[0]):
-        _backward_weights(t, x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, strips, partials)
+        _backward_weights(np.intp(t), x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, strips, partials)
     _merge(partials, dweight.reshape(-1, outputs), dbias)
 
 
@@ -243,5 +244,5 @@ def backward_weights_serial(x, dy, stride_h, stride_w, pad_top, pad_left, strips
 def backward_weights_parallel(x, dy, stride_h, stride_w, pad_top, pad_left, strips, partials, dweight, dbias):
     kernel_h, kernel_w, _, outputs = dweight.shape
     for t in prange(strips.shape[0]):
-        _backward_weights(t, x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, strips, partials)
+        _backward_weights(np.intp(t), x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, strips, partials)
     _merge(partials, dweight.reshape(-1, outputs), dbias)

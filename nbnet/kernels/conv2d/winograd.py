@@ -17,7 +17,7 @@ The gradient with respect to g is the same formula read backwards: dg = G' [(A d
 Positions are planes in scratch: plane p holds (TILES, channels) and some padding.
 """
 
-from nbnet.kernels.compile import body
+from nbnet.kernels.compile import body, inlined
 from nbnet.kernels.conv2d import PAD, TILES
 from nbnet.kernels.simd import lanes, multiply
 from nbnet.kernels.vector import load, splat, store, zero
@@ -166,7 +166,7 @@ def _column_sums(products, at, plane, n):
     )
 
 
-@body
+@inlined
 def convolve(x, packed, bias, pad_top, pad_left, start, stop, scratch, y):
     """Rows of tiles start to stop, counted over all images, of y = bias + x convolved with the weights that `packed` was made of."""
     inputs, outputs = x.shape[3], y.shape[3]
@@ -249,7 +249,7 @@ def _gradient(sums, size, dweight):
             store(dweight, (6 + k) * size + c, n, g2)
 
 
-@body
+@inlined
 def backward_weights(x, dy, pad_top, pad_left, start, stop, scratch, partial):
     """The gradient of the weights in the first rows of partial (9 * I + 1, O), from rows of tiles start to stop."""
     inputs, outputs = x.shape[3], dy.shape[3]
