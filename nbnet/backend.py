@@ -12,6 +12,7 @@ from numba import config
 from nbnet.errors import BackendError, DTypeError, unknown
 from nbnet.kernels import BACKENDS, load
 from nbnet.memory import Pool
+from nbnet.threads import parallel_kernel
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
@@ -36,7 +37,7 @@ class Backend:
 
     def kernel(self, op: str) -> Callable[..., Any]:
         """The kernel of an operation, for example kernel("conv2d.forward")."""
-        return load(op, self.name)
+        return parallel_kernel(op) if self.name == "parallel" else load(op, self.name)
 
     def empty(self, shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
         """An uninitialised array, on recycled memory."""
