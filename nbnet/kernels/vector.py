@@ -95,9 +95,19 @@ def splat(context, number):
     """The number in every lane."""
 
     def generate(context, builder, signature, args):
-        return _splat(builder, args[0], context.get_value_type(signature.return_type))
+        return splat_value(builder, args[0], context.get_value_type(signature.return_type))
 
     return Vector(number)(number), generate
+
+
+@intrinsic
+def splat_as(context, number, like):
+    """The number in as many lanes as `like` has, which holds numbers of that dtype."""
+
+    def generate(context, builder, signature, args):
+        return splat_value(builder, args[0], context.get_value_type(signature.return_type))
+
+    return like(number, like), generate
 
 
 @intrinsic
@@ -106,7 +116,7 @@ def zero(context, like):
     return like(like), lambda context, builder, signature, args: ir.Constant(args[0].type, [0.0] * args[0].type.count)
 
 
-def _splat(builder, value, vector):
+def splat_value(builder, value, vector):
     first = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.IntType(32)(0))
     zeros = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), [0] * vector.count)
     return builder.shuffle_vector(first, ir.Constant(vector, ir.Undefined), zeros)
@@ -119,7 +129,7 @@ def _inside(builder, count, lanes):
     """The mask of the first `count` lanes, compared in 32 bits, which fill no more registers than float32."""
     index = ir.VectorType(ir.IntType(32), lanes)
     few = builder.select(builder.icmp_signed("<", count, _INT(lanes)), count, _INT(lanes))
-    limit = _splat(builder, builder.trunc(few, ir.IntType(32)), index)
+    limit = splat_value(builder, builder.trunc(few, ir.IntType(32)), index)
     return builder.icmp_signed("<", ir.Constant(index, list(range(lanes))), limit)
 
 
