@@ -20,5 +20,7 @@ FASTMATH = {"contract", "reassoc", "nsz", "arcp"}
 body = njit(fastmath=FASTMATH, error_model="numpy")
 # A body that calls other large ones: each level of calls has all machine code below it optimised once more (0.5 s for the tiles).
 inlined = njit(fastmath=FASTMATH, error_model="numpy", inline="always")
+# Without fastmath, which Numba sets on every instruction of a function, and on functions called from it that do not say otherwise.
+precise = njit(fastmath=False, error_model="numpy")
 serial = njit(fastmath=FASTMATH, error_model="numpy", nogil=True, cache=True)
 parallel = njit(fastmath=FASTMATH, error_model="numpy", nogil=True, cache=True, parallel=True)

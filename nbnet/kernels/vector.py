@@ -77,6 +77,7 @@ _COMPARISONS = (operator.gt, operator.ge, operator.ne)
 _operator(operator.add, Vector, lambda builder, a, b: builder.fadd(a, b, flags=_FLAGS))
 _operator(operator.sub, Vector, lambda builder, a, b: builder.fsub(a, b, flags=_FLAGS))
 _operator(operator.mul, Vector, lambda builder, a, b: builder.fmul(a, b, flags=_FLAGS))
+_operator(operator.truediv, Vector, lambda builder, a, b: builder.fdiv(a, b))
 _operator(operator.gt, Vector, lambda builder, a, b: builder.fcmp_ordered(">", a, b))
 _operator(operator.ge, Vector, lambda builder, a, b: builder.fcmp_ordered(">=", a, b))
 _operator(operator.ne, Vector, lambda builder, a, b: builder.fcmp_unordered("!=", a, b))
@@ -102,10 +103,12 @@ def splat(context, number):
 
 @intrinsic
 def splat_as(context, number, like):
-    """The number in as many lanes as `like` has, which holds numbers of that dtype."""
+    """The number, a float64 or of the dtype of `like`, in as many lanes as `like` has, in its dtype."""
 
     def generate(context, builder, signature, args):
-        return splat_value(builder, args[0], context.get_value_type(signature.return_type))
+        vector = context.get_value_type(signature.return_type)
+        value = args[0] if args[0].type == vector.element else builder.fptrunc(args[0], vector.element)
+        return splat_value(builder, value, vector)
 
     return like(number, like), generate
 
