@@ -32,25 +32,20 @@ class Contender:
 
     def __init__(self, threads: int) -> None:
         numba.set_num_threads(threads)
-        self.threads = threads
         self.source = np.ones(COPY // 8)
         self.target = np.zeros(COPY // 8)  # written once: no page of it is new when a copy is timed
-        self.run: Callable[[], Any] | None = None
 
-    def measures(self) -> dict[str, tuple[Callable[[], Any], float]]:
-        """Name: a function to time, and how many bytes or operations it stands for."""
-        threads, lanes = self.threads, WIDTH // 4
-        return {
+    def rates(self, calls: int, threads: int) -> dict[str, list[float]]:
+        """Bytes or operations a second of each of so many calls, by the name of the measure."""
+        lanes = WIDTH // 4
+        measures: dict[str, tuple[Callable[[], Any], float]] = {
             "copy": (lambda: _copy(self.source, self.target, threads), 2.0 * COPY),
             "copy_streaming": (lambda: _stream(self.source, self.target, threads), 2.0 * COPY),
             "fma_float32": (lambda: _fma32(threads, LOOPS), 2.0 * CHAINS * lanes * LOOPS * threads),
             "fma_float64": (lambda: _fma64(threads, LOOPS), 2.0 * CHAINS * lanes // 2 * LOOPS * threads),
         }
-
-    def rates(self, calls: int) -> dict[str, list[float]]:
-        """Bytes or operations a second, of each of so many calls."""
         found: dict[str, list[float]] = {}
-        for name, (run, amount) in self.measures().items():
+        for name, (run, amount) in measures.items():
             run()
             found[name] = []
             for _ in range(calls):

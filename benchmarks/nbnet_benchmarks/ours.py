@@ -24,17 +24,25 @@ class Contender:
 
         numba.set_num_threads(threads)
         self.backend = nb.get_backend(backend)
+        # Of backends whose arrays are not the host's and whose calls return before they are done.
+        self.place = getattr(self.backend, "place", lambda array: array)
+        self.finish = getattr(self.backend, "synchronize", lambda: None)
 
     def kernel(self, workload: Workload, arrays: Arrays) -> Callable[[], tuple[Any, ...]]:
         """A function of no arguments that runs the kernel once and returns workloads.RESULTS of it."""
         make = getattr(self, "_" + workload.op.replace("-", "_"))
-        if workload.op == "conv2d":
-            return make(workload.part, **arrays)
-        return make(**arrays)
+        placed = {name: self.place(array) if array.dtype.kind == "f" else array for name, array in arrays.items()}
+        run = make(workload.part, **placed) if workload.op == "conv2d" else make(**placed)
 
-    @staticmethod
-    def numpy(array: Any) -> np.ndarray:
-        return np.asarray(array)
+        def finished():
+            results = run()
+            self.finish()
+            return results
+
+        return finished
+
+    def numpy(self, array: Any) -> np.ndarray:
+        return array.copy_to_host() if hasattr(array, "copy_to_host") else np.asarray(array)
 
     def _conv2d(self, part: str, x, weight, dy):
         y, saved = F.conv2d_forward(x, weight, backend=self.backend)
@@ -42,7 +50,7 @@ class Contender:
             return lambda: (F.conv2d_forward(x, weight, backend=self.backend)[0],)
         if part == "backward_data":
             return lambda: (F.conv2d_backward(dy, saved, need_dweight=False)[0],)
-        dweight, dbias = np.empty_like(weight), np.empty(y.shape[-1], y.dtype)
+        dweight, dbias = self.backend.empty(weight.shape, y.dtype), self.backend.empty(y.shape[-1:], y.dtype)
         return lambda: (F.conv2d_backward(dy, saved, dweight=dweight, dbias=dbias, need_dx=False)[1],)
 
     def _batchnorm(self, x, dy, gamma, beta):
@@ -62,7 +70,7 @@ class Contender:
         return run
 
     def _dense(self, x, weight, bias, dy):
-        dweight, dbias = np.empty_like(weight), np.empty_like(bias)
+        dweight, dbias = (self.backend.empty(array.shape, array.dtype) for array in (weight, bias))
 
         def run():
             y, saved = F.dense_forward(x, weight, bias, backend=self.backend)

@@ -43,12 +43,13 @@ class Worker:
 
     def _build_step(self, workload: Workload) -> dict[str, Any]:
         network, rows = NETWORKS[workload.op], workload.shape[0]
+        make = getattr(self.contender, "tuned_step", self.contender.step)
         exact = networks.without_dropout(network)
         found = {}
         if exact != network:
-            run = self.contender.step(exact, rows)
+            run = make(exact, rows)
             found["exact"] = [float(run()) for _ in range(FIRST_STEPS)]
-        self.run = self.contender.step(network, rows)
+        self.run = make(network, rows)
         found["random" if exact != network else "exact"] = [float(self.run()) for _ in range(FIRST_STEPS)]
         return found
 
@@ -73,6 +74,10 @@ class Worker:
         """Make the first training step of a network; returns its loss."""
         self.run = self.contender.step(NETWORKS[op], rows)
         return float(self.run())
+
+    def rates(self, calls: int, threads: int) -> dict[str, list[float]]:
+        """What the contender `floors` measures."""
+        return self.contender.rates(calls, threads)
 
     def peak_memory(self) -> int:
         """Bytes of physical memory that this process held at most."""
@@ -118,6 +123,8 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     module, threads, *options = sys.argv[1:]
+    if hasattr(os, "sched_setaffinity"):  # what a framework's own setting of its threads leaves open, this does not
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(threads)])
     try:
         worker = Worker(module, int(threads), *options)
     except Exception as error:

@@ -31,6 +31,7 @@ class Contender:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(threads)
         self.tf = tf
+        self.xla: dict[str, bool] = {}
 
     @staticmethod
     def numpy(tensor: Any) -> np.ndarray:
@@ -43,12 +44,7 @@ class Contender:
         function = self.tf.function(make(workload.part) if workload.op == "conv2d" else make)
         arguments = [self.tf.constant(array) for array in arrays.values()]
 
-        def run():
-            results = function(*arguments)
-            _wait(results)
-            return results
-
-        return run
+        return lambda: function(*arguments)
 
     def _conv2d(self, part: str):
         nn, same = self.tf.nn, "SAME"
@@ -107,16 +103,21 @@ class Contender:
     # ------------------------------------------------------------------------------------------------ training
 
     def step(self, network: Network, rows: int) -> Callable[[], float]:
-        plain, xla = self._step(network, rows, False), self._step(network, rows, True)
-        times = {}
-        for step in (plain, xla):
-            each = []
-            for _ in range(4):
-                began = time.perf_counter()
-                step()
-                each.append(time.perf_counter() - began)
-            times[step] = min(each)
-        return self._step(network, rows, times[xla] < times[plain])
+        return self._step(network, rows, False)
+
+    def tuned_step(self, network: Network, rows: int) -> Callable[[], float]:
+        """With XLA or without, whichever is quicker here; found out once for a network."""
+        if network.title not in self.xla:
+            times = []
+            for xla in (False, True):
+                step, each = self._step(network, rows, xla), []
+                for _ in range(4):
+                    began = time.perf_counter()
+                    step()
+                    each.append(time.perf_counter() - began)
+                times.append(min(each))
+            self.xla[network.title] = times[1] < times[0]
+        return self._step(network, rows, self.xla[network.title])
 
     def _step(self, network: Network, rows: int, xla: bool) -> Callable[[], float]:
         tf = self.tf
@@ -160,8 +161,3 @@ class Contender:
 
 
 _UNIT = {"strides": [1, 1, 1, 1], "padding": "SAME"}
-
-
-def _wait(results: Any) -> None:
-    """Eager tensors on the processor are ready when their function returns; reading one makes sure of it."""
-    results[0].shape  # noqa: B018

@@ -63,7 +63,8 @@ class Contender:
 
         def backward():
             dx, dweight, _ = torch.ops.aten.convolution_backward(*arguments)
-            return (dx if part == "backward_data" else dweight.permute(0, 2, 3, 1).permute(1, 2, 3, 0),)
+            # OIHW so that `numpy`, which moves an image's channels to the end, gives HWIO.
+            return (dx if part == "backward_data" else dweight.permute(2, 0, 3, 1),)
 
         return backward
 
