@@ -105,6 +105,16 @@ def digest(array: np.ndarray) -> dict[str, Any]:
     }
 
 
+def settle() -> None:
+    """Wait until this process uses no processor: idle threads of many pools spin before they sleep (those of NumPy's BLAS for 80 ms), and
+    would take a processor from the contender whose turn is next."""
+    for _ in range(100):
+        used = time.process_time()
+        time.sleep(0.012)  # longer than a tick of the system's clock: what a running thread has used is counted at ticks
+        if time.process_time() - used < 0.001:
+            return
+
+
 def serve(worker: Worker, requests: BinaryIO, answers: BinaryIO) -> None:
     while True:
         try:
@@ -113,6 +123,7 @@ def serve(worker: Worker, requests: BinaryIO, answers: BinaryIO) -> None:
             return
         try:
             answer = ("ok", getattr(worker, method)(*arguments))
+            settle()
         except Exception as error:  # the driver tells of it, and the others go on
             answer = ("error", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
         pickle.dump(answer, answers)

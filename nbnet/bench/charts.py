@@ -69,7 +69,7 @@ def _titles(report: dict[str, Any]) -> dict[str, str]:
 
 def _draw_steps(report: dict[str, Any]) -> Any:
     rows = [row for row in _main(report) if row["op"] in _STEPS]
-    title = f"One training step: median time, and its 10th to 90th percentile ({_threads(report)})"
+    title = f"One training step: median time, 10th to 90th percentile, times nbnet's ({_threads(report)})"
     return _bars(report, [(f"{_STEPS[row['op']]}, {row['size']}", row) for row in rows], title) if rows else None
 
 
@@ -78,7 +78,7 @@ _STEPS = {"five-conv": "five-conv", "mnist-cnn": "MNIST CNN", "digits-cnn": "dig
 
 def _draw_kernels(report: dict[str, Any]) -> Any:
     rows = [row for row in _main(report) if row["op"] not in _STEPS]
-    title = f"Kernels: median time, and its 10th to 90th percentile ({_threads(report)}; float32)"
+    title = f"Kernels: median time, 10th to 90th percentile, times nbnet's ({_threads(report)}; float32)"
     return _bars(report, [(_kernel_title(row), row) for row in rows], title) if rows else None
 
 
@@ -92,7 +92,7 @@ def _threads(report: dict[str, Any]) -> str:
 
 
 def _bars(report: dict[str, Any], panels: list[tuple[str, dict[str, Any]]], title: str) -> Any:
-    """A panel a workload: a bar a contender, from zero, in one order of contenders; the ratio to nbnet beside each bar."""
+    """A panel a workload: a bar a contender, from zero, in one order of contenders; beside it the median, and over nbnet's."""
     names = [name for name in _titles(report) if any(name in row["contenders"] for _, row in panels)]
     columns = min(COLUMNS if len(panels) > 6 else 3, len(panels))
     lines = -(-len(panels) // columns)
@@ -110,26 +110,27 @@ def _bars(report: dict[str, Any], panels: list[tuple[str, dict[str, Any]]], titl
 
 
 def _bar_panel(axes: Any, title: str, contenders: dict[str, Any], names: list[str]) -> None:
+    """Bars on the left, their numbers in two columns on the right."""
     medians = [each["median"] for each in contenders.values()]
-    # A contender that is far behind would flatten the others: its bar leaves the panel, and its number says by how much.
-    limit = 1.3 * min(max(medians), 4 * float(np.median(medians)))
+    # A contender that is far behind would flatten the others: its bar ends at the edge, with an arrow.
+    limit = 1.08 * min(max(medians), 4 * float(np.median(medians)))
     for place, name in enumerate(names):
         each = contenders.get(name)
         if each is None:
-            axes.text(0.01 * limit, place, "not measured", va="center", fontsize=8, color=drawing.FAINT)
+            axes.text(0.02 * limit, place, "not measured", va="center", fontsize=8, color=drawing.FAINT)
             continue
-        axes.barh(place, each["median"], height=0.72, color=COLOURS.get(name, drawing.FAINT))
-        if each["median"] < limit:
-            axes.plot([each["p10"], each["p90"]], [place, place], color=drawing.INK, linewidth=1.1, solid_capstyle="butt")
-        ratio = "" if name == NBNET or each["ratio"] is None else f"  {digits(each['ratio'])}×"
-        beyond = max(each["median"], each["p90"]) > 0.7 * limit
-        place_at = min(each["median"], limit) if beyond else max(each["median"], each["p90"])
-        style: dict[str, Any] = {"ha": "right", "color": "white"} if beyond else {"ha": "left", "color": drawing.INK}
-        weight = "bold" if name == NBNET else "normal"
-        text = f"{seconds(each['median'])}{ratio}"
-        shift = (-0.015 if beyond else 0.015) * limit
-        axes.text(place_at + shift, place, text, va="center", fontsize=8.5, fontweight=weight, **style)
-    axes.set_xlim(0, limit)
+        axes.barh(place, min(each["median"], limit), height=0.72, color=COLOURS.get(name, drawing.FAINT))
+        if each["median"] > limit:
+            axes.plot(0.97 * limit, place, ">", color="white", markersize=5)
+        else:
+            ends = [each["p10"], min(each["p90"], limit)]
+            axes.plot(ends, [place, place], color=drawing.INK, linewidth=1.1, solid_capstyle="butt")
+        style: dict[str, Any] = {"va": "center", "ha": "right", "fontsize": 8.5, "color": drawing.INK}
+        style["fontweight"] = "bold" if name == NBNET else "normal"
+        axes.text(1.36 * limit, place, seconds(each["median"]), **style)
+        if each["ratio"] is not None:
+            axes.text(1.6 * limit, place, f"{digits(each['ratio'])}×", **style)
+    axes.set_xlim(0, 1.62 * limit)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_yticks([])
     axes.set_xticks([])
@@ -161,7 +162,8 @@ def _draw_roofline(report: dict[str, Any]) -> Any:
     x = np.geomspace(intensities.min() / 3, max(intensities.max() * 3, 30), 200)
     axes.plot(x, np.minimum(flops, bandwidth * x), color=drawing.INK, linewidth=2)
     axes.text(x[-1], flops * 1.07, f"FMA loop {digits(flops)} GFLOP/s", ha="right", fontsize=9.5, color=drawing.INK)
-    axes.text(x[0] * 1.1, bandwidth * x[0] * 1.7, f"memory copy {digits(bandwidth)} GB/s", fontsize=9.5, color=drawing.INK)
+    ridge = flops / bandwidth
+    axes.text(0.38 * ridge, bandwidth * 0.27 * ridge, f"memory copy {digits(bandwidth)} GB/s", fontsize=9.5, color=drawing.INK)
     for row, intensity in zip(rows, intensities):
         best = fastest_peer(row["contenders"], report["peers"])
         ours = row["contenders"][NBNET]["gflops"]
@@ -179,7 +181,7 @@ def _draw_roofline(report: dict[str, Any]) -> Any:
     for axis in (axes.xaxis, axes.yaxis):
         drawing.plain_log(axis)
     title = f"Roofline: nbnet's kernels against what the machine can do ({_threads(report)}, float32)"
-    drawing.dress(axes, title, "operations a byte that has to be moved", "GFLOP/s", "lower right")
+    drawing.dress(axes, title, "operations a byte that has to be moved (what stays in a cache can lie above the slope)", "GFLOP/s", "lower right")
     return figure
 
 

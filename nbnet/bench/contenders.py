@@ -45,7 +45,7 @@ class ContenderError(NbnetError, RuntimeError):
 
 
 class Contender(NamedTuple):
-    """name: as in --backends and --peers. module, options: what the worker makes. ops: what it takes part in."""
+    """name: as in --backends and --peers. module, options: what the worker makes. The rest as the peers' modules have it."""
 
     name: str
     title: str
@@ -54,6 +54,7 @@ class Contender(NamedTuple):
     environment: dict[str, str] = {}
     ops: tuple[str, ...] = ()
     sweeps: bool = True
+    quick: bool = True
     package: str = "nbnet"  # whose version is told
 
     @property
@@ -109,7 +110,8 @@ def default_peers(installed: bool = True) -> dict[str, Contender]:
         module = definitions(f"peers.{file}")
         if not installed or importlib.util.find_spec(module.PACKAGE) is not None:
             path = f"nbnet_benchmarks.peers.{file}"
-            found[name] = Contender(name, module.TITLE, path, (), module.ENVIRONMENT, module.OPS, module.SWEEPS, module.PACKAGE)
+            quick = name in definitions("peers").QUICK
+            found[name] = Contender(name, module.TITLE, path, (), module.ENVIRONMENT, module.OPS, module.SWEEPS, quick, module.PACKAGE)
     return found
 
 

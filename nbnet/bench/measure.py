@@ -11,11 +11,10 @@ import numpy as np
 
 from nbnet.bench.contenders import Contender, ContenderError, Process, definitions
 
-PAUSE = 0.01  # seconds between turns: threads that wait by spinning have gone to sleep by then
 TURN = 0.05  # seconds that a turn aims at
 SLOW = 0.1  # seconds of a call from which on turns begin without an untimed one
 NUMPY = 0.1  # seconds of a call up to which the readable definition takes part
-FLOOR_ROUNDS = 5
+FLOOR_ROUNDS = 4
 
 
 @dataclass(frozen=True)
@@ -93,10 +92,8 @@ def _take_turns(processes: dict[str, Process], floors: Process, effort: Effort) 
     for turn in range(total):
         for name, process in processes.items():
             if _is_due(turn, rounds[name], total):
-                time.sleep(PAUSE)
                 samples[name]["seconds"] += process.call("time", calls[name], warm[name])
         if _is_due(turn, min(FLOOR_ROUNDS, total), total):
-            time.sleep(PAUSE)
             for count in threads:
                 for key, values in floors.call("rates", 1, count).items():
                     rates[count].setdefault(key, []).extend(values)

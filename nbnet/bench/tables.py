@@ -9,7 +9,7 @@ from nbnet.bench.results import NBNET, fastest_peer
 
 def seconds(value: float) -> str:
     """Three digits in the unit that suits: "12.3 ms"."""
-    for unit, size in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
+    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
         if value >= size:
             break
     return f"{digits(value / size)} {unit}"

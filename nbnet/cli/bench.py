@@ -95,12 +95,15 @@ def make_plan(options: argparse.Namespace) -> Plan:
     if options.peers is None:
         peers = list(contenders.default_peers().values())
         if options.quick:
-            peers = [peer for peer in peers if peer.sweeps]  # those that compile for long do not fit into a minute
+            peers = [peer for peer in peers if peer.quick]  # the others start or compile too long for a minute
     elif options.peers == "none":
         peers = []
     else:
         peers = [contenders.peer(name) for name in _words(options.peers, "--peers")]
-    return Plan(backends, peers, workloads, _threads(options.threads), START in ops and options.shapes is None, options.quick)
+    threads = _threads(options.threads)
+    if options.quick and options.threads is None:
+        threads = threads[-1:]
+    return Plan(backends, peers, workloads, threads, START in ops and options.shapes is None, options.quick)
 
 
 def _words(text: str, option: str) -> list[str]:
