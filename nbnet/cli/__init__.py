@@ -1,4 +1,4 @@
-"""The command line: nbnet train, predict, demo, info, warmup. One file a command.
+"""The command line: nbnet train, predict, bench, demo, info, warmup. One file a command.
 
 Exit codes: 0 done, 2 a bad argument or bad input (one line on stderr, never a traceback), 130 interrupted with Ctrl-C.
 """
@@ -12,11 +12,11 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from nbnet.cli import demo, info, predict, train, warmup
+from nbnet.cli import bench, demo, info, predict, train, warmup
 from nbnet.errors import ArgumentError, NbnetError, unknown
 from nbnet.version import __version__
 
-COMMANDS = {"train": train, "predict": predict, "demo": demo, "info": info, "warmup": warmup}
+COMMANDS = {"train": train, "predict": predict, "bench": bench, "demo": demo, "info": info, "warmup": warmup}
 
 EPILOG = """examples:
   nbnet train                          train a CNN on the handwritten digits that come with nbnet

@@ -58,12 +58,13 @@ def conv2d_forward(x, weight, bias=None, *, stride=1, padding="same", stats: boo
     return y, Conv2DSaved(x, weight, geometry, Stats(mean, var * count, count) if stats else None, be)
 
 
-def conv2d_backward(dy, saved: Conv2DSaved, *, dweight=None, dbias=None, dx=None, need_dx: bool = True):
+def conv2d_backward(dy, saved: Conv2DSaved, *, dweight=None, dbias=None, dx=None, need_dx: bool = True, need_dweight: bool = True):
     """Gradients of conv2d_forward.
 
     Args:
         dy: (N, OH, OW, O). dweight, dbias, dx: arrays to write the gradients into. need_dx: False spares dx (it is then None),
-            which the first layer of a network does not need.
+            which the first layer of a network does not need. need_dweight: False spares dweight and dbias alike, for weights
+            that are not trained.
     Returns:
         dx (N, H, W, I), dweight (KH, KW, I, O), dbias (O,).
     """
@@ -72,14 +73,16 @@ def conv2d_backward(dy, saved: Conv2DSaved, *, dweight=None, dbias=None, dx=None
     dy = checks.floats(dy, "dy", 4, x.dtype)
     if dy.shape[0] != x.shape[0] or dy.shape[3] != outputs:
         raise ShapeError(f"dy has shape {dy.shape}, wanted ({x.shape[0]}, OH, OW, {outputs}) as conv2d_forward returned it")
-    dweight = checks.output(dweight, "dweight", weight.shape, x.dtype)
-    dbias = checks.output(dbias, "dbias", (outputs,), x.dtype)
-
     (_, out_h, out_w, _), (_, height, width, _), (stride_h, stride_w, _, _) = dy.shape, x.shape, geometry
-    sizes = contract.scratch(len(x), out_h, out_w, outputs, kernel_h, kernel_w, stride_h, stride_w, inputs)
-    strips = be.empty((be.threads, sizes.strip), x.dtype)
-    partials = be.empty((min(sizes.chunks, contract.MOST_PARTIALS), kernel_h * kernel_w * inputs + 1, outputs), x.dtype)
-    be.kernel("conv2d.backward_weights")(x, dy, *geometry, strips, partials, dweight, dbias)
+    if need_dweight:
+        dweight = checks.output(dweight, "dweight", weight.shape, x.dtype)
+        dbias = checks.output(dbias, "dbias", (outputs,), x.dtype)
+        sizes = contract.scratch(len(x), out_h, out_w, outputs, kernel_h, kernel_w, stride_h, stride_w, inputs)
+        strips = be.empty((be.threads, sizes.strip), x.dtype)
+        partials = be.empty((min(sizes.chunks, contract.MOST_PARTIALS), kernel_h * kernel_w * inputs + 1, outputs), x.dtype)
+        be.kernel("conv2d.backward_weights")(x, dy, *geometry, strips, partials, dweight, dbias)
+    else:
+        dweight = dbias = None
     if not need_dx:
         dx = None
     else:

@@ -1,0 +1,67 @@
+"""How operations and bytes are counted, for every workload, in this one place.
+
+Bytes: every pass that an algorithm cannot do without reads each of its input arrays once and writes each of its outputs once. An
+array that is read and written counts twice. What a cache keeps between two passes counts all the same, and what a store fetches
+before it overwrites (write-allocate) does not: the copy that all is compared with is counted alike, n bytes read and n written.
+Operations: the multiply-adds of convolution and dense are 2 each; of the rest each addition, multiplication, comparison is 1.
+
+What a pass is: batch norm's forward reads x for its moments, then reads x and writes y; its backward reads dy and x for the two
+sums, then reads dy and x and writes dx: 8 passes. The ReLU behind it costs none. Scratch, and parameters of a few channels, cost none.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import NamedTuple
+
+
+class Cost(NamedTuple):
+    """Of one part of a workload, which is bound by arithmetic or by memory as a whole."""
+
+    flops: float
+    bytes: float
+
+
+def conv2d(x: tuple[int, ...], outputs: int, part: str, itemsize: int, kernel: int = 3) -> Cost:
+    """One direction of a convolution (N, H, W, I) to (N, H, W, outputs) with stride 1 and padding "same": each of the three has as
+    many multiply-adds, and reads two and writes one of x, y and the weights. Those on the padding count, as everywhere."""
+    weights = kernel * kernel * x[-1] * outputs
+    pixels = prod(x[:-1])
+    assert part in ("forward", "backward_data", "backward_weights")
+    return Cost(2.0 * pixels * weights, itemsize * (pixels * (x[-1] + outputs) + weights))
+
+
+def dense(x: tuple[int, ...], outputs: int, itemsize: int) -> list[Cost]:
+    """Forward, backward_weights, backward_data of (M, I) to (M, outputs)."""
+    rows, inputs = x
+    return [Cost(2.0 * rows * inputs * outputs, itemsize * (rows * (inputs + outputs) + inputs * outputs))] * 3
+
+
+def batchnorm(x: tuple[int, ...], itemsize: int) -> Cost:
+    """Forward and backward, with ReLU: 8 passes. Operations an element: moments 4, apply 3, ReLU 1 and 1, sums 4, dx 5."""
+    return Cost(18.0 * prod(x), 8.0 * itemsize * prod(x))
+
+
+def elementwise(x: tuple[int, ...], itemsize: int, operations: float = 2.0) -> Cost:
+    """Forward and backward of a function of each element by itself: dropout, an activation. Read, write; read, write."""
+    return Cost(operations * prod(x), 4.0 * itemsize * prod(x))
+
+
+def max_pool(x: tuple[int, ...], size: int, itemsize: int) -> Cost:
+    """Forward reads x and writes y; backward reads x and dy and writes dx. A comparison an element in each."""
+    return Cost(2.0 * prod(x), itemsize * prod(x) * (3 + 2 / size**2))
+
+
+def mean_pool(x: tuple[int, ...], itemsize: int) -> Cost:
+    """Forward reads x; backward writes dx. The means themselves are few."""
+    return Cost(2.0 * prod(x), 2.0 * itemsize * prod(x))
+
+
+def softmax(x: tuple[int, ...], itemsize: int) -> Cost:
+    """Loss and gradient in one: logits read, gradient written. Operations an element: maximum, difference, exp (as 1), sum, product."""
+    return Cost(5.0 * prod(x), 2.0 * itemsize * prod(x))
+
+
+def adam(parameters: int, itemsize: int) -> Cost:
+    """Reads value, gradient and two averages, writes value and averages: 7 arrays. Operations as in the formula: 12."""
+    return Cost(12.0 * parameters, 7.0 * itemsize * parameters)

@@ -1,0 +1,149 @@
+"""The floors: how fast this machine copies memory and how fast it multiplies and adds, as a contender among the others.
+
+Copy: n bytes from one array to another, counted as n read and n written. Plain stores make the processor fetch each line before
+it overwrites it (n bytes more on the bus, not counted); streaming stores spare that. Both are measured; the quicker is the floor.
+FMA: a loop of fused multiply-adds on full-width vectors that stay in registers, 2 operations a lane.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import llvmlite.binding as llvm
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import njit, prange, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+COPY = 1 << 27  # bytes: far more than caches hold
+LOOPS = 2_000_000  # of the FMA loop: a few milliseconds
+CHAINS = 12  # independent accumulators: two units of latency 4 need 8, sixteen registers hold 12
+
+_features = llvm.get_host_cpu_features()
+WIDTH = 64 if _features.get("avx512f") else 32 if _features.get("avx2") else 16  # bytes of a vector
+
+
+class Contender:
+    """The machine itself."""
+
+    def __init__(self, threads: int) -> None:
+        numba.set_num_threads(threads)
+        self.source = np.ones(COPY // 8)
+        self.target = np.zeros(COPY // 8)  # written once: no page of it is new when a copy is timed
+
+    def rates(self, calls: int, threads: int) -> dict[str, list[float]]:
+        """Bytes or operations a second of each of so many calls, by the name of the measure."""
+        lanes = WIDTH // 4
+        measures: dict[str, tuple[Callable[[], Any], float]] = {
+            "copy": (lambda: _copy(self.source, self.target, threads), 2.0 * COPY),
+            "copy_streaming": (lambda: _stream(self.source, self.target, threads), 2.0 * COPY),
+            "fma_float32": (lambda: _fma32(threads, LOOPS), 2.0 * CHAINS * lanes * LOOPS * threads),
+            "fma_float64": (lambda: _fma64(threads, LOOPS), 2.0 * CHAINS * lanes // 2 * LOOPS * threads),
+        }
+        found: dict[str, list[float]] = {}
+        for name, (run, amount) in measures.items():
+            run()
+            found[name] = []
+            for _ in range(calls):
+                began = time.perf_counter()
+                run()
+                found[name].append(amount / (time.perf_counter() - began))
+        return found
+
+
+@njit(parallel=True, cache=True)
+def _copy(source, target, threads):
+    for thread in prange(threads):
+        first, last = thread * source.size // threads, (thread + 1) * source.size // threads
+        a, b = source[first:last], target[first:last]
+        for i in range(a.size):
+            b[i] = a[i] + 0.0  # arithmetic, so that it is not replaced by the C library's memcpy, which chooses its stores itself
+
+
+@intrinsic
+def _stream_line(context, source, target, at):
+    """One vector from source to target, by a store that passes the caches."""
+
+    def generate(context, builder, signature, args):
+        vector = ir.VectorType(ir.IntType(8), WIDTH)
+
+        def pointer(i):
+            data = context.make_array(signature.args[i])(context, builder, args[i]).data
+            return builder.bitcast(builder.gep(data, [args[2]]), vector.as_pointer())
+
+        value = builder.load(pointer(0))
+        value.align = 8
+        store = builder.store(value, pointer(1))
+        store.align = WIDTH
+        store.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)]))
+        return context.get_dummy_value()
+
+    return types.void(source, target, types.intp), generate
+
+
+@njit(parallel=True, cache=True)
+def _stream(source, target, threads):
+    lanes = WIDTH // 8
+    for thread in prange(threads):
+        first, last = thread * (source.size // lanes) // threads, (thread + 1) * (source.size // lanes) // threads
+        skip = (-target.ctypes.data // 8) % lanes  # a streaming store wants an aligned address
+        for i in range(first, last - 1):
+            _stream_line(source, target, skip + i * lanes)
+
+
+def _make_fma(bits):
+    @intrinsic
+    def loop(context, count):
+        """Run the chains `count` times and return the sum of what they hold, so that nothing can be left out."""
+        kind = types.float32 if bits == 32 else types.float64
+
+        def generate(context, builder, signature, args):
+            element, lanes = context.get_value_type(kind), WIDTH * 8 // bits
+            vector = ir.VectorType(element, lanes)
+            fma = cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector, [vector] * 3), f"llvm.fma.v{lanes}f{bits}")
+            factor, term = (ir.Constant(vector, [number] * lanes) for number in (0.5, 1.0))
+            before, body, done = builder.block, builder.append_basic_block("fma"), builder.append_basic_block("fma.done")
+            builder.branch(body)
+            builder.position_at_end(body)
+            index = builder.phi(ir.IntType(64))
+            index.add_incoming(ir.Constant(ir.IntType(64), 0), before)
+            sums = [builder.phi(vector) for _ in range(CHAINS)]
+            results = [builder.call(fma, [value, factor, term]) for value in sums]
+            for k, (phi, result) in enumerate(zip(sums, results)):
+                phi.add_incoming(ir.Constant(vector, [float(k)] * lanes), before)
+                phi.add_incoming(result, body)
+            following = builder.add(index, ir.Constant(ir.IntType(64), 1))
+            index.add_incoming(following, body)
+            builder.cbranch(builder.icmp_signed("<", following, args[0]), body, done)
+            builder.position_at_end(done)
+            total = results[0]
+            for result in results[1:]:
+                total = builder.fadd(total, result)
+            return builder.extract_element(total, ir.Constant(ir.IntType(32), 0))
+
+        return kind(types.intp), generate
+
+    return loop
+
+
+_loop32, _loop64 = _make_fma(32), _make_fma(64)
+
+
+@njit(parallel=True, cache=True)
+def _fma32(threads, loops):
+    out = np.zeros(threads, np.float32)
+    for thread in prange(threads):
+        out[thread] = _loop32(loops)
+    return out
+
+
+@njit(parallel=True, cache=True)
+def _fma64(threads, loops):
+    out = np.zeros(threads, np.float64)
+    for thread in prange(threads):
+        out[thread] = _loop64(loops)
+    return out

@@ -1,0 +1,132 @@
+"""nbnet as a contender, on any of its backends, through its public names alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import nbnet as nb
+import numpy as np
+from nbnet import functional as F
+
+from nbnet_benchmarks import networks, workloads
+from nbnet_benchmarks.networks import EPS, LR, Network
+from nbnet_benchmarks.workloads import Workload
+
+Arrays = dict[str, np.ndarray]
+
+
+class Contender:
+    """nbnet on one backend."""
+
+    def __init__(self, threads: int, backend: str = "parallel") -> None:
+        import numba
+
+        numba.set_num_threads(threads)
+        self.backend = nb.get_backend(backend)
+        # Of backends whose arrays are not the host's and whose calls return before they are done.
+        self.place = getattr(self.backend, "place", lambda array: array)
+        self.finish = getattr(self.backend, "synchronize", lambda: None)
+
+    def kernel(self, workload: Workload, arrays: Arrays) -> Callable[[], tuple[Any, ...]]:
+        """A function of no arguments that runs the kernel once and returns workloads.RESULTS of it."""
+        make = getattr(self, "_" + workload.op.replace("-", "_"))
+        placed = {name: self.place(array) if array.dtype.kind == "f" else array for name, array in arrays.items()}
+        run = make(workload.part, **placed) if workload.op == "conv2d" else make(**placed)
+
+        def finished():
+            results = run()
+            self.finish()
+            return results
+
+        return finished
+
+    def numpy(self, array: Any) -> np.ndarray:
+        return array.copy_to_host() if hasattr(array, "copy_to_host") else np.asarray(array)
+
+    def _conv2d(self, part: str, x, weight, dy):
+        y, saved = F.conv2d_forward(x, weight, backend=self.backend)
+        if part == "forward":
+            return lambda: (F.conv2d_forward(x, weight, backend=self.backend)[0],)
+        if part == "backward_data":
+            return lambda: (F.conv2d_backward(dy, saved, need_dweight=False)[0],)
+        dweight, dbias = self.backend.empty(weight.shape, y.dtype), self.backend.empty(y.shape[-1:], y.dtype)
+        return lambda: (F.conv2d_backward(dy, saved, dweight=dweight, dbias=dbias, need_dx=False)[1],)
+
+    def _batchnorm(self, x, dy, gamma, beta):
+        def run():
+            y, saved = F.batch_norm_forward(x, gamma, beta, eps=EPS, slope=0.0, backend=self.backend)
+            return y, *F.batch_norm_backward(dy, saved)
+
+        return run
+
+    def _dropout(self, x, dy):
+        steps = iter(range(1 << 32))
+
+        def run():
+            y, saved = F.dropout_forward(x, workloads.RATE, seed=0, step=next(steps), backend=self.backend)
+            return y, F.dropout_backward(dy, saved)
+
+        return run
+
+    def _dense(self, x, weight, bias, dy):
+        dweight, dbias = (self.backend.empty(array.shape, array.dtype) for array in (weight, bias))
+
+        def run():
+            y, saved = F.dense_forward(x, weight, bias, backend=self.backend)
+            return y, *F.dense_backward(dy, saved, dweight=dweight, dbias=dbias)
+
+        return run
+
+    def _max_pool(self, x, dy):
+        def run():
+            y, saved = F.max_pool2d_forward(x, 2, backend=self.backend)
+            return y, F.max_pool2d_backward(dy, saved)
+
+        return run
+
+    def _softmax(self, logits, labels):
+        def run():
+            result = nb.losses.softmax_cross_entropy(logits, labels, backend=self.backend)
+            return result.total / len(logits), result.gradient
+
+        return run
+
+    def _adam(self, value, grad):
+        param = nb.Param(value)
+        param.grad[:] = grad
+        optimizer, params = nb.Adam(LR), {"value": param}
+
+        def run():
+            optimizer.step(params, self.backend)
+            return (param.value,)
+
+        return run
+
+    # ------------------------------------------------------------------------------------------------ training
+
+    def step(self, network: Network, rows: int) -> Callable[[], float]:
+        """A function that makes one training step on the network's batch and returns its loss: what a user's loop calls."""
+        model = nb.Sequential([_layer(*layer) for layer in network.layers])
+        model.build(network.input_shape, backend=self.backend, dtype=network.dtype)
+        for layer, arrays in zip(model.layers, networks.first_weights(network)):
+            for name, array in arrays.items():
+                layer.params[name].value[...] = array
+        trainer = nb.Trainer(model, loss=network.loss, optimizer=nb.Adam(LR))
+        x, y = networks.batch(network, rows)
+        return lambda: trainer.train_batch(x, y)["loss"]
+
+
+def _layer(kind: str, *options: Any) -> nb.Layer:
+    layers: dict[str, Callable[..., nb.Layer]] = {
+        "conv": lambda filters: nb.Conv2D(filters, 3, use_bias=False),
+        "norm": lambda: nb.BatchNorm(eps=EPS),
+        "relu": nb.ReLU,
+        "tanh": nb.Tanh,
+        "pool": nb.MaxPool2D,
+        "mean": nb.GlobalAvgPool2D,
+        "flatten": nb.Flatten,
+        "dropout": nb.Dropout,
+        "dense": nb.Dense,
+    }
+    return layers[kind](*options)

@@ -1,0 +1,18 @@
+"""The frameworks that nbnet is compared with, one module each.
+
+A peer is a module with TITLE, PACKAGE (what must be importable), ENVIRONMENT (of its process; {threads} is filled in) and
+Contender(threads), which has the methods of `nbnet_benchmarks.ours.Contender`. Importing the module imports no framework: that
+happens in Contender, in the peer's own process. Every peer runs as its own guide advises, on as many threads as nbnet.
+
+OPS is what it takes part in, SWEEPS whether it is in the charts of cost against size and threads: not where
+each size takes long to compile.
+"""
+
+PEERS = {
+    "torch": "torch_eager",
+    "torch-kept": "torch_kept",
+    "torch-compile": "torch_compile",
+    "jax": "jax_jit",
+    "tensorflow": "tensorflow_function",
+}
+QUICK = ("torch", "torch-kept")  # the peers of a quick run: the others start or compile too long for a minute

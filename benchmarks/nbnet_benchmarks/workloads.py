@@ -1,0 +1,192 @@
+"""Every workload: a kernel or a training step of one size, with its arrays and its cost. NumPy alone."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nbnet_benchmarks import counts, networks
+from nbnet_benchmarks.counts import Cost
+
+RATE = 0.5  # of dropout as a kernel
+
+# How far a contender may be from the reference: the largest difference over the largest number. Sums of 10^5 products in float32.
+TOLERANCE = {"float32": 2e-4, "float64": 1e-10}
+LOSS_TOLERANCE = {"float32": 1e-3, "float64": 1e-6}  # relative, of the losses of the first steps; Keras keeps its lr in float32
+RANDOM_LOSS = 0.4  # the same of the first step alone, with dropout in the network: another mask is another loss
+
+OPS = {
+    "five-conv": "a training step of the five-conv network",
+    "mnist-cnn": "a training step of the MNIST network",
+    "digits-cnn": "a training step of the digits network",
+    "mlp": "a training step of the MLP, float64",
+    "conv2d": "3x3 convolution: forward, backward to the input, backward to the weights",
+    "batchnorm": "batch norm and ReLU, forward and backward",
+    "dropout": "dropout, forward and backward",
+    "dense": "dense, forward and backward",
+    "max-pool": "2x2 max pool, forward and backward",
+    "softmax": "softmax cross-entropy and its gradient",
+    "adam": "a step of Adam",
+}
+STEPS = tuple(networks.NETWORKS)
+RESULTS = {  # what a kernel gives, in this order
+    "forward": ("y",),
+    "backward_data": ("dx",),
+    "backward_weights": ("dweight",),
+    "batchnorm": ("y", "dx", "dgamma", "dbeta"),
+    "dropout": ("y", "dx"),
+    "dense": ("y", "dx", "dweight", "dbias"),
+    "max-pool": ("y", "dx"),
+    "softmax": ("loss", "dlogits"),
+    "adam": ("value",),
+}
+FORMS = {  # of --shapes, by operation
+    "conv2d": "NxHxWxC-FILTERS",
+    "batchnorm": "NxHxWxC",
+    "dropout": "NxHxWxC",
+    "max-pool": "NxHxWxC",
+    "dense": "ROWSxINPUTS-OUTPUTS",
+    "softmax": "ROWSxCLASSES",
+    "adam": "PARAMETERS",
+}
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One thing to measure. shape: of the input, the batch first. outputs: filters or units. sweep: only for the chart of cost
+    against size."""
+
+    op: str
+    shape: tuple[int, ...]
+    outputs: int = 0
+    part: str = ""  # of conv2d: forward, backward_data, backward_weights
+    sweep: bool = False
+
+    @property
+    def is_step(self) -> bool:
+        return self.op in STEPS
+
+    @property
+    def dtype(self) -> str:
+        return networks.NETWORKS[self.op].dtype if self.is_step else "float32"
+
+    @property
+    def size(self) -> str:
+        """The shape as it is written: "128x32x32x64-64", for a step "batch 128"."""
+        if self.is_step:
+            return f"batch {self.shape[0]:,}"
+        return "x".join(map(str, self.shape)) + (f"-{self.outputs}" if self.outputs else "")
+
+    @property
+    def name(self) -> str:
+        return " ".join(filter(None, (self.op, self.part, self.size)))
+
+    @property
+    def costs(self) -> list[Cost]:
+        """What its parts cost; each is bound by arithmetic or by memory on its own."""
+        itemsize = np.dtype(self.dtype).itemsize
+        if self.is_step:
+            return networks.costs(networks.NETWORKS[self.op], self.shape[0])
+        if self.op == "conv2d":
+            return [counts.conv2d(self.shape, self.outputs, self.part, itemsize)]
+        if self.op == "dense":
+            return counts.dense(self.shape, self.outputs, itemsize)
+        if self.op == "max-pool":
+            return [counts.max_pool(self.shape, 2, itemsize)]
+        if self.op == "adam":
+            return [counts.adam(self.shape[0], itemsize)]
+        kinds: dict[str, Any] = {"batchnorm": counts.batchnorm, "dropout": counts.elementwise, "softmax": counts.softmax}
+        return [kinds[self.op](self.shape, itemsize)]
+
+    @property
+    def flops(self) -> float:
+        return sum(cost.flops for cost in self.costs)
+
+    @property
+    def bytes(self) -> float:
+        return sum(cost.bytes for cost in self.costs)
+
+    def floor(self, flops: float, bandwidth: float) -> float:
+        """Seconds that a machine of so many operations and bytes a second needs at least: each part by what binds it."""
+        return sum(max(cost.flops / flops, cost.bytes / bandwidth) for cost in self.costs)
+
+
+def inputs(workload: Workload) -> dict[str, np.ndarray]:
+    """A kernel's input arrays, the same in every process."""
+    rng = np.random.default_rng(zlib.crc32(workload.name.encode()))
+
+    def normal(*shape: int) -> np.ndarray:
+        return rng.standard_normal(shape, np.float32)
+
+    shape, outputs = workload.shape, workload.outputs
+    if workload.op == "conv2d":
+        dy = (*shape[:-1], outputs)
+        x, weight = normal(*shape), normal(3, 3, shape[-1], outputs) * np.float32((9 * shape[-1]) ** -0.5)
+        return {"x": x, "weight": weight, "dy": normal(*dy) if workload.part != "forward" else np.zeros(0, np.float32)}
+    if workload.op == "dense":
+        weight = normal(shape[1], outputs) * np.float32(shape[1] ** -0.5)
+        return {"x": normal(*shape), "weight": weight, "bias": normal(outputs), "dy": normal(shape[0], outputs)}
+    if workload.op == "max-pool":
+        return {"x": normal(*shape), "dy": normal(shape[0], shape[1] // 2, shape[2] // 2, shape[3])}
+    if workload.op == "softmax":
+        return {"logits": normal(*shape) * 3, "labels": rng.integers(0, shape[1], shape[0])}
+    if workload.op == "adam":
+        return {"value": normal(*shape), "grad": normal(*shape)}
+    arrays = {"x": normal(*shape), "dy": normal(*shape)}
+    if workload.op == "batchnorm":
+        arrays |= {"gamma": 1 + 0.1 * normal(shape[-1]), "beta": 0.1 * normal(shape[-1])}
+    return arrays
+
+
+# ------------------------------------------------------------------------------------------------------- the list
+
+
+def _convolutions(sizes: list[tuple[int, int, int]], batch: int) -> list[Workload]:
+    parts = ("forward", "backward_data", "backward_weights")
+    return [Workload("conv2d", (batch, size, size, i), o, part) for i, o, size in sizes for part in parts]
+
+
+def standard(quick: bool = False) -> list[Workload]:
+    """The workloads of a run; quick ones are fewer and smaller."""
+    if quick:
+        return [
+            *(Workload(op, (rows,)) for op, rows in (("five-conv", 32), ("mnist-cnn", 64), ("digits-cnn", 64), ("mlp", 1000))),
+            *_convolutions([(3, 64, 32), (64, 64, 16)], 32),
+            *(Workload(op, (128, 16, 16, 64)) for op in ("batchnorm", "dropout", "max-pool")),
+            Workload("dense", (64, 3136), 128),
+            Workload("softmax", (128, 10)),
+            Workload("adam", (100_000,)),
+            *(Workload("batchnorm", (n, 16, 16, 64), sweep=True) for n in (2, 16)),
+        ]
+    image = (128, 32, 32, 64)
+    return [
+        *(Workload("five-conv", (rows,)) for rows in (128, 32)),
+        *(Workload(op, (rows,)) for op, rows in (("mnist-cnn", 64), ("digits-cnn", 64), ("mlp", 1000))),
+        *_convolutions([(3, 64, 32), (64, 64, 32), (64, 64, 16), (64, 64, 8), (128, 128, 8)], 128),
+        *(Workload(op, image) for op in ("batchnorm", "dropout", "max-pool")),
+        Workload("dense", (64, 3136), 128),
+        *(Workload("softmax", shape) for shape in ((128, 10), (4096, 100))),
+        Workload("adam", (1_000_000,)),
+        *(Workload("five-conv", (rows,), sweep=True) for rows in (2, 8)),
+        *(Workload("digits-cnn", (rows,), sweep=True) for rows in (4, 16, 256, 1024)),
+        *(Workload("conv2d", (n, 16, 16, 64), 64, "forward", sweep=True) for n in (1, 4, 16, 64)),
+        *(Workload(op, (n, 32, 32, 64), sweep=True) for op in ("batchnorm", "dropout") for n in (1, 4, 16, 64)),
+    ]
+
+
+def of_shape(op: str, text: str) -> list[Workload] | None:
+    """The workloads of an operation in a shape that the user gives, or None where it is not of the operation's form."""
+    if op not in FORMS:
+        return None
+    pattern = re.sub("[A-Z]+", r"([1-9]\\d{0,8})", FORMS[op])
+    match = re.fullmatch(pattern, text)
+    if match is None:
+        return None
+    *shape, last = (int(number) for number in match.groups())
+    if op == "conv2d":
+        return [Workload(op, tuple(shape), last, part) for part in ("forward", "backward_data", "backward_weights")]
+    return [Workload(op, tuple(shape), last) if op == "dense" else Workload(op, (*shape, last))]

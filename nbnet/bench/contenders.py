@@ -1,0 +1,190 @@
+"""Contenders: nbnet's backends, the peers, the floors. Each runs in a process of its own and is driven over a pipe."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import pickle
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import nbnet
+from nbnet.backend import get_backend
+from nbnet.errors import ArgumentError, BackendError, NbnetError, unknown
+
+ROOT = Path(nbnet.__file__).parents[1]
+OURS = ("numpy", "serial", "parallel", "cuda")
+TIMEOUT = 240.0  # seconds for one request: compiling a network takes a minute at most
+
+
+def definitions(module: str = "workloads") -> ModuleType:
+    """A module of the benchmarks' definitions: installed with nbnet, or beside it in the checkout.
+
+    Raises:
+        ArgumentError: they are in neither place.
+    """
+    folder = ROOT / "benchmarks"
+    if (folder / "nbnet_benchmarks").is_dir() and str(folder) not in sys.path:
+        sys.path.append(str(folder))
+    try:
+        return importlib.import_module(f"nbnet_benchmarks.{module}")
+    except ModuleNotFoundError as error:
+        if error.name != "nbnet_benchmarks":
+            raise
+        raise ArgumentError("nbnet bench needs the package nbnet_benchmarks: install nbnet with pip, or run it in its checkout") from error
+
+
+class ContenderError(NbnetError, RuntimeError):
+    """A contender's process could not do what it was asked for."""
+
+
+class Contender(NamedTuple):
+    """name: as in --backends and --peers. module, options: what the worker makes. The rest as the peers' modules have it."""
+
+    name: str
+    title: str
+    module: str
+    options: tuple[str, ...] = ()
+    environment: dict[str, str] = {}
+    ops: tuple[str, ...] = ()
+    sweeps: bool = True
+    quick: bool = True
+    package: str = "nbnet"  # whose version is told
+
+    @property
+    def is_ours(self) -> bool:
+        return self.package == "nbnet"
+
+
+def floors() -> Contender:
+    """The machine itself."""
+    return Contender("floors", "the machine", "nbnet_benchmarks.floors")
+
+
+def backend(name: str) -> Contender:
+    """nbnet on a backend.
+
+    Raises:
+        BackendError: there is no such backend, or it cannot run here.
+    """
+    get_backend(name)
+    return Contender(name, f"nbnet {name}", "nbnet_benchmarks.ours", (name,), ops=tuple(definitions().OPS))
+
+
+def default_backends() -> list[Contender]:
+    """Every backend that can run here."""
+    found = []
+    for name in OURS:
+        try:
+            found.append(backend(name))
+        except BackendError:
+            continue
+    return found
+
+
+def peer(name: str) -> Contender:
+    """A framework.
+
+    Raises:
+        ArgumentError: there is no such peer, or it is not installed.
+    """
+    found = default_peers(installed=False)
+    if name not in found:
+        raise ArgumentError(unknown("peer", name, [*found, "none"]))
+    contender = found[name]
+    if importlib.util.find_spec(contender.package) is None:
+        raise ArgumentError(f"peer {name!r} is not installed: pip install {contender.package}, or leave it out of --peers")
+    return contender
+
+
+def default_peers(installed: bool = True) -> dict[str, Contender]:
+    """Every peer by name; those whose framework is installed, or all."""
+    found = {}
+    for name, file in definitions("peers").PEERS.items():
+        module = definitions(f"peers.{file}")
+        if not installed or importlib.util.find_spec(module.PACKAGE) is not None:
+            path = f"nbnet_benchmarks.peers.{file}"
+            quick = name in definitions("peers").QUICK
+            found[name] = Contender(name, module.TITLE, path, (), module.ENVIRONMENT, module.OPS, module.SWEEPS, quick, module.PACKAGE)
+    return found
+
+
+class Process:
+    """A contender's process.
+
+    Args:
+        threads: that it may use. environment: on top of the contender's own.
+    Raises:
+        ContenderError: it does not start.
+    """
+
+    def __init__(self, contender: Contender, threads: int, environment: dict[str, str] | None = None) -> None:
+        self.contender, self.threads = contender, threads
+        paths = [str(Path(definitions().__file__ or "").parents[1]), str(ROOT), os.environ.get("PYTHONPATH", "")]
+        given = {name: value.format(threads=threads) for name, value in contender.environment.items()}
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "nbnet_benchmarks.worker", contender.module, str(threads), *contender.options],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))} | given | (environment or {}),
+        )
+
+    def wait_until_ready(self) -> None:
+        """Wait until it has imported its framework."""
+        self.receive()
+
+    def call(self, method: str, *arguments: Any) -> Any:
+        """Ask for something and wait for the answer.
+
+        Raises:
+            ContenderError: it failed; the message is one line.
+        """
+        self.send(method, *arguments)
+        return self.receive()
+
+    def send(self, method: str, *arguments: Any) -> None:
+        assert self._process.stdin is not None
+        try:
+            pickle.dump((method, arguments), self._process.stdin)
+            self._process.stdin.flush()
+        except OSError as error:
+            raise ContenderError(self._died()) from error
+
+    def receive(self) -> Any:
+        assert self._process.stdout is not None
+        timer = threading.Timer(TIMEOUT, self._process.kill)
+        timer.start()
+        try:
+            status, result = pickle.load(self._process.stdout)
+        except (EOFError, pickle.UnpicklingError) as error:
+            raise ContenderError(self._died()) from error
+        finally:
+            timer.cancel()
+        if status == "error":
+            raise ContenderError(result)
+        return result
+
+    def _died(self) -> str:
+        code = self._process.wait()
+        self._errors.seek(0)
+        lines = self._errors.read().decode(errors="replace").strip().splitlines()
+        return f"its process ended with code {code}" + (f": {lines[-1][:300]}" if lines else "")
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout, self._errors):
+            if pipe is not None:
+                try:
+                    pipe.close()
+                except BrokenPipeError:
+                    continue

@@ -1,0 +1,169 @@
+"""Measuring: each workload is checked against the NumPy reference, then all contenders take turns at it, round after round."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nbnet.bench.contenders import Contender, ContenderError, Process, definitions
+
+TURN = 0.05  # seconds that a turn aims at
+SLOW = 0.1  # seconds of a call from which on turns begin without an untimed one
+NUMPY = 0.1  # seconds of a call up to which the readable definition takes part
+FLOOR_ROUNDS = 4
+
+
+@dataclass(frozen=True)
+class Effort:
+    """seconds: for all turns of a workload. rounds: most and fewest turns of a contender."""
+
+    seconds: float
+    most: int
+    fewest: int
+
+
+FULL, FULL_SWEEP, QUICK = Effort(5.0, 15, 4), Effort(1.5, 10, 3), Effort(0.5, 8, 2)
+
+
+def measure(workload: Any, processes: dict[str, Process], timed: set[str], effort: Effort) -> dict[str, Any]:
+    """Check and time one workload.
+
+    Args:
+        workload: a Workload of the definitions. processes: by contender; "floors" and "numpy", the reference, are among them.
+        timed: names of those to time.
+    Returns:
+        contenders: {name: {"seconds": [every call]}}; failed: {name: why it was not timed}; floors: {threads: {measure: [rates]}}.
+    """
+    taking_part = {name: p for name, p in processes.items() if workload.op in p.contender.ops}
+    if workload.sweep:
+        taking_part = {name: p for name, p in taking_part.items() if p.contender.sweeps}
+    built, failed = _build(workload, taking_part)
+    if "numpy" in failed:
+        raise ContenderError(f"{workload.name}: the reference failed: {failed['numpy']}")
+    for name, digest in built.items():
+        problem = compare(workload, digest, built["numpy"])
+        if problem is not None:
+            failed[name] = f"wrong: {problem}"
+    ready = {name: process for name, process in taking_part.items() if name in timed and name not in failed}
+    try:
+        samples, rates = _take_turns(ready, processes["floors"], effort)
+    finally:
+        for name in built:
+            taking_part[name].call("drop")
+    return {"contenders": samples, "failed": failed, "floors": rates}
+
+
+def _build(workload: Any, processes: dict[str, Process]) -> tuple[dict[str, Any], dict[str, str]]:
+    """All build at once, since compilers keep one core busy each."""
+    built, failed = {}, {}
+    for name, process in processes.items():
+        try:
+            process.send("build", workload)
+        except ContenderError as error:
+            failed[name] = str(error)
+    for name, process in processes.items():
+        if name in failed:
+            continue
+        try:
+            built[name] = process.receive()
+        except ContenderError as error:
+            failed[name] = str(error)
+    return built, failed
+
+
+def _take_turns(processes: dict[str, Process], floors: Process, effort: Effort) -> tuple[dict[str, Any], dict[int, Any]]:
+    calls, rounds, warm = {}, {}, {}
+    for name, process in list(processes.items()):
+        seconds = float(np.median(process.call("time", 2, True)))
+        if name == "numpy" and seconds > NUMPY:
+            del processes[name]
+            continue
+        calls[name], warm[name] = max(1, min(200, round(TURN / seconds))), seconds < SLOW
+        share = effort.seconds / len(processes)
+        rounds[name] = int(np.clip(share / (seconds * (calls[name] + warm[name])), effort.fewest, effort.most))
+    total = max(rounds.values(), default=0)
+    samples: dict[str, dict[str, Any]] = {name: {"seconds": [], "turns": rounds[name]} for name in rounds}
+    threads = sorted({1, floors.threads})
+    rates: dict[int, dict[str, list[float]]] = {count: {} for count in threads}
+    for turn in range(total):
+        for name, process in processes.items():
+            if _is_due(turn, rounds[name], total):
+                samples[name]["seconds"] += process.call("time", calls[name], warm[name])
+        if _is_due(turn, min(FLOOR_ROUNDS, total), total):
+            for count in threads:
+                for key, values in floors.call("rates", 1, count).items():
+                    rates[count].setdefault(key, []).extend(values)
+    return samples, rates
+
+
+def _is_due(turn: int, turns: int, rounds: int) -> bool:
+    """Whether a contender with so many turns has one in this round: they are spread evenly."""
+    return (turn + 1) * turns // rounds > turn * turns // rounds
+
+
+# ------------------------------------------------------------------------------------------------------- checking
+
+
+def compare(workload: Any, found: dict[str, Any], wanted: dict[str, Any]) -> str | None:
+    """What is wrong with a contender's results, or None. Both are as Worker.build returns them."""
+    rules = definitions()
+    if workload.is_step:
+        for key, limit in (("exact", rules.LOSS_TOLERANCE[workload.dtype]), ("random", rules.RANDOM_LOSS)):
+            count = 1 if key == "random" else None
+            a, b = np.array(found.get(key, ())[:count]), np.array(wanted.get(key, ())[:count])
+            if a.shape != b.shape or not (np.abs(a - b) <= limit * np.abs(b)).all() or not np.isfinite(found.get(key, ())).all():
+                return f"the losses of the first steps are {_listed(a)}, wanted {_listed(b)}"
+        return None
+    if workload.op == "dropout":
+        return _check_dropout(workload, found)
+    limit = rules.TOLERANCE[workload.dtype]
+    for name, right in wanted.items():
+        if found[name]["shape"] != right["shape"]:
+            return f"{name} has shape {found[name]['shape']}, wanted {right['shape']}"
+        error = np.abs(found[name]["sample"].astype(np.float64) - right["sample"]).max() / max(right["largest"], 1e-30)
+        squares = abs(found[name]["squares"] / max(right["squares"], 1e-30) - 1)
+        if not (error <= limit and squares <= limit):
+            return f"{name} differs from the reference by {error:.1e} of its largest number, its sum of squares by {squares:.1e}"
+    return None
+
+
+def _check_dropout(workload: Any, found: dict[str, Any]) -> str | None:
+    """The masks differ, but each result is 0 or the input times 1 / (1 - rate), y and dx in the same places, and the share is right."""
+    rate = definitions().RATE
+    arrays = definitions().inputs(workload)
+    digest = definitions("worker").digest
+    zeros = []
+    for name, given in (("y", "x"), ("dx", "dy")):
+        result, source = found[name]["sample"], digest(arrays[given])["sample"] / np.float32(1 - rate)
+        zeros.append(result == 0)
+        if found[name]["shape"] != arrays[given].shape or not np.allclose(result[~zeros[-1]], source[~zeros[-1]], rtol=1e-6):
+            return f"{name} is neither 0 nor {given} / {1 - rate}"
+    if not np.array_equal(*zeros):
+        return "the gradient is dropped in other places than the output"
+    share, deviation = zeros[0].mean(), (rate * (1 - rate) / zeros[0].size) ** 0.5
+    return None if abs(share - rate) < 6 * deviation else f"a share of {share:.4f} is dropped, wanted {rate}"
+
+
+def _listed(values: Iterable[float]) -> str:
+    return ", ".join(f"{value:.6g}" for value in values) or "none"
+
+
+# ---------------------------------------------------------------------------------------------------------- start
+
+
+def start(contender: Contender, threads: int, op: str, rows: int, environment: dict[str, str]) -> dict[str, float]:
+    """Start a process and make a training step in it: seconds until the first step is done, and the bytes that it held at most in four."""
+    began = time.perf_counter()
+    process = Process(contender, threads, environment)
+    try:
+        process.wait_until_ready()
+        process.call("first_step", op, rows)
+        seconds = time.perf_counter() - began
+        process.call("time", 3, False)
+        return {"seconds": seconds, "peak_bytes": process.call("peak_memory")}
+    finally:
+        process.close()

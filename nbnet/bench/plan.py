@@ -1,0 +1,139 @@
+"""A run: what is measured with whom, in which order, and the report that comes of it."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nbnet.bench import contenders, measure, results
+from nbnet.bench.contenders import Contender, ContenderError, Process
+
+STARTS = 3  # processes started a contender; the one whose start takes longest, torch.compile with a cold cache, once
+CACHES = {"nbnet": "NUMBA_CACHE_DIR", "torch-compile": "TORCHINDUCTOR_CACHE_DIR"}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """workloads: of the definitions. threads: counts, of which the last is the one of the comparison; the others are measured for the
+    chart of cost against threads. start: whether starts and peak memory are measured."""
+
+    backends: list[Contender]
+    peers: list[Contender]
+    workloads: list[Any]
+    threads: list[int]
+    start: bool
+    quick: bool
+
+    @property
+    def scaled(self) -> list[Any]:
+        """Workloads for other thread counts: one step and one kernel of each kind."""
+        found: dict[str, Any] = {}
+        for each in self.workloads:
+            if each.op in ("five-conv", "conv2d", "batchnorm", "dropout") and each.part in ("", "forward") and not each.sweep:
+                if each.op != "conv2d" or each.shape[3] == each.outputs:
+                    found.setdefault(each.op, each)
+        return list(found.values())
+
+    def steps(self) -> int:
+        """How often `advance` is called."""
+        starts = len(self._starts()) if self.start else 0
+        return len(self.workloads) + len(self.scaled) * (len(self.threads) - 1) + starts
+
+    def run(self, advance: Callable[[str], None]) -> dict[str, Any]:
+        """Measure everything; returns the report, less the facts about the machine.
+
+        Args:
+            advance: called with the name of what comes next.
+        """
+        began = time.perf_counter()
+        absent: dict[str, str] = {}
+        starts = self._measure_starts(advance, absent) if self.start else {}
+        rows, measured = [], []
+        timed = {each.name for each in [*self.backends, *self.peers]}
+        for threads in reversed(self.threads):
+            main = threads == self.threads[-1]
+            with _processes(self._crowd(main), threads, absent) as crowd:
+                for workload in self.workloads if main else self.scaled:
+                    advance(workload.name + ("" if main else f", threads: {threads}"))
+                    effort = measure.QUICK if self.quick else measure.FULL_SWEEP if workload.sweep or not main else measure.FULL
+                    each = measure.measure(workload, crowd, timed, effort)
+                    measured.append(each)
+                    rows.append(results.row(workload, threads, each))
+        found: dict[str, Any] = {
+            "format": results.FORMAT,
+            "threads": self.threads[-1],
+            "backends": [each.name for each in self.backends],
+            "peers": [each.name for each in self.peers],
+            "titles": {each.name: each.title for each in [*self.backends, *self.peers]},
+            "quick": self.quick,
+            "floors": results.floors(measured),
+            "results": rows,
+            "start": starts,
+            "absent": absent,
+            "seconds": time.perf_counter() - began,
+        }
+        return found | {"summary": results.summary(found)}
+
+    def _crowd(self, main: bool) -> list[Contender]:
+        """Who takes part; the reference always does, to check the others by."""
+        ours = self.backends if main else [each for each in self.backends if each.name in ("serial", "parallel")]
+        reference = [] if any(each.name == "numpy" for each in ours) else [contenders.backend("numpy")]
+        return [contenders.floors(), *reference, *ours, *(peer for peer in self.peers if main or peer.sweeps)]
+
+    # --------------------------------------------------------------------------------------------------------- start
+
+    def _starts(self) -> list[tuple[str, Contender, int]]:
+        """Name in the report, contender, how often. A cold start comes before the warm ones, and leaves them its cache."""
+        ours = [each for each in self.backends if each.name == results.NBNET]
+        found = [("nbnet cold", ours[0], 1)] if ours and not self.quick else []
+        found += [("nbnet", ours[0], STARTS)] if ours else []
+        for peer in self.peers:
+            if peer.name not in CACHES:
+                found.append((peer.name, peer, 1 if self.quick else 2))
+            elif not self.quick:
+                found += [(f"{peer.name} cold", peer, 1), (peer.name, peer, 1)]
+        return found
+
+    def _measure_starts(self, advance: Callable[[str], None], absent: dict[str, str]) -> dict[str, Any]:
+        threads, rows = self.threads[-1], 32 if self.quick else 128
+        found: dict[str, Any] = {}
+        with tempfile.TemporaryDirectory(prefix="nbnet-bench-") as folder:
+            for name, contender, count in self._starts():
+                advance(f"start of {name}")
+                key = name.removesuffix(" cold")
+                # A quick run has no cold start, and warm ones use the user's own cache.
+                cache = {CACHES[key]: str(Path(folder) / key)} if key in CACHES and not self.quick else {}
+                try:
+                    if self.quick and key in CACHES:
+                        measure.start(contender, threads, "five-conv", rows, cache)  # in case that the cache is cold
+                    samples = [measure.start(contender, threads, "five-conv", rows, cache) for _ in range(count)]
+                    found[name] = results.start_row(samples)
+                except ContenderError as error:
+                    absent[name] = str(error)
+        return found
+
+
+@contextlib.contextmanager
+def _processes(members: list[Contender], threads: int, absent: dict[str, str]) -> Iterator[dict[str, Process]]:
+    """The contenders' processes by name. A peer that does not start is left out, and `absent` says why."""
+    processes: dict[str, Process] = {}
+    try:
+        for contender in members:
+            processes[contender.name] = Process(contender, threads)
+        for name, process in list(processes.items()):
+            try:
+                process.wait_until_ready()
+            except ContenderError as error:
+                if process.contender.is_ours:
+                    raise
+                absent[name] = str(error)
+                processes.pop(name).close()
+        yield processes
+    finally:
+        for process in processes.values():
+            process.close()

@@ -1,0 +1,187 @@
+"""nbnet bench: kernels and training steps, on nbnet's backends and in the frameworks beside it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from datetime import datetime, timezone
+from importlib.metadata import packages_distributions, version
+from pathlib import Path
+from typing import Any
+
+from nbnet.bench import contenders
+from nbnet.bench.plan import Plan
+from nbnet.cli import info
+from nbnet.errors import ArgumentError, DataError, unknown
+from nbnet.version import __version__
+
+HELP = "Measure kernels and training steps, on every backend and beside PyTorch, JAX and TensorFlow where they are installed."
+EPILOG = """Every contender runs in a process of its own, is checked against the NumPy reference, and then takes turns with the others.
+Written to --out: results.json, and charts as PNG. The same machine should do nothing else meanwhile.
+
+examples:
+  nbnet bench --quick                            a minute (with a warm kernel cache)
+  nbnet bench                                    everything, ten minutes
+  nbnet bench --ops conv2d,batchnorm --peers torch,jax
+  nbnet bench --ops conv2d --shapes 32x14x14x128-256 --peers none
+  nbnet bench --threads 1,2,4,8                  compared on 8 threads; cost against threads
+operations: five-conv, mnist-cnn, digits-cnn, mlp (training steps), conv2d, batchnorm, dropout, dense, max-pool, softmax, adam (kernels),
+  start (process start and peak memory)
+peers: torch, torch-kept (malloc keeps freed memory), torch-compile, jax, tensorflow"""
+
+RESULTS = "results.json"
+START = "start"
+FACTS = ("python", "cpu", "vector features", "threading layer")  # of nbnet info
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--ops", metavar="NAMES", help="operations, separated by commas (default: all)")
+    parser.add_argument("--backends", metavar="NAMES", help="numpy, serial, parallel, cuda (default: all that run here)")
+    parser.add_argument("--peers", metavar="NAMES", help="frameworks, or none (default: all that are installed)")
+    parser.add_argument(
+        "--shapes", metavar="SHAPES", help="sizes of your own for kernels, such as 128x32x32x64 (instead of the usual ones)"
+    )
+    parser.add_argument("--threads", metavar="COUNTS", help="thread counts; the largest is compared (default: 1, 2, 4, ... all processors)")
+    parser.add_argument("--out", metavar="DIR", default="runs/bench", help="where results go (default: %(default)s)")
+    parser.add_argument("--quick", action="store_true", help="fewer and smaller workloads, fewer turns: a look, not a measurement")
+
+
+def run(options: argparse.Namespace) -> int:
+    """The command."""
+    plan = make_plan(options)
+    folder = Path(options.out).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot make the folder {folder}: {error.strerror or error}; choose one that can be written with --out") from error
+    report = {"command": _command(options), "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"), **machine(plan)}
+    with _Bar(plan.steps()) as bar:
+        report |= plan.run(bar.advance)
+    (folder / RESULTS).write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+    from nbnet.bench import charts, tables
+
+    tables.show(report)
+    pictures = charts.draw(report, folder)
+    print(f"{folder}: {', '.join([RESULTS, *pictures])}, in {report['seconds']:.0f} s")
+    wrong = [(row["workload"], name, why) for row in report["results"] for name, why in row["failed"].items()]
+    for workload, name, why in wrong:
+        print(f"not timed: {name}, {workload}: {why}", file=sys.stderr)
+    for name, why in report["absent"].items():
+        print(f"not started: {name}: {why}", file=sys.stderr)
+    return 1 if any(name in contenders.OURS for _, name, _ in wrong) else 0
+
+
+# ------------------------------------------------------------------------------------------------------- the options
+
+
+def make_plan(options: argparse.Namespace) -> Plan:
+    """What the options ask for.
+
+    Raises:
+        ArgumentError, BackendError: an option names something that does not exist or is not installed.
+    """
+    rules = contenders.definitions()
+    ops = [*rules.OPS, START] if options.ops is None else _words(options.ops, "--ops")
+    for op in ops:
+        if op not in (*rules.OPS, START):
+            raise ArgumentError(unknown("operation", op, [*rules.OPS, START]))
+    workloads = [each for each in rules.standard(options.quick) if each.op in ops]
+    if options.shapes is not None:
+        workloads = _shaped(_words(options.shapes, "--shapes"), ops)
+    backends = contenders.default_backends()
+    if options.backends is not None:
+        backends = [contenders.backend(name) for name in _words(options.backends, "--backends")]
+    if options.peers is None:
+        peers = list(contenders.default_peers().values())
+        if options.quick:
+            peers = [peer for peer in peers if peer.quick]  # the others start or compile too long for a minute
+    elif options.peers == "none":
+        peers = []
+    else:
+        peers = [contenders.peer(name) for name in _words(options.peers, "--peers")]
+    threads = _threads(options.threads)
+    if options.quick and options.threads is None:
+        threads = threads[-1:]
+    return Plan(backends, peers, workloads, threads, START in ops and options.shapes is None, options.quick)
+
+
+def _words(text: str, option: str) -> list[str]:
+    words = list(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+    if not words:
+        raise ArgumentError(f"{option} {text!r}: wanted one name or several, separated by commas")
+    return words
+
+
+def _shaped(shapes: list[str], ops: list[str]) -> list[Any]:
+    rules = contenders.definitions()
+    found = []
+    for shape in shapes:
+        fitting = [each for op in ops for each in rules.of_shape(op, shape) or []]
+        if not fitting:
+            forms = ", ".join(f"{op} {rules.FORMS[op]}" for op in ops if op in rules.FORMS) or "--ops with a kernel, such as conv2d"
+            raise ArgumentError(f"--shapes {shape}: it fits none of the chosen operations; wanted {forms}")
+        found += fitting
+    return found
+
+
+def _threads(text: str | None) -> list[int]:
+    """Thread counts, rising."""
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if text is None:
+        return sorted({*(1 << i for i in range(10) if 1 << i < processors), processors})
+    try:
+        counts = sorted({int(word) for word in _words(text, "--threads")})
+    except ValueError:
+        counts = [0]
+    if counts[0] < 1 or counts[-1] > processors:
+        raise ArgumentError(f"--threads {text}: wanted whole numbers from 1 to {processors}, the processors of this machine")
+    return counts
+
+
+def _command(options: argparse.Namespace) -> str:
+    given = [(name, getattr(options, name)) for name in ("ops", "backends", "peers", "shapes", "threads")]
+    return " ".join(["nbnet bench", *(f"--{name} {value}" for name, value in given if value), *(["--quick"] if options.quick else [])])
+
+
+# ------------------------------------------------------------------------------------------------------- the machine
+
+
+def machine(plan: Plan) -> dict[str, Any]:
+    """Where the figures are from: the machine and the versions of all that takes part."""
+    facts = dict(info.facts())
+    packages = ["numpy", "numba", "llvmlite", *dict.fromkeys(peer.package for peer in plan.peers)]
+    distributions = packages_distributions()  # tensorflow, for one, comes from tensorflow or tensorflow-cpu
+    versions = {"nbnet": __version__} | {package: version(distributions[package][0]) for package in packages}
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
+    return {"machine": {name: facts[name] for name in FACTS} | {"processors": os.cpu_count(), "memory_bytes": memory}, "versions": versions}
+
+
+class _Bar:
+    """A progress bar on a terminal, nothing otherwise."""
+
+    def __init__(self, total: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        columns = [BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}")]
+        # Drawn twice a second, and not at all while it would cost the contenders time to speak of.
+        self._progress = Progress(
+            *columns, console=Console(stderr=True), transient=True, refresh_per_second=2, disable=not sys.stderr.isatty()
+        )
+        self._task = self._progress.add_task("", total=total)
+        self._started = False
+
+    def __enter__(self) -> _Bar:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def advance(self, name: str) -> None:
+        """The thing before is done, and the one of this name begins."""
+        self._progress.update(self._task, advance=1 if self._started else 0, description=name)
+        self._started = True
