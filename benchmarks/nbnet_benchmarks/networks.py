@@ -40,9 +40,7 @@ NETWORKS = {
         (28, 28, 1),
         (*_conv(32), _POOL, *_conv(64), _POOL, ("flatten",), ("dense", 128), ("relu",), ("dropout", 0.25), ("dense", 10)),
     ),
-    "digits-cnn": Network(
-        "digits CNN", (8, 8, 1), (*_conv(16), _POOL, *_conv(32), _POOL, ("flatten",), ("dropout", 0.25), ("dense", 10))
-    ),
+    "digits-cnn": Network("digits CNN", (8, 8, 1), (*_conv(16), _POOL, *_conv(32), _POOL, ("flatten",), ("dropout", 0.25), ("dense", 10))),
     "mlp": Network("MLP 3-300-3", (3,), (("dense", 300), ("norm",), ("tanh",), ("dense", 3)), "float64", "sum_squared_error"),
 }
 

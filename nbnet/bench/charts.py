@@ -181,7 +181,9 @@ def _draw_roofline(report: dict[str, Any]) -> Any:
     for axis in (axes.xaxis, axes.yaxis):
         drawing.plain_log(axis)
     title = f"Roofline: nbnet's kernels against what the machine can do ({_threads(report)}, float32)"
-    drawing.dress(axes, title, "operations a byte that has to be moved (what stays in a cache can lie above the slope)", "GFLOP/s", "lower right")
+    drawing.dress(
+        axes, title, "operations a byte that has to be moved (what stays in a cache can lie above the slope)", "GFLOP/s", "lower right"
+    )
     return figure
 
 
@@ -204,7 +206,9 @@ def _draw_sizes(report: dict[str, Any]) -> Any:
         return row["shape"][0]
 
     title = f"Cost against size: time a row of the batch ({_threads(report)})"
-    figure = _lines(report, groups, title, "batch", x_of, lambda row, name: 1e6 * row["contenders"][name]["median"] / row["shape"][0], "µs a row")
+    figure = _lines(
+        report, groups, title, "batch", x_of, lambda row, name: 1e6 * row["contenders"][name]["median"] / row["shape"][0], "µs a row"
+    )
     return figure
 
 

@@ -17,7 +17,9 @@ def seconds(value: float) -> str:
 
 def digits(value: float) -> str:
     """Three digits, without an exponent: 0.123, 1.23, 12.3, 123, 1,234."""
-    return f"{value:,.0f}" if value >= 99.95 else f"{value:.1f}" if value >= 9.995 else f"{value:.2f}" if value >= 0.9995 else f"{value:.3g}"
+    return (
+        f"{value:,.0f}" if value >= 99.95 else f"{value:.1f}" if value >= 9.995 else f"{value:.2f}" if value >= 0.9995 else f"{value:.3g}"
+    )
 
 
 def show(report: dict[str, Any]) -> None:

@@ -40,7 +40,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ops", metavar="NAMES", help="operations, separated by commas (default: all)")
     parser.add_argument("--backends", metavar="NAMES", help="numpy, serial, parallel, cuda (default: all that run here)")
     parser.add_argument("--peers", metavar="NAMES", help="frameworks, or none (default: all that are installed)")
-    parser.add_argument("--shapes", metavar="SHAPES", help="sizes of your own for kernels, such as 128x32x32x64 (instead of the usual ones)")
+    parser.add_argument(
+        "--shapes", metavar="SHAPES", help="sizes of your own for kernels, such as 128x32x32x64 (instead of the usual ones)"
+    )
     parser.add_argument("--threads", metavar="COUNTS", help="thread counts; the largest is compared (default: 1, 2, 4, ... all processors)")
     parser.add_argument("--out", metavar="DIR", default="runs/bench", help="where results go (default: %(default)s)")
     parser.add_argument("--quick", action="store_true", help="fewer and smaller workloads, fewer turns: a look, not a measurement")

@@ -51,7 +51,9 @@ class Contender:
         if part == "forward":
             return lambda x, weight, dy: (nn.conv2d(x, weight, 1, same),)
         if part == "backward_data":
-            return lambda x, weight, dy: (self.tf.raw_ops.Conv2DBackpropInput(input_sizes=x.shape, filter=weight, out_backprop=dy, **_UNIT),)
+            return lambda x, weight, dy: (
+                self.tf.raw_ops.Conv2DBackpropInput(input_sizes=x.shape, filter=weight, out_backprop=dy, **_UNIT),
+            )
         return lambda x, weight, dy: (self.tf.raw_ops.Conv2DBackpropFilter(input=x, filter_sizes=weight.shape, out_backprop=dy, **_UNIT),)
 
     def _gradients(self, function: Callable[..., Any], dy: Any, *leaves: Any) -> tuple[Any, ...]:
