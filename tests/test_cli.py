@@ -411,7 +411,10 @@ def test_a_real_process(here):
     assert facts["numpy"].strip() == np.__version__
     assert facts["kernel cache"].strip().startswith(os.environ["NUMBA_CACHE_DIR"])
     assert facts["gpu"].strip() == "cuda: not part of this version"
-    assert wrong.stderr == "nbnet: error: unknown command 'trian': did you mean 'train'? choose one of train, predict, demo, info, warmup\n"
+    assert (
+        wrong.stderr
+        == "nbnet: error: unknown command 'trian': did you mean 'train'? choose one of train, predict, bench, demo, info, warmup\n"
+    )
     assert [done.stderr for done in (help_, none, info)] == ["", "", ""]
 
 
@@ -461,7 +464,7 @@ def test_warmup_leaves_nothing_to_compile(pictures, here):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("tarin", "unknown command 'tarin': did you mean 'train'? choose one of train, predict, demo, info, warmup"),
+        ("tarin", "unknown command 'tarin': did you mean 'train'? choose one of train, predict, bench, demo, info, warmup"),
         ("train --model lenett", "unknown model 'lenett': did you mean 'lenet'? choose one of auto, digits, lenet, five-conv, resnet9"),
         ("train --optimizer adma", "unknown optimizer 'adma': did you mean 'adam'?"),
         ("train --schedule onecycle", "unknown schedule 'onecycle': did you mean 'one_cycle'?"),

@@ -31,7 +31,7 @@ FLOORS = [
         "folding",
     },
     {"__init__"},  # the public names: the commands and demonstrations above may use them, as anyone may
-    {"cli", "__main__", "demos"},
+    {"cli", "__main__", "demos", "bench"},
 ]
 FILES = sorted(PACKAGE.rglob("*.py"))
 NAMES = {".".join(("nbnet", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path for path in FILES}
