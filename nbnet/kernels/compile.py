@@ -7,10 +7,10 @@ silently get the first one's machine code (numba issue 6845). Only drivers are c
 
 import os
 
-# Threads that wait for the next parallel loop sleep soon, and do not spin. Spinning is libgomp's default: on a machine that
-# does other work too, the spinning threads keep the working one off the processor, and a step of the digits CNN took 15 ms
-# where it takes 3 now (2 cores, load 8). It must be said before Numba loads its threading layer; a user's own setting wins.
-os.environ.setdefault("GOMP_SPINCOUNT", "5000")
+# Threads that wait for the next parallel loop spin for a moment, and then sleep. Spinning long is libgomp's default: on a machine that
+# does other work too, the spinning threads keep the working one off the processor. With less, they sleep between any two kernels
+# (docs/performance.md has the figures). It must be said before Numba loads its threading layer; a user's own setting wins.
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 from numba import njit
 
