@@ -15,6 +15,12 @@ for _path in sorted((ROOT / "nbnet" / "kernels").rglob("*.py")):
 os.environ["NUMBA_CACHE_DIR"] = str(ROOT / ".numba_cache" / _digest.hexdigest()[:16])
 
 
+def pytest_configure(config):
+    if os.environ.get("NUMBA_ENABLE_CUDASIM") == "1":
+        # Threads of the simulator compute with NumPy's scalars, which warn where a GPU gives infinity or NaN.
+        config.addinivalue_line("filterwarnings", "ignore::RuntimeWarning")
+
+
 @pytest.fixture
 def rng():
     """A random generator that is the same in every run of a test."""

@@ -4,7 +4,7 @@ from tolerances import assert_close
 
 from nbnet.kernels import conv2d
 
-from .harness import CPU, DTYPES, Out, check, check_gradient, output_of, run
+from .harness import COMPILED, DTYPES, Out, check, check_gradient, output_of, run
 
 # (N, H, W, I), (KH, KW, O), (OH, OW), (stride_h, stride_w, pad_top, pad_left)
 CASES = {
@@ -66,6 +66,7 @@ class Case:
         ]
 
 
+@not_simulated
 def test_cases_make_several_chunks(rng):
     for name in CASES:
         if name.startswith("chunks"):
@@ -126,7 +127,7 @@ def test_gradient_of_weight_and_bias(rng, name):
     check_gradient(of_bias, "conv2d.backward_weights", case.backward_weights(hide_weight=True), case.bias, case.dy)
 
 
-@pytest.mark.parametrize("backend", ["numpy", *CPU])
+@pytest.mark.parametrize("backend", ["numpy", *COMPILED])
 def test_nan_reaches_only_the_pixels_that_see_it(rng, backend):
     case = Case("same 3 by 3", rng)
     case.x[1, 0, 0, 2] = np.nan

@@ -4,9 +4,9 @@ import pytest
 from nbnet.kernels import chunks
 from nbnet.kernels.dense import MACS, weight_chunks
 
-from .harness import CPU, DTYPES, Out, check, check_gradient, output_of, run
+from .harness import COMPILED, DTYPES, Out, check, check_gradient, large, not_simulated, output_of, run, simulated
 
-SHAPES = [(1, 1, 1), (2, 3, 5), (17, 9, 3), (1030, 65, 33), (333, 784, 17), (3, 20, 1000)]  # M, I, O
+SHAPES = [(1, 1, 1), (2, 3, 5), (17, 9, 3), *simulated((9, 12, 20)), *large((1030, 65, 33), (333, 784, 17), (3, 20, 1000))]  # M, I, O
 SMALL = SHAPES[:3]
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
 shapes = pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -28,6 +28,7 @@ def gradients(shape):
     return partials, Out((inputs, outputs)), Out((outputs,))
 
 
+@not_simulated
 def test_shapes_make_several_chunks():
     assert [chunks.count(rows, inputs * outputs // MACS) for rows, inputs, outputs in SHAPES] == [1, 1, 1, 2, 4, 1]
     assert weight_chunks(333, 784, 17) == 4
@@ -77,7 +78,7 @@ def test_gradient_of_weight_and_bias(rng, shape):
     check_gradient(of_bias, "dense.backward_weights", [x, dy, partials, hidden[1], dbias], bias, dy)
 
 
-@pytest.mark.parametrize("backend", ["numpy", *CPU])
+@pytest.mark.parametrize("backend", ["numpy", *COMPILED])
 def test_nan_stays_in_its_row(rng, backend):
     x, weight, bias, dy = make(rng, (17, 9, 3))
     x[4, 8] = np.nan

@@ -1,0 +1,275 @@
+"""CUDA kernels: how they are compiled, launched and laid out, and the few functions that they share.
+
+Kernels see flat arrays and read them by `load` and `store`: four elements at a time, one 128-bit access in float32 and two in
+float64, with the ends of the array seen to. Four elements are a tuple, in registers. Every array starts on 16 bytes.
+
+Rows of C channels are cut into columns of vectors. A vector column holds the same channels all the way down if it steps by
+lcm(C, 4) elements, so a matrix is read as super-rows of lcm(C, 4) elements: C = 64 is super-rows of 16 vectors, C = 3 of 3
+vectors (4 rows), C = 130 of 65 (2 rows). So there is one kernel, of full width, for every C.
+
+Grids follow from the shape alone: results are the same bits on every run.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import cuda
+
+from nbnet.kernels import device
+from nbnet.kernels.device import SIMULATED
+
+THREADS = 8 if SIMULATED else 256  # of a block; few in the simulator, so that tiny arrays need several blocks
+BLOCKS = 3 if SIMULATED else 1056  # of a grid whose blocks loop: 8 for each of the 132 multiprocessors of an H100 or H200
+WARP = 4 if SIMULATED else 32
+
+kernel = cuda.jit(cache=True)  # no fastmath: it would take NaN for granted not to be, and here it is all or nothing
+function = cuda.jit(device=True)
+
+
+def run(compiled: Any, grid: Any, block: Any, *args: Any) -> None:
+    """Launch a kernel on nbnet's stream. Arrays are passed flat; give their sizes as numbers."""
+    compiled[grid, block, device.stream()](*[arg.flat if type(arg) is device.DeviceArray else arg for arg in args])
+
+
+def elementwise(compiled: Any, size: int, *args: Any) -> None:
+    """Launch a kernel whose thread i sees to elements 4 i to 4 i + 3 of `size`."""
+    if size:
+        run(compiled, -(-size // (4 * THREADS)), THREADS, *args)
+
+
+class Columns(NamedTuple):
+    """A matrix of rows of C channels as columns of vectors.
+
+    period: vectors of a super-row. rows: whole super-rows; what is left is a part of one. grid: (blocks of rows, blocks of columns);
+    block: (columns, rows).
+    """
+
+    period: int
+    rows: int
+    grid: tuple[int, int]
+    block: tuple[int, int]
+
+
+def columns(size: int, channels: int, per_thread: int, blocks: int = BLOCKS) -> Columns:
+    """The layout of `size` elements in rows of `channels`: at most `blocks` blocks, in which a thread has about per_thread vectors."""
+    period = math.lcm(channels, 4) // 4
+    tiles = -(-period // (THREADS // 2)) if period > THREADS else 1
+    width = -(-period // tiles)
+    height = max(1, THREADS // width)
+    rows = size // (4 * period)
+    count = -(-rows // (height * per_thread))
+    return Columns(period, rows, (max(1, min(count, blocks // tiles)), tiles), (width, height))
+
+
+# ------------------------------------------------------------------------------------------- four elements at a time
+
+if SIMULATED:
+
+    def _numbers(array: Any) -> np.ndarray:
+        return array._item._ary
+
+    def load4(array, index):
+        """Elements index to index + 3, where index is a multiple of 4 and all exist."""
+        return tuple(_numbers(array)[index : index + 4])
+
+    def store4(array, index, values):
+        """Write what load4 reads."""
+        _numbers(array)[index : index + 4] = values
+
+else:
+    from llvmlite import ir
+    from numba.cuda import types
+    from numba.cuda.extending import intrinsic
+
+    def _vector_pointer(context, builder, array_type, array, index):
+        pointer = builder.gep(context.make_array(array_type)(context, builder, array).data, [index])
+        return builder.bitcast(pointer, ir.VectorType(context.get_value_type(array_type.dtype), 4).as_pointer())
+
+    @intrinsic
+    def load4(typing_context, array, index):
+        """Elements index to index + 3, where index is a multiple of 4 and all exist."""
+
+        def code(context, builder, signature, args):
+            vector = builder.load(_vector_pointer(context, builder, array, args[0], args[1]), align=16)
+            elements = [builder.extract_element(vector, ir.Constant(ir.IntType(32), i)) for i in range(4)]
+            return context.make_tuple(builder, signature.return_type, elements)
+
+        return types.UniTuple(array.dtype, 4)(array, types.intp), code
+
+    @intrinsic
+    def store4(typing_context, array, index, values):
+        """Write what load4 reads."""
+
+        def code(context, builder, signature, args):
+            pointer = _vector_pointer(context, builder, array, args[0], args[1])
+            vector = ir.Constant(pointer.type.pointee, ir.Undefined)
+            for i in range(4):
+                vector = builder.insert_element(vector, builder.extract_value(args[2], i), ir.Constant(ir.IntType(32), i))
+            builder.store(vector, pointer, align=16)
+            return context.get_dummy_value()
+
+        return types.void(array, types.intp, types.UniTuple(array.dtype, 4)), code
+
+
+@function
+def load(array, index, size):
+    """Elements index to index + 3 of the first `size` ones; 0 for those beyond."""
+    if index + 4 <= size:
+        return load4(array, index)
+    zero = array.dtype.type(0)
+    return (
+        array[index] if index < size else zero,
+        array[index + 1] if index + 1 < size else zero,
+        array[index + 2] if index + 2 < size else zero,
+        array[index + 3] if index + 3 < size else zero,
+    )
+
+
+@function
+def store(array, index, size, values):
+    """Write elements index to index + 3, those that are within the first `size`."""
+    if index + 4 <= size:
+        store4(array, index, values)
+    else:
+        if index < size:
+            array[index] = values[0]
+        if index + 1 < size:
+            array[index + 1] = values[1]
+        if index + 2 < size:
+            array[index + 2] = values[2]
+
+
+@function
+def wrap(channel, channels):
+    """The channel after the one before `channel`."""
+    return channel if channel < channels else channel - channels
+
+
+@function
+def gather(array, index, channels):
+    """What a vector column that starts with element `index` holds of a vector of channels."""
+    c0 = index % channels
+    c1 = wrap(c0 + 1, channels)
+    c2 = wrap(c1 + 1, channels)
+    return array[c0], array[c1], array[c2], array[wrap(c2 + 1, channels)]
+
+
+# ----------------------------------------------------------------------- float32 sums of a few rows, float64 beyond
+
+
+@function
+def add4(a, b):
+    return a[0] + b[0], a[1] + b[1], a[2] + b[2], a[3] + b[3]
+
+
+@function
+def subtract4(a, b):
+    return a[0] - b[0], a[1] - b[1], a[2] - b[2], a[3] - b[3]
+
+
+@function
+def multiply4(a, b):
+    return a[0] * b[0], a[1] * b[1], a[2] * b[2], a[3] * b[3]
+
+
+@function
+def multiply_add4(a, b, c):
+    """a * b + c"""
+    return a[0] * b[0] + c[0], a[1] * b[1] + c[1], a[2] * b[2] + c[2], a[3] * b[3] + c[3]
+
+
+@function
+def wide4(a):
+    return np.float64(a[0]), np.float64(a[1]), np.float64(a[2]), np.float64(a[3])
+
+
+@function
+def column_sums(a, b):
+    """The sums of a and of b, four float64 each, over the rows of a block: right in its first row, merged in a fixed order."""
+    shared = cuda.shared.array((8, THREADS), np.float64)
+    me = cuda.threadIdx.y * cuda.blockDim.x + cuda.threadIdx.x
+    height = cuda.blockDim.y
+    while height > 1:
+        for i in range(4):
+            shared[i, me] = a[i]
+            shared[4 + i, me] = b[i]
+        cuda.syncthreads()
+        half = (height + 1) // 2
+        if cuda.threadIdx.y + half < height:
+            other = me + half * cuda.blockDim.x
+            a = add4(a, (shared[0, other], shared[1, other], shared[2, other], shared[3, other]))
+            b = add4(b, (shared[4, other], shared[5, other], shared[6, other], shared[7, other]))
+        cuda.syncthreads()
+        height = half
+    return a, b
+
+
+# ------------------------------------------------------------------------------ a row of classes for a few neighbouring threads
+
+
+def row_group(classes: int) -> int:
+    """Threads for each row: a power of 2, at most a warp."""
+    return min(WARP, 1 << (classes - 1).bit_length())
+
+
+if SIMULATED:
+
+    @function
+    def row_sum(value, group):
+        """The sum over the group of threads, in each of them, added as a butterfly adds it. All threads of a block must call it."""
+        shared = cuda.shared.array(THREADS, np.float64)
+        offset = group // 2
+        while offset > 0:
+            shared[cuda.threadIdx.x] = value
+            cuda.syncthreads()
+            value = type(value)(value + type(value)(shared[cuda.threadIdx.x ^ offset]))
+            cuda.syncthreads()
+            offset //= 2
+        return value
+
+    @function
+    def row_maximum(value, index, group):
+        """The maximum over the group of threads and its index, the first of equals; a NaN is never larger."""
+        shared = cuda.shared.array((2, THREADS), np.float64)
+        offset = group // 2
+        while offset > 0:
+            shared[0, cuda.threadIdx.x], shared[1, cuda.threadIdx.x] = value, index
+            cuda.syncthreads()
+            other, other_index = type(value)(shared[0, cuda.threadIdx.x ^ offset]), int(shared[1, cuda.threadIdx.x ^ offset])
+            cuda.syncthreads()
+            if other > value or (other == value and other_index < index):
+                value, index = other, other_index
+            offset //= 2
+        return value, index
+
+else:
+
+    @function
+    def row_sum(value, group):
+        """The sum over the group of threads, in each of them. All threads of a warp must call it."""
+        offset = group // 2
+        while offset > 0:
+            value += cuda.shfl_xor_sync(0xFFFFFFFF, value, offset)
+            offset //= 2
+        return value
+
+    @function
+    def row_maximum(value, index, group):
+        """The maximum over the group of threads and its index, the first of equals; a NaN is never larger."""
+        offset = group // 2
+        while offset > 0:
+            other, other_index = cuda.shfl_xor_sync(0xFFFFFFFF, value, offset), cuda.shfl_xor_sync(0xFFFFFFFF, index, offset)
+            if other > value or (other == value and other_index < index):
+                value, index = other, other_index
+            offset //= 2
+        return value, index
+
+
+def rows(compiled: Any, count: int, classes: int, *args: Any) -> None:
+    """Launch a kernel that gives each of `count` rows to row_group(classes) threads, the last argument of it."""
+    if count:
+        group = row_group(classes)
+        run(compiled, -(-count * group // THREADS), THREADS, *args, group)
