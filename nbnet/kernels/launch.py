@@ -24,9 +24,15 @@ from nbnet.kernels.device import SIMULATED
 THREADS = 8 if SIMULATED else 256  # of a block; few in the simulator, so that tiny arrays need several blocks
 BLOCKS = 3 if SIMULATED else 1056  # of a grid whose blocks loop: 8 for each of the 132 multiprocessors of an H100 or H200
 WARP = 4 if SIMULATED else 32
+ALIGNMENT = None if SIMULATED else 16  # of shared arrays that are read by load4
 
 kernel = cuda.jit(cache=True)  # no fastmath: it would take NaN for granted not to be, and here it is all or nothing
 function = cuda.jit(device=True)
+
+
+def kernel_of(threads: int, resident: int) -> Any:
+    """As `kernel`, for blocks of that many threads, `resident` of them on a multiprocessor at once: that bounds the registers."""
+    return kernel if SIMULATED else cuda.jit(cache=True, launch_bounds=(threads, resident))
 
 
 def run(compiled: Any, grid: Any, block: Any, *args: Any) -> None:
@@ -69,7 +75,7 @@ def columns(size: int, channels: int, per_thread: int, blocks: int = BLOCKS) -> 
 if SIMULATED:
 
     def _numbers(array: Any) -> np.ndarray:
-        return array._item._ary
+        return array._item._ary if hasattr(array, "_item") else array  # shared arrays are NumPy's
 
     def load4(array, index):
         """Elements index to index + 3, where index is a multiple of 4 and all exist."""

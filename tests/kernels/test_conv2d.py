@@ -4,7 +4,7 @@ from tolerances import assert_close
 
 from nbnet.kernels import conv2d
 
-from .harness import COMPILED, DTYPES, Out, check, check_gradient, output_of, run
+from .harness import COMPILED, DTYPES, SIMULATED, Out, check, check_gradient, not_simulated, output_of, run
 
 # (N, H, W, I), (KH, KW, O), (OH, OW), (stride_h, stride_w, pad_top, pad_left)
 CASES = {
@@ -22,6 +22,11 @@ CASES = {
     "chunks, one channel": ((4, 40, 41, 1), (5, 5, 40), (40, 41), (1, 1, 2, 2)),
     "chunks, strips of an image": ((2, 40, 20, 64), (3, 3, 70), (40, 20), (1, 1, 1, 1)),
 }
+if SIMULATED:
+    CASES = {name: case for name, case in CASES.items() if "chunks" not in name} | {
+        "tiles": ((2, 4, 5, 8), (3, 3, 20), (4, 5), (1, 1, 1, 1)),
+        "wide tiles, stride 2": ((1, 5, 4, 4), (2, 2, 40), (3, 2), (2, 2, 0, 0)),
+    }
 SMALL = [name for name in CASES if "chunks" not in name]
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
 cases = pytest.mark.parametrize("name", CASES)
