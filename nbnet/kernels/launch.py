@@ -85,6 +85,9 @@ if SIMULATED:
         """Write what load4 reads."""
         _numbers(array)[index : index + 4] = values
 
+    def _divide32(a, b):
+        return a // b
+
 else:
     from llvmlite import ir
     from numba.cuda import types
@@ -119,6 +122,14 @@ else:
 
         return types.void(array, types.intp, types.UniTuple(array.dtype, 4)), code
 
+    @intrinsic
+    def _divide32(typing_context, a, b):
+        def code(context, builder, signature, args):
+            short = [builder.trunc(arg, ir.IntType(32)) for arg in args]
+            return builder.zext(builder.udiv(*short), ir.IntType(64))
+
+        return types.int64(types.int64, types.int64), code
+
 
 @function
 def load(array, index, size):
@@ -146,6 +157,13 @@ def store(array, index, size, values):
             array[index + 1] = values[1]
         if index + 2 < size:
             array[index + 2] = values[2]
+
+
+@function
+def divide(a, b):
+    """a // b and the rest, for numbers from 0 to 2^31 - 1: some 20 instructions, where 64 bits take 100."""
+    quotient = _divide32(a, b)
+    return quotient, a - quotient * b
 
 
 @function
@@ -213,69 +231,81 @@ def column_sums(a, b):
     return a, b
 
 
-# ------------------------------------------------------------------------------ a row of classes for a few neighbouring threads
+# --------------------------------------------------------------- a row of numbers for a group of neighbouring threads
 
 
-def row_group(classes: int) -> int:
-    """Threads for each row: a power of 2, at most a warp."""
-    return min(WARP, 1 << (classes - 1).bit_length())
+def row_group(numbers: int) -> int:
+    """Threads for a row of so many numbers: a power of 2, at most a warp, or a whole block where a warp would take long."""
+    return THREADS if numbers >= 32 * WARP else min(WARP, 1 << (numbers - 1).bit_length())
 
 
 if SIMULATED:
 
     @function
-    def row_sum(value, group):
-        """The sum over the group of threads, in each of them, added as a butterfly adds it. All threads of a block must call it."""
+    def _exchange(value, offset):
         shared = cuda.shared.array(THREADS, np.float64)
-        offset = group // 2
-        while offset > 0:
-            shared[cuda.threadIdx.x] = value
-            cuda.syncthreads()
-            value = type(value)(value + type(value)(shared[cuda.threadIdx.x ^ offset]))
-            cuda.syncthreads()
-            offset //= 2
-        return value
-
-    @function
-    def row_maximum(value, index, group):
-        """The maximum over the group of threads and its index, the first of equals; a NaN is never larger."""
-        shared = cuda.shared.array((2, THREADS), np.float64)
-        offset = group // 2
-        while offset > 0:
-            shared[0, cuda.threadIdx.x], shared[1, cuda.threadIdx.x] = value, index
-            cuda.syncthreads()
-            other, other_index = type(value)(shared[0, cuda.threadIdx.x ^ offset]), int(shared[1, cuda.threadIdx.x ^ offset])
-            cuda.syncthreads()
-            if other > value or (other == value and other_index < index):
-                value, index = other, other_index
-            offset //= 2
-        return value, index
+        shared[cuda.threadIdx.x] = value
+        cuda.syncthreads()
+        other = type(value)(shared[cuda.threadIdx.x ^ offset])
+        cuda.syncthreads()
+        return other
 
 else:
 
     @function
-    def row_sum(value, group):
-        """The sum over the group of threads, in each of them. All threads of a warp must call it."""
-        offset = group // 2
-        while offset > 0:
-            value += cuda.shfl_xor_sync(0xFFFFFFFF, value, offset)
-            offset //= 2
-        return value
-
-    @function
-    def row_maximum(value, index, group):
-        """The maximum over the group of threads and its index, the first of equals; a NaN is never larger."""
-        offset = group // 2
-        while offset > 0:
-            other, other_index = cuda.shfl_xor_sync(0xFFFFFFFF, value, offset), cuda.shfl_xor_sync(0xFFFFFFFF, index, offset)
-            if other > value or (other == value and other_index < index):
-                value, index = other, other_index
-            offset //= 2
-        return value, index
+    def _exchange(value, offset):
+        """The value of the thread whose number differs in the bit `offset`, of the same warp."""
+        return cuda.shfl_xor_sync(0xFFFFFFFF, value, offset)
 
 
-def rows(compiled: Any, count: int, classes: int, *args: Any) -> None:
-    """Launch a kernel that gives each of `count` rows to row_group(classes) threads, the last argument of it."""
+@function
+def row_sum(value, group, like):
+    """The sum over the group of threads, in each of them, in a fixed order. like: an array of value's dtype.
+
+    All threads of a block must call it.
+    """
+    offset = min(group, WARP) // 2
+    while offset > 0:
+        value += _exchange(value, offset)
+        offset //= 2
+    if group > WARP:
+        warps = cuda.shared.array(WARP, like.dtype)
+        if cuda.threadIdx.x % WARP == 0:
+            warps[cuda.threadIdx.x // WARP] = value
+        cuda.syncthreads()
+        value = warps[0]
+        for i in range(1, group // WARP):
+            value += warps[i]
+        cuda.syncthreads()
+    return value
+
+
+@function
+def row_maximum(value, index, group, like):
+    """The maximum over the group of threads and its index, the first of equals; a NaN is never larger. The rest as for row_sum."""
+    offset = min(group, WARP) // 2
+    while offset > 0:
+        other, other_index = _exchange(value, offset), _exchange(index, offset)
+        if other > value or (other == value and other_index < index):
+            value, index = other, other_index
+        offset //= 2
+    if group > WARP:
+        warps = cuda.shared.array(WARP, like.dtype)
+        indices = cuda.shared.array(WARP, np.int64)
+        if cuda.threadIdx.x % WARP == 0:
+            warps[cuda.threadIdx.x // WARP] = value
+            indices[cuda.threadIdx.x // WARP] = index
+        cuda.syncthreads()
+        value, index = warps[0], indices[0]
+        for i in range(1, group // WARP):
+            if warps[i] > value or (warps[i] == value and indices[i] < index):
+                value, index = warps[i], indices[i]
+        cuda.syncthreads()
+    return value, index
+
+
+def rows(compiled: Any, count: int, numbers: int, *args: Any) -> None:
+    """Launch a kernel that gives each of `count` rows to row_group(numbers) threads, the last argument of it."""
     if count:
-        group = row_group(classes)
+        group = row_group(numbers)
         run(compiled, -(-count * group // THREADS), THREADS, *args, group)

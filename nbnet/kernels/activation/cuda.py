@@ -1,4 +1,4 @@
-"""Activations on CUDA: four elements a thread; for softmax a few neighbouring threads a row."""
+"""Activations on CUDA: four elements a thread; for softmax a group of neighbouring threads a row."""
 
 import math
 
@@ -143,13 +143,13 @@ def _softmax_forward(x, count, classes, y, group):
     largest = x[min(row, count - 1) * classes]
     for c in range(first, last, group):
         largest = max(largest, x[row * classes + c])
-    largest, _ = row_maximum(largest, 0, group)
+    largest, _ = row_maximum(largest, 0, group, x)
     total = x.dtype.type(0)
     for c in range(first, last, group):
         e = math.exp(x[row * classes + c] - largest)
         y[row * classes + c] = e
         total += e
-    share = x.dtype.type(1) / row_sum(total, group)
+    share = x.dtype.type(1) / row_sum(total, group, x)
     for c in range(first, last, group):
         y[row * classes + c] *= share
 
@@ -165,7 +165,7 @@ def _softmax_backward(dy, y, count, classes, dx, group):
     dot = y.dtype.type(0)
     for c in range(first, last, group):
         dot += dy[row * classes + c] * y[row * classes + c]
-    dot = row_sum(dot, group)
+    dot = row_sum(dot, group, y)
     for c in range(first, last, group):
         dx[row * classes + c] = y[row * classes + c] * (dy[row * classes + c] - dot)
 
