@@ -211,8 +211,9 @@ def wide4(a):
 
 
 @function
-def column_sums(a, b):
-    """The sums of a and of b, four float64 each, over the rows of a block: right in its first row, merged in a fixed order."""
+def write_sums(a, b, period, partials):
+    """Add up a and b, four float64 each, over the rows of a block, in a fixed order; write them to its place in partials
+    (K, 2, 4 * period)."""
     shared = cuda.shared.array((8, THREADS), np.float64)
     me = cuda.threadIdx.y * cuda.blockDim.x + cuda.threadIdx.x
     height = cuda.blockDim.y
@@ -228,7 +229,11 @@ def column_sums(a, b):
             b = add4(b, (shared[4, other], shared[5, other], shared[6, other], shared[7, other]))
         cuda.syncthreads()
         height = half
-    return a, b
+    column = cuda.blockIdx.y * cuda.blockDim.x + cuda.threadIdx.x
+    if cuda.threadIdx.y == 0 and column < period:
+        at = 2 * cuda.blockIdx.x * period + column
+        store(partials, 4 * at, partials.size, a)
+        store(partials, 4 * (at + period), partials.size, b)
 
 
 # --------------------------------------------------------------- a row of numbers for a group of neighbouring threads

@@ -13,7 +13,6 @@ from nbnet.kernels.launch import (
     BLOCKS,
     THREADS,
     add4,
-    column_sums,
     columns,
     function,
     gather,
@@ -26,6 +25,7 @@ from nbnet.kernels.launch import (
     store,
     subtract4,
     wide4,
+    write_sums,
 )
 
 RUN = 64  # rows summed in T: an origin of their own bounds the cancellation by a factor of RUN
@@ -308,11 +308,7 @@ def _backward_reduce(dy, x, center, scale, shift, slope, size, channels, period,
             sum_gx = multiply_add4(g, d, sum_gx)
             row += step
         wide_g, wide_gx = add4(wide_g, wide4(sum_g)), add4(wide_gx, wide4(sum_gx))
-    wide_g, wide_gx = column_sums(wide_g, wide_gx)
-    if cuda.threadIdx.y == 0 and column < period:
-        at = 2 * cuda.blockIdx.x * period + column
-        store(partials, 4 * at, partials.size, wide_g)
-        store(partials, 4 * (at + period), partials.size, wide_gx)
+    write_sums(wide_g, wide_gx, period, partials)
 
 
 @kernel
@@ -342,6 +338,11 @@ def _merge_sums(partials, blocks, period, channels, sum_g, sum_gx):
         sum_gx[channel] = gx
 
 
+def merge_sums(partials, layout, channels, sum_g, sum_gx):
+    """Launch the merging of what the blocks of `layout` wrote to partials (K, 2, 4 * period)."""
+    run(_merge_sums, -(-channels // MERGERS[0]), MERGERS, partials, layout.grid[0], layout.period, channels, sum_g, sum_gx)
+
+
 def backward_reduce(dy, x, center, scale, shift, slope, partials, sum_g, sum_gx):
     channels, slope = x.shape[1], x.dtype.type(slope)
     layout = columns(x.size, channels, RUN, BLOCKS_OF_SUMS)
@@ -349,7 +350,7 @@ def backward_reduce(dy, x, center, scale, shift, slope, partials, sum_g, sum_gx)
     rows = -(-x.size // (4 * period))
     partials = device.pool().empty((blocks, 2, 4 * period), np.float64)
     run(_backward_reduce, layout.grid, layout.block, dy, x, center, scale, shift, slope, x.size, channels, period, rows, partials)
-    run(_merge_sums, -(-channels // MERGERS[0]), MERGERS, partials, blocks, period, channels, sum_g, sum_gx)
+    merge_sums(partials, layout, channels, sum_g, sum_gx)
 
 
 # --------------------------------------------------------------------------------------------- backward_apply
