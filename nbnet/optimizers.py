@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-from nbnet.backend import Backend
+from nbnet.backend import Backend, zeros_like
 from nbnet.errors import ArgumentError
 from nbnet.layers.base import Param
 
@@ -26,13 +27,14 @@ class Optimizer:
         self.lr = _positive("lr", lr)
         self.weight_decay = _at_least_0("weight_decay", weight_decay)
         self.steps = 0
-        self.state: dict[str, np.ndarray] = {}
+        self.state: dict[str, Any] = {}
 
     def prepare(self, params: Mapping[str, Param]) -> None:
         """Make the state arrays that are missing, as zeros."""
         for name, param in params.items():
             for slot in self.slots:
-                self.state.setdefault(f"{slot}.{name}", np.zeros_like(param.value))
+                if f"{slot}.{name}" not in self.state:
+                    self.state[f"{slot}.{name}"] = zeros_like(param.value)
 
     def step(self, params: Mapping[str, Param], backend: Backend, lr: float | None = None) -> None:
         """Update every trainable parameter from its gradient, once.

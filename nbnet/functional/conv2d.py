@@ -33,12 +33,12 @@ def conv2d_forward(x, weight, bias=None, *, stride=1, padding="same", backend: s
         ShapeError, DTypeError, ArgumentError: an argument does not fit.
     """
     be = get_backend(backend)
-    x = checks.floats(x, "x", 4)
-    weight = checks.floats(weight, "weight", 4, x.dtype)
+    x = checks.floats(x, "x", 4, be=be)
+    weight = checks.floats(weight, "weight", 4, x.dtype, be=be)
     kernel_h, kernel_w, inputs, outputs = weight.shape
     if inputs != x.shape[3]:
         raise ShapeError(f"x has {x.shape[3]} channels, but weight has shape {weight.shape}: wanted (KH, KW, {x.shape[3]}, filters)")
-    bias = np.zeros(outputs, x.dtype) if bias is None else checks.shaped(bias, "bias", (outputs,), x.dtype)
+    bias = be.zeros((outputs,), x.dtype) if bias is None else checks.shaped(bias, "bias", (outputs,), x.dtype, be=be)
     stride_h, stride_w = checks.pair(stride, "stride")
     checks.check_padding(padding)
     out_h, pad_top = checks.window(x.shape[1], kernel_h, stride_h, padding, "height")
@@ -47,7 +47,7 @@ def conv2d_forward(x, weight, bias=None, *, stride=1, padding="same", backend: s
 
     y = be.empty((len(x), out_h, out_w, outputs), x.dtype)
     shape = contract.strip_shape(len(x), out_h, out_w, outputs, kernel_h, kernel_w, stride_h, stride_w, inputs)
-    be.kernel("conv2d.forward")(x, weight, bias, *geometry, be.empty(shape, x.dtype), y)
+    be.kernel("conv2d.forward")(x, weight, bias, *geometry, be.scratch(shape, x.dtype), y)
     return y, Conv2DSaved(x, weight, geometry, be)
 
 
@@ -62,20 +62,20 @@ def conv2d_backward(dy, saved: Conv2DSaved, *, dweight=None, dbias=None, need_dx
     """
     x, weight, geometry, be = saved
     kernel_h, kernel_w, inputs, outputs = weight.shape
-    dy = checks.floats(dy, "dy", 4, x.dtype)
+    dy = checks.floats(dy, "dy", 4, x.dtype, be=be)
     if dy.shape[0] != x.shape[0] or dy.shape[3] != outputs:
         raise ShapeError(f"dy has shape {dy.shape}, wanted ({x.shape[0]}, OH, OW, {outputs}) as conv2d_forward returned it")
-    dweight = checks.output(dweight, "dweight", weight.shape, x.dtype)
-    dbias = checks.output(dbias, "dbias", (outputs,), x.dtype)
+    dweight = checks.output(dweight, "dweight", weight.shape, x.dtype, be=be)
+    dbias = checks.output(dbias, "dbias", (outputs,), x.dtype, be=be)
 
     (_, out_h, out_w, _), (_, height, width, _), (stride_h, stride_w, _, _) = dy.shape, x.shape, geometry
     shape = contract.strip_shape(len(x), out_h, out_w, outputs, kernel_h, kernel_w, stride_h, stride_w, inputs, contract.MOST_PARTIALS)
-    partials = be.empty((shape[0], kernel_h * kernel_w * inputs + 1, outputs), x.dtype)
-    be.kernel("conv2d.backward_weights")(x, dy, *geometry, be.empty(shape, x.dtype), partials, dweight, dbias)
+    partials = be.scratch((shape[0], kernel_h * kernel_w * inputs + 1, outputs), x.dtype)
+    be.kernel("conv2d.backward_weights")(x, dy, *geometry, be.scratch(shape, x.dtype), partials, dweight, dbias)
     dx = None
     if need_dx:
         dx = be.empty(x.shape, x.dtype)
-        turned = be.empty((kernel_h * kernel_w * outputs + 1, inputs), x.dtype)
-        strips = be.empty(contract.strip_shape(len(x), height, width, inputs, kernel_h, kernel_w, 1, 1, outputs), x.dtype)
+        turned = be.scratch((kernel_h * kernel_w * outputs + 1, inputs), x.dtype)
+        strips = be.scratch(contract.strip_shape(len(x), height, width, inputs, kernel_h, kernel_w, 1, 1, outputs), x.dtype)
         be.kernel("conv2d.backward_data")(dy, weight, *geometry, turned, strips, dx)
     return dx, dweight, dbias

@@ -8,8 +8,8 @@ same code runs in Numba's simulator.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Iterable
+from collections import defaultdict, deque
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any
 
@@ -29,6 +29,12 @@ ALIGNMENT = 256  # bytes; every array starts on a multiple of 16, which 128-bit 
 def stream() -> Any:
     """The one stream."""
     return cuda.stream()
+
+
+@cuda.jit(cache=True)
+def _fill(flat, size, value):
+    if cuda.grid(1) < size:
+        flat[cuda.grid(1)] = value
 
 
 class _Lease:
@@ -56,17 +62,18 @@ class _Block:
     def view(self, dtype: np.dtype, size: int) -> Any:
         key = (dtype, size)
         if key not in self.views:
-            self.views[key] = self.bytes[: size * dtype.itemsize].view(dtype)
+            self.views[key] = self.bytes[: max(size, 1) * dtype.itemsize].view(dtype)
         return self.views[key]
 
 
 class DeviceArray:
     """A C-contiguous array on the GPU. Underneath it is flat, so a reshape costs nothing and kernels see one layout.
 
-    `np.asarray(array)` copies it to the host, and waits for it. `array[:] = values` copies from the host or the device;
-    `array[2:5]` is a view of rows (a copy, where they do not start on 16 bytes). Arithmetic is the kernels' business.
+    `np.asarray(array)` copies it to the host, and waits for it. `array[2:5] = values` copies from the host or the device;
+    `array[2:5]` gives rows. Arithmetic is the kernels' business.
     """
 
+    on_device = True
     __array_ufunc__ = None  # NumPy's functions refuse it instead of copying it behind one's back
     __slots__ = ("dtype", "flat", "lease", "shape", "size")
 
@@ -112,29 +119,44 @@ class DeviceArray:
         return result
 
     def __getitem__(self, rows: slice) -> DeviceArray:
-        start, stop, step = rows.indices(self.shape[0])
-        if step != 1:
-            raise IndexError(f"rows {rows}: an array on the GPU gives views of neighbouring rows only")
-        count, width = max(0, stop - start), self.size // max(1, self.shape[0])
-        shape = (count, *self.shape[1:])
-        if count == self.shape[0]:
+        """Neighbouring rows are a view, unless they start in the middle of 16 bytes; others, such as [::2], are a copy."""
+        numbers = self._rows(rows)
+        shape, whole = (len(numbers), *self.shape[1:]), len(numbers) == self.shape[0]
+        if whole and numbers.step == 1:
             return DeviceArray(self.flat, shape, self.dtype, self.lease)
-        part = DeviceArray(self.flat[start * width : (start + count) * width], shape, self.dtype, self.lease)
-        return part if start * width * self.dtype.itemsize % 16 == 0 else part.copy()
+        first = numbers.start * (self.size // self.shape[0])
+        if numbers.step == 1 and first * self.dtype.itemsize % 16 == 0:
+            return DeviceArray(self.flat[first : first + math.prod(shape)], shape, self.dtype, self.lease)
+        part = pool().empty(shape, self.dtype)
+        for i, row in enumerate(numbers):
+            _copy(self._row(row), part._row(i))
+        return part
 
     def __setitem__(self, where: Any, value: Any) -> None:
-        if where != slice(None) and where is not Ellipsis:
-            raise IndexError("an array on the GPU is assigned as a whole: array[:] = values")
-        if isinstance(value, DeviceArray):
-            if value.shape != self.shape or value.dtype != self.dtype:
-                raise ValueError(f"cannot assign {value} to {self}")
-            source = value.flat
-        else:
-            source = np.array(np.broadcast_to(value, self.shape), self.dtype).reshape(-1)
-        if self.size:
-            self.flat.copy_to_device(source, stream=stream())
-            if not isinstance(value, DeviceArray):
-                synchronize()  # the host's copy must outlive the transfer
+        numbers = self._rows(slice(None) if where is Ellipsis else where)
+        shape = (len(numbers), *self.shape[1:])
+        if not isinstance(value, DeviceArray) and np.ndim(value) == 0 and shape == self.shape:
+            if self.size:
+                _fill[-(-self.size // 256), min(self.size, 256), stream()](self.flat, self.size, self.dtype.type(value))
+            return
+        if not isinstance(value, DeviceArray):
+            value = to_device(np.array(np.broadcast_to(value, shape), self.dtype))
+        if value.shape != shape or value.dtype != self.dtype:
+            raise ValueError(f"cannot assign {value} to rows of {self}")
+        if shape == self.shape and numbers.step == 1:
+            _copy(value.flat, self.flat)
+            return
+        for i, row in enumerate(numbers):
+            _copy(value._row(i), self._row(row))
+
+    def _rows(self, where: Any) -> range:
+        if not isinstance(where, slice):
+            raise IndexError(f"[{where!r}]: an array on the GPU is indexed by a slice of its rows")
+        return range(*where.indices(self.shape[0]))
+
+    def _row(self, row: int) -> Any:
+        width = self.size // self.shape[0]
+        return self.flat[row * width : (row + 1) * width]
 
 
 class Pool:
@@ -213,20 +235,60 @@ def _size_class(nbytes: int) -> int:
     return max(1, -(-nbytes // step)) * step
 
 
+class _Staging:
+    """Pinned host memory that uploads pass through: what is copied there is on its way, and the caller's array is free."""
+
+    SLOTS = 4  # of a size: the host may be so many uploads ahead of the GPU
+
+    def __init__(self) -> None:
+        self._slots: defaultdict[int, deque[tuple[Any, np.ndarray]]] = defaultdict(deque)
+
+    def upload(self, array: np.ndarray, flat: Any) -> None:
+        size = _size_class(array.nbytes)
+        slots = self._slots[size]
+        if len(slots) < self.SLOTS:
+            event, pinned = cuda.event(), cuda.pinned_array(size, np.uint8)
+        else:
+            event, pinned = slots.popleft()
+            event.synchronize()
+        source = pinned[: array.nbytes].view(array.dtype)
+        np.copyto(source.reshape(array.shape), array)
+        flat.copy_to_device(source, stream=stream())
+        event.record(stream())
+        slots.append((event, pinned))
+
+
+@cache
+def _staging() -> _Staging:
+    return _Staging()
+
+
+def _copy(source: Any, target: Any) -> None:
+    if target.size:
+        target.copy_to_device(source, stream=stream())
+
+
 def to_device(array: np.ndarray) -> DeviceArray:
-    """A copy of a host array."""
+    """A copy of a host array; returns before it has arrived."""
     result = pool().empty(array.shape, array.dtype)
-    result[:] = array
+    if array.size:
+        _staging().upload(array, result.flat)
     return result
 
 
+def to_host_all(arrays: Sequence[DeviceArray]) -> list[np.ndarray]:
+    """Copies of arrays on the host; waits once, for all that was launched before."""
+    results = [np.empty(array.size, array.dtype) for array in arrays]
+    for array, result in zip(arrays, results):
+        if array.size:
+            array.flat.copy_to_host(result, stream=stream())
+    synchronize()
+    return [result.reshape(array.shape) for array, result in zip(arrays, results)]
+
+
 def to_host(array: DeviceArray) -> np.ndarray:
-    """A copy on the host; waits for what was launched before."""
-    result = np.empty(array.size, array.dtype)
-    if array.size:
-        array.flat.copy_to_host(result, stream=stream())
-        synchronize()
-    return result.reshape(array.shape)
+    """A copy of an array on the host; waits for all that was launched before."""
+    return to_host_all([array])[0]
 
 
 def synchronize() -> None:

@@ -314,3 +314,36 @@ def rows(compiled: Any, count: int, numbers: int, *args: Any) -> None:
     if count:
         group = row_group(numbers)
         run(compiled, -(-count * group // THREADS), THREADS, *args, group)
+
+
+# ------------------------------------------------------------------------------------------------ arithmetic on C numbers
+
+
+def channelwise(formula: Any, outputs: int, arrays: tuple[bool, ...], clamp: bool) -> Any:
+    """A kernel that applies a Python function of numbers to each channel: out0[c], out1[c], ... = formula(in0[c], in1, ...).
+
+    arrays: which of formula's arguments are arrays, and not numbers for all channels. clamp: see Backend.channelwise.
+    """
+    targets, sources = [f"out{i}" for i in range(outputs)], [f"in{i}" for i in range(len(arrays))]
+    values = ", ".join(f"{name}[c]" if is_array else name for name, is_array in zip(sources, arrays))
+    source = [f"def kernel(size, {', '.join(targets + sources)}):", "    c = cuda.grid(1)", "    if c < size:"]
+    source.append(f"        values = formula({values})")
+    for i, name in enumerate(targets):
+        source.append(f"        {name}[c] = {f'within(values[{i}], {name})' if clamp else f'values[{i}]'}")
+    scope = {"cuda": cuda, "formula": function(formula), "within": _within}
+    exec("\n".join(source), scope)
+    return cuda.jit(scope["kernel"])
+
+
+LARGEST = float(np.finfo(np.float32).max)
+
+
+@function
+def _within(value, output):
+    """value, or the largest number of output's dtype where that is float32 and value is beyond."""
+    if output.itemsize == 4:
+        if value > LARGEST:
+            return LARGEST
+        if value < -LARGEST:
+            return -LARGEST
+    return value

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from nbnet import initializers
-from nbnet.backend import Backend, float_dtype, get_backend
+from nbnet.backend import Backend, float_dtype, get_backend, on_device, zeros_like
 from nbnet.errors import ArgumentError, BuildError, DTypeError, ShapeError
 
 Shape = tuple[int, ...]
@@ -23,9 +23,9 @@ class Param:
 
     __slots__ = ("grad", "regularizer", "trainable", "value")
 
-    def __init__(self, value: np.ndarray) -> None:
+    def __init__(self, value: Any) -> None:
         self.value = value
-        self.grad = np.zeros_like(value)
+        self.grad = zeros_like(value)
         self.trainable = True
         self.regularizer: Callable[[np.ndarray], np.ndarray] | None = None
 
@@ -83,7 +83,7 @@ class Layer:
 
         Args:
             input_shape: of one example, without the batch axis: (28, 28, 1).
-            backend: "numpy", "serial" or "parallel". dtype: "float32" or "float64".
+            backend: "numpy", "serial", "parallel" or "cuda". dtype: "float32" or "float64".
             seed: initial parameters and dropout masks follow from it.
         Raises:
             ShapeError: a layer does not fit its input. BackendError, DTypeError, ArgumentError: an option is wrong.
@@ -114,19 +114,23 @@ class Layer:
         value = np.asarray(initializers.get(initializer)(self._rng, shape))
         if value.shape != shape:
             raise ShapeError(f"the initializer of {name} gave shape {value.shape}, wanted {shape}")
-        self._params[name] = Param(np.ascontiguousarray(value, self.dtype))
+        self._params[name] = Param(self._keep(value, self.dtype))
+
+    def _keep(self, values: np.ndarray, dtype: Any) -> Any:
+        """A long-lived array with these values, where the backend computes."""
+        return self.backend.place(np.array(values, dtype))
 
     def _check(self, x: np.ndarray) -> np.ndarray:
         """x as a contiguous batch of what this layer was built for."""
         if self.input_shape is None:
             raise BuildError(f"{kind(self)} is not built yet: call build(input_shape) first")
-        x = np.asarray(x)
+        x = x if on_device(x) else np.asarray(x)
         if x.shape[1:] != self.input_shape or x.shape[0] == 0:
             wanted = ", ".join(str(n) for n in self.input_shape)
             raise ShapeError(f"layer {self.name} got x of shape {x.shape}, wanted (N, {wanted}) with N at least 1")
         if x.dtype != self.dtype:
             raise DTypeError(f"layer {self.name} got x of dtype {x.dtype}, wanted {self.dtype}: convert it to {self.dtype}")
-        return np.ascontiguousarray(x)
+        return self.backend.place(x)
 
     def forward(self, x: np.ndarray, train: bool = False) -> tuple[np.ndarray, Any]:
         raise NotImplementedError

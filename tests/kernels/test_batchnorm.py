@@ -20,7 +20,13 @@ from .harness import (
     simulated,
 )
 
-SHAPES = [(1, 1), (2, 3), (7, 17), *simulated((61, 1), (37, 3), (11, 8), (5, 40), (3, 26)), *large((70000, 1), (30000, 3), (9000, 17), (5000, 64))]
+SHAPES = [
+    (1, 1),
+    (2, 3),
+    (7, 17),
+    *simulated((61, 1), (37, 3), (11, 8), (5, 40), (3, 26)),
+    *large((70000, 1), (30000, 3), (9000, 17), (5000, 64)),
+]
 MANY = 40 if SIMULATED else 30000  # rows
 SLOPES = [1.0, 0.0, 0.2]
 dtypes = pytest.mark.parametrize("dtype", DTYPES)

@@ -5,7 +5,21 @@ from tolerances import assert_close
 from nbnet.kernels import chunks, philox
 from nbnet.kernels.dropout.cpu import WORK
 
-from .harness import COMPILED, DTYPES, SIMULATED, Out, call, check, check_gradient, large, not_simulated, output_of, run, same_bits, simulated
+from .harness import (
+    COMPILED,
+    DTYPES,
+    SIMULATED,
+    Out,
+    call,
+    check,
+    check_gradient,
+    large,
+    not_simulated,
+    output_of,
+    run,
+    same_bits,
+    simulated,
+)
 
 SIZES = [1, 2, 3, 4, 5, *simulated(151), *large(1001, 70003)]
 MANY = 403 if SIMULATED else 70003  # elements

@@ -88,7 +88,9 @@ def test_gradients(rng, shape, groups):
 
 
 @pytest.mark.parametrize(("dtype", "offset"), [("float32", 1e4), ("float32", -1e6), ("float64", 1e4)])
-@pytest.mark.parametrize(("shape", "groups"), [((4, 1, 30), 1), ((2, 5, 12), 4)] if SIMULATED else [((20, 1, 300), 1), ((20, 30, 12), 4)], ids=str)
+@pytest.mark.parametrize(
+    ("shape", "groups"), [((4, 1, 30), 1), ((2, 5, 12), 4)] if SIMULATED else [((20, 1, 300), 1), ((20, 30, 12), 4)], ids=str
+)
 def test_far_from_zero(rng, dtype, shape, groups, offset):
     """Deviation 1 around a mean of 1e4: the sum of squares minus the squared mean would have no digit left in float32."""
     x = rng.normal(offset, 1, shape).astype(dtype).astype(np.float64)

@@ -2,7 +2,6 @@
 
 import math
 
-import numpy as np
 from numba import cuda
 
 from nbnet.kernels.launch import kernel, row_maximum, row_sum, rows
