@@ -10,13 +10,17 @@ from nbnet.backend import FLOATS, Backend, on_device
 from nbnet.errors import ArgumentError, BackendError, DTypeError, ShapeError
 
 
-def floats(x: Any, name: str, ndim: int | None = None, dtype: np.dtype | None = None, empty: bool = False, *, be: Backend) -> np.ndarray:
-    """x as a C-contiguous float array of the rank and dtype asked for, where the backend wants it; `empty` allows one without rows.
+def floats(
+    x: Any, name: str, ndim: int | None = None, dtype: np.dtype | None = None, empty: bool = False, *, be: Backend | None = None
+) -> Any:
+    """x as a C-contiguous float array of the rank and dtype asked for; `empty` allows one without rows.
 
+    Args:
+        be: the backend whose kernels are to read it; None wants it on the host.
     Raises:
         ShapeError, DTypeError: it is not. BackendError: it is on the GPU, and the backend is not.
     """
-    x = x if on_device(x) else np.asarray(x)
+    x = x if be is not None and on_device(x) else np.asarray(x)
     if x.dtype not in FLOATS:
         raise DTypeError(f"{name} has dtype {x.dtype}, wanted float32 or float64: convert it with {name}.astype('float32')")
     if dtype is not None and x.dtype != dtype:
@@ -25,7 +29,7 @@ def floats(x: Any, name: str, ndim: int | None = None, dtype: np.dtype | None = 
         raise ShapeError(f"{name} has shape {x.shape}, wanted {ndim} axes{' (N, H, W, C)' if ndim == 4 else ''}")
     if x.size == 0 and not empty:
         raise ShapeError(f"{name} has shape {x.shape}: it is empty, wanted at least one row")
-    return be.place(x)
+    return np.ascontiguousarray(x) if be is None else be.place(x)
 
 
 def shaped(x: Any, name: str, shape: tuple[int, ...], dtype: np.dtype, *, be: Backend) -> np.ndarray:

@@ -15,8 +15,8 @@ from nbnet.kernels import chunks
 
 
 class Stats(NamedTuple):
-    """Statistics of some rows: mean (C,) and m2 = sum w * (x - mean)^2 (C,), both float64, on the GPU where x is, and count, the sum of the weights:
-    a number, or (C,) where each channel has weights of its own."""
+    """Statistics of some rows: mean (C,) and m2 = sum w * (x - mean)^2 (C,), both float64, on the GPU where x is there, and
+    count, the sum of the weights: a number, or (C,) where each channel has weights of its own."""
 
     mean: np.ndarray
     m2: np.ndarray
@@ -38,7 +38,7 @@ def moments(x, axes, keepdims: bool = False, weights=None, *, backend: str | Bac
         ArgumentError: an axis does not exist or is given twice, or the weights of a result are negative or sum to 0.
     """
     be = get_backend(backend)
-    x = checks.floats(x, "x", be=be if on_device(x) else get_backend("numpy"))
+    x = checks.floats(x, "x", be=be if on_device(x) else None)
     axes = (axes,) if np.isscalar(axes) else tuple(axes)
     reduced = sorted(a + x.ndim if a < 0 else a for a in axes)
     if len(set(reduced)) != len(reduced) or any(not 0 <= a < x.ndim for a in reduced):

@@ -195,7 +195,10 @@ def batch_norm_backward_apply(dy, saved: BatchNormSaved, sums: Sums) -> np.ndarr
 
 
 def _normalize(x, stats, divisor, mean, m2, gamma, beta, *, eps, weights, correction, slope, backend):
-    """y = act(gamma * ((x - mean) / sqrt(var + eps) * r + k) + beta), in the form of the kernel: act((x - center) * scale + shift); var is m2 / divisor."""
+    """y = act(gamma * ((x - mean) / sqrt(var + eps) * r + k) + beta), in the form of the kernel: act((x - center) * scale + shift).
+
+    var is m2 / divisor.
+    """
     be = get_backend(backend)
     x = checks.floats(x, "x", empty=True, be=be)
     if x.ndim < 2:

@@ -1,8 +1,9 @@
 """Batch normalisation on CUDA: threads walk down columns of channels, four at a time.
 
 A thread sums a few rows in T, from its own first row as origin, and goes on in float64: float32 stays precise without float64
-arithmetic on every element. Means are kept as deviations from the first row of all. Blocks write partial results, and one more small kernel merges them in order. The kernels that
-follow a reduction start at the end of the array, the part that is still in the level-2 cache.
+arithmetic on every element. Means are kept as deviations from the first row of all. Blocks write partial results, and one more
+small kernel merges them in order. The kernels that follow a reduction start at the end of the array, which is still in the
+level-2 cache.
 """
 
 import numpy as np
