@@ -30,6 +30,13 @@ kernel = cuda.jit(cache=True)  # no fastmath: it would take NaN for granted not 
 function = cuda.jit(device=True)
 
 
+def _as_it_is(code: Any) -> Any:
+    return code
+
+
+formula = _as_it_is if SIMULATED else function  # a function of its arguments alone, which the simulator may call as it is
+
+
 def kernel_of(threads: int, resident: int) -> Any:
     """As `kernel`, for blocks of that many threads, `resident` of them on a multiprocessor at once: that bounds the registers."""
     return kernel if SIMULATED else cuda.jit(cache=True, launch_bounds=(threads, resident))
@@ -131,7 +138,7 @@ else:
         return types.int64(types.int64, types.int64), code
 
 
-@function
+@formula
 def load(array, index, size):
     """Elements index to index + 3 of the first `size` ones; 0 for those beyond."""
     if index + 4 <= size:
@@ -145,7 +152,7 @@ def load(array, index, size):
     )
 
 
-@function
+@formula
 def store(array, index, size, values):
     """Write elements index to index + 3, those that are within the first `size`."""
     if index + 4 <= size:
@@ -159,20 +166,20 @@ def store(array, index, size, values):
             array[index + 2] = values[2]
 
 
-@function
+@formula
 def divide(a, b):
     """a // b and the rest, for numbers from 0 to 2^31 - 1: some 20 instructions, where 64 bits take 100."""
     quotient = _divide32(a, b)
     return quotient, a - quotient * b
 
 
-@function
+@formula
 def wrap(channel, channels):
     """The channel after the one before `channel`."""
     return channel if channel < channels else channel - channels
 
 
-@function
+@formula
 def gather(array, index, channels):
     """What a vector column that starts with element `index` holds of a vector of channels."""
     c0 = index % channels
@@ -184,28 +191,28 @@ def gather(array, index, channels):
 # ----------------------------------------------------------------------- float32 sums of a few rows, float64 beyond
 
 
-@function
+@formula
 def add4(a, b):
     return a[0] + b[0], a[1] + b[1], a[2] + b[2], a[3] + b[3]
 
 
-@function
+@formula
 def subtract4(a, b):
     return a[0] - b[0], a[1] - b[1], a[2] - b[2], a[3] - b[3]
 
 
-@function
+@formula
 def multiply4(a, b):
     return a[0] * b[0], a[1] * b[1], a[2] * b[2], a[3] * b[3]
 
 
-@function
+@formula
 def multiply_add4(a, b, c):
     """a * b + c"""
     return a[0] * b[0] + c[0], a[1] * b[1] + c[1], a[2] * b[2] + c[2], a[3] * b[3] + c[3]
 
 
-@function
+@formula
 def wide4(a):
     return np.float64(a[0]), np.float64(a[1]), np.float64(a[2]), np.float64(a[3])
 
@@ -319,18 +326,18 @@ def rows(compiled: Any, count: int, numbers: int, *args: Any) -> None:
 # ------------------------------------------------------------------------------------------------ arithmetic on C numbers
 
 
-def channelwise(formula: Any, outputs: int, arrays: tuple[bool, ...], clamp: bool) -> Any:
-    """A kernel that applies a Python function of numbers to each channel: out0[c], out1[c], ... = formula(in0[c], in1, ...).
+def channelwise(arithmetic: Any, outputs: int, arrays: tuple[bool, ...], clamp: bool) -> Any:
+    """A kernel that applies a Python function of numbers to each channel: out0[c], out1[c], ... = arithmetic(in0[c], in1, ...).
 
-    arrays: which of formula's arguments are arrays, and not numbers for all channels. clamp: see Backend.channelwise.
+    arrays: which of arithmetic's arguments are arrays, and not numbers for all channels. clamp: see Backend.channelwise.
     """
     targets, sources = [f"out{i}" for i in range(outputs)], [f"in{i}" for i in range(len(arrays))]
     values = ", ".join(f"{name}[c]" if is_array else name for name, is_array in zip(sources, arrays))
     source = [f"def kernel(size, {', '.join(targets + sources)}):", "    c = cuda.grid(1)", "    if c < size:"]
-    source.append(f"        values = formula({values})")
+    source.append(f"        values = arithmetic({values})")
     for i, name in enumerate(targets):
         source.append(f"        {name}[c] = {f'within(values[{i}], {name})' if clamp else f'values[{i}]'}")
-    scope = {"cuda": cuda, "formula": function(formula), "within": _within}
+    scope = {"cuda": cuda, "arithmetic": formula(arithmetic), "within": _within}
     exec("\n".join(source), scope)
     return cuda.jit(scope["kernel"])
 
@@ -338,7 +345,7 @@ def channelwise(formula: Any, outputs: int, arrays: tuple[bool, ...], clamp: boo
 LARGEST = float(np.finfo(np.float32).max)
 
 
-@function
+@formula
 def _within(value, output):
     """value, or the largest number of output's dtype where that is float32 and value is beyond."""
     if output.itemsize == 4:

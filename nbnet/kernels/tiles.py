@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from nbnet.kernels.device import SIMULATED
-from nbnet.kernels.launch import add4, function, load4, store4
+from nbnet.kernels.launch import add4, formula, load4, store4
 
-DEPTH = 4 if SIMULATED else 8
+DEPTH = 8
 RESIDENT = 384  # threads on a multiprocessor at once: 64 results each take 168 registers, and spill with fewer
 MULTIPROCESSORS = 2 if SIMULATED else 132  # that a grid should fill; a constant, so that results do not depend on the GPU
 
@@ -54,19 +54,19 @@ def plan(rows: int, columns: int, terms: int) -> Plan:
     grid = -(-rows // tile.rows), -(-columns // tile.columns)
     wanted = max(1, 2 * MULTIPROCESSORS // (grid[0] * grid[1]))
     slices = -(-terms // DEPTH)
-    each = max(-(-slices // wanted), min(slices, 8 if not SIMULATED else 1))
+    each = max(-(-slices // wanted), min(slices, 1 if SIMULATED else 8))
     return Plan(tile, (*grid, -(-slices // each)), each * DEPTH)
 
 
 # --------------------------------------------------------------------------------------------------- on the device
 
 
-@function
+@formula
 def zeros16(zero):
     return zero, zero, zero, zero, zero, zero, zero, zero, zero, zero, zero, zero, zero, zero, zero, zero
 
 
-@function
+@formula
 def outer(c, a, b):
     """c + the products of four a and four b, row by row."""
     return (
@@ -89,7 +89,7 @@ def outer(c, a, b):
     )
 
 
-@function
+@formula
 def multiply(c, a_tile, b_tile, a_at, b_at, lower, right, high, wide):
     """Add the products of one column of a_tile and one row of b_tile to the four pieces c that a thread holds.
 
@@ -109,7 +109,7 @@ def multiply(c, a_tile, b_tile, a_at, b_at, lower, right, high, wide):
     return c00, c01, c10, c11
 
 
-@function
+@formula
 def write_tile(matrix, at, row, rows, column, columns, c, west, east, lower, right, high, wide):
     """Write the pieces that a thread holds, plus a bias for the columns of its left and of its right half."""
     write16(matrix, at, row, rows, column, columns, c[0], west)
@@ -121,7 +121,7 @@ def write_tile(matrix, at, row, rows, column, columns, c, west, east, lower, rig
             write16(matrix, at, row + lower, rows, column + right, columns, c[3], east)
 
 
-@function
+@formula
 def matrix4(matrix, row, rows, column, columns):
     """Four neighbours in a row of a matrix, 0 for those outside."""
     zero = matrix.dtype.type(0)
@@ -138,7 +138,7 @@ def matrix4(matrix, row, rows, column, columns):
     )
 
 
-@function
+@formula
 def advance_tap(channel, kw, kh, by, channels, kernel_w):
     """The channel, column and row of the kernel that are `by` numbers further on."""
     channel += by
@@ -151,7 +151,7 @@ def advance_tap(channel, kw, kh, by, channels, kernel_w):
     return channel, kw, kh
 
 
-@function
+@formula
 def advance_pixel(ow, oh, image, by, out_w, out_h):
     """The pixel that is `by` further on."""
     ow += by
@@ -164,7 +164,7 @@ def advance_pixel(ow, oh, image, by, out_w, out_h):
     return ow, oh, image
 
 
-@function
+@formula
 def pixel(x, image, h, w, channel, shape, spread):
     """x[image, h / spread, w / spread, channel], 0 outside and between the pixels of a spread image."""
     if h < 0 or w < 0:
@@ -178,7 +178,7 @@ def pixel(x, image, h, w, channel, shape, spread):
     return x[((image * shape[1] + h) * shape[2] + w) * shape[3] + channel]
 
 
-@function
+@formula
 def patch4(x, image, h, w, tap, shape, kernel_size, spread):
     """Four neighbours in the patch of x (N, H, W, I) whose first pixel is (h, w): from channel, column and row `tap` on."""
     channel, kw, kh = tap
@@ -198,7 +198,7 @@ def patch4(x, image, h, w, tap, shape, kernel_size, spread):
     return a, b, c, d
 
 
-@function
+@formula
 def write4(matrix, at, row, rows, column, columns, values):
     """Write four neighbours in a row of the matrix (rows, columns) that starts at element `at`, those inside it."""
     if row < rows:
@@ -216,7 +216,7 @@ def write4(matrix, at, row, rows, column, columns, values):
                 matrix[at + 3] = values[3]
 
 
-@function
+@formula
 def write16(matrix, at, row, rows, column, columns, c, bias):
     """Write a piece of 4 x 4 plus a bias for each column."""
     write4(matrix, at, row, rows, column, columns, add4((c[0], c[1], c[2], c[3]), bias))

@@ -20,11 +20,21 @@ def plain():
 
 
 def residual():
-    return [nb.Conv2D(2, 3, stride=2), nb.Residual([nb.GroupNorm(2), nb.Tanh()]), nb.AvgPool2D(2), nb.Flatten(), nb.LayerNorm(), nb.Dense(3)]
+    return [
+        nb.Conv2D(2, 3, stride=2),
+        nb.Residual([nb.GroupNorm(2), nb.Tanh()]),
+        nb.AvgPool2D(2),
+        nb.Flatten(),
+        nb.LayerNorm(),
+        nb.Dense(3),
+    ]
 
 
 def dialects():
-    norms = [nb.BatchNorm(virtual_batch_size=2, activation="relu"), nb.BatchNorm(axis=1, renorm=nb.Renorm(rmax=3, dmax=5), zero_debias=True)]
+    norms = [
+        nb.BatchNorm(virtual_batch_size=2, activation="relu"),
+        nb.BatchNorm(axis=1, renorm=nb.Renorm(rmax=3, dmax=5), zero_debias=True),
+    ]
     return [*norms, nb.LeakyReLU(0.1), nb.Dropout(0.5, spatial=True), nb.GlobalAvgPool2D(), nb.Dense(3), nb.Sigmoid()]
 
 
@@ -89,7 +99,9 @@ def test_two_runs_are_the_same_bits():
 
 @pytest.mark.parametrize("size", [3, 130, *(() if SIMULATED else (1_000_003,))])
 def test_masks_are_the_bytes_of_the_cpu(size):
-    masks = [np.asarray(F.dropout_forward(np.ones(size, "float32"), 0.3, seed=9, step=4, stream=2, backend=b)[0]) for b in ("serial", "cuda")]
+    masks = [
+        np.asarray(F.dropout_forward(np.ones(size, "float32"), 0.3, seed=9, step=4, stream=2, backend=b)[0]) for b in ("serial", "cuda")
+    ]
     assert masks[0].tobytes() == masks[1].tobytes()
     assert_close(masks[1] > 0, philox.words(0, size, 9, 2, 4) >= round(0.3 * 2**32), "exact")
 

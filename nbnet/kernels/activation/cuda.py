@@ -4,12 +4,12 @@ import math
 
 from numba import cuda
 
-from nbnet.kernels.launch import elementwise, function, kernel, load, row_maximum, row_sum, rows, store
+from nbnet.kernels.launch import elementwise, formula, kernel, load, row_maximum, row_sum, rows, store
 
 # -------------------------------------------------------------------------------------------------------- relu
 
 
-@function
+@formula
 def _relu(x, zero):
     return zero if x <= zero else x  # NaN <= 0 is false: NaN passes
 
@@ -25,7 +25,7 @@ def relu_forward(x, y):
     elementwise(_relu_forward, x.size, x, x.size, y)
 
 
-@function
+@formula
 def _relu_slope(dy, y, zero):
     return zero if y <= zero else dy
 
@@ -45,7 +45,7 @@ def relu_backward(dy, y, dx):
 # -------------------------------------------------------------------------------------------------- leaky_relu
 
 
-@function
+@formula
 def _leaky(sign, value, slope):
     return value if sign > 0 else slope * value
 
@@ -79,7 +79,7 @@ def tanh_forward(x, y):
     elementwise(_tanh_forward, x.size, x, x.size, y)
 
 
-@function
+@formula
 def _tanh_slope(dy, y, one):
     return dy * (one - y * y)
 
@@ -99,7 +99,7 @@ def tanh_backward(dy, y, dx):
 # ----------------------------------------------------------------------------------------------------- sigmoid
 
 
-@function
+@formula
 def _sigmoid(x, one):
     e = math.exp(-abs(x))
     return (e if x < 0 else one) / (one + e)
@@ -116,7 +116,7 @@ def sigmoid_forward(x, y):
     elementwise(_sigmoid_forward, x.size, x, x.size, y)
 
 
-@function
+@formula
 def _sigmoid_slope(dy, y, one):
     return dy * (y * (one - y))
 

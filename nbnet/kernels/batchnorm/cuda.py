@@ -15,6 +15,7 @@ from nbnet.kernels.launch import (
     THREADS,
     add4,
     columns,
+    formula,
     function,
     gather,
     kernel,
@@ -38,7 +39,7 @@ PER_THREAD = 8
 # ---------------------------------------------------------------------------------------------------- moments
 
 
-@function
+@formula
 def _merge(n, mean, m2, other_n, other_mean, other_m2):
     """Count, mean and sum of squares of two parts together, in float64 (Chan's formula)."""
     if other_n <= 0.0:
@@ -49,7 +50,7 @@ def _merge(n, mean, m2, other_n, other_mean, other_m2):
     return total, mean + delta * share, m2 + other_m2 + delta * delta * n * share
 
 
-@function
+@formula
 def _merge4(n, mean, m2, other_n, other_mean, other_m2):
     a = _merge(n[0], mean[0], m2[0], other_n[0], other_mean[0], other_m2[0])
     b = _merge(n[1], mean[1], m2[1], other_n[1], other_mean[1], other_m2[1])
@@ -58,7 +59,7 @@ def _merge4(n, mean, m2, other_n, other_mean, other_m2):
     return (a[0], b[0], c[0], d[0]), (a[1], b[1], c[1], d[1]), (a[2], b[2], c[2], d[2])
 
 
-@function
+@formula
 def _shifted(n, total, squares, origin):
     """Count, mean and sum of squares of x - base, from the sums of x - base - origin and of its square."""
     if n <= 0.0:
@@ -67,7 +68,7 @@ def _shifted(n, total, squares, origin):
     return n, origin + d, max(squares - total * d, 0.0) if squares == squares else squares
 
 
-@function
+@formula
 def _shifted4(n, total, squares, origin, base):
     n, total, squares, origin = wide4(n), wide4(total), wide4(squares), subtract4(wide4(origin), base)
     a = _shifted(n[0], total[0], squares[0], origin[0])
@@ -144,7 +145,7 @@ def _moments(x, size, channels, period, rows, partials):
     _write_moments(n, mean, m2, period, partials)
 
 
-@function
+@formula
 def _weights(weights, index, channels, per_element, size):
     """The weights of elements index to index + 3; 0 beyond the array."""
     if per_element:
@@ -228,7 +229,7 @@ def moments(x, weights, partials, mean, var):
 # ------------------------------------------------------------------------------------------------------ apply
 
 
-@function
+@formula
 def _act4(z, slope):
     return (
         z[0] if z[0] > 0 else slope * z[0],
@@ -238,7 +239,7 @@ def _act4(z, slope):
     )
 
 
-@function
+@formula
 def _through4(dy, z, slope):
     """dy times the slope of the activation at z."""
     return (

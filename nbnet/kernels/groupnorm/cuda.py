@@ -12,10 +12,10 @@ from numba import cuda
 from nbnet.kernels import device
 from nbnet.kernels.batchnorm.cuda import BLOCKS_OF_SUMS, RUN, merge_sums
 from nbnet.kernels.groupnorm import TINY
-from nbnet.kernels.launch import add4, columns, divide, function, kernel, load, multiply_add4, row_sum, rows, run, wide4, write_sums
+from nbnet.kernels.launch import add4, columns, divide, formula, kernel, load, multiply_add4, row_sum, rows, run, wide4, write_sums
 
 
-@function
+@formula
 def _element(row, i, points, channels, width):
     """Where value i of group row % groups of example row // groups is, and its channel."""
     n, g = divide(row, channels // width)
@@ -80,7 +80,7 @@ def _backward(dy, x, count, points, channels, width, gamma, mean, inv_std, dx, g
         dx[at] = (g - mean_g - (np.float64(x[at]) - center) * scale * mean_gx) * scale
 
 
-@function
+@formula
 def _xhat(x, at, size, points, channels, width, mean, inv_std):
     """xhat of the element `at`, 0 beyond the array."""
     if at >= size:

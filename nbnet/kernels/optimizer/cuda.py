@@ -4,12 +4,12 @@ import math
 
 from numba import cuda
 
-from nbnet.kernels.launch import elementwise, function, kernel, load, store
+from nbnet.kernels.launch import elementwise, formula, kernel, load, store
 
 # -------------------------------------------------------------------------------------------------------- sgd
 
 
-@function
+@formula
 def _sgd1(param, grad, velocity, lr, momentum, nesterov, weight_decay):
     g = grad + weight_decay * param
     v = momentum * velocity + g
@@ -36,7 +36,7 @@ def sgd(param, grad, velocity, lr, momentum, nesterov, weight_decay):
 # ---------------------------------------------------------------------------------------------------- rmsprop
 
 
-@function
+@formula
 def _rmsprop1(param, grad, square, velocity, lr, rho, fresh, eps, momentum, weight_decay):
     g = grad + weight_decay * param
     s = rho * square + fresh * (g * g)
@@ -66,7 +66,7 @@ def rmsprop(param, grad, square, velocity, lr, rho, eps, momentum, weight_decay)
 # ------------------------------------------------------------------------------------------------------- adam
 
 
-@function
+@formula
 def _adam1(param, grad, m, v, beta1, fresh1, beta2, fresh2, eps, kept, added, step, root):
     g = grad + added * param
     m = beta1 * m + fresh1 * g

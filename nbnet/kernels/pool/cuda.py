@@ -6,7 +6,7 @@ needs zeros first.
 
 from numba import cuda
 
-from nbnet.kernels.launch import THREADS, add4, divide, function, kernel, load4, multiply4, run, store4
+from nbnet.kernels.launch import THREADS, add4, divide, formula, function, kernel, load4, multiply4, run, store4
 
 
 @function
@@ -26,19 +26,19 @@ def _launch(compiled, shape, *args):
         run(compiled[width == 4], -(-threads // THREADS), THREADS, *args)
 
 
-@function
+@formula
 def _at(shape, image, row, column, channel):
     return ((image * shape[1] + row) * shape[2] + column) * shape[3] + channel
 
 
-@function
+@formula
 def _window(index, size, stride, pad, limit):
     """The first and the last (exclusive) of the input's rows or columns that output `index` looks at."""
     first = index * stride - pad
     return max(first, 0), min(first + size, limit)
 
 
-@function
+@formula
 def _lookers(index, size, stride, pad, outputs):
     """The first and the last (exclusive) of the output rows or columns whose windows hold input `index`."""
     at = index + pad
@@ -49,7 +49,7 @@ def _lookers(index, size, stride, pad, outputs):
 # ------------------------------------------------------------------------------------------------ max_forward
 
 
-@function
+@formula
 def _larger(a, b):
     """The maximum of two, where NaN counts as the largest and the first of equals is kept."""
     return a if a >= b or a != a else b
@@ -90,7 +90,7 @@ def max_forward(x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, y):
 # ----------------------------------------------------------------------------------------------- max_backward
 
 
-@function
+@formula
 def _better(best, at, value, place):
     """The winner so far and its place, or the new value and its place."""
     if best >= value or best != best:
@@ -157,7 +157,7 @@ def max_backward(dy, x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, d
 # ------------------------------------------------------------------------------------------------ avg_forward
 
 
-@function
+@formula
 def _add(total, lost, value, zero):
     """total + value, and what rounding lost of it (Kahan 1965): as good as a sum in float64, without its price."""
     value -= lost
