@@ -241,7 +241,7 @@ class BatchNorm(Layer):
         if self.normalizes_last_axis:
             return x
         shape = (*x.shape[:axis], x.shape[-1], *x.shape[axis:-1])
-        return self._swap(x.reshape(*x.shape[:axis], -1, x.shape[-1]), axis, axis + 1).reshape(shape)
+        return self._swap(x.reshape(*x.shape[:axis], -1, x.shape[-1]), axis, axis + 2).reshape(shape)
 
     def _swap(self, x: Any, axis: int, end: int) -> Any:
         """x with `axis` moved behind the axes up to `end`."""
