@@ -174,10 +174,10 @@ def check_cuda() -> str:
     if config.ENABLE_CUDASIM:
         return "Numba's simulator (NUMBA_ENABLE_CUDASIM=1): for tests, thousands of times slower than a GPU"
     try:
-        driver = cuda.cudadrv.driver.get_version()
+        driver: tuple[int, int] = cuda.cudadrv.driver.get_version()  # type: ignore[attr-defined]
         gpus = len(cuda.gpus)
     except Exception as error:
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).replace("Error at driver init:", "").split()).partition(". ")[0]
         raise BackendError(f"backend 'cuda' found no NVIDIA driver ({reason}): install one, {instead}") from error
     toolkit = cuda.runtime.get_version()
     if driver[0] < toolkit[0]:

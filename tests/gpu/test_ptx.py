@@ -17,8 +17,25 @@ WIDE = {"groupnorm": "its contract has statistics and xhat in float64", "array":
 FLOAT64 = re.compile(r"\b(add|sub|mul|fma|div|sqrt|neg|abs|min|max)\.(rn\.)?f64\b")
 # float64 in kernels of float32 data: where partial statistics are merged, once for many elements
 MERGES = {"_moments", "_weighted_moments", "_merge_moments", "_backward_reduce", "_merge_sums"}
-SCALARS = {"_softmax_forward", "_softmax_backward", "_softmax_cross_entropy", "_squared_error", "_add_parts", "_add_gradients", "_turn", "_swap"}
-SCALARS |= {"_max_forward", "_max_backward", "_avg_forward", "_avg_backward", "_merge_moments", "_merge_sums", "_total"}  # rows of odd length
+SCALARS = {
+    "_softmax_forward",
+    "_softmax_backward",
+    "_softmax_cross_entropy",
+    "_squared_error",
+    "_add_parts",
+    "_add_gradients",
+    "_turn",
+    "_swap",
+}
+SCALARS |= {
+    "_max_forward",
+    "_max_backward",
+    "_avg_forward",
+    "_avg_backward",
+    "_merge_moments",
+    "_merge_sums",
+    "_total",
+}  # rows of odd length
 
 
 def arguments(operation, name, dtype):
@@ -197,9 +214,7 @@ def test_registers_do_not_spill(launches, operation, tmp_path):
         for i, ((kernel_name, signature), kernel) in enumerate(launches(operation, name, "float32").items()):
             source = tmp_path / f"{i}.ptx"
             source.write_text(ptx_of(kernel, signature, (9, 0)))
-            done = subprocess.run(
-                [ptxas, "-v", "-arch=sm_90", source, "-o", tmp_path / "out"], capture_output=True, text=True, check=True
-            )
+            done = subprocess.run([ptxas, "-v", "-arch=sm_90", source, "-o", tmp_path / "out"], capture_output=True, text=True, check=True)
             spills = re.findall(r"(\d+) bytes spill", done.stderr)
             assert spills and set(spills) == {"0"}, f"{kernel_name}: {done.stderr}"
 
