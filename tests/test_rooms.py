@@ -108,7 +108,7 @@ def test_cuda_without_a_driver_is_one_line_with_the_mend():
         (
             (11, 8),
             1,
-            r"driver knows CUDA 11\.8, but the toolkit installed is \d+\.\d+: update the driver, or pip install 'numba-cuda\[cu11\]'",
+            r"driver knows CUDA 11\.8, but the toolkit installed is \d+\.\d+: update the driver, or pip install",
         ),
         ((99, 0), 0, "found a driver but no GPU: look at nvidia-smi and CUDA_VISIBLE_DEVICES"),
     ],

@@ -39,7 +39,7 @@ def test_rows(be, width, rows):
 
 
 def test_reshape_is_a_view(be):
-    array, host = placed(be, 2, 6)
+    array, _ = placed(be, 2, 6)
     view = array.reshape(3, -1)
     assert view.shape == (3, 4)
     array[:] = 5
@@ -98,7 +98,7 @@ def test_functional_calls_take_either_and_give_arrays_on_the_gpu(be):
     for argument in (x, host):
         y, saved = F.dense_forward(argument, weight, backend="cuda")
         assert_close(np.asarray(y), host @ weight, "matmul")
-    dx, dweight, dbias = F.dense_backward(np.ones((4, 2), np.float32), saved)
+    _, _, dbias = F.dense_backward(np.ones((4, 2), np.float32), saved)
     assert_close(np.asarray(dbias), np.full(2, 4.0), "matmul", "float32")
     mean, var = F.moments(x, 0, backend="cuda")
     assert_close(mean, host.mean(axis=0), "reduction")
