@@ -9,7 +9,7 @@ import numpy as np
 
 from nbnet.backend import Backend, zeros_like
 from nbnet.errors import ArgumentError
-from nbnet.layers.base import Param
+from nbnet.layers.base import Param, Slab, slab_of
 
 
 class Optimizer:
@@ -28,13 +28,20 @@ class Optimizer:
         self.weight_decay = _at_least_0("weight_decay", weight_decay)
         self.steps = 0
         self.state: dict[str, Any] = {}
+        self._slab: Slab | None = None
+        self._whole: dict[str, Any] = {}  # on the GPU: all of a slot's arrays in one
 
     def prepare(self, params: Mapping[str, Param]) -> None:
         """Make the state arrays that are missing, as zeros."""
-        for name, param in params.items():
-            for slot in self.slots:
-                if f"{slot}.{name}" not in self.state:
-                    self.state[f"{slot}.{name}"] = zeros_like(param.value)
+        slab = slab_of(params)
+        for slot in self.slots:
+            names = {f"{slot}.{name}": param for name, param in params.items()}
+            if slab is not None and not names.keys() & self.state.keys():
+                self._slab, self._whole[slot] = slab, zeros_like(slab.value)
+                self.state.update(zip(names, slab.views(self._whole[slot])))
+            for name, param in names.items():
+                if name not in self.state:
+                    self.state[name] = zeros_like(param.value)
 
     def step(self, params: Mapping[str, Param], backend: Backend, lr: float | None = None) -> None:
         """Update every trainable parameter from its gradient, once.
@@ -45,10 +52,14 @@ class Optimizer:
         if not self.state:
             self.prepare(params)
         self.steps += 1
+        lr = self.lr if lr is None else lr
+        if self._slab is not None and self._slab is slab_of(params) and all(param.trainable for param in params.values()):
+            self._update(backend, self._slab.value, self._slab.grad, [self._whole[slot] for slot in self.slots], lr)
+            return
         for name, param in params.items():
             if param.trainable:
                 slots = [self.state[f"{slot}.{name}"].reshape(-1) for slot in self.slots]
-                self._update(backend, param.value.reshape(-1), param.grad.reshape(-1), slots, self.lr if lr is None else lr)
+                self._update(backend, param.value.reshape(-1), param.grad.reshape(-1), slots, lr)
 
     def _update(self, backend: Backend, value: np.ndarray, grad: np.ndarray, slots: list[np.ndarray], lr: float) -> None:
         raise NotImplementedError

@@ -3,17 +3,12 @@
 Kernels see flat arrays and read them by `load` and `store`: four elements at a time, one 128-bit access in float32 and two in
 float64, with the ends of the array seen to. Four elements are a tuple, in registers. Every array starts on 16 bytes.
 
-Rows of C channels are cut into columns of vectors. A vector column holds the same channels all the way down if it steps by
-lcm(C, 4) elements, so a matrix is read as super-rows of lcm(C, 4) elements: C = 64 is super-rows of 16 vectors, C = 3 of 3
-vectors (4 rows), C = 130 of 65 (2 rows). So there is one kernel, of full width, for every C.
-
 Grids follow from the shape alone: results are the same bits on every run.
 """
 
 from __future__ import annotations
 
-import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numba import cuda
@@ -51,30 +46,6 @@ def elementwise(compiled: Any, size: int, *args: Any) -> None:
     """Launch a kernel whose thread i sees to elements 4 i to 4 i + 3 of `size`."""
     if size:
         run(compiled, -(-size // (4 * THREADS)), THREADS, *args)
-
-
-class Columns(NamedTuple):
-    """A matrix of rows of C channels as columns of vectors.
-
-    period: vectors of a super-row. rows: whole super-rows; what is left is a part of one. grid: (blocks of rows, blocks of columns);
-    block: (columns, rows).
-    """
-
-    period: int
-    rows: int
-    grid: tuple[int, int]
-    block: tuple[int, int]
-
-
-def columns(size: int, channels: int, per_thread: int, blocks: int = BLOCKS) -> Columns:
-    """The layout of `size` elements in rows of `channels`: at most `blocks` blocks, in which a thread has about per_thread vectors."""
-    period = math.lcm(channels, 4) // 4
-    tiles = -(-period // (THREADS // 2)) if period > THREADS else 1
-    width = -(-period // tiles)
-    height = max(1, THREADS // width)
-    rows = size // (4 * period)
-    count = -(-rows // (height * per_thread))
-    return Columns(period, rows, (max(1, min(count, blocks // tiles)), tiles), (width, height))
 
 
 # ------------------------------------------------------------------------------------------- four elements at a time
@@ -173,22 +144,7 @@ def divide(a, b):
     return quotient, a - quotient * b
 
 
-@formula
-def wrap(channel, channels):
-    """The channel after the one before `channel`."""
-    return channel if channel < channels else channel - channels
-
-
-@formula
-def gather(array, index, channels):
-    """What a vector column that starts with element `index` holds of a vector of channels."""
-    c0 = index % channels
-    c1 = wrap(c0 + 1, channels)
-    c2 = wrap(c1 + 1, channels)
-    return array[c0], array[c1], array[c2], array[wrap(c2 + 1, channels)]
-
-
-# ----------------------------------------------------------------------- float32 sums of a few rows, float64 beyond
+# ---------------------------------------------------------------------------------------------- arithmetic on four
 
 
 @formula
@@ -215,32 +171,6 @@ def multiply_add4(a, b, c):
 @formula
 def wide4(a):
     return np.float64(a[0]), np.float64(a[1]), np.float64(a[2]), np.float64(a[3])
-
-
-@function
-def write_sums(a, b, period, partials):
-    """Add up a and b, four float64 each, over the rows of a block, in a fixed order; write them to its place in partials
-    (K, 2, 4 * period)."""
-    shared = cuda.shared.array((8, THREADS), np.float64)
-    me = cuda.threadIdx.y * cuda.blockDim.x + cuda.threadIdx.x
-    height = cuda.blockDim.y
-    while height > 1:
-        for i in range(4):
-            shared[i, me] = a[i]
-            shared[4 + i, me] = b[i]
-        cuda.syncthreads()
-        half = (height + 1) // 2
-        if cuda.threadIdx.y + half < height:
-            other = me + half * cuda.blockDim.x
-            a = add4(a, (shared[0, other], shared[1, other], shared[2, other], shared[3, other]))
-            b = add4(b, (shared[4, other], shared[5, other], shared[6, other], shared[7, other]))
-        cuda.syncthreads()
-        height = half
-    column = cuda.blockIdx.y * cuda.blockDim.x + cuda.threadIdx.x
-    if cuda.threadIdx.y == 0 and column < period:
-        at = 2 * cuda.blockIdx.x * period + column
-        store(partials, 4 * at, partials.size, a)
-        store(partials, 4 * (at + period), partials.size, b)
 
 
 # --------------------------------------------------------------- a row of numbers for a group of neighbouring threads

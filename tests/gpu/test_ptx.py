@@ -89,7 +89,7 @@ def launches(monkeypatch):
     from numba.cuda import dispatcher, types
     from numba.cuda.np.numpy_support import from_dtype
 
-    from nbnet.kernels import device, launch
+    from nbnet.kernels import columns, device, launch
 
     class Device:
         compute_capability = (9, 0)
@@ -115,6 +115,7 @@ def launches(monkeypatch):
     monkeypatch.setattr(dispatcher, "get_current_device", lambda: Device)
     monkeypatch.setattr(device, "pool", Pool)
     monkeypatch.setattr(launch, "run", record)
+    monkeypatch.setattr(columns, "run", record)
     for operation in OPERATIONS:
         room = importlib.import_module(f"nbnet.kernels.{operation}.cuda")
         if hasattr(room, "run"):

@@ -87,6 +87,22 @@ def test_steps_in_steady_state_allocate_nothing():
     assert pool.hits > 50
 
 
+@pytest.mark.parametrize("frozen", [False, True])
+def test_an_optimiser_is_one_launch_for_all_parameters(monkeypatch, frozen):
+    """Unless some of them are frozen; the result is that of serial either way."""
+    pair = [trainer(backend, plain, "float32", nb.Adam(1e-2)) for backend in ("serial", "cuda")]
+    x, y = next(batches("float32"))
+    launches = []
+    update = nb.Adam._update
+    monkeypatch.setattr(nb.Adam, "_update", lambda self, backend, *args: (launches.append(backend.name), update(self, backend, *args)))
+    for run in pair:
+        run.model.layers[0].params["weight"].trainable = not frozen
+        run.train_batch(x, y)
+    assert launches.count("cuda") == (4 if frozen else 1)
+    for (name, a), b in zip(pair[0].model.state().items(), pair[1].model.state().values(), strict=True):
+        assert_close(np.asarray(b), a, "training", "float32", f"{name}: ")
+
+
 def test_two_runs_are_the_same_bits():
     states = []
     for _ in range(2):

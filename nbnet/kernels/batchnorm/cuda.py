@@ -10,14 +10,12 @@ import numpy as np
 from numba import cuda
 
 from nbnet.kernels import device
+from nbnet.kernels.columns import BLOCKS_OF_SUMS, MERGERS, MERGING, columns, gather, merge_sums, write_sums
 from nbnet.kernels.launch import (
-    BLOCKS,
     THREADS,
     add4,
-    columns,
     formula,
     function,
-    gather,
     kernel,
     load,
     load4,
@@ -27,13 +25,9 @@ from nbnet.kernels.launch import (
     store,
     subtract4,
     wide4,
-    write_sums,
 )
 
 RUN = 64  # rows summed in T: an origin of their own bounds the cancellation by a factor of RUN
-MERGERS = (4, 2) if device.SIMULATED else (8, 128)  # channels and partial results of a merging block
-MERGING = MERGERS[0] * MERGERS[1]
-BLOCKS_OF_SUMS = BLOCKS // 2 + 1 if device.SIMULATED else BLOCKS // 2  # fewer partial results to merge
 PER_THREAD = 8
 
 # ---------------------------------------------------------------------------------------------------- moments
@@ -311,38 +305,6 @@ def _backward_reduce(dy, x, center, scale, shift, slope, size, channels, period,
             row += step
         wide_g, wide_gx = add4(wide_g, wide4(sum_g)), add4(wide_gx, wide4(sum_gx))
     write_sums(wide_g, wide_gx, period, partials)
-
-
-@kernel
-def _merge_sums(partials, blocks, period, channels, sum_g, sum_gx):
-    """As _merge_moments, for partial sums (K, 2, 4 * period)."""
-    shared = cuda.shared.array((2, MERGING), np.float64)
-    channel = cuda.blockIdx.x * MERGERS[0] + cuda.threadIdx.x
-    me = cuda.threadIdx.y * MERGERS[0] + cuda.threadIdx.x
-    g, gx = 0.0, 0.0
-    if channel < channels:
-        for k in range(cuda.threadIdx.y, blocks, MERGERS[1]):
-            for lane in range(channel, 4 * period, channels):
-                at = 8 * k * period + lane
-                g += partials[at]
-                gx += partials[at + 4 * period]
-    height = MERGERS[1]
-    while height > 1:
-        shared[0, me], shared[1, me] = g, gx
-        cuda.syncthreads()
-        height //= 2
-        if cuda.threadIdx.y < height:
-            g += shared[0, me + height * MERGERS[0]]
-            gx += shared[1, me + height * MERGERS[0]]
-        cuda.syncthreads()
-    if cuda.threadIdx.y == 0 and channel < channels:
-        sum_g[channel] = g
-        sum_gx[channel] = gx
-
-
-def merge_sums(partials, layout, channels, sum_g, sum_gx):
-    """Launch the merging of what the blocks of `layout` wrote to partials (K, 2, 4 * period)."""
-    run(_merge_sums, -(-channels // MERGERS[0]), MERGERS, partials, layout.grid[0], layout.period, channels, sum_g, sum_gx)
 
 
 def backward_reduce(dy, x, center, scale, shift, slope, partials, sum_g, sum_gx):

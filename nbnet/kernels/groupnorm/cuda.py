@@ -10,9 +10,11 @@ import numpy as np
 from numba import cuda
 
 from nbnet.kernels import device
-from nbnet.kernels.batchnorm.cuda import BLOCKS_OF_SUMS, RUN, merge_sums
+from nbnet.kernels.columns import BLOCKS_OF_SUMS, columns, merge_sums, write_sums
 from nbnet.kernels.groupnorm import TINY
-from nbnet.kernels.launch import add4, columns, divide, formula, kernel, load, multiply_add4, row_sum, rows, run, wide4, write_sums
+from nbnet.kernels.launch import add4, divide, formula, kernel, load, multiply_add4, row_sum, rows, run, wide4
+
+PER_THREAD = 16  # vectors of a thread that sums down a column
 
 
 @formula
@@ -115,7 +117,7 @@ def _parameter_sums(dy, x, size, points, channels, width, period, super_rows, me
 def backward(dy, x, groups, gamma, mean, inv_std, partials, dgamma, dbeta, dx):
     examples, points, channels = x.shape
     width = channels // groups
-    layout = columns(x.size, channels, RUN, BLOCKS_OF_SUMS)
+    layout = columns(x.size, channels, PER_THREAD, BLOCKS_OF_SUMS)
     super_rows = -(-x.size // (4 * layout.period))
     partials = device.pool().empty((layout.grid[0], 2, 4 * layout.period), np.float64)
     sizes = (x.size, points, channels, width, layout.period, super_rows)
