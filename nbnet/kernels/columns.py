@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import cuda
 
-from nbnet.kernels.launch import BLOCKS, SIMULATED, THREADS, add4, formula, function, kernel, run, store
+from nbnet.kernels.launch import BLOCKS, SIMULATED, THREADS, add4, formula, function, kernel_of, run, store
 
 MERGERS = (4, 2) if SIMULATED else (8, 128)  # channels and partial results of a merging block
 MERGING = MERGERS[0] * MERGERS[1]
@@ -88,7 +88,7 @@ def write_sums(a, b, period, partials):
         store(partials, 4 * (at + period), partials.size, b)
 
 
-@kernel
+@kernel_of(MERGING, 1)
 def _merge_sums(partials, blocks, period, channels, sum_g, sum_gx):
     """As _merge_moments, for partial sums (K, 2, 4 * period)."""
     shared = cuda.shared.array((2, MERGING), np.float64)

@@ -17,6 +17,7 @@ from nbnet.kernels.launch import (
     formula,
     function,
     kernel,
+    kernel_of,
     load,
     load4,
     multiply4,
@@ -180,7 +181,7 @@ def _weighted_moments(x, weights, per_element, size, channels, period, rows, par
     _write_moments(n, mean, m2, period, partials)
 
 
-@kernel
+@kernel_of(MERGING, 1)
 def _merge_moments(partials, x, blocks, period, channels, mean, var):
     """A block has some channels (x) and merges every so many-th partial result (y), then those, in order."""
     shared = cuda.shared.array((3, MERGING), np.float64)
