@@ -144,9 +144,9 @@ def convolution(n: int, side: int, inputs: int, outputs: int, checked: bool) -> 
             be = get_backend(BACKEND)
             kernel, out = be.kernel(f"conv2d.{function}"), be.empty(results[function])
             if function == "forward":
-                kernel(x, weight, be.zeros((outputs,)), *same, None, out)
+                kernel(x, weight, be.zeros((outputs,)), *same, None, None, out, None, None, None)
             elif function == "backward_data":
-                kernel(dy, weight, *same, None, None, out)
+                kernel(dy, weight, *same, None, None, None, out)
             else:
                 kernel(x, dy, *same, None, None, out, be.empty((outputs,)))
             return [out]
@@ -155,14 +155,13 @@ def convolution(n: int, side: int, inputs: int, outputs: int, checked: bool) -> 
 
     def right(function):
         def call(x, weight, dy):
-            out = np.empty(results[function])
+            out, none = np.empty(results[function]), np.empty((0, 3, outputs))
             args = {
-                "forward": (x, weight, np.zeros(outputs), *same, None),
-                "backward_data": (dy, weight, *same, None, None),
-                "backward_weights": (x, dy, *same, None, None),
+                "forward": (x, weight, np.zeros(outputs), *same, None, None, out, none, None, None),
+                "backward_data": (dy, weight, *same, None, None, None, out),
+                "backward_weights": (x, dy, *same, None, None, out, np.empty(outputs)),
             }[function]
-            rest = (out, np.empty(outputs)) if function == "backward_weights" else (out,)
-            load(f"conv2d.{function}", "numpy")(*args, *rest)
+            load(f"conv2d.{function}", "numpy")(*args)
             return [out]
 
         return call

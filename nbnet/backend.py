@@ -8,10 +8,12 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+from numba import config
 
 from nbnet.errors import BackendError, DTypeError, unknown
 from nbnet.kernels import BACKENDS, load
 from nbnet.memory import Pool
+from nbnet.threads import parallel_kernel
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
@@ -41,9 +43,14 @@ class Backend:
     def __repr__(self) -> str:
         return f"Backend({self.name!r})"
 
+    @property
+    def threads(self) -> int:
+        """How many threads a kernel may run on at most: kernels that need scratch for each take so much of it."""
+        return config.NUMBA_NUM_THREADS if self.name == "parallel" else 1  # type: ignore[attr-defined]
+
     def kernel(self, op: str) -> Callable[..., Any]:
         """The kernel of an operation, for example kernel("conv2d.forward")."""
-        return load(op, self.name)
+        return parallel_kernel(op) if self.name == "parallel" else load(op, self.name)
 
     def empty(self, shape: tuple[int, ...], dtype: Any = np.float32) -> Any:
         """An uninitialised array, on recycled memory."""

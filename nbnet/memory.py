@@ -8,12 +8,14 @@ system for memory once, and steps in steady state allocate nothing.
 from __future__ import annotations
 
 import math
+import mmap
 from collections import defaultdict, deque
-from mmap import mmap
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
+HUGE = 1 << 21  # bytes of a huge page: of x86-64, and of ARM with pages of 4 KiB
 PAGE = 4096  # bytes; below this NumPy's own allocator is as quick, and nothing is gained by keeping blocks
 
 
@@ -21,18 +23,33 @@ class _Lease(np.ndarray):
     """A loan of one block. NumPy replaces the base of a view by its base's base only while the types agree: neither this
     type nor the block's (an anonymous memory map) is ndarray, so every array on the block keeps the lease alive."""
 
-    _free: deque[mmap] | None = None
+    _free: deque[mmap.mmap] | None = None
 
     def __del__(self) -> None:
         if self._free is not None:
             self._free.append(self.base)  # type: ignore[arg-type]
 
 
+def _map(size: int) -> mmap.mmap:
+    """New memory of this process alone, in huge pages where the system offers them.
+
+    Python's default is memory shared with forked children, who would write into each other's arrays; on Linux it is slower, too:
+    a training step of the five-conv network took an eighth longer on it.
+    """
+    if not hasattr(mmap, "MAP_PRIVATE"):  # Windows, where no process forks
+        return mmap.mmap(-1, size)
+    block = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if size >= HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
+        with suppress(OSError):  # a kernel built without them
+            block.madvise(mmap.MADV_HUGEPAGE)
+    return block
+
+
 class Pool:
     """Blocks of memory by size. `hits` and `misses` count the requests served from kept and from new memory."""
 
     def __init__(self) -> None:
-        self._free: defaultdict[int, deque[mmap]] = defaultdict(deque)
+        self._free: defaultdict[int, deque[mmap.mmap]] = defaultdict(deque)
         self.hits = 0
         self.misses = 0
         self.bytes = 0
@@ -49,7 +66,7 @@ class Pool:
             block = free.pop()
             self.hits += 1
         except IndexError:
-            block = mmap(-1, size)
+            block = _map(size)
             self.misses += 1
             self.bytes += size
         lease = _Lease((size,), np.uint8, buffer=block)
@@ -66,4 +83,6 @@ class Pool:
 def _size_class(nbytes: int) -> int:
     """Round up to four steps a power of two, so that batches of nearly the same size share blocks."""
     step = max(PAGE, 1 << (nbytes.bit_length() - 3))
+    if nbytes >= HUGE:
+        step = max(step, HUGE)  # Linux aligns a mapping to huge pages only if it is a multiple of them
     return -(-nbytes // step) * step

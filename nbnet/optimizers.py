@@ -1,15 +1,15 @@
-"""Optimisers: they own the state arrays and change parameters in place, one kernel call a parameter."""
+"""Optimisers: they own the state arrays and change parameters in place, in one kernel call for all that lie together in memory."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from nbnet.backend import Backend, zeros_like
 from nbnet.errors import ArgumentError
-from nbnet.layers.base import Param, Slab, slab_of
+from nbnet.layers.base import Param, Slab, flat_zeros, slab_of
 
 
 class Optimizer:
@@ -29,19 +29,24 @@ class Optimizer:
         self.steps = 0
         self.state: dict[str, Any] = {}
         self._slab: Slab | None = None
-        self._whole: dict[str, Any] = {}  # on the GPU: all of a slot's arrays in one
+        self._whole: list[Any] = []  # on the GPU: each slot's arrays in one
+        self._runs: list[list[np.ndarray]] = []
+        self._runs_of: tuple[int, ...] = ()
 
     def prepare(self, params: Mapping[str, Param]) -> None:
-        """Make the state arrays that are missing, as zeros."""
+        """Make the state arrays, as zeros, if there are none."""
+        if self.state or not params:
+            return
         slab = slab_of(params)
+        if slab is not None:
+            self._slab, self._whole = slab, [zeros_like(slab.value) for _ in self.slots]
+            for slot, whole in zip(self.slots, self._whole):
+                self.state |= {f"{slot}.{name}": array for name, array in zip(params, slab.views(whole))}
+            return
+        dtype = next(iter(params.values())).value.dtype
         for slot in self.slots:
-            names = {f"{slot}.{name}": param for name, param in params.items()}
-            if slab is not None and not names.keys() & self.state.keys():
-                self._slab, self._whole[slot] = slab, zeros_like(slab.value)
-                self.state.update(zip(names, slab.views(self._whole[slot])))
-            for name, param in names.items():
-                if name not in self.state:
-                    self.state[name] = zeros_like(param.value)
+            arrays = flat_zeros((param.value.shape for param in params.values()), dtype)
+            self.state |= {f"{slot}.{name}": array for name, array in zip(params, arrays)}
 
     def step(self, params: Mapping[str, Param], backend: Backend, lr: float | None = None) -> None:
         """Update every trainable parameter from its gradient, once.
@@ -49,12 +54,27 @@ class Optimizer:
         Args:
             params: by name, as model.params gives them. lr: of this step; None means the optimiser's own.
         """
-        if not self.state:
-            self.prepare(params)
+        self.prepare(params)
         self.steps += 1
         lr = self.lr if lr is None else lr
-        if self._slab is not None and self._slab is slab_of(params) and all(param.trainable for param in params.values()):
-            self._update(backend, self._slab.value, self._slab.grad, [self._whole[slot] for slot in self.slots], lr)
+        if self._slab is not None:
+            self._step_on_gpu(params, backend, lr)
+            return
+        trainable = {name: param for name, param in params.items() if param.trainable}
+        arrays = tuple(id(array) for param in trainable.values() for array in (param.value, param.grad))
+        if arrays != self._runs_of:
+            columns = [[param.value for param in trainable.values()], [param.grad for param in trainable.values()]]
+            columns += [[self.state[f"{slot}.{name}"] for name in trainable] for slot in self.slots]
+            self._runs = _runs(columns)
+            self._runs_of = arrays
+        for value, grad, *slots in self._runs:
+            self._update(backend, value, grad, slots, lr)
+
+    def _step_on_gpu(self, params: Mapping[str, Param], backend: Backend, lr: float) -> None:
+        """One launch for all parameters, or one for each where some are frozen."""
+        if self._slab is slab_of(params) and all(param.trainable for param in params.values()):
+            assert self._slab is not None
+            self._update(backend, self._slab.value, self._slab.grad, self._whole, lr)
             return
         for name, param in params.items():
             if param.trainable:
@@ -119,6 +139,34 @@ class AdamW(Adam):
 
     def __init__(self, lr: float = 1e-3, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8, weight_decay: float = 0.01) -> None:
         super().__init__(lr, beta1, beta2, eps, weight_decay)
+
+
+def _runs(columns: Sequence[Sequence[np.ndarray]]) -> list[list[np.ndarray]]:
+    """Flat arrays, one a column, that together hold the arrays of the columns (values, gradients, slots): neighbours are joined."""
+    runs: list[list[tuple[np.ndarray, ...]]] = []  # the first and the last row of each
+    for row in zip(*columns):
+        gaps = {_gap(before, array) for before, array in zip(runs[-1][1], row)} if runs else {None}
+        if len(gaps) == 1 and None not in gaps:
+            runs[-1][1] = row
+        else:
+            runs.append([row, row])
+    return [[_span(first, last) for first, last in zip(*run)] for run in runs]
+
+
+def _gap(before: np.ndarray, array: np.ndarray) -> int | None:
+    """Bytes between two arrays, if they are neighbours in a buffer of flat_zeros."""
+    if array.base is None or array.base is not before.base or array.base.ndim != 1 or array.ctypes.data % 64:
+        return None
+    gap = array.ctypes.data - before.ctypes.data - before.nbytes
+    return gap if 0 <= gap < 64 else None
+
+
+def _span(first: np.ndarray, last: np.ndarray) -> np.ndarray:
+    """The buffer from the start of one array to the end of another, flat."""
+    if first is last or first.base is None:
+        return first.reshape(-1)
+    start, stop = (array.ctypes.data - first.base.ctypes.data for array in (first, last))
+    return first.base[start // first.itemsize : (stop + last.nbytes) // first.itemsize]
 
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": SGD, "rmsprop": RMSProp, "adam": Adam, "adamw": AdamW}

@@ -203,7 +203,9 @@ class Trainer:
         correct: int | None = 0
         for part in range(parts):
             start, stop = chunks.bounds(part, parts, len(x))
-            prediction, tape = self.model.forward(x[start:stop], train=True)
+            prediction, saved = self.model.forward(x[start:stop], train=True)
+            tape = list(saved)
+            del saved  # so that backward releases what it is done with
             result = self.loss(prediction, y[start:stop], rows=len(x), backend=self.model.backend)
             total += result.total
             correct = _add(correct, result.correct)

@@ -15,11 +15,10 @@ PACKAGE = Path(nbnet.__file__).parent
 FLOORS = [
     {"errors", "version"},
     {"kernels"},
-    {"backend", "memory", "storage"},
+    {"backend", "memory", "storage", "threads"},
     {"functional", "layers", "losses", "optimizers", "schedules", "initializers", "preprocessing", "regularizers", "averages", "scaler"},
     {
         "models",
-        "fusion",
         "trainer",
         "callbacks",
         "progress",

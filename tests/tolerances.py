@@ -39,3 +39,21 @@ def assert_close(actual, wanted, kind, dtype=None, what=""):
             f"{what}{wrong.sum()} of {actual.size} values are not {kind} equal in {np.dtype(dtype).name}; worst at {index}: "
             f"{actual[index]!r}, wanted {wanted[index]!r}, difference {error[worst]:.3g}, allowed {limit[worst]:.3g}"
         )
+
+
+ULP = {"vecmath": 2}  # units in the last place, by kind of computation
+
+
+def assert_ulp(actual, wanted, kind):
+    """Assert that actual is within so many units in the last place of wanted, which is more precise; NaN and infinity in their places."""
+    dtype = actual.dtype
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        rounded = wanted.astype(dtype)
+    np.testing.assert_array_equal(np.isnan(actual), np.isnan(rounded))
+    limited = np.isfinite(rounded)
+    np.testing.assert_array_equal(actual[~limited & ~np.isnan(rounded)], rounded[~limited & ~np.isnan(rounded)])
+    unit = np.spacing(np.maximum(np.abs(rounded[limited]), np.finfo(dtype).tiny)).astype(wanted.dtype)
+    error = np.abs(actual[limited].astype(wanted.dtype) - wanted[limited]) / unit
+    if error.size and not error.max() <= ULP[kind]:
+        worst = np.argmax(error)
+        raise AssertionError(f"{error.max():.2f} units: {actual[limited][worst]!r}, wanted {wanted[limited][worst]!r}")

@@ -22,15 +22,15 @@ def first_step(model: Sequential, optimizer: Optimizer) -> Iterator[str]:
     """
     x = model.as_input(np.zeros((2, *(model.input_shape or ())), np.uint8))
     y, tape = x, []
-    for layer in model.layers:
-        yield f"{layer.name} forward"
-        y, saved = layer.forward(y, train=True)
+    for step in model.steps:
+        yield f"{step.name} forward"
+        y, saved = step.forward(y, train=True)
         tape.append(saved)
     yield "loss"
     dy: Any = softmax_cross_entropy(y, np.zeros(2, np.int64), backend=model.backend).gradient
     for i in reversed(range(len(tape))):
-        yield f"{model.layers[i].name} backward"
-        dy = model.layers[i].backward(dy, tape[i], need_dx=i > 0)
+        yield f"{model.steps[i].name} backward"
+        dy = model.steps[i].backward(dy, tape[i], need_dx=i > 0)
     yield type(optimizer).__name__
     optimizer.step(model.params, model.backend)
     yield "evaluation"
@@ -39,7 +39,7 @@ def first_step(model: Sequential, optimizer: Optimizer) -> Iterator[str]:
 
 def count_steps(model: Sequential) -> int:
     """How many parts first_step has."""
-    return 2 * len(model.layers) + 3
+    return 2 * len(model.steps) + 3
 
 
 def is_cold(backend: str) -> bool:

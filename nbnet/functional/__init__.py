@@ -18,6 +18,7 @@ from nbnet.functional.norm import (
     batch_norm_backward_apply,
     batch_norm_backward_reduce,
     batch_norm_forward,
+    batch_norm_parameter_gradients,
     batch_normalization,
 )
 from nbnet.functional.pool import avg_pool2d_backward, avg_pool2d_forward, max_pool2d_backward, max_pool2d_forward
@@ -33,6 +34,7 @@ __all__ = [
     "batch_norm_backward_apply",
     "batch_norm_backward_reduce",
     "batch_norm_forward",
+    "batch_norm_parameter_gradients",
     "batch_norm_stats",
     "batch_normalization",
     "conv2d_backward",

@@ -9,6 +9,7 @@ import numpy as np
 from nbnet.backend import Backend, get_backend
 from nbnet.errors import ShapeError
 from nbnet.functional import checks
+from nbnet.functional.moments import Stats, product
 from nbnet.kernels import conv2d as contract
 
 
@@ -16,10 +17,11 @@ class Conv2DSaved(NamedTuple):
     x: np.ndarray
     weight: np.ndarray
     geometry: tuple[int, int, int, int]  # stride_h, stride_w, pad_top, pad_left
+    stats: Stats | None  # of y's channels, where they were asked for
     backend: Backend
 
 
-def conv2d_forward(x, weight, bias=None, *, stride=1, padding="same", backend: str | Backend = "parallel"):
+def conv2d_forward(x, weight, bias=None, *, stride=1, padding="same", stats: bool = False, backend: str | Backend = "parallel"):
     """Cross-correlate images with a bank of filters: what deep learning calls convolution.
 
     Args:
@@ -27,6 +29,7 @@ def conv2d_forward(x, weight, bias=None, *, stride=1, padding="same", backend: s
         stride: a number of pixels, or (height, width).
         padding: "same" (ceil(H / stride) outputs; an odd pixel goes to the bottom and right, as in TensorFlow), "valid", or
             a number of zero pixels on every side.
+        stats: whether to take the statistics of y's channels in the same pass, for a batch_norm_apply that follows: saved.stats.
     Returns:
         y (N, OH, OW, O), and what conv2d_backward needs.
     Raises:
@@ -46,21 +49,30 @@ def conv2d_forward(x, weight, bias=None, *, stride=1, padding="same", backend: s
     geometry = (stride_h, stride_w, pad_top, pad_left)
 
     y = be.empty((len(x), out_h, out_w, outputs), x.dtype)
-    shape = contract.strip_shape(len(x), out_h, out_w, outputs, kernel_h, kernel_w, stride_h, stride_w, inputs)
-    be.kernel("conv2d.forward")(x, weight, bias, *geometry, be.scratch(shape, x.dtype), y)
-    return y, Conv2DSaved(x, weight, geometry, be)
+    sizes = contract.scratch(len(x), out_h, out_w, outputs, kernel_h, kernel_w, stride_h, stride_w, inputs)
+    packed, strips = be.scratch(sizes.packed, x.dtype), be.scratch((be.threads, sizes.strip), x.dtype)
+    partials = be.scratch((sizes.chunks if stats else 0, 3, outputs), np.float64)
+    mean, m2 = be.empty((outputs,), np.float64), be.empty((outputs,), np.float64)
+    statistics = (mean, m2) if stats or be.name != "cuda" else (None, None)
+    be.kernel("conv2d.forward")(x, weight, bias, *geometry, packed, strips, y, partials, *statistics)
+        x, weight, bias, *geometry, packed, strips, y, partials, *((mean, m2) if stats or be.name != "cuda" else (None, None))
+    )
+    count = float(len(x) * out_h * out_w)
+    if stats:
+        be.channelwise(product, (m2,), m2, count)
+    return y, Conv2DSaved(x, weight, geometry, Stats(mean, m2, count) if stats else None, be)
 
 
-def conv2d_backward(dy, saved: Conv2DSaved, *, dweight=None, dbias=None, need_dx: bool = True):
+def conv2d_backward(dy, saved: Conv2DSaved, *, dweight=None, dbias=None, dx=None, need_dx: bool = True):
     """Gradients of conv2d_forward.
 
     Args:
-        dy: (N, OH, OW, O). dweight, dbias: arrays to write the parameter gradients into. need_dx: False spares dx (it is then
-            None), which the first layer of a network does not need.
+        dy: (N, OH, OW, O). dweight, dbias, dx: arrays to write the gradients into. need_dx: False spares dx (it is then None),
+            which the first layer of a network does not need.
     Returns:
         dx (N, H, W, I), dweight (KH, KW, I, O), dbias (O,).
     """
-    x, weight, geometry, be = saved
+    x, weight, geometry, _, be = saved
     kernel_h, kernel_w, inputs, outputs = weight.shape
     dy = checks.floats(dy, "dy", 4, x.dtype, be=be)
     if dy.shape[0] != x.shape[0] or dy.shape[3] != outputs:
@@ -69,13 +81,17 @@ def conv2d_backward(dy, saved: Conv2DSaved, *, dweight=None, dbias=None, need_dx
     dbias = checks.output(dbias, "dbias", (outputs,), x.dtype, be=be)
 
     (_, out_h, out_w, _), (_, height, width, _), (stride_h, stride_w, _, _) = dy.shape, x.shape, geometry
-    shape = contract.strip_shape(len(x), out_h, out_w, outputs, kernel_h, kernel_w, stride_h, stride_w, inputs, contract.MOST_PARTIALS)
-    partials = be.scratch((shape[0], kernel_h * kernel_w * inputs + 1, outputs), x.dtype)
-    be.kernel("conv2d.backward_weights")(x, dy, *geometry, be.scratch(shape, x.dtype), partials, dweight, dbias)
-    dx = None
-    if need_dx:
-        dx = be.empty(x.shape, x.dtype)
+    sizes = contract.scratch(len(x), out_h, out_w, outputs, kernel_h, kernel_w, stride_h, stride_w, inputs)
+    strips = be.scratch((be.threads, sizes.strip), x.dtype)
+    partials = be.scratch((min(sizes.chunks, contract.MOST_PARTIALS), kernel_h * kernel_w * inputs + 1, outputs), x.dtype)
+    be.kernel("conv2d.backward_weights")(x, dy, *geometry, strips, partials, dweight, dbias)
+    if not need_dx:
+        dx = None
+    else:
+        dx = be.empty(x.shape, x.dtype) if dx is None else checks.output(dx, "dx", x.shape, x.dtype, be=be)
         turned = be.scratch((kernel_h * kernel_w * outputs + 1, inputs), x.dtype)
-        strips = be.scratch(contract.strip_shape(len(x), height, width, inputs, kernel_h, kernel_w, 1, 1, outputs), x.dtype)
-        be.kernel("conv2d.backward_data")(dy, weight, *geometry, turned, strips, dx)
+        spread = (stride_h, stride_w) != (1, 1)
+        sizes = contract.scratch(len(x), height, width, inputs, kernel_h, kernel_w, 1, 1, outputs, spread)
+        packed, strips = be.scratch(sizes.packed, x.dtype), be.scratch((be.threads, sizes.strip), x.dtype)
+        be.kernel("conv2d.backward_data")(dy, weight, *geometry, turned, packed, strips, dx)
     return dx, dweight, dbias

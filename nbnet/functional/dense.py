@@ -53,11 +53,10 @@ def dense_backward(dy, saved: DenseSaved, *, dweight=None, dbias=None, need_dx: 
     dy = checks.shaped(dy, "dy", (len(x), outputs), x.dtype, be=be)
     dweight = checks.output(dweight, "dweight", weight.shape, x.dtype, be=be)
     dbias = checks.output(dbias, "dbias", (outputs,), x.dtype, be=be)
-    partials = be.scratch((contract.weight_chunks(len(x), inputs, outputs), inputs + 1, outputs), x.dtype)
-    be.kernel("dense.backward_weights")(x, dy, partials, dweight, dbias)
+    be.kernel("dense.backward_weights")(x, dy, dweight, dbias)
     dx = None
     if need_dx:
-        turned = be.scratch((outputs + 1, inputs), x.dtype)
+        turned = be.scratch(contract.turned_shape(len(x), inputs, outputs), x.dtype)
         dx = be.empty(x.shape, x.dtype)
         be.kernel("dense.backward_data")(dy, weight, turned, dx)
     return dx, dweight, dbias

@@ -115,9 +115,9 @@ def row_weights(weights, rows: np.ndarray) -> np.ndarray | None:
     return w.reshape(count, w.size // count if count else 1)
 
 
-def partials(be: Backend, rows: int, channels: int) -> Any:
-    """Scratch of the batch-norm kernels that reduce."""
-    return be.scratch((chunks.count(max(rows, 1), channels), 3, channels), np.float64)
+def partials(be: Backend, rows: int, channels: int, columns: int = 1) -> Any:
+    """Scratch of the batch-norm kernels that reduce `rows` rows of so many columns."""
+    return be.scratch((chunks.count(max(rows, 1), channels * columns), 3, channels), np.float64)
 
 
 def _stats(rows: np.ndarray, weights: np.ndarray | None, be: Backend) -> Stats:
@@ -131,11 +131,12 @@ def _stats(rows: np.ndarray, weights: np.ndarray | None, be: Backend) -> Stats:
     if np.min(total) > 0:
         placed = None if weights is None else be.place(weights)
         be.kernel("batchnorm.moments")(rows, placed, partials(be, count, channels), mean, m2)
-        be.channelwise(_product, (m2,), m2, total)
+        be.channelwise(product, (m2,), m2, total)
     elif np.max(total) > 0:
         raise ArgumentError(f"the weights of channel {int(np.argmin(total))} sum to 0: there is nothing to normalise it by")
     return Stats(mean, m2, total)
 
 
-def _product(a, b):
+def product(a, b):
+    """For Backend.channelwise."""
     return (a * b,)

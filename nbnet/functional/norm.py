@@ -36,7 +36,12 @@ class BatchNormSaved(NamedTuple):
     affine: tuple[np.ndarray, np.ndarray, np.ndarray]  # center, scale, shift of the kernels, (C,) in x's dtype
     scale: np.ndarray  # (C,) float64, before it was rounded to x's dtype
     slope: float
+    out_shape: tuple[int, ...]
     backend: Backend
+
+    @property
+    def max_pool(self) -> bool:
+        return self.out_shape != self.x.shape
 
 
 class Sums(NamedTuple):
@@ -75,6 +80,7 @@ def batch_norm_forward(
     ddof: float = 0,
     correction: Correction | None = None,
     slope: float = 1.0,
+    max_pool: bool = False,
     backend: str | Backend = "parallel",
 ) -> tuple[np.ndarray, BatchNormSaved]:
     """y = gamma * (x - mean) / sqrt(var + eps) + beta, over all axes but the last.
@@ -87,6 +93,7 @@ def batch_norm_forward(
         ddof: 0 normalises by the biased variance, 1 by the unbiased one.
         correction: of batch renormalisation.
         slope: y is multiplied by this where it is negative: 1 is no activation, 0 a fused ReLU.
+        max_pool: y is then (N, H // 2, W // 2, C), the largest of each 2 x 2 pixels, in the same pass; x is (N, H, W, C), without weights.
     Returns:
         y, and what batch_norm_backward needs: x itself, but neither y nor the normalised x.
     Raises:
@@ -94,7 +101,7 @@ def batch_norm_forward(
     """
     if (mean is None) != (var is None):
         raise ArgumentError("mean and var belong together: give both (evaluation) or neither (training)")
-    options = {"eps": eps, "weights": weights, "correction": correction, "slope": slope, "backend": backend}
+    options = {"eps": eps, "weights": weights, "correction": correction, "slope": slope, "max_pool": max_pool, "backend": backend}
     if mean is not None:
         return _normalize(x, None, 1.0, mean, var, gamma, beta, **options)
     stats = batch_norm_stats(x, weights, backend=backend)
@@ -114,6 +121,12 @@ def batch_norm_backward(dy, saved: BatchNormSaved, *, dgamma=None, dbeta=None):
         dx, dgamma (C,), dbeta (C,).
     """
     sums = batch_norm_backward_reduce(dy, saved)
+    dgamma, dbeta = batch_norm_parameter_gradients(sums, saved, dgamma=dgamma, dbeta=dbeta)
+    return batch_norm_backward_apply(dy, saved, sums), dgamma, dbeta
+
+
+def batch_norm_parameter_gradients(sums: Sums, saved: BatchNormSaved, *, dgamma=None, dbeta=None) -> tuple[np.ndarray, np.ndarray]:
+    """dgamma and dbeta (C,), from the sums over all rows."""
     be = saved.backend
     dgamma = checks.output(dgamma, "dgamma", sums.g.shape, saved.x.dtype, be=be)
     dbeta = checks.output(dbeta, "dbeta", sums.g.shape, saved.x.dtype, be=be)
@@ -121,7 +134,7 @@ def batch_norm_backward(dy, saved: BatchNormSaved, *, dgamma=None, dbeta=None):
         be.channelwise(_parameter_gradients, (dgamma, dbeta), sums.g, sums.gd, saved.inv_std)
     else:
         be.channelwise(_corrected_gradients, (dgamma, dbeta), sums.g, sums.gd, saved.inv_std, *saved.correction)
-    return batch_norm_backward_apply(dy, saved, sums), dgamma, dbeta
+    return dgamma, dbeta
 
 
 # ------------------------------------------------------------------------- the pieces: synchronised, accumulated
@@ -138,6 +151,7 @@ def batch_norm_apply(
     ddof: float = 0,
     correction: Correction | None = None,
     slope: float = 1.0,
+    max_pool: bool = False,
     backend: str | Backend = "parallel",
 ) -> tuple[np.ndarray, BatchNormSaved]:
     """Normalise x by statistics that gradients flow through: its own, or those of a larger batch that x is a part of.
@@ -154,18 +168,21 @@ def batch_norm_apply(
             f"train on a larger batch, or evaluate with mean= and var="
         )
     divisor = stats.count - ddof
-    options = {"eps": eps, "weights": weights, "correction": correction, "slope": slope, "backend": backend}
+    options = {"eps": eps, "weights": weights, "correction": correction, "slope": slope, "max_pool": max_pool, "backend": backend}
     return _normalize(x, stats, divisor, stats.mean, stats.m2, gamma, beta, **options)
 
 
 def batch_norm_backward_reduce(dy, saved: BatchNormSaved) -> Sums:
     """The sums over this part's rows that dx of every part needs. For a batch in parts, add them up: `Sums(g1 + g2, gd1 + gd2)`."""
     x, be = saved.x, saved.backend
-    dy = checks.shaped(dy, "dy", x.shape, x.dtype, be=be)
+    dy = checks.shaped(dy, "dy", saved.out_shape, x.dtype, be=be)
     channels = x.shape[-1]
     make = be.empty if x.size else be.zeros
     sum_g, sum_gx = make((channels,), np.float64), make((channels,), np.float64)
-    if x.size:
+    if saved.max_pool:
+        scratch = partials(be, len(x) * dy.shape[1], channels, 2 * x.shape[2])
+        be.kernel("batchnorm.backward_reduce_max_pool")(dy, x, *saved.affine, saved.slope, scratch, sum_g, sum_gx)
+    elif x.size:
         rows = x.reshape(-1, channels)
         scratch = partials(be, len(rows), channels)
         be.kernel("batchnorm.backward_reduce")(dy.reshape(rows.shape), rows, *saved.affine, saved.slope, scratch, sum_g, sum_gx)
@@ -176,7 +193,7 @@ def batch_norm_backward_reduce(dy, saved: BatchNormSaved) -> Sums:
 def batch_norm_backward_apply(dy, saved: BatchNormSaved, sums: Sums) -> np.ndarray:
     """dx of one part, from the sums over all parts."""
     x, be = saved.x, saved.backend
-    dy = checks.shaped(dy, "dy", x.shape, x.dtype, be=be)
+    dy = checks.shaped(dy, "dy", saved.out_shape, x.dtype, be=be)
     dx = be.empty(x.shape, x.dtype)
     coefficients = [be.empty((x.shape[-1],), x.dtype) for _ in range(3)]  # a, b, c of the kernel
     if saved.stats is None:
@@ -184,7 +201,9 @@ def batch_norm_backward_apply(dy, saved: BatchNormSaved, sums: Sums) -> np.ndarr
     else:
         numbers = (saved.inv_std, saved.mean, saved.affine[0], saved.divisor, saved.stats.count)
         be.channelwise(_batch_statistics, coefficients, saved.scale, sums.g, sums.gd, *numbers, clamp=True)
-    if x.size:
+    if saved.max_pool:
+        be.kernel("batchnorm.backward_apply_max_pool")(dy, x, *saved.affine, saved.slope, *coefficients, dx)
+    elif x.size:
         rows = x.reshape(-1, x.shape[-1])
         kernel = be.kernel("batchnorm.backward_apply")
         kernel(dy.reshape(rows.shape), rows, saved.weights, *saved.affine, saved.slope, *coefficients, dx.reshape(rows.shape))
@@ -194,7 +213,7 @@ def batch_norm_backward_apply(dy, saved: BatchNormSaved, sums: Sums) -> np.ndarr
 # ------------------------------------------------------------------------------------------------------ helpers
 
 
-def _normalize(x, stats, divisor, mean, m2, gamma, beta, *, eps, weights, correction, slope, backend):
+def _normalize(x, stats, divisor, mean, m2, gamma, beta, *, eps, weights, correction, slope, max_pool, backend):
     """y = act(gamma * ((x - mean) / sqrt(var + eps) * r + k) + beta), in the form of the kernel: act((x - center) * scale + shift).
 
     var is m2 / divisor.
@@ -217,10 +236,17 @@ def _normalize(x, stats, divisor, mean, m2, gamma, beta, *, eps, weights, correc
     else:
         be.channelwise(_corrected_affine(x.dtype.type), (inv_std, wide_scale, *affine), *numbers, *correction, clamp=True)
     weights = None if weights is None else be.place(weights)
-    y = be.empty(x.shape, x.dtype)
-    if x.size:
-        be.kernel("batchnorm.apply")(rows, *affine, slope, y.reshape(rows.shape))
-    return y, BatchNormSaved(x, weights, stats, divisor, mean, inv_std, correction, affine, wide_scale, slope, be)
+    if max_pool:
+        if weights is not None or x.ndim != 4:
+            given = f"x of shape {x.shape}" if weights is None else "weights"
+            raise ArgumentError(f"max_pool=True with {given}: wanted images (N, H, W, C) without weights")
+        y = be.empty((len(x), x.shape[1] // 2, x.shape[2] // 2, channels), x.dtype)
+        be.kernel("batchnorm.apply_max_pool")(x, *affine, slope, y)
+    else:
+        y = be.empty(x.shape, x.dtype)
+        if x.size:
+            be.kernel("batchnorm.apply")(rows, *affine, slope, y.reshape(rows.shape))
+    return y, BatchNormSaved(x, weights, stats, divisor, mean, inv_std, correction, affine, wide_scale, slope, y.shape, be)
 
 
 def _channels(values, name: str, channels: int) -> Any:

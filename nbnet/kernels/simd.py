@@ -13,12 +13,13 @@ The width comes from the host: 64, 32 or 16 bytes. A tail of columns that is no 
 """
 
 import llvmlite.binding as llvm
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, register_jitable
 
-from nbnet.kernels.compile import body
+from nbnet.kernels.compile import body, inlined
 
 _FEATURES = llvm.get_host_cpu_features()
 WIDTH = 64 if _FEATURES.get("avx512f") else 32 if _FEATURES.get("avx2") else 16  # bytes of a vector register
@@ -196,12 +197,7 @@ _rows_of_1 = make_rows(1)
 
 
 @body
-def multiply(rows, a, a_at, a_outer, a_r, a_k, b, b_at, b_outer, b_k, outer, inner, init, init_at, init_r, c, c_at, c_r, columns):
-    """c[r, j] = init[r, j] + sum over o, k of a[o, r, k] * b[o, k, j], for r < rows and j < columns.
-
-    a, b, init, c: flat arrays of one dtype; init may be c. `_at`: where they start; a_outer, a_r, a_k, b_outer, b_k, init_r, c_r:
-    strides of the indices, in numbers; that of j is 1. outer and inner are at least 1.
-    """
+def _multiply(rows, a, a_at, a_outer, a_r, a_k, b, b_at, b_outer, b_k, outer, inner, init, init_at, init_r, c, c_at, c_r, columns):
     vector = lanes(c)
     j = 0
     while j < columns:
@@ -216,3 +212,17 @@ def multiply(rows, a, a_at, a_outer, a_r, a_k, b, b_at, b_outer, b_k, outer, inn
         else:
             _rows_of_1(rows, a, a_at, a_outer, a_r, a_k, b, b_j, b_outer, b_k, outer, inner, init, init_j, init_r, c, c_j, c_r, left)
             j += vector
+
+
+@inlined
+def multiply(rows, a, a_at, a_outer, a_r, a_k, b, b_at, b_outer, b_k, outer, inner, init, init_at, init_r, c, c_at, c_r, columns):
+    """c[r, j] = init[r, j] + sum over o, k of a[o, r, k] * b[o, k, j], for r < rows and j < columns.
+
+    a, b, init, c: flat arrays of one dtype; init may be c. `_at`: where they start; a_outer, a_r, a_k, b_outer, b_k, init_r, c_r:
+    strides of the indices, in numbers; that of j is 1. outer and inner are at least 1.
+    """
+    # A literal 0 or 1 is a type of its own, for which everything would be compiled again (1 s for each combination).
+    a_outer, a_r, a_k, b_outer, b_k = np.intp(a_outer), np.intp(a_r), np.intp(a_k), np.intp(b_outer), np.intp(b_k)
+    outer, inner, init_r, columns = np.intp(outer), np.intp(inner), np.intp(init_r), np.intp(columns)
+    a_at, b_at, init_at, c_at, rows, c_r = np.intp(a_at), np.intp(b_at), np.intp(init_at), np.intp(c_at), np.intp(rows), np.intp(c_r)
+    _multiply(rows, a, a_at, a_outer, a_r, a_k, b, b_at, b_outer, b_k, outer, inner, init, init_at, init_r, c, c_at, c_r, columns)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,17 @@ class Param:
 
     def __repr__(self) -> str:
         return f"Param(shape={self.value.shape}, dtype={self.value.dtype}{'' if self.trainable else ', frozen'})"
+
+
+def flat_zeros(shapes: Iterable[Shape], dtype: np.dtype) -> list[np.ndarray]:
+    """Zeros of these shapes, one after another in one buffer, each from a multiple of 64 bytes on: elementwise kernels can run over all."""
+    shapes = list(shapes)
+    starts = [0]
+    for shape in shapes:
+        starts.append(starts[-1] + -(-math.prod(shape) * dtype.itemsize // 64) * 64 // dtype.itemsize)
+    buffer = np.zeros(starts[-1] + 64 // dtype.itemsize, dtype)
+    first = -buffer.ctypes.data % 64 // dtype.itemsize
+    return [buffer[first + start : first + start + math.prod(shape)].reshape(shape) for start, shape in zip(starts, shapes)]
 
 
 class Slab:
@@ -64,16 +76,17 @@ def slab_of(params: Mapping[str, Param]) -> Slab | None:
 class Context:
     """What a layer is built with. Streams number the layers in order, so that each has random numbers of its own."""
 
-    def __init__(self, backend: Backend, dtype: np.dtype, seed: int, streams: Iterator[int], name: str = "") -> None:
+    def __init__(self, backend: Backend, dtype: np.dtype, seed: int, streams: Iterator[int], fuse: bool, name: str = "") -> None:
         self.backend = backend
         self.dtype = dtype
         self.seed = seed
         self.streams = streams
+        self.fuse = fuse
         self.name = name
 
     def child(self, name: str) -> Context:
         path = f"{self.name}.{name}" if self.name else name
-        return Context(self.backend, self.dtype, self.seed, self.streams, path)
+        return Context(self.backend, self.dtype, self.seed, self.streams, self.fuse, path)
 
 
 class Layer:
@@ -106,13 +119,16 @@ class Layer:
     def buffers(self) -> dict[str, np.ndarray]:
         return self._buffers
 
-    def build(self, input_shape: Shape, *, backend: str | Backend = "parallel", dtype: Any = "float32", seed: int = 0) -> Shape:
+    def build(
+        self, input_shape: Shape, *, backend: str | Backend = "parallel", dtype: Any = "float32", seed: int = 0, fuse: bool = True
+    ) -> Shape:
         """Make parameters and buffers for inputs of this shape; return the shape of the output.
 
         Args:
             input_shape: of one example, without the batch axis: (28, 28, 1).
             backend: "numpy", "serial", "parallel" or "cuda". dtype: "float32" or "float64".
             seed: initial parameters and dropout masks follow from it.
+            fuse: whether containers run neighbouring layers in one pass where they can (nbnet.layers.fusion).
         Raises:
             ShapeError: a layer does not fit its input. BackendError, DTypeError, ArgumentError: an option is wrong.
         """
@@ -121,9 +137,16 @@ class Layer:
             raise ShapeError(f"input_shape={input_shape!r}: wanted the positive sizes of one example, such as (28, 28, 1)")
         if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 1 << 64:
             raise ArgumentError(f"seed={seed!r}: wanted a whole number from 0 to 2^64 - 1")
-        output_shape = self._build(shape, Context(get_backend(backend), float_dtype(dtype), int(seed), itertools.count()))
-        if self.backend.name == "cuda" and self.params:
-            Slab(list(self.params.values()), self.backend)
+        output_shape = self._build(shape, Context(get_backend(backend), float_dtype(dtype), int(seed), itertools.count(), fuse))
+        params = list(self.params.values())
+        if self.backend.name == "cuda":
+            if params:
+                Slab(params, self.backend)
+            return output_shape
+        for name in ("value", "grad"):
+            for param, array in zip(params, flat_zeros((param.value.shape for param in params), self.dtype)):
+                array[:] = getattr(param, name)
+                setattr(param, name, array)
         return output_shape
 
     def _build(self, input_shape: Shape, context: Context) -> Shape:

@@ -11,6 +11,7 @@ from nbnet import storage
 from nbnet.backend import on_device
 from nbnet.errors import ArgumentError, BuildError, ShapeError
 from nbnet.layers.base import Context, Layer, Param, Shape, kind
+from nbnet.layers.fusion import Step, fuse
 from nbnet.preprocessing import to_float
 
 
@@ -46,7 +47,7 @@ class Sequential(_Container):
     """Layers one after another. What forward saves is the tape: the tuple of what the layers saved.
 
     Args:
-        layers: the layers in order; `model.layers` is the list.
+        layers: the layers in order; `model.layers` is the list, and `model.steps` what forward runs: build fuses some of them.
     Params and buffers are named by position and kind: "0.conv2d.weight". uint8 input is scaled to [0, 1].
     """
 
@@ -56,6 +57,7 @@ class Sequential(_Container):
         for layer in self.layers:
             if not isinstance(layer, Layer):
                 raise ArgumentError(f"Sequential got {layer!r}, wanted layers such as nb.Dense(10)")
+        self.steps: list[Step] = []
         if len({id(layer) for layer in self.layers}) != len(self.layers):
             raise ArgumentError("Sequential got the same layer object twice: make a new layer for each place")
 
@@ -73,6 +75,7 @@ class Sequential(_Container):
                 raise ShapeError(f"layer {child.name} does not fit {before}, which gives {shape}: {error}") from None
             before = f"layer {child.name}"
         self.output_shape = shape
+        self.steps = fuse(self.layers) if context.fuse else list(self.layers)
         return shape
 
     def as_input(self, x) -> np.ndarray:
@@ -85,16 +88,17 @@ class Sequential(_Container):
     def forward(self, x, train=False):
         x = self.as_input(x)
         tape = []
-        for layer in self.layers:
-            x, saved = layer.forward(x, train)
+        for step in self.steps:
+            x, saved = step.forward(x, train)
             tape.append(saved)
         return x, tuple(tape) if train else None
 
     def backward(self, dy, saved, need_dx=True):
-        # Without dx, nothing below the first layer with parameters is needed.
-        last = 0 if need_dx else next((i for i, layer in enumerate(self.layers) if layer.params), len(self.layers))
-        for i in range(len(self.layers) - 1, last - 1, -1):
-            dy = self.layers[i].backward(dy, saved[i], need_dx or i > last)
+        """dx. `saved` is the tape; given as a list, it is emptied on the way, so that its memory is free for what comes."""
+        # Without dx, nothing below the first step with parameters is needed.
+        first = 0 if need_dx else next((i for i, step in enumerate(self.steps) if _has_params(step)), len(self.steps))
+        for i in range(len(self.steps) - 1, first - 1, -1):
+            dy = self.steps[i].backward(dy, saved.pop() if isinstance(saved, list) else saved[i], need_dx or i > first)
         return dy if need_dx else None
 
     def predict(self, x, batch_size: int = 256) -> np.ndarray:
@@ -111,7 +115,7 @@ class Sequential(_Container):
         return y
 
     def summary(self) -> None:
-        """Print a table of the layers: output shape, parameters and buffers."""
+        """Print a table of the layers: output shape, parameters, buffers, and which step each runs in."""
         from rich.console import Console
         from rich.table import Table
 
@@ -120,9 +124,12 @@ class Sequential(_Container):
         table = Table("layer", "output shape")
         table.add_column("parameters", justify="right")
         table.add_column("buffers", justify="right")
+        table.add_column("step", justify="right")  # layers of one step are fused
+        step_of = {id(layer): str(i) for i, step in enumerate(self.steps) for layer in _layers(step)}
         for name, layer in self._children().items():
             sizes = _size(p.value for p in layer.params.values()), _size(layer.buffers.values())
-            table.add_row(name, str(("N", *layer.output_shape)).replace("'", ""), *(f"{n:,}" if n else "" for n in sizes))
+            shape = str(("N", *layer.output_shape)).replace("'", "")
+            table.add_row(name, shape, *(f"{n:,}" if n else "" for n in sizes), step_of[id(layer)])
         table.add_section()
         table.add_row("total", "", f"{_size(p.value for p in self.params.values()):,}", f"{_size(self.buffers.values()):,}")
         Console().print(table)
@@ -197,6 +204,14 @@ class Residual(_Container):
         total = self.backend.empty(a.shape, a.dtype)
         self.backend.kernel("array.add")(a.reshape(-1), b.reshape(-1), total.reshape(-1))
         return total
+
+
+def _layers(step: Step) -> list[Layer]:
+    return [step] if isinstance(step, Layer) else step.layers
+
+
+def _has_params(step: Step) -> bool:
+    return any(layer.params for layer in _layers(step))
 
 
 def _size(arrays: Iterable[np.ndarray]) -> int:

@@ -54,13 +54,17 @@ class Conv2D(Layer):
         return out_h, out_w, self.filters
 
     def forward(self, x, train=False):
+        y, saved = self.run(x)
+        return y, saved if train else None
+
+    def run(self, x, stats: bool = False):
+        """y and saved, with saved.stats if stats is True: for the batch norm that follows."""
         x = self._check(x)
         bias = self.params["bias"].value if self.use_bias else None
         weight = self.params["weight"].value
-        y, saved = F.conv2d_forward(x, weight, bias, stride=self.stride, padding=self.padding, backend=self.backend)
-        return y, saved if train else None
+        return F.conv2d_forward(x, weight, bias, stride=self.stride, padding=self.padding, stats=stats, backend=self.backend)
 
-    def backward(self, dy, saved, need_dx=True):
+    def backward(self, dy, saved, need_dx=True, dx=None):
         dbias = self.params["bias"].grad if self.use_bias else None
-        dx, _, _ = F.conv2d_backward(dy, saved, dweight=self.params["weight"].grad, dbias=dbias, need_dx=need_dx)
+        dx, _, _ = F.conv2d_backward(dy, saved, dweight=self.params["weight"].grad, dbias=dbias, dx=dx, need_dx=need_dx)
         return dx

@@ -34,7 +34,11 @@ def arguments(operation, name, dtype):
     if operation == "batchnorm":
         sums = a(64, dtype=D), a(64, dtype=D)
         weights = [None, a(300, 1), m]
+        image_x, image_y = a(4, 8, 8, 64), a(4, 4, 4, 64)
         return {
+            "apply_max_pool": [(image_x, v, v, v, 0.0, image_y)],
+            "backward_reduce_max_pool": [(image_y, image_x, v, v, v, 0.0, None, *sums)],
+            "backward_apply_max_pool": [(image_y, image_x, v, v, v, 0.0, v, v, v, image_x)],
             "moments": [(m, w, None, *sums) for w in weights],
             "apply": [(m, v, v, v, 0.0, m)],
             "backward_reduce": [(m, m, v, v, v, 0.0, None, *sums)],
@@ -51,12 +55,17 @@ def arguments(operation, name, dtype):
         for outputs in (10, 32, 64):
             for side in (4, 64):
                 x, y, w, b = a(8, side, side, 16), a(8, side, side, outputs), a(3, 3, 16, outputs), a(outputs)
-                calls.append({"forward": (x, w, b, *image, None, y), "backward_data": (y, w, *image, None, None, x)}.get(name))
+                calls.append(
+                    {
+                        "forward": (x, w, b, *image, None, None, y, None, None, None),
+                        "backward_data": (y, w, *image, None, None, None, x),
+                    }.get(name)
+                )
                 calls[-1] = calls[-1] or (x, y, *image, None, None, w, b)
         return calls
     if operation == "dense":
         x, y, w, b = a(64, 100), a(64, 10), a(100, 10), a(10)
-        return {"forward": [(x, w, b, y)], "backward_data": [(y, w, None, x)], "backward_weights": [(x, y, None, w, b)]}[name]
+        return {"forward": [(x, w, b, y)], "backward_data": [(y, w, None, x)], "backward_weights": [(x, y, w, b)]}[name]
     if operation == "pool":
         calls = []
         for x in (wide, narrow):

@@ -129,6 +129,63 @@ def test_backward_apply(rng, dtype, shape, slope, weighted):
     )
 
 
+IMAGES = [(1, 2, 2, 1), (2, 5, 7, 3), (3, 4, 2, 17), (2, 1, 5, 2), *large((9, 33, 30, 16), (5, 24, 24, 70))]
+images = pytest.mark.parametrize("shape", IMAGES, ids=str)
+
+
+def pooled(shape):
+    return shape[0], shape[1] // 2, shape[2] // 2, shape[3]
+
+
+def pool_partials(shape):
+    return Out((max(1, chunks.count(shape[0] * (shape[1] // 2), 2 * shape[2] * shape[3])), 3, shape[3]), np.float64, scratch=True)
+
+
+@pytest.mark.parametrize("slope", SLOPES)
+@dtypes
+@images
+def test_max_pool(rng, dtype, shape, slope):
+    """Batch norm, activation and pool in one pass, of images with odd rows and columns too, which no window covers."""
+    dy, x, channels = rng.normal(size=pooled(shape)), rng.normal(size=shape), shape[-1]
+    first = [x, *affine(rng, channels), slope]
+    check("batchnorm.apply_max_pool", dtype, "elementwise", [*first, Out(dy.shape)])
+    out = Out((channels,), np.float64, precision=dtype)
+    check("batchnorm.backward_reduce_max_pool", dtype, "reduction", [dy, *first, pool_partials(shape), out, out])
+    check("batchnorm.backward_apply_max_pool", dtype, "elementwise", [dy, *first, *affine(rng, channels), Out(shape)])
+
+
+@pytest.mark.parametrize("slope", SLOPES)
+@pytest.mark.parametrize("backend", ["numpy", *COMPILED])
+@dtypes
+def test_max_pool_is_apply_and_then_pool(rng, dtype, backend, slope):
+    """The winners are those of nbnet.kernels.pool, of equal values too: x holds few different numbers."""
+    shape = (2, 5, 6, 3)
+    x, dy = rng.integers(-2, 3, shape).astype(dtype), rng.normal(size=pooled(shape)).astype(dtype)
+    numbers = [v.astype(dtype) for v in affine(rng, 3)]
+    rows, y, z, g = x.reshape(-1, 3), np.empty_like(x), np.empty_like(dy), np.empty_like(x)
+    call("batchnorm.apply", backend, rows, *numbers, slope, y.reshape(-1, 3))
+    call("pool.max_forward", backend, y, 2, 2, 2, 2, 0, 0, z)
+    call("pool.max_backward", backend, dy, y, 2, 2, 2, 2, 0, 0, g)
+    fused = np.empty_like(dy)
+    call("batchnorm.apply_max_pool", backend, x, *numbers, slope, fused)
+    assert_close(fused, z, "elementwise")
+    wanted, dx = np.empty_like(x), np.empty_like(x)
+    zeros = np.zeros(3, dtype)
+    call(
+        "batchnorm.backward_apply", backend, g.reshape(-1, 3), rows, None, *numbers, slope, numbers[1], zeros, zeros, wanted.reshape(-1, 3)
+    )
+    call("batchnorm.backward_apply_max_pool", backend, dy, x, *numbers, slope, numbers[1], zeros, zeros, dx)
+    assert_close(dx, wanted, "elementwise")
+
+
+@pytest.mark.parametrize("backend", COMPILED)
+def test_max_pool_keeps_nan(rng, backend):
+    x, numbers = rng.normal(size=(1, 4, 4, 2)), (np.zeros(2), np.ones(2), np.zeros(2))
+    x[0, 3, 2, 1] = np.nan
+    (y,) = run("batchnorm.apply_max_pool", backend, "float32", [x, *numbers, 0.0, Out((1, 2, 2, 2))])
+    assert np.argwhere(np.isnan(y)).tolist() == [[0, 1, 1, 1]]
+
+
 @pytest.mark.parametrize("backend", ["numpy", *COMPILED])
 @dtypes
 def test_in_place(rng, dtype, backend):

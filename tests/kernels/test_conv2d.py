@@ -20,7 +20,12 @@ CASES = {
     "chunks": ((3, 17, 19, 17), (3, 3, 33), (17, 19), (1, 1, 1, 1)),
     "chunks, stride 2": ((3, 33, 34, 32), (3, 3, 48), (17, 17), (2, 2, 1, 0)),
     "chunks, one channel": ((4, 40, 41, 1), (5, 5, 40), (40, 41), (1, 1, 2, 2)),
-    "chunks, strips of an image": ((2, 40, 20, 64), (3, 3, 70), (40, 20), (1, 1, 1, 1)),
+    "chunks, strips of an image": ((2, 40, 20, 64), (5, 3, 70), (40, 20), (1, 1, 2, 1)),
+    "minimal filtering": ((2, 5, 6, 16), (3, 3, 18), (5, 6), (1, 1, 1, 1)),
+    "minimal filtering, valid": ((1, 4, 7, 17), (3, 3, 16), (2, 5), (1, 1, 0, 0)),
+    "minimal filtering, padding of 2": ((2, 3, 2, 16), (3, 3, 16), (5, 4), (1, 1, 2, 2)),
+    "chunks, minimal filtering": ((3, 40, 21, 33), (3, 3, 70), (40, 21), (1, 1, 1, 1)),
+    "16 channels, stride 2": ((2, 5, 6, 16), (3, 3, 16), (3, 3), (2, 2, 1, 1)),
 }
 if SIMULATED:
     CASES = {name: case for name, case in CASES.items() if "chunks" not in name} | {
@@ -33,6 +38,11 @@ cases = pytest.mark.parametrize("name", CASES)
 small = pytest.mark.parametrize("name", SMALL)
 
 
+def workspace(sizes):
+    """The scratch `packed` and `strips`, for up to three threads."""
+    return Out(sizes.packed, scratch=True), Out((3, sizes.strip), scratch=True)
+
+
 class Case:
     """The arrays of one case, and the arguments of its kernels."""
 
@@ -42,25 +52,24 @@ class Case:
         self.weight, self.bias = rng.normal(size=(kh, kw, inputs, outputs)), rng.normal(size=outputs)
         self.outputs = outputs
         kernel, stride = (kh, kw), self.geometry[:2]
-        self.strips = {
-            "forward": conv2d.strip_shape(n, oh, ow, outputs, *kernel, *stride, inputs),
-            "data": conv2d.strip_shape(n, h, w, inputs, *kernel, 1, 1, outputs),
-            "weights": conv2d.strip_shape(n, oh, ow, outputs, *kernel, *stride, inputs, most=conv2d.MOST_PARTIALS),
-        }
+        self.sizes = conv2d.scratch(n, oh, ow, outputs, *kernel, *stride, inputs)
+        self.data_sizes = conv2d.scratch(n, h, w, inputs, *kernel, 1, 1, outputs, stride != (1, 1))
 
-    def forward(self, x=None, weight=None, bias=None):
+    def forward(self, x=None, weight=None, bias=None, moments=False):
+        count = self.sizes.chunks if moments else 0
+        partials, sums = Out((count, 3, self.outputs), np.float64, scratch=True), Out((self.outputs,), np.float64, scratch=not moments)
         arrays = self.x if x is None else x, self.weight if weight is None else weight, self.bias if bias is None else bias
-        return [*arrays, *self.geometry, Out(self.strips["forward"], scratch=True), Out(self.dy.shape)]
+        return [*arrays, *self.geometry, *workspace(self.sizes), Out(self.dy.shape), partials, sums, sums]
 
     def backward_data(self):
         kernel_h, kernel_w, inputs, outputs = self.weight.shape
         turned = Out((kernel_h * kernel_w * outputs + 1, inputs), scratch=True)
-        return [self.dy, self.weight, *self.geometry, turned, Out(self.strips["data"], scratch=True), Out(self.x.shape)]
+        return [self.dy, self.weight, *self.geometry, turned, *workspace(self.data_sizes), Out(self.x.shape)]
 
     def backward_weights(self, hide_weight=False, hide_bias=False):
         kernel_h, kernel_w, inputs, outputs = self.weight.shape
-        partials = Out((self.strips["weights"][0], kernel_h * kernel_w * inputs + 1, outputs), scratch=True)
-        scratch = Out(self.strips["weights"], scratch=True), partials
+        partials = Out((min(self.sizes.chunks, conv2d.MOST_PARTIALS), kernel_h * kernel_w * inputs + 1, outputs), scratch=True)
+        scratch = workspace(self.sizes)[1], partials
         return [
             self.x,
             self.dy,
@@ -75,7 +84,7 @@ class Case:
 def test_cases_make_several_chunks(rng):
     for name in CASES:
         if name.startswith("chunks"):
-            assert min(chunks for chunks, _ in Case(name, rng).strips.values()) > 1, name
+            assert min(Case(name, rng).sizes.chunks, Case(name, rng).data_sizes.chunks) > 1, name
     rows, _ = conv2d.strip_rows(40, 20, 3, 3, 1, 1, 64)
     assert rows < 40, "no image of several strips"
 
@@ -84,6 +93,16 @@ def test_cases_make_several_chunks(rng):
 @cases
 def test_forward(rng, dtype, name):
     check("conv2d.forward", dtype, "matmul", Case(name, rng).forward())
+
+
+@dtypes
+@cases
+def test_forward_takes_moments(rng, dtype, name):
+    """mean and var of y in the same pass; y is the same bits as without."""
+    case = Case(name, rng)
+    check("conv2d.forward", dtype, "matmul", case.forward(moments=True))
+    plain = run("conv2d.forward", "parallel", dtype, case.forward())
+    assert_close(run("conv2d.forward", "parallel", dtype, case.forward(moments=True))[0], plain[0], "exact")
 
 
 @dtypes
@@ -149,6 +168,9 @@ def test_against_torch(rng, stride, padding):
         torch.tensor(x.transpose(0, 3, 1, 2)), torch.tensor(weight.transpose(3, 2, 0, 1)), torch.tensor(bias), stride, padding
     )
     wanted = theirs.numpy().transpose(0, 2, 3, 1)
-    strips = Out(conv2d.strip_shape(*wanted.shape, 3, 3, stride, stride, x.shape[3]), scratch=True)
-    (y,) = run("conv2d.forward", "serial", "float64", [x, weight, bias, stride, stride, padding, padding, strips, Out(wanted.shape)])
+    scratch = workspace(conv2d.scratch(*wanted.shape, 3, 3, stride, stride, x.shape[3]))
+    sums = Out((5,), np.float64, scratch=True)
+    partials = Out((0, 3, 5), np.float64, scratch=True)
+    args = [x, weight, bias, stride, stride, padding, padding, *scratch, Out(wanted.shape), partials, sums, sums]
+    (y,) = run("conv2d.forward", "serial", "float64", args)
     assert_close(y, wanted, "matmul")

@@ -1,12 +1,11 @@
 import numpy as np
 import pytest
 
-from nbnet.kernels import chunks
-from nbnet.kernels.dense import MACS, weight_chunks
+from nbnet.kernels.dense import cell, grid, turned_shape
 
 from .harness import COMPILED, DTYPES, Out, check, check_gradient, large, not_simulated, output_of, run, simulated
 
-SHAPES = [(1, 1, 1), (2, 3, 5), (17, 9, 3), *simulated((9, 12, 20)), *large((1030, 65, 33), (333, 784, 17), (3, 20, 1000))]  # M, I, O
+SHAPES = [(1, 1, 1), (2, 3, 5), (17, 9, 3), *simulated((9, 12, 20)), *large((1030, 65, 33), (333, 784, 17), (3, 20, 1000), (190, 200, 150))]
 SMALL = SHAPES[:3]
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
 shapes = pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -19,19 +18,34 @@ def make(rng, shape):
 
 
 def turned(shape):
-    return Out((shape[2] + 1, shape[1]), scratch=True)
+    return Out(turned_shape(*shape), scratch=True)
 
 
 def gradients(shape):
-    rows, inputs, outputs = shape
-    partials = Out((weight_chunks(rows, inputs, outputs), inputs + 1, outputs), scratch=True)
-    return partials, Out((inputs, outputs)), Out((outputs,))
+    return Out(shape[1:]), Out(shape[2:])
 
 
 @not_simulated
 def test_shapes_make_several_chunks():
-    assert [chunks.count(rows, inputs * outputs // MACS) for rows, inputs, outputs in SHAPES] == [1, 1, 1, 2, 4, 1]
-    assert weight_chunks(333, 784, 17) == 4
+    assert [grid(rows, outputs, inputs) for rows, inputs, outputs in SHAPES] == [(1, 1), (1, 1), (1, 1), (2, 1), (4, 1), (1, 1), (2, 3)]
+    assert [grid(inputs, outputs, rows) for rows, inputs, outputs in SHAPES][-2:] == [(1, 1), (2, 3)]
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (64, 3136, 128), (64, 128, 3136), (100_000, 64, 64), (1, 1, 10**6), (17, 1000, 129)])
+def test_grid_covers_the_result_once(shape):
+    rows, columns, depth = shape
+    down, across = grid(rows, columns, depth)
+    count = np.zeros((min(rows, 5000), columns), int) if rows * columns < 10**7 else None
+    area = 0
+    for k in range(down * across):
+        first, last, left, right = cell(k, down, across, rows, columns)
+        area += (last - first) * (right - left)
+        assert last > first
+        assert right > left
+        if count is not None:
+            count[first:last, left:right] += 1
+    assert area == rows * columns
+    assert count is None or (count == 1).all()
 
 
 @dtypes
@@ -65,7 +79,7 @@ def test_gradient_of_x(rng, shape):
 @pytest.mark.parametrize("shape", SMALL, ids=str)
 def test_gradient_of_weight_and_bias(rng, shape):
     x, weight, bias, dy = make(rng, shape)
-    partials, dweight, dbias = gradients(shape)
+    dweight, dbias = gradients(shape)
 
     def of_weight(weight):
         return output_of("dense.forward", [x, weight, bias, Out(dy.shape)])
@@ -74,8 +88,8 @@ def test_gradient_of_weight_and_bias(rng, shape):
         return output_of("dense.forward", [x, weight, bias, Out(dy.shape)])
 
     hidden = Out(dbias.shape, scratch=True), Out(dweight.shape, scratch=True)
-    check_gradient(of_weight, "dense.backward_weights", [x, dy, partials, dweight, hidden[0]], weight, dy)
-    check_gradient(of_bias, "dense.backward_weights", [x, dy, partials, hidden[1], dbias], bias, dy)
+    check_gradient(of_weight, "dense.backward_weights", [x, dy, dweight, hidden[0]], weight, dy)
+    check_gradient(of_bias, "dense.backward_weights", [x, dy, hidden[1], dbias], bias, dy)
 
 
 @pytest.mark.parametrize("backend", ["numpy", *COMPILED])

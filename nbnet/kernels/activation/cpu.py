@@ -4,15 +4,16 @@ The chunk is sliced first, so that the loop runs from 0: with a start that might
 for indices from the end, and LLVM then leaves the loop scalar.
 """
 
-import math
-
 import numpy as np
 from numba import prange
 
 from nbnet.kernels import chunks
 from nbnet.kernels.compile import body, parallel, serial
+from nbnet.kernels.simd import lanes
+from nbnet.kernels.vecmath import exp, sigmoid, tanh
+from nbnet.kernels.vector import load, splat_as, store
 
-EXP = 16  # elementary operations that an exp or a tanh is worth, for the choice of chunks
+EXP = 8  # elementary operations that an exp or a tanh is worth, for the choice of chunks
 
 
 # -------------------------------------------------------------------------------------------------------- relu
@@ -122,9 +123,8 @@ def leaky_relu_backward_parallel(dy, y, slope, dx):
 
 @body
 def _tanh_forward(x, start, stop, y):
-    x, y = x[start:stop], y[start:stop]
-    for i in range(x.size):
-        y[i] = math.tanh(x[i])
+    for i in range(start, stop, lanes(x)):
+        store(y, i, stop - i, tanh(load(x, i, stop - i)))
 
 
 @serial
@@ -172,11 +172,8 @@ def tanh_backward_parallel(dy, y, dx):
 
 @body
 def _sigmoid_forward(x, start, stop, y):
-    x, y = x[start:stop], y[start:stop]
-    one = x.dtype.type(1)
-    for i in range(x.size):
-        e = math.exp(-abs(x[i]))
-        y[i] = (e if x[i] < 0 else one) / (one + e)
+    for i in range(start, stop, lanes(x)):
+        store(y, i, stop - i, sigmoid(load(x, i, stop - i)))
 
 
 @serial
@@ -223,16 +220,23 @@ def sigmoid_backward_parallel(dy, y, dx):
 
 
 @body
+def exp_of_row(x, at, size, shift, y):
+    """exp(x - shift) for `size` numbers from `at` on."""
+    for c in range(0, size, lanes(x)):
+        v = load(x, at + c, size - c)
+        store(y, at + c, size - c, exp(v - splat_as(shift, v)))
+
+
+@body
 def _softmax_forward(x, start, stop, y):
     for m in range(start, stop):
         largest = x[m, 0]
         for c in range(1, x.shape[1]):
             largest = max(largest, x[m, c])
+        exp_of_row(x.reshape(-1), m * x.shape[1], x.shape[1], largest, y.reshape(-1))
         total = 0.0
         for c in range(x.shape[1]):
-            e = math.exp(x[m, c] - largest)
-            y[m, c] = e
-            total += np.float64(e)
+            total += np.float64(y[m, c])
         share = x.dtype.type(1.0 / total)
         for c in range(x.shape[1]):
             y[m, c] *= share

@@ -1,4 +1,4 @@
-"""Batch normalisation: four heavy kernels, from which every dialect is made by arithmetic on C numbers.
+"""Batch normalisation: four heavy kernels, from which every dialect is made by arithmetic on C numbers; three also with a max-pool.
 
 Letters: M rows (N*H*W for images), C channels, K chunks. x, dy, y, dx are (M, C), C-contiguous, float32 or float64 (T).
 
@@ -13,11 +13,19 @@ Letters: M rows (N*H*W for images), C channels, K chunks. x, dy, y, dx are (M, C
     backward_apply(dy, x, weights, center, scale, shift, slope, a, b, c, dx)
         dx = a_c * g + w_mc * (b_c + c_c * (x - center_c))
 
+    apply_max_pool(x, center, scale, shift, slope, y)
+    backward_reduce_max_pool(dy, x, center, scale, shift, slope, partials, sum_g, sum_gx)
+    backward_apply_max_pool(dy, x, center, scale, shift, slope, a, b, c, dx)
+        the same, followed by a max-pool over windows of 2 x 2 pixels, stride 2: x, dx are (N, H, W, C), and y, dy are
+        (N, H // 2, W // 2, C). g is dy * act'(...) at the winner of a window, the first of equals, and 0 elsewhere, as in
+        nbnet.kernels.pool.
+
 act(z) = z where z > 0, else slope * z: slope 1 is no activation, 0 is ReLU, between them leaky ReLU. The backward
 kernels recompute z from x, so neither y nor the normalised x is stored.
 
-center, scale, shift, a, b, c: (C,) T. partials: (K, 3, C) float64 scratch for moments and backward_reduce, with
-K = chunks.count(M, C). Everything overwrites (=); nothing accumulates. y may be x, and dx may be dy.
+center, scale, shift, a, b, c: (C,) T. partials: (K, 3, C) float64 scratch for the kernels that reduce, with
+K = chunks.count(M, C), and chunks.count(N * (H // 2), 2 * W * C) where a max-pool is fused. Everything overwrites (=);
+nothing accumulates. Without a pool y may be x, and dx may be dy.
 
 Why a center: x * scale + shift with shift = -mean * scale loses all its digits where the mean is large against the
 deviation. With mean 1e4 and deviation 1 in float32 its error is 5e-4; x - center is exact there (Sterbenz), and the

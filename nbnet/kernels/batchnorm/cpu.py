@@ -4,69 +4,91 @@ import numpy as np
 from numba import prange
 
 from nbnet.kernels import chunks
+from nbnet.kernels.batchnorm.cpu_max_pool import (  # noqa: F401  # the rest of this room
+    apply_max_pool_parallel,
+    apply_max_pool_serial,
+    backward_apply_max_pool_parallel,
+    backward_apply_max_pool_serial,
+    backward_reduce_max_pool_parallel,
+    backward_reduce_max_pool_serial,
+)
+from nbnet.kernels.batchnorm.merge import merge_moments, merge_sums
 from nbnet.kernels.compile import body, parallel, serial
+from nbnet.kernels.simd import lanes
+from nbnet.kernels.vector import load, load_as, prefetch, splat, store, where, widen, zero
+
+# Rows that are summed in registers before the sums go back to memory, while the next ones are fetched: both fit the level-1 cache.
+ROWS = 64
 
 # ---------------------------------------------------------------------------------------------------- moments
 
 
 @body
-def _moments(x, weights, start, stop, partial):
+def _add_deviations(x, origin, start, stop, mean, m2):
+    """mean += sum of x - origin, m2 += sum of its squares, over rows start to stop; origin is a row of x."""
+    channels = x.shape[1]
+    flat = x.reshape(-1)
+    for block in range(start, stop, ROWS):
+        end = min(block + ROWS, stop)
+        for c in range(0, channels, lanes(x)):
+            n = channels - c
+            center = widen(load(flat, origin * channels + c, n))
+            s, q = load_as(mean, c, n, center), load_as(m2, c, n, center)
+            for m in range(block, end):
+                prefetch(flat, (m + ROWS) * channels + c)
+                d = widen(load(flat, m * channels + c, n)) - center
+                s = s + d
+                q = q + d * d
+            store(mean, c, n, s)
+            store(m2, c, n, q)
+
+
+@body
+def _add_weighted_deviations(x, weights, origin, start, stop, mean, m2, count):
+    """The same with weights, whose sum goes to count."""
+    step = 1 if weights.shape[1] > 1 else 0
+    for m in range(start, stop):
+        for c in range(x.shape[1]):
+            w = np.float64(weights[m, c * step])
+            d = np.float64(x[m, c]) - np.float64(x[origin, c])
+            count[c] += w
+            mean[c] += w * d
+            m2[c] += w * d * d
+
+
+@body
+def moments_of_rows(x, weights, start, stop, partial):
+    """Mean, sum of squares about it, and sum of weights of rows start to stop, in the rows of partial (3, C)."""
     mean, m2, count = partial[0], partial[1], partial[2]
-    origin = x[start]
     channels = x.shape[1]
     for c in range(channels):
         mean[c] = 0.0
         m2[c] = 0.0
         count[c] = stop - start if weights is None else 0.0
-    for m in range(start, stop):
-        if weights is None:
-            for c in range(channels):
-                d = np.float64(x[m, c]) - np.float64(origin[c])
-                mean[c] += d
-                m2[c] += d * d
-        else:
-            step = 1 if weights.shape[1] > 1 else 0
-            for c in range(channels):
-                w = np.float64(weights[m, c * step])
-                d = np.float64(x[m, c]) - np.float64(origin[c])
-                count[c] += w
-                mean[c] += w * d
-                m2[c] += w * d * d
+    if weights is None:
+        _add_deviations(x, start, start, stop, mean, m2)
+    else:
+        _add_weighted_deviations(x, weights, start, start, stop, mean, m2, count)
     for c in range(channels):
         d = mean[c] / count[c] if count[c] > 0 else 0.0
         m2[c] -= mean[c] * d
-        mean[c] = np.float64(origin[c]) + d
-
-
-@body
-def _merge_moments(partials, mean, var):
-    for c in range(mean.shape[0]):
-        total, mu, m2 = 0.0, 0.0, 0.0
-        for k in range(partials.shape[0]):
-            n = partials[k, 2, c]
-            if n > 0:
-                delta = partials[k, 0, c] - mu
-                m2 += partials[k, 1, c] + delta * delta * total * n / (total + n)
-                total += n
-                mu += delta * n / total
-        mean[c] = mu
-        var[c] = max(m2 / total, 0.0)
+        mean[c] = np.float64(x[start, c]) + d
 
 
 @serial
 def moments_serial(x, weights, partials, mean, var):
     for k in range(partials.shape[0]):
         start, stop = chunks.bounds(k, partials.shape[0], x.shape[0])
-        _moments(x, weights, start, stop, partials[k])
-    _merge_moments(partials, mean, var)
+        moments_of_rows(x, weights, start, stop, partials[k])
+    merge_moments(partials, mean, var)
 
 
 @parallel
 def moments_parallel(x, weights, partials, mean, var):
     for k in prange(partials.shape[0]):
         start, stop = chunks.bounds(k, partials.shape[0], x.shape[0])
-        _moments(x, weights, start, stop, partials[k])
-    _merge_moments(partials, mean, var)
+        moments_of_rows(x, weights, start, stop, partials[k])
+    merge_moments(partials, mean, var)
 
 
 # ------------------------------------------------------------------------------------------------------ apply
@@ -105,27 +127,27 @@ def _backward_reduce(dy, x, center, scale, shift, slope, start, stop, partial):
     slope = x.dtype.type(slope)
     sum_g, sum_gx = partial[0], partial[1]
     channels = x.shape[1]
+    gradient, source = dy.reshape(-1), x.reshape(-1)
     for c in range(channels):
         sum_g[c] = 0.0
         sum_gx[c] = 0.0
-    for m in range(start, stop):
-        for c in range(channels):
-            d = x[m, c] - center[c]
-            z = d * scale[c] + shift[c]
-            g = dy[m, c] if z > 0 else slope * dy[m, c]
-            sum_g[c] += np.float64(g)
-            sum_gx[c] += np.float64(g) * np.float64(d)
-
-
-@body
-def _merge_sums(partials, sum_g, sum_gx):
-    for c in range(sum_g.shape[0]):
-        g, gx = 0.0, 0.0
-        for k in range(partials.shape[0]):
-            g += partials[k, 0, c]
-            gx += partials[k, 1, c]
-        sum_g[c] = g
-        sum_gx[c] = gx
+    rows = ROWS // 4  # of two arrays
+    for block in range(start, stop, rows):
+        end = min(block + rows, stop)
+        for c in range(0, channels, lanes(x)):
+            n = channels - c
+            middle, factor, offset = load(center, c, n), load(scale, c, n), load(shift, c, n)
+            s, sx = load_as(sum_g, c, n, middle), load_as(sum_gx, c, n, middle)
+            for m in range(block, end):
+                prefetch(source, (m + rows) * channels + c)
+                prefetch(gradient, (m + rows) * channels + c)
+                d = load(source, m * channels + c, n) - middle
+                g = load(gradient, m * channels + c, n)
+                g = widen(where(d * factor + offset > zero(d), g, splat(slope) * g))
+                s = s + g
+                sx = sx + g * widen(d)
+            store(sum_g, c, n, s)
+            store(sum_gx, c, n, sx)
 
 
 @serial
@@ -133,7 +155,7 @@ def backward_reduce_serial(dy, x, center, scale, shift, slope, partials, sum_g, 
     for k in range(partials.shape[0]):
         start, stop = chunks.bounds(k, partials.shape[0], x.shape[0])
         _backward_reduce(dy, x, center, scale, shift, slope, start, stop, partials[k])
-    _merge_sums(partials, sum_g, sum_gx)
+    merge_sums(partials, sum_g, sum_gx)
 
 
 @parallel
@@ -141,7 +163,7 @@ def backward_reduce_parallel(dy, x, center, scale, shift, slope, partials, sum_g
     for k in prange(partials.shape[0]):
         start, stop = chunks.bounds(k, partials.shape[0], x.shape[0])
         _backward_reduce(dy, x, center, scale, shift, slope, start, stop, partials[k])
-    _merge_sums(partials, sum_g, sum_gx)
+    merge_sums(partials, sum_g, sum_gx)
 
 
 # --------------------------------------------------------------------------------------------- backward_apply

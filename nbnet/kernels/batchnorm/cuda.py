@@ -27,9 +27,11 @@ from nbnet.kernels.launch import (
     subtract4,
     wide4,
 )
+from nbnet.kernels.pool import cuda as pool
 
 RUN = 64  # rows summed in T: an origin of their own bounds the cancellation by a factor of RUN
 PER_THREAD = 8
+POOL = (2, 2, 2, 2, 0, 0)  # windows of 2 x 2 pixels, stride 2, no padding
 
 # ---------------------------------------------------------------------------------------------------- moments
 
@@ -372,3 +374,37 @@ def backward_apply(dy, x, weights, center, scale, shift, slope, a, b, c, dx):
         run(_backward_apply, layout.grid, layout.block, dy, x, *rest)
     else:
         run(_weighted_backward_apply, layout.grid, layout.block, dy, x, weights, weights.size == x.size, *rest)
+
+
+# ------------------------------------------------------------------------------------------- with a max-pool behind
+
+
+def apply_max_pool(x, center, scale, shift, slope, y):
+    pool.max_forward(_applied(x, center, scale, shift, slope), *POOL, y)
+
+
+def backward_reduce_max_pool(dy, x, center, scale, shift, slope, partials, sum_g, sum_gx):
+    g = _at_winners(dy, x, center, scale, shift, slope)
+    backward_reduce(_rows(g), _rows(x), center, scale, shift, slope, partials, sum_g, sum_gx)
+
+
+def backward_apply_max_pool(dy, x, center, scale, shift, slope, a, b, c, dx):
+    g = _at_winners(dy, x, center, scale, shift, slope)
+    backward_apply(_rows(g), _rows(x), None, center, scale, shift, slope, a, b, c, _rows(dx))
+
+
+def _rows(x):
+    return x.reshape(-1, x.shape[3])
+
+
+def _applied(x, center, scale, shift, slope):
+    z = device.pool().empty(x.shape, x.dtype)
+    apply(_rows(x), center, scale, shift, slope, _rows(z))
+    return z
+
+
+def _at_winners(dy, x, center, scale, shift, slope):
+    """dy at the winner of its window, 0 elsewhere."""
+    g = device.pool().empty(x.shape, x.dtype)
+    pool.max_backward(dy, _applied(x, center, scale, shift, slope), *POOL, g)
+    return g

@@ -12,8 +12,7 @@ def moments(x, weights, partials, mean, var):
 
 
 def apply(x, center, scale, shift, slope, y):
-    z = (x - center) * scale + shift
-    y[:] = np.where(z > 0, z, z.dtype.type(slope) * z)
+    y[:] = _activated(x, center, scale, shift, slope)
 
 
 def backward_reduce(dy, x, center, scale, shift, slope, partials, sum_g, sum_gx):
@@ -28,6 +27,42 @@ def backward_apply(dy, x, weights, center, scale, shift, slope, a, b, c, dx):
     dx[:] = a * g + w * (b + c * (x - center))
 
 
+def apply_max_pool(x, center, scale, shift, slope, y):
+    y[:] = _activated(_windows(x), center, scale, shift, slope).max(axis=3)
+
+
+def backward_reduce_max_pool(dy, x, center, scale, shift, slope, partials, sum_g, sum_gx):
+    g = _to_winners(dy, x, center, scale, shift, slope)
+    backward_reduce(g, x.reshape(g.shape), center, scale, shift, slope, partials, sum_g, sum_gx)
+
+
+def backward_apply_max_pool(dy, x, center, scale, shift, slope, a, b, c, dx):
+    g = _to_winners(dy, x, center, scale, shift, slope)
+    backward_apply(g, x.reshape(g.shape), None, center, scale, shift, slope, a, b, c, dx.reshape(g.shape))
+
+
+def _activated(x, center, scale, shift, slope):
+    z = (x - center) * scale + shift
+    return np.where(z > 0, z, z.dtype.type(slope) * z)
+
+
 def _through_activation(dy, x, center, scale, shift, slope):
     z = (x - center) * scale + shift
     return np.where(z > 0, dy, dy.dtype.type(slope) * dy)
+
+
+def _windows(x):
+    """The whole windows of x as (N, OH, OW, 4, C), in row-major order within a window."""
+    n, height, width, channels = x.shape
+    whole = x[:, : height // 2 * 2, : width // 2 * 2].reshape(n, height // 2, 2, width // 2, 2, channels)
+    return whole.transpose(0, 1, 3, 2, 4, 5).reshape(n, height // 2, width // 2, 4, channels)
+
+
+def _to_winners(dy, x, center, scale, shift, slope):
+    """The gradient of the activation as rows (M, C): dy at the winner of each window, the first of equals; 0 elsewhere."""
+    _, height, width, channels = x.shape
+    winner = _activated(_windows(x), center, scale, shift, slope).argmax(axis=3)
+    g = np.zeros_like(x)
+    for i in range(4):
+        g[:, i // 2 : height // 2 * 2 : 2, i % 2 : width // 2 * 2 : 2] = np.where(winner == i, dy, 0)
+    return g.reshape(-1, channels)

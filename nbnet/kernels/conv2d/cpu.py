@@ -1,12 +1,17 @@
-"""Convolution on the CPU: vector register tiles walk over strips of padded rows."""
+"""Convolution on the CPU: vector register tiles walk over strips of padded rows, or minimal filtering where that is faster."""
 
+import numpy as np
 from numba import prange
 
 from nbnet.kernels import chunks
-from nbnet.kernels.compile import body, parallel, serial
-from nbnet.kernels.conv2d import strip_rows
-from nbnet.kernels.dense.cpu import merge
+from nbnet.kernels.batchnorm.cpu import moments_of_rows
+from nbnet.kernels.batchnorm.merge import merge_moments
+from nbnet.kernels.compile import body, inlined, parallel, serial
+from nbnet.kernels.conv2d import minimal, plan, strip_rows, winograd
+from nbnet.kernels.dense.cpu import add_rows
 from nbnet.kernels.simd import multiply
+
+BLOCK = 4096  # numbers of dy that backward_weights aims at: they are read once for each few weights, and stay in the level-1 cache
 
 
 @body
@@ -44,11 +49,11 @@ def _fill(x, image, top, rows, left, row, spread_h, spread_w, strip):
                     strip[at + column * inputs + i] = flat[source + w // spread_w * inputs + i] if inside else 0
 
 
-@body
-def _strips(x, weight, kernel_h, kernel_w, init, stride_h, stride_w, spread_h, spread_w, pad_top, pad_left, start, stop, strip, y):
-    """Strips start to stop of a convolution: y = init + patches of x (spread) @ weight (D, O)."""
+@inlined
+def _strips(x, weight, kernel_h, kernel_w, init, stride_h, stride_w, spread_h, spread_w, pad_top, pad_left, rows, start, stop, strip, y):
+    """Strips of `rows` rows start to stop of a convolution: y = init + patches of x (spread) @ weight (D, O)."""
     inputs, out_h, out_w, outputs = x.shape[3], y.shape[1], y.shape[2], y.shape[3]
-    rows, row = strip_rows(out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, inputs)
+    _, row = strip_rows(out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, inputs)
     per_image = (out_h + rows - 1) // rows
     b, c = weight.reshape(-1), y.reshape(-1)
     run = kernel_w * inputs
@@ -63,32 +68,56 @@ def _strips(x, weight, kernel_h, kernel_w, init, stride_h, stride_w, spread_h, s
 
 
 @body
-def _units(images, out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, inputs):
-    rows, _ = strip_rows(out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, inputs)
-    return images * ((out_h + rows - 1) // rows)
+def _units(chunk, count, y, rows):
+    """The half-open range of units, `rows` rows of an image or what is left of them, that belong to a chunk."""
+    return chunks.bounds(chunk, count, y.shape[0] * ((y.shape[1] + rows - 1) // rows))
+
+
+@body
+def _pixel(unit, y, rows):
+    """The output pixel, counted over all images, with which a unit starts."""
+    image, part = divmod(unit, (y.shape[1] + rows - 1) // rows)
+    return (image * y.shape[1] + part * rows) * y.shape[2]
 
 
 # ---------------------------------------------------------------------------------------------------- forward
 
 
-@serial
-def forward_serial(x, weight, bias, stride_h, stride_w, pad_top, pad_left, strips, y):
+@body
+def _forward(thread, x, weight, bias, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials):
+    """A thread's share of the chunks."""
     kernel_h, kernel_w, inputs, outputs = weight.shape
-    units = _units(y.shape[0], y.shape[1], y.shape[2], kernel_h, kernel_w, stride_h, stride_w, inputs)
-    for k in range(strips.shape[0]):
-        start, stop = chunks.bounds(k, strips.shape[0], units)
-        flat = weight.reshape(-1, outputs)
-        _strips(x, flat, kernel_h, kernel_w, bias, stride_h, stride_w, 1, 1, pad_top, pad_left, start, stop, strips[k], y)
+    filtered, flat, strip = packed.size > 0, weight.reshape(-1, outputs), strips[thread]
+    rows, count = plan(y.shape[0], y.shape[1], y.shape[2], outputs, kernel_h, kernel_w, stride_h, stride_w, inputs, filtered)
+    first, last = chunks.bounds(thread, strips.shape[0], count)
+    for k in range(first, last):
+        start, stop = _units(k, count, y, rows)
+        if filtered:
+            winograd.convolve(x, packed, bias, pad_top, pad_left, start, stop, strip, y)
+        else:
+            _strips(x, flat, kernel_h, kernel_w, bias, stride_h, stride_w, 1, 1, pad_top, pad_left, rows, start, stop, strip, y)
+        if partials.shape[0] > 0:
+            moments_of_rows(y.reshape(-1, outputs), None, _pixel(start, y, rows), _pixel(stop, y, rows), partials[k])
+
+
+@serial
+def forward_serial(x, weight, bias, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials, mean, var):
+    if packed.size > 0:
+        winograd.transform_weights(weight.reshape(-1), packed.reshape(-1))
+    for t in range(strips.shape[0]):
+        _forward(np.intp(t), x, weight, bias, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials)
+    if partials.shape[0] > 0:
+        merge_moments(partials, mean, var)
 
 
 @parallel
-def forward_parallel(x, weight, bias, stride_h, stride_w, pad_top, pad_left, strips, y):
-    kernel_h, kernel_w, inputs, outputs = weight.shape
-    units = _units(y.shape[0], y.shape[1], y.shape[2], kernel_h, kernel_w, stride_h, stride_w, inputs)
-    for k in prange(strips.shape[0]):
-        start, stop = chunks.bounds(k, strips.shape[0], units)
-        flat = weight.reshape(-1, outputs)
-        _strips(x, flat, kernel_h, kernel_w, bias, stride_h, stride_w, 1, 1, pad_top, pad_left, start, stop, strips[k], y)
+def forward_parallel(x, weight, bias, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials, mean, var):
+    if packed.size > 0:
+        winograd.transform_weights(weight.reshape(-1), packed.reshape(-1))
+    for t in prange(strips.shape[0]):
+        _forward(np.intp(t), x, weight, bias, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials)
+    if partials.shape[0] > 0:
+        merge_moments(partials, mean, var)
 
 
 # ---------------------------------------------------------------------------------------------- backward_data
@@ -108,74 +137,112 @@ def _turn(weight, turned):
         turned[kernel_h * kernel_w * outputs, i] = 0
 
 
-@serial
-def backward_data_serial(dy, weight, stride_h, stride_w, pad_top, pad_left, turned, strips, dx):
-    kernel_h, kernel_w, _, outputs = weight.shape
-    _turn(weight, turned)
-    units = _units(dx.shape[0], dx.shape[1], dx.shape[2], kernel_h, kernel_w, 1, 1, outputs)
+@body
+def _backward_data(thread, dy, weight, stride_h, stride_w, pad_top, pad_left, turned, packed, strips, dx):
+    """A thread's share of the chunks: dx is the convolution of dy, spread by the stride, with the weights turned around."""
+    kernel_h, kernel_w, inputs, outputs = weight.shape
     top, left, depth = kernel_h - 1 - pad_top, kernel_w - 1 - pad_left, turned.shape[0] - 1
-    for k in range(strips.shape[0]):
-        start, stop = chunks.bounds(k, strips.shape[0], units)
-        flat, zeros = turned[:depth], turned[depth]
-        _strips(dy, flat, kernel_h, kernel_w, zeros, 1, 1, stride_h, stride_w, top, left, start, stop, strips[k], dx)
+    filtered, flat, zeros, strip = packed.size > 0, turned[:depth], turned[depth], strips[thread]
+    rows, count = plan(dx.shape[0], dx.shape[1], dx.shape[2], inputs, kernel_h, kernel_w, 1, 1, outputs, filtered)
+    first, last = chunks.bounds(thread, strips.shape[0], count)
+    for k in range(first, last):
+        start, stop = _units(k, count, dx, rows)
+        if filtered:
+            winograd.convolve(dy, packed, zeros, top, left, start, stop, strip, dx)
+        else:
+            _strips(dy, flat, kernel_h, kernel_w, zeros, 1, 1, stride_h, stride_w, top, left, rows, start, stop, strip, dx)
+
+
+@serial
+def backward_data_serial(dy, weight, stride_h, stride_w, pad_top, pad_left, turned, packed, strips, dx):
+    _turn(weight, turned)
+    if packed.size > 0:
+        winograd.transform_weights(turned.reshape(-1)[: weight.size], packed.reshape(-1))
+    for t in range(strips.shape[0]):
+        _backward_data(np.intp(t), dy, weight, stride_h, stride_w, pad_top, pad_left, turned, packed, strips, dx)
 
 
 @parallel
-def backward_data_parallel(dy, weight, stride_h, stride_w, pad_top, pad_left, turned, strips, dx):
-    kernel_h, kernel_w, _, outputs = weight.shape
+def backward_data_parallel(dy, weight, stride_h, stride_w, pad_top, pad_left, turned, packed, strips, dx):
     _turn(weight, turned)
-    units = _units(dx.shape[0], dx.shape[1], dx.shape[2], kernel_h, kernel_w, 1, 1, outputs)
-    top, left, depth = kernel_h - 1 - pad_top, kernel_w - 1 - pad_left, turned.shape[0] - 1
-    for k in prange(strips.shape[0]):
-        start, stop = chunks.bounds(k, strips.shape[0], units)
-        flat, zeros = turned[:depth], turned[depth]
-        _strips(dy, flat, kernel_h, kernel_w, zeros, 1, 1, stride_h, stride_w, top, left, start, stop, strips[k], dx)
+    if packed.size > 0:
+        winograd.transform_weights(turned.reshape(-1)[: weight.size], packed.reshape(-1))
+    for t in prange(strips.shape[0]):
+        _backward_data(np.intp(t), dy, weight, stride_h, stride_w, pad_top, pad_left, turned, packed, strips, dx)
 
 
 # ------------------------------------------------------------------------------------------- backward_weights
 
 
-@body
-def _backward_weights(x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, start, stop, strip, partial):
-    """Add x's patches, transposed, times dy to partial (D + 1, O), for strips start to stop."""
+@inlined
+def _weights_of_strips(x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, rows, start, stop, strip, partial):
+    """x's patches, transposed, times dy in the first rows of partial (D + 1, O), for strips of `rows` rows start to stop."""
     inputs, out_h, out_w, outputs = x.shape[3], dy.shape[1], dy.shape[2], dy.shape[3]
-    rows, row = strip_rows(out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, inputs)
+    _, row = strip_rows(out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, inputs)
     per_image = (out_h + rows - 1) // rows
     b, c = dy.reshape(-1), partial.reshape(-1)
     run = kernel_w * inputs
+    block = max(1, BLOCK // (out_w * outputs))
     partial[:] = 0
     for unit in range(start, stop):
         image, first = unit // per_image, unit % per_image * rows
         count = min(rows, out_h - first)
         _fill(x, image, first * stride_h - pad_top, (count - 1) * stride_h + kernel_h, -pad_left, row, 1, 1, strip)
-        b_at = (image * out_h + first) * out_w * outputs
         a_outer, a_k, b_outer = stride_h * row, stride_w * inputs, out_w * outputs
-        for kh in range(kernel_h):
-            c_at = kh * run * outputs
-            multiply(
-                run, strip, kh * row, a_outer, 1, a_k, b, b_at, b_outer, outputs, count, out_w, c, c_at, outputs, c, c_at, outputs, outputs
-            )
-        bias_at = kernel_h * run * outputs
-        for p in range(count * out_w):
+        for r in range(0, count, block):
+            height, b_at = min(block, count - r), (image * out_h + first + r) * out_w * outputs
+            for kh in range(kernel_h):
+                at, to = (r * stride_h + kh) * row, kh * run * outputs
+                multiply(run, strip, at, a_outer, 1, a_k, b, b_at, b_outer, outputs, height, out_w, c, to, outputs, c, to, outputs, outputs)
+
+
+@body
+def _backward_weights(thread, x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, strips, partials):
+    """A thread's share of the chunks, each with a partial sum (D + 1, O) of its own."""
+    inputs, outputs = x.shape[3], dy.shape[3]
+    filtered = minimal(kernel_h, kernel_w, stride_h, stride_w, inputs, outputs)
+    rows, _ = plan(dy.shape[0], dy.shape[1], dy.shape[2], outputs, kernel_h, kernel_w, stride_h, stride_w, inputs, filtered)
+    first, last = chunks.bounds(thread, strips.shape[0], partials.shape[0])
+    for k in range(first, last):
+        start, stop = _units(k, partials.shape[0], dy, rows)
+        strip, partial = strips[thread], partials[k]
+        if filtered:
+            winograd.backward_weights(x, dy, pad_top, pad_left, start, stop, strip, partial)
+        else:
+            _weights_of_strips(x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, rows, start, stop, strip, partial)
+        bias = partial[partial.shape[0] - 1]
+        bias[:] = 0
+        pixel, end = _pixel(start, dy, rows), _pixel(stop, dy, rows)
+        add_rows(dy.reshape(-1), pixel * outputs, end - pixel, outputs, outputs, bias, 0)
+
+
+@body
+def _merge(partials, dweight, dbias):
+    """Add up partials (K, D + 1, O) in order: the weights' gradient (D, O) and, from the last rows, the bias's (O,)."""
+    depth, outputs = dweight.shape
+    for d in range(depth):
+        for o in range(outputs):
+            dweight[d, o] = partials[0, d, o]
+        for k in range(1, partials.shape[0]):
             for o in range(outputs):
-                c[bias_at + o] += b[b_at + p * outputs + o]
+                dweight[d, o] += partials[k, d, o]
+    for o in range(outputs):
+        dbias[o] = partials[0, depth, o]
+        for k in range(1, partials.shape[0]):
+            dbias[o] += partials[k, depth, o]
 
 
 @serial
 def backward_weights_serial(x, dy, stride_h, stride_w, pad_top, pad_left, strips, partials, dweight, dbias):
-    kernel_h, kernel_w, inputs, outputs = dweight.shape
-    units = _units(dy.shape[0], dy.shape[1], dy.shape[2], kernel_h, kernel_w, stride_h, stride_w, inputs)
-    for k in range(partials.shape[0]):
-        start, stop = chunks.bounds(k, partials.shape[0], units)
-        _backward_weights(x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, start, stop, strips[k], partials[k])
-    merge(partials, dweight.reshape(-1, outputs), dbias)
+    kernel_h, kernel_w, _, outputs = dweight.shape
+    for t in range(strips.shape[0]):
+        _backward_weights(np.intp(t), x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, strips, partials)
+    _merge(partials, dweight.reshape(-1, outputs), dbias)
 
 
 @parallel
 def backward_weights_parallel(x, dy, stride_h, stride_w, pad_top, pad_left, strips, partials, dweight, dbias):
-    kernel_h, kernel_w, inputs, outputs = dweight.shape
-    units = _units(dy.shape[0], dy.shape[1], dy.shape[2], kernel_h, kernel_w, stride_h, stride_w, inputs)
-    for k in prange(partials.shape[0]):
-        start, stop = chunks.bounds(k, partials.shape[0], units)
-        _backward_weights(x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, start, stop, strips[k], partials[k])
-    merge(partials, dweight.reshape(-1, outputs), dbias)
+    kernel_h, kernel_w, _, outputs = dweight.shape
+    for t in prange(strips.shape[0]):
+        _backward_weights(np.intp(t), x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, strips, partials)
+    _merge(partials, dweight.reshape(-1, outputs), dbias)

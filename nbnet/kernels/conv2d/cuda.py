@@ -11,6 +11,7 @@ from functools import cache
 from numba import cuda
 
 from nbnet.kernels import device
+from nbnet.kernels.batchnorm.cuda import moments
 from nbnet.kernels.launch import ALIGNMENT, THREADS, kernel, kernel_of, run, store4
 from nbnet.kernels.tiles import DEPTH, RESIDENT, Tile, advance_pixel, advance_tap, matrix4, multiply, patch4, plan, write_tile, zeros16
 
@@ -114,8 +115,11 @@ def _convolve(x, weight, bias, kernel_size, stride, pad, spread, y):
         run(_add_parts, -(-y.size // THREADS), THREADS, out, parts, y.size, bias, with_bias, outputs, y)
 
 
-def forward(x, weight, bias, stride_h, stride_w, pad_top, pad_left, strips, y):
+def forward(x, weight, bias, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials, mean, var):
+    """Where mean and var are not wanted, they may be None too."""
     _convolve(x, weight, bias, weight.shape[:2], (stride_h, stride_w), (pad_top, pad_left), (1, 1), y)
+    if mean is not None and (partials is None or partials.shape[0] > 0):
+        moments(y.reshape(-1, y.shape[3]), None, None, mean, var)
 
 
 @kernel
@@ -127,7 +131,7 @@ def _turn(weight, taps, inputs, outputs, turned):
         turned[e] = weight[((taps - 1 - tap) * inputs + i) * outputs + o]
 
 
-def backward_data(dy, weight, stride_h, stride_w, pad_top, pad_left, turned, strips, dx):
+def backward_data(dy, weight, stride_h, stride_w, pad_top, pad_left, turned, packed, strips, dx):
     kernel_h, kernel_w, inputs, outputs = weight.shape
     turned = device.pool().empty((kernel_h * kernel_w * outputs, inputs), weight.dtype)
     run(_turn, -(-turned.size // THREADS), THREADS, weight, kernel_h * kernel_w, inputs, outputs, turned)

@@ -6,14 +6,17 @@ One kernel position at a time: position (kh, kw) multiplies a strided window of 
 import numpy as np
 
 
-def forward(x, weight, bias, stride_h, stride_w, pad_top, pad_left, strips, y):
+def forward(x, weight, bias, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials, mean, var):
     padded = _pad(x, y.shape, weight.shape[:2], stride_h, stride_w, pad_top, pad_left)
     y[:] = bias
     for (kh, kw), window in _windows(padded, y.shape, weight.shape[:2], stride_h, stride_w):
         y += window @ weight[kh, kw]
+    if len(partials):
+        mean[:] = y.mean(axis=(0, 1, 2), dtype=np.float64)
+        var[:] = y.var(axis=(0, 1, 2), dtype=np.float64)
 
 
-def backward_data(dy, weight, stride_h, stride_w, pad_top, pad_left, turned, strips, dx):
+def backward_data(dy, weight, stride_h, stride_w, pad_top, pad_left, turned, packed, strips, dx):
     kernel = weight.shape[:2]
     padded = _pad(np.zeros_like(dx), dy.shape, kernel, stride_h, stride_w, pad_top, pad_left)
     for (kh, kw), window in _windows(padded, dy.shape, kernel, stride_h, stride_w):

@@ -2,22 +2,45 @@
 
 Letters: M rows, I inputs, O outputs, K chunks. All arrays C-contiguous, one dtype T (float32 or float64).
 
-    forward(x, weight, bias, y)                          y_mo = bias_o + sum_i x_mi * weight_io
-    backward_data(dy, weight, turned, dx)                dx_mi = sum_o dy_mo * weight_io
-    backward_weights(x, dy, partials, dweight, dbias)    dweight_io = sum_m x_mi * dy_mo,  dbias_o = sum_m dy_mo
+    forward(x, weight, bias, y)                  y_mo = bias_o + sum_i x_mi * weight_io
+    backward_data(dy, weight, turned, dx)        dx_mi = sum_o dy_mo * weight_io
+    backward_weights(x, dy, dweight, dbias)      dweight_io = sum_m x_mi * dy_mo,  dbias_o = sum_m dy_mo
 
 x, dx: (M, I).  y, dy: (M, O).  weight, dweight: (I, O).  bias, dbias: (O,).
-Scratch: turned (O + 1, I) T, for the transposed weights and a row of zeros; partials (K, I + 1, O) T with
-K = weight_chunks(M, I, O): one sum of the weights' gradient, with the bias's in the last row, for each chunk of rows; they
-are merged in order.
+Scratch: turned (K, O + 1, W) T of turned_shape(M, I, O): for each chunk, its columns of the transposed weights and a row of zeros.
 Everything overwrites (=). Backward needs x and weight from forward.
+
+A result is cut both ways, into a grid of rows and columns, so that there is work for all threads whether the batch is large
+or the weights are; no two chunks write the same number, and there is nothing to merge.
 """
+
+from numba.extending import register_jitable
 
 from nbnet.kernels import chunks
 
 MACS = 32  # multiply-adds that cost as much as one elementary operation of `chunks`
+ROWS, COLUMNS = 8, 64  # smallest piece of a result worth a chunk: a few tiles of registers
 
 
-def weight_chunks(rows: int, inputs: int, outputs: int) -> int:
-    """Chunks of backward_weights: at most 16, since each costs a copy of the weights to write and to merge."""
-    return min(16, chunks.count(rows, inputs * outputs // MACS))
+@register_jitable
+def grid(rows, columns, depth):
+    """How many chunks the rows and the columns of a result are cut into, if each number is a sum of `depth` products."""
+    column_blocks, row_blocks = -(-columns // COLUMNS), -(-rows // ROWS)
+    most = chunks.count(row_blocks * column_blocks, min(rows, ROWS) * min(columns, COLUMNS) * depth // MACS)
+    across = min(most, column_blocks)
+    return min(most // across, row_blocks), across
+
+
+@register_jitable
+def cell(chunk, down, across, rows, columns):
+    """The half-open ranges of rows and of columns of one chunk of the grid."""
+    first, last = chunks.bounds(chunk // across, down, rows)
+    left, right = chunks.bounds(chunk % across, across, -(-columns // COLUMNS))
+    return first, last, left * COLUMNS, min(right * COLUMNS, columns)
+
+
+def turned_shape(rows: int, inputs: int, outputs: int) -> tuple[int, int, int]:
+    """(K, O + 1, W) of the scratch of backward_data."""
+    down, across = grid(rows, inputs, outputs)
+    width = max(right - left for _, _, left, right in (cell(k, down, across, rows, inputs) for k in range(across)))
+    return down * across, outputs + 1, width

@@ -1,117 +1,119 @@
-"""The dense layer on the CPU: vector register tiles over rows and columns."""
+"""The dense layer on the CPU: vector register tiles over a grid of rows and columns."""
 
 from numba import prange
 
-from nbnet.kernels import chunks
 from nbnet.kernels.compile import body, parallel, serial
-from nbnet.kernels.dense import MACS
-from nbnet.kernels.simd import multiply
+from nbnet.kernels.dense import cell, grid
+from nbnet.kernels.simd import lanes, multiply
+from nbnet.kernels.vector import load, store, zero
 
 # ---------------------------------------------------------------------------------------------------- forward
 
 
 @body
-def _rows(x, weight, init, start, stop, y):
-    """Rows start to stop of y = init + x @ weight, with init the same for every row. All flat but weight (I, O)."""
+def _forward(x, weight, bias, first, last, left, right, y):
+    """Rows first to last and columns left to right of y."""
     inputs, outputs = weight.shape
-    flat = weight.reshape(-1)
-    rows = stop - start
-    multiply(rows, x, start * inputs, 0, inputs, 1, flat, 0, 0, outputs, 1, inputs, init, 0, 0, y, start * outputs, outputs, outputs)
+    a, b, c = x.reshape(-1), weight.reshape(-1), y.reshape(-1)
+    at, to = first * inputs, first * outputs + left
+    multiply(last - first, a, at, 0, inputs, 1, b, left, 0, outputs, 1, inputs, bias, left, 0, c, to, outputs, right - left)
 
 
 @serial
 def forward_serial(x, weight, bias, y):
-    n = chunks.count(x.shape[0], weight.size // MACS)
-    for k in range(n):
-        start, stop = chunks.bounds(k, n, x.shape[0])
-        _rows(x.reshape(-1), weight, bias, start, stop, y.reshape(-1))
+    down, across = grid(y.shape[0], y.shape[1], x.shape[1])
+    for k in range(down * across):
+        first, last, left, right = cell(k, down, across, y.shape[0], y.shape[1])
+        _forward(x, weight, bias, first, last, left, right, y)
 
 
 @parallel
 def forward_parallel(x, weight, bias, y):
-    n = chunks.count(x.shape[0], weight.size // MACS)
-    for k in prange(n):
-        start, stop = chunks.bounds(k, n, x.shape[0])
-        _rows(x.reshape(-1), weight, bias, start, stop, y.reshape(-1))
+    down, across = grid(y.shape[0], y.shape[1], x.shape[1])
+    for k in prange(down * across):
+        first, last, left, right = cell(k, down, across, y.shape[0], y.shape[1])
+        _forward(x, weight, bias, first, last, left, right, y)
 
 
 # ---------------------------------------------------------------------------------------------- backward_data
 
 
 @body
-def _turn(weight, turned):
-    """The transposed weights in the first rows of turned (O + 1, I), zeros in the last."""
+def _backward_data(dy, weight, turned, first, last, left, right, dx):
+    """Rows first to last and columns left to right of dx; turned (O + 1, W) is this chunk's own."""
     inputs, outputs = weight.shape
-    for o in range(outputs):
-        for i in range(inputs):
-            turned[o, i] = weight[i, o]
-    for i in range(inputs):
-        turned[outputs, i] = 0
+    for i in range(left, right):
+        for o in range(outputs):
+            turned[o, i - left] = weight[i, o]
+    turned[outputs] = 0
+    a, b, c = dy.reshape(-1), turned.reshape(-1), dx.reshape(-1)
+    width = turned.shape[1]
+    at, zeros, to = first * outputs, outputs * width, first * inputs + left
+    multiply(last - first, a, at, 0, outputs, 1, b, 0, 0, width, 1, outputs, b, zeros, 0, c, to, inputs, right - left)
 
 
 @serial
 def backward_data_serial(dy, weight, turned, dx):
-    _turn(weight, turned)
-    outputs = weight.shape[1]
-    n = chunks.count(dy.shape[0], weight.size // MACS)
-    for k in range(n):
-        start, stop = chunks.bounds(k, n, dy.shape[0])
-        _rows(dy.reshape(-1), turned[:outputs], turned[outputs], start, stop, dx.reshape(-1))
+    down, across = grid(dx.shape[0], dx.shape[1], dy.shape[1])
+    for k in range(down * across):
+        first, last, left, right = cell(k, down, across, dx.shape[0], dx.shape[1])
+        _backward_data(dy, weight, turned[k], first, last, left, right, dx)
 
 
 @parallel
 def backward_data_parallel(dy, weight, turned, dx):
-    _turn(weight, turned)
-    outputs = weight.shape[1]
-    n = chunks.count(dy.shape[0], weight.size // MACS)
-    for k in prange(n):
-        start, stop = chunks.bounds(k, n, dy.shape[0])
-        _rows(dy.reshape(-1), turned[:outputs], turned[outputs], start, stop, dx.reshape(-1))
+    down, across = grid(dx.shape[0], dx.shape[1], dy.shape[1])
+    for k in prange(down * across):
+        first, last, left, right = cell(k, down, across, dx.shape[0], dx.shape[1])
+        _backward_data(dy, weight, turned[k], first, last, left, right, dx)
 
 
 # ------------------------------------------------------------------------------------------- backward_weights
 
 
 @body
-def _backward_weights(x, dy, start, stop, partial):
-    inputs, outputs = x.shape[1], dy.shape[1]
-    partial[:] = 0
-    flat = partial.reshape(-1)
-    a, b = x.reshape(-1), dy.reshape(-1)
-    rows = stop - start
-    multiply(inputs, a, start * inputs, 0, 1, inputs, b, start * outputs, 0, outputs, 1, rows, flat, 0, outputs, flat, 0, outputs, outputs)
-    for m in range(start, stop):
-        for o in range(outputs):
-            partial[inputs, o] += dy[m, o]
+def add_rows(b, at, rows, stride, columns, c, to):
+    """c[to : to + columns] += the sum of rows of b, which stand `stride` numbers apart from b[at] on."""
+    for j in range(0, columns, lanes(b)):
+        count = columns - j
+        even = load(c, to + j, count)
+        odd = zero(even)  # two sums, since each addition waits for the last one
+        for row in range(0, rows - 1, 2):
+            even = even + load(b, at + row * stride + j, count)
+            odd = odd + load(b, at + (row + 1) * stride + j, count)
+        if rows % 2 == 1:
+            even = even + load(b, at + (rows - 1) * stride + j, count)
+        store(c, to + j, count, even + odd)
 
 
 @body
-def merge(partials, dweight, dbias):
-    """Add up partials (K, D + 1, O) in order: the weights' gradient (D, O) and, from the last rows, the bias's (O,)."""
-    depth, outputs = dweight.shape
-    for d in range(depth):
-        for o in range(outputs):
-            dweight[d, o] = partials[0, d, o]
-        for k in range(1, partials.shape[0]):
-            for o in range(outputs):
-                dweight[d, o] += partials[k, d, o]
-    for o in range(outputs):
-        dbias[o] = partials[0, depth, o]
-        for k in range(1, partials.shape[0]):
-            dbias[o] += partials[k, depth, o]
+def _backward_weights(x, dy, first, last, left, right, dweight, dbias):
+    """Inputs first to last and columns left to right of dweight, and with the first input those columns of dbias."""
+    rows, inputs = x.shape
+    outputs = dy.shape[1]
+    for i in range(first, last):
+        for o in range(left, right):
+            dweight[i, o] = 0
+    a, b, c = x.reshape(-1), dy.reshape(-1), dweight.reshape(-1)
+    to = first * outputs + left
+    multiply(last - first, a, first, 0, 1, inputs, b, left, 0, outputs, 1, rows, c, to, outputs, c, to, outputs, right - left)
+    if first == 0:
+        for o in range(left, right):
+            dbias[o] = 0
+        add_rows(b, left, rows, outputs, right - left, dbias, left)
 
 
 @serial
-def backward_weights_serial(x, dy, partials, dweight, dbias):
-    for k in range(partials.shape[0]):
-        start, stop = chunks.bounds(k, partials.shape[0], x.shape[0])
-        _backward_weights(x, dy, start, stop, partials[k])
-    merge(partials, dweight, dbias)
+def backward_weights_serial(x, dy, dweight, dbias):
+    down, across = grid(dweight.shape[0], dweight.shape[1], x.shape[0])
+    for k in range(down * across):
+        first, last, left, right = cell(k, down, across, dweight.shape[0], dweight.shape[1])
+        _backward_weights(x, dy, first, last, left, right, dweight, dbias)
 
 
 @parallel
-def backward_weights_parallel(x, dy, partials, dweight, dbias):
-    for k in prange(partials.shape[0]):
-        start, stop = chunks.bounds(k, partials.shape[0], x.shape[0])
-        _backward_weights(x, dy, start, stop, partials[k])
-    merge(partials, dweight, dbias)
+def backward_weights_parallel(x, dy, dweight, dbias):
+    down, across = grid(dweight.shape[0], dweight.shape[1], x.shape[0])
+    for k in prange(down * across):
+        first, last, left, right = cell(k, down, across, dweight.shape[0], dweight.shape[1])
+        _backward_weights(x, dy, first, last, left, right, dweight, dbias)

@@ -8,12 +8,12 @@ def _images(rows):
 
 
 def forward(x, weight, bias, y):
-    conv2d.forward(_images(x), weight.reshape(1, 1, *weight.shape), bias, 1, 1, 0, 0, None, _images(y))
+    conv2d.forward(_images(x), weight.reshape(1, 1, *weight.shape), bias, 1, 1, 0, 0, None, None, _images(y), None, None, None)
 
 
 def backward_data(dy, weight, turned, dx):
-    conv2d.backward_data(_images(dy), weight.reshape(1, 1, *weight.shape), 1, 1, 0, 0, None, None, _images(dx))
+    conv2d.backward_data(_images(dy), weight.reshape(1, 1, *weight.shape), 1, 1, 0, 0, None, None, None, _images(dx))
 
 
-def backward_weights(x, dy, partials, dweight, dbias):
+def backward_weights(x, dy, dweight, dbias):
     conv2d.backward_weights(_images(x), _images(dy), 1, 1, 0, 0, None, None, dweight.reshape(1, 1, *dweight.shape), dbias)

@@ -9,6 +9,6 @@ def backward_data(dy, weight, turned, dx):
     dx[:] = dy @ weight.T
 
 
-def backward_weights(x, dy, partials, dweight, dbias):
+def backward_weights(x, dy, dweight, dbias):
     dweight[:] = x.T @ dy
     dbias[:] = dy.sum(axis=0)

@@ -1,34 +1,28 @@
-"""Dropout on the CPU: four elements a counter, the words compared as they come."""
+"""Dropout on the CPU: random words for a register full of counters, four elements each, compared as they come."""
 
 import numpy as np
 from numba import prange
 
 from nbnet.kernels import chunks
 from nbnet.kernels.compile import body, parallel, serial
-from nbnet.kernels.philox import philox
+from nbnet.kernels.philox_vector import COUNTERS, keep_masks
+from nbnet.kernels.vector import load_as, splat_as, store, where
 
-WORK = 16  # elementary operations an element, for the choice of chunks
+WORK = 4  # elementary operations an element, for the choice of chunks
 
 
 @body
 def _apply(x, seed, stream, step, threshold, scale, shift, dropped, start, stop, y):
     """Elements 4*start to 4*stop, cut at the end of x."""
-    scale, shift, dropped = x.dtype.type(scale), x.dtype.type(shift), x.dtype.type(dropped)
-    c2, c3 = np.uint32(stream), np.uint32(step)
-    k0, k1 = np.uint32(seed & np.uint64(0xFFFFFFFF)), np.uint32(seed >> np.uint64(32))
-    limit = np.uint64(threshold)
-    whole = min(stop, x.size // 4)
-    for i in range(start, whole):
-        w0, w1, w2, w3 = philox(np.uint32(i), np.uint32(i >> 32), c2, c3, k0, k1)
-        e = 4 * i
-        y[e] = x[e] * scale + shift if w0 >= limit else dropped
-        y[e + 1] = x[e + 1] * scale + shift if w1 >= limit else dropped
-        y[e + 2] = x[e + 2] * scale + shift if w2 >= limit else dropped
-        y[e + 3] = x[e + 3] * scale + shift if w3 >= limit else dropped
-    if whole < stop:
-        w = philox(np.uint32(whole), np.uint32(whole >> 32), c2, c3, k0, k1)
-        for e in range(4 * whole, x.size):
-            y[e] = x[e] * scale + shift if w[e - 4 * whole] >= limit else dropped
+    factor, offset, instead = x.dtype.type(scale), x.dtype.type(shift), x.dtype.type(dropped)
+    end = min(4 * stop, x.size)
+    for counter in range(start, stop, COUNTERS):
+        masks = keep_masks(np.uint64(counter), np.uint64(seed), np.uint64(stream), np.uint64(step), np.uint64(threshold))
+        at = 4 * counter
+        for kept in masks:
+            value = load_as(x, at, end - at, kept)
+            store(y, at, end - at, where(kept, value * splat_as(factor, value) + splat_as(offset, value), splat_as(instead, value)))
+            at += COUNTERS
 
 
 @serial

@@ -6,6 +6,7 @@ import numpy as np
 from numba import prange
 
 from nbnet.kernels import chunks
+from nbnet.kernels.activation.cpu import exp_of_row
 from nbnet.kernels.compile import body, parallel, serial
 
 EXP = 16  # elementary operations that an exp is worth, for the choice of chunks
@@ -23,11 +24,10 @@ def _softmax_cross_entropy(logits, labels, scale, start, stop, losses, hits, dlo
             if logits[m, c] > largest:
                 largest, winner = logits[m, c], c
         of_label = np.float64(logits[m, label] - largest)
+        exp_of_row(logits.reshape(-1), m * classes, classes, largest, dlogits.reshape(-1))
         total = 0.0
         for c in range(classes):
-            e = math.exp(logits[m, c] - largest)
-            dlogits[m, c] = e
-            total += np.float64(e)
+            total += np.float64(dlogits[m, c])
         share = logits.dtype.type(scale / total)
         for c in range(classes):
             dlogits[m, c] *= share

@@ -41,7 +41,7 @@ def combine(groups: Sequence[Stats], pooled: bool, ddof: float, be: Backend) -> 
         be.channelwise(_quotient, (var,), m2, count - ddof)
         return mean, var
     if pooled or len(groups) == 1:
-        whole = merge_stats(groups)
+        whole = merge_stats(groups) if len(groups) > 1 else groups[0]
         return whole.mean, whole.variance(ddof)
     return np.mean([np.asarray(g.mean) for g in groups], axis=0), np.mean([g.variance(ddof) for g in groups], axis=0)
 

@@ -179,12 +179,13 @@ class BatchNorm(Layer):
 
     # ------------------------------------------------------------------------------------------------ the pair
 
-    def forward(self, x, train=False, weights=None):
+    def forward(self, x, train=False, weights=None, *, stats=None, slope=None, max_pool=False):
         """y, saved.
 
         Args:
             weights: at least 0; a mask is 0 and 1. Of x's rank, they broadcast against x; of a lower rank, they lack its last axes
                 and the channels': (N,) weighs examples, (N, H, W) pixels.
+            stats, slope, max_pool: from nbnet.layers.fusion, where `fuses`: x's statistics, which its maker took, and what follows.
         """
         x = self._check(x)
         if self._pending is not None:
@@ -193,15 +194,16 @@ class BatchNorm(Layer):
             )
         rows = self._channels_last(x)
         weights = None if weights is None else self._row_weights(weights, rows.shape)
-        by_batch = self.use_batch_statistics if train else self.observer is not None
+        by_batch = self._by_batch(train)
         parts = [(where, *self._part(rows, weights, where)) for where in ghost.slices(len(x), self.virtual_batch_size, self.strided)]
-        stats: list[F.Stats] = []
-        if by_batch or (train and self.update_statistics):
+        stats = [] if stats is None else [stats]
+        if not stats and self.wants_statistics(train):
             stats = [F.batch_norm_stats(part, w, backend=self.backend) for _, part, w in parts]
         if not by_batch:
             parts = [(slice(None), rows, weights)]
         correction = self._correction(self.renorm, stats) if by_batch and self.renorm is not None else None
-        results = [self._normalize(part, w, stats[i] if by_batch else None, correction) for i, (_, part, w) in enumerate(parts)]
+        options = {"slope": self.slope if slope is None else slope, "max_pool": max_pool, "backend": self.backend}
+        results = [self._normalize(part, w, stats[i] if by_batch else None, correction, options) for i, (_, part, w) in enumerate(parts)]
         y = self._join(rows.shape, parts, [result[0] for result in results])
         if self.observer is not None:
             self.observer(F.merge_stats(stats))
@@ -251,25 +253,37 @@ class BatchNorm(Layer):
         self.backend.kernel("array.swap")(x.reshape(a, b, c, 1), y.reshape(a, c, b, 1))
         return y
 
-    def _normalize(self, x: np.ndarray, weights: np.ndarray | None, stats: F.Stats | None, correction: F.Correction | None):
+    def backward_sums(self, dy, saved) -> tuple[BatchNormSaved, F.Sums]:
+        """The first half of backward where `fuses`: the gradients of gamma and beta, and what F.batch_norm_backward_apply needs."""
+        ((_, part),) = saved.parts
+        sums = F.batch_norm_backward_reduce(dy, part)
+        for name, gradient in zip(("gamma", "beta"), F.batch_norm_parameter_gradients(sums, part)):
+            if name in self.params:
+                self.params[name].grad[:] = gradient
+        return part, sums
+
+    def _normalize(self, x, weights, stats: F.Stats | None, correction: F.Correction | None, options: dict[str, Any]):
         """y and saved of one group, by its own statistics or, without any, by the moving ones."""
         gamma = self.params["gamma"].value if self.scale else None
         beta = self.params["beta"].value if self.center else None
         if stats is None:
             mean, var, eps = self.moving.read(self._buffers)
-            return F.batch_norm_forward(x, gamma, beta, eps=eps, mean=mean, var=var, slope=self.slope, backend=self.backend)
+            return F.batch_norm_forward(x, gamma, beta, eps=eps, mean=mean, var=var, **options)
         return F.batch_norm_apply(
-            x,
-            stats,
-            gamma,
-            beta,
-            eps=self.eps,
-            weights=weights,
-            ddof=self.ddof_batch,
-            correction=correction,
-            slope=self.slope,
-            backend=self.backend,
+            x, stats, gamma, beta, eps=self.eps, weights=weights, ddof=self.ddof_batch, correction=correction, **options
         )
+
+    def _by_batch(self, train: bool) -> bool:
+        return self.use_batch_statistics if train else self.observer is not None
+
+    def wants_statistics(self, train: bool) -> bool:
+        """Whether forward needs the statistics of x."""
+        return self._by_batch(train) or (train and self.update_statistics)
+
+    @property
+    def fuses(self) -> bool:
+        """Whether what follows may run in the same pass: the channels are last, and there is one group."""
+        return self.normalizes_last_axis and self.virtual_batch_size is None and not self._smooth
 
     @property
     def normalizes_last_axis(self) -> bool:
@@ -299,6 +313,8 @@ class BatchNorm(Layer):
             raise ShapeError(f"weights have shape {np.shape(weights)}, wanted one that broadcasts to {shape}") from None
 
     def _part(self, rows: Any, weights: np.ndarray | None, where: slice) -> tuple[Any, np.ndarray | None]:
+        if where == slice(None):
+            return rows, weights
         return self.backend.place(rows[where]), None if weights is None else np.ascontiguousarray(weights[where])
 
     def _join(self, shape: Shape, parts: list[Any], arrays: list[np.ndarray]) -> np.ndarray:

@@ -1,0 +1,31 @@
+"""Merging the partial statistics of chunks, in chunk order: so the result is the same bits on any number of threads."""
+
+from nbnet.kernels.compile import body
+
+
+@body
+def merge_moments(partials, mean, var):
+    """Mean and biased variance of all rows, from those of each chunk."""
+    for c in range(mean.shape[0]):
+        total, mu, m2 = 0.0, 0.0, 0.0
+        for k in range(partials.shape[0]):
+            n = partials[k, 2, c]
+            if n > 0:
+                delta = partials[k, 0, c] - mu
+                m2 += partials[k, 1, c] + delta * delta * total * n / (total + n)
+                total += n
+                mu += delta * n / total
+        mean[c] = mu
+        var[c] = max(m2 / total, 0.0)
+
+
+@body
+def merge_sums(partials, sum_g, sum_gx):
+    """The sums over all rows, from those of each chunk."""
+    for c in range(sum_g.shape[0]):
+        g, gx = 0.0, 0.0
+        for k in range(partials.shape[0]):
+            g += partials[k, 0, c]
+            gx += partials[k, 1, c]
+        sum_g[c] = g
+        sum_gx[c] = gx

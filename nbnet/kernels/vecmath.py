@@ -1,0 +1,159 @@
+"""exp, tanh and the logistic function on vectors: polynomials in place of calls of libm, one number at a time.
+
+Errors are at most 2 units in the last place over the whole range (tests/kernels/test_vecmath.py measures them); infinities, NaN,
+overflow and subnormal results come out as in libm. Every lane gets the same bits, wherever in a vector it stands.
+
+exp: x = n log 2 + r with |r| <= log(2) / 2, the log in two parts (Cody and Waite 1980), and the Taylor polynomial of exp r.
+tanh: below 0.625 x + x^3 P(x^2) / Q(x^2) with the coefficients of Cephes (Moshier 1989), above that 1 - 2 / (exp 2x + 1).
+All of it is compiled without fastmath: the order of these steps is what makes them precise.
+"""
+
+import math
+
+from llvmlite import ir
+from numba.core import cgutils
+from numba.extending import intrinsic, overload
+
+from nbnet.kernels.compile import precise
+from nbnet.kernels.vector import Vector, splat_as, where, zero
+
+LOG2_E = 1 / math.log(2)
+# log 2 in two parts, the first so short that n times it is exact
+LOG_2 = {32: (0.693359375, -2.12194440e-4), 64: (6.93147180369123816490e-1, 1.90821492927058770002e-10)}
+TAYLOR = {bits: [1 / math.factorial(k) for k in range(degree, 1, -1)] for bits, degree in ((32, 7), (64, 13))}  # of (exp r - 1 - r) / r^2
+EXP_RANGE = {32: (-105.0, 90.0), 64: (-750.0, 715.0)}  # beyond, the result is 0 or infinity
+TANH_P = {
+    32: [-5.70498872745e-3, 2.06390887954e-2, -5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1],
+    64: [-9.64399179425052238628e-1, -9.92877231001918586564e1, -1.61468768441708447952e3],
+}
+TANH_Q = {32: [1.0], 64: [1.0, 1.12811678491632931402e2, 2.23548839060100448583e3, 4.84406305325125486048e3]}
+
+
+# -------------------------------------------------------------------------------------------------- building blocks
+
+
+def _call(builder, name, *args):
+    vector = args[0].type
+    bits = 32 if isinstance(vector.element, ir.FloatType) else 64
+    function = ir.FunctionType(vector, [arg.type for arg in args])
+    return builder.call(cgutils.get_or_insert_function(builder.module, function, f"llvm.{name}.v{vector.count}f{bits}"), args)
+
+
+@intrinsic
+def fma(context, a, b, c):
+    """a * b + c, rounded once."""
+    return a(a, b, c), lambda context, builder, signature, args: _call(builder, "fma", *args)
+
+
+@intrinsic
+def minus(context, a, b):
+    """a - b, which no compiler may reorder: the operator of vectors allows that."""
+    return a(a, b), lambda context, builder, signature, args: builder.fsub(*args)
+
+
+@intrinsic
+def rint(context, x):
+    """The nearest whole number."""
+    return x(x), lambda context, builder, signature, args: _call(builder, "rint", *args)
+
+
+@intrinsic
+def absolute(context, x):
+    return x(x), lambda context, builder, signature, args: _call(builder, "fabs", *args)
+
+
+@intrinsic
+def with_sign(context, x, of):
+    """x with the sign of another vector."""
+    return x(x, of), lambda context, builder, signature, args: _call(builder, "copysign", *args)
+
+
+@intrinsic
+def power_of_2(context, n):
+    """2^n for whole n from the least to the largest exponent of a normal number."""
+
+    def generate(context, builder, signature, args):
+        vector = args[0].type
+        bits, digits = (32, 23) if isinstance(vector.element, ir.FloatType) else (64, 52)
+        whole = ir.VectorType(ir.IntType(bits), vector.count)
+        # Added to 1.5 * 2^digits, a small whole number stands in the last bits of the sum.
+        sum_ = builder.bitcast(builder.fadd(args[0], ir.Constant(vector, [1.5 * 2.0**digits] * vector.count)), whole)
+        shifted = builder.shl(sum_, ir.Constant(whole, [digits] * vector.count))
+        one = (127 if bits == 32 else 1023) << digits
+        return builder.bitcast(builder.add(shifted, ir.Constant(whole, [one] * vector.count)), vector)
+
+    return n(n), generate
+
+
+def _make_polynomial(coefficients):
+    """The intrinsic of a polynomial by Horner's rule. coefficients: of each dtype's bits, highest power first."""
+
+    @intrinsic
+    def polynomial(context, x):
+        def generate(context, builder, signature, args):
+            vector = args[0].type
+            first, *rest = (ir.Constant(vector, [c] * vector.count) for c in coefficients[signature.args[0].dtype.bitwidth])
+            for c in rest:
+                first = _call(builder, "fma", first, args[0], c)
+            return first
+
+        return x(x), generate
+
+    return polynomial
+
+
+_taylor, _tanh_p, _tanh_q = _make_polynomial(TAYLOR), _make_polynomial(TANH_P), _make_polynomial(TANH_Q)
+
+
+# ------------------------------------------------------------------------------------------------------ the functions
+
+
+def exp(x):
+    """exp of each lane."""
+
+
+@overload(exp, jit_options={"fastmath": False})
+def _exp(x):
+    if not isinstance(x, Vector):
+        return None
+    high, low = LOG_2[x.dtype.bitwidth]
+    least, most = EXP_RANGE[x.dtype.bitwidth]
+
+    def implementation(x):
+        bounded = where(x > splat_as(most, x), splat_as(most, x), x)
+        bounded = where(splat_as(least, x) > bounded, splat_as(least, x), bounded)
+        n = rint(bounded * splat_as(LOG2_E, x))
+        exact = fma(n, splat_as(-high, x), bounded)
+        r = fma(n, splat_as(-low, x), exact)
+        lost = fma(n, splat_as(-low, x), minus(exact, r))  # what rounding took from r
+        one = splat_as(1.0, x)
+        nearly = fma(r, one, one)
+        lost = lost + minus(r, minus(nearly, one))  # and from 1 + r
+        power = fma(fma(r * r, _taylor(r), lost), one, nearly)
+        # In two steps, since 2^n may overflow, or be subnormal, where the result is not.
+        half = rint(n * splat_as(0.5, x))
+        return fma(fma(power, power_of_2(half), zero(x)), power_of_2(n - half), zero(x))
+
+    return implementation
+
+
+@precise
+def sigmoid(x):
+    """1 / (1 + exp(-x)) of each lane."""
+    one, e = splat_as(1.0, x), exp(zero(x) - absolute(x))
+    total = one + e
+    lost = minus(e, minus(total, one))  # what rounding took from 1 + e
+    positive = x >= zero(x)
+    y = where(positive, one, e) / total
+    return fma(zero(x) - y * lost, where(positive, y, one - y), y)
+
+
+@precise
+def tanh(x):
+    """tanh of each lane."""
+    size = absolute(x)
+    square = x * x
+    small = fma(size, square * (_tanh_p(square) / _tanh_q(square)), size)
+    one, two = splat_as(1.0, x), splat_as(2.0, x)
+    large = one - two / (exp(size + size) + one)
+    return with_sign(where(size > splat_as(0.625, x), large, small), x)

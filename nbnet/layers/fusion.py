@@ -1,0 +1,121 @@
+"""Fusion: runs of layers that go through memory as one.
+
+`fuse` cuts a list of layers into steps. A step has forward and backward like a layer; most steps are a layer. The layers
+stay what they are: they own the parameters and buffers, and their results and gradients are the same either way.
+
+    Conv2D, BatchNorm       the convolution takes the channels' statistics of each chunk while it is in the cache
+    BatchNorm, ReLU         one pass, forward and backward: the normalised values are never written
+    ..., MaxPool2D(2)       the same pass writes only the maxima
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from nbnet import functional as F
+from nbnet.layers.activations import LeakyReLU, ReLU
+from nbnet.layers.base import Layer
+from nbnet.layers.batchnorm import BatchNorm
+from nbnet.layers.conv2d import Conv2D
+from nbnet.layers.pool import MaxPool2D
+
+BLOCK = 1 << 22  # bytes: of the gradient between a batch norm and its convolution
+
+
+class NormStep:
+    """[Conv2D,] BatchNorm [, activation] [, MaxPool2D(2)] in two passes, or one where there is no convolution."""
+
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        self.layers = list(layers)
+        self.conv = next((layer for layer in layers if isinstance(layer, Conv2D)), None)
+        self.norm = next(layer for layer in layers if isinstance(layer, BatchNorm))
+        activation = next((layer for layer in layers if isinstance(layer, (ReLU, LeakyReLU))), None)
+        self.slope = None if activation is None else activation.options[0] if isinstance(activation, LeakyReLU) else 0.0
+        self.max_pool = isinstance(layers[-1], MaxPool2D)
+        self.name = ", ".join(layer.name for layer in layers)
+
+    def forward(self, x, train: bool = False) -> tuple[Any, Any]:
+        conv = stats = None
+        if self.conv is not None:
+            x, conv = self.conv.run(x, stats=self.norm.wants_statistics(train))
+            stats = conv.stats
+        y, norm = self.norm.forward(x, train, stats=stats, slope=self.slope, max_pool=self.max_pool)
+        return y, (conv, norm) if train else None
+
+    def backward(self, dy, saved, need_dx: bool = True):
+        conv, norm = saved
+        if self.conv is None:
+            return self.norm.backward(dy, norm)
+        part, sums = self.norm.backward_sums(dy, norm)
+        grads = [param.grad for param in self.conv.params.values()]
+        totals = [np.zeros_like(grad) for grad in grads]
+        dx = self.conv.backend.empty(conv.x.shape, conv.x.dtype) if need_dx else None
+        for images in _blocks(part.x):
+            of_block = part._replace(x=part.x[images], out_shape=dy[images].shape)
+            g = F.batch_norm_backward_apply(dy[images], of_block, sums)
+            self.conv.backward(g, conv._replace(x=conv.x[images]), need_dx, None if dx is None else dx[images])
+            for total, grad in zip(totals, grads):
+                total += grad
+        for total, grad in zip(totals, grads):
+            grad[:] = total
+        return dx
+
+
+def _blocks(x: np.ndarray) -> list[slice]:
+    """A batch in blocks of images that stay in the caches from one kernel to the next."""
+    images = max(1, BLOCK // x[0].nbytes)
+    return [slice(start, start + images) for start in range(0, len(x), images)]
+
+
+Step = Layer | NormStep
+
+
+def _conv(layer: Layer) -> bool:
+    return type(layer) is Conv2D
+
+
+def _norm(layer: Layer) -> bool:
+    return type(layer) is BatchNorm and layer.fuses
+
+
+def _plain_norm(layer: Layer) -> bool:
+    return type(layer) is BatchNorm and layer.fuses and layer.activation is None
+
+
+def _activation(layer: Layer) -> bool:
+    return type(layer) in (ReLU, LeakyReLU)
+
+
+def _max_pool(layer: Layer) -> bool:
+    return type(layer) is MaxPool2D and (layer.size, layer.stride, layer.padding) == ((2, 2), (2, 2), "valid")
+
+
+# Tried in order at each layer; the first that fits is taken.
+PATTERNS: tuple[tuple[Callable[[Layer], bool], ...], ...] = (
+    (_conv, _plain_norm, _activation, _max_pool),
+    (_conv, _plain_norm, _activation),
+    (_conv, _norm, _max_pool),
+    (_conv, _norm),
+    (_plain_norm, _activation, _max_pool),
+    (_plain_norm, _activation),
+    (_norm, _max_pool),
+)
+
+
+# On the GPU nothing stays in a cache from one kernel to the next, and a pool that is fused would be computed twice more.
+CUDA_PATTERNS = ((_plain_norm, _activation),)
+
+
+def fuse(layers: Sequence[Layer]) -> list[Step]:
+    """The steps of built layers, in order."""
+    patterns = CUDA_PATTERNS if layers and layers[0].backend.name == "cuda" else PATTERNS
+    steps: list[Step] = []
+    at = 0
+    while at < len(layers):
+        size = next((len(p) for p in patterns if len(p) <= len(layers) - at and all(fits(x) for fits, x in zip(p, layers[at:]))), 1)
+        steps.append(NormStep(layers[at : at + size]) if size > 1 else layers[at])
+        at += size
+    return steps

@@ -1,0 +1,137 @@
+"""Fused layers give what the layers give one by one: outputs, gradients, buffers, and how a run goes on."""
+
+import numpy as np
+import pytest
+from tolerances import assert_close
+
+import nbnet as nb
+from nbnet.errors import ArgumentError
+
+BACKENDS = ("numpy", "serial", "parallel")
+
+
+def conv(filters=5, **options):
+    """Without a bias: before a batch norm its gradient is 0, and what roundings leave of it cannot be compared."""
+    return nb.Conv2D(filters, 3, use_bias=False, **options)
+
+
+NETWORKS = {
+    "conv, norm": lambda: [conv(), nb.BatchNorm()],
+    "conv, norm, relu": lambda: [conv(), nb.BatchNorm(), nb.ReLU()],
+    "conv, norm, leaky relu, pool": lambda: [conv(), nb.BatchNorm(), nb.LeakyReLU(0.2), nb.MaxPool2D(2)],
+    "conv, norm with relu, pool": lambda: [conv(stride=2), nb.BatchNorm(activation="relu"), nb.MaxPool2D(2)],
+    "conv, unbiased norm, pool": lambda: [conv(), nb.BatchNorm(unbiased_batch=True, scale=False), nb.MaxPool2D(2)],
+    "conv, renormalised, relu": lambda: [conv(), nb.BatchNorm(renorm=nb.Renorm()), nb.ReLU()],
+    "norm, relu, pool": lambda: [nb.BatchNorm(), nb.ReLU(), nb.MaxPool2D(2)],
+    "norm, pool": lambda: [nb.BatchNorm(), nb.MaxPool2D(2)],
+    "dense, norm, relu": lambda: [nb.Flatten(), nb.Dense(6), nb.BatchNorm(), nb.ReLU()],
+    "residual": lambda: [nb.Residual([conv(), nb.BatchNorm(), nb.ReLU(), conv(3), nb.BatchNorm()]), nb.ReLU()],
+}
+# What stays apart, and in how many steps the whole runs.
+APART = {
+    "pool of 3": ([conv, nb.BatchNorm, nb.ReLU, lambda: nb.MaxPool2D(3)], 2),
+    "padded pool": ([conv, nb.BatchNorm, lambda: nb.MaxPool2D(2, padding="same")], 2),
+    "overlapping pool": ([nb.BatchNorm, lambda: nb.MaxPool2D(2, stride=1)], 2),
+    "tanh in the norm": ([conv, lambda: nb.BatchNorm(activation="tanh"), lambda: nb.MaxPool2D(2)], 3),
+    "two activations": ([conv, lambda: nb.BatchNorm(activation="relu"), nb.ReLU], 2),
+    "ghost batches": ([conv, lambda: nb.BatchNorm(virtual_batch_size=2), nb.ReLU], 3),
+    "another axis": ([lambda: nb.BatchNorm(axis=1), nb.ReLU], 2),
+    "no norm": ([conv, nb.ReLU], 2),
+}
+networks = pytest.mark.parametrize("name", NETWORKS)
+
+
+def built(name, backend="parallel", fuse=True, dtype="float64"):
+    model = nb.Sequential(NETWORKS[name]())
+    model.build((7, 6, 3), backend=backend, dtype=dtype, seed=3, fuse=fuse)
+    rng = np.random.default_rng(1)
+    for key, param in model.params.items():
+        if "gamma" in key or "beta" in key or "bias" in key:
+            param.value[:] = rng.normal(size=param.value.shape)
+    return model
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@networks
+def test_fused_equals_unfused(rng, name, backend):
+    x = rng.normal(size=(4, 7, 6, 3))
+    fused, plain = built(name, backend), built(name, backend, fuse=False)
+    assert len(plain.steps) == len(plain.layers)
+    if name != "residual":
+        assert len(fused.steps) < len(fused.layers)
+    for _ in range(2):  # twice: the moving statistics and what renormalisation makes of them
+        y, tape = fused.forward(x, train=True)
+        wanted, plain_tape = plain.forward(x, train=True)
+        assert_close(y, wanted, "reduction")
+        dy = rng.normal(size=y.shape)
+        assert_close(fused.backward(dy, tape), plain.backward(dy, plain_tape), "reduction")
+        for key, param in fused.params.items():
+            assert_close(param.grad, plain.params[key].grad, "reduction", what=f"gradient of {key}: ")
+        for key, array in fused.buffers.items():
+            assert_close(array, plain.buffers[key], "reduction", what=f"{key}: ")
+    assert_close(fused.predict(x), plain.predict(x), "reduction")
+
+
+@pytest.mark.parametrize("name", [name for name in NETWORKS if "renormalised" not in name])  # its gradient takes r and k as constants
+def test_gradients_of_fused_layers(name):
+    model = built(name)
+    nb.gradcheck(model, np.random.default_rng(2).normal(size=(3, 7, 6, 3)))
+
+
+@pytest.mark.parametrize("switch", ["use_batch_statistics", "update_statistics"])
+@networks
+def test_switches_reach_fused_layers(rng, name, switch):
+    x = rng.normal(size=(4, 7, 6, 3))
+    fused, plain = built(name), built(name, fuse=False)
+    for model in (fused, plain):
+        for layer in model.walk():
+            if isinstance(layer, nb.BatchNorm):
+                setattr(layer, switch, False)
+    (y, tape), (wanted, plain_tape) = fused.forward(x, train=True), plain.forward(x, train=True)
+    assert_close(y, wanted, "reduction")
+    assert_close(fused.backward(y, tape), plain.backward(wanted, plain_tape), "reduction")
+    for key, array in fused.buffers.items():
+        assert_close(array, plain.buffers[key], "reduction", what=f"{key}: ")
+
+
+@pytest.mark.parametrize("name", APART)
+def test_what_does_not_fit_stays_apart(name):
+    makers, steps = APART[name]
+    model = nb.Sequential([make() for make in makers])
+    model.build((8, 6, 3))
+    assert len(model.steps) == steps
+
+
+def test_a_layer_of_ones_own_is_never_fused():
+    class MyNorm(nb.BatchNorm):
+        pass
+
+    model = nb.Sequential([conv(), MyNorm(), nb.ReLU()])
+    model.build((4, 4, 1))
+    assert model.steps == model.layers
+
+
+def test_summary_shows_the_steps(capsys):
+    model = nb.Sequential([conv(), nb.BatchNorm(), nb.ReLU(), nb.MaxPool2D(2), nb.Flatten(), nb.Dense(2)])
+    model.build((4, 4, 1))
+    model.summary()
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("│ ") and line[2].isdigit()]
+    assert [row.split("│")[-2].strip() for row in rows] == ["0", "0", "0", "0", "1", "2"]
+
+
+def test_backward_empties_a_list():
+    """The memory of a step's tape is free as soon as backward has passed it."""
+    model = built("conv, norm, relu")
+    y, tape = model.forward(np.ones((2, 7, 6, 3)), train=True)
+    rest = list(tape)
+    model.backward(y, rest)
+    assert rest == []
+    assert model.backward(y, tape).shape == (2, 7, 6, 3)  # a tuple is left alone
+
+
+def test_max_pool_wants_images_without_weights(rng):
+    x = rng.normal(size=(2, 4, 4, 3))
+    with pytest.raises(ArgumentError, match=r"max_pool=True with weights: wanted images"):
+        nb.functional.batch_norm_forward(x, None, None, weights=np.ones(32), max_pool=True)
+    with pytest.raises(ArgumentError, match=r"max_pool=True with x of shape \(32, 3\)"):
+        nb.functional.batch_norm_forward(x.reshape(-1, 3), None, None, max_pool=True)
