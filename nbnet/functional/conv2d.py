@@ -55,8 +55,6 @@ def conv2d_forward(x, weight, bias=None, *, stride=1, padding="same", stats: boo
     mean, m2 = be.empty((outputs,), np.float64), be.empty((outputs,), np.float64)
     statistics = (mean, m2) if stats or be.name != "cuda" else (None, None)
     be.kernel("conv2d.forward")(x, weight, bias, *geometry, packed, strips, y, partials, *statistics)
-        x, weight, bias, *geometry, packed, strips, y, partials, *((mean, m2) if stats or be.name != "cuda" else (None, None))
-    )
     count = float(len(x) * out_h * out_w)
     if stats:
         be.channelwise(product, (m2,), m2, count)
