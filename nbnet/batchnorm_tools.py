@@ -48,10 +48,11 @@ def batch_norm_report(model: Sequential, data: Any, batch_size: int = 256, show:
     rows = []
     for layer, stats in _observe(model, data, batch_size).items():
         moving_mean, moving_var, eps = layer.moving.read(layer.buffers)
+        moving_mean, moving_var = np.asarray(moving_mean, np.float64), np.asarray(moving_var, np.float64)
         var = stats.variance()
         drift = float(np.max(np.abs(moving_mean - stats.mean) / np.sqrt(var + layer.eps)))
         ratio = np.exp(np.abs(np.log((moving_var + eps) / (var + layer.eps))))
-        gamma = layer.params["gamma"].value if layer.scale else np.ones(len(var))
+        gamma = np.asarray(layer.params["gamma"].value) if layer.scale else np.ones(len(var))
         dead = int(np.sum((var <= 1e-8 * var.max()) | (np.abs(gamma) < 1e-8)))
         verdict = "fine"
         if dead:
@@ -71,6 +72,7 @@ def batch_norm_export(layer: BatchNorm, convention: str) -> dict[str, Any]:
     """
     names = _names(convention)
     mean, var, eps = layer.moving.read(layer.buffers)
+    var = np.asarray(var, np.float64)
     channels = len(mean)
     values = {
         "gamma": layer.params["gamma"].value if layer.scale else np.ones(channels, layer.dtype),

@@ -10,8 +10,6 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from nbnet import storage
 from nbnet.errors import CheckpointError
 
@@ -61,7 +59,7 @@ def restore(trainer: Trainer, path: str | Path) -> None:
     wanted = trainer.model.state() | {PREFIX + name: array for name, array in trainer.optimizer.state.items()}
     storage.check_match(arrays, wanted, path)
     for name, array in arrays.items():
-        np.copyto(wanted[name], array)
+        wanted[name][...] = array
     trainer.optimizer.steps = numbers["optimizer_steps"]
     trainer.seed, trainer.step, trainer.epoch = numbers["seed"], numbers["step"], numbers["epoch"]
     trainer.history = history

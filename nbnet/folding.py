@@ -61,15 +61,15 @@ def _fold(layer: Layer) -> None:
 def _absorb(layer: Conv2D | Dense, norm: BatchNorm) -> None:
     """Give the layer the weights that do what it and the norm did."""
     mean, var, eps = norm.moving.read(norm.buffers)
-    scale = 1 / np.sqrt(var + eps)
+    scale = 1 / np.sqrt(np.asarray(var, np.float64) + eps)
     if norm.scale:
-        scale = scale * norm.params["gamma"].value
+        scale = scale * np.asarray(norm.params["gamma"].value)
     weight = layer.params["weight"].value
-    bias = layer.params["bias"].value.astype(np.float64) if layer.use_bias else np.zeros(weight.shape[-1])
-    bias = (bias - mean) * scale + (norm.params["beta"].value if norm.center else 0)
-    weight[:] = weight * scale
+    bias = np.asarray(layer.params["bias"].value, np.float64) if layer.use_bias else np.zeros(weight.shape[-1])
+    bias = (bias - np.asarray(mean)) * scale + (np.asarray(norm.params["beta"].value) if norm.center else 0)
+    weight[:] = np.asarray(weight) * scale
     layer.use_bias = True
-    layer._params["bias"] = Param(bias.astype(weight.dtype))
+    layer._params["bias"] = Param(layer._keep(bias, weight.dtype))
 
 
 def _activation(norm: BatchNorm) -> list[Layer]:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nbnet.backend import Backend, get_backend
+from nbnet.backend import Backend, get_backend, on_device
 from nbnet.errors import ArgumentError, DataError, ShapeError, unknown
 from nbnet.functional import checks
 
@@ -28,17 +28,17 @@ def softmax_cross_entropy(logits, labels, *, rows: int | None = None, backend: s
         ShapeError, DTypeError: an array does not fit. DataError: a label is not a class.
     """
     be = get_backend(backend)
-    logits = checks.floats(logits, "logits", 2)
+    logits = checks.floats(logits, "logits", 2, be=be)
     labels = np.asarray(labels)
     count, classes = logits.shape
     if labels.shape != (count,) or labels.dtype.kind not in "iu":
         raise ShapeError(f"labels have shape {labels.shape} and dtype {labels.dtype}, wanted ({count},) whole numbers, one class a row")
     if labels.min() < 0 or labels.max() >= classes:
         raise DataError(f"labels go from {labels.min()} to {labels.max()}, wanted 0 to {classes - 1}: the model has {classes} outputs")
-    losses, hits = np.empty(count), np.empty(count, np.uint8)
+    losses, hits = be.empty((count,), np.float64), be.empty((count,), np.uint8)
     gradient = be.empty(logits.shape, logits.dtype)
-    labels = np.ascontiguousarray(labels, np.int64)
-    be.kernel("loss.softmax_cross_entropy")(logits, labels, 1 / (rows or count), losses, hits, gradient)
+    be.kernel("loss.softmax_cross_entropy")(logits, be.place(labels.astype(np.int64)), 1 / (rows or count), losses, hits, gradient)
+    losses, hits = be.host(losses, hits)
     return LossResult(float(losses.sum()), int(hits.sum()), gradient)
 
 
@@ -54,18 +54,19 @@ def sum_squared_error(prediction, target, *, rows: int | None = None, backend: s
 
 def _squared_error(prediction, target, mean: bool, rows: int | None, backend: str | Backend) -> LossResult:
     be = get_backend(backend)
-    prediction = checks.floats(prediction, "prediction")
+    prediction = checks.floats(prediction, "prediction", be=be)
     count = len(prediction)
-    target = np.ascontiguousarray(target, prediction.dtype)
+    target = be.place(target if on_device(target) else np.asarray(target, prediction.dtype))
     if target.shape != prediction.shape and target.size == prediction.size == count:
         target = target.reshape(prediction.shape)
     if target.shape != prediction.shape:
         raise ShapeError(f"targets have shape {target.shape}, wanted {prediction.shape}: one value an output")
     flat = prediction.reshape(count, -1)
-    losses = np.empty(count)
+    losses = be.empty((count,), np.float64)
     gradient = be.empty(prediction.shape, prediction.dtype)
     weight = 1 / flat.shape[1] if mean else 1.0
     be.kernel("loss.squared_error")(flat, target.reshape(flat.shape), weight, 1 / (rows or count), losses, gradient.reshape(flat.shape))
+    (losses,) = be.host(losses)
     return LossResult(float(losses.sum()), None, gradient)
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from nbnet.backend import Backend
+from nbnet.backend import Backend, zeros_like
 from nbnet.errors import ArgumentError
-from nbnet.layers.base import Param, flat_zeros
+from nbnet.layers.base import Param, Slab, flat_zeros, slab_of
 
 
 class Optimizer:
@@ -26,13 +27,21 @@ class Optimizer:
         self.lr = _positive("lr", lr)
         self.weight_decay = _at_least_0("weight_decay", weight_decay)
         self.steps = 0
-        self.state: dict[str, np.ndarray] = {}
+        self.state: dict[str, Any] = {}
+        self._slab: Slab | None = None
+        self._whole: list[Any] = []  # on the GPU: each slot's arrays in one
         self._runs: list[list[np.ndarray]] = []
         self._runs_of: tuple[int, ...] = ()
 
     def prepare(self, params: Mapping[str, Param]) -> None:
         """Make the state arrays, as zeros, if there are none."""
         if self.state or not params:
+            return
+        slab = slab_of(params)
+        if slab is not None:
+            self._slab, self._whole = slab, [zeros_like(slab.value) for _ in self.slots]
+            for slot, whole in zip(self.slots, self._whole):
+                self.state |= {f"{slot}.{name}": array for name, array in zip(params, slab.views(whole))}
             return
         dtype = next(iter(params.values())).value.dtype
         for slot in self.slots:
@@ -47,6 +56,10 @@ class Optimizer:
         """
         self.prepare(params)
         self.steps += 1
+        lr = self.lr if lr is None else lr
+        if self._slab is not None:
+            self._step_on_gpu(params, backend, lr)
+            return
         trainable = {name: param for name, param in params.items() if param.trainable}
         arrays = tuple(id(array) for param in trainable.values() for array in (param.value, param.grad))
         if arrays != self._runs_of:
@@ -55,7 +68,18 @@ class Optimizer:
             self._runs = _runs(columns)
             self._runs_of = arrays
         for value, grad, *slots in self._runs:
-            self._update(backend, value, grad, slots, self.lr if lr is None else lr)
+            self._update(backend, value, grad, slots, lr)
+
+    def _step_on_gpu(self, params: Mapping[str, Param], backend: Backend, lr: float) -> None:
+        """One launch for all parameters, or one for each where some are frozen."""
+        if self._slab is slab_of(params) and all(param.trainable for param in params.values()):
+            assert self._slab is not None
+            self._update(backend, self._slab.value, self._slab.grad, self._whole, lr)
+            return
+        for name, param in params.items():
+            if param.trainable:
+                slots = [self.state[f"{slot}.{name}"].reshape(-1) for slot in self.slots]
+                self._update(backend, param.value.reshape(-1), param.grad.reshape(-1), slots, lr)
 
     def _update(self, backend: Backend, value: np.ndarray, grad: np.ndarray, slots: list[np.ndarray], lr: float) -> None:
         raise NotImplementedError

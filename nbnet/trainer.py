@@ -188,7 +188,7 @@ class Trainer:
             raise
         for param in params.values():
             if param.regularizer is not None:
-                param.grad += param.regularizer(param.value)
+                param.grad[:] = np.asarray(param.grad) + param.regularizer(np.asarray(param.value))
         if self.clip_norm is not None:
             self._clip(self.clip_norm)
         self.optimizer.step(params, self.model.backend, lr)
@@ -199,7 +199,7 @@ class Trainer:
         """Leave the gradients of the batch in the parameters, from one part of it after the other."""
         parts = min(self.accumulate, len(x))
         total = 0.0
-        sums: list[np.ndarray] = []
+        sums: list[Any] = []
         correct: int | None = 0
         for part in range(parts):
             start, stop = chunks.bounds(part, parts, len(x))
@@ -215,17 +215,23 @@ class Trainer:
             self.model.backward(result.gradient, tape, need_dx=False)
             self.model.apply_updates()
             if parts > 1:
-                sums = [s + p.grad for s, p in zip(sums, params)] if sums else [p.grad.copy() for p in params]
+                sums = sums or [self.model.backend.zeros(p.grad.shape, p.grad.dtype) for p in params]
+                for s, p in zip(sums, params):
+                    self.model.backend.kernel("array.add")(s.reshape(-1), p.grad.reshape(-1), s.reshape(-1))
         for param, value in zip(params, sums):
             param.grad[:] = value
         return total, correct
 
     def _clip(self, limit: float) -> None:
         grads = [param.grad for param in self.model.params.values() if param.trainable]
-        norm = math.sqrt(sum(float(np.square(grad, dtype=np.float64).sum()) for grad in grads))
+        be = self.model.backend
+        totals = [be.empty((1,), np.float64) for _ in grads]
+        for grad, total in zip(grads, totals):
+            be.kernel("array.squares")(grad.reshape(-1), total)
+        norm = math.sqrt(sum(float(total[0]) for total in be.host(*totals)))
         if norm > limit:
             for grad in grads:
-                grad *= limit / norm
+                be.kernel("array.scale")(grad.reshape(-1), limit / norm, grad.reshape(-1))
 
     def stop(self, reason: str) -> None:
         """End `fit` after the current batch; for callbacks and signal handlers."""
@@ -278,17 +284,17 @@ class Trainer:
 
     def _take(self, x: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """The given rows of x, on recycled memory."""
-        out = self.model.backend.empty((len(rows), *x.shape[1:]), x.dtype)
+        out = self.model.backend.on_host((len(rows), *x.shape[1:]), x.dtype)
         return np.take(x, rows, axis=0, out=out, mode="clip")
 
     def _first_bad(self, x: np.ndarray) -> str:
         """Which layer first gives NaN or infinity for this batch."""
         y = self.model.as_input(x)
         for layer in self.model.layers:
-            if not all(np.isfinite(param.value).all() for param in layer.params.values()):
+            if not all(np.isfinite(np.asarray(param.value)).all() for param in layer.params.values()):
                 return f"the parameters of layer {layer.name} are not finite; lower the learning rate, or set clip_norm"
             y, _ = layer.forward(y)
-            if not np.isfinite(y).all():
+            if not np.isfinite(np.asarray(y)).all():
                 return f"layer {layer.name} gives NaN or infinity; lower the learning rate, or set clip_norm"
         return "all layers are finite, the loss itself overflows; lower the learning rate, or set clip_norm"
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,14 @@ _digest = hashlib.sha256()
 for _path in sorted((ROOT / "nbnet" / "kernels").rglob("*.py")):
     _digest.update(_path.read_bytes())
 os.environ["NUMBA_CACHE_DIR"] = str(ROOT / ".numba_cache" / _digest.hexdigest()[:16])
+
+
+def pytest_configure(config):
+    if os.environ.get("NUMBA_ENABLE_CUDASIM") == "1":
+        # Threads of the simulator compute with NumPy's scalars, which warn where a GPU gives infinity or NaN.
+        config.addinivalue_line("filterwarnings", "ignore::RuntimeWarning")
+        # A thread that waits for the others polls: it should not keep Python for long.
+        sys.setswitchinterval(1e-4)
 
 
 @pytest.fixture

@@ -6,15 +6,16 @@ import inspect
 import re
 
 import pytest
+from cuda_machine import GPU
 
+from nbnet.backend import check_cuda
 from nbnet.errors import BackendError, KernelError
 from nbnet.kernels import BACKENDS, OPERATIONS, functions, load
 
 operations = pytest.mark.parametrize("operation", OPERATIONS)
 
 
-def has_cuda(operation):
-    return importlib.util.find_spec(f"nbnet.kernels.{operation}.cuda") is not None
+HAS_CUDA = importlib.util.find_spec("numba_cuda") is not None
 
 
 def parameters(operation, function, backend):
@@ -35,8 +36,8 @@ def test_reference_is_the_contract(operation):
 
 @operations
 def test_rooms_have_the_same_functions(operation):
-    """Serial and parallel always; cuda as soon as the operation has that room."""
-    for backend in ("serial", "parallel", "cuda") if has_cuda(operation) else ("serial", "parallel"):
+    """Serial and parallel always; cuda where numba-cuda is installed."""
+    for backend in ("serial", "parallel", "cuda") if HAS_CUDA else ("serial", "parallel"):
         assert {name: parameters(operation, name, backend) for name in functions(operation)} == contract(operation), backend
 
 
@@ -86,3 +87,36 @@ def test_a_missing_room_is_an_error_and_no_silent_fallback(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(KernelError, match="'pool' has no kernels for backend 'cuda' yet"):
         load.__wrapped__("pool.max_forward", "cuda")
+
+
+def test_cuda_without_numba_cuda_is_one_line_with_the_mend(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(BackendError, match=r"^backend 'cuda' needs numba-cuda: pip install 'nbnet\[cuda\]', or use 'parallel'"):
+        check_cuda()
+
+
+@pytest.mark.skipif(GPU or not HAS_CUDA, reason="there is a GPU, or no numba-cuda")
+def test_cuda_without_a_driver_is_one_line_with_the_mend():
+    with pytest.raises(BackendError, match=r"^backend 'cuda' found no (NVIDIA driver|GPU).*: .*, or use 'parallel', 'serial' or 'numpy'$"):
+        check_cuda()
+
+
+@pytest.mark.skipif(not HAS_CUDA, reason="there is no numba-cuda")
+@pytest.mark.parametrize(
+    ("driver", "gpus", "message"),
+    [
+        (
+            (11, 8),
+            1,
+            r"driver knows CUDA 11\.8, but the toolkit installed is \d+\.\d+: update the driver, or pip install",
+        ),
+        ((99, 0), 0, "found a driver but no GPU: look at nvidia-smi and CUDA_VISIBLE_DEVICES"),
+    ],
+)
+def test_cuda_with_an_old_driver_or_no_gpu(monkeypatch, driver, gpus, message):
+    from numba import cuda
+
+    monkeypatch.setattr(cuda.cudadrv.driver, "get_version", lambda: driver)
+    monkeypatch.setattr(cuda, "gpus", range(gpus))
+    with pytest.raises(BackendError, match=message):
+        check_cuda()

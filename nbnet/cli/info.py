@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from nbnet.backend import check_cuda
 from nbnet.datasets import download
+from nbnet.errors import BackendError
 from nbnet.kernels import load
 from nbnet.version import __version__
 
-HELP = "Show versions, the processor, threads and cache folders."
+HELP = "Show versions, the processor, threads, cache folders and the GPU."
 EPILOG = """examples:
   nbnet info
   NUMBA_NUM_THREADS=4 nbnet info       fewer threads"""
@@ -52,7 +54,14 @@ def facts() -> Iterator[tuple[str, str]]:
     yield "threading layer", _threading_layer()
     yield "kernel cache", _kernel_cache()
     yield "data cache", str(download.cache_folder())
-    yield "gpu", "cuda: not part of this version"
+    yield "gpu", _gpu()
+
+
+def _gpu() -> str:
+    try:
+        return check_cuda()
+    except BackendError as error:
+        return f"none: {error}"
 
 
 def _cpu_name() -> str:

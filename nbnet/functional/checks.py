@@ -6,17 +6,21 @@ from typing import Any
 
 import numpy as np
 
-from nbnet.backend import FLOATS
-from nbnet.errors import ArgumentError, DTypeError, ShapeError
+from nbnet.backend import FLOATS, Backend, on_device
+from nbnet.errors import ArgumentError, BackendError, DTypeError, ShapeError
 
 
-def floats(x: Any, name: str, ndim: int | None = None, dtype: np.dtype | None = None, empty: bool = False) -> np.ndarray:
+def floats(
+    x: Any, name: str, ndim: int | None = None, dtype: np.dtype | None = None, empty: bool = False, *, be: Backend | None = None
+) -> Any:
     """x as a C-contiguous float array of the rank and dtype asked for; `empty` allows one without rows.
 
+    Args:
+        be: the backend whose kernels are to read it; None wants it on the host.
     Raises:
-        ShapeError, DTypeError: it is not.
+        ShapeError, DTypeError: it is not. BackendError: it is on the GPU, and the backend is not.
     """
-    x = np.asarray(x)
+    x = x if be is not None and on_device(x) else np.asarray(x)
     if x.dtype not in FLOATS:
         raise DTypeError(f"{name} has dtype {x.dtype}, wanted float32 or float64: convert it with {name}.astype('float32')")
     if dtype is not None and x.dtype != dtype:
@@ -25,22 +29,24 @@ def floats(x: Any, name: str, ndim: int | None = None, dtype: np.dtype | None = 
         raise ShapeError(f"{name} has shape {x.shape}, wanted {ndim} axes{' (N, H, W, C)' if ndim == 4 else ''}")
     if x.size == 0 and not empty:
         raise ShapeError(f"{name} has shape {x.shape}: it is empty, wanted at least one row")
-    return np.ascontiguousarray(x)
+    return np.ascontiguousarray(x) if be is None else be.place(x)
 
 
-def shaped(x: Any, name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+def shaped(x: Any, name: str, shape: tuple[int, ...], dtype: np.dtype, *, be: Backend) -> np.ndarray:
     """x as a C-contiguous array of exactly this shape and dtype."""
-    x = floats(x, name, dtype=dtype, empty=0 in shape)
+    x = floats(x, name, dtype=dtype, empty=0 in shape, be=be)
     if x.shape != shape:
         raise ShapeError(f"{name} has shape {x.shape}, wanted {shape}")
     return x
 
 
-def output(array: np.ndarray | None, name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """The caller's array for a parameter gradient, or a new one: small, long-lived, and so not from the pool."""
+def output(array: Any, name: str, shape: tuple[int, ...], dtype: np.dtype, *, be: Backend) -> Any:
+    """The caller's array for a parameter gradient, or a new one: small, long-lived, and so on the CPU not from the pool."""
     if array is None:
-        return np.empty(shape, dtype)
-    if array.shape != shape or array.dtype != dtype or not array.flags.c_contiguous:
+        return be.empty(shape, dtype) if be.name == "cuda" else np.empty(shape, dtype)
+    if on_device(array) != (be.name == "cuda"):
+        raise BackendError(f"{name} is {'' if on_device(array) else 'not '}on the GPU, and the backend is {be.name!r}")
+    if array.shape != shape or array.dtype != dtype or not (on_device(array) or array.flags.c_contiguous):
         raise ShapeError(f"{name} has shape {array.shape} and dtype {array.dtype}, wanted contiguous {shape} {dtype}")
     return array
 

@@ -9,7 +9,7 @@ import numpy as np
 from nbnet.backend import Backend, get_backend
 from nbnet.errors import ShapeError
 from nbnet.functional import checks
-from nbnet.functional.moments import Stats
+from nbnet.functional.moments import Stats, product
 from nbnet.kernels import conv2d as contract
 
 
@@ -36,12 +36,12 @@ def conv2d_forward(x, weight, bias=None, *, stride=1, padding="same", stats: boo
         ShapeError, DTypeError, ArgumentError: an argument does not fit.
     """
     be = get_backend(backend)
-    x = checks.floats(x, "x", 4)
-    weight = checks.floats(weight, "weight", 4, x.dtype)
+    x = checks.floats(x, "x", 4, be=be)
+    weight = checks.floats(weight, "weight", 4, x.dtype, be=be)
     kernel_h, kernel_w, inputs, outputs = weight.shape
     if inputs != x.shape[3]:
         raise ShapeError(f"x has {x.shape[3]} channels, but weight has shape {weight.shape}: wanted (KH, KW, {x.shape[3]}, filters)")
-    bias = np.zeros(outputs, x.dtype) if bias is None else checks.shaped(bias, "bias", (outputs,), x.dtype)
+    bias = be.zeros((outputs,), x.dtype) if bias is None else checks.shaped(bias, "bias", (outputs,), x.dtype, be=be)
     stride_h, stride_w = checks.pair(stride, "stride")
     checks.check_padding(padding)
     out_h, pad_top = checks.window(x.shape[1], kernel_h, stride_h, padding, "height")
@@ -50,12 +50,15 @@ def conv2d_forward(x, weight, bias=None, *, stride=1, padding="same", stats: boo
 
     y = be.empty((len(x), out_h, out_w, outputs), x.dtype)
     sizes = contract.scratch(len(x), out_h, out_w, outputs, kernel_h, kernel_w, stride_h, stride_w, inputs)
-    packed, strips = be.empty(sizes.packed, x.dtype), be.empty((be.threads, sizes.strip), x.dtype)
-    partials = be.empty((sizes.chunks if stats else 0, 3, outputs), np.float64)
-    mean, var = np.empty(outputs), np.empty(outputs)
-    be.kernel("conv2d.forward")(x, weight, bias, *geometry, packed, strips, y, partials, mean, var)
+    packed, strips = be.scratch(sizes.packed, x.dtype), be.scratch((be.threads, sizes.strip), x.dtype)
+    partials = be.scratch((sizes.chunks if stats else 0, 3, outputs), np.float64)
+    mean, m2 = be.empty((outputs,), np.float64), be.empty((outputs,), np.float64)
+    statistics = (mean, m2) if stats or be.name != "cuda" else (None, None)
+    be.kernel("conv2d.forward")(x, weight, bias, *geometry, packed, strips, y, partials, *statistics)
     count = float(len(x) * out_h * out_w)
-    return y, Conv2DSaved(x, weight, geometry, Stats(mean, var * count, count) if stats else None, be)
+    if stats:
+        be.channelwise(product, (m2,), m2, count)
+    return y, Conv2DSaved(x, weight, geometry, Stats(mean, m2, count) if stats else None, be)
 
 
 def conv2d_backward(dy, saved: Conv2DSaved, *, dweight=None, dbias=None, dx=None, need_dx: bool = True, need_dweight: bool = True):
@@ -70,26 +73,26 @@ def conv2d_backward(dy, saved: Conv2DSaved, *, dweight=None, dbias=None, dx=None
     """
     x, weight, geometry, _, be = saved
     kernel_h, kernel_w, inputs, outputs = weight.shape
-    dy = checks.floats(dy, "dy", 4, x.dtype)
+    dy = checks.floats(dy, "dy", 4, x.dtype, be=be)
     if dy.shape[0] != x.shape[0] or dy.shape[3] != outputs:
         raise ShapeError(f"dy has shape {dy.shape}, wanted ({x.shape[0]}, OH, OW, {outputs}) as conv2d_forward returned it")
     (_, out_h, out_w, _), (_, height, width, _), (stride_h, stride_w, _, _) = dy.shape, x.shape, geometry
     if need_dweight:
-        dweight = checks.output(dweight, "dweight", weight.shape, x.dtype)
-        dbias = checks.output(dbias, "dbias", (outputs,), x.dtype)
+        dweight = checks.output(dweight, "dweight", weight.shape, x.dtype, be=be)
+        dbias = checks.output(dbias, "dbias", (outputs,), x.dtype, be=be)
         sizes = contract.scratch(len(x), out_h, out_w, outputs, kernel_h, kernel_w, stride_h, stride_w, inputs)
-        strips = be.empty((be.threads, sizes.strip), x.dtype)
-        partials = be.empty((min(sizes.chunks, contract.MOST_PARTIALS), kernel_h * kernel_w * inputs + 1, outputs), x.dtype)
+        strips = be.scratch((be.threads, sizes.strip), x.dtype)
+        partials = be.scratch((min(sizes.chunks, contract.MOST_PARTIALS), kernel_h * kernel_w * inputs + 1, outputs), x.dtype)
         be.kernel("conv2d.backward_weights")(x, dy, *geometry, strips, partials, dweight, dbias)
     else:
         dweight = dbias = None
     if not need_dx:
         dx = None
     else:
-        dx = be.empty(x.shape, x.dtype) if dx is None else checks.output(dx, "dx", x.shape, x.dtype)
-        turned = be.empty((kernel_h * kernel_w * outputs + 1, inputs), x.dtype)
+        dx = be.empty(x.shape, x.dtype) if dx is None else checks.output(dx, "dx", x.shape, x.dtype, be=be)
+        turned = be.scratch((kernel_h * kernel_w * outputs + 1, inputs), x.dtype)
         spread = (stride_h, stride_w) != (1, 1)
         sizes = contract.scratch(len(x), height, width, inputs, kernel_h, kernel_w, 1, 1, outputs, spread)
-        packed, strips = be.empty(sizes.packed, x.dtype), be.empty((be.threads, sizes.strip), x.dtype)
+        packed, strips = be.scratch(sizes.packed, x.dtype), be.scratch((be.threads, sizes.strip), x.dtype)
         be.kernel("conv2d.backward_data")(dy, weight, *geometry, turned, packed, strips, dx)
     return dx, dweight, dbias

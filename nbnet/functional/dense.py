@@ -29,12 +29,12 @@ def dense_forward(x, weight, bias=None, *, backend: str | Backend = "parallel") 
         ShapeError, DTypeError: an array does not fit.
     """
     be = get_backend(backend)
-    x = checks.floats(x, "x", 2)
-    weight = checks.floats(weight, "weight", 2, x.dtype)
+    x = checks.floats(x, "x", 2, be=be)
+    weight = checks.floats(weight, "weight", 2, x.dtype, be=be)
     if weight.shape[0] != x.shape[1]:
         raise ShapeError(f"x has {x.shape[1]} features, but weight has shape {weight.shape}: wanted ({x.shape[1]}, outputs)")
     outputs = weight.shape[1]
-    bias = np.zeros(outputs, x.dtype) if bias is None else checks.shaped(bias, "bias", (outputs,), x.dtype)
+    bias = be.zeros((outputs,), x.dtype) if bias is None else checks.shaped(bias, "bias", (outputs,), x.dtype, be=be)
     y = be.empty((len(x), outputs), x.dtype)
     be.kernel("dense.forward")(x, weight, bias, y)
     return y, DenseSaved(x, weight, be)
@@ -50,13 +50,13 @@ def dense_backward(dy, saved: DenseSaved, *, dweight=None, dbias=None, need_dx: 
     """
     x, weight, be = saved
     inputs, outputs = weight.shape
-    dy = checks.shaped(dy, "dy", (len(x), outputs), x.dtype)
-    dweight = checks.output(dweight, "dweight", weight.shape, x.dtype)
-    dbias = checks.output(dbias, "dbias", (outputs,), x.dtype)
+    dy = checks.shaped(dy, "dy", (len(x), outputs), x.dtype, be=be)
+    dweight = checks.output(dweight, "dweight", weight.shape, x.dtype, be=be)
+    dbias = checks.output(dbias, "dbias", (outputs,), x.dtype, be=be)
     be.kernel("dense.backward_weights")(x, dy, dweight, dbias)
     dx = None
     if need_dx:
-        turned = be.empty(contract.turned_shape(len(x), inputs, outputs), x.dtype)
+        turned = be.scratch(contract.turned_shape(len(x), inputs, outputs), x.dtype)
         dx = be.empty(x.shape, x.dtype)
         be.kernel("dense.backward_data")(dy, weight, turned, dx)
     return dx, dweight, dbias

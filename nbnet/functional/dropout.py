@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nbnet.backend import Backend, get_backend
+from nbnet.backend import Backend, get_backend, on_device
 from nbnet.errors import ArgumentError, ShapeError, unknown
 from nbnet.functional import checks
+from nbnet.kernels import load
 
 VARIANTS = ("inverted", "vanilla", "alpha")
 # -scale * alpha of SELU: the value of a saturated unit (Klambauer, Unterthiner, Mayr and Hochreiter 2017, section 3).
@@ -46,7 +47,7 @@ def dropout_forward(
         ArgumentError: rate, variant, seed, step or stream is out of range. ShapeError: noise_shape does not fit.
     """
     be = get_backend(backend)
-    x = checks.floats(x, "x")
+    x = checks.floats(x, "x", be=be)
     rate = check_rate(rate)
     if variant not in VARIANTS:
         raise ArgumentError(unknown("dropout variant", variant, VARIANTS))
@@ -71,7 +72,7 @@ def dropout_forward(
 
 def dropout_backward(dy, saved: DropoutSaved) -> np.ndarray:
     """dx: dy times the factor of the elements that were kept, 0 elsewhere."""
-    return _run(checks.floats(dy, "dy"), saved, 0.0, 0.0)
+    return _run(checks.floats(dy, "dy", be=saved.backend), saved, 0.0, 0.0)
 
 
 def check_rate(rate: float) -> float:
@@ -83,19 +84,30 @@ def check_rate(rate: float) -> float:
 def _run(x: np.ndarray, saved: DropoutSaved, shift: float, dropped: float) -> np.ndarray:
     be = saved.backend
     if not saved.train or saved.rate == 0:
-        return x if saved.scale == 1 else x * x.dtype.type(saved.scale)
+        if saved.scale == 1:
+            return x
+        y = be.empty(x.shape, x.dtype)
+        be.kernel("array.scale")(x.reshape(-1), saved.scale, y.reshape(-1))
+        return y
     counter = (np.uint64(saved.seed), saved.stream, saved.step, round(saved.rate * 2**32))
     y = be.empty(x.shape, x.dtype)
     if saved.noise_shape is None:
         be.kernel("dropout.apply")(x.reshape(-1), *counter, saved.scale, shift, dropped, y.reshape(-1))
         return y
-    ones = np.ones(math.prod(saved.noise_shape), x.dtype)
-    keep = np.empty_like(ones)
-    be.kernel("dropout.apply")(ones, *counter, 1.0, 0.0, 0.0, keep)
+    # The few decisions are made on the host, from the same bits as anywhere.
+    keep = np.empty(math.prod(saved.noise_shape), x.dtype)
+    load("dropout.apply", "numpy")(np.ones_like(keep), *counter, 1.0, 0.0, 0.0, keep)
     keep = keep.reshape(saved.noise_shape)
-    np.multiply(x, keep * x.dtype.type(saved.scale), out=y)
-    if shift or dropped:
-        y += keep * x.dtype.type(shift) + (1 - keep) * x.dtype.type(dropped)
+    factors = keep * x.dtype.type(saved.scale)
+    terms = keep * x.dtype.type(shift) + (1 - keep) * x.dtype.type(dropped) if shift or dropped else None
+    if on_device(x):
+        be.kernel("array.multiply")(x.reshape(-1), be.place(np.broadcast_to(factors, x.shape)).reshape(-1), y.reshape(-1))
+        if terms is not None:
+            be.kernel("array.add")(y.reshape(-1), be.place(np.broadcast_to(terms, x.shape)).reshape(-1), y.reshape(-1))
+        return y
+    np.multiply(x, factors, out=y)
+    if terms is not None:
+        y += terms
     return y
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nbnet.backend import Backend, get_backend
+from nbnet.backend import Backend, get_backend, on_device
 from nbnet.errors import ArgumentError, ShapeError
 from nbnet.functional import checks
 from nbnet.kernels import chunks
@@ -39,12 +39,13 @@ def group_norm_forward(
     Raises:
         ShapeError, DTypeError, ArgumentError: an argument does not fit, or a group is one value, which has no variance.
     """
-    x = checks.floats(x, "x")
+    be = get_backend(backend)
+    x = checks.floats(x, "x", be=be)
     if x.ndim < 2:
         raise ShapeError(f"x has shape {x.shape}, wanted at least 2 axes (rows, channels)")
     check_groups(groups, x.shape[1:])
     points = math.prod(x.shape[1:-1])
-    return _forward(x, (x.shape[0], points, x.shape[-1]), int(groups), gamma, beta, eps, backend)
+    return _forward(x, (x.shape[0], points, x.shape[-1]), int(groups), gamma, beta, eps, be)
 
 
 def group_norm_backward(dy, saved: GroupNormSaved, *, dgamma=None, dbeta=None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -58,9 +59,9 @@ def group_norm_backward(dy, saved: GroupNormSaved, *, dgamma=None, dbeta=None) -
         dx, dgamma (C,), dbeta (C,).
     """
     x, rows, gamma, mean, inv_std, be = saved
-    dy = checks.shaped(dy, "dy", x.shape, x.dtype)
-    dgamma = checks.output(dgamma, "dgamma", gamma.shape, x.dtype)
-    dbeta = checks.output(dbeta, "dbeta", gamma.shape, x.dtype)
+    dy = checks.shaped(dy, "dy", x.shape, x.dtype, be=be)
+    dgamma = checks.output(dgamma, "dgamma", gamma.shape, x.dtype, be=be)
+    dbeta = checks.output(dbeta, "dbeta", gamma.shape, x.dtype, be=be)
     dx = be.empty(x.shape, x.dtype)
     partials = _scratch(be, rows, 6)
     views = (dy.reshape(rows), x.reshape(rows), mean.shape[1], gamma, mean, inv_std)
@@ -78,10 +79,11 @@ def layer_norm_forward(x, gamma, beta, *, eps: float = 1e-5, backend: str | Back
     Raises:
         ShapeError, DTypeError, ArgumentError: an argument does not fit, or C is 1, which has no variance.
     """
-    x = checks.floats(x, "x")
+    be = get_backend(backend)
+    x = checks.floats(x, "x", be=be)
     check_groups(1, x.shape[-1:])
     channels = x.shape[-1]
-    return _forward(x, (x.size // channels, 1, channels), 1, gamma, beta, eps, backend)
+    return _forward(x, (x.size // channels, 1, channels), 1, gamma, beta, eps, be)
 
 
 def layer_norm_backward(dy, saved: GroupNormSaved, *, dgamma=None, dbeta=None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -112,12 +114,11 @@ def check_eps(eps: Any) -> float:
     raise ArgumentError(f"eps={eps!r}: wanted a number that is at least 0")
 
 
-def _forward(x: np.ndarray, rows: tuple[int, int, int], groups: int, gamma, beta, eps, backend) -> tuple[np.ndarray, GroupNormSaved]:
-    be = get_backend(backend)
+def _forward(x: np.ndarray, rows: tuple[int, int, int], groups: int, gamma, beta, eps, be: Backend) -> tuple[np.ndarray, GroupNormSaved]:
     eps = check_eps(eps)
     channels = rows[2]
-    gamma = np.ones(channels, x.dtype) if gamma is None else _channels(gamma, "gamma", channels, x.dtype)
-    beta = np.zeros(channels, x.dtype) if beta is None else _channels(beta, "beta", channels, x.dtype)
+    gamma = _channels(np.ones(channels) if gamma is None else gamma, "gamma", channels, x.dtype, be)
+    beta = _channels(np.zeros(channels) if beta is None else beta, "beta", channels, x.dtype, be)
     mean, inv_std = be.empty((rows[0], groups), np.float64), be.empty((rows[0], groups), np.float64)
     y = be.empty(x.shape, x.dtype)
     scratch = _scratch(be, rows, 3)
@@ -125,13 +126,14 @@ def _forward(x: np.ndarray, rows: tuple[int, int, int], groups: int, gamma, beta
     return y, GroupNormSaved(x, rows, gamma, mean, inv_std, be)
 
 
-def _channels(values, name: str, channels: int, dtype: np.dtype) -> np.ndarray:
-    vector = np.ascontiguousarray(values, dtype)
-    if np.shape(values) != (channels,):
-        raise ShapeError(f"{name} has shape {np.shape(values)}, wanted ({channels},): one number a channel")
-    return vector
+def _channels(values, name: str, channels: int, dtype: np.dtype, be: Backend) -> np.ndarray:
+    vector = values if on_device(values) else np.ascontiguousarray(values, dtype)
+    shape = values.shape if on_device(values) else np.shape(values)
+    if shape != (channels,):
+        raise ShapeError(f"{name} has shape {shape}, wanted ({channels},): one number a channel")
+    return be.place(vector)
 
 
-def _scratch(be: Backend, rows: tuple[int, int, int], arrays: int) -> np.ndarray:
+def _scratch(be: Backend, rows: tuple[int, int, int], arrays: int) -> Any:
     count, points, channels = rows
-    return be.empty((chunks.count(count, points * channels), arrays, channels), np.float64)
+    return be.scratch((chunks.count(count, points * channels), arrays, channels), np.float64)

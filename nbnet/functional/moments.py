@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from nbnet.backend import Backend, get_backend
+from nbnet.backend import Backend, get_backend, on_device
 from nbnet.errors import ArgumentError, ShapeError
 from nbnet.functional import checks
 from nbnet.kernels import chunks
 
 
 class Stats(NamedTuple):
-    """Statistics of some rows: mean (C,) and m2 = sum w * (x - mean)^2 (C,), both float64, and count, the sum of the weights:
-    a number, or (C,) where each channel has weights of its own."""
+    """Statistics of some rows: mean (C,) and m2 = sum w * (x - mean)^2 (C,), both float64, on the GPU where x is there, and
+    count, the sum of the weights: a number, or (C,) where each channel has weights of its own."""
 
     mean: np.ndarray
     m2: np.ndarray
@@ -24,7 +24,7 @@ class Stats(NamedTuple):
 
     def variance(self, ddof: float = 0) -> np.ndarray:
         """m2 / (count - ddof): biased with ddof 0, unbiased with 1."""
-        return self.m2 / (self.count - ddof)
+        return np.asarray(self.m2) / (self.count - ddof)
 
 
 def moments(x, axes, keepdims: bool = False, weights=None, *, backend: str | Backend = "parallel"):
@@ -38,18 +38,22 @@ def moments(x, axes, keepdims: bool = False, weights=None, *, backend: str | Bac
         ArgumentError: an axis does not exist or is given twice, or the weights of a result are negative or sum to 0.
     """
     be = get_backend(backend)
-    x = checks.floats(x, "x")
+    x = checks.floats(x, "x", be=be if on_device(x) else None)
     axes = (axes,) if np.isscalar(axes) else tuple(axes)
     reduced = sorted(a + x.ndim if a < 0 else a for a in axes)
     if len(set(reduced)) != len(reduced) or any(not 0 <= a < x.ndim for a in reduced):
         raise ArgumentError(f"axes {axes} of an array with shape {x.shape}: wanted different axes from {-x.ndim} to {x.ndim - 1}")
     kept = [a for a in range(x.ndim) if a not in reduced]
     columns = math.prod(x.shape[a] for a in kept)
-    rows = np.ascontiguousarray(x.transpose(reduced + kept).reshape(-1, columns))
+    if on_device(x) and reduced + kept == list(range(x.ndim)) and weights is None:
+        rows = x.reshape(-1, columns)
+    else:
+        x = np.asarray(x)
+        rows = np.ascontiguousarray(x.transpose(reduced + kept).reshape(-1, columns))
     shape = tuple(1 if a in reduced else n for a, n in enumerate(x.shape)) if keepdims else tuple(x.shape[a] for a in kept)
     if weights is None:
-        stats = _stats(rows, None, be)
-        mean, var = stats.mean, stats.variance()
+        stats = _stats(be.place(rows), None, be)
+        mean, var = np.asarray(stats.mean), stats.variance()
     else:
         w = np.broadcast_to(np.asarray(weights, np.float64), x.shape).transpose(reduced + kept).reshape(rows.shape)
         total = w.sum(axis=0)
@@ -68,7 +72,7 @@ def batch_norm_stats(x, weights=None, *, backend: str | Backend = "parallel") ->
         x: (..., C) float32 or float64. weights: one for each of the M = x.size / C rows, or for each element of x, at least 0.
     """
     be = get_backend(backend)
-    x = checks.floats(x, "x", empty=True)
+    x = checks.floats(x, "x", empty=True, be=be)
     if x.ndim < 2 or x.shape[-1] == 0:
         raise ShapeError(f"x has shape {x.shape}, wanted at least 2 axes (rows, channels)")
     rows = x.reshape(-1, x.shape[-1])
@@ -80,13 +84,13 @@ def merge_stats(parts: Iterable[Stats]) -> Stats:
     parts = list(parts)
     if not parts:
         raise ArgumentError("merge_stats got no parts")
-    mean, m2 = np.zeros_like(parts[0].mean), np.zeros_like(parts[0].m2)
+    mean, m2 = np.zeros(parts[0].mean.shape), np.zeros(parts[0].m2.shape)
     count: float | np.ndarray = 0.0
     for part in parts:
         total = count + part.count
         share = part.count / np.where(total > 0, total, 1)  # 0 of nothing is 0
-        delta = part.mean - mean
-        m2 = m2 + part.m2 + delta**2 * (count * share)
+        delta = np.asarray(part.mean) - mean
+        m2 = m2 + np.asarray(part.m2) + delta**2 * (count * share)
         mean = mean + delta * share
         count = total
     return Stats(mean, m2, count)
@@ -111,9 +115,9 @@ def row_weights(weights, rows: np.ndarray) -> np.ndarray | None:
     return w.reshape(count, w.size // count if count else 1)
 
 
-def partials(be: Backend, rows: int, channels: int, columns: int = 1) -> np.ndarray:
+def partials(be: Backend, rows: int, channels: int, columns: int = 1) -> Any:
     """Scratch of the batch-norm kernels that reduce `rows` rows of so many columns."""
-    return be.empty((chunks.count(max(rows, 1), channels * columns), 3, channels), np.float64)
+    return be.scratch((chunks.count(max(rows, 1), channels * columns), 3, channels), np.float64)
 
 
 def _stats(rows: np.ndarray, weights: np.ndarray | None, be: Backend) -> Stats:
@@ -122,9 +126,17 @@ def _stats(rows: np.ndarray, weights: np.ndarray | None, be: Backend) -> Stats:
     if weights is not None:
         sums = weights.sum(axis=0, dtype=np.float64)
         total = float(sums[0]) if len(sums) == 1 else sums
-    mean, var = np.zeros(channels), np.zeros(channels)
+    make = be.empty if np.min(total) > 0 else be.zeros
+    mean, m2 = make((channels,), np.float64), make((channels,), np.float64)
     if np.min(total) > 0:
-        be.kernel("batchnorm.moments")(rows, weights, partials(be, count, channels), mean, var)
+        placed = None if weights is None else be.place(weights)
+        be.kernel("batchnorm.moments")(rows, placed, partials(be, count, channels), mean, m2)
+        be.channelwise(product, (m2,), m2, total)
     elif np.max(total) > 0:
         raise ArgumentError(f"the weights of channel {int(np.argmin(total))} sum to 0: there is nothing to normalise it by")
-    return Stats(mean, var * total, total)
+    return Stats(mean, m2, total)
+
+
+def product(a, b):
+    """For Backend.channelwise."""
+    return (a * b,)

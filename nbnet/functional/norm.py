@@ -7,16 +7,15 @@ numbers, in float64. Formulas: Ioffe and Szegedy 2015; renormalisation: Ioffe 20
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from functools import cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from nbnet.backend import Backend, get_backend
+from nbnet.backend import Backend, get_backend, on_device
 from nbnet.errors import ArgumentError, ShapeError
 from nbnet.functional import checks
 from nbnet.functional.moments import Stats, batch_norm_stats, partials, row_weights
-
-LARGEST = float(np.finfo(np.float32).max)
 
 
 class Correction(NamedTuple):
@@ -128,12 +127,13 @@ def batch_norm_backward(dy, saved: BatchNormSaved, *, dgamma=None, dbeta=None):
 
 def batch_norm_parameter_gradients(sums: Sums, saved: BatchNormSaved, *, dgamma=None, dbeta=None) -> tuple[np.ndarray, np.ndarray]:
     """dgamma and dbeta (C,), from the sums over all rows."""
-    dgamma = checks.output(dgamma, "dgamma", sums.g.shape, saved.x.dtype)
-    dbeta = checks.output(dbeta, "dbeta", sums.g.shape, saved.x.dtype)
-    np.multiply(sums.gd, saved.inv_std, out=dgamma, casting="same_kind")
-    if saved.correction is not None:
-        dgamma[:] = sums.gd * saved.inv_std * saved.correction.r + sums.g * saved.correction.k
-    dbeta[:] = sums.g
+    be = saved.backend
+    dgamma = checks.output(dgamma, "dgamma", sums.g.shape, saved.x.dtype, be=be)
+    dbeta = checks.output(dbeta, "dbeta", sums.g.shape, saved.x.dtype, be=be)
+    if saved.correction is None:
+        be.channelwise(_parameter_gradients, (dgamma, dbeta), sums.g, sums.gd, saved.inv_std)
+    else:
+        be.channelwise(_corrected_gradients, (dgamma, dbeta), sums.g, sums.gd, saved.inv_std, *saved.correction)
     return dgamma, dbeta
 
 
@@ -169,15 +169,16 @@ def batch_norm_apply(
         )
     divisor = stats.count - ddof
     options = {"eps": eps, "weights": weights, "correction": correction, "slope": slope, "max_pool": max_pool, "backend": backend}
-    return _normalize(x, stats, divisor, stats.mean, stats.m2 / divisor, gamma, beta, **options)
+    return _normalize(x, stats, divisor, stats.mean, stats.m2, gamma, beta, **options)
 
 
 def batch_norm_backward_reduce(dy, saved: BatchNormSaved) -> Sums:
     """The sums over this part's rows that dx of every part needs. For a batch in parts, add them up: `Sums(g1 + g2, gd1 + gd2)`."""
     x, be = saved.x, saved.backend
-    dy = checks.shaped(dy, "dy", saved.out_shape, x.dtype)
+    dy = checks.shaped(dy, "dy", saved.out_shape, x.dtype, be=be)
     channels = x.shape[-1]
-    sum_g, sum_gx = np.zeros(channels), np.zeros(channels)
+    make = be.empty if x.size else be.zeros
+    sum_g, sum_gx = make((channels,), np.float64), make((channels,), np.float64)
     if saved.max_pool:
         scratch = partials(be, len(x) * dy.shape[1], channels, 2 * x.shape[2])
         be.kernel("batchnorm.backward_reduce_max_pool")(dy, x, *saved.affine, saved.slope, scratch, sum_g, sum_gx)
@@ -185,20 +186,21 @@ def batch_norm_backward_reduce(dy, saved: BatchNormSaved) -> Sums:
         rows = x.reshape(-1, channels)
         scratch = partials(be, len(rows), channels)
         be.kernel("batchnorm.backward_reduce")(dy.reshape(rows.shape), rows, *saved.affine, saved.slope, scratch, sum_g, sum_gx)
-    return Sums(sum_g, sum_gx - (saved.mean - saved.affine[0]) * sum_g)
+    be.channelwise(_about_mean, (sum_gx,), sum_g, sum_gx, saved.mean, saved.affine[0])
+    return Sums(sum_g, sum_gx)
 
 
 def batch_norm_backward_apply(dy, saved: BatchNormSaved, sums: Sums) -> np.ndarray:
     """dx of one part, from the sums over all parts."""
     x, be = saved.x, saved.backend
-    dy = checks.shaped(dy, "dy", saved.out_shape, x.dtype)
+    dy = checks.shaped(dy, "dy", saved.out_shape, x.dtype, be=be)
     dx = be.empty(x.shape, x.dtype)
-    a = saved.scale
-    b = c = np.zeros_like(a)
-    if saved.stats is not None:
-        c = -a * (sums.gd * saved.inv_std) * saved.inv_std / saved.divisor
-        b = -a * sums.g / saved.stats.count - c * (saved.mean - saved.affine[0])
-    coefficients = (_round(values, x.dtype) for values in (a, b, c))
+    coefficients = [be.empty((x.shape[-1],), x.dtype) for _ in range(3)]  # a, b, c of the kernel
+    if saved.stats is None:
+        be.channelwise(_constant_statistics, coefficients, saved.scale, clamp=True)
+    else:
+        numbers = (saved.inv_std, saved.mean, saved.affine[0], saved.divisor, saved.stats.count)
+        be.channelwise(_batch_statistics, coefficients, saved.scale, sums.g, sums.gd, *numbers, clamp=True)
     if saved.max_pool:
         be.kernel("batchnorm.backward_apply_max_pool")(dy, x, *saved.affine, saved.slope, *coefficients, dx)
     elif x.size:
@@ -211,26 +213,29 @@ def batch_norm_backward_apply(dy, saved: BatchNormSaved, sums: Sums) -> np.ndarr
 # ------------------------------------------------------------------------------------------------------ helpers
 
 
-def _normalize(x, stats, divisor, mean, var, gamma, beta, *, eps, weights, correction, slope, max_pool, backend):
-    """y = act(gamma * ((x - mean) / sqrt(var + eps) * r + k) + beta), in the form of the kernel: act((x - center) * scale + shift)."""
+def _normalize(x, stats, divisor, mean, m2, gamma, beta, *, eps, weights, correction, slope, max_pool, backend):
+    """y = act(gamma * ((x - mean) / sqrt(var + eps) * r + k) + beta), in the form of the kernel: act((x - center) * scale + shift).
+
+    var is m2 / divisor.
+    """
     be = get_backend(backend)
-    x = checks.floats(x, "x", empty=True)
+    x = checks.floats(x, "x", empty=True, be=be)
     if x.ndim < 2:
         raise ShapeError(f"x has shape {x.shape}, wanted at least 2 axes (rows, channels)")
     channels = x.shape[-1]
     rows = x.reshape(-1, channels)
     weights = row_weights(weights, rows)
-    gamma = np.ones(channels) if gamma is None else _channels(gamma, "gamma", channels)
-    beta = np.zeros(channels) if beta is None else _channels(beta, "beta", channels)
-    mean, var = _channels(mean, "mean", channels), _channels(var, "var", channels)
-    inv_std = 1 / np.sqrt(var + eps)
-    scale = gamma * inv_std
-    shift = beta
-    if correction is not None:
-        scale = scale * correction.r
-        shift = beta + gamma * correction.k
-    center = mean.astype(x.dtype)
-    affine = (center, _round(scale, x.dtype), _round(shift + (center - mean) * scale, x.dtype))
+    gamma = 1.0 if gamma is None else _channels(gamma, "gamma", channels)
+    beta = 0.0 if beta is None else _channels(beta, "beta", channels)
+    mean, m2 = _channels(mean, "mean", channels), _channels(m2, "var", channels)
+    inv_std, wide_scale = be.empty((channels,), np.float64), be.empty((channels,), np.float64)
+    affine = tuple(be.empty((channels,), x.dtype) for _ in range(3))
+    numbers = (mean, m2, divisor, gamma, beta, eps)
+    if correction is None:
+        be.channelwise(_affine(x.dtype.type), (inv_std, wide_scale, *affine), *numbers, clamp=True)
+    else:
+        be.channelwise(_corrected_affine(x.dtype.type), (inv_std, wide_scale, *affine), *numbers, *correction, clamp=True)
+    weights = None if weights is None else be.place(weights)
     if max_pool:
         if weights is not None or x.ndim != 4:
             given = f"x of shape {x.shape}" if weights is None else "weights"
@@ -241,18 +246,61 @@ def _normalize(x, stats, divisor, mean, var, gamma, beta, *, eps, weights, corre
         y = be.empty(x.shape, x.dtype)
         if x.size:
             be.kernel("batchnorm.apply")(rows, *affine, slope, y.reshape(rows.shape))
-    return y, BatchNormSaved(x, weights, stats, divisor, mean, inv_std, correction, affine, scale, slope, y.shape, be)
+    return y, BatchNormSaved(x, weights, stats, divisor, mean, inv_std, correction, affine, wide_scale, slope, y.shape, be)
 
 
-def _round(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """values in the kernels' dtype, its largest number for those beyond: a constant channel with a tiny eps times 0 stays 0."""
-    if dtype == np.float64:
-        return values
-    return np.maximum(np.minimum(values, LARGEST), -LARGEST).astype(dtype)
-
-
-def _channels(values, name: str, channels: int) -> np.ndarray:
-    vector = np.asarray(values, np.float64)
+def _channels(values, name: str, channels: int) -> Any:
+    vector = values if on_device(values) else np.asarray(values, np.float64)
     if vector.shape != (channels,):
         raise ShapeError(f"{name} has shape {vector.shape}, wanted ({channels},): one number a channel")
     return vector
+
+
+# ---------------------------------------------------------------- arithmetic on C numbers: of arrays, or of the numbers of a channel
+
+
+@cache
+def _affine(T):
+    """For arrays of type T: what the kernels of forward and backward need of the statistics."""
+
+    def affine(mean, m2, divisor, gamma, beta, eps):
+        inv_std = 1 / (np.float64(m2) / divisor + eps) ** 0.5
+        scale = np.float64(gamma) * inv_std
+        center = T(mean)
+        return inv_std, scale, center, scale, np.float64(beta) + (np.float64(center) - np.float64(mean)) * scale
+
+    return affine
+
+
+@cache
+def _corrected_affine(T):
+    """As _affine, with the correction of renormalisation."""
+
+    def affine(mean, m2, divisor, gamma, beta, eps, r, k):
+        inv_std = 1 / (np.float64(m2) / divisor + eps) ** 0.5
+        scale = np.float64(gamma) * inv_std * r
+        center = T(mean)
+        return inv_std, scale, center, scale, np.float64(beta) + np.float64(gamma) * k + (np.float64(center) - np.float64(mean)) * scale
+
+    return affine
+
+
+def _about_mean(sum_g, sum_gx, mean, center):
+    return (sum_gx - (np.float64(mean) - np.float64(center)) * sum_g,)
+
+
+def _parameter_gradients(sum_g, sum_gd, inv_std):
+    return sum_gd * inv_std, sum_g
+
+
+def _corrected_gradients(sum_g, sum_gd, inv_std, r, k):
+    return sum_gd * inv_std * r + sum_g * k, sum_g
+
+
+def _constant_statistics(a):
+    return a, 0.0, 0.0
+
+
+def _batch_statistics(a, sum_g, sum_gd, inv_std, mean, center, divisor, count):
+    c = -a * (sum_gd * inv_std) * inv_std / divisor
+    return a, -a * sum_g / count - c * (np.float64(mean) - np.float64(center)), c

@@ -50,7 +50,7 @@ def max_pool2d_forward(x, size, stride=None, padding="valid", *, backend: str | 
         y (N, OH, OW, C), and what max_pool2d_backward needs: x itself, in which backward finds the winners again.
     """
     be = get_backend(backend)
-    x = checks.floats(x, "x", 4)
+    x = checks.floats(x, "x", 4, be=be)
     (out_h, out_w), window = geometry(x.shape[1], x.shape[2], size, stride, padding)
     y = be.empty((len(x), out_h, out_w, x.shape[3]), x.dtype)
     be.kernel("pool.max_forward")(x, *window, y)
@@ -60,7 +60,7 @@ def max_pool2d_forward(x, size, stride=None, padding="valid", *, backend: str | 
 def max_pool2d_backward(dy, saved: MaxPool2DSaved):
     """dx (N, H, W, C): each dy goes to the winner of its window, the first one of equals in row-major order."""
     x, window, out_shape, be = saved
-    dy = checks.shaped(dy, "dy", out_shape, x.dtype)
+    dy = checks.shaped(dy, "dy", out_shape, x.dtype, be=be)
     dx = be.empty(x.shape, x.dtype)
     be.kernel("pool.max_backward")(dy, x, *window, dx)
     return dx
@@ -72,7 +72,7 @@ def avg_pool2d_forward(x, size, stride=None, padding="valid", *, backend: str | 
     Arguments and returns are those of max_pool2d_forward; nothing of x is kept for backward.
     """
     be = get_backend(backend)
-    x = checks.floats(x, "x", 4)
+    x = checks.floats(x, "x", 4, be=be)
     (out_h, out_w), window = geometry(x.shape[1], x.shape[2], size, stride, padding)
     y = be.empty((len(x), out_h, out_w, x.shape[3]), x.dtype)
     be.kernel("pool.avg_forward")(x, *window, y)
@@ -82,7 +82,7 @@ def avg_pool2d_forward(x, size, stride=None, padding="valid", *, backend: str | 
 def avg_pool2d_backward(dy, saved: AvgPool2DSaved):
     """dx (N, H, W, C): each dy is shared equally among the real pixels of its window."""
     in_shape, dtype, window, out_shape, be = saved
-    dy = checks.shaped(dy, "dy", out_shape, dtype)
+    dy = checks.shaped(dy, "dy", out_shape, dtype, be=be)
     dx = be.empty(in_shape, dtype)
     be.kernel("pool.avg_backward")(dy, *window, dx)
     return dx

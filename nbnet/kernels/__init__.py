@@ -19,7 +19,7 @@ from typing import Any
 
 from nbnet.errors import BackendError, KernelError, unknown
 
-OPERATIONS = ("batchnorm", "groupnorm", "dropout", "conv2d", "dense", "pool", "activation", "loss", "optimizer")
+OPERATIONS = ("batchnorm", "groupnorm", "dropout", "conv2d", "dense", "pool", "activation", "loss", "optimizer", "array")
 _ROOMS = {"numpy": ("reference", ""), "serial": ("cpu", "_serial"), "parallel": ("cpu", "_parallel"), "cuda": ("cuda", "")}
 BACKENDS = tuple(_ROOMS)
 

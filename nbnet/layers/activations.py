@@ -20,7 +20,7 @@ class _Elementwise(Layer):
         return y, y if train else None
 
     def backward(self, dy, saved, need_dx=True):
-        dy = checks.shaped(dy, "dy", saved.shape, saved.dtype)
+        dy = checks.shaped(dy, "dy", saved.shape, saved.dtype, be=self.backend)
         dx = self.backend.empty(saved.shape, saved.dtype)
         kernel = self.backend.kernel(f"activation.{self.function}_backward")
         kernel(dy.reshape(-1), saved.reshape(-1), *self.options, dx.reshape(-1))
@@ -76,7 +76,7 @@ class Softmax(Layer):
         return y, y if train else None
 
     def backward(self, dy, saved, need_dx=True):
-        dy = checks.shaped(dy, "dy", saved.shape, saved.dtype)
+        dy = checks.shaped(dy, "dy", saved.shape, saved.dtype, be=self.backend)
         dx = self.backend.empty(saved.shape, saved.dtype)
         self.backend.kernel("activation.softmax_backward")(dy, saved, dx)
         return dx

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from nbnet import initializers
-from nbnet.backend import Backend, float_dtype, get_backend
+from nbnet.backend import Backend, float_dtype, get_backend, on_device, zeros_like
 from nbnet.errors import ArgumentError, BuildError, DTypeError, ShapeError
 
 Shape = tuple[int, ...]
@@ -22,11 +22,12 @@ class Param:
     `regularizer` is None, or a function of the value whose result the Trainer adds to the gradient (see nbnet.regularizers).
     """
 
-    __slots__ = ("grad", "regularizer", "trainable", "value")
+    __slots__ = ("grad", "regularizer", "slab", "trainable", "value")
 
-    def __init__(self, value: np.ndarray) -> None:
+    def __init__(self, value: Any) -> None:
+        self.slab: Slab | None = None
         self.value = value
-        self.grad = np.zeros_like(value)
+        self.grad = zeros_like(value)
         self.trainable = True
         self.regularizer: Callable[[np.ndarray], np.ndarray] | None = None
 
@@ -43,6 +44,33 @@ def flat_zeros(shapes: Iterable[Shape], dtype: np.dtype) -> list[np.ndarray]:
     buffer = np.zeros(starts[-1] + 64 // dtype.itemsize, dtype)
     first = -buffer.ctypes.data % 64 // dtype.itemsize
     return [buffer[first + start : first + start + math.prod(shape)].reshape(shape) for start, shape in zip(starts, shapes)]
+
+
+class Slab:
+    """All parameters of a model on the GPU in one array, and all gradients in another: an optimiser updates them in one launch.
+
+    Each parameter is a view, from a multiple of 16 bytes on. What lies between them is 0, and stays 0.
+    """
+
+    def __init__(self, params: Sequence[Param], backend: Backend) -> None:
+        self.params = tuple(params)
+        dtype = self.params[0].value.dtype
+        ends = list(itertools.accumulate(-(-param.value.size // 4) * 4 for param in self.params))
+        self.starts = [0, *ends[:-1]]
+        self.value, self.grad = backend.zeros((ends[-1],), dtype), backend.zeros((ends[-1],), dtype)
+        for param, value, grad in zip(self.params, self.views(self.value), self.views(self.grad)):
+            value[...] = param.value
+            param.value, param.grad, param.slab = value, grad, self
+
+    def views(self, flat: Any) -> list[Any]:
+        """The parameters' parts of an array like `value`."""
+        return [flat[start : start + p.value.size].reshape(p.value.shape) for start, p in zip(self.starts, self.params)]
+
+
+def slab_of(params: Mapping[str, Param]) -> Slab | None:
+    """The slab that holds exactly these parameters, if there is one."""
+    slab = next((param.slab for param in params.values()), None)
+    return slab if slab is not None and slab.params == tuple(params.values()) else None
 
 
 class Context:
@@ -98,7 +126,7 @@ class Layer:
 
         Args:
             input_shape: of one example, without the batch axis: (28, 28, 1).
-            backend: "numpy", "serial" or "parallel". dtype: "float32" or "float64".
+            backend: "numpy", "serial", "parallel" or "cuda". dtype: "float32" or "float64".
             seed: initial parameters and dropout masks follow from it.
             fuse: whether containers run neighbouring layers in one pass where they can (nbnet.layers.fusion).
         Raises:
@@ -111,6 +139,10 @@ class Layer:
             raise ArgumentError(f"seed={seed!r}: wanted a whole number from 0 to 2^64 - 1")
         output_shape = self._build(shape, Context(get_backend(backend), float_dtype(dtype), int(seed), itertools.count(), fuse))
         params = list(self.params.values())
+        if self.backend.name == "cuda":
+            if params:
+                Slab(params, self.backend)
+            return output_shape
         for name in ("value", "grad"):
             for param, array in zip(params, flat_zeros((param.value.shape for param in params), self.dtype)):
                 array[:] = getattr(param, name)
@@ -136,19 +168,23 @@ class Layer:
         value = np.asarray(initializers.get(initializer)(self._rng, shape))
         if value.shape != shape:
             raise ShapeError(f"the initializer of {name} gave shape {value.shape}, wanted {shape}")
-        self._params[name] = Param(np.ascontiguousarray(value, self.dtype))
+        self._params[name] = Param(self._keep(value, self.dtype))
+
+    def _keep(self, values: np.ndarray, dtype: Any) -> Any:
+        """A long-lived array with these values, where the backend computes."""
+        return self.backend.place(np.array(values, dtype))
 
     def _check(self, x: np.ndarray) -> np.ndarray:
         """x as a contiguous batch of what this layer was built for."""
         if self.input_shape is None:
             raise BuildError(f"{kind(self)} is not built yet: call build(input_shape) first")
-        x = np.asarray(x)
+        x = x if on_device(x) else np.asarray(x)
         if x.shape[1:] != self.input_shape or x.shape[0] == 0:
             wanted = ", ".join(str(n) for n in self.input_shape)
             raise ShapeError(f"layer {self.name} got x of shape {x.shape}, wanted (N, {wanted}) with N at least 1")
         if x.dtype != self.dtype:
             raise DTypeError(f"layer {self.name} got x of dtype {x.dtype}, wanted {self.dtype}: convert it to {self.dtype}")
-        return np.ascontiguousarray(x)
+        return self.backend.place(x)
 
     def forward(self, x: np.ndarray, train: bool = False) -> tuple[np.ndarray, Any]:
         raise NotImplementedError

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from nbnet import storage
+from nbnet.backend import on_device
 from nbnet.errors import ArgumentError, BuildError, ShapeError
 from nbnet.layers.base import Context, Layer, Param, Shape, kind
 from nbnet.layers.fusion import Step, fuse
@@ -79,9 +80,9 @@ class Sequential(_Container):
 
     def as_input(self, x) -> np.ndarray:
         """x as the first layer takes it: checked, and scaled to [0, 1] where it is uint8."""
-        x = np.asarray(x)
+        x = x if on_device(x) else np.asarray(x)
         if x.dtype == np.uint8 and self.input_shape is not None:
-            x = to_float(x, self.backend.empty(x.shape, self.dtype))
+            x = to_float(x, self.backend.on_host(x.shape, self.dtype))
         return self._check(x)
 
     def forward(self, x, train=False):
@@ -156,7 +157,7 @@ class Sequential(_Container):
         found = {name: array for name, array in arrays.items() if not name.startswith(("optimizer.", "trainer."))}
         storage.check_match(found, state, path)
         for name, array in found.items():
-            np.copyto(state[name], array)
+            state[name][...] = array
 
 
 class Residual(_Container):
@@ -190,15 +191,19 @@ class Residual(_Container):
         x = self._check(x)
         y, body = self.body.forward(x, train)
         z, shortcut = self.shortcut.forward(x, train)
-        total = np.add(y, z, out=self.backend.empty(y.shape, y.dtype))
-        return total, (body, shortcut) if train else None
+        return self._add(y, z), (body, shortcut) if train else None
 
     def backward(self, dy, saved, need_dx=True):
         dx = self.body.backward(dy, saved[0], need_dx)
         dz = self.shortcut.backward(dy, saved[1], need_dx)
         if dx is None or dz is None:
             return None
-        return np.add(dx, dz, out=self.backend.empty(dx.shape, dx.dtype))
+        return self._add(dx, dz)
+
+    def _add(self, a, b):
+        total = self.backend.empty(a.shape, a.dtype)
+        self.backend.kernel("array.add")(a.reshape(-1), b.reshape(-1), total.reshape(-1))
+        return total
 
 
 def _layers(step: Step) -> list[Layer]:

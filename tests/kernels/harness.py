@@ -1,17 +1,32 @@
-"""Runs a kernel on every CPU backend and holds it to the NumPy definition in float64."""
+"""Runs a kernel on every COMPILED backend and holds it to the NumPy definition in float64."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import numba
 import numpy as np
+import pytest
+from cuda_machine import GPU, SIMULATED
 from tolerances import assert_close
 
 from nbnet.kernels import load
 
 DTYPES = ("float32", "float64")
-CPU = ("serial", "parallel")
+CPU = () if SIMULATED else ("serial", "parallel")
+COMPILED = (*CPU, "cuda") if SIMULATED or GPU else CPU
 GARBAGE = 77  # what outputs hold before a call: they must be overwritten
+
+not_simulated = pytest.mark.skipif(SIMULATED, reason="is about the CPU's chunks, or larger than the simulator can run")
+
+
+def large(*cases):
+    """Cases for all but the simulator."""
+    return () if SIMULATED else cases
+
+
+def simulated(*cases):
+    """Cases for the simulator alone, whose blocks are small: several blocks, and threads with several elements."""
+    return cases if SIMULATED else ()
 
 
 @dataclass
@@ -43,10 +58,32 @@ def run(op, backend, dtype, args):
             inputs.append((call[-1], call[-1].copy()))
         else:
             call.append(arg)
-    load(op, backend)(*call)
+    if backend == "cuda":
+        run_on_device(load(op, backend), call)
+    else:
+        load(op, backend)(*call)
     for now, before in inputs:
         np.testing.assert_array_equal(now, before, err_msg=f"{op} on {backend} changed an input")
     return outputs
+
+
+def run_on_device(kernel, args):
+    """Call a launcher with copies of host arrays, and copy what it wrote back into them. An array given twice is one array there."""
+    from nbnet.kernels import device
+
+    arrays = {id(arg): arg for arg in args if isinstance(arg, np.ndarray)}
+    copies = {key: device.to_device(array) for key, array in arrays.items()}
+    kernel(*[copies[id(arg)] if id(arg) in arrays else arg for arg in args])
+    for key, array in arrays.items():
+        array[...] = device.to_host(copies[key])
+
+
+def call(op, backend, *args):
+    """A call on host arrays, which are written in place on any backend."""
+    if backend == "cuda":
+        run_on_device(load(op, backend), args)
+    else:
+        load(op, backend)(*args)
 
 
 def rounded(args, dtype):
@@ -62,13 +99,20 @@ def rounded(args, dtype):
 
 
 def check(op, dtype, kind, args):
-    """Hold numpy, serial and parallel in dtype to the definition in float64, and the two compiled ones to the same bits."""
+    """Hold numpy and the compiled backends in dtype to the definition in float64; serial, parallel and a second run on cuda to the
+    same bits. float32 sums are float32 sums on cuda, and earn no tolerance but float32's."""
     wanted = run(op, "numpy", "float64", rounded(args, dtype))
     outs = [arg for arg in args if isinstance(arg, Out) and not arg.scratch]
-    results = {backend: run(op, backend, dtype, args) for backend in ("numpy", *CPU)}
+    results = {backend: run(op, backend, dtype, args) for backend in ("numpy", *COMPILED)}
     for backend, result in results.items():
         for i, (actual, right, out) in enumerate(zip(result, wanted, outs, strict=True)):
-            assert_close(actual, right, kind, out.precision or dtype, f"{op} on {backend}, output {i}: ")
+            precision = dtype if backend == "cuda" else out.precision or dtype
+            assert_close(actual, right, kind, precision, f"{op} on {backend}, output {i}: ")
+    if "cuda" in results:
+        for a, b in zip(results["cuda"], run(op, "cuda", dtype, args), strict=True):
+            same_bits(a, b, f"{op}: two runs on cuda")
+    if not CPU:
+        return wanted
     for threads in (1, min(2, numba.config.NUMBA_NUM_THREADS)):
         before = numba.get_num_threads()
         numba.set_num_threads(threads)
@@ -93,7 +137,7 @@ def check_gradient(forward, op, args, x, cotangent):
     """
     wanted = differences(forward, x, cotangent)
     assert np.abs(wanted).max() > 0, "a gradient of zeros would prove nothing"
-    for backend in ("numpy", *CPU):
+    for backend in ("numpy", *COMPILED):
         (actual,) = run(op, backend, "float64", args)
         assert_close(actual, wanted, "differences")
 

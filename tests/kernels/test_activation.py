@@ -2,17 +2,18 @@ import numpy as np
 import pytest
 from tolerances import assert_close
 
-from nbnet.kernels import chunks, load
+from nbnet.kernels import chunks
 
-from .harness import CPU, DTYPES, Out, check, check_gradient, output_of, run
+from .harness import COMPILED, DTYPES, Out, call, check, check_gradient, large, not_simulated, output_of, run, simulated
 
 ELEMENTWISE = {"relu": (), "leaky_relu": (0.2,), "tanh": (), "sigmoid": ()}  # name: options
-SIZES = [1, 7, 1000, 70001]
-ROWS = [(1, 1), (1, 17), (5, 3), (3001, 17), (70000, 1)]
+SIZES = [1, 7, *simulated(69), *large(1000, 70001)]
+ROWS = [(1, 1), (1, 17), (5, 3), *simulated((9, 6)), *large((3001, 17), (70000, 1), (257, 1500))]
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
 names = pytest.mark.parametrize("name", ELEMENTWISE)
 
 
+@not_simulated
 def test_sizes_make_several_chunks():
     assert chunks.count(SIZES[-1], 1) == 2
     assert chunks.count(3001, 17 * 2) == 3
@@ -45,7 +46,7 @@ def test_gradient(rng, name):
     check_gradient(forward, f"activation.{name}_backward", [dy, forward(x), *options, Out((9,))], x, dy)
 
 
-@pytest.mark.parametrize("backend", ["numpy", *CPU])
+@pytest.mark.parametrize("backend", ["numpy", *COMPILED])
 @dtypes
 @names
 def test_in_place(rng, dtype, name, backend):
@@ -53,10 +54,10 @@ def test_in_place(rng, dtype, name, backend):
     options = ELEMENTWISE[name]
     x, dy = rng.normal(size=100).astype(dtype), rng.normal(size=100).astype(dtype)
     y, dx = np.empty_like(x), np.empty_like(x)
-    load(f"activation.{name}_forward", backend)(x, *options, y)
-    load(f"activation.{name}_backward", backend)(dy, y, *options, dx)
-    load(f"activation.{name}_forward", backend)(x, *options, x)
-    load(f"activation.{name}_backward", backend)(dy, y, *options, dy)
+    call(f"activation.{name}_forward", backend, x, *options, y)
+    call(f"activation.{name}_backward", backend, dy, y, *options, dx)
+    call(f"activation.{name}_forward", backend, x, *options, x)
+    call(f"activation.{name}_backward", backend, dy, y, *options, dy)
     assert_close(x, y, "exact")
     assert_close(dy, dx, "exact")
 
@@ -72,7 +73,7 @@ def test_extremes(dtype, name):
     assert np.flatnonzero(np.isnan(y)).tolist() == [13]
 
 
-@pytest.mark.parametrize("backend", CPU)
+@pytest.mark.parametrize("backend", COMPILED)
 @dtypes
 def test_small_values_keep_their_digits(dtype, backend):
     """tanh(x) is about x, and sigmoid(x) about exp(x) far below 0: relative errors count there."""
@@ -86,7 +87,7 @@ def test_small_values_keep_their_digits(dtype, backend):
 
 
 def test_sigmoid_at_1000():
-    for backend in ("numpy", *CPU):
+    for backend in ("numpy", *COMPILED):
         (y,) = run("activation.sigmoid_forward", backend, "float32", [np.array([-1e3, 1e3]), Out((2,))])
         assert_close(y, np.array([0.0, 1.0]), "exact")
 
@@ -123,13 +124,13 @@ def test_softmax_of_large_values_and_nan(dtype):
     assert not np.isnan(y[[0, 1, 3]]).any()
 
 
-@pytest.mark.parametrize("backend", ["numpy", *CPU])
+@pytest.mark.parametrize("backend", ["numpy", *COMPILED])
 def test_softmax_in_place(rng, backend):
     x, dy = rng.normal(size=(9, 5)), rng.normal(size=(9, 5))
     y, dx = np.empty_like(x), np.empty_like(x)
-    load("activation.softmax_forward", backend)(x, y)
-    load("activation.softmax_backward", backend)(dy, y, dx)
-    load("activation.softmax_forward", backend)(x, x)
-    load("activation.softmax_backward", backend)(dy, y, dy)
+    call("activation.softmax_forward", backend, x, y)
+    call("activation.softmax_backward", backend, dy, y, dx)
+    call("activation.softmax_forward", backend, x, x)
+    call("activation.softmax_backward", backend, dy, y, dy)
     assert_close(x, y, "elementwise")
     assert_close(dy, dx, "elementwise")

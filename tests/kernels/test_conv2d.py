@@ -4,7 +4,7 @@ from tolerances import assert_close
 
 from nbnet.kernels import conv2d
 
-from .harness import CPU, DTYPES, Out, check, check_gradient, output_of, run
+from .harness import COMPILED, DTYPES, SIMULATED, Out, check, check_gradient, not_simulated, output_of, run
 
 # (N, H, W, I), (KH, KW, O), (OH, OW), (stride_h, stride_w, pad_top, pad_left)
 CASES = {
@@ -27,6 +27,11 @@ CASES = {
     "chunks, minimal filtering": ((3, 40, 21, 33), (3, 3, 70), (40, 21), (1, 1, 1, 1)),
     "16 channels, stride 2": ((2, 5, 6, 16), (3, 3, 16), (3, 3), (2, 2, 1, 1)),
 }
+if SIMULATED:
+    CASES = {name: case for name, case in CASES.items() if "chunks" not in name} | {
+        "tiles": ((2, 4, 5, 8), (3, 3, 20), (4, 5), (1, 1, 1, 1)),
+        "wide tiles, stride 2": ((1, 5, 4, 4), (2, 2, 40), (3, 2), (2, 2, 0, 0)),
+    }
 SMALL = [name for name in CASES if "chunks" not in name]
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
 cases = pytest.mark.parametrize("name", CASES)
@@ -75,6 +80,7 @@ class Case:
         ]
 
 
+@not_simulated
 def test_cases_make_several_chunks(rng):
     for name in CASES:
         if name.startswith("chunks"):
@@ -145,7 +151,7 @@ def test_gradient_of_weight_and_bias(rng, name):
     check_gradient(of_bias, "conv2d.backward_weights", case.backward_weights(hide_weight=True), case.bias, case.dy)
 
 
-@pytest.mark.parametrize("backend", ["numpy", *CPU])
+@pytest.mark.parametrize("backend", ["numpy", *COMPILED])
 def test_nan_reaches_only_the_pixels_that_see_it(rng, backend):
     case = Case("same 3 by 3", rng)
     case.x[1, 0, 0, 2] = np.nan

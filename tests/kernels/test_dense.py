@@ -3,9 +3,9 @@ import pytest
 
 from nbnet.kernels.dense import cell, grid, turned_shape
 
-from .harness import CPU, DTYPES, Out, check, check_gradient, output_of, run
+from .harness import COMPILED, DTYPES, Out, check, check_gradient, large, not_simulated, output_of, run, simulated
 
-SHAPES = [(1, 1, 1), (2, 3, 5), (17, 9, 3), (1030, 65, 33), (333, 784, 17), (3, 20, 1000), (190, 200, 150)]  # M, I, O
+SHAPES = [(1, 1, 1), (2, 3, 5), (17, 9, 3), *simulated((9, 12, 20)), *large((1030, 65, 33), (333, 784, 17), (3, 20, 1000), (190, 200, 150))]
 SMALL = SHAPES[:3]
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
 shapes = pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -25,6 +25,7 @@ def gradients(shape):
     return Out(shape[1:]), Out(shape[2:])
 
 
+@not_simulated
 def test_shapes_make_several_chunks():
     assert [grid(rows, outputs, inputs) for rows, inputs, outputs in SHAPES] == [(1, 1), (1, 1), (1, 1), (2, 1), (4, 1), (1, 1), (2, 3)]
     assert [grid(inputs, outputs, rows) for rows, inputs, outputs in SHAPES][-2:] == [(1, 1), (2, 3)]
@@ -91,7 +92,7 @@ def test_gradient_of_weight_and_bias(rng, shape):
     check_gradient(of_bias, "dense.backward_weights", [x, dy, hidden[1], dbias], bias, dy)
 
 
-@pytest.mark.parametrize("backend", ["numpy", *CPU])
+@pytest.mark.parametrize("backend", ["numpy", *COMPILED])
 def test_nan_stays_in_its_row(rng, backend):
     x, weight, bias, dy = make(rng, (17, 9, 3))
     x[4, 8] = np.nan

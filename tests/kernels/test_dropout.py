@@ -2,12 +2,27 @@ import numpy as np
 import pytest
 from tolerances import assert_close
 
-from nbnet.kernels import chunks, load, philox
+from nbnet.kernels import chunks, philox
 from nbnet.kernels.dropout.cpu import WORK
 
-from .harness import CPU, DTYPES, Out, check, check_gradient, output_of, run, same_bits
+from .harness import (
+    COMPILED,
+    DTYPES,
+    SIMULATED,
+    Out,
+    call,
+    check,
+    check_gradient,
+    large,
+    not_simulated,
+    output_of,
+    run,
+    same_bits,
+    simulated,
+)
 
-SIZES = [1, 2, 3, 4, 5, 1001, 70003]
+SIZES = [1, 2, 3, 4, 5, *simulated(151), *large(1001, 70003)]
+MANY = 403 if SIMULATED else 70003  # elements
 SEED = np.uint64(0x9E3779B97F4A7C15)
 HALF = 1 << 31
 ZERO = (1.25, 0.0, 0.0)  # scale, shift, dropped of plain inverted dropout at rate 0.2
@@ -15,6 +30,7 @@ AFFINE = (1.5, -0.25, 3.0)
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
 
 
+@not_simulated
 def test_sizes_make_several_chunks():
     assert chunks.count(SIZES[-1] // 4, 4 * WORK) > 4
 
@@ -26,24 +42,24 @@ def test_apply(rng, dtype, size, constants):
     check("dropout.apply", dtype, "elementwise", [rng.normal(size=size), SEED, 3, 1000, HALF, *constants, Out((size,))])
 
 
-@pytest.mark.parametrize("backend", ["numpy", *CPU])
+@pytest.mark.parametrize("backend", ["numpy", *COMPILED])
 @pytest.mark.parametrize("threshold", [0, 1 << 32, 858993459])
 def test_share_of_dropped_elements(backend, threshold):
     """Nothing at 0, all at 2^32, else the wanted share within five standard deviations."""
-    n, rate = 200_000, threshold / 2**32
+    n, rate = 2000 if SIMULATED else 200_000, threshold / 2**32
     (y,) = run("dropout.apply", backend, "float32", [np.ones(n), SEED, 0, 0, threshold, 1.0, 0.0, 0.0, Out((n,))])
     deviation = np.sqrt(n * rate * (1 - rate))
     assert abs((y == 0).sum() - n * rate) <= 5 * deviation
 
 
-@pytest.mark.parametrize("backend", ["numpy", *CPU])
+@pytest.mark.parametrize("backend", ["numpy", *COMPILED])
 def test_mask_is_the_words_of_philox(backend):
-    n = 70003
+    n = MANY
     (y,) = run("dropout.apply", backend, "float32", [np.ones(n), SEED, 5, 6, HALF, 1.0, 0.0, 0.0, Out((n,))])
     assert_close(y, philox.words(0, n, int(SEED), 5, 6) >= HALF, "exact")
 
 
-@pytest.mark.parametrize("backend", ["numpy", *CPU])
+@pytest.mark.parametrize("backend", ["numpy", *COMPILED])
 @pytest.mark.parametrize("element", range(7))
 def test_a_word_at_the_threshold_is_kept(backend, element):
     """In each of the four words of a counter, and in the last counter, which is cut."""
@@ -53,10 +69,10 @@ def test_a_word_at_the_threshold_is_kept(backend, element):
         assert (y[element] == 1) == kept
 
 
-@pytest.mark.parametrize("backend", ["numpy", *CPU])
+@pytest.mark.parametrize("backend", ["numpy", *COMPILED])
 def test_mask_follows_seed_stream_and_step(backend):
     def mask(seed, stream, step):
-        return run("dropout.apply", backend, "float32", [np.ones(4001), np.uint64(seed), stream, step, HALF, 1.0, 0.0, 0.0, Out((4001,))])[
+        return run("dropout.apply", backend, "float32", [np.ones(MANY), np.uint64(seed), stream, step, HALF, 1.0, 0.0, 0.0, Out((MANY,))])[
             0
         ]
 
@@ -66,13 +82,13 @@ def test_mask_follows_seed_stream_and_step(backend):
         assert 0.4 < (first == other).mean() < 0.6  # independent masks agree on half
 
 
-@pytest.mark.parametrize("backend", ["numpy", *CPU])
+@pytest.mark.parametrize("backend", ["numpy", *COMPILED])
 @dtypes
 def test_in_place(rng, dtype, backend):
-    x = rng.normal(size=1001).astype(dtype)
+    x = rng.normal(size=251).astype(dtype)
     y = np.empty_like(x)
-    load("dropout.apply", backend)(x, SEED, 0, 0, HALF, *AFFINE, y)
-    load("dropout.apply", backend)(x, SEED, 0, 0, HALF, *AFFINE, x)
+    call("dropout.apply", backend, x, SEED, 0, 0, HALF, *AFFINE, y)
+    call("dropout.apply", backend, x, SEED, 0, 0, HALF, *AFFINE, x)
     assert_close(x, y, "elementwise")
 
 
@@ -84,10 +100,10 @@ def test_gradient(rng):
     check_gradient(lambda x: output_of("dropout.apply", [x, *random, *AFFINE, Out((23,))]), "dropout.apply", args, x, dy)
 
 
-@pytest.mark.parametrize("backend", CPU)
+@pytest.mark.parametrize("backend", COMPILED)
 def test_nan_is_kept_or_dropped(backend):
-    (y,) = run("dropout.apply", backend, "float32", [np.full(1001, np.nan), SEED, 0, 0, HALF, *ZERO, Out((1001,))])
-    assert (np.isnan(y) == (philox.words(0, 1001, int(SEED), 0, 0) >= HALF)).all()
+    (y,) = run("dropout.apply", backend, "float32", [np.full(251, np.nan), SEED, 0, 0, HALF, *ZERO, Out((251,))])
+    assert (np.isnan(y) == (philox.words(0, 251, int(SEED), 0, 0) >= HALF)).all()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -150,10 +151,10 @@ class BatchNorm(Layer):
                 self._add_param(name, (channels,), self.initializers[name])
                 self._params[name].regularizer = self.regularizers[name]
         self.trainable = self._trainable
-        self.moving.create(self._buffers, channels, self.stats_dtype or self.dtype)
+        self.moving.create(self._buffers, channels, self.stats_dtype or self.dtype, self._keep)
         if self.renorm is not None and self.renorm.decay is not None:
-            self._buffers["renorm_mean"] = np.zeros(channels, self.stats_dtype or self.dtype)
-            self._buffers["renorm_std"] = np.full(channels, self.moving.initial_var**0.5, self.stats_dtype or self.dtype)
+            self._buffers["renorm_mean"] = self._keep(np.zeros(channels), self.stats_dtype or self.dtype)
+            self._buffers["renorm_std"] = self._keep(np.full(channels, self.moving.initial_var**0.5), self.stats_dtype or self.dtype)
         self._pending = None
         return input_shape
 
@@ -213,18 +214,44 @@ class BatchNorm(Layer):
         return self._channels_back(y), saved if train else None
 
     def backward(self, dy, saved, need_dx=True):
-        dy = self._channels_last(np.asarray(dy))
+        dy = self._channels_last(self.backend.place(dy))
         if saved.y is not None:
             dz = self.backend.empty(dy.shape, dy.dtype)
             self.backend.kernel(f"activation.{self.activation}_backward")(dy.reshape(-1), saved.y.reshape(-1), dz.reshape(-1))
             dy = dz
-        parts = [(where, np.ascontiguousarray(dy[where]), part) for where, part in saved.parts]
+        parts = [(where, self.backend.place(dy[where]), part) for where, part in saved.parts]
         results = [F.batch_norm_backward(part_dy, part) for _, part_dy, part in parts]
         for i, name in enumerate(("gamma", "beta"), start=1):
             if name in self.params:
-                self.params[name].grad[:] = sum(result[i] for result in results)
+                self._add_up(self.params[name].grad, [result[i] for result in results])
         dx = self._join(dy.shape, parts, [result[0] for result in results])
         return self._channels_back(dx)
+
+    def _add_up(self, total: Any, parts: list[Any]) -> None:
+        """total = the sum of the groups' gradients."""
+        total[:] = parts[0]
+        for part in parts[1:]:
+            self.backend.kernel("array.add")(total, part, total)
+
+    def _channels_last(self, x: Any) -> Any:
+        """x with the channels as its last axis."""
+        return self._swap(x, self._channel_axis, x.ndim) if not self.normalizes_last_axis else x
+
+    def _channels_back(self, x: Any) -> Any:
+        """x with its last axis where the channels belong."""
+        axis = self._channel_axis
+        if self.normalizes_last_axis:
+            return x
+        shape = (*x.shape[:axis], x.shape[-1], *x.shape[axis:-1])
+        return self._swap(x.reshape(*x.shape[:axis], -1, x.shape[-1]), axis, axis + 2).reshape(shape)
+
+    def _swap(self, x: Any, axis: int, end: int) -> Any:
+        """x with `axis` moved behind the axes up to `end`."""
+        before, after = x.shape[:axis], x.shape[axis + 1 : end]
+        y = self.backend.empty((*before, *after, x.shape[axis]), x.dtype)
+        a, b, c = math.prod(before), x.shape[axis], math.prod(after)
+        self.backend.kernel("array.swap")(x.reshape(a, b, c, 1), y.reshape(a, c, b, 1))
+        return y
 
     def backward_sums(self, dy, saved) -> tuple[BatchNormSaved, F.Sums]:
         """The first half of backward where `fuses`: the gradients of gamma and beta, and what F.batch_norm_backward_apply needs."""
@@ -285,17 +312,10 @@ class BatchNorm(Layer):
         except ValueError:
             raise ShapeError(f"weights have shape {np.shape(weights)}, wanted one that broadcasts to {shape}") from None
 
-    def _channels_last(self, x: np.ndarray) -> np.ndarray:
-        return x if self.normalizes_last_axis else np.ascontiguousarray(np.moveaxis(x, self._channel_axis, -1))
-
-    def _channels_back(self, x: np.ndarray) -> np.ndarray:
-        return x if self.normalizes_last_axis else np.ascontiguousarray(np.moveaxis(x, -1, self._channel_axis))
-
-    @staticmethod
-    def _part(rows: np.ndarray, weights: np.ndarray | None, where: slice) -> tuple[np.ndarray, np.ndarray | None]:
+    def _part(self, rows: Any, weights: np.ndarray | None, where: slice) -> tuple[Any, np.ndarray | None]:
         if where == slice(None):
             return rows, weights
-        return np.ascontiguousarray(rows[where]), None if weights is None else np.ascontiguousarray(weights[where])
+        return self.backend.place(rows[where]), None if weights is None else np.ascontiguousarray(weights[where])
 
     def _join(self, shape: Shape, parts: list[Any], arrays: list[np.ndarray]) -> np.ndarray:
         if len(arrays) == 1:
@@ -313,22 +333,22 @@ class BatchNorm(Layer):
         mean, std = self._mean_and_std(stats)
         if renorm.decay is None:
             moving_mean, moving_var, eps = self.moving.read(buffers)
-            moving_std = np.sqrt(moving_var + eps)
+            moving_mean, moving_std = np.asarray(moving_mean), np.sqrt(np.asarray(moving_var, np.float64) + eps)
         else:
-            moving_mean, moving_std = buffers["renorm_mean"], np.maximum(buffers["renorm_std"], self.eps**0.5)
+            moving_mean, moving_std = np.asarray(buffers["renorm_mean"]), np.maximum(np.asarray(buffers["renorm_std"]), self.eps**0.5)
         return renorm.correct(int(buffers["updates"][0]), mean, std, moving_mean, moving_std)
 
     def _mean_and_std(self, stats: list[F.Stats]) -> tuple[np.ndarray, np.ndarray]:
         """Of the batch, as renormalisation compares them with their averages."""
-        mean, var = ghost.combine(stats, self.pooled, self.ddof_batch)
-        return mean, np.sqrt(var + self.eps)
+        mean, var = ghost.combine(stats, self.pooled, self.ddof_batch, self.backend)
+        return np.asarray(mean), np.sqrt(np.asarray(var) + self.eps)
 
     def _note_update(self, stats: list[F.Stats]) -> None:
         if any(np.min(s.count) <= self.ddof_moving for s in stats):
             raise ShapeError(
                 f"layer {self.name}: one value a channel has no unbiased variance; train on a larger batch, or use unbiased=False"
             )
-        self._pending = (stats, *ghost.combine(stats, self.pooled, self.ddof_moving))
+        self._pending = (stats, *ghost.combine(stats, self.pooled, self.ddof_moving, self.backend))
         if not self.deferred:
             self.apply_updates()
 
@@ -344,5 +364,5 @@ class BatchNorm(Layer):
         if self.renorm is not None and self.renorm.decay is not None:
             d = self.renorm.decay
             for name, value in zip(("renorm_mean", "renorm_std"), self._mean_and_std(stats)):
-                self._buffers[name][:] = d * self._buffers[name] + (1 - d) * value
-        self.moving.update(self._buffers, mean, var)
+                self._buffers[name][:] = d * np.asarray(self._buffers[name]) + (1 - d) * value
+        self.moving.update(self._buffers, mean, var, self.backend)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
+from nbnet.backend import Backend
 from nbnet.errors import ArgumentError
 
-Buffers = dict[str, np.ndarray]
+Buffers = dict[str, Any]
 
 TRACKS = {"variance": "moving_var", "deviation": "moving_std"}
 ZERO_DEBIAS = (False, "mean", True)
@@ -50,27 +54,30 @@ class MovingStatistics:
         self.initial_var = initial_var
         self.eps = eps
 
-    def create(self, buffers: Buffers, channels: int, dtype: np.dtype) -> None:
-        """Put the buffers of a new layer in place."""
-        buffers["moving_mean"] = np.zeros(channels, dtype)
-        buffers[self.spread] = np.full(channels, self.initial_var, dtype)
+    def create(self, buffers: Buffers, channels: int, dtype: np.dtype, keep: Callable[..., Any]) -> None:
+        """Put the buffers of a new layer in place. keep: (values, dtype) -> an array where the backend computes."""
+        buffers["moving_mean"] = keep(np.zeros(channels), dtype)
+        buffers[self.spread] = keep(np.full(channels, self.initial_var), dtype)
         buffers["updates"] = np.zeros(1, np.int64)
         if self.zero_debias:
             buffers["decay_product"] = np.ones(1, np.float64)
-            buffers["biased_mean"] = np.zeros(channels, dtype)
+            buffers["biased_mean"] = keep(np.zeros(channels), dtype)
         if self.zero_debias is True:
-            buffers["biased_spread"] = np.zeros(channels, dtype)
+            buffers["biased_spread"] = keep(np.zeros(channels), dtype)
 
-    def update(self, buffers: Buffers, mean: np.ndarray, var: np.ndarray) -> None:
+    def update(self, buffers: Buffers, mean: Any, var: Any, be: Backend) -> None:
         """Take in the mean and variance (C,) of a batch."""
         d = self._next_decay(int(buffers["updates"][0]))
-        spread = np.sqrt(var + self.eps) if self.spread == "moving_std" else var
+        spread = var
+        if self.spread == "moving_std":
+            spread = be.empty(var.shape, np.float64)
+            be.channelwise(_deviation, (spread,), var, self.eps)
         weight = 1.0
         if self.zero_debias:
             buffers["decay_product"] *= d
             weight = 1 - buffers["decay_product"][0]
-        _average(buffers["moving_mean"], buffers.get("biased_mean"), mean, d, weight)
-        _average(buffers[self.spread], buffers.get("biased_spread"), spread, d, weight)
+        _average(buffers["moving_mean"], buffers.get("biased_mean"), mean, d, weight, be)
+        _average(buffers[self.spread], buffers.get("biased_spread"), spread, d, weight, be)
         buffers["updates"] += 1
 
     def _next_decay(self, t: int) -> float:
@@ -80,10 +87,9 @@ class MovingStatistics:
 
     def read(self, buffers: Buffers) -> tuple[np.ndarray, np.ndarray, float]:
         """Mean, variance and eps to evaluate with: y = (x - mean) / sqrt(variance + eps)."""
-        spread = buffers[self.spread].astype(np.float64)
         if self.spread == "moving_std":
-            return buffers["moving_mean"], spread**2, 0.0
-        return buffers["moving_mean"], spread, self.eps
+            return buffers["moving_mean"], np.asarray(buffers[self.spread], np.float64) ** 2, 0.0
+        return buffers["moving_mean"], buffers[self.spread], self.eps
 
     def assign(self, buffers: Buffers, mean: np.ndarray, var: np.ndarray) -> None:
         """Set the moving values, as if one batch had been all the data; later updates go on from them."""
@@ -96,10 +102,20 @@ class MovingStatistics:
             buffers["biased_spread"][:] = buffers[self.spread]
 
 
-def _average(moving: np.ndarray, biased: np.ndarray | None, value: np.ndarray, d: float, weight: float) -> None:
+def _average(moving: Any, biased: Any, value: Any, d: float, weight: float, be: Backend) -> None:
     """moving <- d * moving + (1 - d) * value; with `biased`, that average runs there from 0 and moving is it over weight."""
-    if biased is None:
-        moving[:] = d * moving.astype(np.float64) + (1 - d) * value
-    else:
-        biased[:] = d * biased.astype(np.float64) + (1 - d) * value
-        moving[:] = biased / weight if weight > 0 else value
+    be.channelwise(_follow, (moving if biased is None else biased,), moving if biased is None else biased, value, d)
+    if biased is not None:
+        be.channelwise(_debiased, (moving,), *((biased, weight) if weight > 0 else (value, 1.0)))
+
+
+def _follow(average, value, d):
+    return (d * np.float64(average) + (1 - d) * value,)
+
+
+def _debiased(biased, weight):
+    return (biased / weight,)
+
+
+def _deviation(var, eps):
+    return ((var + eps) ** 0.5,)

@@ -1,0 +1,92 @@
+"""Arithmetic on arrays on CUDA."""
+
+import numpy as np
+from numba import cuda
+
+from nbnet.kernels import device
+from nbnet.kernels.launch import BLOCKS, THREADS, add4, divide, elementwise, kernel, load, multiply4, row_sum, run, store
+
+# -------------------------------------------------------------------------------------------- add, multiply, scale
+
+
+@kernel
+def _add(a, b, size, y):
+    at = 4 * cuda.grid(1)
+    store(y, at, size, add4(load(a, at, size), load(b, at, size)))
+
+
+def add(a, b, y):
+    elementwise(_add, a.size, a, b, a.size, y)
+
+
+@kernel
+def _multiply(a, b, size, y):
+    at = 4 * cuda.grid(1)
+    store(y, at, size, multiply4(load(a, at, size), load(b, at, size)))
+
+
+def multiply(a, b, y):
+    elementwise(_multiply, a.size, a, b, a.size, y)
+
+
+@kernel
+def _scale(a, factor, size, y):
+    at = 4 * cuda.grid(1)
+    store(y, at, size, multiply4(load(a, at, size), (factor, factor, factor, factor)))
+
+
+def scale(a, factor, y):
+    elementwise(_scale, a.size, a, a.dtype.type(factor), a.size, y)
+
+
+# ---------------------------------------------------------------------------------------------------- squares
+
+
+@kernel
+def _squares(a, size, partials):
+    """A sum for each block."""
+    total = 0.0
+    for at in range(4 * cuda.grid(1), size, 4 * cuda.gridsize(1)):
+        v = load(a, at, size)
+        total += np.float64((v[0] * v[0] + v[1] * v[1]) + (v[2] * v[2] + v[3] * v[3]))
+    total = row_sum(total, THREADS, partials)
+    if cuda.threadIdx.x == 0:
+        partials[cuda.blockIdx.x] = total
+
+
+@kernel
+def _total(partials, count, total):
+    """One block adds them up."""
+    mine = 0.0
+    for i in range(cuda.threadIdx.x, count, THREADS):
+        mine += partials[i]
+    mine = row_sum(mine, THREADS, partials)
+    if cuda.threadIdx.x == 0:
+        total[0] = mine
+
+
+def squares(a, total):
+    blocks = max(1, min(BLOCKS, -(-a.size // (16 * THREADS))))
+    partials = device.pool().empty((blocks,), np.float64)
+    run(_squares, blocks, THREADS, a, a.size, partials)
+    run(_total, 1, THREADS, partials, blocks, total)
+
+
+# ------------------------------------------------------------------------------------------------------- swap
+
+
+@kernel
+def _swap(x, size, b, c, d, y):
+    """Each thread writes one element: neighbours write neighbours."""
+    at = cuda.grid(1)
+    if at < size:
+        rest, i_d = divide(at, d)
+        rest, i_b = divide(rest, b)
+        i_a, i_c = divide(rest, c)
+        y[at] = x[((i_a * b + i_b) * c + i_c) * d + i_d]
+
+
+def swap(x, y):
+    if x.size:
+        _, b, c, d = x.shape
+        run(_swap, -(-x.size // THREADS), THREADS, x, x.size, b, c, d, y)

@@ -1,0 +1,242 @@
+"""Convolution on CUDA: matrix products whose first factor is never made, but gathered from the image slice by slice.
+
+forward is patches (P, D) times weights (D, O), for P output pixels and D = KH*KW*I; backward_data is the same product over dy,
+with the weights turned around; backward_weights is patches, transposed, times dy. A block computes a tile of the result (see
+`tiles`). While it computes with one slice of both factors, it loads the next, into the other half of its shared memory. Where
+the tiles are too few to fill a GPU, the long sum is cut into parts for several blocks, and one more kernel adds them up in order.
+"""
+
+from functools import cache
+
+from numba import cuda
+
+from nbnet.kernels import device
+from nbnet.kernels.batchnorm.cuda import moments
+from nbnet.kernels.launch import ALIGNMENT, THREADS, kernel, kernel_of, run, store4
+from nbnet.kernels.tiles import DEPTH, RESIDENT, Tile, advance_pixel, advance_tap, matrix4, multiply, patch4, plan, write_tile, zeros16
+
+# --------------------------------------------------------------------------------------- forward, backward_data
+
+
+@cache
+def _convolution(tile: Tile):
+    """The kernel of y (P, O) = bias + patches of x (P, D) times weight (D, O), for one tile. With several parts of the sum
+    (blockIdx.z) y is partial results, (parts, P, O), without the bias."""
+    ROWS, COLUMNS, HIGH, WIDE = tile
+    ACROSS, THREADS = COLUMNS // (4 * WIDE), tile.threads
+    LOWER, RIGHT, VECTORS = ROWS // 2, COLUMNS // 2, COLUMNS // 4
+    A_LOADS, B_LOADS = ROWS * DEPTH // (4 * THREADS), -(-COLUMNS * DEPTH // (4 * THREADS))
+    A_SIZE, B_SIZE = 2 * DEPTH * ROWS, 2 * DEPTH * COLUMNS
+    A_STEP, B_TAKERS = 4 * (THREADS // ROWS), DEPTH * COLUMNS // 4
+
+    @kernel_of(THREADS, RESIDENT // THREADS)
+    def convolution(x, weight, bias, with_bias, shape, kernel_size, stride, pad, spread, out_h, out_w, pixels, terms, outputs, part, y):
+        a_tile = cuda.shared.array(A_SIZE, x.dtype, ALIGNMENT)
+        b_tile = cuda.shared.array(B_SIZE, x.dtype, ALIGNMENT)
+        me, zero = cuda.threadIdx.x, x.dtype.type(0)
+        start, stop = cuda.blockIdx.z * part, min(terms, (cuda.blockIdx.z + 1) * part)
+        # the pixel whose patch this thread gathers, and where in the patch it is
+        mine, deep = me % ROWS, me // ROWS * 4
+        p = cuda.blockIdx.x * ROWS + mine
+        image = p // (out_h * out_w) if p < pixels else shape[0]
+        h, w = p % (out_h * out_w) // out_w * stride[0] - pad[0], p % out_w * stride[1] - pad[1]
+        tap = advance_tap(0, 0, 0, start + deep, shape[3], kernel_size[1])
+        from_column = cuda.blockIdx.y * COLUMNS
+        none = zero, zero, zero, zero
+        a0, a1, b0, b1 = none, none, none, none
+        row, column = me // ACROSS * 4, me % ACROSS * 4
+        c = zeros16(zero), zeros16(zero), zeros16(zero), zeros16(zero)
+        half, k = 0, start
+        while True:
+            if k < stop:
+                a0 = patch4(x, image, h, w, tap, shape, kernel_size, spread)
+                if A_LOADS > 1:
+                    other = advance_tap(tap[0], tap[1], tap[2], A_STEP, shape[3], kernel_size[1])
+                    a1 = patch4(x, image, h, w, other, shape, kernel_size, spread)
+                if me < B_TAKERS:
+                    b0 = matrix4(weight, k + me // VECTORS, stop, from_column + me % VECTORS * 4, outputs)
+                if B_LOADS > 1:
+                    at = me + THREADS
+                    b1 = matrix4(weight, k + at // VECTORS, stop, from_column + at % VECTORS * 4, outputs)
+                tap = advance_tap(tap[0], tap[1], tap[2], DEPTH, shape[3], kernel_size[1])
+            if k > start:
+                a_at, b_at = (1 - half) * DEPTH * ROWS + row, (1 - half) * DEPTH * COLUMNS + column
+                for d in range(0, DEPTH, 4):
+                    c = multiply(c, a_tile, b_tile, a_at + d * ROWS, b_at + d * COLUMNS, LOWER, RIGHT, HIGH, WIDE)
+                    c = multiply(c, a_tile, b_tile, a_at + (d + 1) * ROWS, b_at + (d + 1) * COLUMNS, LOWER, RIGHT, HIGH, WIDE)
+                    c = multiply(c, a_tile, b_tile, a_at + (d + 2) * ROWS, b_at + (d + 2) * COLUMNS, LOWER, RIGHT, HIGH, WIDE)
+                    c = multiply(c, a_tile, b_tile, a_at + (d + 3) * ROWS, b_at + (d + 3) * COLUMNS, LOWER, RIGHT, HIGH, WIDE)
+            if k >= stop:
+                break
+            for i in range(4):
+                a_tile[(half * DEPTH + deep + i) * ROWS + mine] = a0[i]
+                if A_LOADS > 1:
+                    a_tile[(half * DEPTH + deep + A_STEP + i) * ROWS + mine] = a1[i]
+            if me < B_TAKERS:
+                store4(b_tile, half * DEPTH * COLUMNS + 4 * me, b0)
+            if B_LOADS > 1:
+                store4(b_tile, half * DEPTH * COLUMNS + 4 * (me + THREADS), b1)
+            cuda.syncthreads()
+            half = 1 - half
+            k += DEPTH
+        west, east = none, none
+        column += from_column
+        if with_bias:
+            west, east = matrix4(bias, 0, 1, column, outputs), matrix4(bias, 0, 1, column + RIGHT, outputs)
+        row += cuda.blockIdx.x * ROWS
+        write_tile(y, cuda.blockIdx.z * pixels * outputs, row, pixels, column, outputs, c, west, east, LOWER, RIGHT, HIGH, WIDE)
+
+    return convolution
+
+
+@kernel
+def _add_parts(partials, parts, size, bias, with_bias, outputs, y):
+    """y = bias + the sum of the partial results, part by part."""
+    e = cuda.grid(1)
+    if e < size:
+        total = bias[e % outputs] if with_bias else bias.dtype.type(0)
+        for part in range(parts):
+            total += partials[part * size + e]
+        y[e] = total
+
+
+def _convolve(x, weight, bias, kernel_size, stride, pad, spread, y):
+    """y = bias (or None) + convolution of x, spread out with zeros between its pixels, with weight (D, O)."""
+    pixels, outputs = y.size // y.shape[3], y.shape[3]
+    terms = kernel_size[0] * kernel_size[1] * x.shape[3]
+    cut = plan(pixels, outputs, terms)
+    parts, with_bias = cut.grid[2], bias is not None
+    bias = bias if with_bias else weight
+    out = y if parts == 1 else device.pool().empty((parts, pixels, outputs), y.dtype)
+    sizes = (y.shape[1], y.shape[2], pixels, terms, outputs, cut.part)
+    geometry = (x.shape, kernel_size, stride, pad, spread)
+    run(_convolution(cut.tile), cut.grid, cut.tile.threads, x, weight, bias, with_bias and parts == 1, *geometry, *sizes, out)
+    if parts > 1:
+        run(_add_parts, -(-y.size // THREADS), THREADS, out, parts, y.size, bias, with_bias, outputs, y)
+
+
+def forward(x, weight, bias, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials, mean, var):
+    """Where mean and var are not wanted, they may be None too."""
+    _convolve(x, weight, bias, weight.shape[:2], (stride_h, stride_w), (pad_top, pad_left), (1, 1), y)
+    if mean is not None and (partials is None or partials.shape[0] > 0):
+        moments(y.reshape(-1, y.shape[3]), None, None, mean, var)
+
+
+@kernel
+def _turn(weight, taps, inputs, outputs, turned):
+    """turned[(kh, kw, o), i] = weight[KH-1-kh, KW-1-kw, i, o]"""
+    e = cuda.grid(1)
+    i, o, tap = e % inputs, e // inputs % outputs, e // inputs // outputs
+    if tap < taps:
+        turned[e] = weight[((taps - 1 - tap) * inputs + i) * outputs + o]
+
+
+def backward_data(dy, weight, stride_h, stride_w, pad_top, pad_left, turned, packed, strips, dx):
+    kernel_h, kernel_w, inputs, outputs = weight.shape
+    turned = device.pool().empty((kernel_h * kernel_w * outputs, inputs), weight.dtype)
+    run(_turn, -(-turned.size // THREADS), THREADS, weight, kernel_h * kernel_w, inputs, outputs, turned)
+    pad = kernel_h - 1 - pad_top, kernel_w - 1 - pad_left
+    _convolve(dy, turned, None, (kernel_h, kernel_w), (1, 1), pad, (stride_h, stride_w), dx)
+
+
+# ------------------------------------------------------------------------------------------- backward_weights
+
+
+@cache
+def _correlation(tile: Tile):
+    """The kernel of patches of x (P, D), transposed, times dy (P, O), for one tile. Partial results are (parts, D + 1, O), with
+    the sum of dy in the last row."""
+    ROWS, COLUMNS, HIGH, WIDE = tile
+    ACROSS, THREADS = COLUMNS // (4 * WIDE), tile.threads
+    LOWER, RIGHT, VECTORS = ROWS // 2, COLUMNS // 2, COLUMNS // 4
+    A_LOADS, B_LOADS = ROWS * DEPTH // (4 * THREADS), -(-COLUMNS * DEPTH // (4 * THREADS))
+    A_SIZE, B_SIZE = 2 * DEPTH * ROWS, 2 * DEPTH * COLUMNS
+    A_VECTORS, B_TAKERS = ROWS // 4, DEPTH * COLUMNS // 4
+    A_STEP = THREADS // A_VECTORS
+
+    @kernel_of(THREADS, RESIDENT // THREADS)
+    def correlation(x, dy, shape, kernel_size, stride, pad, out_h, out_w, pixels, terms, outputs, part, partials):
+        a_tile = cuda.shared.array(A_SIZE, x.dtype, ALIGNMENT)
+        b_tile = cuda.shared.array(B_SIZE, x.dtype, ALIGNMENT)
+        me, zero = cuda.threadIdx.x, x.dtype.type(0)
+        start, stop = cuda.blockIdx.z * part, min(pixels, (cuda.blockIdx.z + 1) * part)
+        # where in the patches this thread gathers, and from which pixels
+        deep = me // A_VECTORS
+        tap = advance_tap(0, 0, 0, cuda.blockIdx.x * ROWS + me % A_VECTORS * 4, shape[3], kernel_size[1])
+        ow, oh, image = advance_pixel(0, 0, 0, start % (out_h * out_w) + deep, out_w, out_h)
+        image += start // (out_h * out_w)
+        from_column = cuda.blockIdx.y * COLUMNS
+        none = zero, zero, zero, zero
+        a0, a1, b0, b1 = none, none, none, none
+        row, column = me // ACROSS * 4, me % ACROSS * 4
+        c = zeros16(zero), zeros16(zero), zeros16(zero), zeros16(zero)
+        bias = zero
+        half, k = 0, start
+        while True:
+            if k < stop:
+                a0 = patch4(x, image, oh * stride[0] - pad[0], ow * stride[1] - pad[1], tap, shape, kernel_size, (1, 1))
+                if A_LOADS > 1:
+                    w, h, n = advance_pixel(ow, oh, image, A_STEP, out_w, out_h)
+                    a1 = patch4(x, n, h * stride[0] - pad[0], w * stride[1] - pad[1], tap, shape, kernel_size, (1, 1))
+                if me < B_TAKERS:
+                    b0 = matrix4(dy, k + me // VECTORS, stop, from_column + me % VECTORS * 4, outputs)
+                if B_LOADS > 1:
+                    at = me + THREADS
+                    b1 = matrix4(dy, k + at // VECTORS, stop, from_column + at % VECTORS * 4, outputs)
+                ow, oh, image = advance_pixel(ow, oh, image, DEPTH, out_w, out_h)
+            if k > start:
+                a_at, b_at = (1 - half) * DEPTH * ROWS + row, (1 - half) * DEPTH * COLUMNS + column
+                for d in range(0, DEPTH, 4):
+                    c = multiply(c, a_tile, b_tile, a_at + d * ROWS, b_at + d * COLUMNS, LOWER, RIGHT, HIGH, WIDE)
+                    c = multiply(c, a_tile, b_tile, a_at + (d + 1) * ROWS, b_at + (d + 1) * COLUMNS, LOWER, RIGHT, HIGH, WIDE)
+                    c = multiply(c, a_tile, b_tile, a_at + (d + 2) * ROWS, b_at + (d + 2) * COLUMNS, LOWER, RIGHT, HIGH, WIDE)
+                    c = multiply(c, a_tile, b_tile, a_at + (d + 3) * ROWS, b_at + (d + 3) * COLUMNS, LOWER, RIGHT, HIGH, WIDE)
+                if cuda.blockIdx.x == 0 and me < COLUMNS:
+                    for d in range(DEPTH):
+                        bias += b_tile[((1 - half) * DEPTH + d) * COLUMNS + me]
+            if k >= stop:
+                break
+            store4(a_tile, (half * DEPTH + deep) * ROWS + me % A_VECTORS * 4, a0)
+            if A_LOADS > 1:
+                store4(a_tile, (half * DEPTH + deep + A_STEP) * ROWS + me % A_VECTORS * 4, a1)
+            if me < B_TAKERS:
+                store4(b_tile, half * DEPTH * COLUMNS + 4 * me, b0)
+            if B_LOADS > 1:
+                store4(b_tile, half * DEPTH * COLUMNS + 4 * (me + THREADS), b1)
+            cuda.syncthreads()
+            half = 1 - half
+            k += DEPTH
+        at = cuda.blockIdx.z * (terms + 1) * outputs
+        if cuda.blockIdx.x == 0 and me < COLUMNS and from_column + me < outputs:
+            partials[at + terms * outputs + from_column + me] = bias
+        row, column = row + cuda.blockIdx.x * ROWS, column + from_column
+        write_tile(partials, at, row, terms, column, outputs, c, none, none, LOWER, RIGHT, HIGH, WIDE)
+
+    return correlation
+
+
+@kernel
+def _add_gradients(partials, parts, size, outputs, dweight, dbias):
+    """The sums of the partial results, part by part; size: of the weights and biases together."""
+    e = cuda.grid(1)
+    if e < size:
+        total = partials[e]
+        for part in range(1, parts):
+            total += partials[part * size + e]
+        if e < size - outputs:
+            dweight[e] = total
+        else:
+            dbias[e - (size - outputs)] = total
+
+
+def backward_weights(x, dy, stride_h, stride_w, pad_top, pad_left, strips, partials, dweight, dbias):
+    kernel_h, kernel_w, inputs, outputs = dweight.shape
+    pixels, terms = dy.size // outputs, kernel_h * kernel_w * inputs
+    cut = plan(terms, outputs, pixels)
+    parts = cut.grid[2]
+    partials = device.pool().empty((parts, terms + 1, outputs), dweight.dtype)
+    geometry = (x.shape, (kernel_h, kernel_w), (stride_h, stride_w), (pad_top, pad_left))
+    sizes = (dy.shape[1], dy.shape[2], pixels, terms, outputs, cut.part)
+    run(_correlation(cut.tile), cut.grid, cut.tile.threads, x, dy, *geometry, *sizes, partials)
+    size = (terms + 1) * outputs
+    run(_add_gradients, -(-size // THREADS), THREADS, partials, parts, size, outputs, dweight, dbias)

@@ -1,0 +1,19 @@
+"""The dense layer on CUDA: a convolution of images of one pixel."""
+
+from nbnet.kernels.conv2d import cuda as conv2d
+
+
+def _images(rows):
+    return rows.reshape(rows.shape[0], 1, 1, rows.shape[1])
+
+
+def forward(x, weight, bias, y):
+    conv2d.forward(_images(x), weight.reshape(1, 1, *weight.shape), bias, 1, 1, 0, 0, None, None, _images(y), None, None, None)
+
+
+def backward_data(dy, weight, turned, dx):
+    conv2d.backward_data(_images(dy), weight.reshape(1, 1, *weight.shape), 1, 1, 0, 0, None, None, None, _images(dx))
+
+
+def backward_weights(x, dy, dweight, dbias):
+    conv2d.backward_weights(_images(x), _images(dy), 1, 1, 0, 0, None, None, dweight.reshape(1, 1, *dweight.shape), dbias)

@@ -1,0 +1,296 @@
+"""Memory on a CUDA GPU: arrays, a caching pool and copies, all in the order of one stream.
+
+Everything that nbnet does on a GPU goes to one stream, so a block that is freed on the host may be handed out again at once:
+whoever gets it works after whoever had it. Steps in steady state therefore allocate nothing. With NUMBA_ENABLE_CUDASIM=1 the
+same code runs in Numba's simulator.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict, deque
+from collections.abc import Iterable, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numba import cuda
+from numba.cuda.core import config
+
+from nbnet.errors import BackendError
+
+SIMULATED = bool(config.ENABLE_CUDASIM)
+config.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # small layers have small grids: nothing that a user could mend
+
+ALIGNMENT = 256  # bytes; every array starts on a multiple of 16, which 128-bit loads need
+
+
+@cache
+def stream() -> Any:
+    """The one stream."""
+    return cuda.stream()
+
+
+@cuda.jit(cache=True)
+def _fill(flat, size, value):
+    if cuda.grid(1) < size:
+        flat[cuda.grid(1)] = value
+
+
+class _Lease:
+    """A loan of one block, given back when the last array on it dies."""
+
+    __slots__ = ("block", "free")
+
+    def __init__(self, block: _Block, free: list[_Block]) -> None:
+        self.block = block
+        self.free = free
+
+    def __del__(self) -> None:
+        self.free.append(self.block)
+
+
+class _Block:
+    """Bytes on the device, and the typed views of them that were asked for: Numba takes longer to make a view than we to launch."""
+
+    __slots__ = ("bytes", "views")
+
+    def __init__(self, size: int) -> None:
+        self.bytes = cuda.device_array(size, np.uint8)
+        self.views: dict[tuple[np.dtype, int], Any] = {}
+
+    def view(self, dtype: np.dtype, size: int) -> Any:
+        key = (dtype, size)
+        if key not in self.views:
+            self.views[key] = self.bytes[: max(size, 1) * dtype.itemsize].view(dtype)
+        return self.views[key]
+
+
+class DeviceArray:
+    """A C-contiguous array on the GPU. Underneath it is flat, so a reshape costs nothing and kernels see one layout.
+
+    `np.asarray(array)` copies it to the host, and waits for it. `array[2:5] = values` copies from the host or the device;
+    `array[2:5]` gives rows. Arithmetic is the kernels' business.
+    """
+
+    on_device = True
+    __array_ufunc__ = None  # NumPy's functions refuse it instead of copying it behind one's back
+    __slots__ = ("dtype", "flat", "lease", "shape", "size")
+
+    def __init__(self, flat: Any, shape: tuple[int, ...], dtype: np.dtype, lease: Any) -> None:
+        self.flat = flat
+        self.shape = shape
+        self.dtype = dtype
+        self.size = math.prod(shape)
+        self.lease = lease
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return self.size * self.dtype.itemsize
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        return f"DeviceArray(shape={self.shape}, dtype={self.dtype})"
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        if copy is False:
+            raise ValueError("an array on the GPU has no view on the host: leave copy=False out")
+        return to_host(self).astype(dtype or self.dtype, copy=False)
+
+    def reshape(self, *shape: Any) -> DeviceArray:
+        """A view of another shape; one size may be -1."""
+        wanted = tuple(int(n) for n in (shape[0] if len(shape) == 1 and isinstance(shape[0], Iterable) else shape))
+        known = math.prod(n for n in wanted if n != -1)
+        if -1 in wanted:
+            wanted = tuple(self.size // max(known, 1) if n == -1 else n for n in wanted)
+        if math.prod(wanted) != self.size:
+            raise ValueError(f"cannot reshape {self.shape} to {wanted}")
+        return DeviceArray(self.flat, wanted, self.dtype, self.lease)
+
+    def copy(self) -> DeviceArray:
+        result = pool().empty(self.shape, self.dtype)
+        result[:] = self
+        return result
+
+    def __getitem__(self, rows: slice) -> DeviceArray:
+        """Neighbouring rows are a view, unless they start in the middle of 16 bytes; others, such as [::2], are a copy."""
+        numbers = self._rows(rows)
+        shape, whole = (len(numbers), *self.shape[1:]), len(numbers) == self.shape[0]
+        if whole and numbers.step == 1:
+            return DeviceArray(self.flat, shape, self.dtype, self.lease)
+        first = numbers.start * (self.size // self.shape[0])
+        if numbers.step == 1 and first * self.dtype.itemsize % 16 == 0:
+            return DeviceArray(self.flat[first : first + math.prod(shape)], shape, self.dtype, self.lease)
+        part = pool().empty(shape, self.dtype)
+        for i, row in enumerate(numbers):
+            _copy(self._row(row), part._row(i))
+        return part
+
+    def __setitem__(self, where: Any, value: Any) -> None:
+        numbers = self._rows(slice(None) if where is Ellipsis else where)
+        shape = (len(numbers), *self.shape[1:])
+        if not isinstance(value, DeviceArray) and np.ndim(value) == 0 and shape == self.shape:
+            if self.size:
+                _fill[-(-self.size // 256), min(self.size, 256), stream()](self.flat, self.size, self.dtype.type(value))
+            return
+        if not isinstance(value, DeviceArray):
+            value = to_device(np.array(np.broadcast_to(value, shape), self.dtype))
+        if value.shape != shape or value.dtype != self.dtype:
+            raise ValueError(f"cannot assign {value} to rows of {self}")
+        if shape == self.shape and numbers.step == 1:
+            _copy(value.flat, self.flat)
+            return
+        for i, row in enumerate(numbers):
+            _copy(value._row(i), self._row(row))
+
+    def _rows(self, where: Any) -> range:
+        if not isinstance(where, slice):
+            raise IndexError(f"[{where!r}]: an array on the GPU is indexed by a slice of its rows")
+        return range(*where.indices(self.shape[0]))
+
+    def _row(self, row: int) -> Any:
+        width = self.size // self.shape[0]
+        return self.flat[row * width : (row + 1) * width]
+
+
+class Pool:
+    """Blocks of device memory by size. `hits` and `misses` count the requests served from kept and from new memory."""
+
+    def __init__(self) -> None:
+        self._free: defaultdict[int, list[_Block]] = defaultdict(list)
+        self.hits = 0
+        self.misses = 0
+        self.bytes = 0
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> DeviceArray:
+        """An uninitialised array.
+
+        Raises:
+            BackendError: the GPU has not enough memory.
+        """
+        dtype = np.dtype(dtype)
+        shape = tuple(int(n) for n in shape)
+        count = math.prod(shape)
+        size = _size_class(count * dtype.itemsize)
+        free = self._free[size]
+        try:
+            block = free.pop()
+            self.hits += 1
+        except IndexError:
+            block = self._new(size)
+        return DeviceArray(block.view(dtype, count), shape, dtype, _Lease(block, free))
+
+    def _new(self, size: int) -> _Block:
+        try:
+            block = _Block(size)
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+            self.clear()  # what is kept of other sizes may be enough
+            try:
+                block = _Block(size)
+            except Exception as again:
+                if not out_of_memory(again):
+                    raise
+                raise BackendError(_no_room(size, self.bytes)) from error
+        self.misses += 1
+        self.bytes += size
+        return block
+
+    def clear(self) -> None:
+        """Give all blocks that nothing uses back to the driver."""
+        synchronize()
+        for size, free in self._free.items():
+            self.bytes -= size * len(free)
+            free.clear()
+
+
+@cache
+def pool() -> Pool:
+    """The one pool, which models and the kernels' scratch share."""
+    return Pool()
+
+
+def out_of_memory(error: Exception) -> bool:
+    return "OUT_OF_MEMORY" in str(error).upper()
+
+
+def _no_room(size: int, held: int) -> str:
+    free, total = cuda.current_context().get_memory_info()
+    return (
+        f"the GPU is out of memory: {size / 2**20:,.1f} MiB were asked for, {free / 2**20:,.1f} of {total / 2**20:,.1f} MiB are free "
+        f"and nbnet holds {held / 2**20:,.1f}: use a smaller batch, or accumulate= in Trainer"
+    )
+
+
+def _size_class(nbytes: int) -> int:
+    """Round up to four steps a power of two, so that batches of nearly the same size share blocks."""
+    step = max(ALIGNMENT, 1 << max(0, nbytes.bit_length() - 3))
+    return max(1, -(-nbytes // step)) * step
+
+
+class _Staging:
+    """Pinned host memory that uploads pass through: what is copied there is on its way, and the caller's array is free."""
+
+    SLOTS = 4  # of a size: the host may be so many uploads ahead of the GPU
+
+    def __init__(self) -> None:
+        self._slots: defaultdict[int, deque[tuple[Any, np.ndarray]]] = defaultdict(deque)
+
+    def upload(self, array: np.ndarray, flat: Any) -> None:
+        size = _size_class(array.nbytes)
+        slots = self._slots[size]
+        if len(slots) < self.SLOTS:
+            event, pinned = cuda.event(), cuda.pinned_array(size, np.uint8)
+        else:
+            event, pinned = slots.popleft()
+            event.synchronize()
+        source = pinned[: array.nbytes].view(array.dtype)
+        np.copyto(source.reshape(array.shape), array)
+        flat.copy_to_device(source, stream=stream())
+        event.record(stream())
+        slots.append((event, pinned))
+
+
+@cache
+def _staging() -> _Staging:
+    return _Staging()
+
+
+def _copy(source: Any, target: Any) -> None:
+    if target.size:
+        target.copy_to_device(source, stream=stream())
+
+
+def to_device(array: np.ndarray) -> DeviceArray:
+    """A copy of a host array; returns before it has arrived."""
+    result = pool().empty(array.shape, array.dtype)
+    if array.size:
+        _staging().upload(array, result.flat)
+    return result
+
+
+def to_host_all(arrays: Sequence[DeviceArray]) -> list[np.ndarray]:
+    """Copies of arrays on the host; waits once, for all that was launched before."""
+    results = [np.empty(array.size, array.dtype) for array in arrays]
+    for array, result in zip(arrays, results):
+        if array.size:
+            array.flat.copy_to_host(result, stream=stream())
+    synchronize()
+    return [result.reshape(array.shape) for array, result in zip(arrays, results)]
+
+
+def to_host(array: DeviceArray) -> np.ndarray:
+    """A copy of an array on the host; waits for all that was launched before."""
+    return to_host_all([array])[0]
+
+
+def synchronize() -> None:
+    """Wait until the GPU has done all that was launched."""
+    stream().synchronize()

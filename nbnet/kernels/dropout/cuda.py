@@ -1,0 +1,43 @@
+"""Dropout on CUDA: four elements a counter and a thread, the random words never leave the registers."""
+
+import numpy as np
+from numba import cuda
+
+from nbnet.kernels import device
+from nbnet.kernels.launch import THREADS, kernel, load, run, store
+from nbnet.kernels.philox import philox
+
+VECTORS = 2  # of a thread: two loads in flight
+
+if device.SIMULATED:
+    _philox = philox.py_func
+
+    def philox(*words):
+        with np.errstate(over="ignore"):  # 32-bit sums are meant to wrap around
+            return _philox(*words)
+
+
+@kernel
+def _apply(x, size, seed, stream, step, threshold, scale, shift, dropped, y):
+    k0, k1 = np.uint32(seed & np.uint64(0xFFFFFFFF)), np.uint32(seed >> np.uint64(32))
+    first = cuda.blockIdx.x * (VECTORS * THREADS) + cuda.threadIdx.x
+    a, b = load(x, 4 * first, size), load(x, 4 * (first + THREADS), size)
+    for i in range(VECTORS):
+        at = first + i * THREADS
+        v = a if i == 0 else b
+        w = philox(np.uint32(at & 0xFFFFFFFF), np.uint32(at >> 32), stream, step, k0, k1)
+        v = (
+            v[0] * scale + shift if w[0] >= threshold else dropped,
+            v[1] * scale + shift if w[1] >= threshold else dropped,
+            v[2] * scale + shift if w[2] >= threshold else dropped,
+            v[3] * scale + shift if w[3] >= threshold else dropped,
+        )
+        store(y, 4 * at, size, v)
+
+
+def apply(x, seed, stream, step, threshold, scale, shift, dropped, y):
+    if x.size:
+        T = x.dtype.type
+        grid = -(-x.size // (4 * VECTORS * THREADS))
+        counter = np.uint64(seed), np.uint32(stream), np.uint32(step), np.uint64(threshold)
+        run(_apply, grid, THREADS, x, x.size, *counter, T(scale), T(shift), T(dropped), y)
