@@ -15,6 +15,7 @@ from nbnet.kernels import BACKENDS, load
 from nbnet.memory import Pool
 from nbnet.threads import parallel_kernel
 
+LARGEST = float(np.finfo(np.float32).max)
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
@@ -95,8 +96,9 @@ class Backend:
             clamp: values beyond the largest number of an output's dtype become that number: 0 times it is 0, and not NaN.
         """
         for output, values in zip(outputs, function(*args)):
-            limit = float(np.finfo(output.dtype).max)
-            output[:] = np.clip(values, -limit, limit) if clamp and output.dtype == np.float32 else values
+            if clamp and output.dtype == np.float32:
+                values = np.maximum(np.minimum(values, LARGEST), -LARGEST)  # as np.clip, in half the time
+            output[...] = values
 
     def synchronize(self) -> None:
         """Wait until all that was launched is done; a CPU is done when a call returns."""

@@ -46,12 +46,6 @@ def fma(context, a, b, c):
 
 
 @intrinsic
-def minus(context, a, b):
-    """a - b, which no compiler may reorder: the operator of vectors allows that."""
-    return a(a, b), lambda context, builder, signature, args: builder.fsub(*args)
-
-
-@intrinsic
 def rint(context, x):
     """The nearest whole number."""
     return x(x), lambda context, builder, signature, args: _call(builder, "rint", *args)
@@ -125,10 +119,10 @@ def _exp(x):
         n = rint(bounded * splat_as(LOG2_E, x))
         exact = fma(n, splat_as(-high, x), bounded)
         r = fma(n, splat_as(-low, x), exact)
-        lost = fma(n, splat_as(-low, x), minus(exact, r))  # what rounding took from r
+        lost = fma(n, splat_as(-low, x), exact - r)  # what rounding took from r
         one = splat_as(1.0, x)
         nearly = fma(r, one, one)
-        lost = lost + minus(r, minus(nearly, one))  # and from 1 + r
+        lost = lost + (r - (nearly - one))  # and from 1 + r
         power = fma(fma(r * r, _taylor(r), lost), one, nearly)
         # In two steps, since 2^n may overflow, or be subnormal, where the result is not.
         half = rint(n * splat_as(0.5, x))
@@ -142,7 +136,7 @@ def sigmoid(x):
     """1 / (1 + exp(-x)) of each lane."""
     one, e = splat_as(1.0, x), exp(zero(x) - absolute(x))
     total = one + e
-    lost = minus(e, minus(total, one))  # what rounding took from 1 + e
+    lost = e - (total - one)  # what rounding took from 1 + e
     positive = x >= zero(x)
     y = where(positive, one, e) / total
     return fma(zero(x) - y * lost, where(positive, y, one - y), y)

@@ -6,6 +6,8 @@
 LLVM's own vectoriser gives up where an inner loop walks over a dozen arrays, since it would have to check first that none of
 them overlap, and it stops at 256 bits. Here the full width of the host is used, and the code still reads like scalar code.
 
+Operators do what is written; what may be reordered or contracted is the choice of the function that they are compiled in.
+
 `array` is flat, `at` an offset, and `count` says how many numbers are left: lanes past it are read as 0 and not written. With a
 count of 0 no memory is touched, so `at` may then be anywhere.
 """
@@ -21,8 +23,6 @@ from numba.extending import intrinsic, models, register_model
 
 from nbnet.kernels.simd import WIDTH
 
-# What `compile.FASTMATH` allows, said on each instruction.
-_FLAGS = ("contract", "reassoc", "nsz", "arcp")
 _INT = ir.IntType(64)
 
 
@@ -74,9 +74,9 @@ def _operator(function, operands, emit):
 
 
 _COMPARISONS = (operator.gt, operator.ge, operator.ne)
-_operator(operator.add, Vector, lambda builder, a, b: builder.fadd(a, b, flags=_FLAGS))
-_operator(operator.sub, Vector, lambda builder, a, b: builder.fsub(a, b, flags=_FLAGS))
-_operator(operator.mul, Vector, lambda builder, a, b: builder.fmul(a, b, flags=_FLAGS))
+_operator(operator.add, Vector, lambda builder, a, b: builder.fadd(a, b))
+_operator(operator.sub, Vector, lambda builder, a, b: builder.fsub(a, b))
+_operator(operator.mul, Vector, lambda builder, a, b: builder.fmul(a, b))
 _operator(operator.truediv, Vector, lambda builder, a, b: builder.fdiv(a, b))
 _operator(operator.gt, Vector, lambda builder, a, b: builder.fcmp_ordered(">", a, b))
 _operator(operator.ge, Vector, lambda builder, a, b: builder.fcmp_ordered(">=", a, b))

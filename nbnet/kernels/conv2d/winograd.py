@@ -14,22 +14,23 @@ Over channels the product is, for each of the 16 positions, a matrix product (ti
 nbnet.kernels.simd run it. B and A hold only 0, 1 and -1, so in float32 the result is as good as the plain sum's to a small factor.
 The gradient with respect to g is the same formula read backwards: dg = G' [(A dy A') * (B' d B)] G.
 
+The transforms are compiled without fastmath, so that their sums have one order, in the serial and in the parallel kernel.
 Positions are planes in scratch: plane p holds (TILES, channels) and some padding.
 """
 
-from nbnet.kernels.compile import body, inlined
+from nbnet.kernels.compile import inlined, precise
 from nbnet.kernels.conv2d import PAD, TILES
 from nbnet.kernels.simd import lanes, multiply
 from nbnet.kernels.vector import load, splat, store, zero
 
 
-@body
+@precise
 def _columns(d0, d1, d2, d3):
     """B' times a column."""
     return d0 - d2, d1 + d2, d2 - d1, d1 - d3
 
 
-@body
+@precise
 def _row(flat, at, channels, n0, n1, n2, n3):
     """A row of four pixels times B."""
     d0, d1 = load(flat, at, n0), load(flat, at + channels, n1)
@@ -37,7 +38,7 @@ def _row(flat, at, channels, n0, n1, n2, n3):
     return _columns(d0, d1, d2, d3)
 
 
-@body
+@precise
 def _rows_inside(flat, at, channels, width, count):
     """The four rows of a tile that lies inside the image, times B."""
     r0 = _row(flat, at, channels, count, count, count, count)
@@ -47,7 +48,7 @@ def _rows_inside(flat, at, channels, width, count):
     return r0, r1, r2, r3
 
 
-@body
+@precise
 def _rows_of_border(flat, at, channels, height, width, top, left, count):
     """The same with zeros for the pixels outside: nothing is loaded there."""
     n0 = count if 0 <= left < width else 0
@@ -63,7 +64,7 @@ def _rows_of_border(flat, at, channels, height, width, top, left, count):
     return r0, r1, r2, r3
 
 
-@body
+@precise
 def _transform_inputs(x, first, tiles, down, across, pad_top, pad_left, planes):
     """Planes of B' d B, of `tiles` tiles from number `first` on, counted over all images."""
     height, width, channels = x.shape[1], x.shape[2], x.shape[3]
@@ -92,20 +93,20 @@ def _transform_inputs(x, first, tiles, down, across, pad_top, pad_left, planes):
 # ------------------------------------------------------------------------------------------- forward, backward_data
 
 
-@body
+@precise
 def _filter_column(g0, g1, g2, half):
     """G times a column."""
     outer, middle = (g0 + g2) * half, g1 * half
     return g0, outer + middle, outer - middle, g2
 
 
-@body
+@precise
 def _filter_row(weight, at, size, n, half):
     """A row of the filters times G'."""
     return _filter_column(load(weight, at, n), load(weight, at + size, n), load(weight, at + 2 * size, n), half)
 
 
-@body
+@precise
 def transform_weights(weight, packed):
     """packed[4 * j + k] = (G g G')[j, k] for each pair of channels: weight (9, I, O) flat, packed (16, I, O) flat."""
     size = weight.size // 9
@@ -123,13 +124,13 @@ def transform_weights(weight, packed):
             store(packed, (12 + k) * size + c, n, u3)
 
 
-@body
+@precise
 def _sums(m0, m1, m2, m3):
     """A' times a column."""
     return m0 + m1 + m2, m1 - m2 - m3
 
 
-@body
+@precise
 def _transform_outputs(products, first, tiles, down, across, bias, y):
     out_h, out_w, outputs = y.shape[1], y.shape[2], y.shape[3]
     flat = y.reshape(-1)
@@ -158,7 +159,7 @@ def _transform_outputs(products, first, tiles, down, across, bias, y):
                 store(flat, (pixel + out_w + 1) * outputs + c, n, y3 + b)
 
 
-@body
+@precise
 def _column_sums(products, at, plane, n):
     """A' times column j of the products, whose first number is at `at`."""
     return _sums(
@@ -188,13 +189,13 @@ def convolve(x, packed, bias, pad_top, pad_left, start, stop, scratch, y):
 # -------------------------------------------------------------------------------------------------- backward_weights
 
 
-@body
+@precise
 def _spread(d0, d1):
     """A times a column of two."""
     return d0, d0 + d1, d0 - d1, zero(d1) - d1
 
 
-@body
+@precise
 def _transform_gradients(dy, first, tiles, down, across, planes):
     """Planes of A dy A'."""
     out_h, out_w, outputs = dy.shape[1], dy.shape[2], dy.shape[3]
@@ -221,20 +222,20 @@ def _transform_gradients(dy, first, tiles, down, across, planes):
                 store(planes, at + (12 + j) * plane, n, v3)
 
 
-@body
+@precise
 def _gather(u0, u1, u2, u3, half):
     """G' times a column."""
     outer = (u1 + u2) * half
     return u0 + outer, (u1 - u2) * half, outer + u3
 
 
-@body
+@precise
 def _gather_row(sums, at, size, n, half):
     """Four planes of sums, from `at` on, times G."""
     return _gather(load(sums, at, n), load(sums, at + size, n), load(sums, at + 2 * size, n), load(sums, at + 3 * size, n), half)
 
 
-@body
+@precise
 def _gradient(sums, size, dweight):
     """dweight (9, I, O) = G' u G, from the 16 planes u of `size` numbers."""
     half = splat(sums.dtype.type(0.5))
