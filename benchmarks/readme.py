@@ -9,6 +9,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "cpu" / "results.json"
 FIRST, LAST = "<!-- benchmarks/readme.py writes from here -->\n", "<!-- to here -->\n"
+HOW = [
+    "checked against the NumPy reference, and takes turns with the others; the best peer is bold. What the machine can do is a memory copy",
+    "and a loop of nothing but FMA, measured in the same run; what fits into a cache can be quicker than that copy.",
+]
 NAMES = {
     "five-conv batch 128": "five-conv, batch 128: a training step",
     "five-conv batch 32": "five-conv, batch 32",
@@ -42,12 +46,8 @@ def block(report: dict[str, Any]) -> str:
         lines.append(f"| {name} | {digits(line['nbnet'])} {line['unit']} | {' | '.join(ratios)} | {share} |")
     versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
     threads = f"{report['threads']} thread{'s' if report['threads'] > 1 else ''}"
-    lines += [
-        "",
-        f"Medians of one run of `{report['command']}` ({report['date']}; {report['machine']['cpu']}, {threads}; {versions}). Every contender has a",
-        "process of its own, is checked against the NumPy reference, and takes turns with the others; the best peer is bold. What the machine can do",
-        "is a memory copy and a loop of nothing but FMA, measured in the same run; what fits into a cache can be quicker than that copy.",
-    ]
+    where = f"{report['date']}; {report['machine']['cpu']}, {threads}; {versions}"
+    lines += ["", f"Medians of one run of `{report['command']}` ({where}). Every contender has a process of its own, is", *HOW]
     return "\n".join(lines) + "\n"
 
 

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import Any
 
 import llvmlite.binding as llvm
-import numba
 import numpy as np
 from llvmlite import ir
 from numba import njit, prange, types
@@ -31,7 +30,6 @@ class Contender:
     """The machine itself."""
 
     def __init__(self, threads: int) -> None:
-        numba.set_num_threads(threads)
         self.source = np.ones(COPY // 8)
         self.target = np.zeros(COPY // 8)  # written once: no page of it is new when a copy is timed
 

@@ -83,8 +83,7 @@ def first_weights(network: Network) -> list[dict[str, np.ndarray]]:
 
 
 def batch(network: Network, rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """x (rows, ...), and labels (rows,) int64, or for squared errors targets of the network's output shape. Any weights can learn them
-    by heart a little, so the first losses fall."""
+    """x (rows, ...), and labels (rows,) int64, or for squared errors targets of the network's output shape."""
     rng = np.random.default_rng(zlib.crc32(f"{network.title} {rows}".encode()))
     x = rng.uniform(-1, 1, (rows, *network.input_shape)).astype(network.dtype)
     if network.loss == "softmax_cross_entropy":

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import nbnet as nb
 import numpy as np
-from nbnet import functional as F
 
+import nbnet as nb
+from nbnet import functional as F
 from nbnet_benchmarks import networks, workloads
 from nbnet_benchmarks.networks import EPS, LR, Network
 from nbnet_benchmarks.workloads import Workload
@@ -17,12 +17,9 @@ Arrays = dict[str, np.ndarray]
 
 
 class Contender:
-    """nbnet on one backend."""
+    """nbnet on one backend. How many threads it uses is in the environment: asking Numba here would start them before nbnet does."""
 
     def __init__(self, threads: int, backend: str = "parallel") -> None:
-        import numba
-
-        numba.set_num_threads(threads)
         self.backend = nb.get_backend(backend)
         # Of backends whose arrays are not the host's and whose calls return before they are done.
         self.place = getattr(self.backend, "place", lambda array: array)

@@ -163,7 +163,7 @@ def _draw_roofline(report: dict[str, Any]) -> Any:
     axes.plot(x, np.minimum(flops, bandwidth * x), color=drawing.INK, linewidth=2)
     axes.text(x[-1], flops * 1.07, f"FMA loop {digits(flops)} GFLOP/s", ha="right", fontsize=9.5, color=drawing.INK)
     ridge = flops / bandwidth
-    axes.text(0.38 * ridge, bandwidth * 0.27 * ridge, f"memory copy {digits(bandwidth)} GB/s", fontsize=9.5, color=drawing.INK)
+    axes.text(0.12 * ridge, bandwidth * 0.055 * ridge, f"memory copy {digits(bandwidth)} GB/s", fontsize=9.5, color=drawing.INK)
     for row, intensity in zip(rows, intensities):
         best = fastest_peer(row["contenders"], report["peers"])
         ours = row["contenders"][NBNET]["gflops"]
@@ -206,10 +206,9 @@ def _draw_sizes(report: dict[str, Any]) -> Any:
         return row["shape"][0]
 
     title = f"Cost against size: time a row of the batch ({_threads(report)})"
-    figure = _lines(
+    return _lines(
         report, groups, title, "batch", x_of, lambda row, name: 1e6 * row["contenders"][name]["median"] / row["shape"][0], "µs a row"
     )
-    return figure
 
 
 def _draw_threads(report: dict[str, Any]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import os
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -19,6 +21,9 @@ from nbnet.backend import get_backend
 from nbnet.errors import ArgumentError, BackendError, NbnetError, unknown
 
 ROOT = Path(nbnet.__file__).parents[1]
+# As the user has it: kernels of this process, once loaded, set how threads wait, which is for nbnet alone.
+ENVIRONMENT = dict(os.environ)
+THREADS = {"NUMBA_NUM_THREADS": "{threads}"}
 OURS = ("numpy", "serial", "parallel", "cuda")
 TIMEOUT = 240.0  # seconds for one request: compiling a network takes a minute at most
 
@@ -64,7 +69,7 @@ class Contender(NamedTuple):
 
 def floors() -> Contender:
     """The machine itself."""
-    return Contender("floors", "the machine", "nbnet_benchmarks.floors")
+    return Contender("floors", "the machine", "nbnet_benchmarks.floors", environment=THREADS)
 
 
 def backend(name: str) -> Contender:
@@ -74,18 +79,20 @@ def backend(name: str) -> Contender:
         BackendError: there is no such backend, or it cannot run here.
     """
     get_backend(name)
-    return Contender(name, f"nbnet {name}", "nbnet_benchmarks.ours", (name,), ops=tuple(definitions().OPS))
+    return Contender(name, f"nbnet {name}", "nbnet_benchmarks.ours", (name,), THREADS, tuple(definitions().OPS))
 
 
 def default_backends() -> list[Contender]:
     """Every backend that can run here."""
-    found = []
-    for name in OURS:
-        try:
-            found.append(backend(name))
-        except BackendError:
-            continue
-    return found
+    return [backend(name) for name in OURS if _runs_here(name)]
+
+
+def _runs_here(name: str) -> bool:
+    try:
+        get_backend(name)
+    except BackendError:
+        return False
+    return True
 
 
 def peer(name: str) -> Contender:
@@ -126,7 +133,7 @@ class Process:
 
     def __init__(self, contender: Contender, threads: int, environment: dict[str, str] | None = None) -> None:
         self.contender, self.threads = contender, threads
-        paths = [str(Path(definitions().__file__ or "").parents[1]), str(ROOT), os.environ.get("PYTHONPATH", "")]
+        paths = [str(Path(definitions().__file__ or "").parents[1]), str(ROOT), ENVIRONMENT.get("PYTHONPATH", "")]
         given = {name: value.format(threads=threads) for name, value in contender.environment.items()}
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
@@ -134,7 +141,7 @@ class Process:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))} | given | (environment or {}),
+            env=ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(filter(None, paths))} | given | (environment or {}),
         )
 
     def wait_until_ready(self) -> None:
@@ -157,6 +164,13 @@ class Process:
             self._process.stdin.flush()
         except OSError as error:
             raise ContenderError(self._died()) from error
+
+    def attempt(self, method: Callable[..., Any], *arguments: Any) -> tuple[Any, str | None]:
+        """The result of one of the methods here, or why there is none."""
+        try:
+            return method(*arguments), None
+        except ContenderError as error:
+            return None, str(error)
 
     def receive(self) -> Any:
         assert self._process.stdout is not None
@@ -183,8 +197,5 @@ class Process:
         self._process.kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout, self._errors):
-            if pipe is not None:
-                try:
-                    pipe.close()
-                except BrokenPipeError:
-                    continue
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()  # type: ignore[union-attr]

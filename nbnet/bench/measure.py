@@ -59,19 +59,16 @@ def measure(workload: Any, processes: dict[str, Process], timed: set[str], effor
 
 def _build(workload: Any, processes: dict[str, Process]) -> tuple[dict[str, Any], dict[str, str]]:
     """All build at once, since compilers keep one core busy each."""
-    built, failed = {}, {}
+    sent = {name: process.attempt(process.send, "build", workload)[1] for name, process in processes.items()}
+    failed = {name: error for name, error in sent.items() if error is not None}
+    built = {}
     for name, process in processes.items():
-        try:
-            process.send("build", workload)
-        except ContenderError as error:
-            failed[name] = str(error)
-    for name, process in processes.items():
-        if name in failed:
-            continue
-        try:
-            built[name] = process.receive()
-        except ContenderError as error:
-            failed[name] = str(error)
+        if name not in failed:
+            result, error = process.attempt(process.receive)
+            if error is None:
+                built[name] = result
+            else:
+                failed[name] = error
     return built, failed
 
 
@@ -155,15 +152,22 @@ def _listed(values: Iterable[float]) -> str:
 # ---------------------------------------------------------------------------------------------------------- start
 
 
-def start(contender: Contender, threads: int, op: str, rows: int, environment: dict[str, str]) -> dict[str, float]:
-    """Start a process and make a training step in it: seconds until the first step is done, and the bytes that it held at most in four."""
-    began = time.perf_counter()
+def start(
+    contender: Contender, threads: int, op: str, rows: int, environment: dict[str, str]
+) -> tuple[dict[str, float] | None, str | None]:
+    """Start a process and make four training steps in it.
+
+    Returns:
+        seconds until the first step is done, and the bytes that it held at most in all four; or why there is nothing.
+    """
+    began = time.time()
     process = Process(contender, threads, environment)
     try:
         process.wait_until_ready()
-        process.call("first_step", op, rows)
-        seconds = time.perf_counter() - began
+        seconds = process.call("first_step", op, rows) - began
         process.call("time", 3, False)
-        return {"seconds": seconds, "peak_bytes": process.call("peak_memory")}
+        return {"seconds": seconds, "peak_bytes": process.call("peak_memory")}, None
+    except ContenderError as error:
+        return None, str(error)
     finally:
         process.close()

@@ -9,9 +9,7 @@ from nbnet.bench.results import NBNET, fastest_peer
 
 def seconds(value: float) -> str:
     """Three digits in the unit that suits: "12.3 ms"."""
-    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
-        if value >= size:
-            break
+    unit, size = ("s", 1.0) if value >= 1 else ("ms", 1e-3) if value >= 1e-3 else ("µs", 1e-6)
     return f"{digits(value / size)} {unit}"
 
 
@@ -34,7 +32,8 @@ def show(report: dict[str, Any]) -> None:
     main = [row for row in report["results"] if row["threads"] == report["threads"] and not row["sweep"]]
     for row in main:
         best = fastest_peer(row["contenders"], report["peers"])
-        ordered = sorted(row["contenders"], key=lambda name, row=row: row["contenders"][name]["median"])
+        medians = {name: each["median"] for name, each in row["contenders"].items()}
+        ordered = sorted(medians, key=medians.__getitem__)
         for i, name in enumerate(ordered):
             cells = _cells(row["contenders"][name])
             style = "bold green" if name == NBNET else "bold" if name == best else None
