@@ -16,7 +16,8 @@ RATE = 0.5  # of dropout as a kernel
 
 # How far a contender may be from the reference: the largest difference over the largest number. Sums of 10^5 products in float32.
 TOLERANCE = {"float32": 2e-4, "float64": 1e-10}
-LOSS_TOLERANCE = {"float32": 1e-3, "float64": 1e-6}  # relative, of the losses of the first steps; Keras keeps its lr in float32
+# Relative, of the losses of the first steps. In float64 it is Keras that needs it: its lr is float32, its Adam adds eps elsewhere.
+LOSS_TOLERANCE = {"float32": 1e-3, "float64": 1e-5}
 RANDOM_LOSS = 0.4  # the same of the first step alone, with dropout in the network: another mask is another loss
 
 OPS = {
