@@ -26,7 +26,7 @@ class Effort:
     fewest: int
 
 
-FULL, FULL_SWEEP, QUICK = Effort(5.0, 15, 4), Effort(1.5, 10, 3), Effort(0.5, 8, 2)
+FULL, FULL_SWEEP, QUICK = Effort(2.0, 10, 4), Effort(0.5, 5, 3), Effort(0.5, 8, 2)
 
 
 def measure(workload: Any, processes: dict[str, Process], timed: set[str], effort: Effort) -> dict[str, Any]:
