@@ -12,10 +12,10 @@ from numba import config
 
 from nbnet.errors import BackendError, DTypeError, unknown
 from nbnet.kernels import BACKENDS, load
+from nbnet.kernels.channelwise import LARGEST, compiled
 from nbnet.memory import Pool
 from nbnet.threads import parallel_kernel
 
-LARGEST = float(np.finfo(np.float32).max)
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
@@ -76,7 +76,7 @@ class Backend:
         Raises:
             BackendError: it is on the GPU, and this backend is not.
         """
-        if on_device(array):
+        if type(array) is not np.ndarray and on_device(array):
             raise BackendError(
                 f"an array is on the GPU, but the backend is {self.name!r}: use backend='cuda', or copy it: np.asarray(array)"
             )
@@ -95,6 +95,9 @@ class Backend:
             args: arrays (C,), or numbers for all channels.
             clamp: values beyond the largest number of an output's dtype become that number: 0 times it is 0, and not NaN.
         """
+        if self.name != "numpy":
+            compiled(function, len(outputs), tuple([isinstance(arg, np.ndarray) for arg in args]), clamp)(*outputs, *args)
+            return
         for output, values in zip(outputs, function(*args)):
             if clamp and output.dtype == np.float32:
                 values = np.maximum(np.minimum(values, LARGEST), -LARGEST)  # as np.clip, in half the time

@@ -11,6 +11,7 @@ import math
 import mmap
 from collections import defaultdict, deque
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -56,11 +57,9 @@ class Pool:
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         """An uninitialised C-contiguous array on a recycled block, which starts on a page."""
-        dtype = np.dtype(dtype)
-        nbytes = math.prod(shape) * dtype.itemsize
-        if nbytes < PAGE:
+        size = _block_size(shape, dtype)
+        if size == 0:
             return np.empty(shape, dtype)
-        size = _size_class(nbytes)
         free = self._free[size]
         try:
             block = free.pop()
@@ -80,8 +79,12 @@ class Pool:
             free.clear()
 
 
-def _size_class(nbytes: int) -> int:
-    """Round up to four steps a power of two, so that batches of nearly the same size share blocks."""
+@lru_cache(1024)
+def _block_size(shape: tuple[int, ...], dtype: Any) -> int:
+    """Bytes of the block for an array: four steps a power of two, so that batches of nearly the same size share blocks; 0: no block."""
+    nbytes = math.prod(shape) * np.dtype(dtype).itemsize
+    if nbytes < PAGE:
+        return 0
     step = max(PAGE, 1 << (nbytes.bit_length() - 3))
     if nbytes >= HUGE:
         step = max(step, HUGE)  # Linux aligns a mapping to huge pages only if it is a multiple of them

@@ -22,6 +22,7 @@ _lost_threads = False
 _turn = threading.Lock()
 
 
+@cache
 def parallel_kernel(op: str) -> Callable[..., Any]:
     """The parallel kernel of an operation, safe to call from any thread.
 
@@ -36,14 +37,12 @@ def parallel_kernel(op: str) -> Callable[..., Any]:
     return _in_turns(op) if _layer() == "workqueue" else load(op, "parallel")
 
 
-@cache
 def _layer() -> str:
     """The threading layer, which Numba chooses when its threads start."""
     pool._launch_threads()
     return numba.threading_layer()
 
 
-@cache
 def _in_turns(op: str) -> Callable[..., Any]:
     kernel = load(op, "parallel")
 
@@ -58,6 +57,7 @@ def _after_fork() -> None:
     global _lost_threads
     if pool._is_initialized and numba.threading_layer() == "omp":
         _lost_threads = True
+        parallel_kernel.cache_clear()
 
 
 if hasattr(os, "register_at_fork"):

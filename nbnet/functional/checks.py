@@ -20,7 +20,8 @@ def floats(
     Raises:
         ShapeError, DTypeError: it is not. BackendError: it is on the GPU, and the backend is not.
     """
-    x = x if be is not None and on_device(x) else np.asarray(x)
+    if type(x) is not np.ndarray and (be is None or not on_device(x)):
+        x = np.asarray(x)
     if x.dtype not in FLOATS:
         raise DTypeError(f"{name} has dtype {x.dtype}, wanted float32 or float64: convert it with {name}.astype('float32')")
     if dtype is not None and x.dtype != dtype:

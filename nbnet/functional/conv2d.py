@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +20,20 @@ class Conv2DSaved(NamedTuple):
     geometry: tuple[int, int, int, int]  # stride_h, stride_w, pad_top, pad_left
     stats: Stats | None  # of y's channels, where they were asked for
     backend: Backend
+
+
+@lru_cache(1024)
+def _plan(x: tuple[int, ...], weight: tuple[int, ...], stride: Any, padding: Any) -> tuple[tuple[int, int, int, int], tuple[int, ...], Any]:
+    """Geometry, shape of y and sizes of the scratch, for x and weight of these shapes."""
+    kernel_h, kernel_w, inputs, outputs = weight
+    if inputs != x[3]:
+        raise ShapeError(f"x has {x[3]} channels, but weight has shape {weight}: wanted (KH, KW, {x[3]}, filters)")
+    stride_h, stride_w = checks.pair(stride, "stride")
+    checks.check_padding(padding)
+    out_h, pad_top = checks.window(x[1], kernel_h, stride_h, padding, "height")
+    out_w, pad_left = checks.window(x[2], kernel_w, stride_w, padding, "width")
+    sizes = contract.scratch(x[0], out_h, out_w, outputs, kernel_h, kernel_w, stride_h, stride_w, inputs)
+    return (stride_h, stride_w, pad_top, pad_left), (x[0], out_h, out_w, outputs), sizes
 
 
 def conv2d_forward(x, weight, bias=None, *, stride=1, padding="same", stats: bool = False, backend: str | Backend = "parallel"):
@@ -38,24 +53,18 @@ def conv2d_forward(x, weight, bias=None, *, stride=1, padding="same", stats: boo
     be = get_backend(backend)
     x = checks.floats(x, "x", 4, be=be)
     weight = checks.floats(weight, "weight", 4, x.dtype, be=be)
-    kernel_h, kernel_w, inputs, outputs = weight.shape
-    if inputs != x.shape[3]:
-        raise ShapeError(f"x has {x.shape[3]} channels, but weight has shape {weight.shape}: wanted (KH, KW, {x.shape[3]}, filters)")
+    stride = tuple(stride) if isinstance(stride, list) else stride
+    geometry, out_shape, sizes = _plan(x.shape, weight.shape, stride, padding)
+    outputs = out_shape[3]
     bias = be.zeros((outputs,), x.dtype) if bias is None else checks.shaped(bias, "bias", (outputs,), x.dtype, be=be)
-    stride_h, stride_w = checks.pair(stride, "stride")
-    checks.check_padding(padding)
-    out_h, pad_top = checks.window(x.shape[1], kernel_h, stride_h, padding, "height")
-    out_w, pad_left = checks.window(x.shape[2], kernel_w, stride_w, padding, "width")
-    geometry = (stride_h, stride_w, pad_top, pad_left)
 
-    y = be.empty((len(x), out_h, out_w, outputs), x.dtype)
-    sizes = contract.scratch(len(x), out_h, out_w, outputs, kernel_h, kernel_w, stride_h, stride_w, inputs)
+    y = be.empty(out_shape, x.dtype)
     packed, strips = be.scratch(sizes.packed, x.dtype), be.scratch((be.threads, sizes.strip), x.dtype)
     partials = be.scratch((sizes.chunks if stats else 0, 3, outputs), np.float64)
     mean, m2 = be.empty((outputs,), np.float64), be.empty((outputs,), np.float64)
     statistics = (mean, m2) if stats or be.name != "cuda" else (None, None)
     be.kernel("conv2d.forward")(x, weight, bias, *geometry, packed, strips, y, partials, *statistics)
-    count = float(len(x) * out_h * out_w)
+    count = float(y.size // outputs)
     if stats:
         be.channelwise(product, (m2,), m2, count)
     return y, Conv2DSaved(x, weight, geometry, Stats(mean, m2, count) if stats else None, be)

@@ -22,6 +22,11 @@ class Stats(NamedTuple):
     m2: np.ndarray
     count: float | np.ndarray  # type: ignore[assignment]  # hides tuple.count, on purpose
 
+    @property
+    def least(self) -> float:
+        """The smallest count of a channel."""
+        return self.count if isinstance(self.count, float) else float(np.min(self.count))
+
     def variance(self, ddof: float = 0) -> np.ndarray:
         """m2 / (count - ddof): biased with ddof 0, unbiased with 1."""
         return np.asarray(self.m2) / (self.count - ddof)

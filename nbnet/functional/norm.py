@@ -159,9 +159,9 @@ def batch_norm_apply(
     Args:
         stats: from batch_norm_stats, or merge_stats over all parts. weights: of x's rows. The rest as in batch_norm_forward.
     """
-    if not np.min(stats.count) > 0:
+    least = stats.least
+    if not least > 0:
         raise ArgumentError("there is nothing to normalise by: all weights are 0, or no part has rows; weights must not sum to 0")
-    least = np.min(stats.count)
     if least <= ddof or (weights is None and least < 2):
         raise ShapeError(
             f"x has shape {np.shape(x)}, and the statistics count {least:g}: one value a channel has no variance to normalise by; "
@@ -264,7 +264,7 @@ def _affine(T):
     """For arrays of type T: what the kernels of forward and backward need of the statistics."""
 
     def affine(mean, m2, divisor, gamma, beta, eps):
-        inv_std = 1 / (np.float64(m2) / divisor + eps) ** 0.5
+        inv_std = 1 / np.sqrt(np.float64(m2) / divisor + eps)
         scale = np.float64(gamma) * inv_std
         center = T(mean)
         return inv_std, scale, center, scale, np.float64(beta) + (np.float64(center) - np.float64(mean)) * scale
@@ -277,7 +277,7 @@ def _corrected_affine(T):
     """As _affine, with the correction of renormalisation."""
 
     def affine(mean, m2, divisor, gamma, beta, eps, r, k):
-        inv_std = 1 / (np.float64(m2) / divisor + eps) ** 0.5
+        inv_std = 1 / np.sqrt(np.float64(m2) / divisor + eps)
         scale = np.float64(gamma) * inv_std * r
         center = T(mean)
         return inv_std, scale, center, scale, np.float64(beta) + np.float64(gamma) * k + (np.float64(center) - np.float64(mean)) * scale

@@ -22,5 +22,6 @@ body = njit(fastmath=FASTMATH, error_model="numpy")
 inlined = njit(fastmath=FASTMATH, error_model="numpy", inline="always")
 # Without fastmath, which Numba sets on every instruction of a function, and on functions called from it that do not say otherwise.
 precise = njit(fastmath=False, error_model="numpy")
+serial_precise = njit(fastmath=False, error_model="numpy", nogil=True, cache=True)
 serial = njit(fastmath=FASTMATH, error_model="numpy", nogil=True, cache=True)
 parallel = njit(fastmath=FASTMATH, error_model="numpy", nogil=True, cache=True, parallel=True)

@@ -178,7 +178,8 @@ class Layer:
         """x as a contiguous batch of what this layer was built for."""
         if self.input_shape is None:
             raise BuildError(f"{kind(self)} is not built yet: call build(input_shape) first")
-        x = x if on_device(x) else np.asarray(x)
+        if type(x) is not np.ndarray and not on_device(x):
+            x = np.asarray(x)
         if x.shape[1:] != self.input_shape or x.shape[0] == 0:
             wanted = ", ".join(str(n) for n in self.input_shape)
             raise ShapeError(f"layer {self.name} got x of shape {x.shape}, wanted (N, {wanted}) with N at least 1")

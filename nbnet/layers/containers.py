@@ -10,7 +10,7 @@ import numpy as np
 from nbnet import storage
 from nbnet.backend import on_device
 from nbnet.errors import ArgumentError, BuildError, ShapeError
-from nbnet.layers.base import Context, Layer, Param, Shape, kind
+from nbnet.layers.base import Context, Layer, Shape, kind
 from nbnet.layers.fusion import Step, fuse
 from nbnet.preprocessing import to_float
 
@@ -34,13 +34,11 @@ class _Container(Layer):
         for child in self._children().values():
             yield from child.walk()
 
-    @property
-    def params(self) -> dict[str, Param]:
-        return {f"{name}.{key}": param for name, child in self._children().items() for key, param in child.params.items()}
-
-    @property
-    def buffers(self) -> dict[str, np.ndarray]:
-        return {f"{name}.{key}": array for name, child in self._children().items() for key, array in child.buffers.items()}
+    def _gather(self) -> None:
+        """Take on the parameters and buffers of the children, once they are built."""
+        children = self._children().items()
+        self._params = {f"{name}.{key}": param for name, child in children for key, param in child.params.items()}
+        self._buffers = {f"{name}.{key}": array for name, child in children for key, array in child.buffers.items()}
 
 
 class Sequential(_Container):
@@ -74,6 +72,7 @@ class Sequential(_Container):
             except ShapeError as error:
                 raise ShapeError(f"layer {child.name} does not fit {before}, which gives {shape}: {error}") from None
             before = f"layer {child.name}"
+        self._gather()
         self.output_shape = shape
         self.steps = fuse(self.layers) if context.fuse else list(self.layers)
         return shape
@@ -184,6 +183,7 @@ class Residual(_Container):
             raise ShapeError(
                 f"Residual: the body gives {shape} and the shortcut {other}; give the shortcut a Conv2D(filters, 1, stride) that fits"
             )
+        self._gather()
         self.output_shape = shape
         return shape
 

@@ -50,10 +50,13 @@ class NormStep:
         if self.conv is None:
             return self.norm.backward(dy, norm)
         part, sums = self.norm.backward_sums(dy, norm)
+        blocks = _blocks(part.x)
+        if len(blocks) == 1:
+            return self.conv.backward(F.batch_norm_backward_apply(dy, part, sums), conv, need_dx)
         grads = [param.grad for param in self.conv.params.values()]
         totals = [np.zeros_like(grad) for grad in grads]
         dx = self.conv.backend.empty(conv.x.shape, conv.x.dtype) if need_dx else None
-        for images in _blocks(part.x):
+        for images in blocks:
             of_block = part._replace(x=part.x[images], out_shape=dy[images].shape)
             g = F.batch_norm_backward_apply(dy[images], of_block, sums)
             self.conv.backward(g, conv._replace(x=conv.x[images]), need_dx, None if dx is None else dx[images])

@@ -344,7 +344,7 @@ class BatchNorm(Layer):
         return np.asarray(mean), np.sqrt(np.asarray(var) + self.eps)
 
     def _note_update(self, stats: list[F.Stats]) -> None:
-        if any(np.min(s.count) <= self.ddof_moving for s in stats):
+        if any(s.least <= self.ddof_moving for s in stats):
             raise ShapeError(
                 f"layer {self.name}: one value a channel has no unbiased variance; train on a larger batch, or use unbiased=False"
             )
