@@ -5,13 +5,6 @@ prange. Two drivers and not one function jitted twice: Numba keys its cache by t
 silently get the first one's machine code (numba issue 6845). Only drivers are cached: a body is linked into them.
 """
 
-import os
-
-# Threads that wait for the next parallel loop spin for a moment, and then sleep. Spinning long is libgomp's default: on a machine that
-# does other work too, the spinning threads keep the working one off the processor. With less, they sleep between any two kernels
-# (docs/performance.md has the figures). It must be said before Numba loads its threading layer; a user's own setting wins.
-os.environ.setdefault("GOMP_SPINCOUNT", "2000")
-
 from numba import njit
 
 # The full "fast" set would let LLVM assume that there are no NaNs and delete the checks for them.
