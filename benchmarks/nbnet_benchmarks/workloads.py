@@ -14,8 +14,9 @@ from nbnet_benchmarks.counts import Cost
 
 RATE = 0.5  # of dropout as a kernel
 
-# How far a contender may be from the reference: the largest difference over the largest number. Sums of 10^5 products in float32.
-TOLERANCE = {"float32": 2e-4, "float64": 1e-10}
+# How far a contender may be from the reference: the largest difference over the largest number. In float32 some peers add up 131,072 rows
+# one by one: the gradient of gamma is off by 2.3e-4 then.
+TOLERANCE = {"float32": 1e-3, "float64": 1e-10}
 # Relative, of the losses of the first steps. In float64 it is Keras that needs it: its lr is float32, its Adam adds eps elsewhere.
 LOSS_TOLERANCE = {"float32": 1e-3, "float64": 1e-5}
 RANDOM_LOSS = 0.4  # the same of the first step alone, with dropout in the network: another mask is another loss
