@@ -105,13 +105,13 @@ def test_networks_are_the_models_that_nbnet_has(name, model):
 @pytest.fixture(scope="module")
 def reference():
     """The NumPy reference's process, in a crowd with the machine's."""
-    with plan._processes([contenders.floors(), contenders.backend("numpy")], 1, {}) as processes:
+    with plan._processes([contenders.floors(), contenders.backend("numpy")], 1, {}, {}) as processes:
         yield processes
 
 
 def measured(workload, contender, reference):
     absent = {}
-    with plan._processes([contender], 1, absent) as processes:
+    with plan._processes([contender], 1, absent, {}) as processes:
         assert absent == {}
         return {each.name: measure.measure(each, reference | processes, {contender.name}, EFFORT) for each in workload}
 
@@ -170,7 +170,7 @@ def test_wrong_dropout_is_seen():
 def test_a_contender_that_dies_or_fails(reference):
     broken = contenders.Contender("broken", "broken", "nbnet_benchmarks.nowhere", package="torch")
     absent = {}
-    with plan._processes([broken], 1, absent) as processes:
+    with plan._processes([broken], 1, absent, {}) as processes:
         assert processes == {}
     assert absent == {"broken": "ModuleNotFoundError: No module named 'nbnet_benchmarks.nowhere'"}
     with pytest.raises(contenders.ContenderError, match="AttributeError: 'int' object has no attribute"):

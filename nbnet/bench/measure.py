@@ -50,10 +50,10 @@ def measure(workload: Any, processes: dict[str, Process], timed: set[str], effor
             failed[name] = f"wrong: {problem}"
     ready = {name: process for name, process in taking_part.items() if name in timed and name not in failed}
     try:
-        samples, rates = _take_turns(ready, processes["floors"], effort)
+        samples, rates = _take_turns(ready, processes["floors"], effort, failed)
     finally:
         for name in built:
-            taking_part[name].call("drop")
+            taking_part[name].attempt(taking_part[name].call, "drop")
     return {"contenders": samples, "failed": failed, "floors": rates}
 
 
@@ -72,28 +72,37 @@ def _build(workload: Any, processes: dict[str, Process]) -> tuple[dict[str, Any]
     return built, failed
 
 
-def _take_turns(processes: dict[str, Process], floors: Process, effort: Effort) -> tuple[dict[str, Any], dict[int, Any]]:
+def _take_turns(
+    processes: dict[str, Process], floors: Process, effort: Effort, failed: dict[str, str]
+) -> tuple[dict[str, Any], dict[int, Any]]:
+    """Samples of every contender and rates of the machine. A contender that fails is put into `failed`, and the others go on."""
     calls, rounds, warm = {}, {}, {}
-    for name, process in list(processes.items()):
-        seconds = float(np.median(process.call("time", 2, True)))
+    for name, process in processes.items():
+        first, error = process.attempt(process.call, "time", 2, True)
+        if error is not None:
+            failed[name] = error
+            continue
+        seconds = float(np.median(first))
         if name == "numpy" and seconds > NUMPY:
-            del processes[name]
             continue
         calls[name], warm[name] = max(1, min(200, round(TURN / seconds))), seconds < SLOW
         share = effort.seconds / len(processes)
         rounds[name] = int(np.clip(share / (seconds * (calls[name] + warm[name])), effort.fewest, effort.most))
     total = max(rounds.values(), default=0)
     samples: dict[str, dict[str, Any]] = {name: {"seconds": [], "turns": rounds[name]} for name in rounds}
-    threads = sorted({1, floors.threads})
-    rates: dict[int, dict[str, list[float]]] = {count: {} for count in threads}
+    rates: dict[int, dict[str, list[float]]] = {count: {} for count in sorted({1, floors.threads})}
     for turn in range(total):
-        for name, process in processes.items():
-            if _is_due(turn, rounds[name], total):
-                samples[name]["seconds"] += process.call("time", calls[name], warm[name])
+        for name in [name for name in samples if _is_due(turn, rounds[name], total)]:
+            seconds, error = processes[name].attempt(processes[name].call, "time", calls[name], warm[name])
+            if error is None:
+                samples[name]["seconds"] += seconds
+            else:
+                failed[name] = error
+                del samples[name]
         if _is_due(turn, min(FLOOR_ROUNDS, total), total):
-            for count in threads:
+            for count, known in rates.items():
                 for key, values in floors.call("rates", 1, count).items():
-                    rates[count].setdefault(key, []).extend(values)
+                    known.setdefault(key, []).extend(values)
     return samples, rates
 
 

@@ -53,18 +53,9 @@ class Plan:
         """
         began = time.perf_counter()
         absent: dict[str, str] = {}
-        starts = self._measure_starts(advance, absent) if self.start else {}
-        rows, measured = [], []
-        timed = {each.name for each in [*self.backends, *self.peers]}
-        for threads in reversed(self.threads):
-            main = threads == self.threads[-1]
-            with _processes(self._crowd(main), threads, absent) as crowd:
-                for workload in self.workloads if main else self.scaled:
-                    advance(workload.name + ("" if main else f", threads: {threads}"))
-                    effort = measure.QUICK if self.quick else measure.FULL_SWEEP if workload.sweep or not main else measure.FULL
-                    each = measure.measure(workload, crowd, timed, effort)
-                    measured.append(each)
-                    rows.append(results.row(workload, threads, each))
+        with tempfile.TemporaryDirectory(prefix="nbnet-bench-") as folder:
+            starts = self._measure_starts(advance, absent, Path(folder)) if self.start else {}
+            rows, measured = self._measure_all(advance, absent, Path(folder))
         found: dict[str, Any] = {
             "format": results.FORMAT,
             "threads": self.threads[-1],
@@ -79,6 +70,22 @@ class Plan:
             "seconds": time.perf_counter() - began,
         }
         return found | {"summary": results.summary(found)}
+
+    def _measure_all(self, advance: Callable[[str], None], absent: dict[str, str], folder: Path) -> tuple[list[Any], list[Any]]:
+        """The rows of the report, and what they were made from."""
+        timed = {each.name for each in [*self.backends, *self.peers]}
+        caches = {} if self.quick else {"torch-compile": _cache("torch-compile", folder)}  # the starts have filled it
+        rows, measured = [], []
+        for threads in reversed(self.threads):
+            main = threads == self.threads[-1]
+            with _processes(self._crowd(main), threads, absent, caches) as crowd:
+                for workload in self.workloads if main else self.scaled:
+                    advance(workload.name + ("" if main else f", threads: {threads}"))
+                    effort = measure.QUICK if self.quick else measure.FULL_SWEEP if workload.sweep or not main else measure.FULL
+                    each = measure.measure(workload, crowd, timed, effort)
+                    measured.append(each)
+                    rows.append(results.row(workload, threads, each))
+        return rows, measured
 
     def _crowd(self, main: bool) -> list[Contender]:
         """Who takes part; the reference always does, to check the others by."""
@@ -100,36 +107,41 @@ class Plan:
                 found += [(f"{peer.name} cold", peer, 1), (peer.name, peer, 1)]
         return found
 
-    def _measure_starts(self, advance: Callable[[str], None], absent: dict[str, str]) -> dict[str, Any]:
+    def _measure_starts(self, advance: Callable[[str], None], absent: dict[str, str], folder: Path) -> dict[str, Any]:
         threads, rows = self.threads[-1], 32 if self.quick else 128
         found: dict[str, Any] = {}
-        with tempfile.TemporaryDirectory(prefix="nbnet-bench-") as folder:
-            for name, contender, count in self._starts():
-                advance(f"start of {name}")
-                key = name.removesuffix(" cold")
-                # A quick run has no cold start, and warm ones use the user's own cache.
-                cache = {CACHES[key]: str(Path(folder) / key)} if key in CACHES and not self.quick else {}
-                # Once more first where the user's cache may be cold.
-                count += self.quick and key in CACHES
-                samples: list[dict[str, float]] = []
-                error = None
-                while len(samples) < count and error is None:
-                    sample, error = measure.start(contender, threads, "five-conv", rows, cache)
-                    samples += [sample] if sample else []
-                if error is None:
-                    found[name] = results.start_row(samples[self.quick and key in CACHES :])
-                else:
-                    absent[name] = error
+        for name, contender, count in self._starts():
+            advance(f"start of {name}")
+            key = name.removesuffix(" cold")
+            # A quick run has no cold start: it uses the user's own cache, and starts once more first, in case that is cold.
+            cache = _cache(key, folder) if key in CACHES and not self.quick else {}
+            spare = int(self.quick and key in CACHES)
+            samples: list[dict[str, float]] = []
+            for _ in range(spare + count):
+                sample, error = measure.start(contender, threads, "five-conv", rows, cache)
+                if sample is None:
+                    absent[name] = error or ""
+                    break
+                samples.append(sample)
+            else:
+                found[name] = results.start_row(samples[spare:])
         return found
 
 
+def _cache(name: str, folder: Path) -> dict[str, str]:
+    """The environment that makes a contender keep what it compiles in a folder of the run's own."""
+    return {CACHES[name]: str(folder / name)}
+
+
 @contextlib.contextmanager
-def _processes(members: list[Contender], threads: int, absent: dict[str, str]) -> Iterator[dict[str, Process]]:
+def _processes(
+    members: list[Contender], threads: int, absent: dict[str, str], environments: dict[str, dict[str, str]]
+) -> Iterator[dict[str, Process]]:
     """The contenders' processes by name. A peer that does not start is left out, and `absent` says why."""
     processes: dict[str, Process] = {}
     try:
         for contender in members:
-            processes[contender.name] = Process(contender, threads)
+            processes[contender.name] = Process(contender, threads, environments.get(contender.name))
         for name, process in list(processes.items()):
             _, error = process.attempt(process.wait_until_ready)
             if error is not None:
