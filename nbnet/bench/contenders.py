@@ -21,8 +21,6 @@ from nbnet.backend import get_backend
 from nbnet.errors import ArgumentError, BackendError, NbnetError, unknown
 
 ROOT = Path(nbnet.__file__).parents[1]
-# As the user has it: kernels of this process, once loaded, set how threads wait, which is for nbnet alone.
-ENVIRONMENT = dict(os.environ)
 THREADS = {"NUMBA_NUM_THREADS": "{threads}"}
 OURS = ("numpy", "serial", "parallel", "cuda")
 TIMEOUT = 240.0  # seconds for one request: compiling a network takes a minute at most
@@ -133,7 +131,7 @@ class Process:
 
     def __init__(self, contender: Contender, threads: int, environment: dict[str, str] | None = None) -> None:
         self.contender, self.threads = contender, threads
-        paths = [str(Path(definitions().__file__ or "").parents[1]), str(ROOT), ENVIRONMENT.get("PYTHONPATH", "")]
+        paths = [str(Path(definitions().__file__ or "").parents[1]), str(ROOT), os.environ.get("PYTHONPATH", "")]
         given = {name: value.format(threads=threads) for name, value in contender.environment.items()}
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
@@ -141,7 +139,7 @@ class Process:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            env=ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(filter(None, paths))} | given | (environment or {}),
+            env=dict(os.environ) | {"PYTHONPATH": os.pathsep.join(filter(None, paths))} | given | (environment or {}),
         )
 
     def wait_until_ready(self) -> None:
