@@ -85,7 +85,9 @@ def test_conv2d(rng, inputs, outputs, side, stride, pad):
     out = (side + 2 * pad - 3) // stride + 1
     x, dy = rng.normal(size=(7, side, side, inputs)), rng.normal(size=(7, out, out, outputs))
     weight, bias, geometry = rng.normal(size=(3, 3, inputs, outputs)), rng.normal(size=outputs), (stride, stride, pad, pad)
-    check_matmul("conv2d.forward", [x, weight, bias, *geometry, None, None, Out(dy.shape), np.empty((0, 3, outputs), np.int64), None, None])
+    check_matmul(
+        "conv2d.forward", [x, weight, bias, *geometry, None, None, Out(dy.shape), np.empty((1, 3, outputs), np.int64), *sums(outputs)]
+    )
     check_matmul("conv2d.backward_data", [dy, weight, *geometry, None, None, None, Out(x.shape)])
     check_matmul("conv2d.backward_weights", [x, dy, *geometry, None, None, Out(weight.shape), Out(bias.shape)])
 

@@ -48,7 +48,7 @@ def _merge4(n, mean, m2, other_n, other_mean, other_m2):
 
 
 @formula
-def _shifted(n, total, squares, origin):
+def shifted(n, total, squares, origin):
     """Count, mean and sum of squares of x - base, from the sums of x - base - origin and of its square."""
     if n <= 0.0:
         return n, 0.0, 0.0
@@ -59,10 +59,10 @@ def _shifted(n, total, squares, origin):
 @formula
 def _shifted4(n, total, squares, origin, base):
     n, total, squares, origin = wide4(n), wide4(total), wide4(squares), subtract4(wide4(origin), base)
-    a = _shifted(n[0], total[0], squares[0], origin[0])
-    b = _shifted(n[1], total[1], squares[1], origin[1])
-    c = _shifted(n[2], total[2], squares[2], origin[2])
-    d = _shifted(n[3], total[3], squares[3], origin[3])
+    a = shifted(n[0], total[0], squares[0], origin[0])
+    b = shifted(n[1], total[1], squares[1], origin[1])
+    c = shifted(n[2], total[2], squares[2], origin[2])
+    d = shifted(n[3], total[3], squares[3], origin[3])
     return (a[0], b[0], c[0], d[0]), (a[1], b[1], c[1], d[1]), (a[2], b[2], c[2], d[2])
 
 
@@ -161,17 +161,17 @@ def _weighted_moments(x, weights, per_element, size, channels, period, rows, par
 
 
 @kernel_of(MERGING, 1)
-def _merge_moments(partials, x, blocks, period, channels, mean, var):
+def _merge_moments(partials, base, parts, width, channels, mean, var):
     """A block has some channels (x) and merges every so many-th partial result (y), then those, in order."""
     shared = cuda.shared.array((3, MERGING), np.float64)
     channel = cuda.blockIdx.x * MERGERS[0] + cuda.threadIdx.x
     me = cuda.threadIdx.y * MERGERS[0] + cuda.threadIdx.x
     n, mu, m2 = 0.0, 0.0, 0.0
     if channel < channels:
-        for k in range(cuda.threadIdx.y, blocks, MERGERS[1]):
-            for lane in range(channel, 4 * period, channels):
-                at = 12 * k * period + lane
-                n, mu, m2 = _merge(n, mu, m2, partials[at], partials[at + 4 * period], partials[at + 8 * period])
+        for k in range(cuda.threadIdx.y, parts, MERGERS[1]):
+            for lane in range(channel, width, channels):
+                at = 3 * k * width + lane
+                n, mu, m2 = _merge(n, mu, m2, partials[at], partials[at + width], partials[at + 2 * width])
     height = MERGERS[1]
     while height > 1:
         shared[0, me], shared[1, me], shared[2, me] = n, mu, m2
@@ -182,8 +182,15 @@ def _merge_moments(partials, x, blocks, period, channels, mean, var):
             n, mu, m2 = _merge(n, mu, m2, shared[0, other], shared[1, other], shared[2, other])
         cuda.syncthreads()
     if cuda.threadIdx.y == 0 and channel < channels:
-        mean[channel] = np.float64(x[channel]) + mu
+        mean[channel] = np.float64(base[channel]) + mu
         var[channel] = m2 / n
+
+
+def merge_moments(partials, base, mean, var):
+    """Launch the merging of counts, means less base, and sums of squares (K, 3, width); lane i of the width is of channel i % C."""
+    parts, _, width = partials.shape
+    channels = mean.size
+    run(_merge_moments, -(-channels // MERGERS[0]), MERGERS, partials, base, parts, width, channels, mean, var)
 
 
 def moments(x, weights, partials, mean, var):
@@ -197,4 +204,4 @@ def moments(x, weights, partials, mean, var):
         rows = -(-x.size // (4 * period))
         per_element = weights.size == x.size
         run(_weighted_moments, layout.grid, layout.block, x, weights, per_element, x.size, channels, period, rows, partials)
-    run(_merge_moments, -(-channels // MERGERS[0]), MERGERS, partials, x, blocks, period, channels, mean, var)
+    merge_moments(partials, x, mean, var)
