@@ -37,7 +37,7 @@ from nbnet.kernels.tiles import (
 def _tile_moments(tile: Tile):
     """The device function that takes the moments of a tile's columns, with its first row as origin, from what the threads hold.
 
-    a_tile and b_tile are shared memory that nobody reads any more; west, east: the bias of a thread's columns. Written to partials
+    a_tile, b_tile: shared memory, free once all threads are here; west, east: the bias of a thread's columns. Written to partials
     (blocks, 3, outputs): counts, means less the bias, sums of squares.
     """
     ROWS, COLUMNS, HIGH, WIDE = tile
@@ -48,6 +48,7 @@ def _tile_moments(tile: Tile):
         """row, column: the thread's first ones in the tile; rows: how many of the tile's are within the matrix."""
         me, zero = cuda.threadIdx.x, a_tile.dtype.type(0)
         none = zero, zero, zero, zero
+        cuda.syncthreads()
         if row == 0:
             store4(b_tile, column, add4((c[0][0], c[0][1], c[0][2], c[0][3]), west))
             if WIDE > 1:
@@ -94,26 +95,8 @@ def _convolution(tile: Tile):
     tile_moments = _tile_moments(tile)
 
     @kernel_of(THREADS, RESIDENT // THREADS)
-    def convolution(
-        x,
-        weight,
-        bias,
-        with_bias,
-        shape,
-        kernel_size,
-        stride,
-        pad,
-        spread,
-        out_h,
-        out_w,
-        pixels,
-        terms,
-        outputs,
-        part,
-        y,
-        moments,
-        partials,
-    ):
+    def convolution(x, weight, bias, biased, shape, kernel_size, stride, pad, spread, out_shape, pixels, terms, part, y, moments, partials):
+        _, out_h, out_w, outputs = out_shape
         a_tile = cuda.shared.array(A_SIZE, x.dtype, ALIGNMENT)
         b_tile = cuda.shared.array(B_SIZE, x.dtype, ALIGNMENT)
         me, zero = cuda.threadIdx.x, x.dtype.type(0)
@@ -163,15 +146,12 @@ def _convolution(tile: Tile):
             half = 1 - half
             k += DEPTH
         west, east = none, none
-        if with_bias:
+        if biased:
             west = matrix4(bias, 0, 1, from_column + column, outputs)
             east = matrix4(bias, 0, 1, from_column + column + RIGHT, outputs)
-        top = cuda.blockIdx.x * ROWS
-        at = cuda.blockIdx.z * pixels * outputs
+        top, at = cuda.blockIdx.x * ROWS, cuda.blockIdx.z * pixels * outputs
         if moments:
-            cuda.syncthreads()
-            rows = min(ROWS, pixels - top)
-            tile_moments(a_tile, b_tile, row, column, c, west, east, bias, rows, from_column, outputs, partials)
+            tile_moments(a_tile, b_tile, row, column, c, west, east, bias, min(ROWS, pixels - top), from_column, outputs, partials)
         write_tile(y, at, top + row, pixels, from_column + column, outputs, c, west, east, LOWER, RIGHT, HIGH, WIDE)
 
     return convolution
@@ -198,9 +178,8 @@ def _convolve(x, weight, bias, kernel_size, stride, pad, spread, y, mean=None, v
     out = y if parts == 1 else device.pool().empty((parts, pixels, outputs), y.dtype)
     from_tiles = mean is not None and parts == 1
     partials = device.pool().empty((cut.grid[0] if from_tiles else 0, 3, outputs), np.float64)
-    sizes = (y.shape[1], y.shape[2], pixels, terms, outputs, cut.part)
-    geometry = (x.shape, kernel_size, stride, pad, spread)
-    args = (x, weight, bias, with_bias and parts == 1, *geometry, *sizes, out, from_tiles, partials)
+    geometry = (x.shape, kernel_size, stride, pad, spread, y.shape)
+    args = (x, weight, bias, with_bias and parts == 1, *geometry, pixels, terms, cut.part, out, from_tiles, partials)
     run(_convolution(cut.tile), cut.grid, cut.tile.threads, *args)
     if parts > 1:
         run(_add_parts, -(-y.size // THREADS), THREADS, out, parts, y.size, bias, with_bias, outputs, y)
