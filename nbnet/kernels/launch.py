@@ -8,6 +8,7 @@ Grids follow from the shape alone: results are the same bits on every run.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,15 @@ def elementwise(compiled: Any, size: int, *args: Any) -> None:
 # ------------------------------------------------------------------------------------------- four elements at a time
 
 if SIMULATED:
+    from numba.cuda.simulator.kernelapi import FakeCUDAShared
+
+    def _shared_array(self, shape, dtype, alignment=None):
+        """The array of the line that asks. The simulator's own version looks for it and then makes it: two threads that are switched
+        between get one each."""
+        caller = sys._getframe(1)
+        return self._allocations.setdefault((caller.f_code, caller.f_lineno), np.empty(shape, dtype))
+
+    FakeCUDAShared.array = _shared_array
 
     def _numbers(array: Any) -> np.ndarray:
         return array._item._ary if hasattr(array, "_item") else array  # shared arrays are NumPy's
