@@ -20,6 +20,7 @@ from nbnet.kernels import load
 
 BACKEND = "cuda"
 RATE = 0.25
+POOL = (2, 2, 2, 2, 0, 0)  # windows of 2 x 2 pixels, stride 2, no padding
 
 
 @dataclass
@@ -41,7 +42,8 @@ class Case:
 def cases(toy: bool) -> Iterator[Case]:
     """All cases; at toy size, those that the simulator can run."""
     for n, side, channels in [(2, 3, 5)] if toy else [(256, 56, 64), (128, 32, 64)]:
-        yield from batch_norm(n, side, channels, toy)
+        yield from batch_norm(n, side, channels, False, toy)
+        yield from batch_norm(n, side, channels, True, toy)
     yield from dropout(100 if toy else 10**8, toy)
     shapes = [(2, 4, 3, 5)] if toy else [(256, 32, 3, 64), (256, 16, 64, 64), (256, 8, 64, 32), (256, 4, 32, 16), (256, 4, 16, 10)]
     for n, side, inputs, outputs in [*shapes, *([] if toy else [(256, 28, 128, 128)])]:
@@ -69,40 +71,59 @@ def _nchw(x: Any) -> Any:
 # -------------------------------------------------------------------------------------------------- batch norm
 
 
-def batch_norm(n: int, side: int, channels: int, checked: bool) -> Iterator[Case]:
+def batch_norm(n: int, side: int, channels: int, max_pool: bool, checked: bool) -> Iterator[Case]:
+    """With ReLU, and with a max-pool of 2 x 2 behind it or without."""
     shape, size = (n, side, side, channels), 4 * n * side * side * channels
+    out_shape = (n, side // 2, side // 2, channels) if max_pool else shape
+    options = {"slope": 0.0, "max_pool": max_pool, "backend": BACKEND}
 
     def reference(x, gamma, beta, dy):
         mean, var = x.mean(axis=(0, 1, 2)), x.var(axis=(0, 1, 2))
         xhat = (x - mean) / np.sqrt(var + 1e-5)
         z = gamma * xhat + beta
+        y = np.maximum(z, 0)
+        if max_pool:
+            activated, y, winners = y, np.empty(dy.shape), np.empty_like(x)
+            load("pool.max_forward", "numpy")(activated, *POOL, y)
+            load("pool.max_backward", "numpy")(dy, activated, *POOL, winners)
+            dy = winners
         g = np.where(z > 0, dy, 0)
         dgamma, dbeta = (g * xhat).sum(axis=(0, 1, 2)), g.sum(axis=(0, 1, 2))
         rows = x.size // x.shape[-1]
-        return [np.maximum(z, 0)], [gamma / np.sqrt(var + 1e-5) * (g - dbeta / rows - xhat * dgamma / rows), dgamma, dbeta]
+        return [y], [gamma / np.sqrt(var + 1e-5) * (g - dbeta / rows - xhat * dgamma / rows), dgamma, dbeta]
 
     def forward(x, gamma, beta, dy):
-        return [F.batch_norm_forward(x, gamma, beta, slope=0.0, backend=BACKEND)[0]]
+        return [F.batch_norm_forward(x, gamma, beta, **options)[0]]
 
     def both(x, gamma, beta, dy):
-        return list(F.batch_norm_backward(dy, F.batch_norm_forward(x, gamma, beta, slope=0.0, backend=BACKEND)[1]))
+        return list(F.batch_norm_backward(dy, F.batch_norm_forward(x, gamma, beta, **options)[1]))
 
     def torch_forward(torch, x, gamma, beta, dy):
         mean, var = torch.zeros_like(gamma), torch.ones_like(gamma)
-        return lambda: torch.relu(torch.nn.functional.batch_norm(_nchw(x), mean, var, gamma, beta, True))
+
+        def call():
+            y = torch.relu(torch.nn.functional.batch_norm(_nchw(x), mean, var, gamma, beta, True))
+            return torch.nn.functional.max_pool2d(y, 2) if max_pool else y
+
+        return call
 
     def torch_both(torch, x, gamma, beta, dy):
         leaves = [a.detach().requires_grad_() for a in (x, gamma, beta)]
         forward = torch_forward(torch, *leaves, dy)
         return lambda: torch.autograd.grad(forward(), leaves, _nchw(dy))
 
-    make = _normal(shape, (channels,), (channels,), shape)
-    small = None if checked else list(batch_norm(4, 7, channels, True))
-    name = f"batch norm + ReLU {n}x{side}x{side}x{channels}"
-    yield Case(f"{name}, forward", "reduction", 3 * size, 0, make, forward, torch_forward, lambda *a: reference(*a)[0], small and small[0])
+    make = _normal(shape, (channels,), (channels,), out_shape)
+    small = None if checked else list(batch_norm(4, 7, channels, max_pool, True))
+    name = f"batch norm + ReLU{' + max pool' if max_pool else ''} {n}x{side}x{side}x{channels}"
+    written = size * (out_shape[1] * out_shape[2]) // (side * side)  # y, or dy
+    forward_size, backward_size = 2 * size + written, 3 * size + 2 * written  # x for each of two passes, dx
     yield Case(
-        f"{name}, forward and backward", "reduction", 8 * size, 0, make, both, torch_both, lambda *a: reference(*a)[1], small and small[1]
+        f"{name}, forward", "reduction", forward_size, 0, make, forward, torch_forward, lambda *a: reference(*a)[0], small and small[0]
     )
+    yield Case(
+        f"{name}, forward and backward", "reduction", forward_size + backward_size, 0, make, both, torch_both,
+        lambda *a: reference(*a)[1], small and small[1],
+    )  # fmt: skip
 
 
 # ----------------------------------------------------------------------------------------------------- dropout
@@ -136,15 +157,19 @@ def convolution(n: int, side: int, inputs: int, outputs: int, checked: bool) -> 
     x_shape, y_shape, w_shape = (n, side, side, inputs), (n, side, side, outputs), (3, 3, inputs, outputs)
     flops = 2 * n * side * side * 9 * inputs * outputs
     size = 4 * n * side * side * (inputs + outputs) + 36 * inputs * outputs
-    results = {"forward": y_shape, "backward_data": x_shape, "backward_weights": w_shape}
+    results = {"forward": y_shape, "forward_with_statistics": y_shape, "backward_data": x_shape, "backward_weights": w_shape}
     same = (1, 1, 1, 1)
 
     def ours(function):
         def call(x, weight, dy):
             be = get_backend(BACKEND)
-            kernel, out = be.kernel(f"conv2d.{function}"), be.empty(results[function])
+            kernel, out = be.kernel(f"conv2d.{function.removesuffix('_with_statistics')}"), be.empty(results[function])
             if function == "forward":
                 kernel(x, weight, be.zeros((outputs,)), *same, None, None, out, None, None, None)
+            elif function == "forward_with_statistics":
+                mean, var = be.empty((outputs,), np.float64), be.empty((outputs,), np.float64)
+                kernel(x, weight, be.zeros((outputs,)), *same, None, None, out, None, mean, var)
+                return [out, mean, var]
             elif function == "backward_data":
                 kernel(dy, weight, *same, None, None, None, out)
             else:
@@ -156,6 +181,9 @@ def convolution(n: int, side: int, inputs: int, outputs: int, checked: bool) -> 
     def right(function):
         def call(x, weight, dy):
             out, none = np.empty(results[function]), np.empty((0, 3, outputs))
+            if function == "forward_with_statistics":
+                (y,) = right("forward")(x, weight, dy)
+                return [y, y.mean(axis=(0, 1, 2)), y.var(axis=(0, 1, 2))]
             args = {
                 "forward": (x, weight, np.zeros(outputs), *same, None, None, out, none, None, None),
                 "backward_data": (dy, weight, *same, None, None, None, out),
@@ -171,13 +199,15 @@ def convolution(n: int, side: int, inputs: int, outputs: int, checked: bool) -> 
             x, dy, weight = _nchw(x), _nchw(dy), weight.permute(3, 2, 0, 1).contiguous(memory_format=torch.channels_last)
             if function == "forward":
                 return lambda: torch.nn.functional.conv2d(x, weight, padding=1)
+            if function == "forward_with_statistics":
+                return lambda: torch.var_mean(torch.nn.functional.conv2d(x, weight, padding=1), (0, 2, 3))
             wanted = [function == "backward_data", function == "backward_weights", False]
             return lambda: torch.ops.aten.convolution_backward(dy, x, weight, [0], [1, 1], [1, 1], [1, 1], False, [0, 0], 1, wanted)
 
         return make
 
-    small = [None] * 3 if checked else list(convolution(3, side, inputs, outputs, True))
-    for i, function in enumerate(("forward", "backward_data", "backward_weights")):
+    small = [None] * len(results) if checked else list(convolution(3, side, inputs, outputs, True))
+    for i, function in enumerate(results):
         name = f"conv2d 3x3 {inputs} to {outputs} at {side}x{side}, batch {n}, {function.replace('_', ' ')}"
         make = _normal(x_shape, w_shape, y_shape)
         yield Case(name, "matmul", size, flops, make, ours(function), theirs(function), right(function), small[i])
@@ -200,7 +230,7 @@ def pooling(n: int, side: int, channels: int, checked: bool) -> Iterator[Case]:
         return [winners.reshape(*dy.shape, 2, 2).transpose(0, 1, 4, 2, 5, 3).reshape(x.shape)]
 
     def backward(x, dy):
-        saved = MaxPool2DSaved(x, (2, 2, 2, 2, 0, 0), dy.shape, get_backend(BACKEND))
+        saved = MaxPool2DSaved(x, POOL, dy.shape, get_backend(BACKEND))
         return [F.max_pool2d_backward(dy, saved)]
 
     def torch_backward(torch, x, dy):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from nbnet.errors import ArgumentError, BuildError, NonFiniteError, ShapeError
 from nbnet.kernels import chunks
 from nbnet.layers import Param, Sequential
 from nbnet.optimizers import Optimizer
-from nbnet.preprocessing import check_arrays, permutation
+from nbnet.preprocessing import check_arrays, permutation, to_float
 from nbnet.progress import epoch_bar
 
 
@@ -134,10 +135,11 @@ class Trainer:
         order = permutation(len(x), self.seed, self.epoch)
         with epoch_bar(self.epoch + 1, epochs, len(x), self.position.rows, progress) as bar:
             began = time.perf_counter() - self.position.seconds
-            for batch in range(self.position.batches, len(starts) - 1):
-                rows = order[starts[batch] : starts[batch + 1]]
+            batches = [order[start:stop] for start, stop in pairwise(starts)][self.position.batches :]
+            images = self._arriving(x, batches)
+            for batch, rows in enumerate(batches, start=self.position.batches):
                 lr = self.optimizer.lr * self.schedule(min(1.0, self.step / last_step))
-                loss, correct = self._train_step(self._take(x, rows), y[rows], lr)
+                loss, correct = self._train_step(next(images), y[rows], lr)
                 was = self.position
                 self.position = Position(
                     batch + 1,
@@ -286,6 +288,26 @@ class Trainer:
         """The given rows of x, on recycled memory."""
         out = self.model.backend.on_host((len(rows), *x.shape[1:]), x.dtype)
         return np.take(x, rows, axis=0, out=out, mode="clip")
+
+    def _arriving(self, x: np.ndarray, batches: Iterable[np.ndarray]) -> Iterator[Any]:
+        """The rows of x of each batch; on a GPU, the next ones are on their way while these are computed with."""
+        be = self.model.backend
+        if be.name != "cuda":
+            yield from (self._take(x, rows) for rows in batches)
+            return
+        from nbnet.kernels.device import Upload
+
+        coming = None
+        for rows in batches:
+            taken = self._take(x, rows)
+            if taken.dtype == np.uint8:
+                taken = to_float(taken, be.on_host(taken.shape, self.model.dtype))
+            following = Upload(taken)
+            if coming is not None:
+                yield coming.arrived()
+            coming = following
+        if coming is not None:
+            yield coming.arrived()
 
     def _first_bad(self, x: np.ndarray) -> str:
         """Which layer first gives NaN or infinity for this batch."""

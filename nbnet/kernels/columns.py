@@ -13,11 +13,13 @@ from typing import NamedTuple
 import numpy as np
 from numba import cuda
 
-from nbnet.kernels.launch import BLOCKS, SIMULATED, THREADS, add4, formula, function, kernel_of, run, store
+from nbnet.kernels.launch import BLOCKS, SIMULATED, THREADS, add4, formula, function, kernel_of, load, run, store
 
 MERGERS = (4, 2) if SIMULATED else (8, 128)  # channels and partial results of a merging block
 MERGING = MERGERS[0] * MERGERS[1]
 BLOCKS_OF_SUMS = BLOCKS // 2 + 1 if SIMULATED else BLOCKS // 2  # fewer partial results to merge
+RUN = 64  # rows summed in T: an origin of their own bounds the cancellation by a factor of RUN
+PER_THREAD = 8  # vectors, where nothing is summed
 
 
 class Columns(NamedTuple):
@@ -59,6 +61,20 @@ def gather(array, index, channels):
     return array[c0], array[c1], array[c2], array[wrap(c2 + 1, channels)]
 
 
+@formula
+def gather_weights(weights, index, channels, per_element, size):
+    """The weights of elements index to index + 3; 0 beyond the array."""
+    if per_element:
+        return load(weights, index, size)
+    zero = weights.dtype.type(0)
+    return (
+        weights[index // channels] if index < size else zero,
+        weights[(index + 1) // channels] if index + 1 < size else zero,
+        weights[(index + 2) // channels] if index + 2 < size else zero,
+        weights[(index + 3) // channels] if index + 3 < size else zero,
+    )
+
+
 # -------------------------------------------------------------------------------------------------------- sums
 
 
@@ -90,7 +106,7 @@ def write_sums(a, b, period, partials):
 
 @kernel_of(MERGING, 1)
 def _merge_sums(partials, blocks, period, channels, sum_g, sum_gx):
-    """As _merge_moments, for partial sums (K, 2, 4 * period)."""
+    """A block has some channels (x) and adds up every so many-th partial result (y), then those, in order."""
     shared = cuda.shared.array((2, MERGING), np.float64)
     channel = cuda.blockIdx.x * MERGERS[0] + cuda.threadIdx.x
     me = cuda.threadIdx.y * MERGERS[0] + cuda.threadIdx.x

@@ -1,8 +1,9 @@
 """Memory on a CUDA GPU: arrays, a caching pool and copies, all in the order of one stream.
 
 Everything that nbnet does on a GPU goes to one stream, so a block that is freed on the host may be handed out again at once:
-whoever gets it works after whoever had it. Steps in steady state therefore allocate nothing. With NUMBA_ENABLE_CUDASIM=1 the
-same code runs in Numba's simulator.
+whoever gets it works after whoever had it. Steps in steady state therefore allocate nothing. Uploads alone may go to a second
+stream, beside the kernels; events put their blocks in the order of the first. With NUMBA_ENABLE_CUDASIM=1 the same code runs in
+Numba's simulator.
 """
 
 from __future__ import annotations
@@ -28,6 +29,12 @@ ALIGNMENT = 256  # bytes; every array starts on a multiple of 16, which 128-bit 
 @cache
 def stream() -> Any:
     """The one stream."""
+    return cuda.stream()
+
+
+@cache
+def copy_stream() -> Any:
+    """The stream of uploads that run beside the kernels."""
     return cuda.stream()
 
 
@@ -128,6 +135,9 @@ class DeviceArray:
         if numbers.step == 1 and first * self.dtype.itemsize % 16 == 0:
             return DeviceArray(self.flat[first : first + math.prod(shape)], shape, self.dtype, self.lease)
         part = pool().empty(shape, self.dtype)
+        if numbers.step == 1 and part.size:
+            _copy(self.flat[first : first + part.size], part.flat)
+            return part
         for i, row in enumerate(numbers):
             _copy(self._row(row), part._row(i))
         return part
@@ -243,7 +253,7 @@ class _Staging:
     def __init__(self) -> None:
         self._slots: defaultdict[int, deque[tuple[Any, np.ndarray]]] = defaultdict(deque)
 
-    def upload(self, array: np.ndarray, flat: Any) -> None:
+    def upload(self, array: np.ndarray, flat: Any, on: Any) -> None:
         size = _size_class(array.nbytes)
         slots = self._slots[size]
         if len(slots) < self.SLOTS:
@@ -253,8 +263,8 @@ class _Staging:
             event.synchronize()
         source = pinned[: array.nbytes].view(array.dtype)
         np.copyto(source.reshape(array.shape), array)
-        flat.copy_to_device(source, stream=stream())
-        event.record(stream())
+        flat.copy_to_device(source, stream=on)
+        event.record(on)
         slots.append((event, pinned))
 
 
@@ -272,8 +282,32 @@ def to_device(array: np.ndarray) -> DeviceArray:
     """A copy of a host array; returns before it has arrived."""
     result = pool().empty(array.shape, array.dtype)
     if array.size:
-        _staging().upload(array, result.flat)
+        _staging().upload(array, result.flat, stream())
     return result
+
+
+class Upload:
+    """A copy of a host array that arrives while kernels run; the host's array is free at once.
+
+    Its block may have been read by what was launched before, so the copy waits for that; and what is launched after `arrived`, or
+    after the upload was dropped, waits for the copy.
+    """
+
+    def __init__(self, array: np.ndarray) -> None:
+        self._done = cuda.event()
+        self._array = pool().empty(array.shape, array.dtype)
+        self._done.record(stream())
+        self._done.wait(copy_stream())
+        _staging().upload(array, self._array.flat, copy_stream())
+        self._done.record(copy_stream())
+
+    def arrived(self) -> DeviceArray:
+        """The array on the GPU; the host does not wait for it."""
+        self._done.wait(stream())
+        return self._array
+
+    def __del__(self) -> None:
+        self._done.wait(stream())
 
 
 def to_host_all(arrays: Sequence[DeviceArray]) -> list[np.ndarray]:

@@ -8,6 +8,7 @@ Grids follow from the shape alone: results are the same bits on every run.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,15 @@ def elementwise(compiled: Any, size: int, *args: Any) -> None:
 # ------------------------------------------------------------------------------------------- four elements at a time
 
 if SIMULATED:
+    from numba.cuda.simulator.kernelapi import FakeCUDAShared
+
+    def _shared_array(self, shape, dtype, alignment=None):
+        """The array of the line that asks. The simulator's own version looks for it and then makes it: two threads that are switched
+        between get one each."""
+        caller = sys._getframe(1)
+        return self._allocations.setdefault((caller.f_code, caller.f_lineno), np.empty(shape, dtype))
+
+    FakeCUDAShared.array = _shared_array
 
     def _numbers(array: Any) -> np.ndarray:
         return array._item._ary if hasattr(array, "_item") else array  # shared arrays are NumPy's
@@ -171,6 +181,28 @@ def multiply_add4(a, b, c):
 @formula
 def wide4(a):
     return np.float64(a[0]), np.float64(a[1]), np.float64(a[2]), np.float64(a[3])
+
+
+@formula
+def activate4(z, slope):
+    """z where it is above 0, else slope * z."""
+    return (
+        z[0] if z[0] > 0 else slope * z[0],
+        z[1] if z[1] > 0 else slope * z[1],
+        z[2] if z[2] > 0 else slope * z[2],
+        z[3] if z[3] > 0 else slope * z[3],
+    )
+
+
+@formula
+def through4(dy, z, slope):
+    """dy times the slope of the activation at z."""
+    return (
+        dy[0] if z[0] > 0 else slope * dy[0],
+        dy[1] if z[1] > 0 else slope * dy[1],
+        dy[2] if z[2] > 0 else slope * dy[2],
+        dy[3] if z[3] > 0 else slope * dy[3],
+    )
 
 
 # --------------------------------------------------------------- a row of numbers for a group of neighbouring threads

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from nbnet.kernels.device import SIMULATED
-from nbnet.kernels.launch import add4, formula, load4, store4
+from nbnet.kernels.launch import add4, formula, load4, multiply_add4, store4, subtract4
 
 DEPTH = 8
 RESIDENT = 384  # threads on a multiprocessor at once: 64 results each take 168 registers, and spill with fewer
@@ -223,3 +223,21 @@ def write16(matrix, at, row, rows, column, columns, c, bias):
     write4(matrix, at, row + 1, rows, column, columns, add4((c[4], c[5], c[6], c[7]), bias))
     write4(matrix, at, row + 2, rows, column, columns, add4((c[8], c[9], c[10], c[11]), bias))
     write4(matrix, at, row + 3, rows, column, columns, add4((c[12], c[13], c[14], c[15]), bias))
+
+
+@formula
+def add_deviations(sums, row, rows, c, bias, origin):
+    """The sums of columns, and of their squares, and what the rows of a piece of 4 x 4 plus a bias add to them, less the columns'
+    origin."""
+    sums = _add_row(sums, row, rows, (c[0], c[1], c[2], c[3]), bias, origin)
+    sums = _add_row(sums, row + 1, rows, (c[4], c[5], c[6], c[7]), bias, origin)
+    sums = _add_row(sums, row + 2, rows, (c[8], c[9], c[10], c[11]), bias, origin)
+    return _add_row(sums, row + 3, rows, (c[12], c[13], c[14], c[15]), bias, origin)
+
+
+@formula
+def _add_row(sums, row, rows, values, bias, origin):
+    if row >= rows:
+        return sums
+    d = subtract4(add4(values, bias), origin)
+    return add4(sums[0], d), multiply_add4(d, d, sums[1])

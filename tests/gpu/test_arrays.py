@@ -86,6 +86,53 @@ def test_many_uploads_arrive(be):
     assert [float(np.asarray(a)[99]) for a in arrays] == list(range(12))
 
 
+@pytest.fixture
+def log(be, monkeypatch):
+    """What uploads ask of the two streams, in order."""
+    device, log = be.device, []
+    names = {device.stream(): "kernels", device.copy_stream(): "copies"}
+
+    class Event:
+        def record(self, stream):
+            log.append(f"record {names[stream]}")
+
+        def wait(self, stream):
+            log.append(f"{names[stream]} wait")
+
+    class Staging:
+        def upload(self, array, flat, on):
+            log.append(f"copy on {names[on]}")
+
+    monkeypatch.setattr(device.cuda, "event", Event)
+    monkeypatch.setattr(device, "_staging", Staging)
+    return log
+
+
+ORDERED = ["record kernels", "copies wait", "copy on copies", "record copies"]
+
+
+def test_an_upload_beside_the_kernels_is_ordered_by_events(be, log):
+    """The copy waits for what was launched before it, and what is launched with the array waits for the copy."""
+    upload = be.device.Upload(np.ones(50, np.float32))
+    assert log == ORDERED
+    upload.arrived()
+    assert log == [*ORDERED, "kernels wait"]
+
+
+def test_the_block_of_an_upload_that_is_dropped_is_used_after_the_copy(be, log):
+    upload = be.device.Upload(np.ones(50, np.float32))
+    block = upload._array.lease.block
+    del upload
+    gc.collect()
+    assert log == [*ORDERED, "kernels wait"]
+    assert be.empty((50,), np.float32).lease.block is block
+
+
+def test_uploads_beside_the_kernels_arrive(be):
+    uploads = [be.device.Upload(np.full(100, i, np.float32)) for i in range(12)]
+    assert [float(np.asarray(upload.arrived())[99]) for upload in uploads] == list(range(12))
+
+
 def test_cpu_backends_refuse_arrays_on_the_gpu(be):
     x, _ = placed(be, 4, 3)
     with pytest.raises(BackendError, match="the backend is 'serial': use backend='cuda'"):

@@ -19,7 +19,8 @@ def test_it_checks_times_and_writes(tmp_path):
     results = json.loads((tmp_path / "gpu.json").read_text())
     assert results["simulated"] is SIMULATED
     names = [row["name"] for row in results["rows"]]
-    for word in ("batch norm", "dropout", "conv2d", "max pool", "ReLU", "cross-entropy", "Adam") if SIMULATED else ("ReLU",):
+    words = "ReLU + max pool", "dropout", "conv2d", "with statistics", "max pool 2x2", "cross-entropy", "Adam"
+    for word in words if SIMULATED else ("ReLU",):
         assert any(word in name for name in names), word
     assert all(row["ms"]["nbnet"] > 0 for row in results["rows"])
     assert (tmp_path / "gpu.png").stat().st_size > 1000

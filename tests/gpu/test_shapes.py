@@ -42,6 +42,17 @@ def test_batchnorm(rng, shape, weighted):
     check("batchnorm.backward_apply", "float32", "elementwise", [dy, x, w, *affine, 0.0, *coefficients, Out(shape)])
 
 
+@pytest.mark.parametrize("shape", [(2, 1, 5, 3), (9, 33, 30, 17), (3, 57, 56, 130), (64, 56, 56, 64)], ids=str)
+def test_batchnorm_with_a_max_pool(rng, shape):
+    c = shape[3]
+    x, dy = rng.normal(3, 2, shape), rng.normal(size=(shape[0], shape[1] // 2, shape[2] // 2, c))
+    affine, coefficients = per_channel(rng, c, 3), per_channel(rng, c, 3)
+    scratch = Out((64, 3, c), np.float64, scratch=True)
+    check("batchnorm.apply_max_pool", "float32", "elementwise", [x, *affine, 0.0, Out(dy.shape)])
+    check("batchnorm.backward_reduce_max_pool", "float32", "reduction", [dy, x, *affine, 0.0, scratch, *sums(c)])
+    check("batchnorm.backward_apply_max_pool", "float32", "elementwise", [dy, x, *affine, 0.0, *coefficients, Out(shape)])
+
+
 @pytest.mark.parametrize("channels", [1000, 4096])
 def test_moments_of_many_channels(rng, channels):
     shape = (1003, channels)
@@ -74,7 +85,9 @@ def test_conv2d(rng, inputs, outputs, side, stride, pad):
     out = (side + 2 * pad - 3) // stride + 1
     x, dy = rng.normal(size=(7, side, side, inputs)), rng.normal(size=(7, out, out, outputs))
     weight, bias, geometry = rng.normal(size=(3, 3, inputs, outputs)), rng.normal(size=outputs), (stride, stride, pad, pad)
-    check_matmul("conv2d.forward", [x, weight, bias, *geometry, None, None, Out(dy.shape), np.empty((0, 3, outputs), np.int64), None, None])
+    check_matmul(
+        "conv2d.forward", [x, weight, bias, *geometry, None, None, Out(dy.shape), np.empty((1, 3, outputs), np.int64), *sums(outputs)]
+    )
     check_matmul("conv2d.backward_data", [dy, weight, *geometry, None, None, None, Out(x.shape)])
     check_matmul("conv2d.backward_weights", [x, dy, *geometry, None, None, Out(weight.shape), Out(bias.shape)])
 

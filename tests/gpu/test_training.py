@@ -1,12 +1,16 @@
 """Whole models on backend cuda, in the simulator at toy size or on a GPU: they do what backend serial does."""
 
+import weakref
+
 import numpy as np
 import pytest
 from cuda_machine import GPU, SIMULATED
 from tolerances import assert_close
 
 import nbnet as nb
+from nbnet.callbacks import Callback
 from nbnet.kernels import philox
+from nbnet.preprocessing import permutation
 
 pytestmark = pytest.mark.skipif(not (SIMULATED or GPU), reason="there is no GPU, and NUMBA_ENABLE_CUDASIM is not 1")
 F = nb.functional
@@ -132,6 +136,47 @@ def test_checkpoints_go_between_backends(tmp_path):
         assert_close(np.asarray(runs["cuda"].model.state()[name]), array, "exact", what=name)
     losses = [run.train_batch(*data[1])["loss"] for run in runs.values()]
     assert_close(losses[1], losses[0], "training", "float32")
+
+
+@pytest.mark.parametrize("options", [{}, {"accumulate": 2}], ids=str)
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_uploads_ahead_change_nothing(dtype, options):
+    """fit, which sends the next batch ahead, is train_batch on the same rows in the same order, bit for bit; also when it stops within
+    an epoch and goes on."""
+    rows = 2 * ROWS + 1  # a last batch of one row joins the one before it
+    x = np.random.default_rng(0).integers(0, 256, (rows, SIDE, SIDE, 2)).astype(dtype)
+    y = np.arange(rows) % 3
+    fitted, stepped = (trainer("cuda", plain, "float32", nb.Adam(1e-2), **options) for _ in range(2))
+    stop = Callback()
+    stop.on_batch_end = lambda run: run.stop("first batch") if run.step == 1 else None
+    fitted.fit((x, y), epochs=2, batch_size=ROWS, callbacks=[stop], progress=False)
+    assert fitted.step == 1
+    fitted.fit((x, y), epochs=2, batch_size=ROWS, progress=False)
+    for epoch in range(2):
+        order = permutation(rows, 0, epoch)
+        for batch in (order[:ROWS], order[ROWS:]):
+            stepped.train_batch(x[batch], y[batch])
+    assert fitted.step == stepped.step == 4
+    for (name, a), b in zip(fitted.model.state().items(), stepped.model.state().values(), strict=True):
+        assert np.asarray(a).tobytes() == np.asarray(b).tobytes(), name
+
+
+def test_the_next_batch_is_sent_before_a_step_and_only_two_are_on_the_gpu(monkeypatch):
+    run = trainer("cuda", plain, "float32", nb.Adam(1e-2))
+    device, events, alive = run.model.backend.device, [], weakref.WeakSet()
+    upload, step = device.Upload, run._train_step
+
+    class Logged(upload):
+        def __init__(self, array):
+            super().__init__(array)
+            alive.add(self)
+            events.append(("send", len(alive)))
+
+    monkeypatch.setattr(device, "Upload", Logged)
+    monkeypatch.setattr(run, "_train_step", lambda *args: (events.append(("step", len(alive))), step(*args))[1])
+    x = np.zeros((3 * ROWS, SIDE, SIDE, 2), np.float32)
+    run.fit((x, np.arange(len(x)) % 3), epochs=1, batch_size=ROWS, progress=False)
+    assert events == [("send", 1), ("send", 2), ("step", 2), ("send", 2), ("step", 2), ("step", 1)]
 
 
 def test_fit_from_bytes(tmp_path):

@@ -129,7 +129,14 @@ def test_backward_apply(rng, dtype, shape, slope, weighted):
     )
 
 
-IMAGES = [(1, 2, 2, 1), (2, 5, 7, 3), (3, 4, 2, 17), (2, 1, 5, 2), *large((9, 33, 30, 16), (5, 24, 24, 70))]
+IMAGES = [
+    (1, 2, 2, 1),
+    (2, 5, 7, 3),
+    (3, 4, 2, 17),
+    (2, 1, 5, 2),
+    *simulated((3, 5, 6, 8), (2, 6, 9, 4), (1, 2, 4, 36)),
+    *large((9, 33, 30, 16), (5, 24, 24, 70)),
+]
 images = pytest.mark.parametrize("shape", IMAGES, ids=str)
 
 
@@ -154,36 +161,53 @@ def test_max_pool(rng, dtype, shape, slope):
     check("batchnorm.backward_apply_max_pool", dtype, "elementwise", [dy, *first, *affine(rng, channels), Out(shape)])
 
 
+@pytest.mark.parametrize("channels", [3, 4])
 @pytest.mark.parametrize("slope", SLOPES)
 @pytest.mark.parametrize("backend", ["numpy", *COMPILED])
 @dtypes
-def test_max_pool_is_apply_and_then_pool(rng, dtype, backend, slope):
+def test_max_pool_is_apply_and_then_pool(rng, dtype, backend, slope, channels):
     """The winners are those of nbnet.kernels.pool, of equal values too: x holds few different numbers."""
-    shape = (2, 5, 6, 3)
+    shape = (2, 5, 6, channels)
     x, dy = rng.integers(-2, 3, shape).astype(dtype), rng.normal(size=pooled(shape)).astype(dtype)
-    numbers = [v.astype(dtype) for v in affine(rng, 3)]
-    rows, y, z, g = x.reshape(-1, 3), np.empty_like(x), np.empty_like(dy), np.empty_like(x)
-    call("batchnorm.apply", backend, rows, *numbers, slope, y.reshape(-1, 3))
+    numbers = [v.astype(dtype) for v in affine(rng, channels)]
+    rows, y, z, g = x.reshape(-1, channels), np.empty_like(x), np.empty_like(dy), np.empty_like(x)
+    call("batchnorm.apply", backend, rows, *numbers, slope, y.reshape(-1, channels))
     call("pool.max_forward", backend, y, 2, 2, 2, 2, 0, 0, z)
     call("pool.max_backward", backend, dy, y, 2, 2, 2, 2, 0, 0, g)
     fused = np.empty_like(dy)
     call("batchnorm.apply_max_pool", backend, x, *numbers, slope, fused)
     assert_close(fused, z, "elementwise")
     wanted, dx = np.empty_like(x), np.empty_like(x)
-    zeros = np.zeros(3, dtype)
+    zeros = np.zeros(channels, dtype)
     call(
-        "batchnorm.backward_apply", backend, g.reshape(-1, 3), rows, None, *numbers, slope, numbers[1], zeros, zeros, wanted.reshape(-1, 3)
+        "batchnorm.backward_apply",
+        backend,
+        g.reshape(-1, channels),
+        rows,
+        None,
+        *numbers,
+        slope,
+        numbers[1],
+        zeros,
+        zeros,
+        wanted.reshape(-1, channels),
     )
     call("batchnorm.backward_apply_max_pool", backend, dy, x, *numbers, slope, numbers[1], zeros, zeros, dx)
     assert_close(dx, wanted, "elementwise")
 
 
 @pytest.mark.parametrize("backend", COMPILED)
-def test_max_pool_keeps_nan(rng, backend):
-    x, numbers = rng.normal(size=(1, 4, 4, 2)), (np.zeros(2), np.ones(2), np.zeros(2))
+@pytest.mark.parametrize("channels", [2, 4])
+def test_max_pool_keeps_nan(rng, backend, channels):
+    """And its pixel is the winner."""
+    x, numbers = rng.normal(size=(1, 4, 4, channels)), (np.zeros(channels), np.ones(channels), np.zeros(channels))
     x[0, 3, 2, 1] = np.nan
-    (y,) = run("batchnorm.apply_max_pool", backend, "float32", [x, *numbers, 0.0, Out((1, 2, 2, 2))])
+    (y,) = run("batchnorm.apply_max_pool", backend, "float32", [x, *numbers, 0.0, Out((1, 2, 2, channels))])
     assert np.argwhere(np.isnan(y)).tolist() == [[0, 1, 1, 1]]
+    coefficients, dy = (np.ones(channels), np.zeros(channels), np.zeros(channels)), np.ones(y.shape)
+    (dx,) = run("batchnorm.backward_apply_max_pool", backend, "float32", [dy, x, *numbers, 0.5, *coefficients, Out(x.shape)])
+    assert np.argwhere(np.isnan(dx)).tolist() == [[0, 3, 2, 1]]
+    assert (dx[0, 2:, 2:, 1] == 0).sum() == 3
 
 
 @pytest.mark.parametrize("backend", ["numpy", *COMPILED])

@@ -25,12 +25,15 @@ CASES = {
     "minimal filtering, valid": ((1, 4, 7, 17), (3, 3, 16), (2, 5), (1, 1, 0, 0)),
     "minimal filtering, padding of 2": ((2, 3, 2, 16), (3, 3, 16), (5, 4), (1, 1, 2, 2)),
     "chunks, minimal filtering": ((3, 40, 21, 33), (3, 3, 70), (40, 21), (1, 1, 1, 1)),
+    "1 by 1": ((2, 6, 7, 3), (1, 1, 3), (6, 7), (1, 1, 0, 0)),
     "16 channels, stride 2": ((2, 5, 6, 16), (3, 3, 16), (3, 3), (2, 2, 1, 1)),
 }
 if SIMULATED:
     CASES = {name: case for name, case in CASES.items() if "chunks" not in name} | {
         "tiles": ((2, 4, 5, 8), (3, 3, 20), (4, 5), (1, 1, 1, 1)),
         "wide tiles, stride 2": ((1, 5, 4, 4), (2, 2, 40), (3, 2), (2, 2, 0, 0)),
+        "tiles, 1 by 1": ((2, 6, 7, 5), (1, 1, 20), (6, 7), (1, 1, 0, 0)),
+        "wide tiles, 1 by 1": ((2, 6, 7, 3), (1, 1, 70), (6, 7), (1, 1, 0, 0)),
     }
 SMALL = [name for name in CASES if "chunks" not in name]
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
@@ -103,6 +106,19 @@ def test_forward_takes_moments(rng, dtype, name):
     check("conv2d.forward", dtype, "matmul", case.forward(moments=True))
     plain = run("conv2d.forward", "parallel", dtype, case.forward())
     assert_close(run("conv2d.forward", "parallel", dtype, case.forward(moments=True))[0], plain[0], "exact")
+
+
+@pytest.mark.parametrize("backend", COMPILED)
+def test_moments_in_the_same_pass_are_as_precise(rng, backend):
+    """A mean of 1e4 with deviation 1 and a constant channel, in float32: y is x, then the bias alone."""
+    case = Case("1 by 1", rng)
+    x, one = rng.normal(1e4, 1, case.x.shape).astype(np.float32).astype(np.float64), np.eye(3).reshape(1, 1, 3, 3)
+    _, mean, var = run("conv2d.forward", backend, "float32", case.forward(x, one, np.zeros(3), moments=True))
+    assert_close(mean, x.mean(axis=(0, 1, 2)), "reduction", "float32")
+    assert_close(var, x.var(axis=(0, 1, 2)), "reduction", "float32")
+    _, mean, var = run("conv2d.forward", backend, "float32", case.forward(x, 0 * one, case.bias, moments=True))
+    assert_close(mean, case.bias.astype(np.float32), "exact")
+    assert_close(var, np.zeros(3), "exact")
 
 
 @dtypes

@@ -4,33 +4,99 @@ forward is patches (P, D) times weights (D, O), for P output pixels and D = KH*K
 with the weights turned around; backward_weights is patches, transposed, times dy. A block computes a tile of the result (see
 `tiles`). While it computes with one slice of both factors, it loads the next, into the other half of its shared memory. Where
 the tiles are too few to fill a GPU, the long sum is cut into parts for several blocks, and one more kernel adds them up in order.
+Statistics of forward's channels are taken from the tiles while they are in registers, and merged by one more kernel, in order.
 """
 
 from functools import cache
 
+import numpy as np
 from numba import cuda
 
 from nbnet.kernels import device
-from nbnet.kernels.batchnorm.cuda import moments
-from nbnet.kernels.launch import ALIGNMENT, THREADS, kernel, kernel_of, run, store4
-from nbnet.kernels.tiles import DEPTH, RESIDENT, Tile, advance_pixel, advance_tap, matrix4, multiply, patch4, plan, write_tile, zeros16
+from nbnet.kernels.batchnorm.cuda_moments import merge_moments, moments, shifted
+from nbnet.kernels.launch import ALIGNMENT, THREADS, add4, function, kernel, kernel_of, load4, run, store4
+from nbnet.kernels.tiles import (
+    DEPTH,
+    RESIDENT,
+    Tile,
+    add_deviations,
+    advance_pixel,
+    advance_tap,
+    matrix4,
+    multiply,
+    patch4,
+    plan,
+    write_tile,
+    zeros16,
+)
 
 # --------------------------------------------------------------------------------------- forward, backward_data
 
 
 @cache
+def _tile_moments(tile: Tile):
+    """The device function that takes the moments of a tile's columns, with its first row as origin, from what the threads hold.
+
+    a_tile, b_tile: shared memory, free once all threads are here; west, east: the bias of a thread's columns. Written to partials
+    (blocks, 3, outputs): counts, means less the bias, sums of squares.
+    """
+    ROWS, COLUMNS, HIGH, WIDE = tile
+    DOWN, LOWER, RIGHT, VECTORS = ROWS // (4 * HIGH), ROWS // 2, COLUMNS // 2, COLUMNS // 4
+
+    @function
+    def tile_moments(a_tile, b_tile, row, column, c, west, east, bias, rows, from_column, outputs, partials):
+        """row, column: the thread's first ones in the tile; rows: how many of the tile's are within the matrix."""
+        me, zero = cuda.threadIdx.x, a_tile.dtype.type(0)
+        none = zero, zero, zero, zero
+        cuda.syncthreads()
+        if row == 0:
+            store4(b_tile, column, add4((c[0][0], c[0][1], c[0][2], c[0][3]), west))
+            if WIDE > 1:
+                store4(b_tile, column + RIGHT, add4((c[1][0], c[1][1], c[1][2], c[1][3]), east))
+        cuda.syncthreads()
+        origin = load4(b_tile, column)
+        sums = add_deviations((none, none), row, rows, c[0], west, origin)
+        if HIGH > 1:
+            sums = add_deviations(sums, row + LOWER, rows, c[2], west, origin)
+        store4(a_tile, row * VECTORS + column, sums[0])
+        store4(a_tile, DOWN * COLUMNS + row * VECTORS + column, sums[1])
+        if WIDE > 1:
+            column += RIGHT
+            origin = load4(b_tile, column)
+            sums = add_deviations((none, none), row, rows, c[1], east, origin)
+            if HIGH > 1:
+                sums = add_deviations(sums, row + LOWER, rows, c[3], east, origin)
+            store4(a_tile, row * VECTORS + column, sums[0])
+            store4(a_tile, DOWN * COLUMNS + row * VECTORS + column, sums[1])
+        cuda.syncthreads()
+        if me < COLUMNS and from_column + me < outputs:
+            total, squares = zero, zero
+            for i in range(DOWN):
+                total += a_tile[i * COLUMNS + me]
+                squares += a_tile[(DOWN + i) * COLUMNS + me]
+            offset = np.float64(b_tile[me]) - np.float64(bias[from_column + me])
+            n, mean, m2 = shifted(np.float64(rows), np.float64(total), np.float64(squares), offset)
+            at = 3 * cuda.blockIdx.x * outputs + from_column + me
+            partials[at], partials[at + outputs], partials[at + 2 * outputs] = n, mean, m2
+
+    return tile_moments
+
+
+@cache
 def _convolution(tile: Tile):
     """The kernel of y (P, O) = bias + patches of x (P, D) times weight (D, O), for one tile. With several parts of the sum
-    (blockIdx.z) y is partial results, (parts, P, O), without the bias."""
+    (blockIdx.z) y is partial results, (parts, P, O), without the bias; with one, the moments of y may be asked for."""
     ROWS, COLUMNS, HIGH, WIDE = tile
     ACROSS, THREADS = COLUMNS // (4 * WIDE), tile.threads
     LOWER, RIGHT, VECTORS = ROWS // 2, COLUMNS // 2, COLUMNS // 4
     A_LOADS, B_LOADS = ROWS * DEPTH // (4 * THREADS), -(-COLUMNS * DEPTH // (4 * THREADS))
     A_SIZE, B_SIZE = 2 * DEPTH * ROWS, 2 * DEPTH * COLUMNS
     A_STEP, B_TAKERS = 4 * (THREADS // ROWS), DEPTH * COLUMNS // 4
+    tile_moments = _tile_moments(tile)
 
     @kernel_of(THREADS, RESIDENT // THREADS)
-    def convolution(x, weight, bias, with_bias, shape, kernel_size, stride, pad, spread, out_h, out_w, pixels, terms, outputs, part, y):
+    def convolution(x, weight, bias, biased, shape, kernel_size, stride, pad, spread, out_shape, pixels, terms, part, y, moments, partials):
+        _, out_h, out_w, outputs = out_shape
         a_tile = cuda.shared.array(A_SIZE, x.dtype, ALIGNMENT)
         b_tile = cuda.shared.array(B_SIZE, x.dtype, ALIGNMENT)
         me, zero = cuda.threadIdx.x, x.dtype.type(0)
@@ -80,11 +146,13 @@ def _convolution(tile: Tile):
             half = 1 - half
             k += DEPTH
         west, east = none, none
-        column += from_column
-        if with_bias:
-            west, east = matrix4(bias, 0, 1, column, outputs), matrix4(bias, 0, 1, column + RIGHT, outputs)
-        row += cuda.blockIdx.x * ROWS
-        write_tile(y, cuda.blockIdx.z * pixels * outputs, row, pixels, column, outputs, c, west, east, LOWER, RIGHT, HIGH, WIDE)
+        if biased:
+            west = matrix4(bias, 0, 1, from_column + column, outputs)
+            east = matrix4(bias, 0, 1, from_column + column + RIGHT, outputs)
+        top, at = cuda.blockIdx.x * ROWS, cuda.blockIdx.z * pixels * outputs
+        if moments:
+            tile_moments(a_tile, b_tile, row, column, c, west, east, bias, min(ROWS, pixels - top), from_column, outputs, partials)
+        write_tile(y, at, top + row, pixels, from_column + column, outputs, c, west, east, LOWER, RIGHT, HIGH, WIDE)
 
     return convolution
 
@@ -100,26 +168,32 @@ def _add_parts(partials, parts, size, bias, with_bias, outputs, y):
         y[e] = total
 
 
-def _convolve(x, weight, bias, kernel_size, stride, pad, spread, y):
-    """y = bias (or None) + convolution of x, spread out with zeros between its pixels, with weight (D, O)."""
+def _convolve(x, weight, bias, kernel_size, stride, pad, spread, y, mean=None, var=None):
+    """y = bias (or None) + convolution of x, spread out with zeros between its pixels, with weight (D, O); y's mean and var."""
     pixels, outputs = y.size // y.shape[3], y.shape[3]
     terms = kernel_size[0] * kernel_size[1] * x.shape[3]
     cut = plan(pixels, outputs, terms)
     parts, with_bias = cut.grid[2], bias is not None
     bias = bias if with_bias else weight
     out = y if parts == 1 else device.pool().empty((parts, pixels, outputs), y.dtype)
-    sizes = (y.shape[1], y.shape[2], pixels, terms, outputs, cut.part)
-    geometry = (x.shape, kernel_size, stride, pad, spread)
-    run(_convolution(cut.tile), cut.grid, cut.tile.threads, x, weight, bias, with_bias and parts == 1, *geometry, *sizes, out)
+    from_tiles = mean is not None and parts == 1
+    partials = device.pool().empty((cut.grid[0] if from_tiles else 0, 3, outputs), np.float64)
+    geometry = (x.shape, kernel_size, stride, pad, spread, y.shape)
+    args = (x, weight, bias, with_bias and parts == 1, *geometry, pixels, terms, cut.part, out, from_tiles, partials)
+    run(_convolution(cut.tile), cut.grid, cut.tile.threads, *args)
     if parts > 1:
         run(_add_parts, -(-y.size // THREADS), THREADS, out, parts, y.size, bias, with_bias, outputs, y)
+    if from_tiles:
+        merge_moments(partials, bias, mean, var)
+    elif mean is not None:
+        moments(y.reshape(pixels, outputs), None, None, mean, var)
 
 
 def forward(x, weight, bias, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials, mean, var):
     """Where mean and var are not wanted, they may be None too."""
-    _convolve(x, weight, bias, weight.shape[:2], (stride_h, stride_w), (pad_top, pad_left), (1, 1), y)
-    if mean is not None and (partials is None or partials.shape[0] > 0):
-        moments(y.reshape(-1, y.shape[3]), None, None, mean, var)
+    if partials is not None and partials.shape[0] == 0:
+        mean = var = None
+    _convolve(x, weight, bias, weight.shape[:2], (stride_h, stride_w), (pad_top, pad_left), (1, 1), y, mean, var)
 
 
 @kernel

@@ -91,7 +91,7 @@ def max_forward(x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, y):
 
 
 @formula
-def _better(best, at, value, place):
+def better(best, at, value, place):
     """The winner so far and its place, or the new value and its place."""
     if best >= value or best != best:
         return best, at
@@ -113,7 +113,7 @@ def _max_backward(dy, x, shape, size, stride, pad, out_shape, dx):
                 best, winner = x[_at(shape, n, top, left, c)], top * shape[2] + left
                 for h in range(top, bottom):
                     for w in range(left, right):
-                        best, winner = _better(best, winner, x[_at(shape, n, h, w, c)], h * shape[2] + w)
+                        best, winner = better(best, winner, x[_at(shape, n, h, w, c)], h * shape[2] + w)
                 if winner == me:
                     total += dy[_at(out_shape, n, oh, ow, c)]
         dx[_at(shape, n, row, column, c)] = total
@@ -139,10 +139,10 @@ def _max_backward4(dy, x, shape, size, stride, pad, out_shape, dx):
                 for h in range(top, bottom):
                     for w in range(left, right):
                         v, at = load4(x, _at(shape, n, h, w, c)), h * shape[2] + w
-                        b0, w0 = _better(b0, w0, v[0], at)
-                        b1, w1 = _better(b1, w1, v[1], at)
-                        b2, w2 = _better(b2, w2, v[2], at)
-                        b3, w3 = _better(b3, w3, v[3], at)
+                        b0, w0 = better(b0, w0, v[0], at)
+                        b1, w1 = better(b1, w1, v[1], at)
+                        b2, w2 = better(b2, w2, v[2], at)
+                        b3, w3 = better(b3, w3, v[3], at)
                 g = load4(dy, _at(out_shape, n, oh, ow, c))
                 g = g[0] if w0 == me else zero, g[1] if w1 == me else zero, g[2] if w2 == me else zero, g[3] if w3 == me else zero
                 total = add4(total, g)
