@@ -11,9 +11,18 @@ LIMIT = 64  # chunks at most: enough for 64 threads, few enough that merging par
 
 
 @register_jitable
+def shared(most):
+    """The largest power of two that is at most `most`: chunks that 2, 4 or 8 threads share evenly."""
+    chunks = 1
+    while 2 * chunks <= most:
+        chunks *= 2
+    return chunks
+
+
+@register_jitable
 def count(units, work_per_unit):
     """Number of chunks for `units` indivisible units (rows, images) of `work_per_unit` elementary operations each."""
-    return max(1, min(LIMIT, units, units * work_per_unit // GRAIN))
+    return shared(min(LIMIT, units, units * work_per_unit // GRAIN))
 
 
 @register_jitable

@@ -15,6 +15,7 @@ import numpy as np
 from numba import cuda
 
 from nbnet.kernels import device
+from nbnet.kernels.channelwise import source, within
 from nbnet.kernels.device import SIMULATED
 
 THREADS = 8 if SIMULATED else 256  # of a block; few in the simulator, so that tiny arrays need several blocks
@@ -289,30 +290,8 @@ def rows(compiled: Any, count: int, numbers: int, *args: Any) -> None:
 
 
 def channelwise(arithmetic: Any, outputs: int, arrays: tuple[bool, ...], clamp: bool) -> Any:
-    """A kernel that applies a Python function of numbers to each channel: out0[c], out1[c], ... = arithmetic(in0[c], in1, ...).
-
-    arrays: which of arithmetic's arguments are arrays, and not numbers for all channels. clamp: see Backend.channelwise.
-    """
-    targets, sources = [f"out{i}" for i in range(outputs)], [f"in{i}" for i in range(len(arrays))]
-    values = ", ".join(f"{name}[c]" if is_array else name for name, is_array in zip(sources, arrays))
-    source = [f"def kernel(size, {', '.join(targets + sources)}):", "    c = cuda.grid(1)", "    if c < size:"]
-    source.append(f"        values = arithmetic({values})")
-    for i, name in enumerate(targets):
-        source.append(f"        {name}[c] = {f'within(values[{i}], {name})' if clamp else f'values[{i}]'}")
-    scope = {"cuda": cuda, "arithmetic": formula(arithmetic), "within": _within}
-    exec("\n".join(source), scope)
+    """The kernel (size, out0, ..., in0, ...) of a formula of numbers: see nbnet.kernels.channelwise."""
+    loop = "for c in range(cuda.grid(1), size, cuda.gridsize(1)):"
+    scope = {"cuda": cuda, "formula": formula(arithmetic), "within": formula(within)}
+    exec(source("kernel", outputs, arrays, clamp, loop, "size, "), scope)
     return cuda.jit(scope["kernel"])
-
-
-LARGEST = float(np.finfo(np.float32).max)
-
-
-@formula
-def _within(value, output):
-    """value, or the largest number of output's dtype where that is float32 and value is beyond."""
-    if output.itemsize == 4:
-        if value > LARGEST:
-            return LARGEST
-        if value < -LARGEST:
-            return -LARGEST
-    return value

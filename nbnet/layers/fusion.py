@@ -49,6 +49,8 @@ class NormStep:
         conv, norm = saved
         if self.conv is None:
             return self.norm.backward(dy, norm)
+        if self.conv.backend.name == "cuda":  # nothing stays in a cache from one kernel to the next: no blocks
+            return self.conv.backward(self.norm.backward(dy, norm), conv, need_dx)
         part, sums = self.norm.backward_sums(dy, norm)
         blocks = _blocks(part.x)
         if len(blocks) == 1:
@@ -108,17 +110,12 @@ PATTERNS: tuple[tuple[Callable[[Layer], bool], ...], ...] = (
 )
 
 
-# On the GPU nothing stays in a cache from one kernel to the next, and a pool that is fused would be computed twice more.
-CUDA_PATTERNS = ((_plain_norm, _activation),)
-
-
 def fuse(layers: Sequence[Layer]) -> list[Step]:
     """The steps of built layers, in order."""
-    patterns = CUDA_PATTERNS if layers and layers[0].backend.name == "cuda" else PATTERNS
     steps: list[Step] = []
     at = 0
     while at < len(layers):
-        size = next((len(p) for p in patterns if len(p) <= len(layers) - at and all(fits(x) for fits, x in zip(p, layers[at:]))), 1)
+        size = next((len(p) for p in PATTERNS if len(p) <= len(layers) - at and all(fits(x) for fits, x in zip(p, layers[at:]))), 1)
         steps.append(NormStep(layers[at : at + size]) if size > 1 else layers[at])
         at += size
     return steps

@@ -16,7 +16,7 @@ names = pytest.mark.parametrize("name", ELEMENTWISE)
 @not_simulated
 def test_sizes_make_several_chunks():
     assert chunks.count(SIZES[-1], 1) == 2
-    assert chunks.count(3001, 17 * 2) == 3
+    assert chunks.count(3001, 17 * 2) == 2
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -35,6 +35,7 @@ STRIP = 16384  # numbers that a strip aims at: with a block of weights it stays 
 LEAST = 16  # channels on both sides that make minimal filtering worth its transforms
 TILES = 32  # tiles that it transforms together: their planes share the level-2 cache with the transformed weights
 PAD = 16  # numbers between planes; without them the 16 streams of stores would fall on one set of the level-1 cache
+PIXEL = 32  # elementary operations of `chunks` that a pixel costs beside its products
 MOST_PARTIALS = 16  # chunks of backward_weights at most, since each costs a copy of the weights to write and to merge
 
 
@@ -56,7 +57,8 @@ def minimal(kernel_h, kernel_w, stride_h, stride_w, inputs, outputs):
 def plan(images, out_h, out_w, outputs, kernel_h, kernel_w, stride_h, stride_w, inputs, filtered):
     """Rows of output that are computed together, and the number of chunks, for a convolution from `inputs` to `outputs` channels."""
     rows = 2 if filtered else strip_rows(out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, inputs)[0]
-    return rows, chunks.count(images * (-(-out_h // rows)), rows * out_w * outputs * kernel_h * kernel_w * inputs // MACS)
+    work = rows * out_w * (PIXEL + outputs * kernel_h * kernel_w * inputs // MACS)
+    return rows, chunks.count(images * (-(-out_h // rows)), work)
 
 
 class Scratch(NamedTuple):

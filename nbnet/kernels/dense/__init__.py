@@ -20,14 +20,17 @@ from nbnet.kernels import chunks
 
 MACS = 32  # multiply-adds that cost as much as one elementary operation of `chunks`
 ROWS, COLUMNS = 8, 64  # smallest piece of a result worth a chunk: a few tiles of registers
+NARROW, STORE = 16, 16  # few columns cost as much as a register of them, and a number of the result as much as 16 products
+PAD = 16  # numbers between rows of transposed weights; without them rows of 256 numbers would fall on few sets of the level-1 cache
 
 
 @register_jitable
 def grid(rows, columns, depth):
     """How many chunks the rows and the columns of a result are cut into, if each number is a sum of `depth` products."""
     column_blocks, row_blocks = -(-columns // COLUMNS), -(-rows // ROWS)
-    most = chunks.count(row_blocks * column_blocks, min(rows, ROWS) * min(columns, COLUMNS) * depth // MACS)
-    across = min(most, column_blocks)
+    width = -(-min(columns, COLUMNS) // NARROW) * NARROW
+    most = chunks.count(row_blocks * column_blocks, ROWS * width * (depth + STORE) // MACS)
+    across = chunks.shared(min(most, column_blocks))
     return min(most // across, row_blocks), across
 
 
@@ -43,4 +46,4 @@ def turned_shape(rows: int, inputs: int, outputs: int) -> tuple[int, int, int]:
     """(K, O + 1, W) of the scratch of backward_data."""
     down, across = grid(rows, inputs, outputs)
     width = max(right - left for _, _, left, right in (cell(k, down, across, rows, inputs) for k in range(across)))
-    return down * across, outputs + 1, width
+    return down * across, outputs + 1, width + PAD

@@ -220,12 +220,19 @@ class BatchNorm(Layer):
             self.backend.kernel(f"activation.{self.activation}_backward")(dy.reshape(-1), saved.y.reshape(-1), dz.reshape(-1))
             dy = dz
         parts = [(where, self.backend.place(dy[where]), part) for where, part in saved.parts]
+        if len(parts) == 1:
+            dx, _, _ = F.batch_norm_backward(parts[0][1], parts[0][2], **self._gradients())
+            return self._channels_back(dx)
         results = [F.batch_norm_backward(part_dy, part) for _, part_dy, part in parts]
         for i, name in enumerate(("gamma", "beta"), start=1):
             if name in self.params:
                 self._add_up(self.params[name].grad, [result[i] for result in results])
         dx = self._join(dy.shape, parts, [result[0] for result in results])
         return self._channels_back(dx)
+
+    def _gradients(self) -> dict[str, Any]:
+        """Where the gradients of gamma and beta go."""
+        return {f"d{name}": self.params[name].grad for name in ("gamma", "beta") if name in self.params}
 
     def _add_up(self, total: Any, parts: list[Any]) -> None:
         """total = the sum of the groups' gradients."""
@@ -257,9 +264,7 @@ class BatchNorm(Layer):
         """The first half of backward where `fuses`: the gradients of gamma and beta, and what F.batch_norm_backward_apply needs."""
         ((_, part),) = saved.parts
         sums = F.batch_norm_backward_reduce(dy, part)
-        for name, gradient in zip(("gamma", "beta"), F.batch_norm_parameter_gradients(sums, part)):
-            if name in self.params:
-                self.params[name].grad[:] = gradient
+        F.batch_norm_parameter_gradients(sums, part, **self._gradients())
         return part, sums
 
     def _normalize(self, x, weights, stats: F.Stats | None, correction: F.Correction | None, options: dict[str, Any]):
