@@ -264,7 +264,7 @@ def _affine(T):
     """For arrays of type T: what the kernels of forward and backward need of the statistics."""
 
     def affine(mean, m2, divisor, gamma, beta, eps):
-        inv_std = 1 / np.sqrt(np.float64(m2) / divisor + eps)
+        inv_std = 1 / (np.float64(m2) / divisor + eps) ** 0.5
         scale = np.float64(gamma) * inv_std
         center = T(mean)
         return inv_std, scale, center, scale, np.float64(beta) + (np.float64(center) - np.float64(mean)) * scale
@@ -277,7 +277,7 @@ def _corrected_affine(T):
     """As _affine, with the correction of renormalisation."""
 
     def affine(mean, m2, divisor, gamma, beta, eps, r, k):
-        inv_std = 1 / np.sqrt(np.float64(m2) / divisor + eps)
+        inv_std = 1 / (np.float64(m2) / divisor + eps) ** 0.5
         scale = np.float64(gamma) * inv_std * r
         center = T(mean)
         return inv_std, scale, center, scale, np.float64(beta) + np.float64(gamma) * k + (np.float64(center) - np.float64(mean)) * scale

@@ -8,7 +8,7 @@ from nbnet.kernels.channelwise import LARGEST
 
 
 def mixed(a, b, c):
-    return a * b + c, np.sqrt(np.float64(a) * a) - b, a
+    return a * b + c, (np.float64(a) * a) ** 0.5 - b, a
 
 
 def shifted(a, c):

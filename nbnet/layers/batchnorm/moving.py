@@ -118,4 +118,4 @@ def _debiased(biased, weight):
 
 
 def _deviation(var, eps):
-    return (np.sqrt(var + eps),)
+    return ((var + eps) ** 0.5,)
