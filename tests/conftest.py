@@ -1,19 +1,12 @@
 """Test settings that must be in place before Numba is imported."""
 
-import hashlib
 import os
 import sys
 from pathlib import Path
 
 import pytest
 
-# Numba does not recompile a cached driver when a body that it calls from another file has changed. A cache folder for each
-# state of the kernels' sources does.
-ROOT = Path(__file__).parents[1]
-_digest = hashlib.sha256()
-for _path in sorted((ROOT / "nbnet" / "kernels").rglob("*.py")):
-    _digest.update(_path.read_bytes())
-os.environ["NUMBA_CACHE_DIR"] = str(ROOT / ".numba_cache" / _digest.hexdigest()[:16])
+os.environ["NUMBA_CACHE_DIR"] = str(Path(__file__).parents[1] / ".numba_cache")
 
 
 def pytest_configure(config):

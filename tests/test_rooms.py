@@ -3,7 +3,12 @@
 import importlib
 import importlib.util
 import inspect
+import os
 import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from cuda_machine import GPU
@@ -120,3 +125,29 @@ def test_cuda_with_an_old_driver_or_no_gpu(monkeypatch, driver, gpus, message):
     monkeypatch.setattr(cuda, "gpus", range(gpus))
     with pytest.raises(BackendError, match=message):
         check_cuda()
+
+
+ONE_KERNEL = """
+import numpy as np
+from nbnet.kernels import load
+kernel = load("activation.relu_forward", "serial")
+kernel(np.ones(3, np.float32), np.ones(3, np.float32))
+print(sum(kernel.stats.cache_hits.values()))
+"""
+
+
+def test_kept_machine_code_follows_all_sources(tmp_path):
+    """A kernel is compiled again when a source changes that its own file only imports, as in an upgrade."""
+    package = tmp_path / "nbnet"
+    shutil.copytree(Path(__file__).parents[1] / "nbnet", package, ignore=shutil.ignore_patterns("__pycache__"))
+    env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+
+    def hits():
+        return int(
+            subprocess.run([sys.executable, "-c", ONE_KERNEL], cwd=tmp_path, env=env, capture_output=True, text=True, check=True).stdout
+        )
+
+    assert [hits(), hits()] == [0, 1]
+    chunks = package / "kernels" / "chunks.py"
+    chunks.write_text(chunks.read_text(encoding="utf-8").replace("GRAIN = 32768", "GRAIN = 1024"), encoding="utf-8")
+    assert [hits(), hits()] == [0, 1]

@@ -1,20 +1,53 @@
-"""The three ways in which CPU kernels are compiled, in one place.
+"""The ways in which CPU kernels are compiled, in one place.
 
 A kernel is a serial `body` over one chunk and two drivers that call it, `..._serial` over range and `..._parallel` over
 prange. Two drivers and not one function jitted twice: Numba keys its cache by the Python function, so the second would
 silently get the first one's machine code (numba issue 6845). Only drivers are cached: a body is linked into them.
 """
 
+import hashlib
+from pathlib import Path
+
 from numba import njit
 
 # The full "fast" set would let LLVM assume that there are no NaNs and delete the checks for them.
 FASTMATH = {"contract", "reassoc", "nsz", "arcp"}
+
+
+def digest(folder):
+    """Of all Python sources in a folder and below it."""
+    sources = hashlib.sha256()
+    for path in sorted(Path(folder).rglob("*.py")):
+        sources.update(path.read_bytes())
+    return sources.hexdigest()
+
+
+SOURCES = digest(Path(__file__).parent)
+
+
+def follows_sources(kernel):
+    """A kernel whose machine code on disk is good until any source of the kernels changes.
+
+    Numba looks at the file of the function alone. But code of other files is compiled into it, and machine code that cuts an array
+    into chunks by last week's rule writes past the end of this week's scratch.
+    """
+    index = kernel._cache._cache_file
+    index._source_stamp = (SOURCES, index._source_stamp)
+    return kernel
+
+
+def _kept(**options):
+    def decorate(function):
+        return follows_sources(njit(nogil=True, cache=True, error_model="numpy", **options)(function))
+
+    return decorate
+
 
 body = njit(fastmath=FASTMATH, error_model="numpy")
 # A body that calls other large ones: each level of calls has all machine code below it optimised once more (0.5 s for the tiles).
 inlined = njit(fastmath=FASTMATH, error_model="numpy", inline="always")
 # Without fastmath, which Numba sets on every instruction of a function, and on functions called from it that do not say otherwise.
 precise = njit(fastmath=False, error_model="numpy")
-serial_precise = njit(fastmath=False, error_model="numpy", nogil=True, cache=True)
-serial = njit(fastmath=FASTMATH, error_model="numpy", nogil=True, cache=True)
-parallel = njit(fastmath=FASTMATH, error_model="numpy", nogil=True, cache=True, parallel=True)
+serial = _kept(fastmath=FASTMATH)
+serial_precise = _kept(fastmath=False)
+parallel = _kept(fastmath=FASTMATH, parallel=True)

@@ -16,6 +16,7 @@ from numba import cuda
 
 from nbnet.kernels import device
 from nbnet.kernels.channelwise import source, within
+from nbnet.kernels.compile import follows_sources
 from nbnet.kernels.device import SIMULATED
 
 THREADS = 8 if SIMULATED else 256  # of a block; few in the simulator, so that tiny arrays need several blocks
@@ -23,7 +24,6 @@ BLOCKS = 3 if SIMULATED else 1056  # of a grid whose blocks loop: 8 for each of 
 WARP = 4 if SIMULATED else 32
 ALIGNMENT = None if SIMULATED else 16  # of shared arrays that are read by load4
 
-kernel = cuda.jit(cache=True)  # no fastmath: it would take NaN for granted not to be, and here it is all or nothing
 function = cuda.jit(device=True)
 
 
@@ -34,9 +34,14 @@ def _as_it_is(code: Any) -> Any:
 formula = _as_it_is if SIMULATED else function  # a function of its arguments alone, which the simulator may call as it is
 
 
+def kernel(code: Any, **options: Any) -> Any:
+    """A kernel, kept on disk. There is no fastmath: it would take NaN for granted not to be, and here it is all or nothing."""
+    return cuda.jit(code) if SIMULATED else follows_sources(cuda.jit(cache=True, **options)(code))
+
+
 def kernel_of(threads: int, resident: int) -> Any:
     """As `kernel`, for blocks of that many threads, `resident` of them on a multiprocessor at once: that bounds the registers."""
-    return kernel if SIMULATED else cuda.jit(cache=True, launch_bounds=(threads, resident))
+    return lambda code: kernel(code, launch_bounds=(threads, resident))
 
 
 def run(compiled: Any, grid: Any, block: Any, *args: Any) -> None:
