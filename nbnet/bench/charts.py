@@ -105,7 +105,7 @@ def _bars(report: dict[str, Any], panels: list[tuple[str, dict[str, Any]]], titl
         else:
             _bar_panel(axes, panel[0], panel[1]["contenders"], names)
     handles = [_patch(COLOURS.get(name, drawing.FAINT), _titles(report)[name]) for name in names]
-    figure.legend(handles=handles, loc="outside lower left", ncols=min(len(names), 8), frameon=False, fontsize=9.5)
+    figure.legend(handles=handles, loc="outside lower left", ncols=min(len(names), 4), frameon=False, fontsize=9.5)
     return figure
 
 
@@ -161,7 +161,7 @@ def _draw_roofline(report: dict[str, Any]) -> Any:
     intensities = np.array([row["gflop"] / row["gigabytes"] for row in rows])
     x = np.geomspace(intensities.min() / 3, max(intensities.max() * 3, 30), 200)
     axes.plot(x, np.minimum(flops, bandwidth * x), color=drawing.INK, linewidth=2)
-    axes.text(x[-1], flops * 1.07, f"FMA loop {digits(flops)} GFLOP/s", ha="right", fontsize=9.5, color=drawing.INK)
+    axes.text(1.3 * flops / bandwidth, flops * 1.07, f"FMA loop {digits(flops)} GFLOP/s", fontsize=9.5, color=drawing.INK)
     ridge = flops / bandwidth
     axes.text(0.12 * ridge, bandwidth * 0.055 * ridge, f"memory copy {digits(bandwidth)} GB/s", fontsize=9.5, color=drawing.INK)
     for row, intensity in zip(rows, intensities):

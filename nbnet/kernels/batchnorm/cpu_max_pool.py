@@ -9,14 +9,9 @@ from numba import prange
 from nbnet.kernels import chunks
 from nbnet.kernels.batchnorm.merge import merge_sums
 from nbnet.kernels.compile import body, parallel, serial
+from nbnet.kernels.pool.cpu import fetch_window, first_wins
 from nbnet.kernels.simd import lanes
-from nbnet.kernels.vector import load, load_as, prefetch, splat, store, where, widen, zero
-
-# Numbers between what is read and what is asked for ahead, at least: the next two rows of an image, since two are read in turns, and
-# the processor finds no stream to follow. Less than that is worse than nothing (128 x 32 x 32 x 64, forward: 1.1 ms; 512 numbers
-# ahead 1.7, 1,536 ahead 2.7).
-AHEAD = 4096
-
+from nbnet.kernels.vector import load, load_as, splat, store, where, widen, zero
 
 # --------------------------------------------------------------------------------------------- apply_max_pool
 
@@ -34,25 +29,17 @@ def _activated(z, slope):
 
 
 @body
-def _first_wins(a, b):
-    """Where a is the maximum of two: NaN counts as the largest, and of equals the first wins."""
-    return (a >= b) | (a != a)
-
-
-@body
 def _window(x, at, width, center, scale, shift, slope, c, count):
     """x - center, in the order of rows, and which of a row's two pixels and which row wins, of a window whose first number is at `at`."""
     channels = center.size
-    ahead = at + max(AHEAD, 2 * width * channels)
-    for pixel in (ahead, ahead + channels, ahead + width * channels, ahead + (width + 1) * channels):
-        prefetch(x, pixel)
+    fetch_window(x, at, width, channels)
     d0, z0 = _normalized(x, at, center, scale, shift, c, count)
     d1, z1 = _normalized(x, at + channels, center, scale, shift, c, count)
     d2, z2 = _normalized(x, at + width * channels, center, scale, shift, c, count)
     d3, z3 = _normalized(x, at + (width + 1) * channels, center, scale, shift, c, count)
     y0, y1, y2, y3 = _activated(z0, slope), _activated(z1, slope), _activated(z2, slope), _activated(z3, slope)
-    upper, lower = _first_wins(y0, y1), _first_wins(y2, y3)
-    row = _first_wins(where(upper, y0, y1), where(lower, y2, y3))
+    upper, lower = first_wins(y0, y1), first_wins(y2, y3)
+    row = first_wins(where(upper, y0, y1), where(lower, y2, y3))
     z = where(row, where(upper, z0, z1), where(lower, z2, z3))
     return d0, d1, d2, d3, upper, lower, row, z
 

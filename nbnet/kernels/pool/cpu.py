@@ -9,6 +9,13 @@ from numba import prange
 
 from nbnet.kernels import chunks
 from nbnet.kernels.compile import body, parallel, serial
+from nbnet.kernels.simd import lanes
+from nbnet.kernels.vector import load, prefetch, store, where, zero
+
+# Numbers between what is read and what is asked for ahead, at least: the next two rows of an image, since two are read in turns, and
+# the processor finds no stream to follow. Less than that is worse than nothing (batch norm with a max-pool, 128 x 32 x 32 x 64,
+# forward: 1.1 ms; 512 numbers ahead 1.7, 1,536 ahead 2.7).
+AHEAD = 4096
 
 
 @body
@@ -72,41 +79,76 @@ def max_forward_parallel(x, size_h, size_w, stride_h, stride_w, pad_top, pad_lef
 
 
 @body
-def _give_to_winner_of_4(dy, x, n, oh, ow, top, left, dx):
-    """The case of a window of 2 x 2 without branches, which LLVM turns into vector code."""
-    zero = x.dtype.type(0)
-    for c in range(dy.shape[3]):
-        g, a, b = dy[n, oh, ow, c], x[n, top, left, c], x[n, top + 1, left, c]
-        upper, lower = _larger(a, x[n, top, left + 1, c]), _larger(b, x[n, top + 1, left + 1, c])
-        in_upper = upper >= lower or upper != upper
-        is_first = a >= x[n, top, left + 1, c] or a != a
-        is_third = b >= x[n, top + 1, left + 1, c] or b != b
-        dx[n, top, left, c] += g if in_upper and is_first else zero
-        dx[n, top, left + 1, c] += g if in_upper and not is_first else zero
-        dx[n, top + 1, left, c] += g if not in_upper and is_third else zero
-        dx[n, top + 1, left + 1, c] += g if not in_upper and not is_third else zero
+def fetch_window(x, at, width, channels):
+    """Ask for the pixels of the window two rows below one, whose first number is at `at`."""
+    at += max(AHEAD, 2 * width * channels)
+    for pixel in (at, at + channels, at + width * channels, at + (width + 1) * channels):
+        prefetch(x, pixel)
+
+
+@body
+def first_wins(a, b):
+    """Where a is the maximum of two: NaN counts as the largest, and of equals the first wins."""
+    return (a >= b) | (a != a)
+
+
+@body
+def _clear(start, stop, dx):
+    for i in range(start, stop):
+        dx[np.uintp(i)] = 0
+
+
+@body
+def _max_backward_of_quarters(dy, x, start, stop, dx):
+    """Images start to stop, cut into windows of 2 x 2: each pixel is written once."""
+    _, height, width, channels = x.shape
+    out_h, out_w = dy.shape[1], dy.shape[2]
+    gradient, source, target = dy.reshape(-1), x.reshape(-1), dx.reshape(-1)
+    line = width * channels
+    for row in range(start * out_h, stop * out_h):
+        image, pair = divmod(row, out_h)
+        first = (image * height + 2 * pair) * line
+        for column in range(out_w):
+            for c in range(0, channels, lanes(x)):
+                at, n = first + 2 * column * channels + c, channels - c
+                fetch_window(source, at, width, channels)
+                x0, x1 = load(source, at, n), load(source, at + channels, n)
+                x2, x3 = load(source, at + line, n), load(source, at + line + channels, n)
+                upper, lower = first_wins(x0, x1), first_wins(x2, x3)
+                in_upper = first_wins(where(upper, x0, x1), where(lower, x2, x3))
+                g = load(gradient, (row * out_w + column) * channels + c, n)
+                above, below = where(in_upper, g, zero(g)), where(in_upper, zero(g), g)
+                store(target, at, n, where(upper, above, zero(g)))
+                store(target, at + channels, n, where(upper, zero(g), above))
+                store(target, at + line, n, where(lower, below, zero(g)))
+                store(target, at + line + channels, n, where(lower, zero(g), below))
+        _clear(first + 2 * out_w * channels, first + line, target)
+        _clear(first + line + 2 * out_w * channels, first + 2 * line, target)
+    for image in range(start, stop):
+        _clear((image * height + 2 * out_h) * line, (image + 1) * height * line, target)
 
 
 @body
 def _max_backward(dy, x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, start, stop, dx):
     """Images start to stop, whole ones: neighbouring windows may add to the same pixel."""
+    quarters = size_h == 2 and size_w == 2 and stride_h == 2 and stride_w == 2 and pad_top == 0 and pad_left == 0
+    if quarters and dy.shape[1] == x.shape[1] // 2 and dy.shape[2] == x.shape[2] // 2:
+        _max_backward_of_quarters(dy, x, start, stop, dx)
+        return
     for n in range(start, stop):
         dx[n] = 0
         for oh in range(dy.shape[1]):
             top, bottom = _window(oh, size_h, stride_h, pad_top, x.shape[1])
             for ow in range(dy.shape[2]):
                 left, right = _window(ow, size_w, stride_w, pad_left, x.shape[2])
-                if bottom - top == 2 and right - left == 2:
-                    _give_to_winner_of_4(dy, x, n, oh, ow, top, left, dx)
-                else:
-                    for c in range(dy.shape[3]):
-                        best, best_h, best_w = x[n, top, left, c], top, left
-                        for h in range(top, bottom):
-                            for w in range(left, right):
-                                value = x[n, h, w, c]
-                                keep = best >= value or best != best
-                                best, best_h, best_w = (best if keep else value), (best_h if keep else h), (best_w if keep else w)
-                        dx[n, best_h, best_w, c] += dy[n, oh, ow, c]
+                for c in range(dy.shape[3]):
+                    best, best_h, best_w = x[n, top, left, c], top, left
+                    for h in range(top, bottom):
+                        for w in range(left, right):
+                            value = x[n, h, w, c]
+                            keep = best >= value or best != best
+                            best, best_h, best_w = (best if keep else value), (best_h if keep else h), (best_w if keep else w)
+                    dx[n, best_h, best_w, c] += dy[n, oh, ow, c]
 
 
 @serial
