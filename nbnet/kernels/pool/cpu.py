@@ -31,6 +31,26 @@ def _larger(a, b):
     return a if a >= b or a != a else b
 
 
+@body
+def fetch_window(x, at, width, channels):
+    """Ask for the pixels of the window two rows below one, whose first number is at `at`."""
+    at += max(AHEAD, 2 * width * channels)
+    for pixel in (at, at + channels, at + width * channels, at + (width + 1) * channels):
+        prefetch(x, pixel)
+
+
+@body
+def first_wins(a, b):
+    """Where a is the maximum of two: NaN counts as the largest, and of equals the first wins."""
+    return (a >= b) | (a != a)
+
+
+@body
+def _larger_of(a, b):
+    """As _larger, of vectors."""
+    return where(first_wins(a, b), a, b)
+
+
 # ------------------------------------------------------------------------------------------------ max_forward
 
 
@@ -38,16 +58,19 @@ def _larger(a, b):
 def _max_forward(x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, start, stop, y):
     """Output rows start to stop, counted over all images."""
     channels = x.shape[3]
+    source, target = x.reshape(-1), y.reshape(-1)
     for row in range(start, stop):
         n, oh = divmod(row, y.shape[1])
         top, bottom = _window(oh, size_h, stride_h, pad_top, x.shape[1])
         for ow in range(y.shape[2]):
             left, right = _window(ow, size_w, stride_w, pad_left, x.shape[2])
             if bottom - top == 2 and right - left == 2:
-                for c in range(channels):
-                    upper = _larger(x[n, top, left, c], x[n, top, left + 1, c])
-                    lower = _larger(x[n, top + 1, left, c], x[n, top + 1, left + 1, c])
-                    y[n, oh, ow, c] = _larger(upper, lower)
+                at, line = ((n * x.shape[1] + top) * x.shape[2] + left) * channels, x.shape[2] * channels
+                for c in range(0, channels, lanes(x)):
+                    fetch_window(source, at + c, x.shape[2], channels)
+                    upper = _larger_of(load(source, at + c, channels - c), load(source, at + channels + c, channels - c))
+                    lower = _larger_of(load(source, at + line + c, channels - c), load(source, at + line + channels + c, channels - c))
+                    store(target, (row * y.shape[2] + ow) * channels + c, channels - c, _larger_of(upper, lower))
             else:
                 for c in range(channels):
                     y[n, oh, ow, c] = x[n, top, left, c]
@@ -76,20 +99,6 @@ def max_forward_parallel(x, size_h, size_w, stride_h, stride_w, pad_top, pad_lef
 
 
 # ----------------------------------------------------------------------------------------------- max_backward
-
-
-@body
-def fetch_window(x, at, width, channels):
-    """Ask for the pixels of the window two rows below one, whose first number is at `at`."""
-    at += max(AHEAD, 2 * width * channels)
-    for pixel in (at, at + channels, at + width * channels, at + (width + 1) * channels):
-        prefetch(x, pixel)
-
-
-@body
-def first_wins(a, b):
-    """Where a is the maximum of two: NaN counts as the largest, and of equals the first wins."""
-    return (a >= b) | (a != a)
 
 
 @body
