@@ -350,3 +350,13 @@ def test_the_keep_rate_is_within_four_standard_errors(rate):
     size = 10_000_000
     y, _ = F.dropout_forward(np.ones(size, np.float32), rate, seed=1)
     assert abs(np.count_nonzero(y) / size - (1 - rate)) < 4 * np.sqrt(rate * (1 - rate) / size)
+
+
+@pytest.mark.parametrize("wrong", [{"stride": 1.0}, {"stride": True, "padding": True}, {"padding": True}, {"stride": np.ones(2)}], ids=str)
+def test_conv2d_checks_its_options_each_time(wrong):
+    """Also where equal numbers of another type were right before: 1 == 1.0 == True."""
+    x, weight = np.ones((1, 5, 5, 2)), np.ones((3, 3, 2, 4))
+    F.conv2d_forward(x, weight, stride=1, padding=1, backend="numpy")
+    F.conv2d_forward(x, weight, stride=1, backend="numpy")
+    with pytest.raises(ArgumentError):
+        F.conv2d_forward(x, weight, backend="numpy", **wrong)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,13 +23,13 @@ class Conv2DSaved(NamedTuple):
 
 
 @lru_cache(1024)
-def _plan(x: tuple[int, ...], weight: tuple[int, ...], stride: Any, padding: Any) -> tuple[tuple[int, int, int, int], tuple[int, ...], Any]:
+def _plan(
+    x: tuple[int, ...], weight: tuple[int, ...], stride: tuple[int, int], padding: str | int
+) -> tuple[tuple[int, int, int, int], tuple[int, ...], contract.Scratch]:
     """Geometry, shape of y and sizes of the scratch, for x and weight of these shapes."""
-    kernel_h, kernel_w, inputs, outputs = weight
+    (kernel_h, kernel_w, inputs, outputs), (stride_h, stride_w) = weight, stride
     if inputs != x[3]:
         raise ShapeError(f"x has {x[3]} channels, but weight has shape {weight}: wanted (KH, KW, {x[3]}, filters)")
-    stride_h, stride_w = checks.pair(stride, "stride")
-    checks.check_padding(padding)
     out_h, pad_top = checks.window(x[1], kernel_h, stride_h, padding, "height")
     out_w, pad_left = checks.window(x[2], kernel_w, stride_w, padding, "width")
     sizes = contract.scratch(x[0], out_h, out_w, outputs, kernel_h, kernel_w, stride_h, stride_w, inputs)
@@ -53,8 +53,8 @@ def conv2d_forward(x, weight, bias=None, *, stride=1, padding="same", stats: boo
     be = get_backend(backend)
     x = checks.floats(x, "x", 4, be=be)
     weight = checks.floats(weight, "weight", 4, x.dtype, be=be)
-    stride = tuple(stride) if isinstance(stride, list) else stride
-    geometry, out_shape, sizes = _plan(x.shape, weight.shape, stride, padding)
+    checks.check_padding(padding)
+    geometry, out_shape, sizes = _plan(x.shape, weight.shape, checks.pair(stride, "stride"), padding)
     outputs = out_shape[3]
     bias = be.zeros((outputs,), x.dtype) if bias is None else checks.shaped(bias, "bias", (outputs,), x.dtype, be=be)
 
