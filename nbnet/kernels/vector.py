@@ -204,6 +204,32 @@ def store(context, array, at, count, value):
 
 
 @intrinsic
+def load_whole(context, array, at):
+    """array[at : at + lanes] as a vector: all of it is inside. What store_whole wrote is read without waiting for the cache."""
+
+    def generate(context, builder, signature, args):
+        vector = context.get_value_type(signature.return_type)
+        pointer = _address(context, builder, signature.args[0], args[0], args[1])
+        value = builder.load(builder.bitcast(pointer, vector.as_pointer()))
+        value.align = signature.args[0].dtype.bitwidth // 8
+        return value
+
+    return Vector(array.dtype)(array, types.intp), generate
+
+
+@intrinsic
+def store_whole(context, array, at, value):
+    """array[at : at + lanes] = value: all of it is inside."""
+
+    def generate(context, builder, signature, args):
+        pointer = _address(context, builder, signature.args[0], args[0], args[1])
+        builder.store(args[2], builder.bitcast(pointer, args[2].type.as_pointer())).align = signature.args[0].dtype.bitwidth // 8
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, value), generate
+
+
+@intrinsic
 def prefetch(context, array, at):
     """Ask for the cache line of array[at] ahead of its use. `at` may lie past the end."""
 

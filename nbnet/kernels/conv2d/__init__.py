@@ -13,14 +13,14 @@ All arrays C-contiguous, NHWC, one dtype T (float32 or float64). Pixels outside 
 
 x, dx: (N, H, W, I).  y, dy: (N, OH, OW, O).  weight, dweight: (KH, KW, I, O).  bias, dbias: (O,).
 mean, var: (O,) float64, left alone where partials of shape (0, 3, O) says that none are wanted.
-Scratch, of the sizes that `scratch` gives: strips (T, S) T, a workspace for each of the T threads that may run; packed (16, A, B) T,
-transformed weights, or (0, A, B); turned (KH*KW*O + 1, I) T, the weights turned around and a row of zeros; partials of forward
+Scratch, of the sizes that `scratch` gives: strips (T, S) T, a workspace for each of the T threads that may run; packed (36, P) T,
+transformed weights, or (0, P); turned (KH*KW*O + 1, I) T, the weights turned around and a row of zeros; partials of forward
 (K, 3, O) float64; partials of backward_weights (K, D + 1, O) T, a sum of the weights' gradient for each chunk, with the bias's in
 the last row. Everything overwrites (=). Backward needs x and weight from forward.
 
 There is no im2col: a strip of rows is copied with its padding, and tiles walk over it. A patch is KH runs of KW*I numbers there,
 so the patches of neighbouring pixels overlap in memory and are read from the level-1 cache. Convolutions of 3 x 3 with stride 1
-over enough channels run by minimal filtering instead (winograd.py): 2.25 times fewer products.
+over enough channels run by minimal filtering instead (winograd.py): 4 times fewer products.
 """
 
 from functools import cache
@@ -33,8 +33,11 @@ from nbnet.kernels.dense import MACS
 
 STRIP = 16384  # numbers that a strip aims at: with a block of weights it stays in the level-2 cache
 LEAST = 16  # channels on both sides that make minimal filtering worth its transforms
-TILES = 32  # tiles that it transforms together: their planes share the level-2 cache with the transformed weights
-PAD = 16  # numbers between planes; without them the 16 streams of stores would fall on one set of the level-1 cache
+EDGE = 4  # outputs of one of its tiles, each way
+PLANES = 36  # products for a tile
+TILES = 16  # tiles that it transforms together: their planes share the level-2 cache with the transformed weights
+PAD = 16  # numbers between planes; without them the 36 streams of stores would fall on few sets of the level-1 cache
+LANES = 16  # numbers in a vector register, at most
 PIXEL = 32  # elementary operations of `chunks` that a pixel costs beside its products
 MOST_PARTIALS = 16  # chunks of backward_weights at most, since each costs a copy of the weights to write and to merge
 
@@ -56,7 +59,7 @@ def minimal(kernel_h, kernel_w, stride_h, stride_w, inputs, outputs):
 @register_jitable
 def plan(images, out_h, out_w, outputs, kernel_h, kernel_w, stride_h, stride_w, inputs, filtered):
     """Rows of output that are computed together, and the number of chunks, for a convolution from `inputs` to `outputs` channels."""
-    rows = 2 if filtered else strip_rows(out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, inputs)[0]
+    rows = EDGE if filtered else strip_rows(out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, inputs)[0]
     work = rows * out_w * (PIXEL + outputs * kernel_h * kernel_w * inputs // MACS)
     return rows, chunks.count(images * (-(-out_h // rows)), work)
 
@@ -66,7 +69,7 @@ class Scratch(NamedTuple):
 
     chunks: int  # K: forward has partials for each, backward_weights for MOST_PARTIALS at most
     strip: int  # S
-    packed: tuple[int, int, int]
+    packed: tuple[int, int]
 
 
 @cache
@@ -90,6 +93,7 @@ def scratch(
     filtered = minimal(kernel_h, kernel_w, stride_h, stride_w, inputs, outputs) and not spread
     _, count = plan(images, out_h, out_w, outputs, kernel_h, kernel_w, stride_h, stride_w, inputs, filtered)
     if filtered:
-        return Scratch(count, 16 * (TILES * (inputs + outputs) + 2 * PAD + inputs * outputs), (16, inputs, outputs))
+        numbers = LANES + TILES * (inputs + outputs) + 2 * PAD + inputs * outputs  # for each of the planes
+        return Scratch(count, PLANES * numbers + LANES, (PLANES, inputs * outputs + PAD))
     rows, row = strip_rows(out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, inputs)
-    return Scratch(count, ((rows - 1) * stride_h + kernel_h) * row, (0, inputs, outputs))
+    return Scratch(count, ((rows - 1) * stride_h + kernel_h) * row, (0, 1))

@@ -12,6 +12,7 @@ from nbnet.kernels.dense.cpu import add_rows
 from nbnet.kernels.simd import multiply
 
 BLOCK = 4096  # numbers of dy that backward_weights aims at: they are read once for each few weights, and stay in the level-1 cache
+LINE = 16  # numbers that are transposed together: a line of the cache is read once
 
 
 @body
@@ -103,7 +104,7 @@ def _forward(thread, x, weight, bias, stride_h, stride_w, pad_top, pad_left, pac
 @serial
 def forward_serial(x, weight, bias, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials, mean, var):
     if packed.size > 0:
-        winograd.transform_weights(weight.reshape(-1), packed.reshape(-1))
+        winograd.transform_weights(weight.reshape(-1), strips[0], packed)
     for t in range(strips.shape[0]):
         _forward(np.intp(t), x, weight, bias, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials)
     if partials.shape[0] > 0:
@@ -113,7 +114,7 @@ def forward_serial(x, weight, bias, stride_h, stride_w, pad_top, pad_left, packe
 @parallel
 def forward_parallel(x, weight, bias, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials, mean, var):
     if packed.size > 0:
-        winograd.transform_weights(weight.reshape(-1), packed.reshape(-1))
+        winograd.transform_weights(weight.reshape(-1), strips[0], packed)
     for t in prange(strips.shape[0]):
         _forward(np.intp(t), x, weight, bias, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials)
     if partials.shape[0] > 0:
@@ -129,10 +130,11 @@ def _turn(weight, turned):
     kernel_h, kernel_w, inputs, outputs = weight.shape
     for kh in range(kernel_h):
         for kw in range(kernel_w):
-            for o in range(outputs):
-                at = (kh * kernel_w + kw) * outputs + o
+            at = (kh * kernel_w + kw) * outputs
+            for first in range(0, outputs, LINE):
                 for i in range(inputs):
-                    turned[at, i] = weight[kernel_h - 1 - kh, kernel_w - 1 - kw, i, o]
+                    for o in range(first, min(outputs, first + LINE)):
+                        turned[at + o, i] = weight[kernel_h - 1 - kh, kernel_w - 1 - kw, i, o]
     for i in range(inputs):
         turned[kernel_h * kernel_w * outputs, i] = 0
 
@@ -157,7 +159,7 @@ def _backward_data(thread, dy, weight, stride_h, stride_w, pad_top, pad_left, tu
 def backward_data_serial(dy, weight, stride_h, stride_w, pad_top, pad_left, turned, packed, strips, dx):
     _turn(weight, turned)
     if packed.size > 0:
-        winograd.transform_weights(turned.reshape(-1)[: weight.size], packed.reshape(-1))
+        winograd.transform_weights(turned.reshape(-1)[: weight.size], strips[0], packed)
     for t in range(strips.shape[0]):
         _backward_data(np.intp(t), dy, weight, stride_h, stride_w, pad_top, pad_left, turned, packed, strips, dx)
 
@@ -166,7 +168,7 @@ def backward_data_serial(dy, weight, stride_h, stride_w, pad_top, pad_left, turn
 def backward_data_parallel(dy, weight, stride_h, stride_w, pad_top, pad_left, turned, packed, strips, dx):
     _turn(weight, turned)
     if packed.size > 0:
-        winograd.transform_weights(turned.reshape(-1)[: weight.size], packed.reshape(-1))
+        winograd.transform_weights(turned.reshape(-1)[: weight.size], strips[0], packed)
     for t in prange(strips.shape[0]):
         _backward_data(np.intp(t), dy, weight, stride_h, stride_w, pad_top, pad_left, turned, packed, strips, dx)
 

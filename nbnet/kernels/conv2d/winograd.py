@@ -1,269 +1,266 @@
-"""Convolution of 3 x 3 with stride 1 by minimal filtering, F(2 x 2, 3 x 3): 16 products where the definition has 36.
+"""Convolution of 3 x 3 with stride 1 by minimal filtering, F(4 x 4, 3 x 3): 36 products where the definition has 144.
 
-Lavin and Gray 2016, "Fast algorithms for convolutional neural networks", after Winograd 1980. A tile of 2 x 2 outputs y comes
-from 4 x 4 inputs d and the 3 x 3 filter g as
+Lavin and Gray 2016, "Fast algorithms for convolutional neural networks", after Winograd 1980. A tile of 4 x 4 outputs y comes
+from 6 x 6 inputs d and the 3 x 3 filter g as
 
-    y = A' [(G g G') * (B' d B)] A        where ' transposes, * multiplies number by number, and
+    y = A' [(G g G') * (B' d B)] A        where ' transposes, * multiplies number by number
 
-    B' = 1  0 -1  0     G =  1    0    0     A' = 1  1  1  0
-         0  1  1  0         1/2  1/2  1/2         0  1 -1 -1
-         0 -1  1  0         1/2 -1/2  1/2
-         0  1  0 -1          0    0    1
+The matrices evaluate polynomials at points: 0, +-p, +-q and infinity (Toom and Cook). With P = p^2 and Q = q^2,
 
-Over channels the product is, for each of the 16 positions, a matrix product (tiles, I) @ (I, O): the register tiles of
-nbnet.kernels.simd run it. B and A hold only 0, 1 and -1, so in float32 the result is as good as the plain sum's to a small factor.
-The gradient with respect to g is the same formula read backwards: dg = G' [(A dy A') * (B' d B)] G.
+    B' = PQ   0  -P-Q   0   1  0    G =    1/PQ   (1  0  0)            A' = 1  1   1   1   1   0
+          0  -pQ   -Q   p   1  0        1/2P(P-Q) (1  p  P)                 0  p  -p   q  -q   0
+          0   pQ   -Q  -p   1  0        1/2P(P-Q) (1 -p  P)                 0  P   P   Q   Q   0
+          0  -qP   -P   q   1  0        1/2Q(Q-P) (1  q  Q)                 0 pP -pP  qQ -qQ   1
+          0   qP   -P  -q   1  0        1/2Q(Q-P) (1 -q  Q)
+          0   PQ    0 -P-Q  0  1                  (0  0  1)
+
+Points of nearly the same size lose least to rounding: with p = 3/4, q = 3/2 the error in float32 is about twice that of the plain
+sum, a quarter of what Lavin and Gray's 1 and 2 give (docs/performance.md has the figures).
+
+Over channels the product is, for each of the 36 positions, a matrix product (tiles, I) @ (I, O): the register tiles of
+nbnet.kernels.simd run it. The gradient with respect to g is the same formula read backwards: dg = G' [(A dy A') * (B' d B)] G.
 
 The transforms are compiled without fastmath, so that their sums have one order, in the serial and in the parallel kernel.
-Positions are planes in scratch: plane p holds (TILES, channels) and some padding.
+Positions are planes in scratch: plane 6 * i + j holds (TILES, channels) and some padding. A transform goes down the columns of a
+tile first, then along its rows; what lies between stays in a small buffer.
 """
 
 from nbnet.kernels.compile import inlined, precise
-from nbnet.kernels.conv2d import PAD, TILES
+from nbnet.kernels.conv2d import EDGE, PAD, PLANES, TILES
 from nbnet.kernels.simd import lanes, multiply
-from nbnet.kernels.vector import load, splat, store, zero
+from nbnet.kernels.vecmath import fma
+from nbnet.kernels.vector import load, load_whole, splat_as, store, store_whole, zero
+
+_p, _q = 0.75, 1.5
+_P, _Q = _p * _p, _q * _q
+_AT_0, _AT_P, _AT_Q = 1 / (_P * _Q), 1 / (2 * _P * (_P - _Q)), 1 / (2 * _Q * (_Q - _P))  # the factors of G's rows
 
 
 @precise
-def _columns(d0, d1, d2, d3):
+def _times(number, vector, addend):
+    """number * vector + addend, rounded once."""
+    return fma(splat_as(number, vector), vector, addend)
+
+
+@precise
+def _inputs(d0, d1, d2, d3, d4, d5):
     """B' times a column."""
-    return d0 - d2, d1 + d2, d2 - d1, d1 - d3
+    even_p, odd_p = _times(-_Q, d2, d4), _times(-_Q, d1, d3)
+    even_q, odd_q = _times(-_P, d2, d4), _times(-_P, d1, d3)
+    first = _times(_P * _Q, d0, _times(-_P - _Q, d2, d4))
+    last = _times(_P * _Q, d1, _times(-_P - _Q, d3, d5))
+    return first, _times(_p, odd_p, even_p), _times(-_p, odd_p, even_p), _times(_q, odd_q, even_q), _times(-_q, odd_q, even_q), last
 
 
 @precise
-def _row(flat, at, channels, n0, n1, n2, n3):
-    """A row of four pixels times B."""
-    d0, d1 = load(flat, at, n0), load(flat, at + channels, n1)
-    d2, d3 = load(flat, at + 2 * channels, n2), load(flat, at + 3 * channels, n3)
-    return _columns(d0, d1, d2, d3)
+def _outputs(m0, m1, m2, m3, m4, m5):
+    """A' times a column."""
+    sum_p, sum_q, odd_p, odd_q = m1 + m2, m3 + m4, m1 - m2, m3 - m4
+    y1 = _times(_q, odd_q, splat_as(_p, odd_p) * odd_p)
+    y2 = _times(_Q, sum_q, splat_as(_P, sum_p) * sum_p)
+    return m0 + sum_p + sum_q, y1, y2, _times(_q * _Q, odd_q, _times(_p * _P, odd_p, m5))
 
 
 @precise
-def _rows_inside(flat, at, channels, width, count):
-    """The four rows of a tile that lies inside the image, times B."""
-    r0 = _row(flat, at, channels, count, count, count, count)
-    r1 = _row(flat, at + width * channels, channels, count, count, count, count)
-    r2 = _row(flat, at + 2 * width * channels, channels, count, count, count, count)
-    r3 = _row(flat, at + 3 * width * channels, channels, count, count, count, count)
-    return r0, r1, r2, r3
+def _filters(g0, g1, g2):
+    """G times a column."""
+    even_p, even_q = _times(_P, g2, g0), _times(_Q, g2, g0)
+    at_p, at_q = splat_as(_AT_P, g0), splat_as(_AT_Q, g0)
+    p0, p1 = _times(_p, g1, even_p) * at_p, _times(-_p, g1, even_p) * at_p
+    q0, q1 = _times(_q, g1, even_q) * at_q, _times(-_q, g1, even_q) * at_q
+    return splat_as(_AT_0, g0) * g0, p0, p1, q0, q1, g2
 
 
 @precise
-def _rows_of_border(flat, at, channels, height, width, top, left, count):
-    """The same with zeros for the pixels outside: nothing is loaded there."""
-    n0 = count if 0 <= left < width else 0
-    n1 = count if 0 <= left + 1 < width else 0
-    n2 = count if 0 <= left + 2 < width else 0
-    n3 = count if 0 <= left + 3 < width else 0
-    i0, i1 = 1 if 0 <= top < height else 0, 1 if 0 <= top + 1 < height else 0
-    i2, i3 = 1 if 0 <= top + 2 < height else 0, 1 if 0 <= top + 3 < height else 0
-    r0 = _row(flat, at, channels, n0 * i0, n1 * i0, n2 * i0, n3 * i0)
-    r1 = _row(flat, at + width * channels, channels, n0 * i1, n1 * i1, n2 * i1, n3 * i1)
-    r2 = _row(flat, at + 2 * width * channels, channels, n0 * i2, n1 * i2, n2 * i2, n3 * i2)
-    r3 = _row(flat, at + 3 * width * channels, channels, n0 * i3, n1 * i3, n2 * i3, n3 * i3)
-    return r0, r1, r2, r3
+def _gradients(d0, d1, d2, d3):
+    """A times a column."""
+    even_p, odd_p = _times(_P, d2, d0), _times(_p * _P, d3, splat_as(_p, d1) * d1)
+    even_q, odd_q = _times(_Q, d2, d0), _times(_q * _Q, d3, splat_as(_q, d1) * d1)
+    return d0, even_p + odd_p, even_p - odd_p, even_q + odd_q, even_q - odd_q, d3
 
 
 @precise
-def _transform_inputs(x, first, tiles, down, across, pad_top, pad_left, planes):
-    """Planes of B' d B, of `tiles` tiles from number `first` on, counted over all images."""
+def _gather(u0, u1, u2, u3, u4, u5):
+    """G' times a column."""
+    at_p, at_q = splat_as(_AT_P, u1), splat_as(_AT_Q, u3)
+    sum_p, odd_p, sum_q, odd_q = (u1 + u2) * at_p, (u1 - u2) * at_p, (u3 + u4) * at_q, (u3 - u4) * at_q
+    g1 = _times(_q, odd_q, splat_as(_p, odd_p) * odd_p)
+    return _times(_AT_0, u0, sum_p + sum_q), g1, _times(_Q, sum_q, _times(_P, sum_p, u5))
+
+
+# ------------------------------------------------------------------------------------- a column or a row of vectors
+
+
+@precise
+def _load6(array, at, step):
+    a0, a1, a2 = load_whole(array, at), load_whole(array, at + step), load_whole(array, at + 2 * step)
+    return a0, a1, a2, load_whole(array, at + 3 * step), load_whole(array, at + 4 * step), load_whole(array, at + 5 * step)
+
+
+@precise
+def _store(array, at, step, vectors):
+    for k, value in enumerate(vectors):
+        store_whole(array, at + k * step, value)
+
+
+@precise
+def _rows_inside(top, height, count):
+    """count for each of the six rows from `top` on that is inside an image, else 0."""
+    n0, n1 = count if 0 <= top < height else 0, count if 0 <= top + 1 < height else 0
+    n2, n3 = count if 0 <= top + 2 < height else 0, count if 0 <= top + 3 < height else 0
+    return n0, n1, n2, n3, count if 0 <= top + 4 < height else 0, count if 0 <= top + 5 < height else 0
+
+
+@precise
+def _position(tile, down, across):
+    """Image, row and column of a tile counted over all images."""
+    row, column = divmod(tile, across)
+    image, row = divmod(row, down)
+    return image, EDGE * row, EDGE * column
+
+
+@precise
+def _transform_inputs(x, first, tiles, down, across, pad_top, pad_left, buffer, planes):
+    """Planes of B' d B, of `tiles` tiles from number `first` on."""
     height, width, channels = x.shape[1], x.shape[2], x.shape[3]
     flat = x.reshape(-1)
-    plane = TILES * channels + PAD
+    plane, vector, row = TILES * channels + PAD, lanes(x), width * channels
     for t in range(tiles):
-        row, column = divmod(first + t, across)
-        image, row = divmod(row, down)
-        top, left = 2 * row - pad_top, 2 * column - pad_left
+        image, top, left = _position(first + t, down, across)
+        top, left = top - pad_top, left - pad_left
         pixel = (image * height + top) * width + left
-        inside = top >= 0 and left >= 0 and top + 3 < height and left + 3 < width
-        for c in range(0, channels, lanes(x)):
-            n, at, to = channels - c, pixel * channels + c, t * channels + c
-            if inside:
-                r0, r1, r2, r3 = _rows_inside(flat, at, channels, width, n)
-            else:
-                r0, r1, r2, r3 = _rows_of_border(flat, at, channels, height, width, top, left, n)
-            for j in range(4):
-                v0, v1, v2, v3 = _columns(r0[j], r1[j], r2[j], r3[j])
-                store(planes, to + j * plane, n, v0)
-                store(planes, to + (4 + j) * plane, n, v1)
-                store(planes, to + (8 + j) * plane, n, v2)
-                store(planes, to + (12 + j) * plane, n, v3)
+        for c in range(0, channels, vector):
+            n0, n1, n2, n3, n4, n5 = _rows_inside(top, height, channels - c)
+            for j in range(6):
+                at = (pixel + j) * channels + c
+                if 0 <= left + j < width:
+                    d0, d1, d2 = load(flat, at, n0), load(flat, at + row, n1), load(flat, at + 2 * row, n2)
+                    d3, d4, d5 = load(flat, at + 3 * row, n3), load(flat, at + 4 * row, n4), load(flat, at + 5 * row, n5)
+                    v = _inputs(d0, d1, d2, d3, d4, d5)
+                else:
+                    nothing = zero(load(flat, at, 0))
+                    v = nothing, nothing, nothing, nothing, nothing, nothing
+                _store(buffer, j * vector, 6 * vector, v)
+            for i in range(6):
+                d0, d1, d2, d3, d4, d5 = _load6(buffer, 6 * i * vector, vector)
+                _store(planes, 6 * i * plane + t * channels + c, plane, _inputs(d0, d1, d2, d3, d4, d5))
 
 
 # ------------------------------------------------------------------------------------------- forward, backward_data
 
 
 @precise
-def _filter_column(g0, g1, g2, half):
-    """G times a column."""
-    outer, middle = (g0 + g2) * half, g1 * half
-    return g0, outer + middle, outer - middle, g2
-
-
-@precise
-def _filter_row(weight, at, size, n, half):
-    """A row of the filters times G'."""
-    return _filter_column(load(weight, at, n), load(weight, at + size, n), load(weight, at + 2 * size, n), half)
-
-
-@precise
-def transform_weights(weight, packed):
-    """packed[4 * j + k] = (G g G')[j, k] for each pair of channels: weight (9, I, O) flat, packed (16, I, O) flat."""
-    size = weight.size // 9
-    half = splat(weight.dtype.type(0.5))
-    for c in range(0, size, lanes(weight)):
+def transform_weights(weight, buffer, packed):
+    """packed[6 * i + j] = (G g G')[i, j] for each pair of channels: weight (9, I, O) flat, packed (36, I * O and padding)."""
+    size, vector, plane = weight.size // 9, lanes(weight), packed.shape[1]
+    flat = packed.reshape(-1)
+    for c in range(0, size, vector):
         n = size - c
-        r0 = _filter_row(weight, c, size, n, half)
-        r1 = _filter_row(weight, 3 * size + c, size, n, half)
-        r2 = _filter_row(weight, 6 * size + c, size, n, half)
-        for k in range(4):
-            u0, u1, u2, u3 = _filter_column(r0[k], r1[k], r2[k], half)
-            store(packed, k * size + c, n, u0)
-            store(packed, (4 + k) * size + c, n, u1)
-            store(packed, (8 + k) * size + c, n, u2)
-            store(packed, (12 + k) * size + c, n, u3)
+        for k in range(3):
+            at = k * size + c
+            column = load(weight, at, n), load(weight, at + 3 * size, n), load(weight, at + 6 * size, n)
+            _store(buffer, k * vector, 3 * vector, _filters(*column))
+        for i in range(6):
+            at = 3 * i * vector
+            row = load_whole(buffer, at), load_whole(buffer, at + vector), load_whole(buffer, at + 2 * vector)
+            _store(flat, 6 * i * plane + c, plane, _filters(*row))
 
 
 @precise
-def _sums(m0, m1, m2, m3):
-    """A' times a column."""
-    return m0 + m1 + m2, m1 - m2 - m3
-
-
-@precise
-def _transform_outputs(products, first, tiles, down, across, bias, y):
+def _transform_outputs(products, first, tiles, down, across, bias, buffer, y):
     out_h, out_w, outputs = y.shape[1], y.shape[2], y.shape[3]
     flat = y.reshape(-1)
-    plane = TILES * outputs + PAD
+    plane, vector = TILES * outputs + PAD, lanes(y)
     for t in range(tiles):
-        row, column = divmod(first + t, across)
-        image, row = divmod(row, down)
-        pixel = (image * out_h + 2 * row) * out_w + 2 * column
-        below, right = 2 * row + 1 < out_h, 2 * column + 1 < out_w
-        for c in range(0, outputs, lanes(y)):
+        image, top, left = _position(first + t, down, across)
+        for c in range(0, outputs, vector):
             n = outputs - c
-            at = t * outputs + c
-            c0 = _column_sums(products, at, plane, n)
-            c1 = _column_sums(products, at + plane, plane, n)
-            c2 = _column_sums(products, at + 2 * plane, plane, n)
-            c3 = _column_sums(products, at + 3 * plane, plane, n)
+            for j in range(6):
+                m0, m1, m2, m3, m4, m5 = _load6(products, j * plane + t * outputs + c, 6 * plane)
+                _store(buffer, j * vector, 6 * vector, _outputs(m0, m1, m2, m3, m4, m5))
             b = load(bias, c, n)
-            y0, y1 = _sums(c0[0], c1[0], c2[0], c3[0])
-            y2, y3 = _sums(c0[1], c1[1], c2[1], c3[1])
-            store(flat, pixel * outputs + c, n, y0 + b)
-            if right:
-                store(flat, (pixel + 1) * outputs + c, n, y1 + b)
-            if below:
-                store(flat, (pixel + out_w) * outputs + c, n, y2 + b)
-            if below and right:
-                store(flat, (pixel + out_w + 1) * outputs + c, n, y3 + b)
-
-
-@precise
-def _column_sums(products, at, plane, n):
-    """A' times column j of the products, whose first number is at `at`."""
-    return _sums(
-        load(products, at, n), load(products, at + 4 * plane, n), load(products, at + 8 * plane, n), load(products, at + 12 * plane, n)
-    )
+            for i in range(min(EDGE, out_h - top)):
+                m0, m1, m2, m3, m4, m5 = _load6(buffer, 6 * i * vector, vector)
+                at = ((image * out_h + top + i) * out_w + left) * outputs + c
+                for j, value in enumerate(_outputs(m0, m1, m2, m3, m4, m5)):
+                    store(flat, at + j * outputs, n if left + j < out_w else 0, value + b)
 
 
 @inlined
 def convolve(x, packed, bias, pad_top, pad_left, start, stop, scratch, y):
     """Rows of tiles start to stop, counted over all images, of y = bias + x convolved with the weights that `packed` was made of."""
     inputs, outputs = x.shape[3], y.shape[3]
-    down, across = (y.shape[1] + 1) // 2, (y.shape[2] + 1) // 2
+    down, across = (y.shape[1] + EDGE - 1) // EDGE, (y.shape[2] + EDGE - 1) // EDGE
     a_plane, c_plane = TILES * inputs + PAD, TILES * outputs + PAD
-    planes, rest = scratch[: 16 * a_plane], scratch[16 * a_plane :]
-    products, zeros = rest[: 16 * c_plane], rest[16 * c_plane :][:outputs]
+    buffer, rest = scratch[: PLANES * lanes(x)], scratch[PLANES * lanes(x) :]
+    planes, rest = rest[: PLANES * a_plane], rest[PLANES * a_plane :]
+    products, zeros = rest[: PLANES * c_plane], rest[PLANES * c_plane :][:outputs]
     weights = packed.reshape(-1)
     zeros[:] = 0
     for first in range(start * across, stop * across, TILES):
         tiles = min(TILES, stop * across - first)
-        _transform_inputs(x, first, tiles, down, across, pad_top, pad_left, planes)
-        for p in range(16):
-            a, b, c = p * a_plane, p * inputs * outputs, p * c_plane
+        _transform_inputs(x, first, tiles, down, across, pad_top, pad_left, buffer, planes)
+        for p in range(PLANES):
+            a, b, c = p * a_plane, p * packed.shape[1], p * c_plane
             multiply(tiles, planes, a, 0, inputs, 1, weights, b, 0, outputs, 1, inputs, zeros, 0, 0, products, c, outputs, outputs)
-        _transform_outputs(products, first, tiles, down, across, bias, y)
+        _transform_outputs(products, first, tiles, down, across, bias, buffer, y)
 
 
 # -------------------------------------------------------------------------------------------------- backward_weights
 
 
 @precise
-def _spread(d0, d1):
-    """A times a column of two."""
-    return d0, d0 + d1, d0 - d1, zero(d1) - d1
-
-
-@precise
-def _transform_gradients(dy, first, tiles, down, across, planes):
+def _transform_gradients(dy, first, tiles, down, across, buffer, planes):
     """Planes of A dy A'."""
     out_h, out_w, outputs = dy.shape[1], dy.shape[2], dy.shape[3]
     flat = dy.reshape(-1)
-    plane = TILES * outputs + PAD
+    plane, vector, row = TILES * outputs + PAD, lanes(dy), out_w * outputs
     for t in range(tiles):
-        row, column = divmod(first + t, across)
-        image, row = divmod(row, down)
-        pixel = (image * out_h + 2 * row) * out_w + 2 * column
-        below, right = 2 * row + 1 < out_h, 2 * column + 1 < out_w
-        for c in range(0, outputs, lanes(dy)):
-            n = outputs - c
-            at = t * outputs + c
-            d0 = load(flat, pixel * outputs + c, n)
-            d1 = load(flat, (pixel + 1) * outputs + c, n if right else 0)
-            d2 = load(flat, (pixel + out_w) * outputs + c, n if below else 0)
-            d3 = load(flat, (pixel + out_w + 1) * outputs + c, n if below and right else 0)
-            upper, lower = _spread(d0, d1), _spread(d2, d3)
-            for j in range(4):
-                v0, v1, v2, v3 = _spread(upper[j], lower[j])
-                store(planes, at + j * plane, n, v0)
-                store(planes, at + (4 + j) * plane, n, v1)
-                store(planes, at + (8 + j) * plane, n, v2)
-                store(planes, at + (12 + j) * plane, n, v3)
+        image, top, left = _position(first + t, down, across)
+        for c in range(0, outputs, vector):
+            n0, n1, n2, n3, _, _ = _rows_inside(top, out_h, outputs - c)
+            for j in range(EDGE):
+                at = ((image * out_h + top) * out_w + left + j) * outputs + c
+                i = 1 if left + j < out_w else 0
+                d0, d1 = load(flat, at, n0 * i), load(flat, at + row, n1 * i)
+                d2, d3 = load(flat, at + 2 * row, n2 * i), load(flat, at + 3 * row, n3 * i)
+                _store(buffer, j * vector, EDGE * vector, _gradients(d0, d1, d2, d3))
+            for i in range(6):
+                at = EDGE * i * vector
+                d0, d1 = load_whole(buffer, at), load_whole(buffer, at + vector)
+                d2, d3 = load_whole(buffer, at + 2 * vector), load_whole(buffer, at + 3 * vector)
+                _store(planes, 6 * i * plane + t * outputs + c, plane, _gradients(d0, d1, d2, d3))
 
 
 @precise
-def _gather(u0, u1, u2, u3, half):
-    """G' times a column."""
-    outer = (u1 + u2) * half
-    return u0 + outer, (u1 - u2) * half, outer + u3
-
-
-@precise
-def _gather_row(sums, at, size, n, half):
-    """Four planes of sums, from `at` on, times G."""
-    return _gather(load(sums, at, n), load(sums, at + size, n), load(sums, at + 2 * size, n), load(sums, at + 3 * size, n), half)
-
-
-@precise
-def _gradient(sums, size, dweight):
-    """dweight (9, I, O) = G' u G, from the 16 planes u of `size` numbers."""
-    half = splat(sums.dtype.type(0.5))
-    for c in range(0, size, lanes(sums)):
-        n = size - c
-        r0, r1 = _gather_row(sums, c, size, n, half), _gather_row(sums, 4 * size + c, size, n, half)
-        r2, r3 = _gather_row(sums, 8 * size + c, size, n, half), _gather_row(sums, 12 * size + c, size, n, half)
-        for k in range(3):
-            g0, g1, g2 = _gather(r0[k], r1[k], r2[k], r3[k], half)
-            store(dweight, k * size + c, n, g0)
-            store(dweight, (3 + k) * size + c, n, g1)
-            store(dweight, (6 + k) * size + c, n, g2)
+def _gradient(sums, size, buffer, dweight):
+    """dweight (9, I, O) = G' u G, from the 36 planes u of `size` numbers."""
+    vector = lanes(sums)
+    for c in range(0, size, vector):
+        for j in range(6):
+            u0, u1, u2, u3, u4, u5 = _load6(sums, j * size + c, 6 * size)
+            _store(buffer, j * vector, 6 * vector, _gather(u0, u1, u2, u3, u4, u5))
+        for i in range(3):
+            u0, u1, u2, u3, u4, u5 = _load6(buffer, 6 * i * vector, vector)
+            for j, value in enumerate(_gather(u0, u1, u2, u3, u4, u5)):
+                store(dweight, (3 * i + j) * size + c, size - c, value)
 
 
 @inlined
 def backward_weights(x, dy, pad_top, pad_left, start, stop, scratch, partial):
     """The gradient of the weights in the first rows of partial (9 * I + 1, O), from rows of tiles start to stop."""
     inputs, outputs = x.shape[3], dy.shape[3]
-    down, across = (dy.shape[1] + 1) // 2, (dy.shape[2] + 1) // 2
+    down, across = (dy.shape[1] + EDGE - 1) // EDGE, (dy.shape[2] + EDGE - 1) // EDGE
     a_plane, b_plane = TILES * inputs + PAD, TILES * outputs + PAD
-    planes, rest = scratch[: 16 * a_plane], scratch[16 * a_plane :]
-    gradients, sums = rest[: 16 * b_plane], rest[16 * b_plane :]
+    buffer, rest = scratch[: PLANES * lanes(x)], scratch[PLANES * lanes(x) :]
+    planes, rest = rest[: PLANES * a_plane], rest[PLANES * a_plane :]
+    gradients, sums = rest[: PLANES * b_plane], rest[PLANES * b_plane :]
     sums[:] = 0
     for first in range(start * across, stop * across, TILES):
         tiles = min(TILES, stop * across - first)
-        _transform_inputs(x, first, tiles, down, across, pad_top, pad_left, planes)
-        _transform_gradients(dy, first, tiles, down, across, gradients)
-        for p in range(16):
+        _transform_inputs(x, first, tiles, down, across, pad_top, pad_left, buffer, planes)
+        _transform_gradients(dy, first, tiles, down, across, buffer, gradients)
+        for p in range(PLANES):
             a, b, c = p * a_plane, p * b_plane, p * inputs * outputs
             multiply(inputs, planes, a, 0, 1, inputs, gradients, b, 0, outputs, 1, tiles, sums, c, outputs, sums, c, outputs, outputs)
-    _gradient(sums, inputs * outputs, partial.reshape(-1))
+    _gradient(sums, inputs * outputs, buffer, partial.reshape(-1))
