@@ -19,11 +19,12 @@ from numba import types
 from numba.core import cgutils
 from numba.core.imputils import lower_builtin
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
-from numba.extending import intrinsic, models, register_model
+from numba.extending import intrinsic, models, register_jitable, register_model
 
 from nbnet.kernels.simd import WIDTH
 
 _INT = ir.IntType(64)
+LARGE = 1 << 24  # bytes of an array that no cache holds until it is read
 
 
 class Vector(types.Type):
@@ -140,6 +141,32 @@ def _address(context, builder, array_type, array, at):
     return builder.gep(context.make_array(array_type)(context, builder, array).data, [at])
 
 
+def _load(builder, pointer, vector, count):
+    """A plain load where all numbers are inside: the processor fetches ahead for it, and forwards what was just stored, which it does
+    not do under a mask."""
+    with builder.if_else(builder.icmp_signed(">=", count, _INT(vector.count)), likely=True) as (whole, part):
+        with whole:
+            all_of_it = builder.load(builder.bitcast(pointer, vector.as_pointer()))
+            all_of_it.align = 4 if isinstance(vector.element, ir.FloatType) else 8
+            after_whole = builder.block
+        with part:
+            some_of_it = _masked_load(builder, pointer, vector, _inside(builder, count, vector.count))
+            after_part = builder.block
+    value = builder.phi(vector)
+    value.add_incoming(all_of_it, after_whole)
+    value.add_incoming(some_of_it, after_part)
+    return value
+
+
+def _store(builder, value, pointer, count):
+    with builder.if_else(builder.icmp_signed(">=", count, _INT(value.type.count)), likely=True) as (whole, part):
+        with whole:
+            size = 4 if isinstance(value.type.element, ir.FloatType) else 8
+            builder.store(value, builder.bitcast(pointer, value.type.as_pointer())).align = size
+        with part:
+            _masked_store(builder, value, pointer, _inside(builder, count, value.type.count))
+
+
 def _masked_load(builder, pointer, vector, mask):
     bits = 32 if isinstance(vector.element, ir.FloatType) else 64
     arguments = [pointer.type, ir.IntType(32), mask.type, vector]
@@ -163,7 +190,7 @@ def load(context, array, at, count):
     def generate(context, builder, signature, args):
         vector = context.get_value_type(signature.return_type)
         pointer = _address(context, builder, signature.args[0], args[0], args[1])
-        return _masked_load(builder, pointer, vector, _inside(builder, args[2], vector.count))
+        return _load(builder, pointer, vector, args[2])
 
     return Vector(array.dtype)(array, types.intp, types.intp), generate
 
@@ -175,7 +202,7 @@ def load_as(context, array, at, count, like):
     def generate(context, builder, signature, args):
         vector = context.get_value_type(signature.return_type)
         pointer = _address(context, builder, signature.args[0], args[0], args[1])
-        return _masked_load(builder, pointer, vector, _inside(builder, args[2], vector.count))
+        return _load(builder, pointer, vector, args[2])
 
     return Vector(array.dtype, like.lanes)(array, types.intp, types.intp, like), generate
 
@@ -197,7 +224,7 @@ def store(context, array, at, count, value):
 
     def generate(context, builder, signature, args):
         pointer = _address(context, builder, signature.args[0], args[0], args[1])
-        _masked_store(builder, args[3], pointer, _inside(builder, args[2], args[3].type.count))
+        _store(builder, args[3], pointer, args[2])
         return context.get_dummy_value()
 
     return types.void(array, types.intp, types.intp, value), generate
@@ -227,6 +254,30 @@ def store_whole(context, array, at, value):
         return context.get_dummy_value()
 
     return types.void(array, types.intp, value), generate
+
+
+@intrinsic
+def store_past(context, array, at, value):
+    """array[at : at + lanes] = value, past the caches, where `passes_caches` holds: all of it is inside."""
+
+    def generate(context, builder, signature, args):
+        pointer = _address(context, builder, signature.args[0], args[0], args[1])
+        instruction = builder.store(args[2], builder.bitcast(pointer, args[2].type.as_pointer()))
+        instruction.align = WIDTH
+        instruction.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)]))
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, value), generate
+
+
+@register_jitable
+def passes_caches(array, row):
+    """Whether an array that is to be overwritten, in rows of `row` numbers, should be written past the caches.
+
+    A store into the caches reads the line from memory first. That is worth it where somebody reads the array before it is pushed
+    out again, which nobody can if it is larger than the caches. Each vector must start at a multiple of a vector's size.
+    """
+    return array.nbytes >= LARGE and row % (WIDTH // array.itemsize) == 0 and array.ctypes.data % WIDTH == 0
 
 
 @intrinsic

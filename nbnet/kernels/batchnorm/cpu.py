@@ -15,7 +15,7 @@ from nbnet.kernels.batchnorm.cpu_max_pool import (  # noqa: F401  # the rest of 
 from nbnet.kernels.batchnorm.merge import merge_moments, merge_sums
 from nbnet.kernels.compile import body, parallel, serial
 from nbnet.kernels.simd import lanes
-from nbnet.kernels.vector import load, load_as, prefetch, splat, store, where, widen, zero
+from nbnet.kernels.vector import load, load_as, passes_caches, prefetch, splat, store, store_past, where, widen, zero
 
 # Rows that are summed in registers before the sums go back to memory, while the next ones are fetched: both fit the level-1 cache.
 ROWS = 64
@@ -96,11 +96,17 @@ def moments_parallel(x, weights, partials, mean, m2):
 
 @body
 def _apply(x, center, scale, shift, slope, start, stop, y):
-    slope = x.dtype.type(slope)
+    channels, factor = x.shape[1], splat(x.dtype.type(slope))
+    source, target, past = x.reshape(-1), y.reshape(-1), passes_caches(y, x.shape[1])
     for m in range(start, stop):
-        for c in range(x.shape[1]):
-            z = (x[m, c] - center[c]) * scale[c] + shift[c]
-            y[m, c] = z if z > 0 else slope * z
+        for c in range(0, channels, lanes(x)):
+            n, at = channels - c, m * channels + c
+            z = (load(source, at, n) - load(center, c, n)) * load(scale, c, n) + load(shift, c, n)
+            z = where(z > zero(z), z, factor * z)
+            if past:
+                store_past(target, at, z)
+            else:
+                store(target, at, n, z)
 
 
 @serial
@@ -171,15 +177,29 @@ def backward_reduce_parallel(dy, x, center, scale, shift, slope, partials, sum_g
 
 @body
 def _backward_apply(dy, x, weights, center, scale, shift, slope, a, b, c, start, stop, dx):
-    slope = x.dtype.type(slope)
-    step = 0 if weights is None or weights.shape[1] == 1 else 1
+    channels, factor = x.shape[1], splat(x.dtype.type(slope))
+    gradient, source, target, past = dy.reshape(-1), x.reshape(-1), dx.reshape(-1), passes_caches(dx, x.shape[1])
     for m in range(start, stop):
-        for i in range(x.shape[1]):
-            w = x.dtype.type(1) if weights is None else weights[m, i * step]
-            d = x[m, i] - center[i]
-            z = d * scale[i] + shift[i]
-            g = dy[m, i] if z > 0 else slope * dy[m, i]
-            dx[m, i] = a[i] * g + w * (b[i] + c[i] * d)
+        for i in range(0, channels, lanes(x)):
+            n, at = channels - i, m * channels + i
+            d, g = load(source, at, n) - load(center, i, n), load(gradient, at, n)
+            g = where(d * load(scale, i, n) + load(shift, i, n) > zero(d), g, factor * g)
+            rest = load(b, i, n) + load(c, i, n) * d
+            if weights is not None:
+                rest = rest * _weights_of(weights, m, i, n)
+            g = load(a, i, n) * g + rest
+            if past:
+                store_past(target, at, g)
+            else:
+                store(target, at, n, g)
+
+
+@body
+def _weights_of(weights, m, i, n):
+    """Of n numbers from channel i on in row m."""
+    if weights.shape[1] == 1:
+        return splat(weights[m, 0])
+    return load(weights.reshape(-1), m * weights.shape[1] + i, n)
 
 
 @serial

@@ -182,8 +182,12 @@ def _transform_outputs(products, first, tiles, down, across, bias, buffer, y):
             for i in range(min(EDGE, out_h - top)):
                 m0, m1, m2, m3, m4, m5 = _load6(buffer, 6 * i * vector, vector)
                 at = ((image * out_h + top + i) * out_w + left) * outputs + c
-                for j, value in enumerate(_outputs(m0, m1, m2, m3, m4, m5)):
-                    store(flat, at + j * outputs, n if left + j < out_w else 0, value + b)
+                v0, v1, v2, v3 = _outputs(m0, m1, m2, m3, m4, m5)
+                if n >= vector and left + EDGE <= out_w:
+                    _store(flat, at, outputs, (v0 + b, v1 + b, v2 + b, v3 + b))
+                else:
+                    for j, value in enumerate((v0 + b, v1 + b, v2 + b, v3 + b)):
+                        store(flat, at + j * outputs, n if left + j < out_w else 0, value)
 
 
 @inlined
