@@ -98,7 +98,15 @@ def test_forward(rng, dtype, name):
     check("conv2d.forward", dtype, "matmul", Case(name, rng).forward())
 
 
-ACTIVATED = ["same 3 by 3", "1 by 1", "chunks, stride 2", "minimal filtering, valid", "chunks, minimal filtering", "tiles"]
+ACTIVATED = [
+    "same 3 by 3",
+    "1 by 1",
+    "chunks, stride 2",
+    "minimal filtering, valid",
+    "chunks, minimal filtering",
+    "tiles",
+    "wide tiles, 1 by 1",
+]
 
 
 @pytest.mark.parametrize("slope", [0.0, 0.1])
