@@ -57,6 +57,10 @@ class Backend:
         """An uninitialised array, on recycled memory."""
         return self.pool.empty(shape, dtype)
 
+    def vectors(self, count: int, size: int, dtype: Any) -> list[Any]:
+        """So many uninitialised arrays (size,), in one piece of memory where that is quicker."""
+        return list(np.empty((count, size), dtype))
+
     def on_host(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         """An uninitialised array on the host, on recycled memory: where a batch is put together."""
         return self.empty(shape, dtype)
@@ -118,6 +122,9 @@ class CudaBackend(Backend):
         self.pool = device.pool()
         self._host_pool = Pool()
         self._channelwise: dict[Any, Any] = {}
+
+    def vectors(self, count: int, size: int, dtype: Any) -> list[Any]:
+        return [self.empty((size,), dtype) for _ in range(count)]
 
     def on_host(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         return self._host_pool.empty(shape, dtype)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from nbnet.backend import Backend, get_backend
 from nbnet.errors import ShapeError
 from nbnet.functional import checks
 from nbnet.functional.epilogue import checked_slope, through_activation
-from nbnet.functional.moments import Stats, product
+from nbnet.functional.moments import Stats
 from nbnet.kernels import conv2d as contract
 
 
@@ -39,6 +39,11 @@ def _plan(
     return (stride_h, stride_w, pad_top, pad_left), (x[0], out_h, out_w, outputs), sizes
 
 
+@lru_cache(1024)
+def _no_bias(be: Backend, outputs: int, dtype: np.dtype) -> Any:
+    return be.zeros((outputs,), dtype)
+
+
 def conv2d_forward(
     x, weight, bias=None, *, stride=1, padding="same", slope: float = 1.0, stats: bool = False, backend: str | Backend = "parallel"
 ):
@@ -63,27 +68,27 @@ def conv2d_forward(
     slope = checked_slope(slope)
     geometry, out_shape, sizes = _plan(x.shape, weight.shape, checks.pair(stride, "stride"), padding)
     outputs = out_shape[3]
-    bias = be.zeros((outputs,), x.dtype) if bias is None else checks.shaped(bias, "bias", (outputs,), x.dtype, be=be)
+    bias = _no_bias(be, outputs, x.dtype) if bias is None else checks.shaped(bias, "bias", (outputs,), x.dtype, be=be)
 
     y = be.empty(out_shape, x.dtype)
     packed, strips = be.scratch(sizes.packed, x.dtype), be.scratch((be.threads, sizes.strip), x.dtype)
     partials = be.scratch((sizes.chunks if stats else 0, 3, outputs), np.float64)
-    mean, m2 = be.empty((outputs,), np.float64), be.empty((outputs,), np.float64)
+    mean, m2 = be.vectors(2, outputs, np.float64)
     statistics = (mean, m2) if stats or be.name != "cuda" else (None, None)
     be.kernel("conv2d.forward")(x, weight, bias, slope, *geometry, packed, strips, y, partials, *statistics)
-    count = float(y.size // outputs)
-    if stats:
-        be.channelwise(product, (m2,), m2, count)
-    return y, Conv2DSaved(x, weight, geometry, Stats(mean, m2, count) if stats else None, None if slope == 1 else y, slope, be)
+    taken = Stats(mean, m2, float(y.size // outputs)) if stats else None
+    return y, Conv2DSaved(x, weight, geometry, taken, None if slope == 1 else y, slope, be)
 
 
-def conv2d_backward(dy, saved: Conv2DSaved, *, dweight=None, dbias=None, dx=None, need_dx: bool = True, need_dweight: bool = True):
+def conv2d_backward(
+    dy, saved: Conv2DSaved, *, dweight=None, dbias=None, dx=None, need_dx: bool = True, need_dweight: bool = True, need_dbias: bool = True
+):
     """Gradients of conv2d_forward.
 
     Args:
         dy: (N, OH, OW, O). dweight, dbias, dx: arrays to write the gradients into. need_dx: False spares dx (it is then None),
             which the first layer of a network does not need. need_dweight: False spares dweight and dbias alike, for weights
-            that are not trained.
+            that are not trained. need_dbias: False spares dbias alone, for a convolution without a bias.
     Returns:
         dx (N, H, W, I), dweight (KH, KW, I, O), dbias (O,).
     """
@@ -96,7 +101,7 @@ def conv2d_backward(dy, saved: Conv2DSaved, *, dweight=None, dbias=None, dx=None
     (_, out_h, out_w, _), (_, height, width, _), (stride_h, stride_w, _, _) = dy.shape, x.shape, geometry
     if need_dweight:
         dweight = checks.output(dweight, "dweight", weight.shape, x.dtype, be=be)
-        dbias = checks.output(dbias, "dbias", (outputs,), x.dtype, be=be)
+        dbias = checks.output(dbias, "dbias", (outputs if need_dbias else 0,), x.dtype, be=be)
         sizes = contract.scratch(len(x), out_h, out_w, outputs, kernel_h, kernel_w, stride_h, stride_w, inputs)
         strips = be.scratch((be.threads, sizes.strip), x.dtype)
         partials = be.scratch((min(sizes.chunks, contract.MOST_PARTIALS), kernel_h * kernel_w * inputs + 1, outputs), x.dtype)
@@ -112,4 +117,4 @@ def conv2d_backward(dy, saved: Conv2DSaved, *, dweight=None, dbias=None, dx=None
         sizes = contract.scratch(len(x), height, width, inputs, kernel_h, kernel_w, 1, 1, outputs, spread)
         packed, strips = be.scratch(sizes.packed, x.dtype), be.scratch((be.threads, sizes.strip), x.dtype)
         be.kernel("conv2d.backward_data")(dy, weight, *geometry, turned, packed, strips, dx)
-    return dx, dweight, dbias
+    return dx, dweight, dbias if need_dbias else None

@@ -131,17 +131,12 @@ def _stats(rows: np.ndarray, weights: np.ndarray | None, be: Backend) -> Stats:
     if weights is not None:
         sums = weights.sum(axis=0, dtype=np.float64)
         total = float(sums[0]) if len(sums) == 1 else sums
-    make = be.empty if np.min(total) > 0 else be.zeros
-    mean, m2 = make((channels,), np.float64), make((channels,), np.float64)
+    mean, m2 = be.vectors(2, channels, np.float64)
+    if not np.min(total) > 0:
+        mean[...], m2[...] = 0, 0
     if np.min(total) > 0:
         placed = None if weights is None else be.place(weights)
         be.kernel("batchnorm.moments")(rows, placed, partials(be, count, channels), mean, m2)
-        be.channelwise(product, (m2,), m2, total)
     elif np.max(total) > 0:
         raise ArgumentError(f"the weights of channel {int(np.argmin(total))} sum to 0: there is nothing to normalise it by")
     return Stats(mean, m2, total)
-
-
-def product(a, b):
-    """For Backend.channelwise."""
-    return (a * b,)

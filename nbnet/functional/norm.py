@@ -120,21 +120,27 @@ def batch_norm_backward(dy, saved: BatchNormSaved, *, dgamma=None, dbeta=None):
     Returns:
         dx, dgamma (C,), dbeta (C,).
     """
-    sums = batch_norm_backward_reduce(dy, saved)
-    dgamma, dbeta = batch_norm_parameter_gradients(sums, saved, dgamma=dgamma, dbeta=dbeta)
-    return batch_norm_backward_apply(dy, saved, sums), dgamma, dbeta
+    coefficients, dgamma, dbeta = batch_norm_backward_coefficients(dy, saved, dgamma=dgamma, dbeta=dbeta)
+    return batch_norm_backward_rows(dy, saved, coefficients), dgamma, dbeta
 
 
-def batch_norm_parameter_gradients(sums: Sums, saved: BatchNormSaved, *, dgamma=None, dbeta=None) -> tuple[np.ndarray, np.ndarray]:
-    """dgamma and dbeta (C,), from the sums over all rows."""
-    be = saved.backend
-    dgamma = checks.output(dgamma, "dgamma", sums.g.shape, saved.x.dtype, be=be)
-    dbeta = checks.output(dbeta, "dbeta", sums.g.shape, saved.x.dtype, be=be)
-    if saved.correction is None:
-        be.channelwise(_parameter_gradients, (dgamma, dbeta), sums.g, sums.gd, saved.inv_std)
-    else:
-        be.channelwise(_corrected_gradients, (dgamma, dbeta), sums.g, sums.gd, saved.inv_std, *saved.correction)
-    return dgamma, dbeta
+def batch_norm_backward_coefficients(dy, saved: BatchNormSaved, *, dgamma=None, dbeta=None) -> tuple[list[Any], Any, Any]:
+    """The first half of batch_norm_backward: what each row of dx needs of all the others, dgamma and dbeta."""
+    return _backward_numbers(*_reduce(dy, saved), saved.affine[0], saved, dgamma, dbeta)
+
+
+def batch_norm_backward_rows(dy, saved: BatchNormSaved, coefficients: list[Any]):
+    """The second half: dx, of all rows or, with their x in saved, of some of them."""
+    x, be = saved.x, saved.backend
+    dy = checks.shaped(dy, "dy", saved.out_shape, x.dtype, be=be)
+    dx = be.empty(x.shape, x.dtype)
+    if saved.max_pool:
+        be.kernel("batchnorm.backward_apply_max_pool")(dy, x, *saved.affine, saved.slope, *coefficients, dx)
+    elif x.size:
+        rows = x.reshape(-1, x.shape[-1])
+        kernel = be.kernel("batchnorm.backward_apply")
+        kernel(dy.reshape(rows.shape), rows, saved.weights, *saved.affine, saved.slope, *coefficients, dx.reshape(rows.shape))
+    return dx
 
 
 # ------------------------------------------------------------------------- the pieces: synchronised, accumulated
@@ -174,40 +180,21 @@ def batch_norm_apply(
 
 def batch_norm_backward_reduce(dy, saved: BatchNormSaved) -> Sums:
     """The sums over this part's rows that dx of every part needs. For a batch in parts, add them up: `Sums(g1 + g2, gd1 + gd2)`."""
-    x, be = saved.x, saved.backend
-    dy = checks.shaped(dy, "dy", saved.out_shape, x.dtype, be=be)
-    channels = x.shape[-1]
-    make = be.empty if x.size else be.zeros
-    sum_g, sum_gx = make((channels,), np.float64), make((channels,), np.float64)
-    if saved.max_pool:
-        scratch = partials(be, len(x) * dy.shape[1], channels, 2 * x.shape[2])
-        be.kernel("batchnorm.backward_reduce_max_pool")(dy, x, *saved.affine, saved.slope, scratch, sum_g, sum_gx)
-    elif x.size:
-        rows = x.reshape(-1, channels)
-        scratch = partials(be, len(rows), channels)
-        be.kernel("batchnorm.backward_reduce")(dy.reshape(rows.shape), rows, *saved.affine, saved.slope, scratch, sum_g, sum_gx)
-    be.channelwise(_about_mean, (sum_gx,), sum_g, sum_gx, saved.mean, saved.affine[0])
+    sum_g, sum_gx = _reduce(dy, saved)
+    saved.backend.channelwise(_about_mean, (sum_gx,), sum_g, sum_gx, saved.mean, saved.affine[0])
     return Sums(sum_g, sum_gx)
+
+
+def batch_norm_parameter_gradients(sums: Sums, saved: BatchNormSaved, *, dgamma=None, dbeta=None) -> tuple[np.ndarray, np.ndarray]:
+    """dgamma and dbeta (C,), from the sums over all rows."""
+    _, dgamma, dbeta = _backward_numbers(*sums, saved.mean, saved, dgamma, dbeta)
+    return dgamma, dbeta
 
 
 def batch_norm_backward_apply(dy, saved: BatchNormSaved, sums: Sums) -> np.ndarray:
     """dx of one part, from the sums over all parts."""
-    x, be = saved.x, saved.backend
-    dy = checks.shaped(dy, "dy", saved.out_shape, x.dtype, be=be)
-    dx = be.empty(x.shape, x.dtype)
-    coefficients = [be.empty((x.shape[-1],), x.dtype) for _ in range(3)]  # a, b, c of the kernel
-    if saved.stats is None:
-        be.channelwise(_constant_statistics, coefficients, saved.scale, clamp=True)
-    else:
-        numbers = (saved.inv_std, saved.mean, saved.affine[0], saved.divisor, saved.stats.count)
-        be.channelwise(_batch_statistics, coefficients, saved.scale, sums.g, sums.gd, *numbers, clamp=True)
-    if saved.max_pool:
-        be.kernel("batchnorm.backward_apply_max_pool")(dy, x, *saved.affine, saved.slope, *coefficients, dx)
-    elif x.size:
-        rows = x.reshape(-1, x.shape[-1])
-        kernel = be.kernel("batchnorm.backward_apply")
-        kernel(dy.reshape(rows.shape), rows, saved.weights, *saved.affine, saved.slope, *coefficients, dx.reshape(rows.shape))
-    return dx
+    coefficients, _, _ = _backward_numbers(*sums, saved.mean, saved, None, None)
+    return batch_norm_backward_rows(dy, saved, coefficients)
 
 
 # ------------------------------------------------------------------------------------------------------ helpers
@@ -228,8 +215,8 @@ def _normalize(x, stats, divisor, mean, m2, gamma, beta, *, eps, weights, correc
     gamma = 1.0 if gamma is None else _channels(gamma, "gamma", channels)
     beta = 0.0 if beta is None else _channels(beta, "beta", channels)
     mean, m2 = _channels(mean, "mean", channels), _channels(m2, "var", channels)
-    inv_std, wide_scale = be.empty((channels,), np.float64), be.empty((channels,), np.float64)
-    affine = tuple(be.empty((channels,), x.dtype) for _ in range(3))
+    inv_std, wide_scale = be.vectors(2, channels, np.float64)
+    affine = tuple(be.vectors(3, channels, x.dtype))
     numbers = (mean, m2, divisor, gamma, beta, eps)
     if correction is None:
         be.channelwise(_affine(x.dtype.type), (inv_std, wide_scale, *affine), *numbers, clamp=True)
@@ -247,6 +234,40 @@ def _normalize(x, stats, divisor, mean, m2, gamma, beta, *, eps, weights, correc
         if x.size:
             be.kernel("batchnorm.apply")(rows, *affine, slope, y.reshape(rows.shape))
     return y, BatchNormSaved(x, weights, stats, divisor, mean, inv_std, correction, affine, wide_scale, slope, y.shape, be)
+
+
+def _reduce(dy, saved: BatchNormSaved) -> tuple[Any, Any]:
+    """sum g and sum g * (x - center) over the rows, (C,) float64."""
+    x, be = saved.x, saved.backend
+    dy = checks.shaped(dy, "dy", saved.out_shape, x.dtype, be=be)
+    channels = x.shape[-1]
+    sum_g, sum_gx = be.vectors(2, channels, np.float64)
+    if saved.max_pool:
+        scratch = partials(be, len(x) * dy.shape[1], channels, 2 * x.shape[2])
+        be.kernel("batchnorm.backward_reduce_max_pool")(dy, x, *saved.affine, saved.slope, scratch, sum_g, sum_gx)
+    elif x.size:
+        rows = x.reshape(-1, channels)
+        scratch = partials(be, len(rows), channels)
+        be.kernel("batchnorm.backward_reduce")(dy.reshape(rows.shape), rows, *saved.affine, saved.slope, scratch, sum_g, sum_gx)
+    else:
+        sum_g[...], sum_gx[...] = 0, 0
+    return sum_g, sum_gx
+
+
+def _backward_numbers(sum_g, sum_gx, about, saved: BatchNormSaved, dgamma, dbeta) -> tuple[list[Any], Any, Any]:
+    """a, b, c of the kernels, dgamma and dbeta, from sum g and sum g * (x - about)."""
+    be, dtype = saved.backend, saved.x.dtype
+    dgamma = checks.output(dgamma, "dgamma", sum_g.shape, dtype, be=be)
+    dbeta = checks.output(dbeta, "dbeta", sum_g.shape, dtype, be=be)
+    coefficients = be.vectors(3, sum_g.size, dtype)
+    r, k = (1.0, 0.0) if saved.correction is None else saved.correction
+    numbers = (sum_g, sum_gx, about, saved.mean, saved.inv_std, saved.scale, r, k)
+    if saved.stats is None:
+        be.channelwise(_constant_statistics, (dgamma, dbeta, *coefficients), *numbers, clamp=True)
+    else:
+        of_batch = (saved.affine[0], saved.divisor, saved.stats.count)
+        be.channelwise(_batch_statistics, (dgamma, dbeta, *coefficients), *numbers, *of_batch, clamp=True)
+    return coefficients, dgamma, dbeta
 
 
 def _channels(values, name: str, channels: int) -> Any:
@@ -289,18 +310,15 @@ def _about_mean(sum_g, sum_gx, mean, center):
     return (sum_gx - (np.float64(mean) - np.float64(center)) * sum_g,)
 
 
-def _parameter_gradients(sum_g, sum_gd, inv_std):
-    return sum_gd * inv_std, sum_g
+def _constant_statistics(sum_g, sum_gx, about, mean, inv_std, scale, r, k):
+    """Where the statistics do not follow x: dgamma, dbeta and a, b, c."""
+    xhat_g = (sum_gx - (np.float64(mean) - np.float64(about)) * sum_g) * inv_std
+    return xhat_g * r + sum_g * k, sum_g, scale, 0.0, 0.0
 
 
-def _corrected_gradients(sum_g, sum_gd, inv_std, r, k):
-    return sum_gd * inv_std * r + sum_g * k, sum_g
-
-
-def _constant_statistics(a):
-    return a, 0.0, 0.0
-
-
-def _batch_statistics(a, sum_g, sum_gd, inv_std, mean, center, divisor, count):
-    c = -a * (sum_gd * inv_std) * inv_std / divisor
-    return a, -a * sum_g / count - c * (np.float64(mean) - np.float64(center)), c
+def _batch_statistics(sum_g, sum_gx, about, mean, inv_std, scale, r, k, center, divisor, count):
+    """Where they do."""
+    xhat_g = (sum_gx - (np.float64(mean) - np.float64(about)) * sum_g) * inv_std
+    c = -scale * xhat_g * inv_std / divisor
+    b = -scale * sum_g / count - c * (np.float64(mean) - np.float64(center))
+    return xhat_g * r + sum_g * k, sum_g, scale, b, c

@@ -67,5 +67,6 @@ class Conv2D(Layer):
 
     def backward(self, dy, saved, need_dx=True, dx=None):
         dbias = self.params["bias"].grad if self.use_bias else None
-        dx, _, _ = F.conv2d_backward(dy, saved, dweight=self.params["weight"].grad, dbias=dbias, dx=dx, need_dx=need_dx)
+        dweight = self.params["weight"].grad
+        dx, _, _ = F.conv2d_backward(dy, saved, dweight=dweight, dbias=dbias, dx=dx, need_dx=need_dx, need_dbias=self.use_bias)
         return dx

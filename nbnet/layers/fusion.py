@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from nbnet import functional as F
+from nbnet.functional.norm import batch_norm_backward_rows
 from nbnet.layers.activations import LeakyReLU, ReLU
 from nbnet.layers.base import Layer
 from nbnet.layers.batchnorm import BatchNorm
@@ -56,16 +56,16 @@ class NormStep:
             return self.norm.backward(dy, norm)
         if self.conv.backend.name == "cuda":  # nothing stays in a cache from one kernel to the next: no blocks
             return self.conv.backward(self.norm.backward(dy, norm), conv, need_dx)
-        part, sums = self.norm.backward_sums(dy, norm)
+        part, coefficients = self.norm.backward_coefficients(dy, norm)
         blocks = _blocks(part.x)
         if len(blocks) == 1:
-            return self.conv.backward(F.batch_norm_backward_apply(dy, part, sums), conv, need_dx)
+            return self.conv.backward(batch_norm_backward_rows(dy, part, coefficients), conv, need_dx)
         grads = [param.grad for param in self.conv.params.values()]
         totals = [np.zeros_like(grad) for grad in grads]
         dx = self.conv.backend.empty(conv.x.shape, conv.x.dtype) if need_dx else None
         for images in blocks:
             of_block = part._replace(x=part.x[images], out_shape=dy[images].shape)
-            g = F.batch_norm_backward_apply(dy[images], of_block, sums)
+            g = batch_norm_backward_rows(dy[images], of_block, coefficients)
             self.conv.backward(g, conv._replace(x=conv.x[images]), need_dx, None if dx is None else dx[images])
             for total, grad in zip(totals, grads):
                 total += grad

@@ -137,7 +137,7 @@ def test_activation_of_nan_and_infinity(rng, backend, name, slope):
 @dtypes
 @cases
 def test_forward_takes_moments(rng, dtype, name):
-    """mean and var of y in the same pass; y is the same bits as without."""
+    """mean and m2 of y in the same pass; y is the same bits as without."""
     case = Case(name, rng)
     check("conv2d.forward", dtype, "matmul", case.forward(moments=True))
     plain = run("conv2d.forward", "parallel", dtype, case.forward())
@@ -149,12 +149,12 @@ def test_moments_in_the_same_pass_are_as_precise(rng, backend):
     """A mean of 1e4 with deviation 1 and a constant channel, in float32: y is x, then the bias alone."""
     case = Case("1 by 1", rng)
     x, one = rng.normal(1e4, 1, case.x.shape).astype(np.float32).astype(np.float64), np.eye(3).reshape(1, 1, 3, 3)
-    _, mean, var = run("conv2d.forward", backend, "float32", case.forward(x, one, np.zeros(3), moments=True))
+    _, mean, m2 = run("conv2d.forward", backend, "float32", case.forward(x, one, np.zeros(3), moments=True))
     assert_close(mean, x.mean(axis=(0, 1, 2)), "reduction", "float32")
-    assert_close(var, x.var(axis=(0, 1, 2)), "reduction", "float32")
-    _, mean, var = run("conv2d.forward", backend, "float32", case.forward(x, 0 * one, case.bias, moments=True))
+    assert_close(m2, x.var(axis=(0, 1, 2)) * (x.size // 3), "reduction", "float32")
+    _, mean, m2 = run("conv2d.forward", backend, "float32", case.forward(x, 0 * one, case.bias, moments=True))
     assert_close(mean, case.bias.astype(np.float32), "exact")
-    assert_close(var, np.zeros(3), "exact")
+    assert_close(m2, np.zeros(3), "exact")
 
 
 @dtypes
@@ -167,6 +167,17 @@ def test_backward_data(rng, dtype, name):
 @cases
 def test_backward_weights(rng, dtype, name):
     check("conv2d.backward_weights", dtype, "matmul", Case(name, rng).backward_weights())
+
+
+@small
+def test_backward_weights_without_bias(rng, name):
+    """A dbias of no numbers is not wanted; dweight is the same bits."""
+    args = Case(name, rng).backward_weights()
+    for backend in COMPILED:
+        wanted, _ = run("conv2d.backward_weights", backend, "float32", args)
+        alone, none = run("conv2d.backward_weights", backend, "float32", [*args[:-1], Out((0,))])
+        assert_close(alone, wanted, "exact")
+        assert none.shape == (0,)
 
 
 @small

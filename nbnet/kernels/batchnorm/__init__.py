@@ -2,9 +2,9 @@
 
 Letters: M rows (N*H*W for images), C channels, K chunks. x, dy, y, dx are (M, C), C-contiguous, float32 or float64 (T).
 
-    moments(x, weights, partials, mean, var)
-        mean_c = sum_m w_mc x_mc / W_c,   var_c = sum_m w_mc (x_mc - mean_c)^2 / W_c,   W_c = sum_m w_mc > 0
-        weights: (M, 1) T for the same in every channel, (M, C) T, or None for w = 1.  mean, var: (C,) float64, overwritten.
+    moments(x, weights, partials, mean, m2)
+        mean_c = sum_m w_mc x_mc / W_c,   m2_c = sum_m w_mc (x_mc - mean_c)^2,   W_c = sum_m w_mc > 0
+        weights: (M, 1) T for the same in every channel, (M, C) T, or None for w = 1.  mean, m2: (C,) float64, overwritten.
     apply(x, center, scale, shift, slope, y)
         y = act((x - center_c) * scale_c + shift_c)
     backward_reduce(dy, x, center, scale, shift, slope, partials, sum_g, sum_gx)

@@ -76,19 +76,19 @@ def moments_of_rows(x, weights, start, stop, partial):
 
 
 @serial
-def moments_serial(x, weights, partials, mean, var):
+def moments_serial(x, weights, partials, mean, m2):
     for k in range(partials.shape[0]):
         start, stop = chunks.bounds(k, partials.shape[0], x.shape[0])
         moments_of_rows(x, weights, start, stop, partials[k])
-    merge_moments(partials, mean, var)
+    merge_moments(partials, mean, m2)
 
 
 @parallel
-def moments_parallel(x, weights, partials, mean, var):
+def moments_parallel(x, weights, partials, mean, m2):
     for k in prange(partials.shape[0]):
         start, stop = chunks.bounds(k, partials.shape[0], x.shape[0])
         moments_of_rows(x, weights, start, stop, partials[k])
-    merge_moments(partials, mean, var)
+    merge_moments(partials, mean, m2)
 
 
 # ------------------------------------------------------------------------------------------------------ apply

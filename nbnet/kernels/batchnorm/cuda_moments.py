@@ -161,7 +161,7 @@ def _weighted_moments(x, weights, per_element, size, channels, period, rows, par
 
 
 @kernel_of(MERGING, 1)
-def _merge_moments(partials, base, parts, width, channels, mean, var):
+def _merge_moments(partials, base, parts, width, channels, mean, squares):
     """A block has some channels (x) and merges every so many-th partial result (y), then those, in order."""
     shared = cuda.shared.array((3, MERGING), np.float64)
     channel = cuda.blockIdx.x * MERGERS[0] + cuda.threadIdx.x
@@ -183,17 +183,17 @@ def _merge_moments(partials, base, parts, width, channels, mean, var):
         cuda.syncthreads()
     if cuda.threadIdx.y == 0 and channel < channels:
         mean[channel] = np.float64(base[channel]) + mu
-        var[channel] = m2 / n
+        squares[channel] = m2
 
 
-def merge_moments(partials, base, mean, var):
+def merge_moments(partials, base, mean, m2):
     """Launch the merging of counts, means less base, and sums of squares (K, 3, width); lane i of the width is of channel i % C."""
     parts, _, width = partials.shape
     channels = mean.size
-    run(_merge_moments, -(-channels // MERGERS[0]), MERGERS, partials, base, parts, width, channels, mean, var)
+    run(_merge_moments, -(-channels // MERGERS[0]), MERGERS, partials, base, parts, width, channels, mean, m2)
 
 
-def moments(x, weights, partials, mean, var):
+def moments(x, weights, partials, mean, m2):
     channels = x.shape[1]
     layout = columns(x.size, channels, RUN, BLOCKS_OF_SUMS)
     blocks, period = layout.grid[0], layout.period
@@ -204,4 +204,4 @@ def moments(x, weights, partials, mean, var):
         rows = -(-x.size // (4 * period))
         per_element = weights.size == x.size
         run(_weighted_moments, layout.grid, layout.block, x, weights, per_element, x.size, channels, period, rows, partials)
-    merge_moments(partials, x, mean, var)
+    merge_moments(partials, x, mean, m2)

@@ -4,19 +4,19 @@ from nbnet.kernels.compile import body
 
 
 @body
-def merge_moments(partials, mean, var):
-    """Mean and biased variance of all rows, from those of each chunk."""
+def merge_moments(partials, mean, m2):
+    """Mean and summed squared deviations of all rows, from those of each chunk."""
     for c in range(mean.shape[0]):
-        total, mu, m2 = 0.0, 0.0, 0.0
+        total, mu, squares = 0.0, 0.0, 0.0
         for k in range(partials.shape[0]):
             n = partials[k, 2, c]
             if n > 0:
                 delta = partials[k, 0, c] - mu
-                m2 += partials[k, 1, c] + delta * delta * total * n / (total + n)
+                squares += partials[k, 1, c] + delta * delta * total * n / (total + n)
                 total += n
                 mu += delta * n / total
         mean[c] = mu
-        var[c] = max(m2 / total, 0.0)
+        m2[c] = squares
 
 
 @body

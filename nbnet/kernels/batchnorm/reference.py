@@ -3,12 +3,12 @@
 import numpy as np
 
 
-def moments(x, weights, partials, mean, var):
+def moments(x, weights, partials, mean, m2):
     x = x.astype(np.float64, copy=False)
     w = np.ones((len(x), 1)) if weights is None else weights.astype(np.float64)
     total = w.sum(axis=0)
     mean[:] = (w * x).sum(axis=0) / total
-    var[:] = (w * (x - mean) ** 2).sum(axis=0) / total
+    m2[:] = (w * (x - mean) ** 2).sum(axis=0)
 
 
 def apply(x, center, scale, shift, slope, y):

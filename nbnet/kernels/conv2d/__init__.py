@@ -3,18 +3,19 @@
 Letters: N images, H x W input, OH x OW output, I input and O output channels, KH x KW kernel, D = KH*KW*I, K chunks.
 All arrays C-contiguous, NHWC, one dtype T (float32 or float64). Pixels outside the image are zero.
 
-    forward(x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials, mean, var)
+    forward(x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials, mean, m2)
         z[n,oh,ow,o] = bias_o + sum_{kh,kw,i} x[n, oh*stride_h + kh - pad_top, ow*stride_w + kw - pad_left, i] * weight[kh,kw,i,o]
         y = act(z) = z where z > 0, else slope * z: slope 1 is no activation, 0 is ReLU (0 for minus infinity too), others above 0
         are leaky ReLU. The gradient through it needs y alone, and comes before the backward kernels: nbnet.kernels.activation has it.
-        mean, var: y's over n, oh, ow, for a batch norm that follows; taken from each chunk of y while it is in the cache.
+        mean, m2: y's mean and summed squared deviations over n, oh, ow, for a batch norm that follows; taken from each chunk of y
+        while it is in the cache.
     backward_data(dy, weight, stride_h, stride_w, pad_top, pad_left, turned, packed, strips, dx)
         dx = the transpose of that map, applied to dy: a convolution of dy, spread by the stride, with the weights turned around
     backward_weights(x, dy, stride_h, stride_w, pad_top, pad_left, strips, partials, dweight, dbias)
         dweight[kh,kw,i,o] = sum_{n,oh,ow} x[...] * dy[n,oh,ow,o],   dbias_o = sum_{n,oh,ow} dy[n,oh,ow,o]
 
-x, dx: (N, H, W, I).  y, dy: (N, OH, OW, O).  weight, dweight: (KH, KW, I, O).  bias, dbias: (O,).
-mean, var: (O,) float64, left alone where partials of shape (0, 3, O) says that none are wanted.
+x, dx: (N, H, W, I).  y, dy: (N, OH, OW, O).  weight, dweight: (KH, KW, I, O).  bias, dbias: (O,); dbias of shape (0,) is not wanted.
+mean, m2: (O,) float64, left alone where partials of shape (0, 3, O) says that none are wanted.
 Scratch, of the sizes that `scratch` gives: strips (T, S) T, a workspace for each of the T threads that may run; packed (36, P) T,
 transformed weights, or (0, P); turned (KH*KW*O + 1, I) T, the weights turned around and a row of zeros; partials of forward
 (K, 3, O) float64; partials of backward_weights (K, D + 1, O) T, a sum of the weights' gradient for each chunk, with the bias's in

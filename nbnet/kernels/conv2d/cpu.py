@@ -107,23 +107,23 @@ def _forward(thread, x, weight, bias, slope, stride_h, stride_w, pad_top, pad_le
 
 
 @serial
-def forward_serial(x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials, mean, var):
+def forward_serial(x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials, mean, m2):
     if packed.size > 0:
         winograd.transform_weights(weight.reshape(-1), strips[0], packed)
     for t in range(strips.shape[0]):
         _forward(np.intp(t), x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials)
     if partials.shape[0] > 0:
-        merge_moments(partials, mean, var)
+        merge_moments(partials, mean, m2)
 
 
 @parallel
-def forward_parallel(x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials, mean, var):
+def forward_parallel(x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials, mean, m2):
     if packed.size > 0:
         winograd.transform_weights(weight.reshape(-1), strips[0], packed)
     for t in prange(strips.shape[0]):
         _forward(np.intp(t), x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials)
     if partials.shape[0] > 0:
-        merge_moments(partials, mean, var)
+        merge_moments(partials, mean, m2)
 
 
 # ---------------------------------------------------------------------------------------------- backward_data
@@ -204,7 +204,7 @@ def _weights_of_strips(x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, p
 
 
 @body
-def _backward_weights(thread, x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, strips, partials):
+def _backward_weights(thread, x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, strips, partials, biased):
     """A thread's share of the chunks, each with a partial sum (D + 1, O) of its own."""
     inputs, outputs = x.shape[3], dy.shape[3]
     filtered = minimal(kernel_h, kernel_w, stride_h, stride_w, inputs, outputs)
@@ -217,10 +217,11 @@ def _backward_weights(thread, x, dy, kernel_h, kernel_w, stride_h, stride_w, pad
             winograd.backward_weights(x, dy, pad_top, pad_left, start, stop, strip, partial)
         else:
             _weights_of_strips(x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, rows, start, stop, strip, partial)
-        bias = partial[partial.shape[0] - 1]
-        bias[:] = 0
-        pixel, end = _pixel(start, dy, rows), _pixel(stop, dy, rows)
-        add_rows(dy.reshape(-1), pixel * outputs, end - pixel, outputs, outputs, bias, 0)
+        if biased:
+            bias = partial[partial.shape[0] - 1]
+            bias[:] = 0
+            pixel, end = _pixel(start, dy, rows), _pixel(stop, dy, rows)
+            add_rows(dy.reshape(-1), pixel * outputs, end - pixel, outputs, outputs, bias, 0)
 
 
 @body
@@ -233,7 +234,7 @@ def _merge(partials, dweight, dbias):
         for k in range(1, partials.shape[0]):
             for o in range(outputs):
                 dweight[d, o] += partials[k, d, o]
-    for o in range(outputs):
+    for o in range(dbias.size):
         dbias[o] = partials[0, depth, o]
         for k in range(1, partials.shape[0]):
             dbias[o] += partials[k, depth, o]
@@ -243,7 +244,7 @@ def _merge(partials, dweight, dbias):
 def backward_weights_serial(x, dy, stride_h, stride_w, pad_top, pad_left, strips, partials, dweight, dbias):
     kernel_h, kernel_w, _, outputs = dweight.shape
     for t in range(strips.shape[0]):
-        _backward_weights(np.intp(t), x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, strips, partials)
+        _backward_weights(np.intp(t), x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, strips, partials, dbias.size > 0)
     _merge(partials, dweight.reshape(-1, outputs), dbias)
 
 
@@ -251,5 +252,5 @@ def backward_weights_serial(x, dy, stride_h, stride_w, pad_top, pad_left, strips
 def backward_weights_parallel(x, dy, stride_h, stride_w, pad_top, pad_left, strips, partials, dweight, dbias):
     kernel_h, kernel_w, _, outputs = dweight.shape
     for t in prange(strips.shape[0]):
-        _backward_weights(np.intp(t), x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, strips, partials)
+        _backward_weights(np.intp(t), x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, strips, partials, dbias.size > 0)
     _merge(partials, dweight.reshape(-1, outputs), dbias)

@@ -176,8 +176,8 @@ def _add_parts(partials, parts, size, bias, with_bias, slope, outputs, y):
         y[e] = activate(total, slope)
 
 
-def _convolve(x, weight, bias, slope, kernel_size, stride, pad, spread, y, mean=None, var=None):
-    """y = act(bias (or None) + convolution of x, spread out with zeros between its pixels, with weight (D, O)); y's mean and var."""
+def _convolve(x, weight, bias, slope, kernel_size, stride, pad, spread, y, mean=None, m2=None):
+    """y = act(bias (or None) + convolution of x, spread out with zeros between its pixels, with weight (D, O)); y's mean and m2."""
     pixels, outputs = y.size // y.shape[3], y.shape[3]
     terms = kernel_size[0] * kernel_size[1] * x.shape[3]
     cut = plan(pixels, outputs, terms)
@@ -194,16 +194,16 @@ def _convolve(x, weight, bias, slope, kernel_size, stride, pad, spread, y, mean=
     if parts > 1:
         run(_add_parts, -(-y.size // THREADS), THREADS, out, parts, y.size, bias, with_bias, slope, outputs, y)
     if from_tiles:
-        merge_moments(partials, bias, mean, var)
+        merge_moments(partials, bias, mean, m2)
     elif mean is not None:
-        moments(y.reshape(pixels, outputs), None, None, mean, var)
+        moments(y.reshape(pixels, outputs), None, None, mean, m2)
 
 
-def forward(x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials, mean, var):
-    """Where mean and var are not wanted, they may be None too."""
+def forward(x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials, mean, m2):
+    """Where mean and m2 are not wanted, they may be None too."""
     if partials is not None and partials.shape[0] == 0:
-        mean = var = None
-    _convolve(x, weight, bias, slope, weight.shape[:2], (stride_h, stride_w), (pad_top, pad_left), (1, 1), y, mean, var)
+        mean = m2 = None
+    _convolve(x, weight, bias, slope, weight.shape[:2], (stride_h, stride_w), (pad_top, pad_left), (1, 1), y, mean, m2)
 
 
 @kernel
@@ -300,7 +300,7 @@ def _correlation(tile: Tile):
 
 
 @kernel
-def _add_gradients(partials, parts, size, outputs, dweight, dbias):
+def _add_gradients(partials, parts, size, outputs, with_bias, dweight, dbias):
     """The sums of the partial results, part by part; size: of the weights and biases together."""
     e = cuda.grid(1)
     if e < size:
@@ -309,7 +309,7 @@ def _add_gradients(partials, parts, size, outputs, dweight, dbias):
             total += partials[part * size + e]
         if e < size - outputs:
             dweight[e] = total
-        else:
+        elif with_bias:
             dbias[e - (size - outputs)] = total
 
 
@@ -323,4 +323,4 @@ def backward_weights(x, dy, stride_h, stride_w, pad_top, pad_left, strips, parti
     sizes = (dy.shape[1], dy.shape[2], pixels, terms, outputs, cut.part)
     run(_correlation(cut.tile), cut.grid, cut.tile.threads, x, dy, *geometry, *sizes, partials)
     size = (terms + 1) * outputs
-    run(_add_gradients, -(-size // THREADS), THREADS, partials, parts, size, outputs, dweight, dbias)
+    run(_add_gradients, -(-size // THREADS), THREADS, partials, parts, size, outputs, dbias.size > 0, dweight, dbias)

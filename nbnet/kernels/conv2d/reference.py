@@ -6,7 +6,7 @@ One kernel position at a time: position (kh, kw) multiplies a strided window of 
 import numpy as np
 
 
-def forward(x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials, mean, var):
+def forward(x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials, mean, m2):
     padded = _pad(x, y.shape, weight.shape[:2], stride_h, stride_w, pad_top, pad_left)
     y[:] = bias
     for (kh, kw), window in _windows(padded, y.shape, weight.shape[:2], stride_h, stride_w):
@@ -15,7 +15,7 @@ def forward(x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, packe
         np.copyto(y, slope * y if slope > 0 else 0, where=y <= 0)
     if len(partials):
         mean[:] = y.mean(axis=(0, 1, 2), dtype=np.float64)
-        var[:] = y.var(axis=(0, 1, 2), dtype=np.float64)
+        m2[:] = ((y - mean) ** 2).sum(axis=(0, 1, 2))
 
 
 def backward_data(dy, weight, stride_h, stride_w, pad_top, pad_left, turned, packed, strips, dx):
@@ -30,7 +30,7 @@ def backward_weights(x, dy, stride_h, stride_w, pad_top, pad_left, strips, parti
     padded = _pad(x, dy.shape, dweight.shape[:2], stride_h, stride_w, pad_top, pad_left)
     for (kh, kw), window in _windows(padded, dy.shape, dweight.shape[:2], stride_h, stride_w):
         dweight[kh, kw] = np.tensordot(window, dy, axes=([0, 1, 2], [0, 1, 2]))
-    dbias[:] = dy.sum(axis=(0, 1, 2))
+    dbias[:] = dy.sum(axis=(0, 1, 2))[: dbias.size]
 
 
 def _pad(x, out_shape, kernel, stride_h, stride_w, pad_top, pad_left):

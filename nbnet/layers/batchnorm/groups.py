@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from nbnet.backend import Backend, on_device
 from nbnet.errors import ShapeError
 from nbnet.functional import Stats, merge_stats
 
@@ -30,21 +29,13 @@ def slices(examples: int, size: int | None, strided: bool) -> list[slice]:
     return [slice(start, start + size) for start in range(0, examples, size)]
 
 
-def combine(groups: Sequence[Stats], pooled: bool, ddof: float, be: Backend) -> tuple[Any, Any]:
-    """Mean and variance of a batch for the moving statistics: of all rows (pooled), or the means of the groups' values.
+def combine(groups: Sequence[Stats], pooled: bool, ddof: float) -> tuple[Any, Any, Any]:
+    """Mean, m2 and divisor of a batch for the moving statistics (the variance is m2 / divisor): of all rows (pooled), or of the
+    means of the groups' values.
 
     Of one group they stay on the GPU, if there they are. Several are merged on the host.
     """
-    if len(groups) == 1 and on_device(groups[0].mean):
-        mean, m2, count = groups[0]
-        var = be.empty(m2.shape, np.float64)
-        be.channelwise(_quotient, (var,), m2, count - ddof)
-        return mean, var
     if pooled or len(groups) == 1:
         whole = merge_stats(groups) if len(groups) > 1 else groups[0]
-        return whole.mean, whole.variance(ddof)
-    return np.mean([np.asarray(g.mean) for g in groups], axis=0), np.mean([g.variance(ddof) for g in groups], axis=0)
-
-
-def _quotient(a, b):
-    return (a / b,)
+        return whole.mean, whole.m2, whole.count - ddof
+    return np.mean([np.asarray(g.mean) for g in groups], axis=0), np.mean([g.variance(ddof) for g in groups], axis=0), 1.0

@@ -11,7 +11,7 @@ import numpy as np
 from nbnet import functional as F
 from nbnet.backend import float_dtype
 from nbnet.errors import ArgumentError, BuildError, ShapeError, unknown
-from nbnet.functional.norm import BatchNormSaved
+from nbnet.functional.norm import BatchNormSaved, batch_norm_backward_coefficients
 from nbnet.layers.base import Layer, Shape
 from nbnet.layers.batchnorm import groups as ghost
 from nbnet.layers.batchnorm.moving import MovingStatistics
@@ -129,7 +129,7 @@ class BatchNorm(Layer):
         self.update_statistics = True
         self.observer: Callable[[F.Stats], None] | None = None
         self._trainable = True
-        self._pending: tuple[list[F.Stats], np.ndarray, np.ndarray] | None = None
+        self._pending: list[F.Stats] | None = None
 
     @classmethod
     def preset(cls, name: str, **options: Any) -> BatchNorm:
@@ -260,12 +260,11 @@ class BatchNorm(Layer):
         self.backend.kernel("array.swap")(x.reshape(a, b, c, 1), y.reshape(a, c, b, 1))
         return y
 
-    def backward_sums(self, dy, saved) -> tuple[BatchNormSaved, F.Sums]:
-        """The first half of backward where `fuses`: the gradients of gamma and beta, and what F.batch_norm_backward_apply needs."""
+    def backward_coefficients(self, dy, saved) -> tuple[BatchNormSaved, list[Any]]:
+        """The first half of backward where `fuses`: the gradients of gamma and beta, and what batch_norm_backward_rows needs."""
         ((_, part),) = saved.parts
-        sums = F.batch_norm_backward_reduce(dy, part)
-        F.batch_norm_parameter_gradients(sums, part, **self._gradients())
-        return part, sums
+        coefficients, _, _ = batch_norm_backward_coefficients(dy, part, **self._gradients())
+        return part, coefficients
 
     def _normalize(self, x, weights, stats: F.Stats | None, correction: F.Correction | None, options: dict[str, Any]):
         """y and saved of one group, by its own statistics or, without any, by the moving ones."""
@@ -345,15 +344,15 @@ class BatchNorm(Layer):
 
     def _mean_and_std(self, stats: list[F.Stats]) -> tuple[np.ndarray, np.ndarray]:
         """Of the batch, as renormalisation compares them with their averages."""
-        mean, var = ghost.combine(stats, self.pooled, self.ddof_batch, self.backend)
-        return np.asarray(mean), np.sqrt(np.asarray(var) + self.eps)
+        mean, m2, divisor = ghost.combine(stats, self.pooled, self.ddof_batch)
+        return np.asarray(mean), np.sqrt(np.asarray(m2) / divisor + self.eps)
 
     def _note_update(self, stats: list[F.Stats]) -> None:
         if any(s.least <= self.ddof_moving for s in stats):
             raise ShapeError(
                 f"layer {self.name}: one value a channel has no unbiased variance; train on a larger batch, or use unbiased=False"
             )
-        self._pending = (stats, *ghost.combine(stats, self.pooled, self.ddof_moving, self.backend))
+        self._pending = stats
         if not self.deferred:
             self.apply_updates()
 
@@ -364,10 +363,9 @@ class BatchNorm(Layer):
         """Make the deferred update of the moving statistics, if there is one. The Trainer calls this after each step."""
         if self._pending is None:
             return
-        stats, mean, var = self._pending
-        self._pending = None
+        stats, self._pending = self._pending, None
         if self.renorm is not None and self.renorm.decay is not None:
             d = self.renorm.decay
             for name, value in zip(("renorm_mean", "renorm_std"), self._mean_and_std(stats)):
                 self._buffers[name][:] = d * np.asarray(self._buffers[name]) + (1 - d) * value
-        self.moving.update(self._buffers, mean, var, self.backend)
+        self.moving.update(self._buffers, *ghost.combine(stats, self.pooled, self.ddof_moving), self.backend)

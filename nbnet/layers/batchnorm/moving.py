@@ -65,20 +65,22 @@ class MovingStatistics:
         if self.zero_debias is True:
             buffers["biased_spread"] = keep(np.zeros(channels), dtype)
 
-    def update(self, buffers: Buffers, mean: Any, var: Any, be: Backend) -> None:
-        """Take in the mean and variance (C,) of a batch."""
+    def update(self, buffers: Buffers, mean: Any, m2: Any, divisor: Any, be: Backend) -> None:
+        """Take in the mean and variance m2 / divisor (C,) of a batch."""
         d = self._next_decay(int(buffers["updates"][0]))
-        spread = var
-        if self.spread == "moving_std":
-            spread = be.empty(var.shape, np.float64)
-            be.channelwise(_deviation, (spread,), var, self.eps)
-        weight = 1.0
+        buffers["updates"] += 1
+        follow = _follow_deviation if self.spread == "moving_std" else _follow_variance
+        targets = buffers.get("biased_mean", buffers["moving_mean"]), buffers.get("biased_spread", buffers[self.spread])
+        be.channelwise(follow, targets, *targets, mean, m2, divisor, d, self.eps)
         if self.zero_debias:
             buffers["decay_product"] *= d
-            weight = 1 - buffers["decay_product"][0]
-        _average(buffers["moving_mean"], buffers.get("biased_mean"), mean, d, weight, be)
-        _average(buffers[self.spread], buffers.get("biased_spread"), spread, d, weight, be)
-        buffers["updates"] += 1
+            weight, sources = 1 - buffers["decay_product"][0], list(targets)
+            if not weight > 0:  # all decays so far were 1: there is no average yet, only this batch
+                weight, sources = 1.0, be.vectors(2, mean.size, np.float64)
+                be.channelwise(follow, sources, mean, m2, mean, m2, divisor, 0.0, self.eps)
+            for moving, target, source in zip(("moving_mean", self.spread), targets, sources):
+                if target is not buffers[moving]:
+                    be.channelwise(_debiased, (buffers[moving],), source, weight)
 
     def _next_decay(self, t: int) -> float:
         if self.decay is None:
@@ -102,20 +104,13 @@ class MovingStatistics:
             buffers["biased_spread"][:] = buffers[self.spread]
 
 
-def _average(moving: Any, biased: Any, value: Any, d: float, weight: float, be: Backend) -> None:
-    """moving <- d * moving + (1 - d) * value; with `biased`, that average runs there from 0 and moving is it over weight."""
-    be.channelwise(_follow, (moving if biased is None else biased,), moving if biased is None else biased, value, d)
-    if biased is not None:
-        be.channelwise(_debiased, (moving,), *((biased, weight) if weight > 0 else (value, 1.0)))
+def _follow_variance(moving_mean, moving_var, mean, m2, divisor, d, eps):
+    return d * np.float64(moving_mean) + (1 - d) * mean, d * np.float64(moving_var) + (1 - d) * (m2 / divisor)
 
 
-def _follow(average, value, d):
-    return (d * np.float64(average) + (1 - d) * value,)
+def _follow_deviation(moving_mean, moving_std, mean, m2, divisor, d, eps):
+    return d * np.float64(moving_mean) + (1 - d) * mean, d * np.float64(moving_std) + (1 - d) * (m2 / divisor + eps) ** 0.5
 
 
 def _debiased(biased, weight):
     return (biased / weight,)
-
-
-def _deviation(var, eps):
-    return ((var + eps) ** 0.5,)
