@@ -24,6 +24,9 @@ NETWORKS = {
     "conv, renormalised, relu": lambda: [conv(), nb.BatchNorm(renorm=nb.Renorm()), nb.ReLU()],
     "norm, relu, pool": lambda: [nb.BatchNorm(), nb.ReLU(), nb.MaxPool2D(2)],
     "norm, pool": lambda: [nb.BatchNorm(), nb.MaxPool2D(2)],
+    "conv, relu": lambda: [nb.Conv2D(16, 3), nb.ReLU(), nb.Conv2D(17, 3), nb.LeakyReLU(0.2)],  # the second by minimal filtering
+    "conv, leaky relu, pool": lambda: [nb.Conv2D(5, 2, stride=2, padding=1), nb.LeakyReLU(0.2), nb.MaxPool2D(2)],
+    "dense, relu": lambda: [nb.Flatten(), nb.Dense(20), nb.ReLU(), nb.Dense(6, use_bias=False), nb.LeakyReLU(0.2)],
     "dense, norm, relu": lambda: [nb.Flatten(), nb.Dense(6), nb.BatchNorm(), nb.ReLU()],
     "residual": lambda: [nb.Residual([conv(), nb.BatchNorm(), nb.ReLU(), conv(3), nb.BatchNorm()]), nb.ReLU()],
 }
@@ -36,7 +39,9 @@ APART = {
     "two activations": ([conv, lambda: nb.BatchNorm(activation="relu"), nb.ReLU], 2),
     "ghost batches": ([conv, lambda: nb.BatchNorm(virtual_batch_size=2), nb.ReLU], 3),
     "another axis": ([lambda: nb.BatchNorm(axis=1), nb.ReLU], 2),
-    "no norm": ([conv, nb.ReLU], 2),
+    "tanh": ([conv, nb.Tanh], 2),
+    "pool between": ([conv, lambda: nb.MaxPool2D(2), nb.ReLU], 3),
+    "activation alone": ([conv, nb.ReLU, nb.ReLU], 2),
 }
 networks = pytest.mark.parametrize("name", NETWORKS)
 
@@ -106,17 +111,51 @@ def test_a_layer_of_ones_own_is_never_fused():
     class MyNorm(nb.BatchNorm):
         pass
 
-    model = nb.Sequential([conv(), MyNorm(), nb.ReLU()])
-    model.build((4, 4, 1))
-    assert model.steps == model.layers
+    class MyReLU(nb.ReLU):
+        pass
+
+    class MyDense(nb.Dense):
+        pass
+
+    for layers in ([conv(), MyNorm(), nb.ReLU()], [conv(), MyReLU(), nb.Flatten(), nb.Dense(3), MyReLU(), MyDense(2), nb.ReLU()]):
+        model = nb.Sequential(layers)
+        model.build((4, 4, 1))
+        assert model.steps == model.layers
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", ["conv, relu", "conv, leaky relu, pool", "dense, relu"])
+def test_nan_and_infinity_pass_as_unfused(rng, name, backend):
+    """The same sums go through the same activation: y and gradients are equal in every place, forward and backward."""
+    x = rng.normal(size=(6, 7, 6, 3)).astype(np.float32)
+    x[0, 0, 0, 0], x[1, 3, 3, 1], x[2, 6, 5, 2] = np.nan, np.inf, -np.inf
+    fused, plain = (built(name, backend, fuse, "float32") for fuse in (True, False))
+    with np.errstate(all="ignore"):
+        (y, tape), (wanted, plain_tape) = fused.forward(x, train=True), plain.forward(x, train=True)
+        dy = rng.normal(size=y.shape).astype(np.float32)
+        assert np.isnan(y).any()
+        assert_close(y, wanted, "exact")
+        assert_close(fused.backward(dy, tape), plain.backward(dy, plain_tape), "exact")
+    for key, param in fused.params.items():
+        assert_close(param.grad, plain.params[key].grad, "exact", what=f"gradient of {key}: ")
+    finite = rng.normal(size=x.shape).astype(np.float32)
+    assert_close(fused.predict(finite), plain.predict(finite), "exact")
+
+
+def test_first_activation_step_without_dx(rng):
+    model = built("conv, relu")
+    y, tape = model.forward(rng.normal(size=(2, 7, 6, 3)), train=True)
+    assert model.backward(y, tape, need_dx=False) is None
+    assert all(param.grad.any() for param in model.params.values())
+    assert model.forward(np.ones((2, 7, 6, 3)))[1] is None
 
 
 def test_summary_shows_the_steps(capsys):
-    model = nb.Sequential([conv(), nb.BatchNorm(), nb.ReLU(), nb.MaxPool2D(2), nb.Flatten(), nb.Dense(2)])
+    model = nb.Sequential([conv(), nb.BatchNorm(), nb.ReLU(), nb.MaxPool2D(2), nb.Flatten(), nb.Dense(3), nb.ReLU(), nb.Dense(2)])
     model.build((4, 4, 1))
     model.summary()
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("│ ") and line[2].isdigit()]
-    assert [row.split("│")[-2].strip() for row in rows] == ["0", "0", "0", "0", "1", "2"]
+    assert [row.split("│")[-2].strip() for row in rows] == ["0", "0", "0", "0", "1", "2", "2", "3"]
 
 
 def test_backward_empties_a_list():

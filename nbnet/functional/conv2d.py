@@ -10,6 +10,7 @@ import numpy as np
 from nbnet.backend import Backend, get_backend
 from nbnet.errors import ShapeError
 from nbnet.functional import checks
+from nbnet.functional.epilogue import checked_slope, through_activation
 from nbnet.functional.moments import Stats
 from nbnet.kernels import conv2d as contract
 
@@ -19,6 +20,8 @@ class Conv2DSaved(NamedTuple):
     weight: np.ndarray
     geometry: tuple[int, int, int, int]  # stride_h, stride_w, pad_top, pad_left
     stats: Stats | None  # of y's channels, where they were asked for
+    y: np.ndarray | None  # where there is an activation: its gradient follows from y
+    slope: float
     backend: Backend
 
 
@@ -41,7 +44,9 @@ def _no_bias(be: Backend, outputs: int, dtype: np.dtype) -> Any:
     return be.zeros((outputs,), dtype)
 
 
-def conv2d_forward(x, weight, bias=None, *, stride=1, padding="same", stats: bool = False, backend: str | Backend = "parallel"):
+def conv2d_forward(
+    x, weight, bias=None, *, stride=1, padding="same", slope: float = 1.0, stats: bool = False, backend: str | Backend = "parallel"
+):
     """Cross-correlate images with a bank of filters: what deep learning calls convolution.
 
     Args:
@@ -49,6 +54,7 @@ def conv2d_forward(x, weight, bias=None, *, stride=1, padding="same", stats: boo
         stride: a number of pixels, or (height, width).
         padding: "same" (ceil(H / stride) outputs; an odd pixel goes to the bottom and right, as in TensorFlow), "valid", or
             a number of zero pixels on every side.
+        slope: y is multiplied by this where it is negative: 1 is no activation, 0 a fused ReLU.
         stats: whether to take the statistics of y's channels in the same pass, for a batch_norm_apply that follows: saved.stats.
     Returns:
         y (N, OH, OW, O), and what conv2d_backward needs.
@@ -59,6 +65,7 @@ def conv2d_forward(x, weight, bias=None, *, stride=1, padding="same", stats: boo
     x = checks.floats(x, "x", 4, be=be)
     weight = checks.floats(weight, "weight", 4, x.dtype, be=be)
     checks.check_padding(padding)
+    slope = checked_slope(slope)
     geometry, out_shape, sizes = _plan(x.shape, weight.shape, checks.pair(stride, "stride"), padding)
     outputs = out_shape[3]
     bias = _no_bias(be, outputs, x.dtype) if bias is None else checks.shaped(bias, "bias", (outputs,), x.dtype, be=be)
@@ -68,8 +75,9 @@ def conv2d_forward(x, weight, bias=None, *, stride=1, padding="same", stats: boo
     partials = be.scratch((sizes.chunks if stats else 0, 3, outputs), np.float64)
     mean, m2 = be.vectors(2, outputs, np.float64)
     statistics = (mean, m2) if stats or be.name != "cuda" else (None, None)
-    be.kernel("conv2d.forward")(x, weight, bias, *geometry, packed, strips, y, partials, *statistics)
-    return y, Conv2DSaved(x, weight, geometry, Stats(mean, m2, float(y.size // outputs)) if stats else None, be)
+    be.kernel("conv2d.forward")(x, weight, bias, slope, *geometry, packed, strips, y, partials, *statistics)
+    taken = Stats(mean, m2, float(y.size // outputs)) if stats else None
+    return y, Conv2DSaved(x, weight, geometry, taken, None if slope == 1 else y, slope, be)
 
 
 def conv2d_backward(
@@ -84,11 +92,12 @@ def conv2d_backward(
     Returns:
         dx (N, H, W, I), dweight (KH, KW, I, O), dbias (O,).
     """
-    x, weight, geometry, _, be = saved
+    x, weight, geometry, _, y, slope, be = saved
     kernel_h, kernel_w, inputs, outputs = weight.shape
     dy = checks.floats(dy, "dy", 4, x.dtype, be=be)
     if dy.shape[0] != x.shape[0] or dy.shape[3] != outputs:
         raise ShapeError(f"dy has shape {dy.shape}, wanted ({x.shape[0]}, OH, OW, {outputs}) as conv2d_forward returned it")
+    dy = through_activation(dy, y, slope, be)
     (_, out_h, out_w, _), (_, height, width, _), (stride_h, stride_w, _, _) = dy.shape, x.shape, geometry
     if need_dweight:
         dweight = checks.output(dweight, "dweight", weight.shape, x.dtype, be=be)

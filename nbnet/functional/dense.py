@@ -1,4 +1,4 @@
-"""Dense (fully connected) layer: y = x @ weight + bias."""
+"""Dense (fully connected) layer: y = x @ weight + bias, with an activation or without."""
 
 from __future__ import annotations
 
@@ -9,48 +9,52 @@ import numpy as np
 from nbnet.backend import Backend, get_backend
 from nbnet.errors import ShapeError
 from nbnet.functional import checks
+from nbnet.functional.epilogue import checked_slope, through_activation
 from nbnet.kernels import dense as contract
 
 
 class DenseSaved(NamedTuple):
     x: np.ndarray
     weight: np.ndarray
+    y: np.ndarray | None  # where there is an activation: its gradient follows from y
+    slope: float
     backend: Backend
 
 
-def dense_forward(x, weight, bias=None, *, backend: str | Backend = "parallel") -> tuple[np.ndarray, DenseSaved]:
+def dense_forward(x, weight, bias=None, *, slope: float = 1.0, backend: str | Backend = "parallel") -> tuple[np.ndarray, DenseSaved]:
     """y = x @ weight + bias.
 
     Args:
         x: (M, I) float32 or float64. weight: (I, O). bias: (O,) or None.
+        slope: y is multiplied by this where it is negative: 1 is no activation, 0 a fused ReLU.
     Returns:
         y (M, O), and what dense_backward needs.
     Raises:
-        ShapeError, DTypeError: an array does not fit.
+        ShapeError, DTypeError, ArgumentError: an argument does not fit.
     """
     be = get_backend(backend)
     x = checks.floats(x, "x", 2, be=be)
     weight = checks.floats(weight, "weight", 2, x.dtype, be=be)
     if weight.shape[0] != x.shape[1]:
         raise ShapeError(f"x has {x.shape[1]} features, but weight has shape {weight.shape}: wanted ({x.shape[1]}, outputs)")
-    outputs = weight.shape[1]
+    slope, outputs = checked_slope(slope), weight.shape[1]
     bias = be.zeros((outputs,), x.dtype) if bias is None else checks.shaped(bias, "bias", (outputs,), x.dtype, be=be)
     y = be.empty((len(x), outputs), x.dtype)
-    be.kernel("dense.forward")(x, weight, bias, y)
-    return y, DenseSaved(x, weight, be)
+    be.kernel("dense.forward")(x, weight, bias, slope, y)
+    return y, DenseSaved(x, weight, None if slope == 1 else y, slope, be)
 
 
 def dense_backward(dy, saved: DenseSaved, *, dweight=None, dbias=None, need_dx: bool = True):
-    """Gradients of dense_forward: dx = dy @ weight.T, dweight = x.T @ dy, dbias = sum of dy over rows.
+    """Gradients of dense_forward: dx = dy @ weight.T, dweight = x.T @ dy, dbias = sum of dy over rows; dy through the activation first.
 
     Args:
         dy: (M, O). dweight, dbias: arrays to write the parameter gradients into. need_dx: False spares dx (it is then None).
     Returns:
         dx (M, I), dweight (I, O), dbias (O,).
     """
-    x, weight, be = saved
+    x, weight, y, slope, be = saved
     inputs, outputs = weight.shape
-    dy = checks.shaped(dy, "dy", (len(x), outputs), x.dtype, be=be)
+    dy = through_activation(checks.shaped(dy, "dy", (len(x), outputs), x.dtype, be=be), y, slope, be)
     dweight = checks.output(dweight, "dweight", weight.shape, x.dtype, be=be)
     dbias = checks.output(dbias, "dbias", (outputs,), x.dtype, be=be)
     be.kernel("dense.backward_weights")(x, dy, dweight, dbias)

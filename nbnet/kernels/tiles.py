@@ -110,6 +110,27 @@ def multiply(c, a_tile, b_tile, a_at, b_at, lower, right, high, wide):
 
 
 @formula
+def activate(z, slope):
+    """z where it is above 0, else slope * z, and 0 where the slope is 0: ReLU of minus infinity is 0 too. A NaN stays one."""
+    low = slope * z if slope > 0 else slope
+    return low if z <= 0 else z
+
+
+@formula
+def activate_tile(c, west, east, slope, high, wide):
+    """The pieces that a thread holds, plus a bias for the columns of its left and of its right half, through the activation."""
+    c00, c01, c10, c11 = c
+    c00 = _activate16(c00, west, slope)
+    if wide > 1:
+        c01 = _activate16(c01, east, slope)
+    if high > 1:
+        c10 = _activate16(c10, west, slope)
+        if wide > 1:
+            c11 = _activate16(c11, east, slope)
+    return c00, c01, c10, c11
+
+
+@formula
 def write_tile(matrix, at, row, rows, column, columns, c, west, east, lower, right, high, wide):
     """Write the pieces that a thread holds, plus a bias for the columns of its left and of its right half."""
     write16(matrix, at, row, rows, column, columns, c[0], west)
@@ -223,6 +244,29 @@ def write16(matrix, at, row, rows, column, columns, c, bias):
     write4(matrix, at, row + 1, rows, column, columns, add4((c[4], c[5], c[6], c[7]), bias))
     write4(matrix, at, row + 2, rows, column, columns, add4((c[8], c[9], c[10], c[11]), bias))
     write4(matrix, at, row + 3, rows, column, columns, add4((c[12], c[13], c[14], c[15]), bias))
+
+
+@formula
+def _activate16(c, bias, slope):
+    """A piece of 4 x 4 plus a bias for each column, through the activation."""
+    return (
+        activate(c[0] + bias[0], slope),
+        activate(c[1] + bias[1], slope),
+        activate(c[2] + bias[2], slope),
+        activate(c[3] + bias[3], slope),
+        activate(c[4] + bias[0], slope),
+        activate(c[5] + bias[1], slope),
+        activate(c[6] + bias[2], slope),
+        activate(c[7] + bias[3], slope),
+        activate(c[8] + bias[0], slope),
+        activate(c[9] + bias[1], slope),
+        activate(c[10] + bias[2], slope),
+        activate(c[11] + bias[3], slope),
+        activate(c[12] + bias[0], slope),
+        activate(c[13] + bias[1], slope),
+        activate(c[14] + bias[2], slope),
+        activate(c[15] + bias[3], slope),
+    )
 
 
 @formula

@@ -57,12 +57,13 @@ class Conv2D(Layer):
         y, saved = self.run(x)
         return y, saved if train else None
 
-    def run(self, x, stats: bool = False):
-        """y and saved, with saved.stats if stats is True: for the batch norm that follows."""
+    def run(self, x, stats: bool = False, slope: float = 1.0):
+        """y and saved, with saved.stats if stats is True: for the batch norm that follows; slope: of the activation that follows."""
         x = self._check(x)
         bias = self.params["bias"].value if self.use_bias else None
         weight = self.params["weight"].value
-        return F.conv2d_forward(x, weight, bias, stride=self.stride, padding=self.padding, stats=stats, backend=self.backend)
+        be = self.backend
+        return F.conv2d_forward(x, weight, bias, stride=self.stride, padding=self.padding, slope=slope, stats=stats, backend=be)
 
     def backward(self, dy, saved, need_dx=True, dx=None):
         dbias = self.params["bias"].grad if self.use_bias else None

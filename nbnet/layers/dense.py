@@ -37,10 +37,14 @@ class Dense(Layer):
         return (self.units,)
 
     def forward(self, x, train=False):
+        y, saved = self.run(x)
+        return y, saved if train else None
+
+    def run(self, x, slope: float = 1.0):
+        """y and saved; slope: of the activation that follows."""
         x = self._check(x)
         bias = self.params["bias"].value if self.use_bias else None
-        y, saved = F.dense_forward(x, self.params["weight"].value, bias, backend=self.backend)
-        return y, saved if train else None
+        return F.dense_forward(x, self.params["weight"].value, bias, slope=slope, backend=self.backend)
 
     def backward(self, dy, saved, need_dx=True):
         dbias = self.params["bias"].grad if self.use_bias else None

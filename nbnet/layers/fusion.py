@@ -6,6 +6,10 @@ stay what they are: they own the parameters and buffers, and their results and g
     Conv2D, BatchNorm       the convolution takes the channels' statistics of each chunk while it is in the cache
     BatchNorm, ReLU         one pass, forward and backward: the normalised values are never written
     ..., MaxPool2D(2)       the same pass writes only the maxima
+    Conv2D, ReLU            the activation is applied to results that are still in registers or in the cache
+    Dense, ReLU             the same
+
+ReLU stands for LeakyReLU too.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ from nbnet.layers.activations import LeakyReLU, ReLU
 from nbnet.layers.base import Layer
 from nbnet.layers.batchnorm import BatchNorm
 from nbnet.layers.conv2d import Conv2D
+from nbnet.layers.dense import Dense
 from nbnet.layers.pool import MaxPool2D
 
 BLOCK = 1 << 22  # bytes: of the gradient between a batch norm and its convolution
@@ -33,7 +38,7 @@ class NormStep:
         self.conv = next((layer for layer in layers if isinstance(layer, Conv2D)), None)
         self.norm = next(layer for layer in layers if isinstance(layer, BatchNorm))
         activation = next((layer for layer in layers if isinstance(layer, (ReLU, LeakyReLU))), None)
-        self.slope = None if activation is None else activation.options[0] if isinstance(activation, LeakyReLU) else 0.0
+        self.slope = None if activation is None else _slope(activation)
         self.max_pool = isinstance(layers[-1], MaxPool2D)
         self.name = ", ".join(layer.name for layer in layers)
 
@@ -69,17 +74,42 @@ class NormStep:
         return dx
 
 
+class ActivationStep:
+    """Conv2D or Dense, and the activation that follows. Backward goes through the activation by itself, from y."""
+
+    def __init__(self, layers: Sequence[Any]) -> None:
+        self.layers = list(layers)
+        self.product, activation = layers
+        self.slope = _slope(activation)
+        self.name = ", ".join(layer.name for layer in layers)
+
+    def forward(self, x, train: bool = False) -> tuple[Any, Any]:
+        y, saved = self.product.run(x, slope=self.slope)
+        return y, saved if train else None
+
+    def backward(self, dy, saved, need_dx: bool = True):
+        return self.product.backward(dy, saved, need_dx)
+
+
+def _slope(activation: Layer) -> float:
+    return activation.options[0] if isinstance(activation, LeakyReLU) else 0.0
+
+
 def _blocks(x: np.ndarray) -> list[slice]:
     """A batch in blocks of images that stay in the caches from one kernel to the next."""
     images = max(1, BLOCK // x[0].nbytes)
     return [slice(start, start + images) for start in range(0, len(x), images)]
 
 
-Step = Layer | NormStep
+Step = Layer | NormStep | ActivationStep
 
 
 def _conv(layer: Layer) -> bool:
     return type(layer) is Conv2D
+
+
+def _product(layer: Layer) -> bool:
+    return type(layer) in (Conv2D, Dense)
 
 
 def _norm(layer: Layer) -> bool:
@@ -99,14 +129,15 @@ def _max_pool(layer: Layer) -> bool:
 
 
 # Tried in order at each layer; the first that fits is taken.
-PATTERNS: tuple[tuple[Callable[[Layer], bool], ...], ...] = (
-    (_conv, _plain_norm, _activation, _max_pool),
-    (_conv, _plain_norm, _activation),
-    (_conv, _norm, _max_pool),
-    (_conv, _norm),
-    (_plain_norm, _activation, _max_pool),
-    (_plain_norm, _activation),
-    (_norm, _max_pool),
+PATTERNS: tuple[tuple[type[NormStep | ActivationStep], tuple[Callable[[Layer], bool], ...]], ...] = (
+    (NormStep, (_conv, _plain_norm, _activation, _max_pool)),
+    (NormStep, (_conv, _plain_norm, _activation)),
+    (NormStep, (_conv, _norm, _max_pool)),
+    (NormStep, (_conv, _norm)),
+    (NormStep, (_plain_norm, _activation, _max_pool)),
+    (NormStep, (_plain_norm, _activation)),
+    (NormStep, (_norm, _max_pool)),
+    (ActivationStep, (_product, _activation)),
 )
 
 
@@ -115,7 +146,12 @@ def fuse(layers: Sequence[Layer]) -> list[Step]:
     steps: list[Step] = []
     at = 0
     while at < len(layers):
-        size = next((len(p) for p in PATTERNS if len(p) <= len(layers) - at and all(fits(x) for fits, x in zip(p, layers[at:]))), 1)
-        steps.append(NormStep(layers[at : at + size]) if size > 1 else layers[at])
-        at += size
+        step = next((kind(layers[at : at + len(run)]) for kind, run in PATTERNS if _fits(run, layers[at:])), layers[at])
+        steps.append(step)
+        at += 1 if isinstance(step, Layer) else len(step.layers)
     return steps
+
+
+def _fits(run: Sequence[Callable[[Layer], bool]], layers: Sequence[Layer]) -> bool:
+    """Whether the first of these layers are such a run."""
+    return len(run) <= len(layers) and all(fits(layer) for fits, layer in zip(run, layers))

@@ -60,7 +60,7 @@ def arguments(operation, name, dtype):
                 x, y, w, b = a(8, side, side, 16), a(8, side, side, outputs), a(3, 3, 16, outputs), a(outputs)
                 calls.append(
                     {
-                        "forward": (x, w, b, *image, None, None, y, None, *[a(outputs, dtype=D)] * 2),
+                        "forward": (x, w, b, 0.0, *image, None, None, y, None, *[a(outputs, dtype=D)] * 2),
                         "backward_data": (y, w, *image, None, None, None, x),
                     }.get(name)
                 )
@@ -68,7 +68,7 @@ def arguments(operation, name, dtype):
         return calls
     if operation == "dense":
         x, y, w, b = a(64, 100), a(64, 10), a(100, 10), a(10)
-        return {"forward": [(x, w, b, y)], "backward_data": [(y, w, None, x)], "backward_weights": [(x, y, w, b)]}[name]
+        return {"forward": [(x, w, b, 0.0, y)], "backward_data": [(y, w, None, x)], "backward_weights": [(x, y, w, b)]}[name]
     if operation == "pool":
         calls = []
         for x in (wide, narrow):

@@ -86,7 +86,7 @@ def test_conv2d(rng, inputs, outputs, side, stride, pad):
     x, dy = rng.normal(size=(7, side, side, inputs)), rng.normal(size=(7, out, out, outputs))
     weight, bias, geometry = rng.normal(size=(3, 3, inputs, outputs)), rng.normal(size=outputs), (stride, stride, pad, pad)
     check_matmul(
-        "conv2d.forward", [x, weight, bias, *geometry, None, None, Out(dy.shape), np.empty((1, 3, outputs), np.int64), *sums(outputs)]
+        "conv2d.forward", [x, weight, bias, 1.0, *geometry, None, None, Out(dy.shape), np.empty((1, 3, outputs), np.int64), *sums(outputs)]
     )
     check_matmul("conv2d.backward_data", [dy, weight, *geometry, None, None, None, Out(x.shape)])
     check_matmul("conv2d.backward_weights", [x, dy, *geometry, None, None, Out(weight.shape), Out(bias.shape)])
@@ -96,6 +96,6 @@ def test_conv2d(rng, inputs, outputs, side, stride, pad):
 def test_dense(rng, shape):
     rows, inputs, outputs = shape
     x, dy, weight = rng.normal(size=(rows, inputs)), rng.normal(size=(rows, outputs)), rng.normal(size=(inputs, outputs))
-    check_matmul("dense.forward", [x, weight, rng.normal(size=outputs), Out(dy.shape)])
+    check_matmul("dense.forward", [x, weight, rng.normal(size=outputs), 0.0, Out(dy.shape)])
     check_matmul("dense.backward_data", [dy, weight, None, Out(x.shape)])
     check_matmul("dense.backward_weights", [x, dy, Out(weight.shape), Out((outputs,))])

@@ -26,10 +26,13 @@ def plain():
 def residual():
     return [
         nb.Conv2D(2, 3, stride=2),
+        nb.LeakyReLU(0.1),
         nb.Residual([nb.GroupNorm(2), nb.LeakyReLU(0.2)]),
         nb.AvgPool2D(2),
         nb.Flatten(),
         nb.LayerNorm(),
+        nb.Dense(5),
+        nb.ReLU(),
         nb.Dense(3),
     ]
 

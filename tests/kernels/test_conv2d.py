@@ -58,11 +58,11 @@ class Case:
         self.sizes = conv2d.scratch(n, oh, ow, outputs, *kernel, *stride, inputs)
         self.data_sizes = conv2d.scratch(n, h, w, inputs, *kernel, 1, 1, outputs, stride != (1, 1))
 
-    def forward(self, x=None, weight=None, bias=None, moments=False):
+    def forward(self, x=None, weight=None, bias=None, moments=False, slope=1.0):
         count = self.sizes.chunks if moments else 0
         partials, sums = Out((count, 3, self.outputs), np.float64, scratch=True), Out((self.outputs,), np.float64, scratch=not moments)
         arrays = self.x if x is None else x, self.weight if weight is None else weight, self.bias if bias is None else bias
-        return [*arrays, *self.geometry, *workspace(self.sizes), Out(self.dy.shape), partials, sums, sums]
+        return [*arrays, slope, *self.geometry, *workspace(self.sizes), Out(self.dy.shape), partials, sums, sums]
 
     def backward_data(self):
         kernel_h, kernel_w, inputs, outputs = self.weight.shape
@@ -96,6 +96,42 @@ def test_cases_make_several_chunks(rng):
 @cases
 def test_forward(rng, dtype, name):
     check("conv2d.forward", dtype, "matmul", Case(name, rng).forward())
+
+
+ACTIVATED = [
+    "same 3 by 3",
+    "1 by 1",
+    "chunks, stride 2",
+    "minimal filtering, valid",
+    "chunks, minimal filtering",
+    "tiles",
+    "wide tiles, 1 by 1",
+]
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.1])
+@dtypes
+@pytest.mark.parametrize("name", [name for name in ACTIVATED if name in CASES])
+def test_forward_with_an_activation(rng, dtype, name, slope):
+    check("conv2d.forward", dtype, "matmul", Case(name, rng).forward(slope=slope))
+
+
+@dtypes
+def test_moments_are_those_of_the_activated(rng, dtype):
+    check("conv2d.forward", dtype, "matmul", Case("1 by 1", rng).forward(moments=True, slope=0.0))
+
+
+@pytest.mark.parametrize("slope", [1.0, 0.0, 0.1])
+@pytest.mark.parametrize("backend", ["numpy", *COMPILED])
+@pytest.mark.parametrize("name", ["1 by 1", "minimal filtering"])
+def test_activation_of_nan_and_infinity(rng, backend, name, slope):
+    """As the layers ReLU and LeakyReLU have it: ReLU of minus infinity is 0, and NaN stays."""
+    case = Case(name, rng)
+    case.bias[:3] = np.nan, -np.inf, np.inf
+    (plain,) = run("conv2d.forward", backend, "float32", case.forward())
+    (y,) = run("conv2d.forward", backend, "float32", case.forward(slope=slope))
+    with np.errstate(invalid="ignore"):
+        assert_close(y, np.where(plain <= 0, 0 if slope == 0 else slope * plain, plain), "elementwise")
 
 
 @dtypes
@@ -198,6 +234,6 @@ def test_against_torch(rng, stride, padding):
     scratch = workspace(conv2d.scratch(*wanted.shape, 3, 3, stride, stride, x.shape[3]))
     sums = Out((5,), np.float64, scratch=True)
     partials = Out((0, 3, 5), np.float64, scratch=True)
-    args = [x, weight, bias, stride, stride, padding, padding, *scratch, Out(wanted.shape), partials, sums, sums]
+    args = [x, weight, bias, 1.0, stride, stride, padding, padding, *scratch, Out(wanted.shape), partials, sums, sums]
     (y,) = run("conv2d.forward", "serial", "float64", args)
     assert_close(y, wanted, "matmul")

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from tolerances import assert_close
 
 from nbnet.kernels.dense import cell, grid, turned_shape
 
@@ -52,7 +53,16 @@ def test_grid_covers_the_result_once(shape):
 @shapes
 def test_forward(rng, dtype, shape):
     x, weight, bias, dy = make(rng, shape)
-    check("dense.forward", dtype, "matmul", [x, weight, bias, Out(dy.shape)])
+    check("dense.forward", dtype, "matmul", [x, weight, bias, 1.0, Out(dy.shape)])
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.1])
+@dtypes
+@pytest.mark.parametrize("shape", [(2, 3, 5), *simulated((9, 12, 20)), *large((1030, 65, 33), (190, 200, 150))], ids=str)
+def test_forward_with_an_activation(rng, dtype, shape, slope):
+    """On cuda (9, 12, 20) is a sum of two parts: the activation comes after they are added."""
+    x, weight, bias, dy = make(rng, shape)
+    check("dense.forward", dtype, "matmul", [x, weight, bias, slope, Out(dy.shape)])
 
 
 @dtypes
@@ -73,7 +83,7 @@ def test_backward_weights(rng, dtype, shape):
 def test_gradient_of_x(rng, shape):
     x, weight, bias, dy = make(rng, shape)
     args = [dy, weight, turned(shape), Out(x.shape)]
-    check_gradient(lambda x: output_of("dense.forward", [x, weight, bias, Out(dy.shape)]), "dense.backward_data", args, x, dy)
+    check_gradient(lambda x: output_of("dense.forward", [x, weight, bias, 1.0, Out(dy.shape)]), "dense.backward_data", args, x, dy)
 
 
 @pytest.mark.parametrize("shape", SMALL, ids=str)
@@ -82,19 +92,29 @@ def test_gradient_of_weight_and_bias(rng, shape):
     dweight, dbias = gradients(shape)
 
     def of_weight(weight):
-        return output_of("dense.forward", [x, weight, bias, Out(dy.shape)])
+        return output_of("dense.forward", [x, weight, bias, 1.0, Out(dy.shape)])
 
     def of_bias(bias):
-        return output_of("dense.forward", [x, weight, bias, Out(dy.shape)])
+        return output_of("dense.forward", [x, weight, bias, 1.0, Out(dy.shape)])
 
     hidden = Out(dbias.shape, scratch=True), Out(dweight.shape, scratch=True)
     check_gradient(of_weight, "dense.backward_weights", [x, dy, dweight, hidden[0]], weight, dy)
     check_gradient(of_bias, "dense.backward_weights", [x, dy, hidden[1], dbias], bias, dy)
 
 
+@pytest.mark.parametrize("slope", [1.0, 0.0, 0.1])
+@pytest.mark.parametrize("backend", ["numpy", *COMPILED])
+def test_activation_of_nan_and_infinity(rng, backend, slope):
+    """As the layers ReLU and LeakyReLU have it: ReLU of minus infinity is 0, and NaN stays."""
+    bias = np.array([np.nan, -np.inf, np.inf, -3.0, 3.0, 0.0])
+    wanted = {1.0: bias, 0.0: np.array([np.nan, 0, np.inf, 0, 3, 0]), 0.1: np.array([np.nan, -np.inf, np.inf, -0.3, 3, 0])}
+    (y,) = run("dense.forward", backend, "float32", [np.zeros((2, 3)), np.zeros((3, 6)), bias, slope, Out((2, 6))])
+    assert_close(y, np.tile(wanted[slope], (2, 1)), "elementwise")
+
+
 @pytest.mark.parametrize("backend", ["numpy", *COMPILED])
 def test_nan_stays_in_its_row(rng, backend):
     x, weight, bias, dy = make(rng, (17, 9, 3))
     x[4, 8] = np.nan
-    (y,) = run("dense.forward", backend, "float32", [x, weight, bias, Out(dy.shape)])
+    (y,) = run("dense.forward", backend, "float32", [x, weight, bias, 1.0, Out(dy.shape)])
     assert np.flatnonzero(np.isnan(y).any(axis=1)).tolist() == [4]

@@ -3,8 +3,10 @@
 Letters: N images, H x W input, OH x OW output, I input and O output channels, KH x KW kernel, D = KH*KW*I, K chunks.
 All arrays C-contiguous, NHWC, one dtype T (float32 or float64). Pixels outside the image are zero.
 
-    forward(x, weight, bias, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials, mean, m2)
-        y[n,oh,ow,o] = bias_o + sum_{kh,kw,i} x[n, oh*stride_h + kh - pad_top, ow*stride_w + kw - pad_left, i] * weight[kh,kw,i,o]
+    forward(x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials, mean, m2)
+        z[n,oh,ow,o] = bias_o + sum_{kh,kw,i} x[n, oh*stride_h + kh - pad_top, ow*stride_w + kw - pad_left, i] * weight[kh,kw,i,o]
+        y = act(z) = z where z > 0, else slope * z: slope 1 is no activation, 0 is ReLU (0 for minus infinity too), others above 0
+        are leaky ReLU. The gradient through it needs y alone, and comes before the backward kernels: nbnet.kernels.activation has it.
         mean, m2: y's mean and summed squared deviations over n, oh, ow, for a batch norm that follows; taken from each chunk of y
         while it is in the cache.
     backward_data(dy, weight, stride_h, stride_w, pad_top, pad_left, turned, packed, strips, dx)

@@ -9,6 +9,7 @@ from nbnet.kernels.batchnorm.merge import merge_moments
 from nbnet.kernels.compile import body, inlined, parallel, serial
 from nbnet.kernels.conv2d import minimal, plan, strip_rows, winograd
 from nbnet.kernels.dense.cpu import add_rows
+from nbnet.kernels.epilogue import activate_rows
 from nbnet.kernels.simd import multiply
 
 BLOCK = 4096  # numbers of dy that backward_weights aims at: they are read once for each few weights, and stay in the level-1 cache
@@ -51,8 +52,10 @@ def _fill(x, image, top, rows, left, row, spread_h, spread_w, strip):
 
 
 @inlined
-def _strips(x, weight, kernel_h, kernel_w, init, stride_h, stride_w, spread_h, spread_w, pad_top, pad_left, rows, start, stop, strip, y):
-    """Strips of `rows` rows start to stop of a convolution: y = init + patches of x (spread) @ weight (D, O)."""
+def _strips(
+    x, weight, kernel_h, kernel_w, init, stride_h, stride_w, spread_h, spread_w, pad_top, pad_left, rows, start, stop, strip, y, slope=1.0
+):
+    """Strips of `rows` rows start to stop of a convolution: y = act(init + patches of x (spread) @ weight (D, O))."""
     inputs, out_h, out_w, outputs = x.shape[3], y.shape[1], y.shape[2], y.shape[3]
     _, row = strip_rows(out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, inputs)
     per_image = (out_h + rows - 1) // rows
@@ -66,6 +69,8 @@ def _strips(x, weight, kernel_h, kernel_w, init, stride_h, stride_w, spread_h, s
             a_at, c_at = r * stride_h * row, (image * out_h + first + r) * out_w * outputs
             a_r = stride_w * inputs
             multiply(out_w, strip, a_at, row, a_r, 1, b, 0, run * outputs, outputs, kernel_h, run, init, 0, 0, c, c_at, outputs, outputs)
+            if slope != 1:
+                activate_rows(c, c_at, 1, 0, out_w * outputs, slope)
 
 
 @body
@@ -85,7 +90,7 @@ def _pixel(unit, y, rows):
 
 
 @body
-def _forward(thread, x, weight, bias, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials):
+def _forward(thread, x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials):
     """A thread's share of the chunks."""
     kernel_h, kernel_w, inputs, outputs = weight.shape
     filtered, flat, strip = packed.size > 0, weight.reshape(-1, outputs), strips[thread]
@@ -94,29 +99,29 @@ def _forward(thread, x, weight, bias, stride_h, stride_w, pad_top, pad_left, pac
     for k in range(first, last):
         start, stop = _units(k, count, y, rows)
         if filtered:
-            winograd.convolve(x, packed, bias, pad_top, pad_left, start, stop, strip, y)
+            winograd.convolve(x, packed, bias, pad_top, pad_left, start, stop, strip, y, slope)
         else:
-            _strips(x, flat, kernel_h, kernel_w, bias, stride_h, stride_w, 1, 1, pad_top, pad_left, rows, start, stop, strip, y)
+            _strips(x, flat, kernel_h, kernel_w, bias, stride_h, stride_w, 1, 1, pad_top, pad_left, rows, start, stop, strip, y, slope)
         if partials.shape[0] > 0:
             moments_of_rows(y.reshape(-1, outputs), None, _pixel(start, y, rows), _pixel(stop, y, rows), partials[k])
 
 
 @serial
-def forward_serial(x, weight, bias, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials, mean, m2):
+def forward_serial(x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials, mean, m2):
     if packed.size > 0:
         winograd.transform_weights(weight.reshape(-1), strips[0], packed)
     for t in range(strips.shape[0]):
-        _forward(np.intp(t), x, weight, bias, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials)
+        _forward(np.intp(t), x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials)
     if partials.shape[0] > 0:
         merge_moments(partials, mean, m2)
 
 
 @parallel
-def forward_parallel(x, weight, bias, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials, mean, m2):
+def forward_parallel(x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials, mean, m2):
     if packed.size > 0:
         winograd.transform_weights(weight.reshape(-1), strips[0], packed)
     for t in prange(strips.shape[0]):
-        _forward(np.intp(t), x, weight, bias, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials)
+        _forward(np.intp(t), x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials)
     if partials.shape[0] > 0:
         merge_moments(partials, mean, m2)
 

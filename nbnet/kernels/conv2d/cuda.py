@@ -19,6 +19,8 @@ from nbnet.kernels.tiles import (
     DEPTH,
     RESIDENT,
     Tile,
+    activate,
+    activate_tile,
     add_deviations,
     advance_pixel,
     advance_tap,
@@ -84,8 +86,9 @@ def _tile_moments(tile: Tile):
 
 @cache
 def _convolution(tile: Tile):
-    """The kernel of y (P, O) = bias + patches of x (P, D) times weight (D, O), for one tile. With several parts of the sum
-    (blockIdx.z) y is partial results, (parts, P, O), without the bias; with one, the moments of y may be asked for."""
+    """The kernel of y (P, O) = act(bias + patches of x (P, D) times weight (D, O)), for one tile. With several parts of the sum
+    (blockIdx.z) y is partial results, (parts, P, O), without the bias and with slope 1; with one part and slope 1 the moments of y
+    may be asked for."""
     ROWS, COLUMNS, HIGH, WIDE = tile
     ACROSS, THREADS = COLUMNS // (4 * WIDE), tile.threads
     LOWER, RIGHT, VECTORS = ROWS // 2, COLUMNS // 2, COLUMNS // 4
@@ -95,7 +98,9 @@ def _convolution(tile: Tile):
     tile_moments = _tile_moments(tile)
 
     @kernel_of(THREADS, RESIDENT // THREADS)
-    def convolution(x, weight, bias, biased, shape, kernel_size, stride, pad, spread, out_shape, pixels, terms, part, y, moments, partials):
+    def convolution(
+        x, weight, bias, biased, slope, shape, kernel_size, stride, pad, spread, out_shape, pixels, terms, part, y, moments, partials
+    ):
         _, out_h, out_w, outputs = out_shape
         a_tile = cuda.shared.array(A_SIZE, x.dtype, ALIGNMENT)
         b_tile = cuda.shared.array(B_SIZE, x.dtype, ALIGNMENT)
@@ -152,48 +157,53 @@ def _convolution(tile: Tile):
         top, at = cuda.blockIdx.x * ROWS, cuda.blockIdx.z * pixels * outputs
         if moments:
             tile_moments(a_tile, b_tile, row, column, c, west, east, bias, min(ROWS, pixels - top), from_column, outputs, partials)
+        if slope != 1:
+            c = activate_tile(c, west, east, slope, HIGH, WIDE)
+            west, east = none, none
         write_tile(y, at, top + row, pixels, from_column + column, outputs, c, west, east, LOWER, RIGHT, HIGH, WIDE)
 
     return convolution
 
 
 @kernel
-def _add_parts(partials, parts, size, bias, with_bias, outputs, y):
-    """y = bias + the sum of the partial results, part by part."""
+def _add_parts(partials, parts, size, bias, with_bias, slope, outputs, y):
+    """y = act(bias + the sum of the partial results), part by part."""
     e = cuda.grid(1)
     if e < size:
         total = bias[e % outputs] if with_bias else bias.dtype.type(0)
         for part in range(parts):
             total += partials[part * size + e]
-        y[e] = total
+        y[e] = activate(total, slope)
 
 
-def _convolve(x, weight, bias, kernel_size, stride, pad, spread, y, mean=None, m2=None):
-    """y = bias (or None) + convolution of x, spread out with zeros between its pixels, with weight (D, O); y's mean and m2."""
+def _convolve(x, weight, bias, slope, kernel_size, stride, pad, spread, y, mean=None, m2=None):
+    """y = act(bias (or None) + convolution of x, spread out with zeros between its pixels, with weight (D, O)); y's mean and m2."""
     pixels, outputs = y.size // y.shape[3], y.shape[3]
     terms = kernel_size[0] * kernel_size[1] * x.shape[3]
     cut = plan(pixels, outputs, terms)
     parts, with_bias = cut.grid[2], bias is not None
     bias = bias if with_bias else weight
     out = y if parts == 1 else device.pool().empty((parts, pixels, outputs), y.dtype)
-    from_tiles = mean is not None and parts == 1
+    slope = y.dtype.type(slope)
+    from_tiles = mean is not None and parts == 1 and slope == 1
     partials = device.pool().empty((cut.grid[0] if from_tiles else 0, 3, outputs), np.float64)
     geometry = (x.shape, kernel_size, stride, pad, spread, y.shape)
-    args = (x, weight, bias, with_bias and parts == 1, *geometry, pixels, terms, cut.part, out, from_tiles, partials)
+    epilogue = (with_bias, slope) if parts == 1 else (False, slope.dtype.type(1))
+    args = (x, weight, bias, *epilogue, *geometry, pixels, terms, cut.part, out, from_tiles, partials)
     run(_convolution(cut.tile), cut.grid, cut.tile.threads, *args)
     if parts > 1:
-        run(_add_parts, -(-y.size // THREADS), THREADS, out, parts, y.size, bias, with_bias, outputs, y)
+        run(_add_parts, -(-y.size // THREADS), THREADS, out, parts, y.size, bias, with_bias, slope, outputs, y)
     if from_tiles:
         merge_moments(partials, bias, mean, m2)
     elif mean is not None:
         moments(y.reshape(pixels, outputs), None, None, mean, m2)
 
 
-def forward(x, weight, bias, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials, mean, m2):
+def forward(x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials, mean, m2):
     """Where mean and m2 are not wanted, they may be None too."""
     if partials is not None and partials.shape[0] == 0:
         mean = m2 = None
-    _convolve(x, weight, bias, weight.shape[:2], (stride_h, stride_w), (pad_top, pad_left), (1, 1), y, mean, m2)
+    _convolve(x, weight, bias, slope, weight.shape[:2], (stride_h, stride_w), (pad_top, pad_left), (1, 1), y, mean, m2)
 
 
 @kernel
@@ -210,7 +220,7 @@ def backward_data(dy, weight, stride_h, stride_w, pad_top, pad_left, turned, pac
     turned = device.pool().empty((kernel_h * kernel_w * outputs, inputs), weight.dtype)
     run(_turn, -(-turned.size // THREADS), THREADS, weight, kernel_h * kernel_w, inputs, outputs, turned)
     pad = kernel_h - 1 - pad_top, kernel_w - 1 - pad_left
-    _convolve(dy, turned, None, (kernel_h, kernel_w), (1, 1), pad, (stride_h, stride_w), dx)
+    _convolve(dy, turned, None, 1.0, (kernel_h, kernel_w), (1, 1), pad, (stride_h, stride_w), dx)
 
 
 # ------------------------------------------------------------------------------------------- backward_weights

@@ -6,11 +6,13 @@ One kernel position at a time: position (kh, kw) multiplies a strided window of 
 import numpy as np
 
 
-def forward(x, weight, bias, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials, mean, m2):
+def forward(x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials, mean, m2):
     padded = _pad(x, y.shape, weight.shape[:2], stride_h, stride_w, pad_top, pad_left)
     y[:] = bias
     for (kh, kw), window in _windows(padded, y.shape, weight.shape[:2], stride_h, stride_w):
         y += window @ weight[kh, kw]
+    if slope != 1:
+        np.copyto(y, slope * y if slope > 0 else 0, where=y <= 0)
     if len(partials):
         mean[:] = y.mean(axis=(0, 1, 2), dtype=np.float64)
         m2[:] = ((y - mean) ** 2).sum(axis=(0, 1, 2))

@@ -27,6 +27,7 @@ tile first, then along its rows; what lies between stays in a small buffer.
 
 from nbnet.kernels.compile import inlined, precise
 from nbnet.kernels.conv2d import EDGE, PAD, PLANES, TILES
+from nbnet.kernels.epilogue import activated
 from nbnet.kernels.simd import lanes, multiply
 from nbnet.kernels.vecmath import fma
 from nbnet.kernels.vector import load, load_whole, splat_as, store, store_whole, zero
@@ -167,7 +168,7 @@ def transform_weights(weight, buffer, packed):
 
 
 @precise
-def _transform_outputs(products, first, tiles, down, across, bias, buffer, y):
+def _transform_outputs(products, first, tiles, down, across, bias, slope, buffer, y):
     out_h, out_w, outputs = y.shape[1], y.shape[2], y.shape[3]
     flat = y.reshape(-1)
     plane, vector = TILES * outputs + PAD, lanes(y)
@@ -182,17 +183,20 @@ def _transform_outputs(products, first, tiles, down, across, bias, buffer, y):
             for i in range(min(EDGE, out_h - top)):
                 m0, m1, m2, m3, m4, m5 = _load6(buffer, 6 * i * vector, vector)
                 at = ((image * out_h + top + i) * out_w + left) * outputs + c
-                v0, v1, v2, v3 = _outputs(m0, m1, m2, m3, m4, m5)
+v0, v1, v2, v3 = _outputs(m0, m1, m2, m3, m4, m5)
+                v0, v1, v2, v3 = v0 + b, v1 + b, v2 + b, v3 + b
+                if slope != 1:
+                    v0, v1, v2, v3 = activated(v0, slope), activated(v1, slope), activated(v2, slope), activated(v3, slope)
                 if n >= vector and left + EDGE <= out_w:
-                    _store(flat, at, outputs, (v0 + b, v1 + b, v2 + b, v3 + b))
+                    _store(flat, at, outputs, (v0, v1, v2, v3))
                 else:
-                    for j, value in enumerate((v0 + b, v1 + b, v2 + b, v3 + b)):
+                    for j, value in enumerate((v0, v1, v2, v3)):
                         store(flat, at + j * outputs, n if left + j < out_w else 0, value)
 
 
 @inlined
-def convolve(x, packed, bias, pad_top, pad_left, start, stop, scratch, y):
-    """Rows of tiles start to stop, counted over all images, of y = bias + x convolved with the weights that `packed` was made of."""
+def convolve(x, packed, bias, pad_top, pad_left, start, stop, scratch, y, slope=1.0):
+    """Rows of tiles start to stop, counted over all images, of y = act(bias + x convolved with the weights that `packed` was made of)."""
     inputs, outputs = x.shape[3], y.shape[3]
     down, across = (y.shape[1] + EDGE - 1) // EDGE, (y.shape[2] + EDGE - 1) // EDGE
     a_plane, c_plane = TILES * inputs + PAD, TILES * outputs + PAD
@@ -207,7 +211,7 @@ def convolve(x, packed, bias, pad_top, pad_left, start, stop, scratch, y):
         for p in range(PLANES):
             a, b, c = p * a_plane, p * packed.shape[1], p * c_plane
             multiply(tiles, planes, a, 0, inputs, 1, weights, b, 0, outputs, 1, inputs, zeros, 0, 0, products, c, outputs, outputs)
-        _transform_outputs(products, first, tiles, down, across, bias, buffer, y)
+        _transform_outputs(products, first, tiles, down, across, bias, slope, buffer, y)
 
 
 # -------------------------------------------------------------------------------------------------- backward_weights

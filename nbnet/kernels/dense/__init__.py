@@ -2,9 +2,12 @@
 
 Letters: M rows, I inputs, O outputs, K chunks. All arrays C-contiguous, one dtype T (float32 or float64).
 
-    forward(x, weight, bias, y)                  y_mo = bias_o + sum_i x_mi * weight_io
+    forward(x, weight, bias, slope, y)           y_mo = act(bias_o + sum_i x_mi * weight_io)
     backward_data(dy, weight, turned, dx)        dx_mi = sum_o dy_mo * weight_io
     backward_weights(x, dy, dweight, dbias)      dweight_io = sum_m x_mi * dy_mo,  dbias_o = sum_m dy_mo
+
+act(z) = z where z > 0, else slope * z: slope 1 is no activation, 0 is ReLU (0 for minus infinity too), others above 0 are leaky ReLU.
+The gradient through it needs y alone, and comes before these backward kernels: nbnet.kernels.activation has it.
 
 x, dx: (M, I).  y, dy: (M, O).  weight, dweight: (I, O).  bias, dbias: (O,).
 Scratch: turned (K, O + 1, W) T of turned_shape(M, I, O): for each chunk, its columns of the transposed weights and a row of zeros.

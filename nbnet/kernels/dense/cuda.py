@@ -7,8 +7,9 @@ def _images(rows):
     return rows.reshape(rows.shape[0], 1, 1, rows.shape[1])
 
 
-def forward(x, weight, bias, y):
-    conv2d.forward(_images(x), weight.reshape(1, 1, *weight.shape), bias, 1, 1, 0, 0, None, None, _images(y), None, None, None)
+def forward(x, weight, bias, slope, y):
+    weight = weight.reshape(1, 1, *weight.shape)
+    conv2d.forward(_images(x), weight, bias, slope, 1, 1, 0, 0, None, None, _images(y), None, None, None)
 
 
 def backward_data(dy, weight, turned, dx):

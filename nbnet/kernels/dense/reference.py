@@ -1,8 +1,12 @@
 """The dense layer in NumPy: the definition. See the contract in `nbnet.kernels.dense`."""
 
+import numpy as np
 
-def forward(x, weight, bias, y):
+
+def forward(x, weight, bias, slope, y):
     y[:] = x @ weight + bias
+    if slope != 1:
+        np.copyto(y, slope * y if slope > 0 else 0, where=y <= 0)
 
 
 def backward_data(dy, weight, turned, dx):
