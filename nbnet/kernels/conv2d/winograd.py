@@ -183,7 +183,7 @@ def _transform_outputs(products, first, tiles, down, across, bias, slope, buffer
             for i in range(min(EDGE, out_h - top)):
                 m0, m1, m2, m3, m4, m5 = _load6(buffer, 6 * i * vector, vector)
                 at = ((image * out_h + top + i) * out_w + left) * outputs + c
-v0, v1, v2, v3 = _outputs(m0, m1, m2, m3, m4, m5)
+                v0, v1, v2, v3 = _outputs(m0, m1, m2, m3, m4, m5)
                 v0, v1, v2, v3 = v0 + b, v1 + b, v2 + b, v3 + b
                 if slope != 1:
                     v0, v1, v2, v3 = activated(v0, slope), activated(v1, slope), activated(v2, slope), activated(v3, slope)
