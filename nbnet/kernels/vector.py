@@ -141,13 +141,24 @@ def _address(context, builder, array_type, array, at):
     return builder.gep(context.make_array(array_type)(context, builder, array).data, [at])
 
 
+def _load_whole(builder, pointer, vector):
+    value = builder.load(builder.bitcast(pointer, vector.as_pointer()))
+    value.align = 4 if isinstance(vector.element, ir.FloatType) else 8
+    return value
+
+
+def _store_whole(builder, value, pointer):
+    instruction = builder.store(value, builder.bitcast(pointer, value.type.as_pointer()))
+    instruction.align = 4 if isinstance(value.type.element, ir.FloatType) else 8
+    return instruction
+
+
 def _load(builder, pointer, vector, count):
     """A plain load where all numbers are inside: the processor fetches ahead for it, and forwards what was just stored, which it does
     not do under a mask."""
     with builder.if_else(builder.icmp_signed(">=", count, _INT(vector.count)), likely=True) as (whole, part):
         with whole:
-            all_of_it = builder.load(builder.bitcast(pointer, vector.as_pointer()))
-            all_of_it.align = 4 if isinstance(vector.element, ir.FloatType) else 8
+            all_of_it = _load_whole(builder, pointer, vector)
             after_whole = builder.block
         with part:
             some_of_it = _masked_load(builder, pointer, vector, _inside(builder, count, vector.count))
@@ -161,8 +172,7 @@ def _load(builder, pointer, vector, count):
 def _store(builder, value, pointer, count):
     with builder.if_else(builder.icmp_signed(">=", count, _INT(value.type.count)), likely=True) as (whole, part):
         with whole:
-            size = 4 if isinstance(value.type.element, ir.FloatType) else 8
-            builder.store(value, builder.bitcast(pointer, value.type.as_pointer())).align = size
+            _store_whole(builder, value, pointer)
         with part:
             _masked_store(builder, value, pointer, _inside(builder, count, value.type.count))
 
@@ -193,6 +203,18 @@ def load(context, array, at, count):
         return _load(builder, pointer, vector, args[2])
 
     return Vector(array.dtype)(array, types.intp, types.intp), generate
+
+
+@intrinsic
+def load_whole_as(context, array, at, like):
+    """load_whole with as many lanes as `like` has."""
+
+    def generate(context, builder, signature, args):
+        vector = context.get_value_type(signature.return_type)
+        pointer = _address(context, builder, signature.args[0], args[0], args[1])
+        return _load_whole(builder, pointer, vector)
+
+    return Vector(array.dtype, like.lanes)(array, types.intp, like), generate
 
 
 @intrinsic
@@ -237,9 +259,7 @@ def load_whole(context, array, at):
     def generate(context, builder, signature, args):
         vector = context.get_value_type(signature.return_type)
         pointer = _address(context, builder, signature.args[0], args[0], args[1])
-        value = builder.load(builder.bitcast(pointer, vector.as_pointer()))
-        value.align = signature.args[0].dtype.bitwidth // 8
-        return value
+        return _load_whole(builder, pointer, vector)
 
     return Vector(array.dtype)(array, types.intp), generate
 
@@ -250,7 +270,7 @@ def store_whole(context, array, at, value):
 
     def generate(context, builder, signature, args):
         pointer = _address(context, builder, signature.args[0], args[0], args[1])
-        builder.store(args[2], builder.bitcast(pointer, args[2].type.as_pointer())).align = signature.args[0].dtype.bitwidth // 8
+        _store_whole(builder, args[2], pointer)
         return context.get_dummy_value()
 
     return types.void(array, types.intp, value), generate
@@ -262,7 +282,7 @@ def store_past(context, array, at, value):
 
     def generate(context, builder, signature, args):
         pointer = _address(context, builder, signature.args[0], args[0], args[1])
-        instruction = builder.store(args[2], builder.bitcast(pointer, args[2].type.as_pointer()))
+        instruction = _store_whole(builder, args[2], pointer)
         instruction.align = WIDTH
         instruction.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)]))
         return context.get_dummy_value()
@@ -278,6 +298,15 @@ def passes_caches(array, row):
     out again, which nobody can if it is larger than the caches. Each vector must start at a multiple of a vector's size.
     """
     return array.nbytes >= LARGE and row % (WIDTH // array.itemsize) == 0 and array.ctypes.data % WIDTH == 0
+
+
+@register_jitable
+def put(array, at, count, value, past):
+    """store, or store_past where `past` says so."""
+    if past:
+        store_past(array, at, value)
+    else:
+        store(array, at, count, value)
 
 
 @intrinsic

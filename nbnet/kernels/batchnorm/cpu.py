@@ -15,7 +15,7 @@ from nbnet.kernels.batchnorm.cpu_max_pool import (  # noqa: F401  # the rest of 
 from nbnet.kernels.batchnorm.merge import merge_moments, merge_sums
 from nbnet.kernels.compile import body, parallel, serial
 from nbnet.kernels.simd import lanes
-from nbnet.kernels.vector import load, load_as, passes_caches, prefetch, splat, store, store_past, where, widen, zero
+from nbnet.kernels.vector import load, load_as, passes_caches, prefetch, put, splat, store, where, widen, zero
 
 # Rows that are summed in registers before the sums go back to memory, while the next ones are fetched: both fit the level-1 cache.
 ROWS = 64
@@ -103,10 +103,7 @@ def _apply(x, center, scale, shift, slope, start, stop, y):
             n, at = channels - c, m * channels + c
             z = (load(source, at, n) - load(center, c, n)) * load(scale, c, n) + load(shift, c, n)
             z = where(z > zero(z), z, factor * z)
-            if past:
-                store_past(target, at, z)
-            else:
-                store(target, at, n, z)
+            put(target, at, n, z, past)
 
 
 @serial
@@ -188,10 +185,7 @@ def _backward_apply(dy, x, weights, center, scale, shift, slope, a, b, c, start,
             if weights is not None:
                 rest = rest * _weights_of(weights, m, i, n)
             g = load(a, i, n) * g + rest
-            if past:
-                store_past(target, at, g)
-            else:
-                store(target, at, n, g)
+            put(target, at, n, g, past)
 
 
 @body

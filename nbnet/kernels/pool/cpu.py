@@ -10,7 +10,7 @@ from numba import prange
 from nbnet.kernels import chunks
 from nbnet.kernels.compile import body, parallel, serial
 from nbnet.kernels.simd import lanes
-from nbnet.kernels.vector import load, prefetch, store, where, zero
+from nbnet.kernels.vector import load, passes_caches, prefetch, put, store, where, zero
 
 # Numbers between what is read and what is asked for ahead, at least: the next two rows of an image, since two are read in turns, and
 # the processor finds no stream to follow. Less than that is worse than nothing (batch norm with a max-pool, 128 x 32 x 32 x 64,
@@ -113,7 +113,7 @@ def _max_backward_of_quarters(dy, x, start, stop, dx):
     _, height, width, channels = x.shape
     out_h, out_w = dy.shape[1], dy.shape[2]
     gradient, source, target = dy.reshape(-1), x.reshape(-1), dx.reshape(-1)
-    line = width * channels
+    line, past = width * channels, passes_caches(dx, channels)
     for row in range(start * out_h, stop * out_h):
         image, pair = divmod(row, out_h)
         first = (image * height + 2 * pair) * line
@@ -127,10 +127,10 @@ def _max_backward_of_quarters(dy, x, start, stop, dx):
                 in_upper = first_wins(where(upper, x0, x1), where(lower, x2, x3))
                 g = load(gradient, (row * out_w + column) * channels + c, n)
                 above, below = where(in_upper, g, zero(g)), where(in_upper, zero(g), g)
-                store(target, at, n, where(upper, above, zero(g)))
-                store(target, at + channels, n, where(upper, zero(g), above))
-                store(target, at + line, n, where(lower, below, zero(g)))
-                store(target, at + line + channels, n, where(lower, zero(g), below))
+                put(target, at, n, where(upper, above, zero(g)), past)
+                put(target, at + channels, n, where(upper, zero(g), above), past)
+                put(target, at + line, n, where(lower, below, zero(g)), past)
+                put(target, at + line + channels, n, where(lower, zero(g), below), past)
         _clear(first + 2 * out_w * channels, first + line, target)
         _clear(first + line + 2 * out_w * channels, first + 2 * line, target)
     for image in range(start, stop):
