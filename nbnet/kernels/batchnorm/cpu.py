@@ -15,6 +15,7 @@ from nbnet.kernels.batchnorm.cpu_max_pool import (  # noqa: F401  # the rest of 
 from nbnet.kernels.batchnorm.merge import merge_moments, merge_sums
 from nbnet.kernels.compile import body, parallel, serial
 from nbnet.kernels.simd import lanes
+from nbnet.kernels.vecmath import fma
 from nbnet.kernels.vector import load, load_as, passes_caches, prefetch, put, splat, store, where, widen, zero
 
 # Rows that are summed in registers before the sums go back to memory, while the next ones are fetched: both fit the level-1 cache.
@@ -101,7 +102,7 @@ def _apply(x, center, scale, shift, slope, start, stop, y):
     for m in range(start, stop):
         for c in range(0, channels, lanes(x)):
             n, at = channels - c, m * channels + c
-            z = (load(source, at, n) - load(center, c, n)) * load(scale, c, n) + load(shift, c, n)
+            z = fma(load(source, at, n) - load(center, c, n), load(scale, c, n), load(shift, c, n))
             z = where(z > zero(z), z, factor * z)
             put(target, at, n, z, past)
 
@@ -146,7 +147,7 @@ def _backward_reduce(dy, x, center, scale, shift, slope, start, stop, partial):
                 prefetch(gradient, (m + rows) * channels + c)
                 d = load(source, m * channels + c, n) - middle
                 g = load(gradient, m * channels + c, n)
-                g = widen(where(d * factor + offset > zero(d), g, splat(slope) * g))
+                g = widen(where(fma(d, factor, offset) > zero(d), g, splat(slope) * g))
                 s = s + g
                 sx = sx + g * widen(d)
             store(sum_g, c, n, s)
@@ -180,7 +181,7 @@ def _backward_apply(dy, x, weights, center, scale, shift, slope, a, b, c, start,
         for i in range(0, channels, lanes(x)):
             n, at = channels - i, m * channels + i
             d, g = load(source, at, n) - load(center, i, n), load(gradient, at, n)
-            g = where(d * load(scale, i, n) + load(shift, i, n) > zero(d), g, factor * g)
+            g = where(fma(d, load(scale, i, n), load(shift, i, n)) > zero(d), g, factor * g)
             rest = load(b, i, n) + load(c, i, n) * d
             if weights is not None:
                 rest = rest * _weights_of(weights, m, i, n)

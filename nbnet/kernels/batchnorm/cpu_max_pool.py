@@ -11,6 +11,7 @@ from nbnet.kernels.batchnorm.merge import merge_sums
 from nbnet.kernels.compile import body, parallel, serial
 from nbnet.kernels.pool.cpu import fetch_window, first_wins
 from nbnet.kernels.simd import lanes
+from nbnet.kernels.vecmath import fma
 from nbnet.kernels.vector import load, load_as, splat, store, where, widen, zero
 
 # --------------------------------------------------------------------------------------------- apply_max_pool
@@ -18,9 +19,9 @@ from nbnet.kernels.vector import load, load_as, splat, store, where, widen, zero
 
 @body
 def _normalized(x, at, center, scale, shift, c, count):
-    """x - center, and the input of the activation."""
+    """x - center, and the input of the activation, rounded once: equal pixels must stay equal, whatever is compiled around them."""
     d = load(x, at, count) - load(center, c, count)
-    return d, d * load(scale, c, count) + load(shift, c, count)
+    return d, fma(d, load(scale, c, count), load(shift, c, count))
 
 
 @body
