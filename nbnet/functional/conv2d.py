@@ -112,9 +112,8 @@ def conv2d_backward(
         dx = None
     else:
         dx = be.empty(x.shape, x.dtype) if dx is None else checks.output(dx, "dx", x.shape, x.dtype, be=be)
-        turned = be.scratch((kernel_h * kernel_w * outputs + 1, inputs), x.dtype)
-        spread = (stride_h, stride_w) != (1, 1)
-        sizes = contract.scratch(len(x), height, width, inputs, kernel_h, kernel_w, 1, 1, outputs, spread)
+        turned = be.scratch((kernel_h * kernel_w * (outputs + 1), inputs), x.dtype)
+        sizes = contract.backward_data_scratch(len(x), height, width, inputs, kernel_h, kernel_w, stride_h, stride_w, outputs)
         packed, strips = be.scratch(sizes.packed, x.dtype), be.scratch((be.threads, sizes.strip), x.dtype)
         be.kernel("conv2d.backward_data")(dy, weight, *geometry, turned, packed, strips, dx)
     return dx, dweight, dbias if need_dbias else None

@@ -56,7 +56,7 @@ class Case:
         self.outputs = outputs
         kernel, stride = (kh, kw), self.geometry[:2]
         self.sizes = conv2d.scratch(n, oh, ow, outputs, *kernel, *stride, inputs)
-        self.data_sizes = conv2d.scratch(n, h, w, inputs, *kernel, 1, 1, outputs, stride != (1, 1))
+        self.data_sizes = conv2d.backward_data_scratch(n, h, w, inputs, *kernel, *stride, outputs)
 
     def forward(self, x=None, weight=None, bias=None, moments=False, slope=1.0):
         count = self.sizes.chunks if moments else 0
@@ -66,7 +66,7 @@ class Case:
 
     def backward_data(self):
         kernel_h, kernel_w, inputs, outputs = self.weight.shape
-        turned = Out((kernel_h * kernel_w * outputs + 1, inputs), scratch=True)
+        turned = Out((kernel_h * kernel_w * (outputs + 1), inputs), scratch=True)
         return [self.dy, self.weight, *self.geometry, turned, *workspace(self.data_sizes), Out(self.x.shape)]
 
     def backward_weights(self, hide_weight=False, hide_bias=False):

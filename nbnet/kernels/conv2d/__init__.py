@@ -17,7 +17,7 @@ All arrays C-contiguous, NHWC, one dtype T (float32 or float64). Pixels outside 
 x, dx: (N, H, W, I).  y, dy: (N, OH, OW, O).  weight, dweight: (KH, KW, I, O).  bias, dbias: (O,); dbias of shape (0,) is not wanted.
 mean, m2: (O,) float64, left alone where partials of shape (0, 3, O) says that none are wanted.
 Scratch, of the sizes that `scratch` gives: strips (T, S) T, a workspace for each of the T threads that may run; packed (36, P) T,
-transformed weights, or (0, P); turned (KH*KW*O + 1, I) T, the weights turned around and a row of zeros; partials of forward
+transformed weights, or (0, P); turned (KH*KW*(O + 1), I) T, the weights turned around and then zeros; partials of forward
 (K, 3, O) float64; partials of backward_weights (K, D + 1, O) T, a sum of the weights' gradient for each chunk, with the bias's in
 the last row. Everything overwrites (=). Backward needs x and weight from forward.
 
@@ -35,6 +35,7 @@ from nbnet.kernels import chunks
 from nbnet.kernels.dense import MACS
 
 STRIP = 16384  # numbers that a strip aims at: with a block of weights it stays in the level-2 cache
+FEW = 8  # channels of dx up to which backward_data multiplies each pixel by all weights
 LEAST = 16  # channels on both sides that make minimal filtering worth its transforms
 EDGE = 4  # outputs of one of its tiles, each way
 PLANES = 36  # products for a tile
@@ -63,8 +64,25 @@ def minimal(kernel_h, kernel_w, stride_h, stride_w, inputs, outputs):
 def plan(images, out_h, out_w, outputs, kernel_h, kernel_w, stride_h, stride_w, inputs, filtered):
     """Rows of output that are computed together, and the number of chunks, for a convolution from `inputs` to `outputs` channels."""
     rows = EDGE if filtered else strip_rows(out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, inputs)[0]
-    work = rows * out_w * (PIXEL + outputs * kernel_h * kernel_w * inputs // MACS)
-    return rows, chunks.count(images * (-(-out_h // rows)), work)
+    return rows, _chunks(images, out_h, rows, out_w, outputs * kernel_h * kernel_w * inputs)
+
+
+@register_jitable
+def _chunks(images, out_h, rows, out_w, products):
+    """The number of chunks of images in units of `rows` rows of pixels, each a number of products."""
+    return chunks.count(images * (-(-out_h // rows)), rows * out_w * (PIXEL + products // MACS))
+
+
+@register_jitable
+def scatters(inputs, stride_h, stride_w):
+    """Whether backward_data towards `inputs` channels adds up the products of each pixel of dy (scatter.py)."""
+    return inputs <= FEW or stride_h * stride_w > 1
+
+
+@register_jitable
+def scatter_chunks(images, out_h, out_w, outputs, kernel_h, kernel_w, inputs):
+    """Its number of chunks, of whole images."""
+    return _chunks(images, out_h, out_h, out_w, outputs * kernel_h * kernel_w * inputs)
 
 
 class Scratch(NamedTuple):
@@ -77,26 +95,24 @@ class Scratch(NamedTuple):
 
 @cache
 def scratch(
-    images: int,
-    out_h: int,
-    out_w: int,
-    outputs: int,
-    kernel_h: int,
-    kernel_w: int,
-    stride_h: int,
-    stride_w: int,
-    inputs: int,
-    spread: bool = False,
+    images: int, out_h: int, out_w: int, outputs: int, kernel_h: int, kernel_w: int, stride_h: int, stride_w: int, inputs: int
 ) -> Scratch:
-    """For a convolution from `inputs` to `outputs` channels and for its backward_weights.
-
-    For backward_data that is the convolution of dy: out_h, out_w, outputs are dx's H, W, I, inputs is O, the stride is 1, and
-    `spread` says whether the forward's is larger.
-    """
-    filtered = minimal(kernel_h, kernel_w, stride_h, stride_w, inputs, outputs) and not spread
+    """For a convolution from `inputs` to `outputs` channels and for its backward_weights."""
+    filtered = minimal(kernel_h, kernel_w, stride_h, stride_w, inputs, outputs)
     _, count = plan(images, out_h, out_w, outputs, kernel_h, kernel_w, stride_h, stride_w, inputs, filtered)
     if filtered:
         numbers = LANES + TILES * (inputs + outputs) + 2 * PAD + inputs * outputs  # for each of the planes
         return Scratch(count, PLANES * numbers + LANES, (PLANES, inputs * outputs + PAD))
     rows, row = strip_rows(out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, inputs)
     return Scratch(count, ((rows - 1) * stride_h + kernel_h) * row, (0, 1))
+
+
+def backward_data_scratch(
+    images: int, height: int, width: int, inputs: int, kernel_h: int, kernel_w: int, stride_h: int, stride_w: int, outputs: int
+) -> Scratch:
+    """For backward_data towards images (height, width, inputs)."""
+    if scatters(inputs, stride_h, stride_w):
+        depth = kernel_h * kernel_w * inputs
+        out_h, out_w = -(-height // stride_h), -(-width // stride_w)  # nearly: for the number of chunks that tests look at
+        return Scratch(scatter_chunks(images, out_h, out_w, outputs, kernel_h, kernel_w, inputs), max(STRIP, depth), (0, 1))
+    return scratch(images, height, width, inputs, kernel_h, kernel_w, 1, 1, outputs)

@@ -7,7 +7,7 @@ from nbnet.kernels import chunks
 from nbnet.kernels.batchnorm.cpu import moments_of_rows
 from nbnet.kernels.batchnorm.merge import merge_moments
 from nbnet.kernels.compile import body, inlined, parallel, serial
-from nbnet.kernels.conv2d import minimal, plan, strip_rows, winograd
+from nbnet.kernels.conv2d import minimal, plan, scatter, scatter_chunks, scatters, strip_rows, winograd
 from nbnet.kernels.dense.cpu import add_rows
 from nbnet.kernels.epilogue import activate_rows
 from nbnet.kernels.simd import multiply
@@ -17,45 +17,31 @@ LINE = 16  # numbers that are transposed together: a line of the cache is read o
 
 
 @body
-def _fill(x, image, top, rows, left, row, spread_h, spread_w, strip):
-    """Copy `rows` rows of an image, from row `top` and column `left` on, zeros outside of it, into strip.
-
-    row: numbers in a row of the strip. The image may be spread: its pixels then stand spread_h x spread_w apart, zeros between.
-    """
+def _fill(x, image, top, rows, left, row, strip):
+    """Copy `rows` rows of an image, from row `top` and column `left` on, zeros outside of it, into strip; `row` numbers in each."""
     height, width, inputs = x.shape[1], x.shape[2], x.shape[3]
     flat = x.reshape(-1)
     columns = row // inputs
+    first = min(max(0, -left), columns) * inputs
+    last = max(first, min(columns, width - left) * inputs)
     for r in range(rows):
-        at = r * row
-        h = top + r
-        if h < 0 or h % spread_h != 0 or h // spread_h >= height:
+        at, h = r * row, top + r
+        if h < 0 or h >= height:
             for i in range(row):
                 strip[at + i] = 0
             continue
-        source = (image * height + h // spread_h) * width * inputs
-        if spread_w == 1:
-            first = min(max(0, -left), columns) * inputs
-            last = max(first, min(columns, width - left) * inputs)
-            offset = source + left * inputs
-            for i in range(first):
-                strip[at + i] = 0
-            for i in range(first, last):
-                strip[at + i] = flat[offset + i]
-            for i in range(last, row):
-                strip[at + i] = 0
-        else:
-            for column in range(columns):
-                w = left + column
-                inside = w >= 0 and w % spread_w == 0 and w // spread_w < width
-                for i in range(inputs):
-                    strip[at + column * inputs + i] = flat[source + w // spread_w * inputs + i] if inside else 0
+        offset = ((image * height + h) * width + left) * inputs
+        for i in range(first):
+            strip[at + i] = 0
+        for i in range(first, last):
+            strip[at + i] = flat[offset + i]
+        for i in range(last, row):
+            strip[at + i] = 0
 
 
 @inlined
-def _strips(
-    x, weight, kernel_h, kernel_w, init, stride_h, stride_w, spread_h, spread_w, pad_top, pad_left, rows, start, stop, strip, y, slope=1.0
-):
-    """Strips of `rows` rows start to stop of a convolution: y = act(init + patches of x (spread) @ weight (D, O))."""
+def _strips(x, weight, kernel_h, kernel_w, init, stride_h, stride_w, pad_top, pad_left, rows, start, stop, strip, y, slope=1.0):
+    """Strips of `rows` rows start to stop of a convolution: y = act(init + patches of x @ weight (D, O))."""
     inputs, out_h, out_w, outputs = x.shape[3], y.shape[1], y.shape[2], y.shape[3]
     _, row = strip_rows(out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, inputs)
     per_image = (out_h + rows - 1) // rows
@@ -64,7 +50,7 @@ def _strips(
     for unit in range(start, stop):
         image, first = unit // per_image, unit % per_image * rows
         count = min(rows, out_h - first)
-        _fill(x, image, first * stride_h - pad_top, (count - 1) * stride_h + kernel_h, -pad_left, row, spread_h, spread_w, strip)
+        _fill(x, image, first * stride_h - pad_top, (count - 1) * stride_h + kernel_h, -pad_left, row, strip)
         for r in range(count):
             a_at, c_at = r * stride_h * row, (image * out_h + first + r) * out_w * outputs
             a_r = stride_w * inputs
@@ -101,7 +87,7 @@ def _forward(thread, x, weight, bias, slope, stride_h, stride_w, pad_top, pad_le
         if filtered:
             winograd.convolve(x, packed, bias, pad_top, pad_left, start, stop, strip, y, slope)
         else:
-            _strips(x, flat, kernel_h, kernel_w, bias, stride_h, stride_w, 1, 1, pad_top, pad_left, rows, start, stop, strip, y, slope)
+            _strips(x, flat, kernel_h, kernel_w, bias, stride_h, stride_w, pad_top, pad_left, rows, start, stop, strip, y, slope)
         if partials.shape[0] > 0:
             moments_of_rows(y.reshape(-1, outputs), None, _pixel(start, y, rows), _pixel(stop, y, rows), partials[k])
 
@@ -131,7 +117,7 @@ def forward_parallel(x, weight, bias, slope, stride_h, stride_w, pad_top, pad_le
 
 @body
 def _turn(weight, turned):
-    """turned[(kh, kw, o), i] = weight[KH-1-kh, KW-1-kw, i, o], and a row of zeros at the end."""
+    """turned[(kh, kw, o), i] = weight[KH-1-kh, KW-1-kw, i, o]."""
     kernel_h, kernel_w, inputs, outputs = weight.shape
     for kh in range(kernel_h):
         for kw in range(kernel_w):
@@ -140,16 +126,36 @@ def _turn(weight, turned):
                 for i in range(inputs):
                     for o in range(first, min(outputs, first + LINE)):
                         turned[at + o, i] = weight[kernel_h - 1 - kh, kernel_w - 1 - kw, i, o]
-    for i in range(inputs):
-        turned[kernel_h * kernel_w * outputs, i] = 0
+
+
+@body
+def _prepare(weight, stride_h, stride_w, turned, packed, strip):
+    """The weights as _backward_data wants them, with zeros at the end of turned."""
+    kernel_h, kernel_w, inputs, outputs = weight.shape
+    turned[kernel_h * kernel_w * outputs :] = 0
+    if scatters(inputs, stride_h, stride_w):
+        scatter.turn(weight.reshape(-1, outputs), turned.reshape(-1))
+        return
+    _turn(weight, turned)
+    if packed.size > 0:
+        winograd.transform_weights(turned.reshape(-1)[: weight.size], strip, packed)
 
 
 @body
 def _backward_data(thread, dy, weight, stride_h, stride_w, pad_top, pad_left, turned, packed, strips, dx):
-    """A thread's share of the chunks: dx is the convolution of dy, spread by the stride, with the weights turned around."""
+    """A thread's share of the chunks."""
     kernel_h, kernel_w, inputs, outputs = weight.shape
-    top, left, depth = kernel_h - 1 - pad_top, kernel_w - 1 - pad_left, turned.shape[0] - 1
-    filtered, flat, zeros, strip = packed.size > 0, turned[:depth], turned[depth], strips[thread]
+    flat, strip = turned.reshape(-1), strips[thread]
+    weights, zeros = flat[: weight.size], flat[weight.size :]
+    if scatters(inputs, stride_h, stride_w):
+        count = scatter_chunks(dx.shape[0], dy.shape[1], dy.shape[2], outputs, kernel_h, kernel_w, inputs)
+        first, last = chunks.bounds(thread, strips.shape[0], count)
+        start, stop = chunks.bounds(first, count, dx.shape[0])[0], chunks.bounds(last - 1, count, dx.shape[0])[1]
+        if last > first:
+            scatter.backward_data(dy, weights, zeros, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, start, stop, strip, dx)
+        return
+    top, left = kernel_h - 1 - pad_top, kernel_w - 1 - pad_left
+    filtered = packed.size > 0
     rows, count = plan(dx.shape[0], dx.shape[1], dx.shape[2], inputs, kernel_h, kernel_w, 1, 1, outputs, filtered)
     first, last = chunks.bounds(thread, strips.shape[0], count)
     for k in range(first, last):
@@ -157,23 +163,20 @@ def _backward_data(thread, dy, weight, stride_h, stride_w, pad_top, pad_left, tu
         if filtered:
             winograd.convolve(dy, packed, zeros, top, left, start, stop, strip, dx)
         else:
-            _strips(dy, flat, kernel_h, kernel_w, zeros, 1, 1, stride_h, stride_w, top, left, rows, start, stop, strip, dx)
+            matrix = weights.reshape(-1, inputs)
+            _strips(dy, matrix, kernel_h, kernel_w, zeros, 1, 1, top, left, rows, start, stop, strip, dx)
 
 
 @serial
 def backward_data_serial(dy, weight, stride_h, stride_w, pad_top, pad_left, turned, packed, strips, dx):
-    _turn(weight, turned)
-    if packed.size > 0:
-        winograd.transform_weights(turned.reshape(-1)[: weight.size], strips[0], packed)
+    _prepare(weight, stride_h, stride_w, turned, packed, strips[0])
     for t in range(strips.shape[0]):
         _backward_data(np.intp(t), dy, weight, stride_h, stride_w, pad_top, pad_left, turned, packed, strips, dx)
 
 
 @parallel
 def backward_data_parallel(dy, weight, stride_h, stride_w, pad_top, pad_left, turned, packed, strips, dx):
-    _turn(weight, turned)
-    if packed.size > 0:
-        winograd.transform_weights(turned.reshape(-1)[: weight.size], strips[0], packed)
+    _prepare(weight, stride_h, stride_w, turned, packed, strips[0])
     for t in prange(strips.shape[0]):
         _backward_data(np.intp(t), dy, weight, stride_h, stride_w, pad_top, pad_left, turned, packed, strips, dx)
 
@@ -194,7 +197,7 @@ def _weights_of_strips(x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, p
     for unit in range(start, stop):
         image, first = unit // per_image, unit % per_image * rows
         count = min(rows, out_h - first)
-        _fill(x, image, first * stride_h - pad_top, (count - 1) * stride_h + kernel_h, -pad_left, row, 1, 1, strip)
+        _fill(x, image, first * stride_h - pad_top, (count - 1) * stride_h + kernel_h, -pad_left, row, strip)
         a_outer, a_k, b_outer = stride_h * row, stride_w * inputs, out_w * outputs
         for r in range(0, count, block):
             height, b_at = min(block, count - r), (image * out_h + first + r) * out_w * outputs

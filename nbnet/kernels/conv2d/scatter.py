@@ -1,0 +1,61 @@
+"""backward_data the other way round: each pixel of dy times all weights, added to the pixels of dx that it came from.
+
+The convolution with turned weights has the channels of dx as its columns: with three of them, a vector register holds three useful
+numbers of sixteen, and with a stride most of the pixels that it multiplies are zeros between those of dy. Here the columns
+are all D = KH*KW*I weights of an output channel, and nothing is multiplied in vain. What is left is to add KH runs of
+KW*I numbers for each pixel. An image belongs to one thread, since neighbouring pixels add to the same numbers.
+"""
+
+from nbnet.kernels.compile import body, inlined
+from nbnet.kernels.conv2d import STRIP
+from nbnet.kernels.simd import lanes, multiply
+from nbnet.kernels.vector import load, store
+
+
+@body
+def turn(weight, turned):
+    """turned[o, d] = weight[d, o] for weight (D, O), in flat `turned`."""
+    depth, outputs = weight.shape
+    for o in range(outputs):
+        for d in range(depth):
+            turned[o * depth + d] = weight[d, o]
+
+
+@body
+def _add_runs(columns, count, left, run, depth, offset, step, kernel_w, row, width, dx):
+    """Add `count` runs of `run` numbers, `depth` apart in columns, to a row of dx, each `step` numbers after the one before.
+
+    Neighbouring runs overlap; every kernel_w-th is added before their neighbours are, so that no load waits for the store before it.
+    """
+    for phase in range(kernel_w):
+        for pixel in range(phase, count, kernel_w):
+            start = left + pixel * step
+            end = min(start + run, width)
+            first = max(start, 0)
+            source = pixel * depth + offset - start
+            for j in range(first, end, lanes(dx)):
+                n = end - j
+                store(dx, row + j, n, load(dx, row + j, n) + load(columns, source + j, n))
+
+
+@inlined
+def backward_data(dy, turned, zeros, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, start, stop, columns, dx):
+    """dx of images start to stop. zeros (D,); columns: scratch for the products of STRIP // D pixels, at least one."""
+    out_h, out_w, outputs = dy.shape[1], dy.shape[2], dy.shape[3]
+    height, width, inputs = dx.shape[1], dx.shape[2], dx.shape[3]
+    run, depth = kernel_w * inputs, kernel_h * kernel_w * inputs
+    gradient, target = dy.reshape(-1), dx.reshape(-1)
+    block = max(1, STRIP // depth)
+    for image in range(start, stop):
+        dx[image] = 0
+        for oh in range(out_h):
+            for first in range(0, out_w, block):
+                count = min(block, out_w - first)
+                at = ((image * out_h + oh) * out_w + first) * outputs
+                multiply(count, gradient, at, 0, outputs, 1, turned, 0, 0, depth, 1, outputs, zeros, 0, 0, columns, 0, depth, depth)
+                left = (first * stride_w - pad_left) * inputs
+                for kh in range(kernel_h):
+                    h = oh * stride_h + kh - pad_top
+                    if 0 <= h < height:
+                        row = (image * height + h) * width * inputs
+                        _add_runs(columns, count, left, run, depth, kh * run, stride_w * inputs, kernel_w, row, width * inputs, target)
