@@ -104,7 +104,8 @@ def conv2d_backward(
         dbias = checks.output(dbias, "dbias", (outputs if need_dbias else 0,), x.dtype, be=be)
         sizes = contract.scratch(len(x), out_h, out_w, outputs, kernel_h, kernel_w, stride_h, stride_w, inputs)
         strips = be.scratch((be.threads, sizes.strip), x.dtype)
-        partials = be.scratch((min(sizes.chunks, contract.MOST_PARTIALS), kernel_h * kernel_w * inputs + 1, outputs), x.dtype)
+        parts = contract.partial_sums(sizes.chunks, dy.size // outputs)
+        partials = be.scratch((parts, kernel_h * kernel_w * inputs + 1, outputs), x.dtype)
         be.kernel("conv2d.backward_weights")(x, dy, *geometry, strips, partials, dweight, dbias)
     else:
         dweight = dbias = None

@@ -71,7 +71,8 @@ class Case:
 
     def backward_weights(self, hide_weight=False, hide_bias=False):
         kernel_h, kernel_w, inputs, outputs = self.weight.shape
-        partials = Out((min(self.sizes.chunks, conv2d.MOST_PARTIALS), kernel_h * kernel_w * inputs + 1, outputs), scratch=True)
+        parts = conv2d.partial_sums(self.sizes.chunks, self.dy.size // outputs)
+        partials = Out((parts, kernel_h * kernel_w * inputs + 1, outputs), scratch=True)
         scratch = workspace(self.sizes)[1], partials
         return [
             self.x,

@@ -43,7 +43,8 @@ TILES = 16  # tiles that it transforms together: their planes share the level-2 
 PAD = 16  # numbers between planes; without them the 36 streams of stores would fall on few sets of the level-1 cache
 LANES = 16  # numbers in a vector register, at most
 PIXEL = 32  # elementary operations of `chunks` that a pixel costs beside its products
-MOST_PARTIALS = 16  # chunks of backward_weights at most, since each costs a copy of the weights to write and to merge
+MOST_PARTIALS = 16  # chunks of backward_weights at most, since each costs a copy of the weights to write and to merge,
+PIXELS = 1024  # and pixels of dy that make one worth it
 
 
 @register_jitable
@@ -88,7 +89,7 @@ def scatter_chunks(images, out_h, out_w, outputs, kernel_h, kernel_w, inputs):
 class Scratch(NamedTuple):
     """Sizes of the scratch of one kernel."""
 
-    chunks: int  # K: forward has partials for each, backward_weights for MOST_PARTIALS at most
+    chunks: int  # K: forward has partials for each, backward_weights fewer: `partial_sums`
     strip: int  # S
     packed: tuple[int, int]
 
@@ -105,6 +106,11 @@ def scratch(
         return Scratch(count, PLANES * numbers + LANES, (PLANES, inputs * outputs + PAD))
     rows, row = strip_rows(out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, inputs)
     return Scratch(count, ((rows - 1) * stride_h + kernel_h) * row, (0, 1))
+
+
+def partial_sums(chunk_count: int, pixels: int) -> int:
+    """How many partial sums backward_weights makes of so many pixels of dy: of the chunks that forward would have, 1, 2 or more."""
+    return min(chunk_count, MOST_PARTIALS, max(2, chunks.shared(pixels // PIXELS)))
 
 
 def backward_data_scratch(
