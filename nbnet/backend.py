@@ -13,7 +13,7 @@ from numba import config
 from nbnet.errors import BackendError, DTypeError, unknown
 from nbnet.kernels import BACKENDS, load
 from nbnet.kernels.channelwise import LARGEST, compiled
-from nbnet.memory import Pool
+from nbnet.memory import Pool, Scratch
 from nbnet.threads import parallel_kernel
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
@@ -40,6 +40,7 @@ class Backend:
     def __init__(self, name: str) -> None:
         self.name = name
         self.pool: Any = Pool()
+        self._scratch = Scratch(self.pool)
 
     def __repr__(self) -> str:
         return f"Backend({self.name!r})"
@@ -70,9 +71,10 @@ class Backend:
         array[...] = 0
         return array
 
-    def scratch(self, shape: tuple[int, ...], dtype: Any) -> Any:
-        """What a kernel of the CPU takes as scratch. The kernels of `cuda` take their own, of other sizes, and ignore it: None."""
-        return self.empty(shape, dtype)
+    def scratch(self, purpose: str, shape: tuple[int, ...], dtype: Any) -> Any:
+        """What a kernel of the CPU takes as scratch, good until the next of this purpose is asked for. The kernels of `cuda` take their
+        own, of other sizes, and ignore it: None."""
+        return self._scratch.array(purpose, shape, dtype)
 
     def place(self, array: Any) -> Any:
         """An array where this backend's kernels read it, C-contiguous: itself, if it is there already.
@@ -129,7 +131,7 @@ class CudaBackend(Backend):
     def on_host(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         return self._host_pool.empty(shape, dtype)
 
-    def scratch(self, shape: tuple[int, ...], dtype: Any) -> None:
+    def scratch(self, purpose: str, shape: tuple[int, ...], dtype: Any) -> None:
         return None
 
     def place(self, array: Any) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import mmap
+import threading
 from collections import defaultdict, deque
 from contextlib import suppress
 from functools import lru_cache
@@ -77,6 +78,30 @@ class Pool:
         for size, free in self._free.items():
             self.bytes -= size * len(free)
             free.clear()
+
+
+class Scratch(threading.local):
+    """Workspaces of kernels, of each thread its own: for each purpose one piece of memory, as large as the largest asked for.
+
+    A kernel is done with its scratch when it returns, so the next one may have the same memory, which is then in the caches.
+    """
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+        self.pieces: dict[str, np.ndarray] = {}
+        self.views: dict[tuple[str, tuple[int, ...], Any], np.ndarray] = {}
+
+    def array(self, purpose: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        """An array that holds anything, until the next one of this purpose is asked for."""
+        view = self.views.get((purpose, shape, dtype))
+        if view is None:
+            size = math.prod(shape) * np.dtype(dtype).itemsize
+            if purpose not in self.pieces or self.pieces[purpose].size < size:
+                self.pieces[purpose] = self.pool.empty((size,), np.uint8)
+                self.views = {key: array for key, array in self.views.items() if key[0] != purpose}
+            view = self.pieces[purpose][:size].view(dtype).reshape(shape)
+            self.views[purpose, shape, dtype] = view
+        return view
 
 
 @lru_cache(1024)

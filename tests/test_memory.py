@@ -4,7 +4,7 @@ import threading
 
 import numpy as np
 
-from nbnet.memory import Pool
+from nbnet.memory import Pool, Scratch
 
 
 def test_a_dead_block_is_used_again():
@@ -83,3 +83,25 @@ def test_threads_share_a_pool():
         thread.join()
     assert failures == []
     assert pool.misses <= 8
+
+
+def test_scratch_grows_and_is_shared_by_calls_of_a_purpose():
+    scratch = Scratch(Pool())
+    small = scratch.array("strips", (10, 10), np.float32)
+    assert scratch.array("strips", (10, 10), np.float32) is small
+    other = scratch.array("partials", (10, 10), np.float32)
+    assert not np.shares_memory(small, other)
+    large = scratch.array("strips", (1000, 10), np.float64)
+    assert (large.shape, large.dtype, large.flags.c_contiguous) == ((1000, 10), np.float64, True)
+    again = scratch.array("strips", (10, 10), np.float32)
+    assert np.shares_memory(again, large)
+    assert scratch.array("strips", (0, 3, 5), np.float64).shape == (0, 3, 5)
+
+
+def test_threads_have_scratch_of_their_own():
+    scratch = Scratch(Pool())
+    mine, others = scratch.array("strips", (5000,), np.float32), []
+    thread = threading.Thread(target=lambda: others.append(scratch.array("strips", (5000,), np.float32)))
+    thread.start()
+    thread.join()
+    assert not np.shares_memory(mine, others[0])

@@ -71,8 +71,8 @@ def conv2d_forward(
     bias = _no_bias(be, outputs, x.dtype) if bias is None else checks.shaped(bias, "bias", (outputs,), x.dtype, be=be)
 
     y = be.empty(out_shape, x.dtype)
-    packed, strips = be.scratch(sizes.packed, x.dtype), be.scratch((be.threads, sizes.strip), x.dtype)
-    partials = be.scratch((sizes.chunks if stats else 0, 3, outputs), np.float64)
+    packed, strips = be.scratch("packed", sizes.packed, x.dtype), be.scratch("strips", (be.threads, sizes.strip), x.dtype)
+    partials = be.scratch("partials", (sizes.chunks if stats else 0, 3, outputs), np.float64)
     mean, m2 = be.vectors(2, outputs, np.float64)
     statistics = (mean, m2) if stats or be.name != "cuda" else (None, None)
     be.kernel("conv2d.forward")(x, weight, bias, slope, *geometry, packed, strips, y, partials, *statistics)
@@ -103,9 +103,9 @@ def conv2d_backward(
         dweight = checks.output(dweight, "dweight", weight.shape, x.dtype, be=be)
         dbias = checks.output(dbias, "dbias", (outputs if need_dbias else 0,), x.dtype, be=be)
         sizes = contract.scratch(len(x), out_h, out_w, outputs, kernel_h, kernel_w, stride_h, stride_w, inputs)
-        strips = be.scratch((be.threads, sizes.strip), x.dtype)
+        strips = be.scratch("strips", (be.threads, sizes.strip), x.dtype)
         parts = contract.partial_sums(sizes.chunks, dy.size // outputs)
-        partials = be.scratch((parts, kernel_h * kernel_w * inputs + 1, outputs), x.dtype)
+        partials = be.scratch("partials", (parts, kernel_h * kernel_w * inputs + 1, outputs), x.dtype)
         be.kernel("conv2d.backward_weights")(x, dy, *geometry, strips, partials, dweight, dbias)
     else:
         dweight = dbias = None
@@ -113,8 +113,8 @@ def conv2d_backward(
         dx = None
     else:
         dx = be.empty(x.shape, x.dtype) if dx is None else checks.output(dx, "dx", x.shape, x.dtype, be=be)
-        turned = be.scratch((kernel_h * kernel_w * (outputs + 1), inputs), x.dtype)
+        turned = be.scratch("turned", (kernel_h * kernel_w * (outputs + 1), inputs), x.dtype)
         sizes = contract.backward_data_scratch(len(x), height, width, inputs, kernel_h, kernel_w, stride_h, stride_w, outputs)
-        packed, strips = be.scratch(sizes.packed, x.dtype), be.scratch((be.threads, sizes.strip), x.dtype)
+        packed, strips = be.scratch("packed", sizes.packed, x.dtype), be.scratch("strips", (be.threads, sizes.strip), x.dtype)
         be.kernel("conv2d.backward_data")(dy, weight, *geometry, turned, packed, strips, dx)
     return dx, dweight, dbias if need_dbias else None

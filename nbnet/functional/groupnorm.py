@@ -136,4 +136,4 @@ def _channels(values, name: str, channels: int, dtype: np.dtype, be: Backend) ->
 
 def _scratch(be: Backend, rows: tuple[int, int, int], arrays: int) -> Any:
     count, points, channels = rows
-    return be.scratch((chunks.count(count, points * channels), arrays, channels), np.float64)
+    return be.scratch("partials", (chunks.count(count, points * channels), arrays, channels), np.float64)

@@ -122,7 +122,7 @@ def row_weights(weights, rows: np.ndarray) -> np.ndarray | None:
 
 def partials(be: Backend, rows: int, channels: int, columns: int = 1) -> Any:
     """Scratch of the batch-norm kernels that reduce `rows` rows of so many columns."""
-    return be.scratch((chunks.count(max(rows, 1), channels * columns), 3, channels), np.float64)
+    return be.scratch("partials", (chunks.count(max(rows, 1), channels * columns), 3, channels), np.float64)
 
 
 def _stats(rows: np.ndarray, weights: np.ndarray | None, be: Backend) -> Stats:
@@ -132,11 +132,11 @@ def _stats(rows: np.ndarray, weights: np.ndarray | None, be: Backend) -> Stats:
         sums = weights.sum(axis=0, dtype=np.float64)
         total = float(sums[0]) if len(sums) == 1 else sums
     mean, m2 = be.vectors(2, channels, np.float64)
-    if not np.min(total) > 0:
-        mean[...], m2[...] = 0, 0
     if np.min(total) > 0:
         placed = None if weights is None else be.place(weights)
         be.kernel("batchnorm.moments")(rows, placed, partials(be, count, channels), mean, m2)
     elif np.max(total) > 0:
         raise ArgumentError(f"the weights of channel {int(np.argmin(total))} sum to 0: there is nothing to normalise it by")
+    else:
+        mean[...], m2[...] = 0, 0
     return Stats(mean, m2, total)

@@ -150,8 +150,8 @@ def _backward_data(thread, dy, weight, stride_h, stride_w, pad_top, pad_left, tu
     if scatters(inputs, stride_h, stride_w):
         count = scatter_chunks(dx.shape[0], dy.shape[1], dy.shape[2], outputs, kernel_h, kernel_w, inputs)
         first, last = chunks.bounds(thread, strips.shape[0], count)
-        start, stop = chunks.bounds(first, count, dx.shape[0])[0], chunks.bounds(last - 1, count, dx.shape[0])[1]
-        if last > first:
+        for k in range(first, last):
+            start, stop = chunks.bounds(k, count, dx.shape[0])
             scatter.backward_data(dy, weights, zeros, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, start, stop, strip, dx)
         return
     top, left = kernel_h - 1 - pad_top, kernel_w - 1 - pad_left
