@@ -115,6 +115,25 @@ def splat_as(context, number, like):
 
 
 @intrinsic
+def first(context, vector):
+    """The number in the first lane."""
+    return vector.dtype(vector), lambda context, builder, signature, args: builder.extract_element(args[0], ir.IntType(32)(0))
+
+
+@intrinsic
+def sum_of_lanes(context, vector):
+    """The sum of a float64 vector's lanes, in their order."""
+
+    def generate(context, builder, signature, args):
+        kind = args[0].type
+        function_type = ir.FunctionType(kind.element, [kind.element, kind])
+        reduce = cgutils.get_or_insert_function(builder.module, function_type, f"llvm.vector.reduce.fadd.v{kind.count}f64")
+        return builder.call(reduce, [ir.Constant(kind.element, 0.0), args[0]])
+
+    return types.float64(vector), generate
+
+
+@intrinsic
 def zero(context, like):
     """A vector of zeros, of the type of `like`."""
     return like(like), lambda context, builder, signature, args: ir.Constant(args[0].type, [0.0] * args[0].type.count)
@@ -238,6 +257,17 @@ def widen(context, vector):
         return args[0] if args[0].type == wide else builder.fpext(args[0], wide)
 
     return Vector(types.float64, vector.lanes)(vector), generate
+
+
+@intrinsic
+def narrow(context, vector, like):
+    """The same numbers, from float64 to the dtype of `like`, which has as many lanes."""
+
+    def generate(context, builder, signature, args):
+        target = context.get_value_type(signature.return_type)
+        return args[0] if args[0].type == target else builder.fptrunc(args[0], target)
+
+    return like(vector, like), generate
 
 
 @intrinsic

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from tolerances import assert_close
 
-from nbnet.kernels import chunks
+from nbnet.kernels import chunks, load
 
 from .harness import COMPILED, DTYPES, SIMULATED, Out, check, differences, large, not_simulated, run, simulated
 
@@ -97,6 +97,20 @@ def test_squared_error_sums_in_float64(rng, backend):
     y = rng.uniform(size=(2, 300 if SIMULATED else 100_000)).astype(np.float32).astype(np.float64)
     losses, _ = run("loss.squared_error", backend, "float32", [y, np.zeros(y.shape), 1.0, 1.0, Out((2,), np.float64), Out(y.shape)])
     assert_close(losses, (y**2).sum(axis=1), "reduction", "float32" if backend == "cuda" else "float64")
+
+
+@not_simulated
+@pytest.mark.parametrize("backend", ["serial", "parallel"])
+def test_squared_error_is_the_same_wherever_the_arrays_lie(rng, backend):
+    y, target = rng.normal(size=(1, 17)), rng.normal(size=(1, 17))
+    found = set()
+    for gap in (17, 18, 24, 25, 32, 1000):
+        memory, losses = np.zeros(3 * gap), np.zeros(1)
+        a, b, dy = (memory[i * gap :][:17].reshape(1, 17) for i in range(3))
+        a[:], b[:] = y, target
+        load("loss.squared_error", backend)(a, b, 0.5, SCALE, losses, dy)
+        found.add((losses.tobytes(), dy.tobytes()))
+    assert len(found) == 1
 
 
 @pytest.mark.parametrize("backend", COMPILED)

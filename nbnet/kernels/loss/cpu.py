@@ -1,13 +1,14 @@
 """Losses on the CPU: loss and gradient of a row in one visit."""
 
-import math
-
 import numpy as np
 from numba import prange
 
 from nbnet.kernels import chunks
 from nbnet.kernels.activation.cpu import exp_of_row
-from nbnet.kernels.compile import body, parallel, serial
+from nbnet.kernels.compile import body, parallel, precise, serial
+from nbnet.kernels.simd import lanes
+from nbnet.kernels.vecmath import fma, log
+from nbnet.kernels.vector import first, load, splat, store, sum_of_lanes, widen, zero
 
 EXP = 16  # elementary operations that an exp is worth, for the choice of chunks
 
@@ -32,7 +33,7 @@ def _softmax_cross_entropy(logits, labels, scale, start, stop, losses, hits, dlo
         for c in range(classes):
             dlogits[m, c] *= share
         dlogits[m, label] -= logits.dtype.type(scale)
-        losses[m] = math.log(total) - of_label
+        losses[m] = first(log(splat(total))) - of_label
         hits[m] = winner == label and losses[m] == losses[m]  # a NaN is not equal to itself
 
 
@@ -55,16 +56,19 @@ def softmax_cross_entropy_parallel(logits, labels, scale, losses, hits, dlogits)
 # ---------------------------------------------------------------------------------------------- squared_error
 
 
-@body
+@precise
 def _squared_error(y, target, weight, scale, start, stop, losses, dy):
-    factor = y.dtype.type(2 * weight * scale)
+    """In vectors, and so in one order: LLVM's own are for arrays that lie far enough apart, and sum in another order than scalars."""
+    size, factor = y.shape[1], splat(y.dtype.type(2 * weight * scale))
+    predicted, wanted, gradient = y.reshape(-1), target.reshape(-1), dy.reshape(-1)
     for m in range(start, stop):
-        total = 0.0
-        for i in range(y.shape[1]):
-            d = y[m, i] - target[m, i]
-            dy[m, i] = factor * d
-            total += np.float64(d) * np.float64(d)
-        losses[m] = weight * total
+        total = widen(zero(factor))
+        for i in range(0, size, lanes(y)):
+            at, count = m * size + i, size - i
+            d = load(predicted, at, count) - load(wanted, at, count)
+            store(gradient, at, count, factor * d)
+            total = fma(widen(d), widen(d), total)
+        losses[m] = weight * sum_of_lanes(total)
 
 
 @serial

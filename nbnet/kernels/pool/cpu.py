@@ -10,7 +10,7 @@ from numba import prange
 from nbnet.kernels import chunks
 from nbnet.kernels.compile import body, parallel, serial
 from nbnet.kernels.simd import lanes
-from nbnet.kernels.vector import load, passes_caches, prefetch, put, store, where, zero
+from nbnet.kernels.vector import load, narrow, passes_caches, prefetch, put, splat_as, store, where, widen, zero
 
 # Numbers between what is read and what is asked for ahead, at least: the next two rows of an image, since two are read in turns, and
 # the processor finds no stream to follow. Less than that is worse than nothing (batch norm with a max-pool, 128 x 32 x 32 x 64,
@@ -180,48 +180,24 @@ def max_backward_parallel(dy, x, size_h, size_w, stride_h, stride_w, pad_top, pa
 
 
 @body
-def _mean_of_8(x, n, top, bottom, left, right, c, oh, ow, y):
-    """Eight channels from c at a time, summed in float64 in registers."""
-    s0, s1, s2, s3, s4, s5, s6, s7 = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
-    for h in range(top, bottom):
-        for w in range(left, right):
-            s0 += np.float64(x[n, h, w, c])
-            s1 += np.float64(x[n, h, w, c + 1])
-            s2 += np.float64(x[n, h, w, c + 2])
-            s3 += np.float64(x[n, h, w, c + 3])
-            s4 += np.float64(x[n, h, w, c + 4])
-            s5 += np.float64(x[n, h, w, c + 5])
-            s6 += np.float64(x[n, h, w, c + 6])
-            s7 += np.float64(x[n, h, w, c + 7])
-    share = 1.0 / ((bottom - top) * (right - left))
-    y[n, oh, ow, c], y[n, oh, ow, c + 1], y[n, oh, ow, c + 2], y[n, oh, ow, c + 3] = s0 * share, s1 * share, s2 * share, s3 * share
-    y[n, oh, ow, c + 4], y[n, oh, ow, c + 5], y[n, oh, ow, c + 6], y[n, oh, ow, c + 7] = s4 * share, s5 * share, s6 * share, s7 * share
-
-
-@body
 def _avg_forward(x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, start, stop, y):
-    """Output rows start to stop, counted over all images."""
-    channels = x.shape[3]
-    whole = channels // 8 * 8
+    """Output rows start to stop, counted over all images; summed in float64."""
+    _, height, width, channels = x.shape
+    source, target = x.reshape(-1), y.reshape(-1)
     for row in range(start, stop):
         n, oh = divmod(row, y.shape[1])
-        top, bottom = _window(oh, size_h, stride_h, pad_top, x.shape[1])
+        top, bottom = _window(oh, size_h, stride_h, pad_top, height)
         for ow in range(y.shape[2]):
-            left, right = _window(ow, size_w, stride_w, pad_left, x.shape[2])
-            if bottom - top == 2 and right - left == 2:
-                for c in range(channels):
-                    upper = np.float64(x[n, top, left, c]) + np.float64(x[n, top, left + 1, c])
-                    lower = np.float64(x[n, top + 1, left, c]) + np.float64(x[n, top + 1, left + 1, c])
-                    y[n, oh, ow, c] = 0.25 * (upper + lower)
-                continue
-            for c in range(0, whole, 8):
-                _mean_of_8(x, n, top, bottom, left, right, c, oh, ow, y)
-            for c in range(whole, channels):
-                total = 0.0
+            left, right = _window(ow, size_w, stride_w, pad_left, width)
+            share = 1.0 / ((bottom - top) * (right - left))
+            for c in range(0, channels, lanes(x)):
+                count = channels - c
+                nothing = zero(load(source, c, 0))
+                total = widen(nothing)
                 for h in range(top, bottom):
                     for w in range(left, right):
-                        total += np.float64(x[n, h, w, c])
-                y[n, oh, ow, c] = total / ((bottom - top) * (right - left))
+                        total = total + widen(load(source, ((n * height + h) * width + w) * channels + c, count))
+                store(target, (row * y.shape[2] + ow) * channels + c, count, narrow(total * splat_as(share, total), nothing))
 
 
 @serial
@@ -256,25 +232,23 @@ def _lookers(index, size, stride, pad, outputs):
 def _avg_backward(dy, size_h, size_w, stride_h, stride_w, pad_top, pad_left, start, stop, dx):
     """Input rows start to stop, counted over all images: each pixel gathers, so that no two chunks write to one pixel."""
     height, width, channels = dx.shape[1], dx.shape[2], dx.shape[3]
+    out_h, out_w = dy.shape[1], dy.shape[2]
+    gradient, target = dy.reshape(-1), dx.reshape(-1)
     for row in range(start, stop):
         n, h = divmod(row, height)
-        first_h, last_h = _lookers(h, size_h, stride_h, pad_top, dy.shape[1])
+        first_h, last_h = _lookers(h, size_h, stride_h, pad_top, out_h)
         for w in range(width):
-            first_w, last_w = _lookers(w, size_w, stride_w, pad_left, dy.shape[2])
-            if first_h >= last_h or first_w >= last_w:
-                for c in range(channels):
-                    dx[n, h, w, c] = 0
-            for oh in range(first_h, last_h):
-                top, bottom = _window(oh, size_h, stride_h, pad_top, height)
-                for ow in range(first_w, last_w):
-                    left, right = _window(ow, size_w, stride_w, pad_left, width)
-                    share = dx.dtype.type(1.0 / ((bottom - top) * (right - left)))
-                    if oh == first_h and ow == first_w:
-                        for c in range(channels):
-                            dx[n, h, w, c] = dy[n, oh, ow, c] * share
-                    else:
-                        for c in range(channels):
-                            dx[n, h, w, c] += dy[n, oh, ow, c] * share
+            first_w, last_w = _lookers(w, size_w, stride_w, pad_left, out_w)
+            for c in range(0, channels, lanes(dx)):
+                count = channels - c
+                total = zero(load(gradient, c, 0))
+                for oh in range(first_h, last_h):
+                    top, bottom = _window(oh, size_h, stride_h, pad_top, height)
+                    for ow in range(first_w, last_w):
+                        left, right = _window(ow, size_w, stride_w, pad_left, width)
+                        g = load(gradient, ((n * out_h + oh) * out_w + ow) * channels + c, count)
+                        total = total + g * splat_as(1.0 / ((bottom - top) * (right - left)), g)
+                store(target, (row * width + w) * channels + c, count, total)
 
 
 @serial
