@@ -165,11 +165,11 @@ def convolution(n: int, side: int, inputs: int, outputs: int, checked: bool) -> 
             be = get_backend(BACKEND)
             kernel, out = be.kernel(f"conv2d.{function.removesuffix('_with_statistics')}"), be.empty(results[function])
             if function == "forward":
-                kernel(x, weight, be.zeros((outputs,)), *same, None, None, out, None, None, None)
+                kernel(x, weight, be.zeros((outputs,)), 1.0, *same, None, None, out, None, None, None)
             elif function == "forward_with_statistics":
-                mean, var = be.empty((outputs,), np.float64), be.empty((outputs,), np.float64)
-                kernel(x, weight, be.zeros((outputs,)), *same, None, None, out, None, mean, var)
-                return [out, mean, var]
+                mean, m2 = be.vectors(2, outputs, np.float64)
+                kernel(x, weight, be.zeros((outputs,)), 1.0, *same, None, None, out, None, mean, m2)
+                return [out, mean, m2]
             elif function == "backward_data":
                 kernel(dy, weight, *same, None, None, None, out)
             else:
@@ -183,9 +183,9 @@ def convolution(n: int, side: int, inputs: int, outputs: int, checked: bool) -> 
             out, none = np.empty(results[function]), np.empty((0, 3, outputs))
             if function == "forward_with_statistics":
                 (y,) = right("forward")(x, weight, dy)
-                return [y, y.mean(axis=(0, 1, 2)), y.var(axis=(0, 1, 2))]
+                return [y, y.mean(axis=(0, 1, 2)), y.var(axis=(0, 1, 2)) * n * side * side]
             args = {
-                "forward": (x, weight, np.zeros(outputs), *same, None, None, out, none, None, None),
+                "forward": (x, weight, np.zeros(outputs), 1.0, *same, None, None, out, none, None, None),
                 "backward_data": (dy, weight, *same, None, None, None, out),
                 "backward_weights": (x, dy, *same, None, None, out, np.empty(outputs)),
             }[function]
