@@ -23,7 +23,8 @@ the last row. Everything overwrites (=). Backward needs x and weight from forwar
 
 There is no im2col: a strip of rows is copied with its padding, and tiles walk over it. A patch is KH runs of KW*I numbers there,
 so the patches of neighbouring pixels overlap in memory and are read from the level-1 cache. Convolutions of 3 x 3 with stride 1
-over enough channels run by minimal filtering instead (winograd.py): 4 times fewer products.
+over enough channels run by minimal filtering instead (winograd.py): 4 times fewer products. backward_data towards few channels, or
+with a stride, adds up the products of each pixel of dy with all weights (scatter.py).
 """
 
 from functools import cache
@@ -89,7 +90,7 @@ def scatter_chunks(images, out_h, out_w, outputs, kernel_h, kernel_w, inputs):
 class Scratch(NamedTuple):
     """Sizes of the scratch of one kernel."""
 
-    chunks: int  # K: forward has partials for each, backward_weights fewer: `partial_sums`
+    chunks: int  # K: forward has partials for each, backward_weights fewer (`partial_sums`), a scattering backward_data none
     strip: int  # S
     packed: tuple[int, int]
 
@@ -118,7 +119,5 @@ def backward_data_scratch(
 ) -> Scratch:
     """For backward_data towards images (height, width, inputs)."""
     if scatters(inputs, stride_h, stride_w):
-        depth = kernel_h * kernel_w * inputs
-        out_h, out_w = -(-height // stride_h), -(-width // stride_w)  # nearly: for the number of chunks that tests look at
-        return Scratch(scatter_chunks(images, out_h, out_w, outputs, kernel_h, kernel_w, inputs), max(STRIP, depth), (0, 1))
+        return Scratch(0, max(STRIP, kernel_h * kernel_w * inputs), (0, 1))
     return scratch(images, height, width, inputs, kernel_h, kernel_w, 1, 1, outputs)
