@@ -132,7 +132,7 @@ def batch_norm(n: int, side: int, channels: int, max_pool: bool, checked: bool) 
 def dropout(n: int, checked: bool) -> Iterator[Case]:
     def mask(x):
         y = np.empty_like(x)
-        load("dropout.apply", "numpy")(x, np.uint64(1), 0, 0, round(RATE * 2**32), 1 / (1 - RATE), 0.0, 0.0, y)
+        load("dropout.apply", "numpy")(x, np.array([1, 0, 0], np.uint64), round(RATE * 2**32), 1 / (1 - RATE), 0.0, 0.0, y)
         return y
 
     def both(x, dy):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import operator
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
@@ -68,8 +69,13 @@ class Backend:
 
     def zeros(self, shape: tuple[int, ...], dtype: Any = np.float32) -> Any:
         array = self.empty(shape, dtype)
-        array[...] = 0
+        self.run(operator.setitem, array, ..., 0)
         return array
+
+    def run(self, function: Callable[..., Any], *args: Any) -> None:
+        """Call a function that writes into its arguments. All that layers do between kernels goes through here, so that a pass can be
+        recorded (nbnet.replay)."""
+        function(*args)
 
     def scratch(self, purpose: str, shape: tuple[int, ...], dtype: Any) -> Any:
         """What a kernel of the CPU takes as scratch, good until the next of this purpose is asked for. The kernels of `cuda` take their
@@ -102,7 +108,7 @@ class Backend:
             clamp: values beyond the largest number of an output's dtype become that number: 0 times it is 0, and not NaN.
         """
         if self.name != "numpy":
-            compiled(function, len(outputs), tuple([isinstance(arg, np.ndarray) for arg in args]), clamp)(*outputs, *args)
+            self.run(compiled(function, len(outputs), tuple([isinstance(arg, np.ndarray) for arg in args]), clamp), *outputs, *args)
             return
         for output, values in zip(outputs, function(*args)):
             if clamp and output.dtype == np.float32:

@@ -51,7 +51,7 @@ class Pool:
     """Blocks of memory by size. `hits` and `misses` count the requests served from kept and from new memory."""
 
     def __init__(self) -> None:
-        self._free: defaultdict[int, deque[mmap.mmap]] = defaultdict(deque)
+        self._free: dict[int, deque[mmap.mmap]] = defaultdict(deque)
         self.hits = 0
         self.misses = 0
         self.bytes = 0
@@ -61,23 +61,59 @@ class Pool:
         size = _block_size(shape, dtype)
         if size == 0:
             return np.empty(shape, dtype)
-        free = self._free[size]
+        lease = _Lease((size,), np.uint8, buffer=self._take(size))
+        lease._free = self._free[size]
+        return np.ndarray(shape, dtype, buffer=lease)
+
+    def _take(self, size: int) -> mmap.mmap:
         try:
-            block = free.pop()
+            block = self._free[size].pop()
             self.hits += 1
         except IndexError:
             block = _map(size)
             self.misses += 1
             self.bytes += size
-        lease = _Lease((size,), np.uint8, buffer=block)
-        lease._free = free
-        return np.ndarray(shape, dtype, buffer=lease)
+        return block
 
     def clear(self) -> None:
         """Give all blocks that nothing uses back to the system."""
         for size, free in self._free.items():
             self.bytes -= size * len(free)
             free.clear()
+
+
+class _Borrowed(deque[mmap.mmap]):
+    """Free blocks of an arena. They go home when neither the arena nor an array on one of its blocks is left."""
+
+    home: deque[mmap.mmap]
+
+    def __del__(self) -> None:
+        self.home.extend(self)
+
+
+class Arena(Pool):
+    """A pool of one owner, on blocks of another pool, which gets them back in the end."""
+
+    def __init__(self, source: Pool) -> None:
+        super().__init__()
+        self._source = source
+
+    def _take(self, size: int) -> mmap.mmap:
+        if size not in self._free:
+            self._free[size] = borrowed = _Borrowed()
+            borrowed.home = self._source._free[size]
+        free = self._free[size]
+        return free.pop() if free else self._source._take(size)
+
+    def alias(self, array: np.ndarray) -> np.ndarray:
+        """An array at the same place which, where the place is the arena's, is no loan: its block may be lent again meanwhile."""
+        lease = array.base
+        while type(lease) is np.ndarray:  # of a view: an array on the lease
+            lease = lease.base
+        if type(lease) is not _Lease or lease._free is not self._free.get(lease.size):
+            return array
+        offset = array.__array_interface__["data"][0] - lease.__array_interface__["data"][0]
+        return np.ndarray(array.shape, array.dtype, lease.base, offset, array.strides)
 
 
 class Scratch(threading.local):

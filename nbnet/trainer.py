@@ -19,6 +19,7 @@ from nbnet.layers import Param, Sequential
 from nbnet.optimizers import Optimizer
 from nbnet.preprocessing import check_arrays, permutation, to_float
 from nbnet.progress import epoch_bar
+from nbnet.replay import Passes
 
 
 class Position(NamedTuple):
@@ -81,6 +82,7 @@ class Trainer:
         self.history: dict[str, list[float]] = {}
         self.position = Position()
         self.stop_reason: str | None = None
+        self._passes = Passes(model)
 
     # ------------------------------------------------------------------------------------------------ training
 
@@ -185,6 +187,7 @@ class Trainer:
                 total, correct = self._gradients(x, y, list(params.values()))
         except Exception:
             self.model.discard_updates()
+            self._passes.clear()
             for array, old in zip(buffers.values(), before):
                 array[:] = old
             raise
@@ -205,17 +208,16 @@ class Trainer:
         correct: int | None = 0
         for part in range(parts):
             start, stop = chunks.bounds(part, parts, len(x))
-            prediction, saved = self.model.forward(x[start:stop], train=True)
-            tape = list(saved)
-            del saved  # so that backward releases what it is done with
+            images = x[start:stop]
+            one = self._passes.of(images)
+            prediction = one.forward(images)
             result = self.loss(prediction, y[start:stop], rows=len(x), backend=self.model.backend)
             total += result.total
             correct = _add(correct, result.correct)
             if not math.isfinite(total):
                 self.model.discard_updates()
-                raise NonFiniteError(f"the loss is {total} at step {self.step}: {self._first_bad(x[start:stop])}")
-            self.model.backward(result.gradient, tape, need_dx=False)
-            self.model.apply_updates()
+                raise NonFiniteError(f"the loss is {total} at step {self.step}: {self._first_bad(images)}")
+            one.backward(result.gradient)
             if parts > 1:
                 sums = sums or [self.model.backend.zeros(p.grad.shape, p.grad.dtype) for p in params]
                 for s, p in zip(sums, params):
@@ -244,6 +246,7 @@ class Trainer:
     def evaluate(self, x, y, batch_size: int = 256) -> dict[str, float]:
         """Loss and accuracy on moving statistics: {"loss": ..., "accuracy": ...} (accuracy for classification)."""
         x, y = self._check_data((x, y), "evaluation data")
+        self._passes.clear()  # so that there is no memory for training beside that for evaluation
         total: float = 0.0
         correct: int | None = 0
         for start in range(0, len(x), batch_size):

@@ -245,6 +245,18 @@ def test_the_three_switches_are_separate(batches):
         assert all(param.trainable == train for param in layer.params.values())
 
 
+def test_an_update_does_not_reach_the_gradients_of_the_moving_mean_before_it(batches):
+    """The moving mean that a batch was normalised by moves on in the same forward; backward still means the old one."""
+    grads = []
+    for update in (False, True):
+        layer = trained(nb.BatchNorm(decay=0.5), batches[:1])
+        layer.use_batch_statistics, layer.update_statistics = False, update
+        _, saved = layer.forward(batches[1] + 3, train=True)
+        layer.backward(batches[0], saved)
+        grads.append(layer.params["gamma"].grad.copy())
+    assert_close(grads[1], grads[0], "exact")
+
+
 def test_freeze_is_keras_trainable_false(batches):
     layer = trained(nb.BatchNorm(), batches)
     model = nb.Sequential([layer, nb.Dense(2)])

@@ -22,6 +22,7 @@ FLOORS = [
         "trainer",
         "callbacks",
         "progress",
+        "replay",
         "checkpoint",
         "datasets",
         "gradcheck",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -39,11 +39,6 @@ def _plan(
     return (stride_h, stride_w, pad_top, pad_left), (x[0], out_h, out_w, outputs), sizes
 
 
-@lru_cache(1024)
-def _no_bias(be: Backend, outputs: int, dtype: np.dtype) -> Any:
-    return be.zeros((outputs,), dtype)
-
-
 def conv2d_forward(
     x, weight, bias=None, *, stride=1, padding="same", slope: float = 1.0, stats: bool = False, backend: str | Backend = "parallel"
 ):
@@ -68,7 +63,7 @@ def conv2d_forward(
     slope = checked_slope(slope)
     geometry, out_shape, sizes = _plan(x.shape, weight.shape, checks.pair(stride, "stride"), padding)
     outputs = out_shape[3]
-    bias = _no_bias(be, outputs, x.dtype) if bias is None else checks.shaped(bias, "bias", (outputs,), x.dtype, be=be)
+    bias = be.zeros((outputs,), x.dtype) if bias is None else checks.shaped(bias, "bias", (outputs,), x.dtype, be=be)
 
     y = be.empty(out_shape, x.dtype)
     packed, strips = be.scratch("packed", sizes.packed, x.dtype), be.scratch("strips", (be.threads, sizes.strip), x.dtype)

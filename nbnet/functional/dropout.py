@@ -20,9 +20,7 @@ SELU_FLOOR = -1.7580993408473766
 class DropoutSaved(NamedTuple):
     rate: float
     scale: float  # factor of the elements that are kept; of all elements when train is False
-    seed: int
-    stream: int
-    step: int
+    counter: np.ndarray  # (3,) uint64: seed, stream, step
     noise_shape: tuple[int, ...] | None
     train: bool
     backend: Backend
@@ -42,18 +40,22 @@ def dropout_forward(
         noise_shape: x's shape with 1 on some axes: one decision for the whole of those axes. (N, 1, 1, C) is spatial dropout.
         train: False gives the evaluation result.
     Returns:
-        y, and what dropout_backward needs, in which there is no array.
+        y, and what dropout_backward needs: a few numbers.
     Raises:
         ArgumentError: rate, variant, seed, step or stream is out of range. ShapeError: noise_shape does not fit.
     """
-    be = get_backend(backend)
+    for name, value, bits in (("seed", seed, 64), ("step", step, 32), ("stream", stream, 32)):
+        if not 0 <= value < 1 << bits:
+            raise ArgumentError(f"{name}={value}: wanted 0 to 2^{bits} - 1")
+    return dropout_at(x, rate, np.array([seed, stream, step], np.uint64), variant, noise_shape, train, get_backend(backend))
+
+
+def dropout_at(x, rate, counter: np.ndarray, variant, noise_shape, train: bool, be: Backend) -> tuple[np.ndarray, DropoutSaved]:
+    """dropout_forward with its random numbers' counter as the kernels take it: (3,) uint64, seed, stream and step."""
     x = checks.floats(x, "x", be=be)
     rate = check_rate(rate)
     if variant not in VARIANTS:
         raise ArgumentError(unknown("dropout variant", variant, VARIANTS))
-    for name, value, bits in (("seed", seed, 64), ("step", step, 32), ("stream", stream, 32)):
-        if not 0 <= value < 1 << bits:
-            raise ArgumentError(f"{name}={value}: wanted 0 to 2^{bits} - 1")
     if noise_shape is not None:
         noise_shape = _check_noise_shape(tuple(noise_shape), x.shape)
     keep = 1 - rate
@@ -66,7 +68,7 @@ def dropout_forward(
         scale = (keep * (1 + rate * SELU_FLOOR**2)) ** -0.5
         shift = -scale * SELU_FLOOR * rate
         dropped = scale * SELU_FLOOR + shift
-    saved = DropoutSaved(rate, scale, seed, stream, step, noise_shape, train, be)
+    saved = DropoutSaved(rate, scale, counter, noise_shape, train, be)
     return _run(x, saved, shift, dropped), saved
 
 
@@ -89,14 +91,14 @@ def _run(x: np.ndarray, saved: DropoutSaved, shift: float, dropped: float) -> np
         y = be.empty(x.shape, x.dtype)
         be.kernel("array.scale")(x.reshape(-1), saved.scale, y.reshape(-1))
         return y
-    counter = (np.uint64(saved.seed), saved.stream, saved.step, round(saved.rate * 2**32))
+    random = saved.counter, round(saved.rate * 2**32)
     y = be.empty(x.shape, x.dtype)
     if saved.noise_shape is None:
-        be.kernel("dropout.apply")(x.reshape(-1), *counter, saved.scale, shift, dropped, y.reshape(-1))
+        be.kernel("dropout.apply")(x.reshape(-1), *random, saved.scale, shift, dropped, y.reshape(-1))
         return y
     # The few decisions are made on the host, from the same bits as anywhere.
     keep = np.empty(math.prod(saved.noise_shape), x.dtype)
-    load("dropout.apply", "numpy")(np.ones_like(keep), *counter, 1.0, 0.0, 0.0, keep)
+    load("dropout.apply", "numpy")(np.ones_like(keep), *random, 1.0, 0.0, 0.0, keep)
     keep = keep.reshape(saved.noise_shape)
     factors = keep * x.dtype.type(saved.scale)
     terms = keep * x.dtype.type(shift) + (1 - keep) * x.dtype.type(dropped) if shift or dropped else None

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nbnet.backend import Backend, get_backend, on_device
+from nbnet.backend import FLOATS, Backend, get_backend, on_device
 from nbnet.errors import ArgumentError, ShapeError
 from nbnet.functional import checks
 from nbnet.functional.moments import Stats, batch_norm_stats, partials, row_weights
@@ -30,11 +30,11 @@ class BatchNormSaved(NamedTuple):
     weights: np.ndarray | None
     stats: Stats | None  # what the batch was normalised by, or None where it was by constants
     divisor: float | np.ndarray  # the variance is m2 / divisor
-    mean: np.ndarray  # (C,) float64
+    mean: np.ndarray  # (C,) float64: as it was, whatever becomes of a moving mean
     inv_std: np.ndarray  # (C,) float64
+    scale: np.ndarray  # (C,) float64, before it was rounded to x's dtype
     correction: Correction | None
     affine: tuple[np.ndarray, np.ndarray, np.ndarray]  # center, scale, shift of the kernels, (C,) in x's dtype
-    scale: np.ndarray  # (C,) float64, before it was rounded to x's dtype
     slope: float
     out_shape: tuple[int, ...]
     backend: Backend
@@ -215,13 +215,13 @@ def _normalize(x, stats, divisor, mean, m2, gamma, beta, *, eps, weights, correc
     gamma = 1.0 if gamma is None else _channels(gamma, "gamma", channels)
     beta = 0.0 if beta is None else _channels(beta, "beta", channels)
     mean, m2 = _channels(mean, "mean", channels), _channels(m2, "var", channels)
-    inv_std, wide_scale = be.vectors(2, channels, np.float64)
+    saved_mean, inv_std, wide_scale = wide = tuple(be.vectors(3, channels, np.float64))
     affine = tuple(be.vectors(3, channels, x.dtype))
     numbers = (mean, m2, divisor, gamma, beta, eps)
     if correction is None:
-        be.channelwise(_affine(x.dtype.type), (inv_std, wide_scale, *affine), *numbers, clamp=True)
+        be.channelwise(_affine(x.dtype.type), wide + affine, *numbers, clamp=True)
     else:
-        be.channelwise(_corrected_affine(x.dtype.type), (inv_std, wide_scale, *affine), *numbers, *correction, clamp=True)
+        be.channelwise(_corrected_affine(x.dtype.type), wide + affine, *numbers, *correction, clamp=True)
     weights = None if weights is None else be.place(weights)
     if max_pool:
         if weights is not None or x.ndim != 4:
@@ -233,7 +233,7 @@ def _normalize(x, stats, divisor, mean, m2, gamma, beta, *, eps, weights, correc
         y = be.empty(x.shape, x.dtype)
         if x.size:
             be.kernel("batchnorm.apply")(rows, *affine, slope, y.reshape(rows.shape))
-    return y, BatchNormSaved(x, weights, stats, divisor, mean, inv_std, correction, affine, wide_scale, slope, y.shape, be)
+    return y, BatchNormSaved(x, weights, stats, divisor, saved_mean, inv_std, wide_scale, correction, affine, slope, y.shape, be)
 
 
 def _reduce(dy, saved: BatchNormSaved) -> tuple[Any, Any]:
@@ -271,7 +271,10 @@ def _backward_numbers(sum_g, sum_gx, about, saved: BatchNormSaved, dgamma, dbeta
 
 
 def _channels(values, name: str, channels: int) -> Any:
-    vector = values if on_device(values) else np.asarray(values, np.float64)
+    """values (C,), not copied where they are floats that lie together: a gamma, or a moving mean, itself."""
+    vector = values if on_device(values) else np.asarray(values, order="C")
+    if vector.dtype not in FLOATS:
+        vector = vector.astype(np.float64)
     if vector.shape != (channels,):
         raise ShapeError(f"{name} has shape {vector.shape}, wanted ({channels},): one number a channel")
     return vector
@@ -288,7 +291,7 @@ def _affine(T):
         inv_std = 1 / (np.float64(m2) / divisor + eps) ** 0.5
         scale = np.float64(gamma) * inv_std
         center = T(mean)
-        return inv_std, scale, center, scale, np.float64(beta) + (np.float64(center) - np.float64(mean)) * scale
+        return mean, inv_std, scale, center, scale, np.float64(beta) + (np.float64(center) - np.float64(mean)) * scale
 
     return affine
 
@@ -301,7 +304,8 @@ def _corrected_affine(T):
         inv_std = 1 / (np.float64(m2) / divisor + eps) ** 0.5
         scale = np.float64(gamma) * inv_std * r
         center = T(mean)
-        return inv_std, scale, center, scale, np.float64(beta) + np.float64(gamma) * k + (np.float64(center) - np.float64(mean)) * scale
+        shift = np.float64(beta) + np.float64(gamma) * k + (np.float64(center) - np.float64(mean)) * scale
+        return mean, inv_std, scale, center, scale, shift
 
     return affine
 

@@ -199,6 +199,16 @@ class Layer:
     def discard_updates(self) -> None:
         """Forget them: the step that made them has failed."""
 
+    @property
+    def replayable(self) -> bool:
+        """Whether between the calls of the backend forward(train=True) and backward look at shapes and settings alone, never at values
+        (see nbnet.replay). It is known of nbnet's layers only, as long as nobody has put a function of his own in their place."""
+        return type(self).__module__.startswith("nbnet.layers.") and not {"forward", "backward", "run"} & vars(self).keys()
+
+    def settings(self) -> list[Mapping[str, Any]]:
+        """The names whose values decide which calls forward and backward make."""
+        return [vars(self), self._buffers]
+
     def walk(self) -> Iterator[Layer]:
         """This layer and all layers inside it."""
         yield self

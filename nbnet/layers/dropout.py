@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from nbnet import functional as F
 from nbnet.errors import ArgumentError, ShapeError, unknown
-from nbnet.functional.dropout import VARIANTS, check_rate
+from nbnet.functional.dropout import VARIANTS, check_rate, dropout_at, dropout_backward
 from nbnet.layers.base import Layer, Shape
 
 
@@ -60,26 +59,25 @@ class Dropout(Layer):
         self._buffers["step"] = np.zeros(1, np.int64)
         return input_shape
 
+    @property
+    def replayable(self) -> bool:
+        """Not with shared decisions, which are made on the host."""
+        return super().replayable and self.noise_shape is None
+
     def forward(self, x, train=False):
         x = self._check(x)
-        step = self._buffers["step"]
         noise_shape = None if self.noise_shape is None else tuple(n or size for n, size in zip(self.noise_shape, x.shape))
-        y, saved = F.dropout_forward(
-            x,
-            self.rate,
-            seed=int(self._buffers["seed"][0]),
-            step=int(step[0]) & 0xFFFFFFFF,
-            stream=self.stream,
-            variant=self.variant,
-            noise_shape=noise_shape,
-            train=train,
-            backend=self.backend,
-        )
-        if not train:
-            return y, None
-        if not self.fixed_mask:
-            step += 1
-        return y, saved
+        counter = np.empty(3, np.uint64)
+        self.backend.run(_count, self._buffers["seed"], self.stream, self._buffers["step"], train and not self.fixed_mask, counter)
+        y, saved = dropout_at(x, self.rate, counter, self.variant, noise_shape, train, self.backend)
+        return y, saved if train else None
 
     def backward(self, dy, saved, need_dx=True):
-        return F.dropout_backward(dy, saved)
+        return dropout_backward(dy, saved)
+
+
+def _count(seed: np.ndarray, stream: int, step: np.ndarray, advance: bool, counter: np.ndarray) -> None:
+    """The counter of this pass; then the step is another one, if it is to advance."""
+    counter[0], counter[1], counter[2] = seed[0], stream, int(step[0]) & 0xFFFFFFFF
+    if advance:
+        step += 1

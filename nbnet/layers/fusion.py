@@ -60,17 +60,19 @@ class NormStep:
         blocks = _blocks(part.x)
         if len(blocks) == 1:
             return self.conv.backward(batch_norm_backward_rows(dy, part, coefficients), conv, need_dx)
-        grads = [param.grad for param in self.conv.params.values()]
-        totals = [np.zeros_like(grad) for grad in grads]
-        dx = self.conv.backend.empty(conv.x.shape, conv.x.dtype) if need_dx else None
+        be = self.conv.backend
+        grads = [param.grad.reshape(-1) for param in self.conv.params.values()]
+        totals = [be.empty(grad.shape, grad.dtype) for grad in grads]
+        dx = be.empty(conv.x.shape, conv.x.dtype) if need_dx else None
         for images in blocks:
             of_block = part._replace(x=part.x[images], out_shape=dy[images].shape)
             g = batch_norm_backward_rows(dy[images], of_block, coefficients)
             self.conv.backward(g, conv._replace(x=conv.x[images]), need_dx, None if dx is None else dx[images])
             for total, grad in zip(totals, grads):
-                total += grad
-        for total, grad in zip(totals, grads):
-            grad[:] = total
+                if images.start == 0:
+                    be.run(np.copyto, total, grad)
+                else:
+                    be.kernel("array.add")(total, grad, grad if images.stop >= len(dy) else total)
         return dx
 
 

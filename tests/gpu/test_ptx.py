@@ -52,7 +52,7 @@ def arguments(operation, name, dtype):
         forward = (x, 3, a(12), a(12), 1e-5, None, statistics, statistics, x)
         return {"forward": [forward], "backward": [(x, x, 3, a(12), statistics, statistics, None, a(12), a(12), x)]}[name]
     if operation == "dropout":
-        return [(a(1000), np.uint64(3), 1, 2, 1 << 31, 1.5, 0.0, 0.0, a(1000))]
+        return [(a(1000), np.array([3, 1, 2], np.uint64), 1 << 31, 1.5, 0.0, 0.0, a(1000))]
     if operation == "conv2d":
         calls = []
         for outputs in (10, 32, 64):

@@ -30,6 +30,10 @@ AFFINE = (1.5, -0.25, 3.0)
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
 
 
+def counter(seed, stream, step):
+    return np.array([seed, stream, step], np.uint64)
+
+
 @not_simulated
 def test_sizes_make_several_chunks():
     assert chunks.count(SIZES[-1] // 4, 4 * WORK) > 4
@@ -39,7 +43,7 @@ def test_sizes_make_several_chunks():
 @pytest.mark.parametrize("size", SIZES)
 @dtypes
 def test_apply(rng, dtype, size, constants):
-    check("dropout.apply", dtype, "elementwise", [rng.normal(size=size), SEED, 3, 1000, HALF, *constants, Out((size,))])
+    check("dropout.apply", dtype, "elementwise", [rng.normal(size=size), counter(SEED, 3, 1000), HALF, *constants, Out((size,))])
 
 
 @pytest.mark.parametrize("backend", ["numpy", *COMPILED])
@@ -47,7 +51,7 @@ def test_apply(rng, dtype, size, constants):
 def test_share_of_dropped_elements(backend, threshold):
     """Nothing at 0, all at 2^32, else the wanted share within five standard deviations."""
     n, rate = 2000 if SIMULATED else 200_000, threshold / 2**32
-    (y,) = run("dropout.apply", backend, "float32", [np.ones(n), SEED, 0, 0, threshold, 1.0, 0.0, 0.0, Out((n,))])
+    (y,) = run("dropout.apply", backend, "float32", [np.ones(n), counter(SEED, 0, 0), threshold, 1.0, 0.0, 0.0, Out((n,))])
     deviation = np.sqrt(n * rate * (1 - rate))
     assert abs((y == 0).sum() - n * rate) <= 5 * deviation
 
@@ -55,7 +59,7 @@ def test_share_of_dropped_elements(backend, threshold):
 @pytest.mark.parametrize("backend", ["numpy", *COMPILED])
 def test_mask_is_the_words_of_philox(backend):
     n = MANY
-    (y,) = run("dropout.apply", backend, "float32", [np.ones(n), SEED, 5, 6, HALF, 1.0, 0.0, 0.0, Out((n,))])
+    (y,) = run("dropout.apply", backend, "float32", [np.ones(n), counter(SEED, 5, 6), HALF, 1.0, 0.0, 0.0, Out((n,))])
     assert_close(y, philox.words(0, n, int(SEED), 5, 6) >= HALF, "exact")
 
 
@@ -65,16 +69,15 @@ def test_a_word_at_the_threshold_is_kept(backend, element):
     """In each of the four words of a counter, and in the last counter, which is cut."""
     word = int(philox.words(element, element + 1, int(SEED), 5, 6)[0])
     for threshold, kept in ((word, True), (word + 1, False)):
-        (y,) = run("dropout.apply", backend, "float32", [np.ones(7), SEED, 5, 6, threshold, 1.0, 0.0, 0.0, Out((7,))])
+        (y,) = run("dropout.apply", backend, "float32", [np.ones(7), counter(SEED, 5, 6), threshold, 1.0, 0.0, 0.0, Out((7,))])
         assert (y[element] == 1) == kept
 
 
 @pytest.mark.parametrize("backend", ["numpy", *COMPILED])
 def test_mask_follows_seed_stream_and_step(backend):
     def mask(seed, stream, step):
-        return run("dropout.apply", backend, "float32", [np.ones(MANY), np.uint64(seed), stream, step, HALF, 1.0, 0.0, 0.0, Out((MANY,))])[
-            0
-        ]
+        args = [np.ones(MANY), counter(seed, stream, step), HALF, 1.0, 0.0, 0.0, Out((MANY,))]
+        return run("dropout.apply", backend, "float32", args)[0]
 
     first = mask(1, 2, 3)
     same_bits(first, mask(1, 2, 3), "the same mask twice")
@@ -87,22 +90,22 @@ def test_mask_follows_seed_stream_and_step(backend):
 def test_in_place(rng, dtype, backend):
     x = rng.normal(size=251).astype(dtype)
     y = np.empty_like(x)
-    call("dropout.apply", backend, x, SEED, 0, 0, HALF, *AFFINE, y)
-    call("dropout.apply", backend, x, SEED, 0, 0, HALF, *AFFINE, x)
+    call("dropout.apply", backend, x, counter(SEED, 0, 0), HALF, *AFFINE, y)
+    call("dropout.apply", backend, x, counter(SEED, 0, 0), HALF, *AFFINE, x)
     assert_close(x, y, "elementwise")
 
 
 def test_gradient(rng):
     """Backward is the same kernel on dy, with shift and dropped at 0."""
     x, dy = rng.normal(size=23), rng.normal(size=23)
-    random = (SEED, 1, 2, HALF)
+    random = (counter(SEED, 1, 2), HALF)
     args = [dy, *random, AFFINE[0], 0.0, 0.0, Out((23,))]
     check_gradient(lambda x: output_of("dropout.apply", [x, *random, *AFFINE, Out((23,))]), "dropout.apply", args, x, dy)
 
 
 @pytest.mark.parametrize("backend", COMPILED)
 def test_nan_is_kept_or_dropped(backend):
-    (y,) = run("dropout.apply", backend, "float32", [np.full(251, np.nan), SEED, 0, 0, HALF, *ZERO, Out((251,))])
+    (y,) = run("dropout.apply", backend, "float32", [np.full(251, np.nan), counter(SEED, 0, 0), HALF, *ZERO, Out((251,))])
     assert (np.isnan(y) == (philox.words(0, 251, int(SEED), 0, 0) >= HALF)).all()
 
 

@@ -1,12 +1,12 @@
 """Dropout with counter-based random numbers: the mask is a function of (seed, stream, step, element), never stored.
 
-    apply(x, seed, stream, step, threshold, scale, shift, dropped, y)
+    apply(x, counter, threshold, scale, shift, dropped, y)
         y_e = x_e * scale + shift  where word_e >= threshold,  else dropped
 
 word_e is the random 32-bit word of element e of the flat array (see `philox`): it is kept with probability
-1 - threshold / 2^32. x, y: (n,) contiguous, float32 or float64. seed: uint64; stream, step: below 2^32; threshold: 0 to 2^32.
-y is overwritten and may be x. Backward is the same kernel on dy with the same seed, stream, step, threshold and scale,
-and shift = dropped = 0: it needs no array from forward.
+1 - threshold / 2^32. x, y: (n,) contiguous, float32 or float64. counter: (3,) uint64, on the host: seed, stream, step, the last two
+below 2^32. threshold: 0 to 2^32. y is overwritten and may be x. Backward is the same kernel on dy with the same counter, threshold
+and scale, and shift = dropped = 0: it needs no array of x's size from forward.
 
     inverted  scale = 1 / (1 - p)       (Srivastava, Hinton, Krizhevsky, Sutskever, Salakhutdinov 2014, section 10)
     vanilla   scale = 1; evaluation multiplies by 1 - p

@@ -18,13 +18,14 @@ def _kept_or_not(value, kept, factor, offset, instead):
 
 
 @body
-def _apply(x, seed, stream, step, threshold, scale, shift, dropped, chunk, count, y):
+def _apply(x, counter, threshold, scale, shift, dropped, chunk, count, y):
     """A chunk of the elements, in blocks of BLOCK."""
     first, last = chunks.bounds(chunk, count, (x.size + BLOCK - 1) // BLOCK)
     factor, offset, instead = x.dtype.type(scale), x.dtype.type(shift), x.dtype.type(dropped)
     past = passes_caches(y, BLOCK)
+    seed, stream, step = counter[0], counter[1], counter[2]
     for at in range(first * BLOCK, last * BLOCK, BLOCK):
-        masks = keep_masks(np.uint64(at // 4), np.uint64(seed), np.uint64(stream), np.uint64(step), np.uint64(threshold))
+        masks = keep_masks(np.uint64(at // 4), seed, stream, step, np.uint64(threshold))
         if at + BLOCK > x.size:
             for kept in masks:
                 store(y, at, x.size - at, _kept_or_not(load_as(x, at, x.size - at, kept), kept, factor, offset, instead))
@@ -36,14 +37,14 @@ def _apply(x, seed, stream, step, threshold, scale, shift, dropped, chunk, count
 
 
 @serial
-def apply_serial(x, seed, stream, step, threshold, scale, shift, dropped, y):
+def apply_serial(x, counter, threshold, scale, shift, dropped, y):
     n = chunks.count((x.size + BLOCK - 1) // BLOCK, WORK * BLOCK)
     for k in range(n):
-        _apply(x, seed, stream, step, threshold, scale, shift, dropped, np.intp(k), n, y)
+        _apply(x, counter, threshold, scale, shift, dropped, np.intp(k), n, y)
 
 
 @parallel
-def apply_parallel(x, seed, stream, step, threshold, scale, shift, dropped, y):
+def apply_parallel(x, counter, threshold, scale, shift, dropped, y):
     n = chunks.count((x.size + BLOCK - 1) // BLOCK, WORK * BLOCK)
     for k in prange(n):
-        _apply(x, seed, stream, step, threshold, scale, shift, dropped, np.intp(k), n, y)
+        _apply(x, counter, threshold, scale, shift, dropped, np.intp(k), n, y)

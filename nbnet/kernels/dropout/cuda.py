@@ -35,9 +35,10 @@ def _apply(x, size, seed, stream, step, threshold, scale, shift, dropped, y):
         store(y, 4 * at, size, v)
 
 
-def apply(x, seed, stream, step, threshold, scale, shift, dropped, y):
+def apply(x, counter, threshold, scale, shift, dropped, y):
     if x.size:
         T = x.dtype.type
         grid = -(-x.size // (4 * VECTORS * THREADS))
-        counter = np.uint64(seed), np.uint32(stream), np.uint32(step), np.uint64(threshold)
-        run(_apply, grid, THREADS, x, x.size, *counter, T(scale), T(shift), T(dropped), y)
+        seed, stream, step = counter
+        words = seed, np.uint32(stream), np.uint32(step), np.uint64(threshold)
+        run(_apply, grid, THREADS, x, x.size, *words, T(scale), T(shift), T(dropped), y)

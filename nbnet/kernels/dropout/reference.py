@@ -7,8 +7,9 @@ from nbnet.kernels import philox
 BLOCK = 1 << 20  # elements at a time: the words of a large array would take as much memory again
 
 
-def apply(x, seed, stream, step, threshold, scale, shift, dropped, y):
+def apply(x, counter, threshold, scale, shift, dropped, y):
+    seed, stream, step = map(int, counter)
     for start in range(0, len(x), BLOCK):
         block = slice(start, min(start + BLOCK, len(x)))
-        keep = philox.words(block.start, block.stop, int(seed), stream, step) >= np.uint64(threshold)
+        keep = philox.words(block.start, block.stop, seed, stream, step) >= np.uint64(threshold)
         y[block] = np.where(keep, x[block] * x.dtype.type(scale) + x.dtype.type(shift), x.dtype.type(dropped))

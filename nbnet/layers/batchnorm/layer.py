@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -283,6 +283,15 @@ class BatchNorm(Layer):
     def wants_statistics(self, train: bool) -> bool:
         """Whether forward needs the statistics of x."""
         return self._by_batch(train) or (train and self.update_statistics)
+
+    @property
+    def replayable(self) -> bool:
+        """Not with what is computed by NumPy, or with numbers that change from step to step."""
+        plain = self.virtual_batch_size is None and self.renorm is None and self.observer is None and not self.deferred
+        return super().replayable and plain and self.moving.steady and (self.use_batch_statistics or self.moving.spread == "moving_var")
+
+    def settings(self) -> list[Mapping[str, Any]]:
+        return [*super().settings(), vars(self.moving)]
 
     @property
     def fuses(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -68,7 +69,7 @@ class MovingStatistics:
     def update(self, buffers: Buffers, mean: Any, m2: Any, divisor: Any, be: Backend) -> None:
         """Take in the mean and variance m2 / divisor (C,) of a batch."""
         d = self._next_decay(int(buffers["updates"][0]))
-        buffers["updates"] += 1
+        be.run(operator.iadd, buffers["updates"], 1)
         follow = _follow_deviation if self.spread == "moving_std" else _follow_variance
         targets = buffers.get("biased_mean", buffers["moving_mean"]), buffers.get("biased_spread", buffers[self.spread])
         be.channelwise(follow, targets, *targets, mean, m2, divisor, d, self.eps)
@@ -81,6 +82,11 @@ class MovingStatistics:
             for moving, target, source in zip(("moving_mean", self.spread), targets, sources):
                 if target is not buffers[moving]:
                     be.channelwise(_debiased, (buffers[moving],), source, weight)
+
+    @property
+    def steady(self) -> bool:
+        """Whether every update is the same arithmetic."""
+        return self.decay is not None and not self.warm_decay and not self.zero_debias
 
     def _next_decay(self, t: int) -> float:
         if self.decay is None:

@@ -1,0 +1,163 @@
+"""Training passes that are recorded once and played back: the calls of forward and backward, without the Python around them.
+
+Between the kernels of a small network, Python takes as long as the kernels themselves, and longer still after a kernel has filled
+the caches with other things. But for a batch of the same shape the layers make the same calls, of the same functions, with the
+same numbers, and with arrays whose values alone differ. So a pass over a first batch is recorded, with arrays that stay where
+they are, and the next ones are played back.
+
+That holds for layers that are `replayable`: between the calls of their backend they look at shapes and settings alone, never at
+values. A setting that changes is noticed, and the next pass is recorded anew. Other models are run layer by layer, as ever.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from functools import partial
+from operator import is_
+from typing import Any
+
+import numpy as np
+
+from nbnet.backend import Backend
+from nbnet.functional import checks
+from nbnet.layers import Sequential
+from nbnet.memory import Arena, Scratch
+from nbnet.preprocessing import to_float
+
+KEPT = 4  # recordings: a batch in two parts and the last batch of an epoch, for example, are of up to four shapes
+
+
+class Pass:
+    """Forward and backward of one batch, layer by layer."""
+
+    def __init__(self, model: Sequential) -> None:
+        self.model = model
+
+    def forward(self, x: Any) -> Any:
+        """The prediction for x, as the model takes it."""
+        prediction, tape = self.model.forward(x, train=True)
+        self.tape = list(tape)
+        return prediction
+
+    def backward(self, gradient: Any) -> None:
+        """Leave the gradients in the parameters, from the gradient of the prediction. Memory is freed on the way."""
+        self.model.backward(gradient, self.tape, need_dx=False)
+        self.model.apply_updates()
+
+
+class Recorder(Backend):
+    """A backend that notes all calls in `calls`. Its arrays stay where they are as long as it lives."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.name = backend.name
+        self.backend = backend
+        self.pool = self.arena = Arena(backend.pool)
+        self._scratch = Scratch(self.arena)
+        self.calls: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
+
+    def kernel(self, op: str) -> Callable[..., Any]:
+        return partial(self.run, self.backend.kernel(op))
+
+    def run(self, function: Callable[..., Any], *args: Any) -> None:
+        self.calls.append((function, tuple([self.arena.alias(arg) if type(arg) is np.ndarray else arg for arg in args])))
+        function(*args)
+
+
+class Recording:
+    """Forward and backward of batches of one shape: recorded the first time, then played back.
+
+    Args:
+        model: a copy that runs on `recorder`, and shares parameters and buffers with the model it was copied from.
+        shape: of the batch.
+    """
+
+    def __init__(self, model: Sequential, recorder: Recorder, shape: tuple[int, ...]) -> None:
+        self.recorder = recorder
+        self.x = recorder.empty(shape, model.dtype)
+        self.prediction: Any = None
+        self.gradient: Any = None
+        self.pass_ = Pass(model)
+        self.calls_forward: list[Any] | None = None
+        self.calls_backward: list[Any] | None = None
+
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        to_float(x, self.x)
+        if self.calls_forward is None:
+            self.prediction = self.pass_.forward(self.x)
+            self.calls_forward, self.recorder.calls = self.recorder.calls, []
+        else:
+            for function, args in self.calls_forward:
+                function(*args)
+        prediction = self.recorder.backend.empty(self.prediction.shape, self.prediction.dtype)
+        np.copyto(prediction, self.prediction)
+        return prediction
+
+    def backward(self, gradient: np.ndarray) -> None:
+        gradient = checks.shaped(gradient, "the gradient of the loss", self.prediction.shape, self.prediction.dtype, be=self.recorder)
+        if self.calls_backward is None:
+            self.gradient = self.recorder.empty(gradient.shape, gradient.dtype)
+            np.copyto(self.gradient, gradient)
+            self.pass_.backward(self.gradient)
+            self.calls_backward, self.recorder.calls = self.recorder.calls, []
+            del self.pass_
+            return
+        np.copyto(self.gradient, gradient)
+        for function, args in self.calls_backward:
+            function(*args)
+
+
+class Passes:
+    """The passes of a model: recorded ones for batches of the last few shapes, where its layers can be replayed."""
+
+    def __init__(self, model: Sequential) -> None:
+        self.model = model
+        self._recordings: OrderedDict[tuple[int, ...], Recording] = OrderedDict()
+        self._start()
+
+    def of(self, x: np.ndarray) -> Pass | Recording:
+        """What runs forward and then backward for a batch like x."""
+        settings = self._now()
+        if len(settings) != len(self._settings) or not all(map(is_, settings, self._settings)) or self._process != os.getpid():
+            self._start()
+        if not self._replayable:
+            return Pass(self.model)
+        if x.shape in self._recordings:
+            self._recordings.move_to_end(x.shape)
+        else:
+            self._recordings[x.shape] = _recording(self.model, x.shape)
+            if len(self._recordings) > KEPT:
+                self._recordings.popitem(last=False)
+        return self._recordings[x.shape]
+
+    def clear(self) -> None:
+        """Forget the recordings; the backend gets their memory back."""
+        self._recordings.clear()
+
+    def _start(self) -> None:
+        """Begin anew with the settings as they are now."""
+        self.clear()
+        layers = list(self.model.walk())
+        self._names: list[Mapping[str, Any]] = [names for layer in layers for names in layer.settings()]
+        self._settings = self._now()
+        self._replayable = self.model.backend.name in ("serial", "parallel") and all(layer.replayable for layer in layers)
+        self._process = os.getpid()
+
+    def _now(self) -> list[Any]:
+        """All that decides which calls are made, besides the shape of the batch."""
+        values = [value for names in self._names for value in names.values()]
+        for param in self.model.params.values():
+            values += (param.value, param.grad)
+        return values
+
+
+def _recording(model: Sequential, shape: tuple[int, ...]) -> Recording:
+    """A recording that is still to be made, of a copy of the model's layers with the same parameters and buffers."""
+    recorder = Recorder(model.backend)
+    same: dict[int, Any] = {id(model.backend): recorder}
+    for layer in model.walk():
+        for shared in (layer._params, layer._buffers):
+            same[id(shared)] = shared
+    return Recording(copy.deepcopy(model, same), recorder, shape)

@@ -1,0 +1,244 @@
+"""Passes that are played back give what the layers give one by one, bit for bit, and follow every change that is made on the way."""
+
+import numpy as np
+import pytest
+
+import nbnet as nb
+from nbnet.errors import NonFiniteError
+from nbnet.replay import KEPT, Pass, Passes, Recording
+
+NETWORKS = {
+    "all in one pass": lambda: [nb.Conv2D(5, 3), nb.BatchNorm(), nb.ReLU(), nb.MaxPool2D(2), nb.Flatten(), nb.Dense(3)],
+    "without fusion": lambda: [nb.MaxPool2D(3, padding="same"), nb.AvgPool2D(2), nb.Sigmoid(), nb.Flatten(), nb.Dense(3, use_bias=False)],
+    "minimal filtering": lambda: [nb.Conv2D(16, 3), nb.LeakyReLU(0.1), nb.Conv2D(17, 3), nb.GlobalAvgPool2D(), nb.Dense(3)],
+    "dropout": lambda: [nb.Dropout(0.3), nb.Flatten(), nb.Dense(9), nb.Dropout(0.5, variant="alpha"), nb.Dense(3)],
+    "dropout with its own seed": lambda: [nb.Flatten(), nb.Dense(9), nb.Dropout(0.5, seed=2**63 + 5, variant="vanilla"), nb.Dense(3)],
+    "norms": lambda: [nb.LayerNorm(), nb.Conv2D(4, 2, stride=2), nb.GroupNorm(2), nb.Tanh(), nb.Flatten(), nb.Dense(3)],
+    "batch norms": lambda: [
+        nb.BatchNorm(axis=1),
+        nb.BatchNorm(activation="tanh", track="deviation"),
+        nb.Flatten(),
+        nb.Dense(3),
+        nb.BatchNorm(scale=False),
+    ],
+    "batch norms in float64": lambda: [nb.BatchNorm(stats_dtype="float64"), nb.Flatten(), nb.Dense(3), nb.BatchNorm(center=False)],
+    "residual": lambda: [nb.Residual([nb.Conv2D(3, 3), nb.BatchNorm(), nb.ReLU()]), nb.Flatten(), nb.Dense(3)],
+}
+# Layers between whose calls Python looks at values.
+APART = {
+    "ghost batches": lambda: nb.BatchNorm(virtual_batch_size=4),
+    "renormalised": lambda: nb.BatchNorm(renorm=nb.Renorm()),
+    "deferred": lambda: nb.BatchNorm(update="deferred"),
+    "cumulative": lambda: nb.BatchNorm(decay=None),
+    "warm decay": lambda: nb.BatchNorm(warm_decay=True),
+    "zero debias": lambda: nb.BatchNorm(zero_debias=True),
+    "spatial dropout": lambda: nb.Dropout(0.4, spatial=True),
+}
+
+
+class Doubled(nb.Layer):
+    """A user's layer: Python of its own, in which every step is another one."""
+
+    calls = 0
+
+    def forward(self, x, train=False):
+        self.calls += train
+        return x * np.asarray(self.calls, x.dtype), self.calls
+
+    def backward(self, dy, saved, need_dx=True):
+        return dy * np.asarray(saved, dy.dtype)
+
+
+def trainer(layers, backend="parallel", dtype="float32", replayed=True, **options):
+    model = nb.Sequential(layers)
+    model.build((7, 6, 3), backend=backend, dtype=dtype, seed=3)
+    result = nb.Trainer(model, optimizer=nb.Adam(0.01), **options)
+    if not replayed:
+        result._passes.of = lambda x: Pass(model)
+    return result
+
+
+def batch(rows=8, seed=0, dtype="float32"):
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(rows, 7, 6, 3)).astype(dtype), rng.integers(0, 3, rows)
+
+
+def recordings(trainer):
+    return list(trainer._passes._recordings.values())
+
+
+def state(trainer):
+    return {name: array.tobytes() for name, array in trainer.model.state().items()}
+
+
+def both(layers, steps, **options):
+    """Two trainers, one that plays back and one that does not, after the same steps(trainer), which gives metrics."""
+    replayed, plain = trainer(layers(), **options), trainer(layers(), replayed=False, **options)
+    assert steps(replayed) == steps(plain)
+    assert state(replayed) == state(plain)
+    assert not recordings(plain)
+    return replayed
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("backend", ["serial", "parallel"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_same_bits(name, backend, dtype):
+    def steps(trainer):
+        return [trainer.train_batch(*batch(seed=i, dtype=dtype)) for i in range(6)]
+
+    replayed = both(NETWORKS[name], steps, backend=backend, dtype=dtype)
+    (recording,) = recordings(replayed)
+    assert recording.calls_forward
+    assert recording.calls_backward
+
+
+@pytest.mark.parametrize("name", APART)
+def test_layers_that_look_at_values_are_run(name):
+    def steps(trainer):
+        return [trainer.train_batch(*batch(seed=i)) for i in range(3)]
+
+    assert not recordings(both(lambda: [nb.Conv2D(4, 3), APART[name](), nb.Flatten(), nb.Dense(3)], steps))
+
+
+def test_the_numpy_backend_is_run():
+    numpy = trainer(NETWORKS["dropout"](), backend="numpy")
+    numpy.train_batch(*batch())
+    assert not recordings(numpy)
+
+
+def test_layers_of_users_are_run():
+    class Own(nb.Dense):
+        pass
+
+    patched = nb.Dense(3)
+    patched.forward = lambda x, train=False: nb.Dense.forward(patched, x, train)
+    doubled = Doubled()
+    for layer in (Own(3), patched, doubled):
+        t = trainer([nb.Flatten(), layer, nb.Dense(3)])
+        for i in range(3):
+            t.train_batch(*batch(seed=i))
+        assert not recordings(t)
+    assert doubled.calls == 3
+
+
+def test_uint8_and_batches_of_many_shapes():
+    def steps(trainer):
+        result = []
+        for i, rows in enumerate([8, 8, 5, 8, 5, 3, 4, 2, 9, 8, 9, 2]):
+            x, y = batch(rows, i)
+            result.append(trainer.train_batch((x * 50).astype(np.uint8) if i % 3 else x, y))
+        return result
+
+    assert len(recordings(both(NETWORKS["all in one pass"], steps))) == KEPT
+
+
+def test_a_whole_run_in_parts():
+    def steps(trainer):
+        history = trainer.fit(batch(43), epochs=3, batch_size=8, validation=batch(9, 1))
+        return [history[key] for key in ("loss", "accuracy", "val_loss", "val_accuracy")]
+
+    both(lambda: [nb.Dropout(0.2), *NETWORKS["all in one pass"]()], steps, accumulate=3)
+
+
+CHANGES = {
+    "rate": lambda model: setattr(model.layers[0], "rate", 0.6),
+    "fixed mask": lambda model: setattr(model.layers[0], "fixed_mask", True),
+    "decay": lambda model: setattr(model.layers[2].moving, "decay", 0.5),
+    "moving statistics": lambda model: setattr(model.layers[2], "use_batch_statistics", False),
+    "no update": lambda model: setattr(model.layers[2], "update_statistics", False),
+    "frozen": lambda model: model.layers[2].freeze(),
+    "from now on cumulative": lambda model: setattr(model.layers[2].moving, "decay", None),
+    "other arrays": lambda model: setattr(model.params["1.conv2d.weight"], "value", model.params["1.conv2d.weight"].value[::-1].copy()),
+    "other gradients": lambda model: setattr(model.params["2.batchnorm.gamma"], "grad", np.zeros(5, np.float32)),
+    "another buffer": lambda model: model.layers[2].buffers.update(moving_mean=np.full(5, 2, np.float32)),
+    "values in place": lambda model: [np.multiply(array, 2, out=array, casting="unsafe") for array in model.state().values()],
+    "built again": lambda model: model.layers[1].build((7, 6, 3), seed=9),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_changes_are_followed(name):
+    def steps(trainer):
+        result = []
+        for i in range(6):
+            if i == 3:
+                CHANGES[name](trainer.model)
+            result.append(trainer.train_batch(*batch(seed=i)))
+        return [*result, trainer.evaluate(*batch(seed=9))]
+
+    layers = [nb.Dropout(0.2), nb.Conv2D(5, 3), nb.BatchNorm(), nb.Tanh(), nb.Flatten(), nb.Dense(3)]
+    both(lambda: [type(layer)(*args) for layer, args in zip(layers, ((0.2,), (5, 3), (), (), (), (3,)))], steps)
+
+
+def test_a_restored_run_goes_on(tmp_path):
+    first = trainer(NETWORKS["dropout"]())
+    first.train_batch(*batch())
+    first.save(tmp_path / "run.safetensors")
+    wanted = [first.train_batch(*batch(seed=i)) for i in range(4)]
+    other = trainer([nb.Dropout(0.3), nb.Flatten(), nb.Dense(9), nb.Dropout(0.5, variant="alpha"), nb.Dense(3)])
+    for i in range(3):  # the recording is made before, with other seeds and steps
+        other.train_batch(*batch(seed=20 + i))
+    other.restore(tmp_path / "run.safetensors")
+    assert [other.train_batch(*batch(seed=i)) for i in range(4)] == wanted
+
+
+def test_predictions_that_a_loss_keeps_stay_as_they_were():
+    kept = []
+
+    def loss(prediction, target, *, rows=None, backend="parallel"):
+        kept.append((prediction, prediction.copy()))
+        return nb.losses.softmax_cross_entropy(prediction, target, rows=rows, backend=backend)
+
+    t = trainer(NETWORKS["all in one pass"](), loss=loss)
+    for i in range(4):
+        t.train_batch(*batch(seed=i))
+    assert all((now == then).all() for now, then in kept)
+    assert not (kept[2][0] == kept[3][0]).all()
+
+
+def test_a_failed_step_changes_nothing_and_the_next_goes_on():
+    def steps(trainer):
+        result = [trainer.train_batch(*batch(seed=i)) for i in range(3)]
+        before = state(trainer)
+        kept = trainer.model.params["0.conv2d.weight"].value.copy()
+        trainer.model.params["0.conv2d.weight"].value[:] = 3e38
+        with pytest.raises(NonFiniteError):
+            trainer.train_batch(*batch(seed=3))
+        trainer.model.params["0.conv2d.weight"].value[:] = kept
+        assert state(trainer) == before
+        return [*result, *[trainer.train_batch(*batch(seed=i)) for i in range(4, 7)]]
+
+    both(NETWORKS["all in one pass"], steps)
+
+
+def test_memory_is_taken_once_and_given_back():
+    t = trainer(NETWORKS["minimal filtering"](), backend="serial")
+    pool = t.model.backend.pool
+    x, y = batch(64)
+    t.train_batch(x, y)
+    (recording,) = recordings(t)
+    before = pool.bytes, pool.misses
+    for _ in range(3):
+        t.train_batch(x, y)
+    assert (pool.bytes, pool.misses) == before
+    taken = sum(len(free) for free in recording.recorder.arena._free.values())
+    assert taken > 3
+    free = sum(map(len, pool._free.values()))
+    del recording
+    t._passes.clear()
+    assert sum(map(len, pool._free.values())) >= free + taken
+    t.train_batch(x, y)
+    assert pool.misses == before[1]
+
+
+def test_passes_of_a_model_without_parameters():
+    model = nb.Sequential([nb.Flatten(), nb.Tanh()])
+    model.build((2, 2), seed=0)
+    passes = Passes(model)
+    x = np.ones((3, 2, 2), np.float32)
+    for _ in range(2):
+        one = passes.of(x)
+        assert isinstance(one, Recording)
+        assert (one.forward(x) == model.forward(x)[0]).all()
+        one.backward(np.ones((3, 4), np.float32))
