@@ -339,15 +339,19 @@ def put(array, at, count, value, past):
         store(array, at, count, value)
 
 
-@intrinsic
-def prefetch(context, array, at):
-    """Ask for the cache line of array[at] ahead of its use. `at` may lie past the end."""
+def _prefetch(write):
+    def prefetch(context, array, at):
+        def generate(context, builder, signature, args):
+            pointer = _address(context, builder, signature.args[0], args[0], args[1])
+            function_type = ir.FunctionType(ir.VoidType(), [pointer.type, *[ir.IntType(32)] * 3])
+            fetch = cgutils.get_or_insert_function(builder.module, function_type, "llvm.prefetch.p0")
+            builder.call(fetch, [pointer, *(ir.IntType(32)(n) for n in (write, 3, 1))])
+            return context.get_dummy_value()
 
-    def generate(context, builder, signature, args):
-        pointer = _address(context, builder, signature.args[0], args[0], args[1])
-        function_type = ir.FunctionType(ir.VoidType(), [pointer.type, *[ir.IntType(32)] * 3])
-        fetch = cgutils.get_or_insert_function(builder.module, function_type, "llvm.prefetch.p0")
-        builder.call(fetch, [pointer, *(ir.IntType(32)(n) for n in (0, 3, 1))])
-        return context.get_dummy_value()
+        return types.void(array, types.intp), generate
 
-    return types.void(array, types.intp), generate
+    return intrinsic(prefetch)
+
+
+# prefetch(array, at): ask for the cache line of array[at] ahead of its use, or of a store to it. `at` may lie past the end.
+prefetch, prefetch_to_write = _prefetch(0), _prefetch(1)

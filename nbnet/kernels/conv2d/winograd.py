@@ -30,8 +30,9 @@ from nbnet.kernels.conv2d import EDGE, PAD, PLANES, TILES
 from nbnet.kernels.epilogue import activated
 from nbnet.kernels.simd import lanes, multiply
 from nbnet.kernels.vecmath import fma
-from nbnet.kernels.vector import load, load_whole, splat_as, store, store_whole, zero
+from nbnet.kernels.vector import load, load_whole, prefetch, prefetch_to_write, splat_as, store, store_whole, zero
 
+IN_CACHES = 1 << 20  # bytes of images: where there are fewer, nothing is asked for ahead
 _p, _q = 0.75, 1.5
 _P, _Q = _p * _p, _q * _q
 _AT_0, _AT_P, _AT_Q = 1 / (_P * _Q), 1 / (2 * _P * (_P - _Q)), 1 / (2 * _Q * (_Q - _P))  # the factors of G's rows
@@ -121,6 +122,21 @@ def _position(tile, down, across):
 
 
 @precise
+def _ask(images, first, down, across, plane, to_write):
+    """Ask for a plane's share of the numbers of the TILES tiles from number `first` on, about: the products of a plane take longer than
+    their arrival."""
+    image, top, left = _position(first, down, across)
+    share = images.size // (images.shape[0] * down * across) * TILES // PLANES
+    start = ((image * images.shape[1] + top) * images.shape[2] + left) * images.shape[3] + plane * share
+    flat = images.reshape(-1)
+    for at in range(start, start + share, 64 // images.itemsize):
+        if to_write:
+            prefetch_to_write(flat, at)
+        else:
+            prefetch(flat, at)
+
+
+@precise
 def _transform_inputs(x, first, tiles, down, across, pad_top, pad_left, buffer, planes):
     """Planes of B' d B, of `tiles` tiles from number `first` on."""
     height, width, channels = x.shape[1], x.shape[2], x.shape[3]
@@ -205,10 +221,14 @@ def convolve(x, packed, bias, pad_top, pad_left, start, stop, scratch, y, slope=
     products, zeros = rest[: PLANES * c_plane], rest[PLANES * c_plane :][:outputs]
     weights = packed.reshape(-1)
     zeros[:] = 0
+    asks = x.nbytes + y.nbytes > IN_CACHES
     for first in range(start * across, stop * across, TILES):
         tiles = min(TILES, stop * across - first)
         _transform_inputs(x, first, tiles, down, across, pad_top, pad_left, buffer, planes)
         for p in range(PLANES):
+            if asks:
+                _ask(x, first + TILES, down, across, p, False)
+                _ask(y, first, down, across, p, True)
             a, b, c = p * a_plane, p * packed.shape[1], p * c_plane
             multiply(tiles, planes, a, 0, inputs, 1, weights, b, 0, outputs, 1, inputs, zeros, 0, 0, products, c, outputs, outputs)
         _transform_outputs(products, first, tiles, down, across, bias, slope, buffer, y)
@@ -264,11 +284,15 @@ def backward_weights(x, dy, pad_top, pad_left, start, stop, scratch, partial):
     planes, rest = rest[: PLANES * a_plane], rest[PLANES * a_plane :]
     gradients, sums = rest[: PLANES * b_plane], rest[PLANES * b_plane :]
     sums[:] = 0
+    asks = x.nbytes + dy.nbytes > IN_CACHES
     for first in range(start * across, stop * across, TILES):
         tiles = min(TILES, stop * across - first)
         _transform_inputs(x, first, tiles, down, across, pad_top, pad_left, buffer, planes)
         _transform_gradients(dy, first, tiles, down, across, buffer, gradients)
         for p in range(PLANES):
+            if asks:
+                _ask(x, first + TILES, down, across, p, False)
+                _ask(dy, first + TILES, down, across, p, False)
             a, b, c = p * a_plane, p * b_plane, p * inputs * outputs
             multiply(inputs, planes, a, 0, 1, inputs, gradients, b, 0, outputs, 1, tiles, sums, c, outputs, sums, c, outputs, outputs)
     _gradient(sums, inputs * outputs, buffer, partial.reshape(-1))
