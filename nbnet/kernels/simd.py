@@ -127,23 +127,58 @@ class _Emitter:
         return results
 
 
+# ------------------------------------------------------------------------------------------------------ pointers
+
+
+@intrinsic
+def _address(context, array, index):
+    """A pointer to array[index], for a flat array. The arrays of a kernel are its caller's, and outlive it.
+
+    Four arrays are about thirty numbers, which each call would pass on, and which took longer than a small product itself.
+    """
+
+    def generate(context, builder, signature, args):
+        return builder.gep(context.make_array(signature.args[0])(context, builder, args[0]).data, [args[1]])
+
+    return types.CPointer(array.dtype)(array, types.intp), generate
+
+
+@intrinsic
+def _further(context, pointer, numbers):
+    """The pointer, so many numbers on."""
+
+    def generate(context, builder, signature, args):
+        return builder.gep(args[0], [args[1]])
+
+    return pointer(pointer, types.intp), generate
+
+
+@intrinsic
+def _lanes_at(context, pointer):
+    """Numbers in a vector register."""
+
+    def generate(context, builder, signature, args):
+        return ir.Constant(ir.IntType(64), WIDTH * 8 // signature.args[0].dtype.bitwidth)
+
+    return types.intp(pointer), generate
+
+
+# --------------------------------------------------------------------------------------------------------- a tile
+
+
 def make_tile(rows, vectors):
     """The intrinsic of one tile shape. `columns` says where rows of b, init and c end: nothing past that is read or written."""
 
     @intrinsic
-    def tile(context, a, a_at, a_outer, a_r, a_k, b, b_at, b_outer, b_k, outer, inner, init, init_at, init_r, c, c_at, c_r, columns):
-        signature = types.void(a, *[types.intp] * 4, b, *[types.intp] * 5, init, *[types.intp] * 2, c, *[types.intp] * 3)
+    def tile(context, a, a_outer, a_r, a_k, b, b_outer, b_k, outer, inner, init, init_r, c, c_r, columns):
+        signature = types.void(a, *[types.intp] * 3, b, *[types.intp] * 4, init, types.intp, c, *[types.intp] * 2)
 
         def generate(context, builder, signature, args):
+            a, a_outer, a_r, a_k, b, b_outer, b_k, outer, inner, init, init_r, c, c_r, columns = args
             dtype = signature.args[0].dtype
             emit = _Emitter(builder, context.get_value_type(dtype), dtype.bitwidth, rows, vectors)
-
-            def pointer(i):
-                return builder.gep(context.make_array(signature.args[i])(context, builder, args[i]).data, [args[i + 1]])
-
-            a_outer, a_r, a_k, b_outer, b_k, outer, inner = (args[i] for i in (2, 3, 4, 7, 8, 9, 10))
-            emit.set_mask(args[17])
-            sums = [emit.load(cell, last) for cell, last in emit.cells(pointer(11), args[13])]
+            emit.set_mask(columns)
+            sums = [emit.load(cell, last) for cell, last in emit.cells(init, init_r)]
 
             def one_outer(carried):
                 a, b, *sums = carried
@@ -155,8 +190,8 @@ def make_tile(rows, vectors):
                 _, _, *sums = emit.loop(inner, [a, b, *sums], one_inner, "inner")
                 return [builder.gep(a, [a_outer]), builder.gep(b, [b_outer]), *sums]
 
-            _, _, *sums = emit.loop(outer, [pointer(0), pointer(5), *sums], one_outer, "outer")
-            for (cell, last), value in zip(emit.cells(pointer(14), args[16]), sums):
+            _, _, *sums = emit.loop(outer, [a, b, *sums], one_outer, "outer")
+            for (cell, last), value in zip(emit.cells(c, c_r), sums):
                 emit.store(value, cell, last)
             return context.get_dummy_value()
 
@@ -174,19 +209,17 @@ def make_rows(vectors):
     largest, two, one = (make_tile(rows, vectors) for rows in (most, 2, 1))
 
     @body
-    def run(rows, a, a_at, a_outer, a_r, a_k, b, b_at, b_outer, b_k, outer, inner, init, init_at, init_r, c, c_at, c_r, columns):
-        r = 0
-        while rows - r >= most:
-            at, start, to = a_at + r * a_r, init_at + r * init_r, c_at + r * c_r
-            largest(a, at, a_outer, a_r, a_k, b, b_at, b_outer, b_k, outer, inner, init, start, init_r, c, to, c_r, columns)
-            r += most
-        while rows - r >= 2:
-            at, start, to = a_at + r * a_r, init_at + r * init_r, c_at + r * c_r
-            two(a, at, a_outer, a_r, a_k, b, b_at, b_outer, b_k, outer, inner, init, start, init_r, c, to, c_r, columns)
-            r += 2
-        if rows > r:
-            at, start, to = a_at + r * a_r, init_at + r * init_r, c_at + r * c_r
-            one(a, at, a_outer, a_r, a_k, b, b_at, b_outer, b_k, outer, inner, init, start, init_r, c, to, c_r, columns)
+    def run(rows, a, a_outer, a_r, a_k, b, b_outer, b_k, outer, inner, init, init_r, c, c_r, columns):
+        while rows >= most:
+            largest(a, a_outer, a_r, a_k, b, b_outer, b_k, outer, inner, init, init_r, c, c_r, columns)
+            a, init, c = _further(a, most * a_r), _further(init, most * init_r), _further(c, most * c_r)
+            rows -= most
+        while rows >= 2:
+            two(a, a_outer, a_r, a_k, b, b_outer, b_k, outer, inner, init, init_r, c, c_r, columns)
+            a, init, c = _further(a, 2 * a_r), _further(init, 2 * init_r), _further(c, 2 * c_r)
+            rows -= 2
+        if rows > 0:
+            one(a, a_outer, a_r, a_k, b, b_outer, b_k, outer, inner, init, init_r, c, c_r, columns)
 
     return run
 
@@ -197,21 +230,20 @@ _rows_of_1 = make_rows(1)
 
 
 @body
-def _multiply(rows, a, a_at, a_outer, a_r, a_k, b, b_at, b_outer, b_k, outer, inner, init, init_at, init_r, c, c_at, c_r, columns):
-    vector = lanes(c)
-    j = 0
-    while j < columns:
-        left = columns - j
-        b_j, init_j, c_j = b_at + j, init_at + j, c_at + j
-        if MAX_VECTORS == 4 and left > vector * 3:
-            _rows_of_4(rows, a, a_at, a_outer, a_r, a_k, b, b_j, b_outer, b_k, outer, inner, init, init_j, init_r, c, c_j, c_r, left)
-            j += vector * 4
-        elif left > vector:
-            _rows_of_2(rows, a, a_at, a_outer, a_r, a_k, b, b_j, b_outer, b_k, outer, inner, init, init_j, init_r, c, c_j, c_r, left)
-            j += vector * 2
+def _multiply(rows, a, a_outer, a_r, a_k, b, b_outer, b_k, outer, inner, init, init_r, c, c_r, columns):
+    vector = _lanes_at(c)
+    while columns > 0:
+        if MAX_VECTORS == 4 and columns > vector * 3:
+            _rows_of_4(rows, a, a_outer, a_r, a_k, b, b_outer, b_k, outer, inner, init, init_r, c, c_r, columns)
+            done = vector * 4
+        elif columns > vector:
+            _rows_of_2(rows, a, a_outer, a_r, a_k, b, b_outer, b_k, outer, inner, init, init_r, c, c_r, columns)
+            done = vector * 2
         else:
-            _rows_of_1(rows, a, a_at, a_outer, a_r, a_k, b, b_j, b_outer, b_k, outer, inner, init, init_j, init_r, c, c_j, c_r, left)
-            j += vector
+            _rows_of_1(rows, a, a_outer, a_r, a_k, b, b_outer, b_k, outer, inner, init, init_r, c, c_r, columns)
+            done = vector
+        b, init, c = _further(b, done), _further(init, done), _further(c, done)
+        columns -= done
 
 
 @inlined
@@ -223,6 +255,6 @@ def multiply(rows, a, a_at, a_outer, a_r, a_k, b, b_at, b_outer, b_k, outer, inn
     """
     # A literal 0 or 1 is a type of its own, for which everything would be compiled again (1 s for each combination).
     a_outer, a_r, a_k, b_outer, b_k = np.intp(a_outer), np.intp(a_r), np.intp(a_k), np.intp(b_outer), np.intp(b_k)
-    outer, inner, init_r, columns = np.intp(outer), np.intp(inner), np.intp(init_r), np.intp(columns)
-    a_at, b_at, init_at, c_at, rows, c_r = np.intp(a_at), np.intp(b_at), np.intp(init_at), np.intp(c_at), np.intp(rows), np.intp(c_r)
-    _multiply(rows, a, a_at, a_outer, a_r, a_k, b, b_at, b_outer, b_k, outer, inner, init, init_at, init_r, c, c_at, c_r, columns)
+    outer, inner, init_r, columns, rows, c_r = np.intp(outer), np.intp(inner), np.intp(init_r), np.intp(columns), np.intp(rows), np.intp(c_r)
+    at_a, at_b, at_init, at_c = _address(a, a_at), _address(b, b_at), _address(init, init_at), _address(c, c_at)
+    _multiply(rows, at_a, a_outer, a_r, a_k, at_b, b_outer, b_k, outer, inner, at_init, init_r, at_c, c_r, columns)

@@ -8,9 +8,11 @@ from nbnet.kernels.batchnorm.cpu import moments_of_rows
 from nbnet.kernels.batchnorm.merge import merge_moments
 from nbnet.kernels.compile import body, inlined, parallel, serial
 from nbnet.kernels.conv2d import minimal, plan, scatter, scatter_chunks, scatters, strip_rows, winograd
+from nbnet.kernels.conv2d.winograd import IN_CACHES
 from nbnet.kernels.dense.cpu import add_rows
 from nbnet.kernels.epilogue import activate_rows
 from nbnet.kernels.simd import multiply
+from nbnet.kernels.vector import prefetch_to_write
 
 BLOCK = 4096  # numbers of dy that backward_weights aims at: they are read once for each few weights, and stay in the level-1 cache
 LINE = 16  # numbers that are transposed together: a line of the cache is read once
@@ -47,6 +49,7 @@ def _strips(x, weight, kernel_h, kernel_w, init, stride_h, stride_w, pad_top, pa
     per_image = (out_h + rows - 1) // rows
     b, c = weight.reshape(-1), y.reshape(-1)
     run = kernel_w * inputs
+    asks = y.nbytes > IN_CACHES
     for unit in range(start, stop):
         image, first = unit // per_image, unit % per_image * rows
         count = min(rows, out_h - first)
@@ -54,6 +57,9 @@ def _strips(x, weight, kernel_h, kernel_w, init, stride_h, stride_w, pad_top, pa
         for r in range(count):
             a_at, c_at = r * stride_h * row, (image * out_h + first + r) * out_w * outputs
             a_r = stride_w * inputs
+            if asks:
+                for at in range(c_at + out_w * outputs, c_at + 2 * out_w * outputs, 64 // y.itemsize):
+                    prefetch_to_write(c, at)
             multiply(out_w, strip, a_at, row, a_r, 1, b, 0, run * outputs, outputs, kernel_h, run, init, 0, 0, c, c_at, outputs, outputs)
             if slope != 1:
                 activate_rows(c, c_at, 1, 0, out_w * outputs, slope)
