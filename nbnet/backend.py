@@ -42,6 +42,7 @@ class Backend:
         self.name = name
         self.pool: Any = Pool()
         self._scratch = Scratch(self.pool)
+        self._no_bias: dict[Any, Any] = {}
 
     def __repr__(self) -> str:
         return f"Backend({self.name!r})"
@@ -71,6 +72,13 @@ class Backend:
         array = self.empty(shape, dtype)
         self.run(operator.setitem, array, ..., 0)
         return array
+
+    def no_bias(self, size: int, dtype: Any) -> Any:
+        """So many zeros, for kernels that want a bias where there is none. Nobody writes into them."""
+        key = size, np.dtype(dtype)
+        if key not in self._no_bias:
+            self._no_bias[key] = self.zeros((size,), dtype)
+        return self._no_bias[key]
 
     def run(self, function: Callable[..., Any], *args: Any) -> None:
         """Call a function that writes into its arguments. All that layers do between kernels goes through here, so that a pass can be
@@ -103,6 +111,7 @@ class Backend:
 
         Args:
             function: of numbers, returning a tuple of them, by operators alone, so that it runs on arrays and within a GPU kernel.
+                Where the outputs are on the host, as counters always are, so is the arithmetic.
             outputs: arrays (C,), each of its own dtype; they may be among the args.
             args: arrays (C,), or numbers for all channels.
             clamp: values beyond the largest number of an output's dtype become that number: 0 times it is 0, and not NaN.
@@ -130,6 +139,7 @@ class CudaBackend(Backend):
         self.pool = device.pool()
         self._host_pool = Pool()
         self._channelwise: dict[Any, Any] = {}
+        self._no_bias = {}
 
     def vectors(self, count: int, size: int, dtype: Any) -> list[Any]:
         return [self.empty((size,), dtype) for _ in range(count)]
@@ -150,6 +160,9 @@ class CudaBackend(Backend):
     def channelwise(self, function: Callable[..., tuple], outputs: Sequence[Any], *args: Any, clamp: bool = False) -> None:
         from nbnet.kernels import launch
 
+        if not on_device(outputs[0]):
+            super().channelwise(function, outputs, *args, clamp=clamp)
+            return
         arrays = tuple(on_device(arg) or np.ndim(arg) > 0 for arg in args)
         key = function, arrays, clamp
         if key not in self._channelwise:

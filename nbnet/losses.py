@@ -33,13 +33,14 @@ def softmax_cross_entropy(logits, labels, *, rows: int | None = None, backend: s
     count, classes = logits.shape
     if labels.shape != (count,) or labels.dtype.kind not in "iu":
         raise ShapeError(f"labels have shape {labels.shape} and dtype {labels.dtype}, wanted ({count},) whole numbers, one class a row")
-    if labels.min() < 0 or labels.max() >= classes:
+    labels = labels.astype(np.int64)
+    if labels.view(np.uint64).max() >= classes:  # negative ones are then the largest
         raise DataError(f"labels go from {labels.min()} to {labels.max()}, wanted 0 to {classes - 1}: the model has {classes} outputs")
     losses, hits = be.empty((count,), np.float64), be.empty((count,), np.uint8)
     gradient = be.empty(logits.shape, logits.dtype)
-    be.kernel("loss.softmax_cross_entropy")(logits, be.place(labels.astype(np.int64)), 1 / (rows or count), losses, hits, gradient)
+    be.kernel("loss.softmax_cross_entropy")(logits, be.place(labels), 1 / (rows or count), losses, hits, gradient)
     losses, hits = be.host(losses, hits)
-    return LossResult(float(losses.sum()), int(hits.sum()), gradient)
+    return LossResult(float(losses.sum()), int(np.count_nonzero(hits)), gradient)
 
 
 def mean_squared_error(prediction, target, *, rows: int | None = None, backend: str | Backend = "parallel") -> LossResult:

@@ -16,6 +16,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from functools import partial
+from itertools import chain
 from operator import is_
 from typing import Any
 
@@ -56,6 +57,7 @@ class Recorder(Backend):
         self.backend = backend
         self.pool = self.arena = Arena(backend.pool)
         self._scratch = Scratch(self.arena)
+        self.no_bias = backend.no_bias  # type: ignore[method-assign]  # shared, since it never changes
         self.calls: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
 
     def kernel(self, op: str) -> Callable[..., Any]:
@@ -147,10 +149,8 @@ class Passes:
 
     def _now(self) -> list[Any]:
         """All that decides which calls are made, besides the shape of the batch."""
-        values = [value for names in self._names for value in names.values()]
-        for param in self.model.params.values():
-            values += (param.value, param.grad)
-        return values
+        values = chain.from_iterable([names.values() for names in self._names])
+        return [*values, *[array for param in self.model.params.values() for array in (param.value, param.grad)]]
 
 
 def _recording(model: Sequential, shape: tuple[int, ...]) -> Recording:

@@ -63,7 +63,7 @@ def conv2d_forward(
     slope = checked_slope(slope)
     geometry, out_shape, sizes = _plan(x.shape, weight.shape, checks.pair(stride, "stride"), padding)
     outputs = out_shape[3]
-    bias = be.zeros((outputs,), x.dtype) if bias is None else checks.shaped(bias, "bias", (outputs,), x.dtype, be=be)
+    bias = be.no_bias(outputs, x.dtype) if bias is None else checks.shaped(bias, "bias", (outputs,), x.dtype, be=be)
 
     y = be.empty(out_shape, x.dtype)
     packed, strips = be.scratch("packed", sizes.packed, x.dtype), be.scratch("strips", (be.threads, sizes.strip), x.dtype)

@@ -38,7 +38,7 @@ def dense_forward(x, weight, bias=None, *, slope: float = 1.0, backend: str | Ba
     if weight.shape[0] != x.shape[1]:
         raise ShapeError(f"x has {x.shape[1]} features, but weight has shape {weight.shape}: wanted ({x.shape[1]}, outputs)")
     slope, outputs = checked_slope(slope), weight.shape[1]
-    bias = be.zeros((outputs,), x.dtype) if bias is None else checks.shaped(bias, "bias", (outputs,), x.dtype, be=be)
+    bias = be.no_bias(outputs, x.dtype) if bias is None else checks.shaped(bias, "bias", (outputs,), x.dtype, be=be)
     y = be.empty((len(x), outputs), x.dtype)
     be.kernel("dense.forward")(x, weight, bias, slope, y)
     return y, DenseSaved(x, weight, None if slope == 1 else y, slope, be)

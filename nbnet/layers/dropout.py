@@ -68,7 +68,9 @@ class Dropout(Layer):
         x = self._check(x)
         noise_shape = None if self.noise_shape is None else tuple(n or size for n, size in zip(self.noise_shape, x.shape))
         counter = np.empty(3, np.uint64)
-        self.backend.run(_count, self._buffers["seed"], self.stream, self._buffers["step"], train and not self.fixed_mask, counter)
+        step, advance = self._buffers["step"], int(train and not self.fixed_mask)
+        parts = counter[0:1], counter[1:2], counter[2:3], step
+        self.backend.channelwise(_count, parts, self._buffers["seed"], self.stream, step, advance)
         y, saved = dropout_at(x, self.rate, counter, self.variant, noise_shape, train, self.backend)
         return y, saved if train else None
 
@@ -76,8 +78,6 @@ class Dropout(Layer):
         return dropout_backward(dy, saved)
 
 
-def _count(seed: np.ndarray, stream: int, step: np.ndarray, advance: bool, counter: np.ndarray) -> None:
-    """The counter of this pass; then the step is another one, if it is to advance."""
-    counter[0], counter[1], counter[2] = seed[0], stream, int(step[0]) & 0xFFFFFFFF
-    if advance:
-        step += 1
+def _count(seed, stream, step, advance):
+    """The counter of this pass (seed, stream, step), and the step of the next."""
+    return seed, stream, step & 0xFFFFFFFF, step + advance

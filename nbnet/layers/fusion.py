@@ -70,7 +70,7 @@ class NormStep:
             self.conv.backward(g, conv._replace(x=conv.x[images]), need_dx, None if dx is None else dx[images])
             for total, grad in zip(totals, grads):
                 if images.start == 0:
-                    be.run(np.copyto, total, grad)
+                    be.kernel("array.scale")(grad, 1.0, total)
                 else:
                     be.kernel("array.add")(total, grad, grad if images.stop >= len(dy) else total)
         return dx

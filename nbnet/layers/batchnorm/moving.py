@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -69,7 +68,7 @@ class MovingStatistics:
     def update(self, buffers: Buffers, mean: Any, m2: Any, divisor: Any, be: Backend) -> None:
         """Take in the mean and variance m2 / divisor (C,) of a batch."""
         d = self._next_decay(int(buffers["updates"][0]))
-        be.run(operator.iadd, buffers["updates"], 1)
+        be.channelwise(_next, (buffers["updates"],), buffers["updates"])
         follow = _follow_deviation if self.spread == "moving_std" else _follow_variance
         targets = buffers.get("biased_mean", buffers["moving_mean"]), buffers.get("biased_spread", buffers[self.spread])
         be.channelwise(follow, targets, *targets, mean, m2, divisor, d, self.eps)
@@ -108,6 +107,10 @@ class MovingStatistics:
             buffers["biased_mean"][:] = buffers["moving_mean"]
         if self.zero_debias is True:
             buffers["biased_spread"][:] = buffers[self.spread]
+
+
+def _next(updates):
+    return (updates + 1,)
 
 
 def _follow_variance(moving_mean, moving_var, mean, m2, divisor, d, eps):
