@@ -167,8 +167,9 @@ def _backward_apply_max_pool(dy, x, center, scale, shift, slope, a, b, c, start,
                 store(target, at + channels + i, count, where(upper, zero(g), in_upper) + (base + factor * d1))
                 store(target, below + i, count, where(lower, in_lower, zero(g)) + (base + factor * d2))
                 store(target, below + channels + i, count, where(lower, zero(g), in_lower) + (base + factor * d3))
-        for row in range(first, first + 2 * width * channels, width * channels):
-            _backward_outside(source, center, b, c, row + 2 * dy.shape[2] * channels, row + width * channels, target)
+        if width > 2 * dy.shape[2]:
+            for row in range(first, first + 2 * width * channels, width * channels):
+                _backward_outside(source, center, b, c, row + 2 * dy.shape[2] * channels, row + width * channels, target)
 
 
 @serial
