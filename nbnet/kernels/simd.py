@@ -204,9 +204,12 @@ def make_tile(rows, vectors):
 
 
 def make_rows(vectors):
-    """A body that runs tiles of `vectors` vectors over `rows` rows of a and c, the largest tiles first."""
+    """A body that runs tiles of `vectors` vectors over `rows` rows of a and c, the largest tiles first.
+
+    Three rows are what the gradient of a 3 x 3 kernel has for one input channel.
+    """
     most = MAX_ROWS[vectors]
-    largest, two, one = (make_tile(rows, vectors) for rows in (most, 2, 1))
+    largest, three, one = (make_tile(rows, vectors) for rows in (most, 3, 1))
 
     @body
     def run(rows, a, a_outer, a_r, a_k, b, b_outer, b_k, outer, inner, init, init_r, c, c_r, columns):
@@ -214,12 +217,14 @@ def make_rows(vectors):
             largest(a, a_outer, a_r, a_k, b, b_outer, b_k, outer, inner, init, init_r, c, c_r, columns)
             a, init, c = _further(a, most * a_r), _further(init, most * init_r), _further(c, most * c_r)
             rows -= most
-        while rows >= 2:
-            two(a, a_outer, a_r, a_k, b, b_outer, b_k, outer, inner, init, init_r, c, c_r, columns)
-            a, init, c = _further(a, 2 * a_r), _further(init, 2 * init_r), _further(c, 2 * c_r)
-            rows -= 2
-        if rows > 0:
+        while rows >= 3:
+            three(a, a_outer, a_r, a_k, b, b_outer, b_k, outer, inner, init, init_r, c, c_r, columns)
+            a, init, c = _further(a, 3 * a_r), _further(init, 3 * init_r), _further(c, 3 * c_r)
+            rows -= 3
+        while rows >= 1:
             one(a, a_outer, a_r, a_k, b, b_outer, b_k, outer, inner, init, init_r, c, c_r, columns)
+            a, init, c = _further(a, a_r), _further(init, init_r), _further(c, c_r)
+            rows -= 1
 
     return run
 
@@ -255,6 +260,13 @@ def multiply(rows, a, a_at, a_outer, a_r, a_k, b, b_at, b_outer, b_k, outer, inn
     """
     # A literal 0 or 1 is a type of its own, for which everything would be compiled again (1 s for each combination).
     a_outer, a_r, a_k, b_outer, b_k = np.intp(a_outer), np.intp(a_r), np.intp(a_k), np.intp(b_outer), np.intp(b_k)
-    outer, inner, init_r, columns, rows, c_r = np.intp(outer), np.intp(inner), np.intp(init_r), np.intp(columns), np.intp(rows), np.intp(c_r)
+    outer, inner, init_r, columns, rows, c_r = (
+        np.intp(outer),
+        np.intp(inner),
+        np.intp(init_r),
+        np.intp(columns),
+        np.intp(rows),
+        np.intp(c_r),
+    )
     at_a, at_b, at_init, at_c = _address(a, a_at), _address(b, b_at), _address(init, init_at), _address(c, c_at)
     _multiply(rows, at_a, a_outer, a_r, a_k, at_b, b_outer, b_k, outer, inner, at_init, init_r, at_c, c_r, columns)

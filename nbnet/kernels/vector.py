@@ -134,6 +134,24 @@ def sum_of_lanes(context, vector):
 
 
 @intrinsic
+def largest_lane(context, vector):
+    """The largest of a vector's lanes; of NaNs, anything."""
+
+    def generate(context, builder, signature, args):
+        kind, vector = args[0].type, args[0]
+        count = kind.count
+        while count > 1:  # the upper half beside the lower one
+            count //= 2
+            order = [count + i if i < count else i for i in range(kind.count)]
+            indices = ir.Constant(ir.VectorType(ir.IntType(32), kind.count), order)
+            other = builder.shuffle_vector(vector, ir.Constant(kind, ir.Undefined), indices)
+            vector = builder.select(builder.fcmp_ordered(">", vector, other), vector, other)
+        return builder.extract_element(vector, ir.IntType(32)(0))
+
+    return vector.dtype(vector), generate
+
+
+@intrinsic
 def zero(context, like):
     """A vector of zeros, of the type of `like`."""
     return like(like), lambda context, builder, signature, args: ir.Constant(args[0].type, [0.0] * args[0].type.count)

@@ -11,7 +11,7 @@ from nbnet.kernels import chunks
 from nbnet.kernels.compile import body, parallel, serial
 from nbnet.kernels.simd import lanes
 from nbnet.kernels.vecmath import exp, sigmoid, tanh
-from nbnet.kernels.vector import load, splat_as, store
+from nbnet.kernels.vector import largest_lane, load, load_whole, splat_as, store, sum_of_lanes, where, widen, zero
 
 EXP = 8  # elementary operations that an exp or a tanh is worth, for the choice of chunks
 
@@ -220,26 +220,56 @@ def sigmoid_backward_parallel(dy, y, dx):
 
 
 @body
+def _larger(a, b):
+    return where(a > b, a, b)
+
+
+@body
+def largest_of_row(x, at, size):
+    """The largest of `size` numbers from `at` on, in flat x; of NaNs, anything."""
+    step = lanes(x)
+    if size < step:
+        largest = x[at]
+        for i in range(at + 1, at + size):
+            largest = max(largest, x[i])
+        return largest
+    vector = load_whole(x, at)
+    for c in range(step, size - step, step):
+        vector = _larger(vector, load_whole(x, at + c))
+    return largest_lane(_larger(vector, load_whole(x, at + size - step)))
+
+
+@body
 def exp_of_row(x, at, size, shift, y):
-    """exp(x - shift) for `size` numbers from `at` on."""
+    """y = exp(x - shift) for `size` numbers from `at` on; their sum in float64."""
+    whole = size - size % lanes(x)
+    total = widen(zero(load(x, at, 0)))
     for c in range(0, size, lanes(x)):
         v = load(x, at + c, size - c)
-        store(y, at + c, size - c, exp(v - splat_as(shift, v)))
+        e = exp(v - splat_as(shift, v))
+        store(y, at + c, size - c, e)
+        if c < whole:
+            total = total + widen(e)
+    rest = sum_of_lanes(total)
+    for i in range(at + whole, at + size):
+        rest += np.float64(y[i])
+    return rest
+
+
+@body
+def scale_row(y, at, size, factor):
+    """y *= factor for `size` numbers from `at` on."""
+    for c in range(0, size, lanes(y)):
+        v = load(y, at + c, size - c)
+        store(y, at + c, size - c, v * splat_as(factor, v))
 
 
 @body
 def _softmax_forward(x, start, stop, y):
+    size, source, target = x.shape[1], x.reshape(-1), y.reshape(-1)
     for m in range(start, stop):
-        largest = x[m, 0]
-        for c in range(1, x.shape[1]):
-            largest = max(largest, x[m, c])
-        exp_of_row(x.reshape(-1), m * x.shape[1], x.shape[1], largest, y.reshape(-1))
-        total = 0.0
-        for c in range(x.shape[1]):
-            total += np.float64(y[m, c])
-        share = x.dtype.type(1.0 / total)
-        for c in range(x.shape[1]):
-            y[m, c] *= share
+        total = exp_of_row(source, m * size, size, largest_of_row(source, m * size, size), target)
+        scale_row(target, m * size, size, x.dtype.type(1.0 / total))
 
 
 @serial

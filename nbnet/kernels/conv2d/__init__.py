@@ -106,7 +106,7 @@ def scratch(
         numbers = LANES + TILES * (inputs + outputs) + 2 * PAD + inputs * outputs  # for each of the planes
         return Scratch(count, PLANES * numbers + LANES, (PLANES, inputs * outputs + PAD))
     rows, row = strip_rows(out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, inputs)
-    return Scratch(count, ((rows - 1) * stride_h + kernel_h) * row, (0, 1))
+    return Scratch(count, ((rows - 1) * stride_h + kernel_h) * row + LANES, (0, 1))
 
 
 def partial_sums(chunk_count: int, pixels: int) -> int:

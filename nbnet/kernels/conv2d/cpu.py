@@ -11,16 +11,26 @@ from nbnet.kernels.conv2d import minimal, plan, scatter, scatter_chunks, scatter
 from nbnet.kernels.conv2d.winograd import IN_CACHES
 from nbnet.kernels.dense.cpu import add_rows
 from nbnet.kernels.epilogue import activate_rows
-from nbnet.kernels.simd import multiply
-from nbnet.kernels.vector import prefetch_to_write
+from nbnet.kernels.simd import lanes, multiply
+from nbnet.kernels.vector import load, load_whole, prefetch_to_write, store_whole, zero
 
 BLOCK = 4096  # numbers of dy that backward_weights aims at: they are read once for each few weights, and stay in the level-1 cache
 LINE = 16  # numbers that are transposed together: a line of the cache is read once
 
 
 @body
+def _zeros(strip, at, count):
+    for i in range(at, at + count, lanes(strip)):
+        store_whole(strip, i, zero(load_whole(strip, i)))
+
+
+@body
 def _fill(x, image, top, rows, left, row, strip):
-    """Copy `rows` rows of an image, from row `top` and column `left` on, zeros outside of it, into strip; `row` numbers in each."""
+    """Copy `rows` rows of an image, from row `top` and column `left` on, zeros outside of it, into strip; `row` numbers in each.
+
+    Whole vectors are stored, from the left to the right, and what they write past their part is overwritten by the next: the strip
+    has room for that at its end.
+    """
     height, width, inputs = x.shape[1], x.shape[2], x.shape[3]
     flat = x.reshape(-1)
     columns = row // inputs
@@ -29,16 +39,13 @@ def _fill(x, image, top, rows, left, row, strip):
     for r in range(rows):
         at, h = r * row, top + r
         if h < 0 or h >= height:
-            for i in range(row):
-                strip[at + i] = 0
+            _zeros(strip, at, row)
             continue
         offset = ((image * height + h) * width + left) * inputs
-        for i in range(first):
-            strip[at + i] = 0
-        for i in range(first, last):
-            strip[at + i] = flat[offset + i]
-        for i in range(last, row):
-            strip[at + i] = 0
+        _zeros(strip, at, first)
+        for i in range(first, last, lanes(x)):
+            store_whole(strip, at + i, load(flat, offset + i, last - i))
+        _zeros(strip, at + last, row - last)
 
 
 @inlined

@@ -4,7 +4,7 @@ import numpy as np
 from numba import prange
 
 from nbnet.kernels import chunks
-from nbnet.kernels.activation.cpu import exp_of_row
+from nbnet.kernels.activation.cpu import exp_of_row, largest_of_row, scale_row
 from nbnet.kernels.compile import body, parallel, precise, serial
 from nbnet.kernels.simd import lanes
 from nbnet.kernels.vecmath import fma, log
@@ -17,22 +17,17 @@ EXP = 16  # elementary operations that an exp is worth, for the choice of chunks
 
 @body
 def _softmax_cross_entropy(logits, labels, scale, start, stop, losses, hits, dlogits):
-    classes = logits.shape[1]
+    classes, source, gradient = logits.shape[1], logits.reshape(-1), dlogits.reshape(-1)
     for m in range(start, stop):
-        label = labels[m]
-        largest, winner = logits[m, 0], 0
-        for c in range(1, classes):
-            if logits[m, c] > largest:
-                largest, winner = logits[m, c], c
-        of_label = np.float64(logits[m, label] - largest)
-        exp_of_row(logits.reshape(-1), m * classes, classes, largest, dlogits.reshape(-1))
-        total = 0.0
-        for c in range(classes):
-            total += np.float64(dlogits[m, c])
-        share = logits.dtype.type(scale / total)
-        for c in range(classes):
-            dlogits[m, c] *= share
-        dlogits[m, label] -= logits.dtype.type(scale)
+        at, label = m * classes, labels[m]
+        largest = largest_of_row(source, at, classes)
+        winner = 0
+        while winner < classes - 1 and source[at + winner] != largest:
+            winner += 1
+        of_label = np.float64(source[at + label] - largest)
+        total = exp_of_row(source, at, classes, largest, gradient)
+        scale_row(gradient, at, classes, logits.dtype.type(scale / total))
+        gradient[at + label] -= logits.dtype.type(scale)
         losses[m] = first(log(splat(total))) - of_label
         hits[m] = winner == label and losses[m] == losses[m]  # a NaN is not equal to itself
 
