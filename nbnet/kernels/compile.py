@@ -9,6 +9,7 @@ import hashlib
 from pathlib import Path
 
 from numba import njit
+from numba.core.ccallback import CFunc
 
 # The full "fast" set would let LLVM assume that there are no NaNs and delete the checks for them.
 FASTMATH = {"contract", "reassoc", "nsz", "arcp"}
@@ -39,6 +40,18 @@ def follows_sources(kernel):
 def _kept(**options):
     def decorate(function):
         return follows_sources(njit(nogil=True, cache=True, error_model="numpy", **options)(function))
+
+    return decorate
+
+
+def c_function(signature):
+    """Compiled, or loaded from disk, at once: a function with an address that other machine code can call."""
+
+    def decorate(function):
+        compiled = CFunc(function, (signature.args, signature.return_type), {}, {"fastmath": FASTMATH, "error_model": "numpy"})
+        compiled.enable_caching()
+        follows_sources(compiled).compile()
+        return compiled
 
     return decorate
 

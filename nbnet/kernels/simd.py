@@ -13,13 +13,12 @@ The width comes from the host: 64, 32 or 16 bytes. A tail of columns that is no 
 """
 
 import llvmlite.binding as llvm
-import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, register_jitable
 
-from nbnet.kernels.compile import body, inlined
+from nbnet.kernels.compile import body
 
 _FEATURES = llvm.get_host_cpu_features()
 WIDTH = 64 if _FEATURES.get("avx512f") else 32 if _FEATURES.get("avx2") else 16  # bytes of a vector register
@@ -131,20 +130,7 @@ class _Emitter:
 
 
 @intrinsic
-def _address(context, array, index):
-    """A pointer to array[index], for a flat array. The arrays of a kernel are its caller's, and outlive it.
-
-    Four arrays are about thirty numbers, which each call would pass on, and which took longer than a small product itself.
-    """
-
-    def generate(context, builder, signature, args):
-        return builder.gep(context.make_array(signature.args[0])(context, builder, args[0]).data, [args[1]])
-
-    return types.CPointer(array.dtype)(array, types.intp), generate
-
-
-@intrinsic
-def _further(context, pointer, numbers):
+def further(context, pointer, numbers):
     """The pointer, so many numbers on."""
 
     def generate(context, builder, signature, args):
@@ -154,7 +140,7 @@ def _further(context, pointer, numbers):
 
 
 @intrinsic
-def _lanes_at(context, pointer):
+def lanes_at(context, pointer):
     """Numbers in a vector register."""
 
     def generate(context, builder, signature, args):
@@ -215,58 +201,20 @@ def make_rows(vectors):
     def run(rows, a, a_outer, a_r, a_k, b, b_outer, b_k, outer, inner, init, init_r, c, c_r, columns):
         while rows >= most:
             largest(a, a_outer, a_r, a_k, b, b_outer, b_k, outer, inner, init, init_r, c, c_r, columns)
-            a, init, c = _further(a, most * a_r), _further(init, most * init_r), _further(c, most * c_r)
+            a, init, c = further(a, most * a_r), further(init, most * init_r), further(c, most * c_r)
             rows -= most
         while rows >= 3:
             three(a, a_outer, a_r, a_k, b, b_outer, b_k, outer, inner, init, init_r, c, c_r, columns)
-            a, init, c = _further(a, 3 * a_r), _further(init, 3 * init_r), _further(c, 3 * c_r)
+            a, init, c = further(a, 3 * a_r), further(init, 3 * init_r), further(c, 3 * c_r)
             rows -= 3
         while rows >= 1:
             one(a, a_outer, a_r, a_k, b, b_outer, b_k, outer, inner, init, init_r, c, c_r, columns)
-            a, init, c = _further(a, a_r), _further(init, init_r), _further(c, c_r)
+            a, init, c = further(a, a_r), further(init, init_r), further(c, c_r)
             rows -= 1
 
     return run
 
 
-_rows_of_4 = make_rows(MAX_VECTORS)
-_rows_of_2 = make_rows(2)
-_rows_of_1 = make_rows(1)
-
-
-@body
-def _multiply(rows, a, a_outer, a_r, a_k, b, b_outer, b_k, outer, inner, init, init_r, c, c_r, columns):
-    vector = _lanes_at(c)
-    while columns > 0:
-        if MAX_VECTORS == 4 and columns > vector * 3:
-            _rows_of_4(rows, a, a_outer, a_r, a_k, b, b_outer, b_k, outer, inner, init, init_r, c, c_r, columns)
-            done = vector * 4
-        elif columns > vector:
-            _rows_of_2(rows, a, a_outer, a_r, a_k, b, b_outer, b_k, outer, inner, init, init_r, c, c_r, columns)
-            done = vector * 2
-        else:
-            _rows_of_1(rows, a, a_outer, a_r, a_k, b, b_outer, b_k, outer, inner, init, init_r, c, c_r, columns)
-            done = vector
-        b, init, c = _further(b, done), _further(init, done), _further(c, done)
-        columns -= done
-
-
-@inlined
-def multiply(rows, a, a_at, a_outer, a_r, a_k, b, b_at, b_outer, b_k, outer, inner, init, init_at, init_r, c, c_at, c_r, columns):
-    """c[r, j] = init[r, j] + sum over o, k of a[o, r, k] * b[o, k, j], for r < rows and j < columns.
-
-    a, b, init, c: flat arrays of one dtype; init may be c. `_at`: where they start; a_outer, a_r, a_k, b_outer, b_k, init_r, c_r:
-    strides of the indices, in numbers; that of j is 1. outer and inner are at least 1.
-    """
-    # A literal 0 or 1 is a type of its own, for which everything would be compiled again (1 s for each combination).
-    a_outer, a_r, a_k, b_outer, b_k = np.intp(a_outer), np.intp(a_r), np.intp(a_k), np.intp(b_outer), np.intp(b_k)
-    outer, inner, init_r, columns, rows, c_r = (
-        np.intp(outer),
-        np.intp(inner),
-        np.intp(init_r),
-        np.intp(columns),
-        np.intp(rows),
-        np.intp(c_r),
-    )
-    at_a, at_b, at_init, at_c = _address(a, a_at), _address(b, b_at), _address(init, init_at), _address(c, c_at)
-    _multiply(rows, at_a, a_outer, a_r, a_k, at_b, b_outer, b_k, outer, inner, at_init, init_r, at_c, c_r, columns)
+rows_of_4 = make_rows(MAX_VECTORS)
+rows_of_2 = make_rows(2)
+rows_of_1 = make_rows(1)

@@ -4,8 +4,9 @@ import re
 
 import numpy as np
 import pytest
+from numba import types
 
-from nbnet.kernels import simd
+from nbnet.kernels import products, simd
 from nbnet.kernels.compile import body
 
 REGISTER = {64: "zmm", 32: "ymm"}
@@ -25,17 +26,19 @@ def inner_loops(assembly):
 
 @pytest.mark.parametrize(("dtype", "suffix"), [("float32", "ps"), ("float64", "pd")])
 def test_tiles_are_full_width_and_do_not_spill(dtype, suffix):
+    multiply, at = body(products.COMPILED[getattr(types, dtype)].__wrapped__), products._address
 
     @body  # compiled here: machine code from the cache cannot be looked at
     def product(rows, x, inputs, weight, outputs, bias, y):
-        simd.multiply(rows, x, 0, 0, inputs, 1, weight, 0, 0, outputs, 1, inputs, bias, 0, 0, y, 0, outputs, outputs)
+        a, b, c = at(x, 0), at(weight, 0), at(y, 0)
+        multiply(rows, a, 0, inputs, 1, b, 0, outputs, 1, inputs, at(bias, 0), 0, c, outputs, outputs)
 
     x, weight, bias, y = np.arange(6, dtype=dtype), np.ones(12, dtype), np.full(4, 0.5, dtype), np.empty(8, dtype)
     product(2, x, 3, weight, 4, bias, y)
     assert y.tolist() == [3.5] * 4 + [12.5] * 4
     (assembly,) = product.inspect_asm().values()
     loops = list(inner_loops(assembly))
-    accumulators = {rows * vectors for vectors, most in simd.MAX_ROWS.items() if vectors <= simd.MAX_VECTORS for rows in (most, 2, 1)}
+    accumulators = {rows * vectors for vectors, most in simd.MAX_ROWS.items() if vectors <= simd.MAX_VECTORS for rows in (most, 3, 1)}
     sizes = {sum(line.startswith(f"vfmadd231{suffix}") for line in loop) for loop in loops}
     assert accumulators <= {size // unrolled for size in sizes for unrolled in (1, 2, 4, 8) if size % unrolled == 0}
     for loop in loops:

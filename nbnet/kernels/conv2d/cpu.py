@@ -11,7 +11,8 @@ from nbnet.kernels.conv2d import minimal, plan, scatter, scatter_chunks, scatter
 from nbnet.kernels.conv2d.winograd import IN_CACHES
 from nbnet.kernels.dense.cpu import add_rows
 from nbnet.kernels.epilogue import activate_rows
-from nbnet.kernels.simd import lanes, multiply
+from nbnet.kernels.products import multiply
+from nbnet.kernels.simd import lanes
 from nbnet.kernels.vector import load, load_whole, prefetch_to_write, store_whole, zero
 
 BLOCK = 4096  # numbers of dy that backward_weights aims at: they are read once for each few weights, and stay in the level-1 cache

@@ -8,7 +8,8 @@ KW*I numbers for each pixel. An image belongs to one thread, since neighbouring 
 
 from nbnet.kernels.compile import body, inlined
 from nbnet.kernels.conv2d import STRIP
-from nbnet.kernels.simd import lanes, multiply
+from nbnet.kernels.products import multiply
+from nbnet.kernels.simd import lanes
 from nbnet.kernels.vector import load, store
 
 

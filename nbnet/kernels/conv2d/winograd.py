@@ -28,7 +28,8 @@ tile first, then along its rows; what lies between stays in a small buffer.
 from nbnet.kernels.compile import inlined, precise
 from nbnet.kernels.conv2d import EDGE, PAD, PLANES, TILES
 from nbnet.kernels.epilogue import activated
-from nbnet.kernels.simd import lanes, multiply
+from nbnet.kernels.products import multiply
+from nbnet.kernels.simd import lanes
 from nbnet.kernels.vecmath import fma
 from nbnet.kernels.vector import load, load_whole, prefetch, prefetch_to_write, splat_as, store, store_whole, zero
 

@@ -5,7 +5,8 @@ from numba import prange
 from nbnet.kernels.compile import body, parallel, serial
 from nbnet.kernels.dense import cell, grid
 from nbnet.kernels.epilogue import activate_rows
-from nbnet.kernels.simd import lanes, multiply
+from nbnet.kernels.products import multiply
+from nbnet.kernels.simd import lanes
 from nbnet.kernels.vector import load, store, zero
 
 # ---------------------------------------------------------------------------------------------------- forward
