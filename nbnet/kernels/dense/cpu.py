@@ -95,12 +95,11 @@ def _backward_weights(x, dy, first, last, left, right, dweight, dbias):
     """Inputs first to last and columns left to right of dweight, and with the first input those columns of dbias."""
     rows, inputs = x.shape
     outputs = dy.shape[1]
-    for i in range(first, last):
-        for o in range(left, right):
-            dweight[i, o] = 0
     a, b, c = x.reshape(-1), dy.reshape(-1), dweight.reshape(-1)
-    to = first * outputs + left
-    multiply(last - first, a, first, 0, 1, inputs, b, left, 0, outputs, 1, rows, c, to, outputs, c, to, outputs, right - left)
+    to, zeros = first * outputs + left, (last - 1) * outputs + left
+    for o in range(right - left):  # the row that is written last is what all rows start from
+        c[zeros + o] = 0
+    multiply(last - first, a, first, 0, 1, inputs, b, left, 0, outputs, 1, rows, c, zeros, 0, c, to, outputs, right - left)
     if first == 0:
         for o in range(left, right):
             dbias[o] = 0
