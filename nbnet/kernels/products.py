@@ -79,8 +79,8 @@ def _call(context, rows, a, a_outer, a_r, a_k, b, b_outer, b_k, outer, inner, in
 def multiply(rows, a, a_at, a_outer, a_r, a_k, b, b_at, b_outer, b_k, outer, inner, init, init_at, init_r, c, c_at, c_r, columns):
     """c[r, j] = init[r, j] + sum over o, k of a[o, r, k] * b[o, k, j], for r < rows and j < columns.
 
-    a, b, init, c: flat arrays of one dtype; init may be c, or its last row for all. `_at`: where they start; a_outer, a_r, a_k, b_outer, b_k, init_r, c_r:
-    strides of the indices, in numbers; that of j is 1. outer and inner are at least 1.
+    a, b, init, c: flat arrays of one dtype; init may be c, or its last row for all. `_at`: where they start; a_outer, a_r, a_k,
+    b_outer, b_k, init_r, c_r: strides of the indices, in numbers; that of j is 1. outer and inner are at least 1.
     """
     at_a, at_b, at_init, at_c = _address(a, a_at), _address(b, b_at), _address(init, init_at), _address(c, c_at)
     _call(rows, at_a, a_outer, a_r, a_k, at_b, b_outer, b_k, outer, inner, at_init, init_r, at_c, c_r, columns)
