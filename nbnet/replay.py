@@ -2,8 +2,8 @@
 
 Between the kernels of a small network, Python takes as long as the kernels themselves, and longer still after a kernel has filled
 the caches with other things. But for a batch of the same shape the layers make the same calls, of the same functions, with the
-same numbers, and with arrays whose values alone differ. So a pass over a first batch is recorded, with arrays that stay where
-they are, and the next ones are played back.
+same numbers, and with arrays whose values alone differ. So a pass over a second batch of a shape is recorded, with arrays that
+stay where they are, and the next ones are played back.
 
 That holds for layers that are `replayable`: between the calls of their backend they look at shapes and settings alone, never at
 values. A setting that changes is noticed, and the next pass is recorded anew. Other models are run layer by layer, as ever.
@@ -112,7 +112,11 @@ class Recording:
 
 
 class Passes:
-    """The passes of a model: recorded ones for batches of the last few shapes, where its layers can be replayed."""
+    """The passes of a model: recorded ones for batches of the last few shapes, where its layers can be replayed.
+
+    To record takes as long as some passes of a small model. So the first batch of a shape, and the first after a change, is run: a rate
+    that changes with every step, or batches of ever other shapes, cost nothing but the look.
+    """
 
     def __init__(self, model: Sequential) -> None:
         self.model = model
@@ -128,11 +132,14 @@ class Passes:
             return Pass(self.model)
         if x.shape in self._recordings:
             self._recordings.move_to_end(x.shape)
-        else:
-            self._recordings[x.shape] = _recording(self.model, x.shape)
-            if len(self._recordings) > KEPT:
-                self._recordings.popitem(last=False)
-        return self._recordings[x.shape]
+            return self._recordings[x.shape]
+        if x.shape not in self._seen:
+            self._seen.add(x.shape)
+            return Pass(self.model)
+        recording = self._recordings[x.shape] = _recording(self.model, x.shape)
+        if len(self._recordings) > KEPT:
+            self._seen.remove(self._recordings.popitem(last=False)[0])
+        return recording
 
     def clear(self) -> None:
         """Forget the recordings; the backend gets their memory back."""
@@ -141,6 +148,7 @@ class Passes:
     def _start(self) -> None:
         """Begin anew with the settings as they are now."""
         self.clear()
+        self._seen: set[tuple[int, ...]] = set()  # shapes of batches so far: a shape is recorded when it comes again
         layers = list(self.model.walk())
         self._names: list[Mapping[str, Any]] = [names for layer in layers for names in layer.settings()]
         self._settings = self._now()

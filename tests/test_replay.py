@@ -125,7 +125,7 @@ def test_layers_of_users_are_run():
 def test_uint8_and_batches_of_many_shapes():
     def steps(trainer):
         result = []
-        for i, rows in enumerate([8, 8, 5, 8, 5, 3, 4, 2, 9, 8, 9, 2]):
+        for i, rows in enumerate([8, 8, 5, 8, 5, 3, 4, 2, 9, 8, 9, 2, 3, 4, 4, 2, 9]):
             x, y = batch(rows, i)
             result.append(trainer.train_batch((x * 50).astype(np.uint8) if i % 3 else x, y))
         return result
@@ -169,6 +169,16 @@ def test_changes_are_followed(name):
 
     layers = [nb.Dropout(0.2), nb.Conv2D(5, 3), nb.BatchNorm(), nb.Tanh(), nb.Flatten(), nb.Dense(3)]
     both(lambda: [type(layer)(*args) for layer, args in zip(layers, ((0.2,), (5, 3), (), (), (), (3,)))], steps)
+
+
+def test_settings_that_change_all_the_time_are_not_recorded():
+    t = trainer(NETWORKS["dropout"]())
+    for i in range(5):
+        t.model.layers[0].rate = 0.1 * i
+        t.train_batch(*batch(seed=i))
+        assert not recordings(t)
+    t.train_batch(*batch())
+    assert len(recordings(t)) == 1
 
 
 def test_a_restored_run_goes_on(tmp_path):
@@ -217,7 +227,10 @@ def test_memory_is_taken_once_and_given_back():
     pool = t.model.backend.pool
     x, y = batch(64)
     t.train_batch(x, y)
+    before = pool.bytes, pool.misses
+    t.train_batch(x, y)
     (recording,) = recordings(t)
+    assert pool.misses - before[1] <= 4  # x, the gradient and the scratch, which have a place of their own
     before = pool.bytes, pool.misses
     for _ in range(3):
         t.train_batch(x, y)
@@ -237,6 +250,7 @@ def test_passes_of_a_model_without_parameters():
     model.build((2, 2), seed=0)
     passes = Passes(model)
     x = np.ones((3, 2, 2), np.float32)
+    assert isinstance(passes.of(x), Pass)
     for _ in range(2):
         one = passes.of(x)
         assert isinstance(one, Recording)
