@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 import os
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -25,7 +26,7 @@ import numpy as np
 from nbnet.backend import Backend
 from nbnet.functional import checks
 from nbnet.layers import Sequential
-from nbnet.memory import Arena, Scratch
+from nbnet.memory import Arena
 from nbnet.preprocessing import to_float
 
 KEPT = 4  # recordings: a batch in two parts and the last batch of an epoch, for example, are of up to four shapes
@@ -56,7 +57,7 @@ class Recorder(Backend):
         self.name = backend.name
         self.backend = backend
         self.pool = self.arena = Arena(backend.pool)
-        self._scratch = Scratch(self.arena)
+        self._scratch = backend._scratch  # of this thread, and so is the recording
         self.no_bias = backend.no_bias  # type: ignore[method-assign]  # shared, since it never changes
         self.calls: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
 
@@ -126,7 +127,7 @@ class Passes:
     def of(self, x: np.ndarray) -> Pass | Recording:
         """What runs forward and then backward for a batch like x."""
         settings = self._now()
-        if len(settings) != len(self._settings) or not all(map(is_, settings, self._settings)) or self._process != os.getpid():
+        if len(settings) != len(self._settings) or not all(map(is_, settings, self._settings)) or self._place != _place():
             self._start()
         if not self._replayable:
             return Pass(self.model)
@@ -153,12 +154,17 @@ class Passes:
         self._names: list[Mapping[str, Any]] = [names for layer in layers for names in layer.settings()]
         self._settings = self._now()
         self._replayable = self.model.backend.name in ("serial", "parallel") and all(layer.replayable for layer in layers)
-        self._process = os.getpid()
+        self._place = _place()
 
     def _now(self) -> list[Any]:
         """All that decides which calls are made, besides the shape of the batch."""
         values = chain.from_iterable([names.values() for names in self._names])
         return [*values, *[array for param in self.model.params.values() for array in (param.value, param.grad)]]
+
+
+def _place() -> tuple[int, int]:
+    """Process and thread: a fork has no threads for parallel kernels, which then say so; another thread has scratch of its own."""
+    return os.getpid(), threading.get_ident()
 
 
 def _recording(model: Sequential, shape: tuple[int, ...]) -> Recording:

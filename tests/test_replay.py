@@ -1,5 +1,7 @@
 """Passes that are played back give what the layers give one by one, bit for bit, and follow every change that is made on the way."""
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -179,6 +181,22 @@ def test_settings_that_change_all_the_time_are_not_recorded():
         assert not recordings(t)
     t.train_batch(*batch())
     assert len(recordings(t)) == 1
+
+
+def test_each_thread_records_for_itself():
+    """A recording uses the scratch of the thread that made it."""
+
+    def steps(trainer):
+        result = [trainer.train_batch(*batch(seed=i)) for i in range(3)]
+        for i in range(3):
+            thread = threading.Thread(target=lambda i=i: result.append(trainer.train_batch(*batch(seed=3 + i))))
+            thread.start()
+            thread.join()
+            if i == 0:
+                assert not recordings(trainer)
+        return result
+
+    both(NETWORKS["minimal filtering"], steps, backend="serial")
 
 
 def test_a_restored_run_goes_on(tmp_path):
