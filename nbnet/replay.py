@@ -86,6 +86,11 @@ class Recording:
         self.calls_forward: list[Any] | None = None
         self.calls_backward: list[Any] | None = None
 
+    @property
+    def complete(self) -> bool:
+        """Whether both passes were recorded to their end."""
+        return self.calls_backward is not None
+
     def forward(self, x: np.ndarray) -> np.ndarray:
         to_float(x, self.x)
         if self.calls_forward is None:
@@ -120,24 +125,26 @@ class Passes:
     """
 
     def __init__(self, model: Sequential) -> None:
-        self.model = model
         self._recordings: OrderedDict[tuple[int, ...], Recording] = OrderedDict()
-        self._start()
+        self._start(model)
 
-    def of(self, x: np.ndarray) -> Pass | Recording:
+    def of(self, model: Sequential, x: np.ndarray) -> Pass | Recording:
         """What runs forward and then backward for a batch like x."""
+        if model is not self.model:
+            self._start(model)
         settings = self._now()
         if len(settings) != len(self._settings) or not all(map(is_, settings, self._settings)) or self._place != _place():
-            self._start()
+            self._start(model)
         if not self._replayable:
-            return Pass(self.model)
-        if x.shape in self._recordings:
+            return Pass(model)
+        recording = self._recordings.get(x.shape)
+        if recording is not None and recording.complete:  # one that was interrupted is made anew
             self._recordings.move_to_end(x.shape)
-            return self._recordings[x.shape]
+            return recording
         if x.shape not in self._seen:
             self._seen.add(x.shape)
-            return Pass(self.model)
-        recording = self._recordings[x.shape] = _recording(self.model, x.shape)
+            return Pass(model)
+        recording = self._recordings[x.shape] = _recording(model, x.shape)
         if len(self._recordings) > KEPT:
             self._seen.remove(self._recordings.popitem(last=False)[0])
         return recording
@@ -146,14 +153,15 @@ class Passes:
         """Forget the recordings; the backend gets their memory back."""
         self._recordings.clear()
 
-    def _start(self) -> None:
+    def _start(self, model: Sequential) -> None:
         """Begin anew with the settings as they are now."""
         self.clear()
+        self.model = model
         self._seen: set[tuple[int, ...]] = set()  # shapes of batches so far: a shape is recorded when it comes again
-        layers = list(self.model.walk())
+        layers = list(model.walk())
         self._names: list[Mapping[str, Any]] = [names for layer in layers for names in layer.settings()]
         self._settings = self._now()
-        self._replayable = self.model.backend.name in ("serial", "parallel") and all(layer.replayable for layer in layers)
+        self._replayable = model.backend.name in ("serial", "parallel") and all(layer.replayable for layer in layers)
         self._place = _place()
 
     def _now(self) -> list[Any]:

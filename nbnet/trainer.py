@@ -209,7 +209,7 @@ class Trainer:
         for part in range(parts):
             start, stop = chunks.bounds(part, parts, len(x))
             images = x[start:stop]
-            one = self._passes.of(images)
+            one = self._passes.of(self.model, images)
             prediction = one.forward(images)
             result = self.loss(prediction, y[start:stop], rows=len(x), backend=self.model.backend)
             total += result.total

@@ -56,7 +56,7 @@ def trainer(layers, backend="parallel", dtype="float32", replayed=True, **option
     model.build((7, 6, 3), backend=backend, dtype=dtype, seed=3)
     result = nb.Trainer(model, optimizer=nb.Adam(0.01), **options)
     if not replayed:
-        result._passes.of = lambda x: Pass(model)
+        result._passes.of = lambda model, x: Pass(model)
     return result
 
 
@@ -240,6 +240,32 @@ def test_a_failed_step_changes_nothing_and_the_next_goes_on():
     both(NETWORKS["all in one pass"], steps)
 
 
+def test_an_interrupted_recording_is_made_anew(monkeypatch):
+    def interrupt(self, *args, **options):
+        raise KeyboardInterrupt
+
+    def steps(trainer):
+        result = [trainer.train_batch(*batch())]
+        with monkeypatch.context() as patch:
+            patch.setattr(nb.Dense, "backward", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                trainer.train_batch(*batch(seed=1))
+        return [*result, *[trainer.train_batch(*batch(seed=i)) for i in range(4)]]
+
+    (recording,) = recordings(both(NETWORKS["all in one pass"], steps))
+    assert recording.complete
+
+
+def test_another_model():
+    t, other = trainer(NETWORKS["norms"]()), trainer(NETWORKS["norms"]())
+    for i in range(3):
+        t.train_batch(*batch(seed=i))
+    t.model = other.model
+    before = state(other)
+    t.train_batch(*batch())
+    assert state(other) != before
+
+
 def test_memory_is_taken_once_and_given_back():
     t = trainer(NETWORKS["minimal filtering"](), backend="serial")
     pool = t.model.backend.pool
@@ -268,9 +294,9 @@ def test_passes_of_a_model_without_parameters():
     model.build((2, 2), seed=0)
     passes = Passes(model)
     x = np.ones((3, 2, 2), np.float32)
-    assert isinstance(passes.of(x), Pass)
+    assert isinstance(passes.of(model, x), Pass)
     for _ in range(2):
-        one = passes.of(x)
+        one = passes.of(model, x)
         assert isinstance(one, Recording)
         assert (one.forward(x) == model.forward(x)[0]).all()
         one.backward(np.ones((3, 4), np.float32))
