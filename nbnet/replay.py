@@ -15,7 +15,7 @@ import copy
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import chain
 from operator import is_
@@ -23,12 +23,14 @@ from typing import Any
 
 import numpy as np
 
-from nbnet.backend import Backend
+from nbnet.backend import FLOATS, Backend
 from nbnet.functional import checks
-from nbnet.layers import Sequential
+from nbnet.layers import Layer, Sequential
+from nbnet.layers.fusion import Step
 from nbnet.memory import Arena
 from nbnet.preprocessing import to_float
 
+BUFFERS = (*FLOATS, np.dtype(np.int64), np.dtype(np.uint64))
 KEPT = 4  # recordings: a batch in two parts and the last batch of an epoch, for example, are of up to four shapes
 
 
@@ -137,9 +139,9 @@ class Passes:
             self._start(model)
         if not self._replayable:
             return Pass(model)
-        recording = self._recordings.get(x.shape)
+        recording = self._recordings.pop(x.shape, None)
         if recording is not None and recording.complete:  # one that was interrupted is made anew
-            self._recordings.move_to_end(x.shape)
+            self._recordings[x.shape] = recording  # the last one used is the last one
             return recording
         if x.shape not in self._seen:
             self._seen.add(x.shape)
@@ -159,15 +161,24 @@ class Passes:
         self.model = model
         self._seen: set[tuple[int, ...]] = set()  # shapes of batches so far: a shape is recorded when it comes again
         layers = list(model.walk())
-        self._names: list[Mapping[str, Any]] = [names for layer in layers for names in layer.settings()]
+        self._looks: list[Callable[[], Iterable[Any]]] = [look for layer in layers for look in layer.settings()]
+        self._params = [param for layer in layers for param in layer._params.values()]
         self._settings = self._now()
-        self._replayable = model.backend.name in ("serial", "parallel") and all(layer.replayable for layer in layers)
+        self._replayable = model.backend.name in ("serial", "parallel") and all(_replayable(layer, model) for layer in layers)
         self._place = _place()
 
     def _now(self) -> list[Any]:
         """All that decides which calls are made, besides the shape of the batch."""
-        values = chain.from_iterable([names.values() for names in self._names])
-        return [*values, *[array for param in self.model.params.values() for array in (param.value, param.grad)]]
+        values = chain.from_iterable([look() for look in self._looks])
+        return [*values, *[array for param in self._params for array in (param.value, param.grad)]]
+
+
+def _replayable(layer: Layer, model: Sequential) -> bool:
+    """Whether the layer is replayable, on the model's backend, and its arrays are such that kernels take them as they are: a copy that is
+    made for a kernel is none of the calls."""
+    params = all(param.value.flags.c_contiguous and param.value.dtype == layer.dtype for param in layer._params.values())
+    buffers = all(array.flags.c_contiguous and array.dtype in BUFFERS for array in layer._buffers.values())
+    return layer.replayable and layer.backend is model.backend and params and buffers
 
 
 def _place() -> tuple[int, int]:
@@ -176,10 +187,21 @@ def _place() -> tuple[int, int]:
 
 
 def _recording(model: Sequential, shape: tuple[int, ...]) -> Recording:
-    """A recording that is still to be made, of a copy of the model's layers with the same parameters and buffers."""
+    """A recording that is still to be made."""
     recorder = Recorder(model.backend)
-    same: dict[int, Any] = {id(model.backend): recorder}
-    for layer in model.walk():
-        for shared in (layer._params, layer._buffers):
-            same[id(shared)] = shared
-    return Recording(copy.deepcopy(model, same), recorder, shape)
+    return Recording(_copied(model, recorder, {}), recorder, shape)
+
+
+def _copied(thing: Any, backend: Backend, copies: dict[int, Any]) -> Any:
+    """A layer, a fused step or a list of them on another backend. Parameters, buffers and all else that hangs on them are shared."""
+    if isinstance(thing, list):
+        return [_copied(part, backend, copies) for part in thing]
+    if not isinstance(thing, Step):
+        return thing
+    if id(thing) not in copies:
+        twin: Any = copy.copy(thing)
+        copies[id(thing)] = twin
+        vars(twin).update({name: _copied(value, backend, copies) for name, value in vars(thing).items()})
+        if isinstance(thing, Layer):
+            twin.backend = backend
+    return copies[id(thing)]

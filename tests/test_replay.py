@@ -155,6 +155,12 @@ CHANGES = {
     "other gradients": lambda model: setattr(model.params["2.batchnorm.gamma"], "grad", np.zeros(5, np.float32)),
     "another buffer": lambda model: model.layers[2].buffers.update(moving_mean=np.full(5, 2, np.float32)),
     "values in place": lambda model: [np.multiply(array, 2, out=array, casting="unsafe") for array in model.state().values()],
+    "another dtype": lambda model: (
+        setattr(model.params["1.conv2d.bias"], "trainable", False) or setattr(model.params["2.batchnorm.beta"], "value", np.full(5, 0.1))
+    ),
+    "an array that is strided": lambda model: model.layers[2].buffers.update(moving_mean=np.zeros(10, np.float32)[::2]),
+    "steps": lambda model: model.steps.__setitem__(slice(None), model.layers),
+    "a tied parameter": lambda model: model.layers[2].params.update(gamma=model.layers[2].params["beta"]),
     "built again": lambda model: model.layers[1].build((7, 6, 3), seed=9),
 }
 
@@ -171,6 +177,32 @@ def test_changes_are_followed(name):
 
     layers = [nb.Dropout(0.2), nb.Conv2D(5, 3), nb.BatchNorm(), nb.Tanh(), nb.Flatten(), nb.Dense(3)]
     both(lambda: [type(layer)(*args) for layer, args in zip(layers, ((0.2,), (5, 3), (), (), (), (3,)))], steps)
+
+
+def test_hooks_on_steps_are_called():
+    t, calls = trainer(NETWORKS["all in one pass"]()), []
+    step = t.model.steps[0]
+    original = step.forward
+    step.forward = lambda x, train=False: (calls.append(1), original(x, train))[1]
+    for i in range(4):
+        t.train_batch(*batch(seed=i))
+    assert len(calls) == 4
+
+
+def test_a_layer_on_another_backend():
+    def steps(trainer):
+        trainer.model.layers[0].backend = nb.get_backend("serial")
+        return [trainer.train_batch(*batch(seed=i)) for i in range(3)]
+
+    assert not recordings(both(NETWORKS["norms"], steps))
+
+
+def test_what_hangs_on_a_layer_is_not_copied():
+    t = trainer(NETWORKS["norms"]())
+    t.model.trainer, t.model.layers[0].lock = t, threading.Lock()
+    for i in range(3):
+        t.train_batch(*batch(seed=i))
+    assert len(recordings(t)) == 1
 
 
 def test_settings_that_change_all_the_time_are_not_recorded():

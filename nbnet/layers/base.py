@@ -203,15 +203,20 @@ class Layer:
     def replayable(self) -> bool:
         """Whether between the calls of the backend forward(train=True) and backward look at shapes and settings alone, never at values
         (see nbnet.replay). It is known of nbnet's layers only, as long as nobody has put a function of his own in their place."""
-        return type(self).__module__.startswith("nbnet.layers.") and not {"forward", "backward", "run"} & vars(self).keys()
+        return type(self).__module__.startswith("nbnet.layers.") and not overrides(self)
 
-    def settings(self) -> list[Mapping[str, Any]]:
-        """The names whose values decide which calls forward and backward make."""
-        return [vars(self), self._buffers]
+    def settings(self) -> list[Callable[[], Iterable[Any]]]:
+        """Functions that give what decides, beside the input's shape, which calls forward and backward make."""
+        return [vars(self).values, self._params.values, self._buffers.values]
 
     def walk(self) -> Iterator[Layer]:
         """This layer and all layers inside it."""
         yield self
+
+
+def overrides(thing: Any) -> bool:
+    """Whether an object has attributes of its own in place of its class's functions."""
+    return any(callable(getattr(type(thing), name, None)) for name in vars(thing))
 
 
 def kind(layer: Layer) -> str:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from nbnet import storage
 from nbnet.backend import on_device
 from nbnet.errors import ArgumentError, BuildError, ShapeError
-from nbnet.layers.base import Context, Layer, Shape, kind
+from nbnet.layers.base import Context, Layer, Shape, kind, overrides
 from nbnet.layers.fusion import Step, fuse
 from nbnet.preprocessing import to_float
 
@@ -76,6 +77,14 @@ class Sequential(_Container):
         self.output_shape = shape
         self.steps = fuse(self.layers) if context.fuse else list(self.layers)
         return shape
+
+    @property
+    def replayable(self) -> bool:
+        return super().replayable and not any(overrides(step) for step in self.steps)
+
+    def settings(self) -> list[Callable[[], Iterable[Any]]]:
+        fused = [vars(step).values for step in self.steps if not isinstance(step, Layer)]
+        return [*super().settings(), self.steps.__iter__, *fused]
 
     def as_input(self, x) -> np.ndarray:
         """x as the first layer takes it: checked, and scaled to [0, 1] where it is uint8."""

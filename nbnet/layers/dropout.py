@@ -68,9 +68,9 @@ class Dropout(Layer):
         x = self._check(x)
         noise_shape = None if self.noise_shape is None else tuple(n or size for n, size in zip(self.noise_shape, x.shape))
         counter = np.empty(3, np.uint64)
-        step, advance = self._buffers["step"], int(train and not self.fixed_mask)
-        parts = counter[0:1], counter[1:2], counter[2:3], step
-        self.backend.channelwise(_count, parts, self._buffers["seed"], self.stream, step, advance)
+        step = self._buffers["step"]
+        outputs = [counter[0:1], counter[1:2], counter[2:3], *([step] if train and not self.fixed_mask else [])]
+        self.backend.channelwise(_count, outputs, self._buffers["seed"], self.stream, step)
         y, saved = dropout_at(x, self.rate, counter, self.variant, noise_shape, train, self.backend)
         return y, saved if train else None
 
@@ -78,6 +78,6 @@ class Dropout(Layer):
         return dropout_backward(dy, saved)
 
 
-def _count(seed, stream, step, advance):
+def _count(seed, stream, step):
     """The counter of this pass (seed, stream, step), and the step of the next."""
-    return seed, stream, step & 0xFFFFFFFF, step + advance
+    return seed, stream, step & 0xFFFFFFFF, step + 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -290,8 +290,8 @@ class BatchNorm(Layer):
         plain = self.virtual_batch_size is None and self.renorm is None and self.observer is None and not self.deferred
         return super().replayable and plain and self.moving.steady and (self.use_batch_statistics or self.moving.spread == "moving_var")
 
-    def settings(self) -> list[Mapping[str, Any]]:
-        return [*super().settings(), vars(self.moving)]
+    def settings(self) -> list[Callable[[], Iterable[Any]]]:
+        return [*super().settings(), vars(self.moving).values]
 
     @property
     def fuses(self) -> bool:
