@@ -30,7 +30,8 @@ from nbnet.layers.fusion import Step
 from nbnet.memory import Arena
 from nbnet.preprocessing import to_float
 
-BUFFERS = (*FLOATS, np.dtype(np.int64), np.dtype(np.uint64))
+REPLAYED = ("serial", "parallel")  # backends: on the others, calls are not what takes the time, or graphs are the way to save it
+BUFFERS = (*FLOATS, np.dtype(np.int64), np.dtype(np.uint64))  # dtypes of buffers that kernels take without a copy
 KEPT = 4  # recordings: a batch in two parts and the last batch of an epoch, for example, are of up to four shapes
 
 
@@ -60,11 +61,13 @@ class Recorder(Backend):
         self.backend = backend
         self.pool = self.arena = Arena(backend.pool)
         self._scratch = backend._scratch  # of this thread, and so is the recording
-        self.no_bias = backend.no_bias  # type: ignore[method-assign]  # shared, since it never changes
         self.calls: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
 
     def kernel(self, op: str) -> Callable[..., Any]:
         return partial(self.run, self.backend.kernel(op))
+
+    def no_bias(self, size: int, dtype: Any) -> Any:
+        return self.backend.no_bias(size, dtype)  # which never changes, and so is none of the calls
 
     def run(self, function: Callable[..., Any], *args: Any) -> None:
         self.calls.append((function, tuple([self.arena.alias(arg) if type(arg) is np.ndarray else arg for arg in args])))
@@ -132,6 +135,8 @@ class Passes:
 
     def of(self, model: Sequential, x: np.ndarray) -> Pass | Recording:
         """What runs forward and then backward for a batch like x."""
+        if model.backend.name not in REPLAYED:
+            return Pass(model)
         if model is not self.model:
             self._start(model)
         settings = self._now()
@@ -164,7 +169,7 @@ class Passes:
         self._looks: list[Callable[[], Iterable[Any]]] = [look for layer in layers for look in layer.settings()]
         self._params = [param for layer in layers for param in layer._params.values()]
         self._settings = self._now()
-        self._replayable = model.backend.name in ("serial", "parallel") and all(_replayable(layer, model) for layer in layers)
+        self._replayable = all(_replayable(layer, model) for layer in layers)
         self._place = _place()
 
     def _now(self) -> list[Any]:

@@ -1,8 +1,8 @@
 """Matrix products in register tiles, for convolution and dense: compiled once and called at their address.
 
-The tiles are the largest piece of machine code there is. As a part of every kernel they were optimised some twenty times, which
-took a third of a cold start; and with arrays for arguments, each call passed on some thirty numbers, which took longer than a small
-product itself. So there is one C function for float32 and one for float64, of pointers and numbers.
+The tiles are the largest piece of machine code there is. As a part of every kernel they were optimised again and again, which took a
+fifth of a cold start; and with arrays for arguments, each call passed on some thirty numbers, which took longer than a small product
+itself. So there is one C function for float32 and one for float64, of pointers and numbers.
 """
 
 import llvmlite.binding as llvm
@@ -54,10 +54,7 @@ for _dtype, _function in COMPILED.items():
 
 @intrinsic
 def _address(context, array, index):
-    """A pointer to array[index], for a flat array. The arrays of a kernel are its caller's, and outlive it.
-
-    Four arrays are about thirty numbers, which each call would pass on, and which took longer than a small product itself.
-    """
+    """A pointer to array[index], for a flat array. The arrays of a kernel are its caller's, and outlive it."""
 
     def generate(context, builder, signature, args):
         return builder.gep(context.make_array(signature.args[0])(context, builder, args[0]).data, [args[1]])

@@ -42,6 +42,7 @@ EDGE = 4  # outputs of one of its tiles, each way
 PLANES = 36  # products for a tile
 TILES = 16  # tiles that it transforms together: their planes share the level-2 cache with the transformed weights
 PAD = 16  # numbers between planes; without them the 36 streams of stores would fall on few sets of the level-1 cache
+IN_CACHES = 1 << 20  # bytes of images: where there are fewer, nothing is asked for ahead
 LANES = 16  # numbers in a vector register, at most
 PIXEL = 32  # elementary operations of `chunks` that a pixel costs beside its products
 MOST_PARTIALS = 16  # chunks of backward_weights at most, since each costs a copy of the weights to write and to merge,

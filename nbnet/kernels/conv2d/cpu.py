@@ -7,8 +7,7 @@ from nbnet.kernels import chunks
 from nbnet.kernels.batchnorm.cpu import moments_of_rows
 from nbnet.kernels.batchnorm.merge import merge_moments
 from nbnet.kernels.compile import body, inlined, parallel, serial
-from nbnet.kernels.conv2d import minimal, plan, scatter, scatter_chunks, scatters, strip_rows, winograd
-from nbnet.kernels.conv2d.winograd import IN_CACHES
+from nbnet.kernels.conv2d import IN_CACHES, minimal, plan, scatter, scatter_chunks, scatters, strip_rows, winograd
 from nbnet.kernels.dense.cpu import add_rows
 from nbnet.kernels.epilogue import activate_rows
 from nbnet.kernels.products import multiply

@@ -26,14 +26,13 @@ tile first, then along its rows; what lies between stays in a small buffer.
 """
 
 from nbnet.kernels.compile import inlined, precise
-from nbnet.kernels.conv2d import EDGE, PAD, PLANES, TILES
+from nbnet.kernels.conv2d import EDGE, IN_CACHES, PAD, PLANES, TILES
 from nbnet.kernels.epilogue import activated
 from nbnet.kernels.products import multiply
 from nbnet.kernels.simd import lanes
 from nbnet.kernels.vecmath import fma
 from nbnet.kernels.vector import load, load_whole, prefetch, prefetch_to_write, splat_as, store, store_whole, zero
 
-IN_CACHES = 1 << 20  # bytes of images: where there are fewer, nothing is asked for ahead
 _p, _q = 0.75, 1.5
 _P, _Q = _p * _p, _q * _q
 _AT_0, _AT_P, _AT_Q = 1 / (_P * _Q), 1 / (2 * _P * (_P - _Q)), 1 / (2 * _Q * (_Q - _P))  # the factors of G's rows
