@@ -63,16 +63,19 @@ def _check_labels(y: np.ndarray, num_classes: int) -> np.ndarray:
         raise ShapeError(f"labels have shape {y.shape}: wanted ({len(y)},), one whole number a row{mend}")
     if y.dtype.kind not in "iu":
         raise DTypeError(f"labels have dtype {y.dtype}: wanted whole numbers, 0 to {num_classes - 1}; use y.astype('int64')")
-    bad = (y < 0) | (y >= num_classes)
-    if bad.any():
-        row = int(bad.argmax())
+    labels = y.astype(np.int64, copy=False)
+    if labels.view(np.uint64).max(initial=0) >= num_classes:  # negative ones are then the largest
+        row = int(((y < 0) | (y >= num_classes)).argmax())
         raise DataError(f"label {y[row]} of row {row} is not a class: wanted 0 to {num_classes - 1}, since there are {num_classes} classes")
-    return y.astype(np.int64, copy=False)
+    return labels
 
 
 def _check_finite(array: np.ndarray, name: str) -> None:
-    if array.dtype.kind != "f" or array.size == 0:
+    if array.dtype.kind != "f":
         return
+    with np.errstate(over="ignore", invalid="ignore"):
+        if math.isfinite(array.sum()):  # as it is of no array with NaN or infinity
+            return
     rows = max(1, BLOCK // math.prod(array.shape[1:]))
     for start in range(0, len(array), rows):
         finite = np.isfinite(array[start : start + rows])

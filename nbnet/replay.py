@@ -104,9 +104,7 @@ class Recording:
         else:
             for function, args in self.calls_forward:
                 function(*args)
-        prediction = self.recorder.backend.empty(self.prediction.shape, self.prediction.dtype)
-        np.copyto(prediction, self.prediction)
-        return prediction
+        return self.prediction.copy()
 
     def backward(self, gradient: np.ndarray) -> None:
         gradient = checks.shaped(gradient, "the gradient of the loss", self.prediction.shape, self.prediction.dtype, be=self.recorder)
@@ -129,9 +127,9 @@ class Passes:
     that changes with every step, or batches of ever other shapes, cost nothing but the look.
     """
 
-    def __init__(self, model: Sequential) -> None:
+    def __init__(self) -> None:
         self._recordings: OrderedDict[tuple[int, ...], Recording] = OrderedDict()
-        self._start(model)
+        self.model: Sequential | None = None
 
     def of(self, model: Sequential, x: np.ndarray) -> Pass | Recording:
         """What runs forward and then backward for a batch like x."""

@@ -82,7 +82,7 @@ class Trainer:
         self.history: dict[str, list[float]] = {}
         self.position = Position()
         self.stop_reason: str | None = None
-        self._passes = Passes(model)
+        self._passes = Passes()
 
     # ------------------------------------------------------------------------------------------------ training
 

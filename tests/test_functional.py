@@ -95,6 +95,10 @@ def test_batch_norm(rng, mode, backend):
         assert_close(grad, numeric, "differences")
 
 
+def logistic(x):
+    return 1 / (1 + np.exp(-x))
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_batch_norm_with_activation_is_the_two_apart(rng, backend):
     x, dy = rng.standard_normal((50, 4)), rng.standard_normal((50, 4))
@@ -106,6 +110,23 @@ def test_batch_norm_with_activation_is_the_two_apart(rng, backend):
         wanted = F.batch_norm_backward(dy * np.where(plain > 0, 1, slope), plain_saved)
         for a, b in zip(F.batch_norm_backward(dy, saved), wanted):
             assert_close(a, b, "reduction")
+    for activation, function, slope_at in (("tanh", np.tanh, lambda y: 1 - y * y), ("sigmoid", logistic, lambda y: y * (1 - y))):
+        y, saved = F.batch_norm_forward(x, gamma, beta, activation=activation, backend=backend)
+        assert_close(y, function(plain), "elementwise")
+        wanted = F.batch_norm_backward(dy * slope_at(y), plain_saved)
+        for a, b in zip(F.batch_norm_backward(dy, saved), wanted):
+            assert_close(a, b, "reduction")
+
+
+@pytest.mark.parametrize("activation", [None, "tanh", "sigmoid"])
+def test_dy_is_left_alone(rng, activation):
+    x, dy = rng.standard_normal((50, 4)), rng.standard_normal((50, 4))
+    _, saved = F.batch_norm_forward(x, None, None, activation=activation)
+    given = dy.copy()
+    sums = F.batch_norm_backward_reduce(dy, saved)
+    dx = F.batch_norm_backward_apply(dy, saved, sums)
+    assert_close(F.batch_norm_backward(dy, saved)[0], dx, "elementwise")
+    assert_close(dy, given, "exact")
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -295,6 +316,12 @@ def test_pools(rng, backend, size, stride, padding):
         (lambda x: F.dense_forward(x[0, 0], np.ones((3, 4)), slope=float("nan")), "slope=nan"),
         (lambda x: F.dense_forward(x, np.ones((3, 4))), "x has shape .*, wanted 2 axes"),
         (lambda x: F.dense_forward(x[0, 0], np.ones((4, 4))), "3 features"),
+        (
+            lambda x: F.batch_norm_forward(x, None, None, activation="relu"),
+            "unknown activation 'relu'.*; for ReLU and leaky ReLU give slope=",
+        ),
+        (lambda x: F.batch_norm_forward(x, None, None, activation="tanh", slope=0.0), "activation='tanh' with slope=0.0: one of them"),
+        (lambda x: F.batch_norm_forward(x, None, None, activation="tanh", max_pool=True), "activation='tanh' with max_pool=True"),
         (lambda x: F.max_pool2d_forward(x, 9), "does not fit"),
         (lambda x: F.avg_pool2d_forward(x, 2, padding=2), "some windows would hold no pixel"),
         (lambda x: F.max_pool2d_forward(x, 2, backend="gpu"), "unknown backend 'gpu'"),
@@ -310,12 +337,13 @@ def test_bad_arguments(call, message):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_accumulated_batch_norm_is_the_whole_batch(rng, dtype, weighted):
+@pytest.mark.parametrize("activation", [None, "tanh"])
+def test_accumulated_batch_norm_is_the_whole_batch(rng, dtype, weighted, activation):
     """Statistics of 8 micro-batches of different sizes, one of them empty, give the gradients of the whole batch."""
     x, dy = rng.normal(3, 2, (53, 4, 6)).astype(dtype), rng.standard_normal((53, 4, 6)).astype(dtype)
     gamma, beta = rng.standard_normal(6).astype(dtype), rng.standard_normal(6).astype(dtype)
     weights = rng.random((53, 4)).astype(dtype) if weighted else None
-    y, saved = F.batch_norm_forward(x, gamma, beta, weights=weights)
+    y, saved = F.batch_norm_forward(x, gamma, beta, weights=weights, activation=activation)
     dx, dgamma, dbeta = F.batch_norm_backward(dy, saved)
 
     cuts = [1, 3, 3, 10, 20, 21, 40]
@@ -324,7 +352,7 @@ def test_accumulated_batch_norm_is_the_whole_batch(rng, dtype, weighted):
     stats = [F.batch_norm_stats(part, w) for part, w in zip(parts, wparts)]
     assert stats[2].count == 0
     merged = F.merge_stats(stats)
-    applied = [F.batch_norm_apply(part, merged, gamma, beta, weights=w) for part, w in zip(parts, wparts)]
+    applied = [F.batch_norm_apply(part, merged, gamma, beta, weights=w, activation=activation) for part, w in zip(parts, wparts)]
     sums = [F.batch_norm_backward_reduce(dpart, part_saved) for dpart, (_, part_saved) in zip(dparts, applied)]
     total = F.Sums(sum(s.g for s in sums), sum(s.gd for s in sums))
     dxs = [F.batch_norm_backward_apply(dpart, part_saved, total) for dpart, (_, part_saved) in zip(dparts, applied)]

@@ -28,6 +28,11 @@ NETWORKS = {
     "conv, leaky relu, pool": lambda: [nb.Conv2D(5, 2, stride=2, padding=1), nb.LeakyReLU(0.2), nb.MaxPool2D(2)],
     "dense, relu": lambda: [nb.Flatten(), nb.Dense(20), nb.ReLU(), nb.Dense(6, use_bias=False), nb.LeakyReLU(0.2)],
     "dense, norm, relu": lambda: [nb.Flatten(), nb.Dense(6), nb.BatchNorm(), nb.ReLU()],
+    "dense, norm": lambda: [nb.Flatten(), nb.Dense(6, use_bias=False), nb.BatchNorm()],
+    "dense, norm, tanh": lambda: [nb.Flatten(), nb.Dense(6, use_bias=False), nb.BatchNorm(), nb.Tanh(), nb.Dense(3)],
+    "dense, norm with sigmoid": lambda: [nb.Flatten(), nb.Dense(6, use_bias=False), nb.BatchNorm(activation="sigmoid")],
+    "conv, norm, sigmoid, pool": lambda: [conv(), nb.BatchNorm(), nb.Sigmoid(), nb.MaxPool2D(2)],
+    "norm, tanh": lambda: [nb.BatchNorm(scale=False), nb.Tanh()],
     "residual": lambda: [nb.Residual([conv(), nb.BatchNorm(), nb.ReLU(), conv(3), nb.BatchNorm()]), nb.ReLU()],
 }
 # What stays apart, and in how many steps the whole runs.
@@ -35,7 +40,7 @@ APART = {
     "pool of 3": ([conv, nb.BatchNorm, nb.ReLU, lambda: nb.MaxPool2D(3)], 2),
     "padded pool": ([conv, nb.BatchNorm, lambda: nb.MaxPool2D(2, padding="same")], 2),
     "overlapping pool": ([nb.BatchNorm, lambda: nb.MaxPool2D(2, stride=1)], 2),
-    "tanh in the norm": ([conv, lambda: nb.BatchNorm(activation="tanh"), lambda: nb.MaxPool2D(2)], 3),
+    "tanh in the norm": ([conv, lambda: nb.BatchNorm(activation="tanh"), lambda: nb.MaxPool2D(2)], 2),
     "two activations": ([conv, lambda: nb.BatchNorm(activation="relu"), nb.ReLU], 2),
     "ghost batches": ([conv, lambda: nb.BatchNorm(virtual_batch_size=2), nb.ReLU], 3),
     "another axis": ([lambda: nb.BatchNorm(axis=1), nb.ReLU], 2),

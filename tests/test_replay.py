@@ -336,7 +336,7 @@ def test_memory_is_taken_once_and_given_back():
 def test_passes_of_a_model_without_parameters():
     model = nb.Sequential([nb.Flatten(), nb.Tanh()])
     model.build((2, 2), seed=0)
-    passes = Passes(model)
+    passes = Passes()
     x = np.ones((3, 2, 2), np.float32)
     assert isinstance(passes.of(model, x), Pass)
     for _ in range(2):

@@ -10,23 +10,28 @@ from nbnet.backend import Backend, get_backend
 from nbnet.errors import ShapeError
 from nbnet.functional import checks
 from nbnet.functional.epilogue import checked_slope, through_activation
+from nbnet.functional.moments import Stats
 from nbnet.kernels import dense as contract
 
 
 class DenseSaved(NamedTuple):
     x: np.ndarray
     weight: np.ndarray
+    stats: Stats | None  # of y's columns, where they were asked for
     y: np.ndarray | None  # where there is an activation: its gradient follows from y
     slope: float
     backend: Backend
 
 
-def dense_forward(x, weight, bias=None, *, slope: float = 1.0, backend: str | Backend = "parallel") -> tuple[np.ndarray, DenseSaved]:
+def dense_forward(
+    x, weight, bias=None, *, slope: float = 1.0, stats: bool = False, backend: str | Backend = "parallel"
+) -> tuple[np.ndarray, DenseSaved]:
     """y = x @ weight + bias.
 
     Args:
         x: (M, I) float32 or float64. weight: (I, O). bias: (O,) or None.
         slope: y is multiplied by this where it is negative: 1 is no activation, 0 a fused ReLU.
+        stats: whether to take the statistics of y's columns in the same pass, for a batch_norm_apply that follows: saved.stats.
     Returns:
         y (M, O), and what dense_backward needs.
     Raises:
@@ -40,8 +45,15 @@ def dense_forward(x, weight, bias=None, *, slope: float = 1.0, backend: str | Ba
     slope, outputs = checked_slope(slope), weight.shape[1]
     bias = be.no_bias(outputs, x.dtype) if bias is None else checks.shaped(bias, "bias", (outputs,), x.dtype, be=be)
     y = be.empty((len(x), outputs), x.dtype)
-    be.kernel("dense.forward")(x, weight, bias, slope, y)
-    return y, DenseSaved(x, weight, None if slope == 1 else y, slope, be)
+    taken = None
+    if stats:
+        partials = be.scratch("partials", (contract.grid(len(x), outputs, x.shape[1])[0], 3, outputs), np.float64)
+        mean, m2 = be.vectors(2, outputs, np.float64)
+        taken = Stats(mean, m2, float(len(x)))
+        be.kernel("dense.forward")(x, weight, bias, slope, y, partials, mean, m2)
+    else:
+        be.kernel("dense.forward")(x, weight, bias, slope, y, None, None, None)
+    return y, DenseSaved(x, weight, taken, None if slope == 1 else y, slope, be)
 
 
 def dense_backward(dy, saved: DenseSaved, *, dweight=None, dbias=None, need_dx: bool = True):
@@ -52,7 +64,7 @@ def dense_backward(dy, saved: DenseSaved, *, dweight=None, dbias=None, need_dx: 
     Returns:
         dx (M, I), dweight (I, O), dbias (O,).
     """
-    x, weight, y, slope, be = saved
+    x, weight, _, y, slope, be = saved
     inputs, outputs = weight.shape
     dy = through_activation(checks.shaped(dy, "dy", (len(x), outputs), x.dtype, be=be), y, slope, be)
     dweight = checks.output(dweight, "dweight", weight.shape, x.dtype, be=be)

@@ -7,15 +7,18 @@ numbers, in float64. Formulas: Ioffe and Szegedy 2015; renormalisation: Ioffe 20
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from nbnet.backend import FLOATS, Backend, get_backend, on_device
-from nbnet.errors import ArgumentError, ShapeError
+from nbnet.errors import ArgumentError, ShapeError, unknown
 from nbnet.functional import checks
+from nbnet.functional.channel_numbers import about_mean, affine_of, batch_statistics, constant_statistics, corrected_affine_of
 from nbnet.functional.moments import Stats, batch_norm_stats, partials, row_weights
+from nbnet.kernels.batchnorm import SIGMOID, TANH
+
+SMOOTH = {"tanh": TANH, "sigmoid": SIGMOID}
 
 
 class Correction(NamedTuple):
@@ -36,6 +39,7 @@ class BatchNormSaved(NamedTuple):
     correction: Correction | None
     affine: tuple[np.ndarray, np.ndarray, np.ndarray]  # center, scale, shift of the kernels, (C,) in x's dtype
     slope: float
+    smooth: tuple[str, np.ndarray] | None  # a smooth activation and y, from which its gradient follows
     out_shape: tuple[int, ...]
     backend: Backend
 
@@ -80,6 +84,7 @@ def batch_norm_forward(
     ddof: float = 0,
     correction: Correction | None = None,
     slope: float = 1.0,
+    activation: str | None = None,
     max_pool: bool = False,
     backend: str | Backend = "parallel",
 ) -> tuple[np.ndarray, BatchNormSaved]:
@@ -93,15 +98,24 @@ def batch_norm_forward(
         ddof: 0 normalises by the biased variance, 1 by the unbiased one.
         correction: of batch renormalisation.
         slope: y is multiplied by this where it is negative: 1 is no activation, 0 a fused ReLU.
+        activation: "tanh" or "sigmoid", in the same pass; without slope and max_pool.
         max_pool: y is then (N, H // 2, W // 2, C), the largest of each 2 x 2 pixels, in the same pass; x is (N, H, W, C), without weights.
     Returns:
-        y, and what batch_norm_backward needs: x itself, but neither y nor the normalised x.
+        y, and what batch_norm_backward needs: x itself, but neither the normalised x nor, without an activation, y.
     Raises:
         ShapeError, DTypeError, ArgumentError: an argument does not fit, or there is only one value a channel to train on.
     """
     if (mean is None) != (var is None):
         raise ArgumentError("mean and var belong together: give both (evaluation) or neither (training)")
-    options = {"eps": eps, "weights": weights, "correction": correction, "slope": slope, "max_pool": max_pool, "backend": backend}
+    options = {
+        "eps": eps,
+        "weights": weights,
+        "correction": correction,
+        "slope": slope,
+        "activation": activation,
+        "max_pool": max_pool,
+        "backend": backend,
+    }
     if mean is not None:
         return _normalize(x, None, 1.0, mean, var, gamma, beta, **options)
     stats = batch_norm_stats(x, weights, backend=backend)
@@ -120,20 +134,22 @@ def batch_norm_backward(dy, saved: BatchNormSaved, *, dgamma=None, dbeta=None):
     Returns:
         dx, dgamma (C,), dbeta (C,).
     """
-    coefficients, dgamma, dbeta = batch_norm_backward_coefficients(dy, saved, dgamma=dgamma, dbeta=dbeta)
-    return batch_norm_backward_rows(dy, saved, coefficients), dgamma, dbeta
+    g, coefficients, dgamma, dbeta = batch_norm_backward_coefficients(dy, saved, dgamma=dgamma, dbeta=dbeta)
+    return batch_norm_backward_rows(g, saved, coefficients), dgamma, dbeta
 
 
-def batch_norm_backward_coefficients(dy, saved: BatchNormSaved, *, dgamma=None, dbeta=None) -> tuple[list[Any], Any, Any]:
-    """The first half of batch_norm_backward: what each row of dx needs of all the others, dgamma and dbeta."""
-    return _backward_numbers(*_reduce(dy, saved), saved.affine[0], saved, dgamma, dbeta)
+def batch_norm_backward_coefficients(dy, saved: BatchNormSaved, *, dgamma=None, dbeta=None) -> tuple[Any, list[Any], Any, Any]:
+    """The first half of batch_norm_backward: g, which is dy through a smooth activation, else dy itself; what each row of dx needs of
+    all the others; dgamma and dbeta."""
+    g, sum_g, sum_gx = _reduce(dy, saved)
+    return g, *_backward_numbers(sum_g, sum_gx, saved.affine[0], saved, dgamma, dbeta)
 
 
 def batch_norm_backward_rows(dy, saved: BatchNormSaved, coefficients: list[Any]):
-    """The second half: dx, of all rows or, with their x in saved, of some of them."""
+    """The second half: dx from g, which it may overwrite, of all rows or, with their x in saved, of some of them."""
     x, be = saved.x, saved.backend
     dy = checks.shaped(dy, "dy", saved.out_shape, x.dtype, be=be)
-    dx = be.empty(x.shape, x.dtype)
+    dx = be.empty(x.shape, x.dtype) if saved.smooth is None else dy  # which is g then, and nobody else's
     if saved.max_pool:
         be.kernel("batchnorm.backward_apply_max_pool")(dy, x, *saved.affine, saved.slope, *coefficients, dx)
     elif x.size:
@@ -157,6 +173,7 @@ def batch_norm_apply(
     ddof: float = 0,
     correction: Correction | None = None,
     slope: float = 1.0,
+    activation: str | None = None,
     max_pool: bool = False,
     backend: str | Backend = "parallel",
 ) -> tuple[np.ndarray, BatchNormSaved]:
@@ -174,14 +191,22 @@ def batch_norm_apply(
             f"train on a larger batch, or evaluate with mean= and var="
         )
     divisor = stats.count - ddof
-    options = {"eps": eps, "weights": weights, "correction": correction, "slope": slope, "max_pool": max_pool, "backend": backend}
+    options = {
+        "eps": eps,
+        "weights": weights,
+        "correction": correction,
+        "slope": slope,
+        "activation": activation,
+        "max_pool": max_pool,
+        "backend": backend,
+    }
     return _normalize(x, stats, divisor, stats.mean, stats.m2, gamma, beta, **options)
 
 
 def batch_norm_backward_reduce(dy, saved: BatchNormSaved) -> Sums:
     """The sums over this part's rows that dx of every part needs. For a batch in parts, add them up: `Sums(g1 + g2, gd1 + gd2)`."""
-    sum_g, sum_gx = _reduce(dy, saved)
-    saved.backend.channelwise(_about_mean, (sum_gx,), sum_g, sum_gx, saved.mean, saved.affine[0])
+    _, sum_g, sum_gx = _reduce(dy, saved)
+    saved.backend.channelwise(about_mean, (sum_gx,), sum_g, sum_gx, saved.mean, saved.affine[0])
     return Sums(sum_g, sum_gx)
 
 
@@ -194,13 +219,19 @@ def batch_norm_parameter_gradients(sums: Sums, saved: BatchNormSaved, *, dgamma=
 def batch_norm_backward_apply(dy, saved: BatchNormSaved, sums: Sums) -> np.ndarray:
     """dx of one part, from the sums over all parts."""
     coefficients, _, _ = _backward_numbers(*sums, saved.mean, saved, None, None)
+    if saved.smooth is not None:
+        activation, y = saved.smooth
+        be, dy = saved.backend, checks.shaped(dy, "dy", saved.out_shape, saved.x.dtype, be=saved.backend)
+        g = be.empty(dy.shape, dy.dtype)
+        be.kernel(f"activation.{activation}_backward")(dy.reshape(-1), y.reshape(-1), g.reshape(-1))
+        dy = g
     return batch_norm_backward_rows(dy, saved, coefficients)
 
 
 # ------------------------------------------------------------------------------------------------------ helpers
 
 
-def _normalize(x, stats, divisor, mean, m2, gamma, beta, *, eps, weights, correction, slope, max_pool, backend):
+def _normalize(x, stats, divisor, mean, m2, gamma, beta, *, eps, weights, correction, slope, activation, max_pool, backend):
     """y = act(gamma * ((x - mean) / sqrt(var + eps) * r + k) + beta), in the form of the kernel: act((x - center) * scale + shift).
 
     var is m2 / divisor.
@@ -212,32 +243,46 @@ def _normalize(x, stats, divisor, mean, m2, gamma, beta, *, eps, weights, correc
     channels = x.shape[-1]
     rows = x.reshape(-1, channels)
     weights = row_weights(weights, rows)
+    _check_what_follows(x, weights, slope, activation, max_pool)
     gamma = 1.0 if gamma is None else _channels(gamma, "gamma", channels)
     beta = 0.0 if beta is None else _channels(beta, "beta", channels)
     mean, m2 = _channels(mean, "mean", channels), _channels(m2, "var", channels)
-    saved_mean, inv_std, wide_scale = wide = tuple(be.vectors(3, channels, np.float64))
+    wide = tuple(be.vectors(3, channels, np.float64))
     affine = tuple(be.vectors(3, channels, x.dtype))
     numbers = (mean, m2, divisor, gamma, beta, eps)
     if correction is None:
-        be.channelwise(_affine(x.dtype.type), wide + affine, *numbers, clamp=True)
+        be.channelwise(affine_of(x.dtype.type), wide + affine, *numbers, clamp=True)
     else:
-        be.channelwise(_corrected_affine(x.dtype.type), wide + affine, *numbers, *correction, clamp=True)
+        be.channelwise(corrected_affine_of(x.dtype.type), wide + affine, *numbers, *correction, clamp=True)
     weights = None if weights is None else be.place(weights)
     if max_pool:
-        if weights is not None or x.ndim != 4:
-            given = f"x of shape {x.shape}" if weights is None else "weights"
-            raise ArgumentError(f"max_pool=True with {given}: wanted images (N, H, W, C) without weights")
         y = be.empty((len(x), x.shape[1] // 2, x.shape[2] // 2, channels), x.dtype)
         be.kernel("batchnorm.apply_max_pool")(x, *affine, slope, y)
     else:
         y = be.empty(x.shape, x.dtype)
-        if x.size:
+        if x.size and activation is not None:
+            be.kernel("batchnorm.apply_smooth")(rows, *affine, SMOOTH[activation], y.reshape(rows.shape))
+        elif x.size:
             be.kernel("batchnorm.apply")(rows, *affine, slope, y.reshape(rows.shape))
-    return y, BatchNormSaved(x, weights, stats, divisor, saved_mean, inv_std, wide_scale, correction, affine, slope, y.shape, be)
+    smooth = None if activation is None else (activation, y)
+    mean, inv_std, scale = wide
+    saved = BatchNormSaved(x, weights, stats, divisor, mean, inv_std, scale, correction, affine, slope, smooth, y.shape, be)
+    return y, saved
 
 
-def _reduce(dy, saved: BatchNormSaved) -> tuple[Any, Any]:
-    """sum g and sum g * (x - center) over the rows, (C,) float64."""
+def _check_what_follows(x, weights, slope: float, activation: str | None, max_pool: bool) -> None:
+    """Which of the activations and the pool go together, and with what."""
+    if activation is not None and activation not in SMOOTH:
+        raise ArgumentError(unknown("activation", activation, SMOOTH) + "; for ReLU and leaky ReLU give slope=")
+    if activation is not None and (slope != 1 or max_pool):
+        raise ArgumentError(f"activation={activation!r} with {'max_pool=True' if max_pool else f'slope={slope!r}'}: one of them at a time")
+    if max_pool and (weights is not None or x.ndim != 4):
+        given = f"x of shape {x.shape}" if weights is None else "weights"
+        raise ArgumentError(f"max_pool=True with {given}: wanted images (N, H, W, C) without weights")
+
+
+def _reduce(dy, saved: BatchNormSaved) -> tuple[Any, Any, Any]:
+    """g, which is dy through a smooth activation, else dy itself; sum g and sum g * (x - center) over the rows, (C,) float64."""
     x, be = saved.x, saved.backend
     dy = checks.shaped(dy, "dy", saved.out_shape, x.dtype, be=be)
     channels = x.shape[-1]
@@ -248,10 +293,16 @@ def _reduce(dy, saved: BatchNormSaved) -> tuple[Any, Any]:
     elif x.size:
         rows = x.reshape(-1, channels)
         scratch = partials(be, len(rows), channels)
+        if saved.smooth is not None:
+            activation, y = saved.smooth
+            g = be.empty(x.shape, x.dtype)
+            through = dy.reshape(rows.shape), y.reshape(rows.shape), rows, saved.affine[0], SMOOTH[activation]
+            be.kernel("batchnorm.backward_reduce_smooth")(*through, scratch, g.reshape(rows.shape), sum_g, sum_gx)
+            return g, sum_g, sum_gx
         be.kernel("batchnorm.backward_reduce")(dy.reshape(rows.shape), rows, *saved.affine, saved.slope, scratch, sum_g, sum_gx)
     else:
         sum_g[...], sum_gx[...] = 0, 0
-    return sum_g, sum_gx
+    return dy, sum_g, sum_gx
 
 
 def _backward_numbers(sum_g, sum_gx, about, saved: BatchNormSaved, dgamma, dbeta) -> tuple[list[Any], Any, Any]:
@@ -263,10 +314,10 @@ def _backward_numbers(sum_g, sum_gx, about, saved: BatchNormSaved, dgamma, dbeta
     r, k = (1.0, 0.0) if saved.correction is None else saved.correction
     numbers = (sum_g, sum_gx, about, saved.mean, saved.inv_std, saved.scale, r, k)
     if saved.stats is None:
-        be.channelwise(_constant_statistics, (dgamma, dbeta, *coefficients), *numbers, clamp=True)
+        be.channelwise(constant_statistics, (dgamma, dbeta, *coefficients), *numbers, clamp=True)
     else:
         of_batch = (saved.affine[0], saved.divisor, saved.stats.count)
-        be.channelwise(_batch_statistics, (dgamma, dbeta, *coefficients), *numbers, *of_batch, clamp=True)
+        be.channelwise(batch_statistics, (dgamma, dbeta, *coefficients), *numbers, *of_batch, clamp=True)
     return coefficients, dgamma, dbeta
 
 
@@ -278,51 +329,3 @@ def _channels(values, name: str, channels: int) -> Any:
     if vector.shape != (channels,):
         raise ShapeError(f"{name} has shape {vector.shape}, wanted ({channels},): one number a channel")
     return vector
-
-
-# ---------------------------------------------------------------- arithmetic on C numbers: of arrays, or of the numbers of a channel
-
-
-@cache
-def _affine(T):
-    """For arrays of type T: what the kernels of forward and backward need of the statistics."""
-
-    def affine(mean, m2, divisor, gamma, beta, eps):
-        inv_std = 1 / (np.float64(m2) / divisor + eps) ** 0.5
-        scale = np.float64(gamma) * inv_std
-        center = T(mean)
-        return mean, inv_std, scale, center, scale, np.float64(beta) + (np.float64(center) - np.float64(mean)) * scale
-
-    return affine
-
-
-@cache
-def _corrected_affine(T):
-    """As _affine, with the correction of renormalisation."""
-
-    def affine(mean, m2, divisor, gamma, beta, eps, r, k):
-        inv_std = 1 / (np.float64(m2) / divisor + eps) ** 0.5
-        scale = np.float64(gamma) * inv_std * r
-        center = T(mean)
-        shift = np.float64(beta) + np.float64(gamma) * k + (np.float64(center) - np.float64(mean)) * scale
-        return mean, inv_std, scale, center, scale, shift
-
-    return affine
-
-
-def _about_mean(sum_g, sum_gx, mean, center):
-    return (sum_gx - (np.float64(mean) - np.float64(center)) * sum_g,)
-
-
-def _constant_statistics(sum_g, sum_gx, about, mean, inv_std, scale, r, k):
-    """Where the statistics do not follow x: dgamma, dbeta and a, b, c."""
-    xhat_g = (sum_gx - (np.float64(mean) - np.float64(about)) * sum_g) * inv_std
-    return xhat_g * r + sum_g * k, sum_g, scale, 0.0, 0.0
-
-
-def _batch_statistics(sum_g, sum_gx, about, mean, inv_std, scale, r, k, center, divisor, count):
-    """Where they do."""
-    xhat_g = (sum_gx - (np.float64(mean) - np.float64(about)) * sum_g) * inv_std
-    c = -scale * xhat_g * inv_std / divisor
-    b = -scale * sum_g / count - c * (np.float64(mean) - np.float64(center))
-    return xhat_g * r + sum_g * k, sum_g, scale, b, c

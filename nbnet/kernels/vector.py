@@ -19,12 +19,11 @@ from numba import types
 from numba.core import cgutils
 from numba.core.imputils import lower_builtin
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
-from numba.extending import intrinsic, models, register_jitable, register_model
+from numba.extending import intrinsic, models, register_model
 
 from nbnet.kernels.simd import WIDTH
 
 _INT = ir.IntType(64)
-LARGE = 1 << 24  # bytes of an array that no cache holds until it is read
 
 
 class Vector(types.Type):
@@ -174,7 +173,8 @@ def _inside(builder, count, lanes):
     return builder.icmp_signed("<", ir.Constant(index, list(range(lanes))), limit)
 
 
-def _address(context, builder, array_type, array, at):
+def address_of(context, builder, array_type, array, at):
+    """A pointer to array[at], for intrinsics."""
     return builder.gep(context.make_array(array_type)(context, builder, array).data, [at])
 
 
@@ -184,7 +184,8 @@ def _load_whole(builder, pointer, vector):
     return value
 
 
-def _store_whole(builder, value, pointer):
+def write_whole(builder, value, pointer):
+    """The store of all lanes, for intrinsics."""
     instruction = builder.store(value, builder.bitcast(pointer, value.type.as_pointer()))
     instruction.align = 4 if isinstance(value.type.element, ir.FloatType) else 8
     return instruction
@@ -209,7 +210,7 @@ def _load(builder, pointer, vector, count):
 def _store(builder, value, pointer, count):
     with builder.if_else(builder.icmp_signed(">=", count, _INT(value.type.count)), likely=True) as (whole, part):
         with whole:
-            _store_whole(builder, value, pointer)
+            write_whole(builder, value, pointer)
         with part:
             _masked_store(builder, value, pointer, _inside(builder, count, value.type.count))
 
@@ -236,7 +237,7 @@ def load(context, array, at, count):
 
     def generate(context, builder, signature, args):
         vector = context.get_value_type(signature.return_type)
-        pointer = _address(context, builder, signature.args[0], args[0], args[1])
+        pointer = address_of(context, builder, signature.args[0], args[0], args[1])
         return _load(builder, pointer, vector, args[2])
 
     return Vector(array.dtype)(array, types.intp, types.intp), generate
@@ -248,7 +249,7 @@ def load_whole_as(context, array, at, like):
 
     def generate(context, builder, signature, args):
         vector = context.get_value_type(signature.return_type)
-        pointer = _address(context, builder, signature.args[0], args[0], args[1])
+        pointer = address_of(context, builder, signature.args[0], args[0], args[1])
         return _load_whole(builder, pointer, vector)
 
     return Vector(array.dtype, like.lanes)(array, types.intp, like), generate
@@ -260,7 +261,7 @@ def load_as(context, array, at, count, like):
 
     def generate(context, builder, signature, args):
         vector = context.get_value_type(signature.return_type)
-        pointer = _address(context, builder, signature.args[0], args[0], args[1])
+        pointer = address_of(context, builder, signature.args[0], args[0], args[1])
         return _load(builder, pointer, vector, args[2])
 
     return Vector(array.dtype, like.lanes)(array, types.intp, types.intp, like), generate
@@ -293,7 +294,7 @@ def store(context, array, at, count, value):
     """array[at : at + lanes] = value."""
 
     def generate(context, builder, signature, args):
-        pointer = _address(context, builder, signature.args[0], args[0], args[1])
+        pointer = address_of(context, builder, signature.args[0], args[0], args[1])
         _store(builder, args[3], pointer, args[2])
         return context.get_dummy_value()
 
@@ -306,7 +307,7 @@ def load_whole(context, array, at):
 
     def generate(context, builder, signature, args):
         vector = context.get_value_type(signature.return_type)
-        pointer = _address(context, builder, signature.args[0], args[0], args[1])
+        pointer = address_of(context, builder, signature.args[0], args[0], args[1])
         return _load_whole(builder, pointer, vector)
 
     return Vector(array.dtype)(array, types.intp), generate
@@ -317,59 +318,8 @@ def store_whole(context, array, at, value):
     """array[at : at + lanes] = value: all of it is inside."""
 
     def generate(context, builder, signature, args):
-        pointer = _address(context, builder, signature.args[0], args[0], args[1])
-        _store_whole(builder, args[2], pointer)
+        pointer = address_of(context, builder, signature.args[0], args[0], args[1])
+        write_whole(builder, args[2], pointer)
         return context.get_dummy_value()
 
     return types.void(array, types.intp, value), generate
-
-
-@intrinsic
-def store_past(context, array, at, value):
-    """array[at : at + lanes] = value, past the caches, where `passes_caches` holds: all of it is inside."""
-
-    def generate(context, builder, signature, args):
-        pointer = _address(context, builder, signature.args[0], args[0], args[1])
-        instruction = _store_whole(builder, args[2], pointer)
-        instruction.align = WIDTH
-        instruction.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)]))
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp, value), generate
-
-
-@register_jitable
-def passes_caches(array, row):
-    """Whether an array that is to be overwritten, in rows of `row` numbers, should be written past the caches.
-
-    A store into the caches reads the line from memory first. That is worth it where somebody reads the array before it is pushed
-    out again, which nobody can if it is larger than the caches. Each vector must start at a multiple of a vector's size.
-    """
-    return array.nbytes >= LARGE and row % (WIDTH // array.itemsize) == 0 and array.ctypes.data % WIDTH == 0
-
-
-@register_jitable
-def put(array, at, count, value, past):
-    """store, or store_past where `past` says so."""
-    if past:
-        store_past(array, at, value)
-    else:
-        store(array, at, count, value)
-
-
-def _prefetch(write):
-    def prefetch(context, array, at):
-        def generate(context, builder, signature, args):
-            pointer = _address(context, builder, signature.args[0], args[0], args[1])
-            function_type = ir.FunctionType(ir.VoidType(), [pointer.type, *[ir.IntType(32)] * 3])
-            fetch = cgutils.get_or_insert_function(builder.module, function_type, "llvm.prefetch.p0")
-            builder.call(fetch, [pointer, *(ir.IntType(32)(n) for n in (write, 3, 1))])
-            return context.get_dummy_value()
-
-        return types.void(array, types.intp), generate
-
-    return intrinsic(prefetch)
-
-
-# prefetch(array, at): ask for the cache line of array[at] ahead of its use, or of a store to it. `at` may lie past the end.
-prefetch, prefetch_to_write = _prefetch(0), _prefetch(1)

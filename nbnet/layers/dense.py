@@ -40,11 +40,11 @@ class Dense(Layer):
         y, saved = self.run(x)
         return y, saved if train else None
 
-    def run(self, x, slope: float = 1.0):
-        """y and saved; slope: of the activation that follows."""
+    def run(self, x, stats: bool = False, slope: float = 1.0):
+        """y and saved, with saved.stats if stats is True: for the batch norm that follows; slope: of the activation that follows."""
         x = self._check(x)
         bias = self.params["bias"].value if self.use_bias else None
-        return F.dense_forward(x, self.params["weight"].value, bias, slope=slope, backend=self.backend)
+        return F.dense_forward(x, self.params["weight"].value, bias, slope=slope, stats=stats, backend=self.backend)
 
     def backward(self, dy, saved, need_dx=True):
         dbias = self.params["bias"].grad if self.use_bias else None

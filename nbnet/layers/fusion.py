@@ -3,13 +3,13 @@
 `fuse` cuts a list of layers into steps. A step has forward and backward like a layer; most steps are a layer. The layers
 stay what they are: they own the parameters and buffers, and their results and gradients are the same either way.
 
-    Conv2D, BatchNorm       the convolution takes the channels' statistics of each chunk while it is in the cache
+    Conv2D, BatchNorm       the convolution takes the channels' statistics of each chunk while it is in the cache; Dense does, too
     BatchNorm, ReLU         one pass, forward and backward: the normalised values are never written
     ..., MaxPool2D(2)       the same pass writes only the maxima
-    Conv2D, ReLU            the activation is applied to results that are still in registers or in the cache
-    Dense, ReLU             the same
+    BatchNorm, Tanh         one pass forward; backward, the activation's gradient and its sums are another
+    Conv2D, ReLU            the activation is applied to results that are still in registers or in the cache; Dense does, too
 
-ReLU stands for LeakyReLU too.
+ReLU stands for LeakyReLU too, and Tanh for Sigmoid.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from nbnet.functional.norm import batch_norm_backward_rows
-from nbnet.layers.activations import LeakyReLU, ReLU
+from nbnet.functional.norm import SMOOTH, batch_norm_backward_rows
+from nbnet.layers.activations import LeakyReLU, ReLU, Sigmoid, Tanh
 from nbnet.layers.base import Layer
 from nbnet.layers.batchnorm import BatchNorm
 from nbnet.layers.conv2d import Conv2D
@@ -31,43 +31,48 @@ BLOCK = 1 << 22  # bytes: of the gradient between a batch norm and its convoluti
 
 
 class NormStep:
-    """[Conv2D,] BatchNorm [, activation] [, MaxPool2D(2)] in two passes, or one where there is no convolution."""
+    """[Conv2D or Dense,] BatchNorm [, activation] [, MaxPool2D(2)] in two passes, or one where there is no product."""
 
     def __init__(self, layers: Sequence[Layer]) -> None:
         self.layers = list(layers)
-        self.conv = next((layer for layer in layers if isinstance(layer, Conv2D)), None)
+        self.product = next((layer for layer in layers if isinstance(layer, (Conv2D, Dense))), None)
         self.norm = next(layer for layer in layers if isinstance(layer, BatchNorm))
         activation = next((layer for layer in layers if isinstance(layer, (ReLU, LeakyReLU))), None)
         self.slope = None if activation is None else _slope(activation)
+        self.activation = next((layer.function for layer in layers if isinstance(layer, (Tanh, Sigmoid))), None)
         self.max_pool = isinstance(layers[-1], MaxPool2D)
         self.name = ", ".join(layer.name for layer in layers)
 
     def forward(self, x, train: bool = False) -> tuple[Any, Any]:
-        conv = stats = None
-        if self.conv is not None:
-            x, conv = self.conv.run(x, stats=self.norm.wants_statistics(train))
-            stats = conv.stats
-        y, norm = self.norm.forward(x, train, stats=stats, slope=self.slope, max_pool=self.max_pool)
-        return y, (conv, norm) if train else None
+        product = stats = None
+        if self.product is not None:
+            x, product = self.product.run(x, stats=self.norm.wants_statistics(train))
+            stats = product.stats
+        y, norm = self.norm.forward(x, train, stats=stats, slope=self.slope, activation=self.activation, max_pool=self.max_pool)
+        return y, (product, norm) if train else None
 
     def backward(self, dy, saved, need_dx: bool = True):
-        conv, norm = saved
-        if self.conv is None:
+        product, norm = saved
+        if self.product is None:
             return self.norm.backward(dy, norm)
-        if self.conv.backend.name == "cuda":  # nothing stays in a cache from one kernel to the next: no blocks
-            return self.conv.backward(self.norm.backward(dy, norm), conv, need_dx)
-        part, coefficients = self.norm.backward_coefficients(dy, norm)
+        if isinstance(self.product, Conv2D) and self.product.backend.name != "cuda":  # there, nothing stays in a cache
+            return self._backward_in_blocks(self.product, dy, product, norm, need_dx)
+        return self.product.backward(self.norm.backward(dy, norm), product, need_dx)
+
+    def _backward_in_blocks(self, layer: Conv2D, dy, conv, norm, need_dx: bool):
+        """Batch norm's gradient of a block of images is still in the caches when the convolution goes on with it."""
+        dy, part, coefficients = self.norm.backward_coefficients(dy, norm)
         blocks = _blocks(part.x)
         if len(blocks) == 1:
-            return self.conv.backward(batch_norm_backward_rows(dy, part, coefficients), conv, need_dx)
-        be = self.conv.backend
-        grads = [param.grad.reshape(-1) for param in self.conv.params.values()]
+            return layer.backward(batch_norm_backward_rows(dy, part, coefficients), conv, need_dx)
+        be = layer.backend
+        grads = [param.grad.reshape(-1) for param in layer.params.values()]
         totals = [be.empty(grad.shape, grad.dtype) for grad in grads]
         dx = be.empty(conv.x.shape, conv.x.dtype) if need_dx else None
         for images in blocks:
             of_block = part._replace(x=part.x[images], out_shape=dy[images].shape)
             g = batch_norm_backward_rows(dy[images], of_block, coefficients)
-            self.conv.backward(g, conv._replace(x=conv.x[images]), need_dx, None if dx is None else dx[images])
+            layer.backward(g, conv._replace(x=conv.x[images]), need_dx, None if dx is None else dx[images])
             for total, grad in zip(totals, grads):
                 if images.start == 0:
                     be.kernel("array.scale")(grad, 1.0, total)
@@ -106,10 +111,6 @@ def _blocks(x: np.ndarray) -> list[slice]:
 Step = Layer | NormStep | ActivationStep
 
 
-def _conv(layer: Layer) -> bool:
-    return type(layer) is Conv2D
-
-
 def _product(layer: Layer) -> bool:
     return type(layer) in (Conv2D, Dense)
 
@@ -122,8 +123,16 @@ def _plain_norm(layer: Layer) -> bool:
     return type(layer) is BatchNorm and layer.fuses and layer.activation is None
 
 
+def _linear_norm(layer: Layer) -> bool:
+    return type(layer) is BatchNorm and layer.fuses and layer.activation not in SMOOTH
+
+
 def _activation(layer: Layer) -> bool:
     return type(layer) in (ReLU, LeakyReLU)
+
+
+def _any_activation(layer: Layer) -> bool:
+    return type(layer) in (ReLU, LeakyReLU, Tanh, Sigmoid)
 
 
 def _max_pool(layer: Layer) -> bool:
@@ -132,13 +141,13 @@ def _max_pool(layer: Layer) -> bool:
 
 # Tried in order at each layer; the first that fits is taken.
 PATTERNS: tuple[tuple[type[NormStep | ActivationStep], tuple[Callable[[Layer], bool], ...]], ...] = (
-    (NormStep, (_conv, _plain_norm, _activation, _max_pool)),
-    (NormStep, (_conv, _plain_norm, _activation)),
-    (NormStep, (_conv, _norm, _max_pool)),
-    (NormStep, (_conv, _norm)),
+    (NormStep, (_product, _plain_norm, _activation, _max_pool)),
+    (NormStep, (_product, _plain_norm, _any_activation)),
+    (NormStep, (_product, _linear_norm, _max_pool)),
+    (NormStep, (_product, _norm)),
     (NormStep, (_plain_norm, _activation, _max_pool)),
-    (NormStep, (_plain_norm, _activation)),
-    (NormStep, (_norm, _max_pool)),
+    (NormStep, (_plain_norm, _any_activation)),
+    (NormStep, (_linear_norm, _max_pool)),
     (ActivationStep, (_product, _activation)),
 )
 

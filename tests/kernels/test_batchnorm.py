@@ -3,6 +3,7 @@ import pytest
 from tolerances import assert_close
 
 from nbnet.kernels import chunks
+from nbnet.kernels.batchnorm import SIGMOID, TANH
 
 from .harness import (
     COMPILED,
@@ -129,6 +130,22 @@ def test_backward_apply(rng, dtype, shape, slope, weighted):
     )
 
 
+@pytest.mark.parametrize("activation", [TANH, SIGMOID])
+@dtypes
+@shapes
+def test_apply_smooth(rng, dtype, shape, activation):
+    check("batchnorm.apply_smooth", dtype, "elementwise", [rng.normal(size=shape), *affine(rng, shape[1]), activation, Out(shape)])
+
+
+@pytest.mark.parametrize("activation", [TANH, SIGMOID])
+@dtypes
+@shapes
+def test_backward_reduce_smooth(rng, dtype, shape, activation):
+    dy, y, x = rng.normal(size=shape), rng.uniform(-1, 1, shape), rng.normal(size=shape)
+    outputs = [partials(shape), Out(shape), sums(shape), sums(shape)]
+    check("batchnorm.backward_reduce_smooth", dtype, "reduction", [dy, y, x, rng.normal(size=shape[1]), activation, *outputs])
+
+
 IMAGES = [
     (1, 2, 2, 1),
     (2, 5, 7, 3),
@@ -221,6 +238,12 @@ def test_in_place(rng, dtype, backend):
     call("batchnorm.backward_apply", backend, dy, x, None, *c[:3], 0.2, *c[3:], dx)
     call("batchnorm.backward_apply", backend, dy, x, None, *c[:3], 0.2, *c[3:], dy)
     call("batchnorm.apply", backend, x, *c[:3], 0.2, x)
+    assert_close(x, y, "exact")
+    numbers = [np.empty(partials(x.shape).shape), np.empty(3), np.empty(3)]
+    call("batchnorm.backward_reduce_smooth", backend, dy, y, x, c[0], TANH, numbers[0], dx, *numbers[1:])
+    call("batchnorm.backward_reduce_smooth", backend, dy, y, x, c[0], TANH, numbers[0], dy, *numbers[1:])
+    call("batchnorm.apply_smooth", backend, x, *c[:3], TANH, y)
+    call("batchnorm.apply_smooth", backend, x, *c[:3], TANH, x)
     assert_close(x, y, "exact")
     assert_close(dy, dx, "exact")
 

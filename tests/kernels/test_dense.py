@@ -28,8 +28,8 @@ def gradients(shape):
 
 @not_simulated
 def test_shapes_make_several_chunks():
-    assert [grid(rows, outputs, inputs) for rows, inputs, outputs in SHAPES] == [(1, 1), (1, 1), (1, 1), (2, 1), (8, 1), (1, 1), (2, 2)]
-    assert [grid(inputs, outputs, rows) for rows, inputs, outputs in SHAPES][-2:] == [(1, 1), (2, 2)]
+    assert [grid(rows, outputs, inputs) for rows, inputs, outputs in SHAPES] == [(1, 1), (1, 1), (1, 1), (2, 2), (8, 1), (1, 1), (1, 4)]
+    assert [grid(inputs, outputs, rows) for rows, inputs, outputs in SHAPES][-2:] == [(1, 1), (1, 4)]
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (64, 3136, 128), (64, 128, 3136), (100_000, 64, 64), (1, 1, 10**6), (17, 1000, 129)])
@@ -53,7 +53,7 @@ def test_grid_covers_the_result_once(shape):
 @shapes
 def test_forward(rng, dtype, shape):
     x, weight, bias, dy = make(rng, shape)
-    check("dense.forward", dtype, "matmul", [x, weight, bias, 1.0, Out(dy.shape)])
+    check("dense.forward", dtype, "matmul", [x, weight, bias, 1.0, Out(dy.shape), None, None, None])
 
 
 @pytest.mark.parametrize("slope", [0.0, 0.1])
@@ -62,7 +62,20 @@ def test_forward(rng, dtype, shape):
 def test_forward_with_an_activation(rng, dtype, shape, slope):
     """On cuda (9, 12, 20) is a sum of two parts: the activation comes after they are added."""
     x, weight, bias, dy = make(rng, shape)
-    check("dense.forward", dtype, "matmul", [x, weight, bias, slope, Out(dy.shape)])
+    check("dense.forward", dtype, "matmul", [x, weight, bias, slope, Out(dy.shape), None, None, None])
+
+
+@dtypes
+@shapes
+def test_forward_with_statistics(rng, dtype, shape):
+    """y is the same, and its columns' statistics come from the same pass."""
+    x, weight, bias, dy = make(rng, shape)
+    rows, inputs, outputs = shape
+    partials = Out((grid(rows, outputs, inputs)[0], 3, outputs), np.float64, scratch=True)
+    sums = [Out((outputs,), np.float64, precision=dtype)] * 2
+    check("dense.forward", dtype, "matmul", [x, weight, bias, 1.0, Out(dy.shape), partials, *sums])
+    (plain,) = run("dense.forward", "parallel", dtype, [x, weight, bias, 1.0, Out(dy.shape), None, None, None])
+    assert_close(run("dense.forward", "parallel", dtype, [x, weight, bias, 1.0, Out(dy.shape), partials, *sums])[0], plain, "exact")
 
 
 @dtypes
@@ -83,7 +96,9 @@ def test_backward_weights(rng, dtype, shape):
 def test_gradient_of_x(rng, shape):
     x, weight, bias, dy = make(rng, shape)
     args = [dy, weight, turned(shape), Out(x.shape)]
-    check_gradient(lambda x: output_of("dense.forward", [x, weight, bias, 1.0, Out(dy.shape)]), "dense.backward_data", args, x, dy)
+    check_gradient(
+        lambda x: output_of("dense.forward", [x, weight, bias, 1.0, Out(dy.shape), None, None, None]), "dense.backward_data", args, x, dy
+    )
 
 
 @pytest.mark.parametrize("shape", SMALL, ids=str)
@@ -92,10 +107,10 @@ def test_gradient_of_weight_and_bias(rng, shape):
     dweight, dbias = gradients(shape)
 
     def of_weight(weight):
-        return output_of("dense.forward", [x, weight, bias, 1.0, Out(dy.shape)])
+        return output_of("dense.forward", [x, weight, bias, 1.0, Out(dy.shape), None, None, None])
 
     def of_bias(bias):
-        return output_of("dense.forward", [x, weight, bias, 1.0, Out(dy.shape)])
+        return output_of("dense.forward", [x, weight, bias, 1.0, Out(dy.shape), None, None, None])
 
     hidden = Out(dbias.shape, scratch=True), Out(dweight.shape, scratch=True)
     check_gradient(of_weight, "dense.backward_weights", [x, dy, dweight, hidden[0]], weight, dy)
@@ -108,7 +123,7 @@ def test_activation_of_nan_and_infinity(rng, backend, slope):
     """As the layers ReLU and LeakyReLU have it: ReLU of minus infinity is 0, and NaN stays."""
     bias = np.array([np.nan, -np.inf, np.inf, -3.0, 3.0, 0.0])
     wanted = {1.0: bias, 0.0: np.array([np.nan, 0, np.inf, 0, 3, 0]), 0.1: np.array([np.nan, -np.inf, np.inf, -0.3, 3, 0])}
-    (y,) = run("dense.forward", backend, "float32", [np.zeros((2, 3)), np.zeros((3, 6)), bias, slope, Out((2, 6))])
+    (y,) = run("dense.forward", backend, "float32", [np.zeros((2, 3)), np.zeros((3, 6)), bias, slope, Out((2, 6)), None, None, None])
     assert_close(y, np.tile(wanted[slope], (2, 1)), "elementwise")
 
 
@@ -116,5 +131,5 @@ def test_activation_of_nan_and_infinity(rng, backend, slope):
 def test_nan_stays_in_its_row(rng, backend):
     x, weight, bias, dy = make(rng, (17, 9, 3))
     x[4, 8] = np.nan
-    (y,) = run("dense.forward", backend, "float32", [x, weight, bias, 1.0, Out(dy.shape)])
+    (y,) = run("dense.forward", backend, "float32", [x, weight, bias, 1.0, Out(dy.shape), None, None, None])
     assert np.flatnonzero(np.isnan(y).any(axis=1)).tolist() == [4]

@@ -80,7 +80,7 @@ def tanh_forward(x, y):
 
 
 @formula
-def _tanh_slope(dy, y, one):
+def tanh_slope(dy, y, one):
     return dy * (one - y * y)
 
 
@@ -88,7 +88,7 @@ def _tanh_slope(dy, y, one):
 def _tanh_backward(dy, y, size, dx):
     at, one = 4 * cuda.grid(1), y.dtype.type(1)
     g, v = load(dy, at, size), load(y, at, size)
-    out = _tanh_slope(g[0], v[0], one), _tanh_slope(g[1], v[1], one), _tanh_slope(g[2], v[2], one), _tanh_slope(g[3], v[3], one)
+    out = tanh_slope(g[0], v[0], one), tanh_slope(g[1], v[1], one), tanh_slope(g[2], v[2], one), tanh_slope(g[3], v[3], one)
     store(dx, at, size, out)
 
 
@@ -100,7 +100,7 @@ def tanh_backward(dy, y, dx):
 
 
 @formula
-def _sigmoid(x, one):
+def logistic(x, one):
     e = math.exp(-abs(x))
     return (e if x < 0 else one) / (one + e)
 
@@ -109,7 +109,7 @@ def _sigmoid(x, one):
 def _sigmoid_forward(x, size, y):
     at, one = 4 * cuda.grid(1), x.dtype.type(1)
     v = load(x, at, size)
-    store(y, at, size, (_sigmoid(v[0], one), _sigmoid(v[1], one), _sigmoid(v[2], one), _sigmoid(v[3], one)))
+    store(y, at, size, (logistic(v[0], one), logistic(v[1], one), logistic(v[2], one), logistic(v[3], one)))
 
 
 def sigmoid_forward(x, y):
@@ -117,7 +117,7 @@ def sigmoid_forward(x, y):
 
 
 @formula
-def _sigmoid_slope(dy, y, one):
+def sigmoid_slope(dy, y, one):
     return dy * (y * (one - y))
 
 
@@ -125,7 +125,7 @@ def _sigmoid_slope(dy, y, one):
 def _sigmoid_backward(dy, y, size, dx):
     at, one = 4 * cuda.grid(1), y.dtype.type(1)
     g, v = load(dy, at, size), load(y, at, size)
-    out = _sigmoid_slope(g[0], v[0], one), _sigmoid_slope(g[1], v[1], one), _sigmoid_slope(g[2], v[2], one), _sigmoid_slope(g[3], v[3], one)
+    out = sigmoid_slope(g[0], v[0], one), sigmoid_slope(g[1], v[1], one), sigmoid_slope(g[2], v[2], one), sigmoid_slope(g[3], v[3], one)
     store(dx, at, size, out)
 
 

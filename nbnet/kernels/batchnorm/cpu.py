@@ -12,44 +12,58 @@ from nbnet.kernels.batchnorm.cpu_max_pool import (  # noqa: F401  # the rest of 
     backward_reduce_max_pool_parallel,
     backward_reduce_max_pool_serial,
 )
+from nbnet.kernels.batchnorm.cpu_smooth import (  # noqa: F401
+    apply_smooth_parallel,
+    apply_smooth_serial,
+    backward_reduce_smooth_parallel,
+    backward_reduce_smooth_serial,
+)
 from nbnet.kernels.batchnorm.merge import merge_moments, merge_sums
+from nbnet.kernels.caches import comes_late, passes_caches, prefetch, put
 from nbnet.kernels.compile import body, parallel, serial
 from nbnet.kernels.simd import lanes
 from nbnet.kernels.vecmath import fma
-from nbnet.kernels.vector import load, load_as, passes_caches, prefetch, put, splat, store, where, widen, zero
+from nbnet.kernels.vector import load, load_as, splat, store, where, widen, zero
 
-# Rows that are summed in registers before the sums go back to memory, while the next ones are fetched: both fit the level-1 cache.
+# Rows that are summed in registers before the sums go back to memory, while the next ones are asked for: both fit the level-1 cache.
 ROWS = 64
 
 # ---------------------------------------------------------------------------------------------------- moments
 
 
 @body
-def _add_deviations(x, origin, start, stop, mean, m2):
-    """mean += sum of x - origin, m2 += sum of its squares, over rows start to stop; origin is a row of x."""
+def _add_deviations(x, origin, start, stop, left, right, mean, m2):
+    """mean += sum of x - origin, m2 += sum of its squares, over rows start to stop and channels left to right; origin is a row of x."""
     channels = x.shape[1]
-    flat = x.reshape(-1)
+    flat, late = x.reshape(-1), comes_late(x)
     for block in range(start, stop, ROWS):
         end = min(block + ROWS, stop)
-        for c in range(0, channels, lanes(x)):
-            n = channels - c
+        for c in range(left, right, lanes(x)):
+            n = right - c
             center = widen(load(flat, origin * channels + c, n))
             s, q = load_as(mean, c, n, center), load_as(m2, c, n, center)
-            for m in range(block, end):
-                prefetch(flat, (m + ROWS) * channels + c)
-                d = widen(load(flat, m * channels + c, n)) - center
-                s = s + d
-                q = q + d * d
-            store(mean, c, n, s)
-            store(m2, c, n, q)
+            t, r = zero(s), zero(s)  # of every other row, since each addition waits for the last one
+            for m in range(block, end - 1, 2):
+                at, next_at = m * channels + c, (m + 1) * channels + c
+                if late:
+                    prefetch(flat, at + ROWS * channels)
+                    prefetch(flat, next_at + ROWS * channels)
+                d, e = widen(load(flat, at, n)) - center, widen(load(flat, next_at, n)) - center
+                s, q = s + d, q + d * d
+                t, r = t + e, r + e * e
+            if (end - block) % 2 == 1:
+                d = widen(load(flat, (end - 1) * channels + c, n)) - center
+                s, q = s + d, q + d * d
+            store(mean, c, n, s + t)
+            store(m2, c, n, q + r)
 
 
 @body
-def _add_weighted_deviations(x, weights, origin, start, stop, mean, m2, count):
+def _add_weighted_deviations(x, weights, origin, start, stop, left, right, mean, m2, count):
     """The same with weights, whose sum goes to count."""
     step = 1 if weights.shape[1] > 1 else 0
     for m in range(start, stop):
-        for c in range(x.shape[1]):
+        for c in range(left, right):
             w = np.float64(weights[m, c * step])
             d = np.float64(x[m, c]) - np.float64(x[origin, c])
             count[c] += w
@@ -58,19 +72,18 @@ def _add_weighted_deviations(x, weights, origin, start, stop, mean, m2, count):
 
 
 @body
-def moments_of_rows(x, weights, start, stop, partial):
-    """Mean, sum of squares about it, and sum of weights of rows start to stop, in the rows of partial (3, C)."""
+def moments_of_rows(x, weights, start, stop, left, right, partial):
+    """Mean, sum of squares about it, and sum of weights of rows start to stop, in the rows of partial (3, C), channels left to right."""
     mean, m2, count = partial[0], partial[1], partial[2]
-    channels = x.shape[1]
-    for c in range(channels):
+    for c in range(left, right):
         mean[c] = 0.0
         m2[c] = 0.0
         count[c] = stop - start if weights is None else 0.0
     if weights is None:
-        _add_deviations(x, start, start, stop, mean, m2)
+        _add_deviations(x, start, start, stop, left, right, mean, m2)
     else:
-        _add_weighted_deviations(x, weights, start, start, stop, mean, m2, count)
-    for c in range(channels):
+        _add_weighted_deviations(x, weights, start, start, stop, left, right, mean, m2, count)
+    for c in range(left, right):
         d = mean[c] / count[c] if count[c] > 0 else 0.0
         m2[c] -= mean[c] * d
         mean[c] = np.float64(x[start, c]) + d
@@ -80,7 +93,7 @@ def moments_of_rows(x, weights, start, stop, partial):
 def moments_serial(x, weights, partials, mean, m2):
     for k in range(partials.shape[0]):
         start, stop = chunks.bounds(k, partials.shape[0], x.shape[0])
-        moments_of_rows(x, weights, start, stop, partials[k])
+        moments_of_rows(x, weights, start, stop, np.intp(0), x.shape[1], partials[k])
     merge_moments(partials, mean, m2)
 
 
@@ -88,7 +101,7 @@ def moments_serial(x, weights, partials, mean, m2):
 def moments_parallel(x, weights, partials, mean, m2):
     for k in prange(partials.shape[0]):
         start, stop = chunks.bounds(k, partials.shape[0], x.shape[0])
-        moments_of_rows(x, weights, start, stop, partials[k])
+        moments_of_rows(x, weights, start, stop, np.intp(0), x.shape[1], partials[k])
     merge_moments(partials, mean, m2)
 
 
@@ -131,7 +144,7 @@ def _backward_reduce(dy, x, center, scale, shift, slope, start, stop, partial):
     slope = x.dtype.type(slope)
     sum_g, sum_gx = partial[0], partial[1]
     channels = x.shape[1]
-    gradient, source = dy.reshape(-1), x.reshape(-1)
+    gradient, source, late = dy.reshape(-1), x.reshape(-1), comes_late(x)
     for c in range(channels):
         sum_g[c] = 0.0
         sum_gx[c] = 0.0
@@ -143,8 +156,9 @@ def _backward_reduce(dy, x, center, scale, shift, slope, start, stop, partial):
             middle, factor, offset = load(center, c, n), load(scale, c, n), load(shift, c, n)
             s, sx = load_as(sum_g, c, n, middle), load_as(sum_gx, c, n, middle)
             for m in range(block, end):
-                prefetch(source, (m + rows) * channels + c)
-                prefetch(gradient, (m + rows) * channels + c)
+                if late:
+                    prefetch(source, (m + rows) * channels + c)
+                    prefetch(gradient, (m + rows) * channels + c)
                 d = load(source, m * channels + c, n) - middle
                 g = load(gradient, m * channels + c, n)
                 g = widen(where(fma(d, factor, offset) > zero(d), g, splat(slope) * g))

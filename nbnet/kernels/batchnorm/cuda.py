@@ -14,6 +14,7 @@ from nbnet.kernels.batchnorm.cuda_max_pool import (  # noqa: F401  # the rest of
     backward_reduce_max_pool,
 )
 from nbnet.kernels.batchnorm.cuda_moments import moments  # noqa: F401
+from nbnet.kernels.batchnorm.cuda_smooth import apply_smooth, backward_reduce_smooth  # noqa: F401
 from nbnet.kernels.columns import BLOCKS_OF_SUMS, PER_THREAD, RUN, columns, gather, gather_weights, merge_sums, write_sums
 from nbnet.kernels.launch import activate4, add4, kernel, load, multiply4, multiply_add4, run, store, subtract4, through4, wide4
 

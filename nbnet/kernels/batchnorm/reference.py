@@ -2,6 +2,9 @@
 
 import numpy as np
 
+from nbnet.kernels.activation import reference as activations
+from nbnet.kernels.batchnorm import TANH
+
 
 def moments(x, weights, partials, mean, m2):
     x = x.astype(np.float64, copy=False)
@@ -39,6 +42,19 @@ def backward_reduce_max_pool(dy, x, center, scale, shift, slope, partials, sum_g
 def backward_apply_max_pool(dy, x, center, scale, shift, slope, a, b, c, dx):
     g = _to_winners(dy, x, center, scale, shift, slope)
     backward_apply(g, x.reshape(g.shape), None, center, scale, shift, slope, a, b, c, dx.reshape(g.shape))
+
+
+def apply_smooth(x, center, scale, shift, activation, y):
+    forward = activations.tanh_forward if activation == TANH else activations.sigmoid_forward
+    forward((x - center) * scale + shift, y)
+
+
+def backward_reduce_smooth(dy, y, x, center, activation, partials, g, sum_g, sum_gx):
+    backward = activations.tanh_backward if activation == TANH else activations.sigmoid_backward
+    backward(dy, y, g)
+    wide = g.astype(np.float64)
+    sum_g[:] = wide.sum(axis=0)
+    sum_gx[:] = (wide * (x - center)).sum(axis=0)
 
 
 def _activated(x, center, scale, shift, slope):

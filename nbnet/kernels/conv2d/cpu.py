@@ -6,13 +6,14 @@ from numba import prange
 from nbnet.kernels import chunks
 from nbnet.kernels.batchnorm.cpu import moments_of_rows
 from nbnet.kernels.batchnorm.merge import merge_moments
+from nbnet.kernels.caches import prefetch_to_write
 from nbnet.kernels.compile import body, inlined, parallel, serial
 from nbnet.kernels.conv2d import IN_CACHES, minimal, plan, scatter, scatter_chunks, scatters, strip_rows, winograd
 from nbnet.kernels.dense.cpu import add_rows
 from nbnet.kernels.epilogue import activate_rows
 from nbnet.kernels.products import multiply
 from nbnet.kernels.simd import lanes
-from nbnet.kernels.vector import load, load_whole, prefetch_to_write, store_whole, zero
+from nbnet.kernels.vector import load, load_whole, store_whole, zero
 
 BLOCK = 4096  # numbers of dy that backward_weights aims at: they are read once for each few weights, and stay in the level-1 cache
 LINE = 16  # numbers that are transposed together: a line of the cache is read once
@@ -102,7 +103,7 @@ def _forward(thread, x, weight, bias, slope, stride_h, stride_w, pad_top, pad_le
         else:
             _strips(x, flat, kernel_h, kernel_w, bias, stride_h, stride_w, pad_top, pad_left, rows, start, stop, strip, y, slope)
         if partials.shape[0] > 0:
-            moments_of_rows(y.reshape(-1, outputs), None, _pixel(start, y, rows), _pixel(stop, y, rows), partials[k])
+            moments_of_rows(y.reshape(-1, outputs), None, _pixel(start, y, rows), _pixel(stop, y, rows), np.intp(0), outputs, partials[k])
 
 
 @serial

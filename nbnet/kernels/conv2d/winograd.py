@@ -25,13 +25,14 @@ Positions are planes in scratch: plane 6 * i + j holds (TILES, channels) and som
 tile first, then along its rows; what lies between stays in a small buffer.
 """
 
+from nbnet.kernels.caches import prefetch, prefetch_to_write
 from nbnet.kernels.compile import inlined, precise
 from nbnet.kernels.conv2d import EDGE, IN_CACHES, PAD, PLANES, TILES
 from nbnet.kernels.epilogue import activated
 from nbnet.kernels.products import multiply
 from nbnet.kernels.simd import lanes
 from nbnet.kernels.vecmath import fma
-from nbnet.kernels.vector import load, load_whole, prefetch, prefetch_to_write, splat_as, store, store_whole, zero
+from nbnet.kernels.vector import load, load_whole, splat_as, store, store_whole, zero
 
 _p, _q = 0.75, 1.5
 _P, _Q = _p * _p, _q * _q

@@ -2,15 +2,19 @@
 
 Letters: M rows, I inputs, O outputs, K chunks. All arrays C-contiguous, one dtype T (float32 or float64).
 
-    forward(x, weight, bias, slope, y)           y_mo = act(bias_o + sum_i x_mi * weight_io)
+    forward(x, weight, bias, slope, y, partials, mean, m2)
+                                                 y_mo = act(bias_o + sum_i x_mi * weight_io)
     backward_data(dy, weight, turned, dx)        dx_mi = sum_o dy_mo * weight_io
     backward_weights(x, dy, dweight, dbias)      dweight_io = sum_m x_mi * dy_mo,  dbias_o = sum_m dy_mo
 
 act(z) = z where z > 0, else slope * z: slope 1 is no activation, 0 is ReLU (0 for minus infinity too), others above 0 are leaky ReLU.
 The gradient through it needs y alone, and comes before these backward kernels: nbnet.kernels.activation has it.
 
+mean, m2: (O,) float64: of y's columns, the mean and the sum of squares about it; None, with partials, if they are not wanted.
+
 x, dx: (M, I).  y, dy: (M, O).  weight, dweight: (I, O).  bias, dbias: (O,).
-Scratch: turned (K, O + 1, W) T of turned_shape(M, I, O): for each chunk, its columns of the transposed weights and a row of zeros.
+Scratch: turned (K, O + 1, W) T of turned_shape(M, I, O): for each chunk, its columns of the transposed weights and a row of zeros;
+partials (P, 3, O) float64, P the first number of grid(M, O, I), for statistics.
 Everything overwrites (=). Backward needs x and weight from forward.
 
 A result is cut both ways, into a grid of rows and columns, so that there is work for all threads whether the batch is large
@@ -22,7 +26,7 @@ from numba.extending import register_jitable
 from nbnet.kernels import chunks
 
 MACS = 32  # multiply-adds that cost as much as one elementary operation of `chunks`
-ROWS, COLUMNS = 8, 64  # smallest piece of a result worth a chunk: a few tiles of registers
+ROWS, COLUMNS = 8, 32  # smallest piece of a result worth a chunk: a few tiles of registers, and columns that the caches keep apart
 NARROW, STORE = 16, 16  # few columns cost as much as a register of them, and a number of the result as much as 16 products
 PAD = 16  # numbers between rows of transposed weights; without them rows of 256 numbers would fall on few sets of the level-1 cache
 

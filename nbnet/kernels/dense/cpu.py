@@ -2,6 +2,8 @@
 
 from numba import prange
 
+from nbnet.kernels.batchnorm.cpu import moments_of_rows
+from nbnet.kernels.batchnorm.merge import merge_moments
 from nbnet.kernels.compile import body, parallel, serial
 from nbnet.kernels.dense import cell, grid
 from nbnet.kernels.epilogue import activate_rows
@@ -13,30 +15,37 @@ from nbnet.kernels.vector import load, store, zero
 
 
 @body
-def _forward(x, weight, bias, slope, first, last, left, right, y):
-    """Rows first to last and columns left to right of y."""
+def _forward(x, weight, bias, slope, first, last, left, right, y, partials, part):
+    """Rows first to last and columns left to right of y; their statistics too, in partials[part],
+    unless partials (P, 3, O) is None."""
     inputs, outputs = weight.shape
     a, b, c = x.reshape(-1), weight.reshape(-1), y.reshape(-1)
     at, to = first * inputs, first * outputs + left
     multiply(last - first, a, at, 0, inputs, 1, b, left, 0, outputs, 1, inputs, bias, left, 0, c, to, outputs, right - left)
     if slope != 1:
         activate_rows(c, to, last - first, outputs, right - left, slope)
+    if partials is not None:
+        moments_of_rows(y, None, first, last, left, right, partials[part])
 
 
 @serial
-def forward_serial(x, weight, bias, slope, y):
+def forward_serial(x, weight, bias, slope, y, partials, mean, m2):
     down, across = grid(y.shape[0], y.shape[1], x.shape[1])
     for k in range(down * across):
         first, last, left, right = cell(k, down, across, y.shape[0], y.shape[1])
-        _forward(x, weight, bias, slope, first, last, left, right, y)
+        _forward(x, weight, bias, slope, first, last, left, right, y, partials, k // across)
+    if partials is not None:
+        merge_moments(partials, mean, m2)
 
 
 @parallel
-def forward_parallel(x, weight, bias, slope, y):
+def forward_parallel(x, weight, bias, slope, y, partials, mean, m2):
     down, across = grid(y.shape[0], y.shape[1], x.shape[1])
     for k in prange(down * across):
         first, last, left, right = cell(k, down, across, y.shape[0], y.shape[1])
-        _forward(x, weight, bias, slope, first, last, left, right, y)
+        _forward(x, weight, bias, slope, first, last, left, right, y, partials, k // across)
+    if partials is not None:
+        merge_moments(partials, mean, m2)
 
 
 # ---------------------------------------------------------------------------------------------- backward_data

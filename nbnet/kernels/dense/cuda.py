@@ -7,9 +7,9 @@ def _images(rows):
     return rows.reshape(rows.shape[0], 1, 1, rows.shape[1])
 
 
-def forward(x, weight, bias, slope, y):
+def forward(x, weight, bias, slope, y, partials, mean, m2):
     weight = weight.reshape(1, 1, *weight.shape)
-    conv2d.forward(_images(x), weight, bias, slope, 1, 1, 0, 0, None, None, _images(y), None, None, None)
+    conv2d.forward(_images(x), weight, bias, slope, 1, 1, 0, 0, None, None, _images(y), partials, mean, m2)
 
 
 def backward_data(dy, weight, turned, dx):

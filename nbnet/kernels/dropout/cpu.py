@@ -4,9 +4,10 @@ import numpy as np
 from numba import prange
 
 from nbnet.kernels import chunks
+from nbnet.kernels.caches import passes_caches, put
 from nbnet.kernels.compile import body, parallel, serial
 from nbnet.kernels.philox_vector import COUNTERS, LANES, keep_masks
-from nbnet.kernels.vector import load_as, load_whole_as, passes_caches, put, splat_as, store, where
+from nbnet.kernels.vector import load_as, load_whole_as, splat_as, store, where
 
 BLOCK = 4 * COUNTERS  # elements whose words are made at once
 WORK = 4  # elementary operations an element, for the choice of chunks

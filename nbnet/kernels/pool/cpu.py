@@ -8,9 +8,10 @@ import numpy as np
 from numba import prange
 
 from nbnet.kernels import chunks
+from nbnet.kernels.caches import passes_caches, prefetch, put
 from nbnet.kernels.compile import body, parallel, serial
 from nbnet.kernels.simd import lanes
-from nbnet.kernels.vector import load, narrow, passes_caches, prefetch, put, splat_as, store, where, widen, zero
+from nbnet.kernels.vector import load, narrow, splat_as, store, where, widen, zero
 
 # Numbers between what is read and what is asked for ahead, at least: the next two rows of an image, since two are read in turns, and
 # the processor finds no stream to follow. Less than that is worse than nothing (batch norm with a max-pool, 128 x 32 x 32 x 64,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from nbnet import functional as F
 from nbnet.backend import float_dtype
 from nbnet.errors import ArgumentError, BuildError, ShapeError, unknown
-from nbnet.functional.norm import BatchNormSaved, batch_norm_backward_coefficients
+from nbnet.functional.norm import SMOOTH, BatchNormSaved, batch_norm_backward_coefficients
 from nbnet.layers.base import Layer, Shape
 from nbnet.layers.batchnorm import groups as ghost
 from nbnet.layers.batchnorm.moving import MovingStatistics
@@ -20,11 +20,6 @@ from nbnet.layers.batchnorm.renorm import Renorm
 
 SLOPES = {None: 1.0, "relu": 0.0}
 ACTIVATIONS = ("relu", "leaky_relu", "tanh", "sigmoid")
-
-
-class Saved(NamedTuple):
-    parts: tuple[tuple[slice, BatchNormSaved], ...]  # one a group
-    y: np.ndarray | None  # for activations whose backward needs it
 
 
 class BatchNorm(Layer):
@@ -46,7 +41,7 @@ class BatchNorm(Layer):
         groups: "contiguous", or "strided" as TensorFlow has them: of 8 examples in groups of 4, {0, 2, 4, 6} and {1, 3, 5, 7}.
         group_variance: the moving variance takes the "pooled" variance of the batch, or the "mean" of the groups', as TensorFlow.
         update: "inline", or "deferred": forward only notes the update and `apply_updates()` makes it; forgetting that is an error.
-        activation: None, "relu", "leaky_relu" (of `slope`), "tanh" or "sigmoid", applied in the same pass where it is piecewise linear.
+        activation: None, "relu", "leaky_relu" (of `slope`), "tanh" or "sigmoid", applied in the same pass.
         stats_dtype: of the moving statistics; None is the layer's.
         gamma_initializer, beta_initializer: a name or a function (rng, shape) -> array.
         gamma_regularizer, beta_regularizer: see nbnet.regularizers.
@@ -179,13 +174,13 @@ class BatchNorm(Layer):
 
     # ------------------------------------------------------------------------------------------------ the pair
 
-    def forward(self, x, train=False, weights=None, *, stats=None, slope=None, max_pool=False):
+    def forward(self, x, train=False, weights=None, *, stats=None, slope=None, activation=None, max_pool=False):
         """y, saved.
 
         Args:
             weights: at least 0; a mask is 0 and 1. Of x's rank, they broadcast against x; of a lower rank, they lack its last axes
                 and the channels': (N,) weighs examples, (N, H, W) pixels.
-            stats, slope, max_pool: from nbnet.layers.fusion, where `fuses`: x's statistics, which its maker took, and what follows.
+            stats, slope, activation, max_pool: from nbnet.layers.fusion, where `fuses`: x's statistics, from its maker, and what follows.
         """
         x = self._check(x)
         if self._pending is not None:
@@ -203,23 +198,19 @@ class BatchNorm(Layer):
             parts = [(slice(None), rows, weights)]
         correction = self._correction(self.renorm, stats) if by_batch and self.renorm is not None else None
         options = {"slope": self.slope if slope is None else slope, "max_pool": max_pool, "backend": self.backend}
+        options["activation"] = activation or (self.activation if self.activation in SMOOTH else None)
         results = [self._normalize(part, w, stats[i] if by_batch else None, correction, options) for i, (_, part, w) in enumerate(parts)]
         y = self._join(rows.shape, parts, [result[0] for result in results])
         if self.observer is not None:
             self.observer(F.merge_stats(stats))
         if train and self.update_statistics:
             self._note_update(stats)
-        y = self._activate(y)
-        saved = Saved(tuple((where, result[1]) for (where, _, _), result in zip(parts, results)), y if self._smooth else None)
+        saved = tuple((where, result[1]) for (where, _, _), result in zip(parts, results))
         return self._channels_back(y), saved if train else None
 
     def backward(self, dy, saved, need_dx=True):
         dy = self._channels_last(self.backend.place(dy))
-        if saved.y is not None:
-            dz = self.backend.empty(dy.shape, dy.dtype)
-            self.backend.kernel(f"activation.{self.activation}_backward")(dy.reshape(-1), saved.y.reshape(-1), dz.reshape(-1))
-            dy = dz
-        parts = [(where, self.backend.place(dy[where]), part) for where, part in saved.parts]
+        parts = [(where, self.backend.place(dy[where]), part) for where, part in saved]
         if len(parts) == 1:
             dx, _, _ = F.batch_norm_backward(parts[0][1], parts[0][2], **self._gradients())
             return self._channels_back(dx)
@@ -260,11 +251,11 @@ class BatchNorm(Layer):
         self.backend.kernel("array.swap")(x.reshape(a, b, c, 1), y.reshape(a, c, b, 1))
         return y
 
-    def backward_coefficients(self, dy, saved) -> tuple[BatchNormSaved, list[Any]]:
+    def backward_coefficients(self, dy, saved) -> tuple[Any, BatchNormSaved, list[Any]]:
         """The first half of backward where `fuses`: the gradients of gamma and beta, and what batch_norm_backward_rows needs."""
-        ((_, part),) = saved.parts
-        coefficients, _, _ = batch_norm_backward_coefficients(dy, part, **self._gradients())
-        return part, coefficients
+        ((_, part),) = saved
+        g, coefficients, _, _ = batch_norm_backward_coefficients(dy, part, **self._gradients())
+        return g, part, coefficients
 
     def _normalize(self, x, weights, stats: F.Stats | None, correction: F.Correction | None, options: dict[str, Any]):
         """y and saved of one group, by its own statistics or, without any, by the moving ones."""
@@ -296,21 +287,12 @@ class BatchNorm(Layer):
     @property
     def fuses(self) -> bool:
         """Whether what follows may run in the same pass: the channels are last, and there is one group."""
-        return self.normalizes_last_axis and self.virtual_batch_size is None and not self._smooth
+        return self.normalizes_last_axis and self.virtual_batch_size is None
 
     @property
     def normalizes_last_axis(self) -> bool:
         """Whether the channels are the last axis, as dense and convolution layers have them."""
         return self._channel_axis == len(self.input_shape or ())
-
-    @property
-    def _smooth(self) -> bool:
-        return self.activation in ("tanh", "sigmoid")
-
-    def _activate(self, y: np.ndarray) -> np.ndarray:
-        if self._smooth:
-            self.backend.kernel(f"activation.{self.activation}_forward")(y.reshape(-1), y.reshape(-1))
-        return y
 
     # ------------------------------------------------------------------------------------------------- helpers
 

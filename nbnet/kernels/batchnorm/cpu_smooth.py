@@ -1,0 +1,92 @@
+"""Batch normalisation and a smooth activation in one pass, on the CPU."""
+
+from numba import prange
+
+from nbnet.kernels import chunks
+from nbnet.kernels.activation.cpu import EXP
+from nbnet.kernels.batchnorm import TANH
+from nbnet.kernels.batchnorm.merge import merge_sums
+from nbnet.kernels.caches import comes_late, passes_caches, prefetch, put
+from nbnet.kernels.compile import body, parallel, serial
+from nbnet.kernels.simd import lanes
+from nbnet.kernels.vecmath import fma, sigmoid, tanh
+from nbnet.kernels.vector import load, load_as, splat_as, store, widen
+
+ROWS = 16  # that are summed in registers before the sums go back to memory, while the next ones are asked for
+
+# ------------------------------------------------------------------------------------------------------ apply
+
+
+@body
+def _apply_smooth(x, center, scale, shift, activation, start, stop, y):
+    channels, source, target = x.shape[1], x.reshape(-1), y.reshape(-1)
+    for m in range(start, stop):
+        for c in range(0, channels, lanes(x)):
+            n, at = channels - c, m * channels + c
+            z = fma(load(source, at, n) - load(center, c, n), load(scale, c, n), load(shift, c, n))
+            store(target, at, n, tanh(z) if activation == TANH else sigmoid(z))
+
+
+@serial
+def apply_smooth_serial(x, center, scale, shift, activation, y):
+    n = chunks.count(x.shape[0], EXP * x.shape[1])
+    for k in range(n):
+        start, stop = chunks.bounds(k, n, x.shape[0])
+        _apply_smooth(x, center, scale, shift, activation, start, stop, y)
+
+
+@parallel
+def apply_smooth_parallel(x, center, scale, shift, activation, y):
+    n = chunks.count(x.shape[0], EXP * x.shape[1])
+    for k in prange(n):
+        start, stop = chunks.bounds(k, n, x.shape[0])
+        _apply_smooth(x, center, scale, shift, activation, start, stop, y)
+
+
+# -------------------------------------------------------------------------------------------- backward_reduce
+
+
+@body
+def _backward_reduce_smooth(dy, y, x, center, activation, start, stop, partial, g):
+    channels, sum_g, sum_gx = x.shape[1], partial[0], partial[1]
+    gradient, activated, source, target, past = dy.reshape(-1), y.reshape(-1), x.reshape(-1), g.reshape(-1), passes_caches(g, channels)
+    late = comes_late(x)
+    for c in range(channels):
+        sum_g[c] = 0.0
+        sum_gx[c] = 0.0
+    for block in range(start, stop, ROWS):
+        end = min(block + ROWS, stop)
+        for c in range(0, channels, lanes(x)):
+            n = channels - c
+            middle = load(center, c, n)
+            s, sx = load_as(sum_g, c, n, middle), load_as(sum_gx, c, n, middle)
+            for m in range(block, end):
+                at = m * channels + c
+                if late:
+                    prefetch(gradient, at + ROWS * channels)
+                    prefetch(activated, at + ROWS * channels)
+                    prefetch(source, at + ROWS * channels)
+                v = load(activated, at, n)
+                slope = splat_as(1.0, v) - v * v if activation == TANH else v * (splat_as(1.0, v) - v)
+                through = load(gradient, at, n) * slope
+                put(target, at, n, through, past)
+                s = s + widen(through)
+                sx = sx + widen(through) * widen(load(source, at, n) - middle)
+            store(sum_g, c, n, s)
+            store(sum_gx, c, n, sx)
+
+
+@serial
+def backward_reduce_smooth_serial(dy, y, x, center, activation, partials, g, sum_g, sum_gx):
+    for k in range(partials.shape[0]):
+        start, stop = chunks.bounds(k, partials.shape[0], x.shape[0])
+        _backward_reduce_smooth(dy, y, x, center, activation, start, stop, partials[k], g)
+    merge_sums(partials, sum_g, sum_gx)
+
+
+@parallel
+def backward_reduce_smooth_parallel(dy, y, x, center, activation, partials, g, sum_g, sum_gx):
+    for k in prange(partials.shape[0]):
+        start, stop = chunks.bounds(k, partials.shape[0], x.shape[0])
+        _backward_reduce_smooth(dy, y, x, center, activation, start, stop, partials[k], g)
+    merge_sums(partials, sum_g, sum_gx)
