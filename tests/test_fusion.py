@@ -33,6 +33,10 @@ NETWORKS = {
     "dense, norm with sigmoid": lambda: [nb.Flatten(), nb.Dense(6, use_bias=False), nb.BatchNorm(activation="sigmoid")],
     "conv, norm, sigmoid, pool": lambda: [conv(), nb.BatchNorm(), nb.Sigmoid(), nb.MaxPool2D(2)],
     "norm, tanh": lambda: [nb.BatchNorm(scale=False), nb.Tanh()],
+    "dense, relu, dropout": lambda: [nb.Flatten(), nb.Dense(20), nb.ReLU(), nb.Dropout(0.4), nb.Dense(6)],
+    "conv, relu, vanilla dropout": lambda: [nb.Conv2D(16, 3), nb.ReLU(), nb.Dropout(0.3, variant="vanilla"), nb.Conv2D(5, 3)],
+    "dense, relu, all dropped": lambda: [nb.Flatten(), nb.Dense(6), nb.ReLU(), nb.Dropout(1.0)],
+    "dense, relu, none dropped": lambda: [nb.Flatten(), nb.Dense(6), nb.ReLU(), nb.Dropout(0.0)],
     "residual": lambda: [nb.Residual([conv(), nb.BatchNorm(), nb.ReLU(), conv(3), nb.BatchNorm()]), nb.ReLU()],
 }
 # What stays apart, and in how many steps the whole runs.
@@ -46,6 +50,9 @@ APART = {
     "another axis": ([lambda: nb.BatchNorm(axis=1), nb.ReLU], 2),
     "tanh": ([conv, nb.Tanh], 2),
     "pool between": ([conv, lambda: nb.MaxPool2D(2), nb.ReLU], 3),
+    "alpha dropout": ([conv, nb.ReLU, lambda: nb.Dropout(0.5, variant="alpha")], 2),
+    "spatial dropout": ([conv, nb.ReLU, lambda: nb.Dropout(0.5, spatial=True)], 2),
+    "dropout of a leaky relu": ([conv, nb.LeakyReLU, lambda: nb.Dropout(0.5)], 2),
     "activation alone": ([conv, nb.ReLU, nb.ReLU], 2),
 }
 networks = pytest.mark.parametrize("name", NETWORKS)

@@ -50,8 +50,13 @@ def dropout_forward(
     return dropout_at(x, rate, np.array([seed, stream, step], np.uint64), variant, noise_shape, train, get_backend(backend))
 
 
-def dropout_at(x, rate, counter: np.ndarray, variant, noise_shape, train: bool, be: Backend) -> tuple[np.ndarray, DropoutSaved]:
-    """dropout_forward with its random numbers' counter as the kernels take it: (3,) uint64, seed, stream and step."""
+def dropout_at(
+    x, rate, counter: np.ndarray, variant, noise_shape, train: bool, be: Backend, out: np.ndarray | None = None
+) -> tuple[np.ndarray, DropoutSaved]:
+    """dropout_forward with its random numbers' counter as the kernels take it: (3,) uint64, seed, stream and step.
+
+    out: an array for y, without noise_shape; it may be x.
+    """
     x = checks.floats(x, "x", be=be)
     rate = check_rate(rate)
     if variant not in VARIANTS:
@@ -69,12 +74,21 @@ def dropout_at(x, rate, counter: np.ndarray, variant, noise_shape, train: bool, 
         shift = -scale * SELU_FLOOR * rate
         dropped = scale * SELU_FLOOR + shift
     saved = DropoutSaved(rate, scale, counter, noise_shape, train, be)
-    return _run(x, saved, shift, dropped), saved
+    return _run(x, saved, shift, dropped, out), saved
 
 
 def dropout_backward(dy, saved: DropoutSaved) -> np.ndarray:
     """dx: dy times the factor of the elements that were kept, 0 elsewhere."""
     return _run(checks.floats(dy, "dy", be=saved.backend), saved, 0.0, 0.0)
+
+
+def relu_dropout_backward(dy, y, saved: DropoutSaved) -> np.ndarray:
+    """The gradient through a ReLU and the dropout behind it, "inverted" or "vanilla" and without noise_shape, from the y they gave."""
+    be = saved.backend
+    dy = checks.shaped(dy, "dy", y.shape, y.dtype, be=be)
+    dx = be.empty(y.shape, y.dtype)
+    be.kernel("dropout.relu_backward")(dy.reshape(-1), y.reshape(-1), saved.scale, dx.reshape(-1))
+    return dx
 
 
 def check_rate(rate: float) -> float:
@@ -83,16 +97,16 @@ def check_rate(rate: float) -> float:
     raise ArgumentError(f"dropout rate={rate!r}: wanted the probability to drop, from 0 to 1")
 
 
-def _run(x: np.ndarray, saved: DropoutSaved, shift: float, dropped: float) -> np.ndarray:
+def _run(x: np.ndarray, saved: DropoutSaved, shift: float, dropped: float, out: np.ndarray | None = None) -> np.ndarray:
     be = saved.backend
     if not saved.train or saved.rate == 0:
         if saved.scale == 1:
             return x
-        y = be.empty(x.shape, x.dtype)
+        y = be.empty(x.shape, x.dtype) if out is None else out
         be.kernel("array.scale")(x.reshape(-1), saved.scale, y.reshape(-1))
         return y
     random = saved.counter, round(saved.rate * 2**32)
-    y = be.empty(x.shape, x.dtype)
+    y = be.empty(x.shape, x.dtype) if out is None else out
     if saved.noise_shape is None:
         be.kernel("dropout.apply")(x.reshape(-1), *random, saved.scale, shift, dropped, y.reshape(-1))
         return y

@@ -65,14 +65,18 @@ class Dropout(Layer):
         return super().replayable and self.noise_shape is None
 
     def forward(self, x, train=False):
+        y, saved = self.run(x, train)
+        return y, saved if train else None
+
+    def run(self, x, train: bool, in_place: bool = False):
+        """y and saved; in_place: y may overwrite x, without noise_shape."""
         x = self._check(x)
         noise_shape = None if self.noise_shape is None else tuple(n or size for n, size in zip(self.noise_shape, x.shape))
         counter = np.empty(3, np.uint64)
         step = self._buffers["step"]
         outputs = [counter[0:1], counter[1:2], counter[2:3], *([step] if train and not self.fixed_mask else [])]
         self.backend.channelwise(_count, outputs, self._buffers["seed"], self.stream, step)
-        y, saved = dropout_at(x, self.rate, counter, self.variant, noise_shape, train, self.backend)
-        return y, saved if train else None
+        return dropout_at(x, self.rate, counter, self.variant, noise_shape, train, self.backend, x if in_place else None)
 
     def backward(self, dy, saved, need_dx=True):
         return dropout_backward(dy, saved)

@@ -8,8 +8,9 @@ stay what they are: they own the parameters and buffers, and their results and g
     ..., MaxPool2D(2)       the same pass writes only the maxima
     BatchNorm, Tanh         one pass forward; backward, the activation's gradient and its sums are another
     Conv2D, ReLU            the activation is applied to results that are still in registers or in the cache; Dense does, too
+    ..., ReLU, Dropout      the dropout works on y in place; backward, y alone tells what either of them made 0: no random numbers
 
-ReLU stands for LeakyReLU too, and Tanh for Sigmoid.
+ReLU stands for LeakyReLU too, but before a Dropout, and Tanh for Sigmoid.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ from typing import Any
 
 import numpy as np
 
+from nbnet.functional.dropout import relu_dropout_backward
 from nbnet.functional.norm import SMOOTH, batch_norm_backward_rows
 from nbnet.layers.activations import LeakyReLU, ReLU, Sigmoid, Tanh
 from nbnet.layers.base import Layer
 from nbnet.layers.batchnorm import BatchNorm
 from nbnet.layers.conv2d import Conv2D
 from nbnet.layers.dense import Dense
+from nbnet.layers.dropout import Dropout
 from nbnet.layers.pool import MaxPool2D
 
 BLOCK = 1 << 22  # bytes: of the gradient between a batch norm and its convolution
@@ -82,20 +85,27 @@ class NormStep:
 
 
 class ActivationStep:
-    """Conv2D or Dense, and the activation that follows. Backward goes through the activation by itself, from y."""
+    """Conv2D or Dense, the activation that follows [, Dropout]. Backward goes through what follows the product first, from y alone."""
 
     def __init__(self, layers: Sequence[Any]) -> None:
         self.layers = list(layers)
-        self.product, activation = layers
+        self.product, activation, *rest = layers
+        self.dropout = rest[0] if rest else None
         self.slope = _slope(activation)
         self.name = ", ".join(layer.name for layer in layers)
 
     def forward(self, x, train: bool = False) -> tuple[Any, Any]:
-        y, saved = self.product.run(x, slope=self.slope)
-        return y, saved if train else None
+        y, product = self.product.run(x, slope=self.slope)
+        dropped = None
+        if self.dropout is not None:
+            y, dropped = self.dropout.run(y, train, in_place=True)
+        return y, (product, dropped) if train else None
 
     def backward(self, dy, saved, need_dx: bool = True):
-        return self.product.backward(dy, saved, need_dx)
+        product, dropped = saved
+        if dropped is not None:
+            dy, product = relu_dropout_backward(dy, product.y, dropped), product._replace(y=None)
+        return self.product.backward(dy, product, need_dx)
 
 
 def _slope(activation: Layer) -> float:
@@ -135,6 +145,14 @@ def _any_activation(layer: Layer) -> bool:
     return type(layer) in (ReLU, LeakyReLU, Tanh, Sigmoid)
 
 
+def _relu(layer: Layer) -> bool:
+    return type(layer) is ReLU
+
+
+def _dropout(layer: Layer) -> bool:
+    return type(layer) is Dropout and layer.variant != "alpha" and layer.noise_shape is None
+
+
 def _max_pool(layer: Layer) -> bool:
     return type(layer) is MaxPool2D and (layer.size, layer.stride, layer.padding) == ((2, 2), (2, 2), "valid")
 
@@ -148,6 +166,7 @@ PATTERNS: tuple[tuple[type[NormStep | ActivationStep], tuple[Callable[[Layer], b
     (NormStep, (_plain_norm, _activation, _max_pool)),
     (NormStep, (_plain_norm, _any_activation)),
     (NormStep, (_linear_norm, _max_pool)),
+    (ActivationStep, (_product, _relu, _dropout)),
     (ActivationStep, (_product, _activation)),
 )
 

@@ -46,6 +46,30 @@ def test_apply(rng, dtype, size, constants):
     check("dropout.apply", dtype, "elementwise", [rng.normal(size=size), counter(SEED, 3, 1000), HALF, *constants, Out((size,))])
 
 
+@pytest.mark.parametrize("size", SIZES)
+@dtypes
+def test_relu_backward(rng, dtype, size):
+    y = np.maximum(rng.normal(size=size), 0)
+    check("dropout.relu_backward", dtype, "elementwise", [rng.normal(size=size), y, 1.25, Out((size,))])
+
+
+def test_gradient_of_relu_and_dropout(rng):
+    x, dy = rng.normal(size=23), rng.normal(size=23)
+    random = counter(SEED, 3, 4), HALF
+
+    def forward(x):
+        return output_of("dropout.apply", [np.maximum(x, 0), *random, *ZERO, Out((23,))])
+
+    check_gradient(forward, "dropout.relu_backward", [dy, forward(x), ZERO[0], Out((23,))], x, dy)
+
+
+@pytest.mark.parametrize("backend", ["numpy", *COMPILED])
+def test_relu_backward_of_nan_in_place(backend):
+    dy, y = np.array([1.0, 2.0, 3.0, np.nan]), np.array([np.nan, 0.0, 5.0, -0.0])
+    call("dropout.relu_backward", backend, dy, y, 2.0, dy)
+    assert_close(dy, np.array([2.0, 0.0, 6.0, 0.0]), "exact")
+
+
 @pytest.mark.parametrize("backend", ["numpy", *COMPILED])
 @pytest.mark.parametrize("threshold", [0, 1 << 32, 858993459])
 def test_share_of_dropped_elements(backend, threshold):

@@ -12,6 +12,8 @@ from nbnet.kernels.vector import load_as, load_whole_as, splat_as, store, where
 BLOCK = 4 * COUNTERS  # elements whose words are made at once
 WORK = 4  # elementary operations an element, for the choice of chunks
 
+# ------------------------------------------------------------------------------------------------------- apply
+
 
 @body
 def _kept_or_not(value, kept, factor, offset, instead):
@@ -49,3 +51,30 @@ def apply_parallel(x, counter, threshold, scale, shift, dropped, y):
     n = chunks.count((x.size + BLOCK - 1) // BLOCK, WORK * BLOCK)
     for k in prange(n):
         _apply(x, counter, threshold, scale, shift, dropped, np.intp(k), n, y)
+
+
+# ----------------------------------------------------------------------------------------------- relu_backward
+
+
+@body
+def _relu_backward(dy, y, scale, start, stop, dx):
+    dy, y, dx = dy[start:stop], y[start:stop], dx[start:stop]
+    zero, factor = y.dtype.type(0), y.dtype.type(scale)
+    for i in range(dy.size):
+        dx[i] = zero if y[i] <= 0 else dy[i] * factor
+
+
+@serial
+def relu_backward_serial(dy, y, scale, dx):
+    n = chunks.count(dy.size, 1)
+    for k in range(n):
+        start, stop = chunks.bounds(k, n, dy.size)
+        _relu_backward(dy, y, scale, start, stop, dx)
+
+
+@parallel
+def relu_backward_parallel(dy, y, scale, dx):
+    n = chunks.count(dy.size, 1)
+    for k in prange(n):
+        start, stop = chunks.bounds(k, n, dy.size)
+        _relu_backward(dy, y, scale, start, stop, dx)

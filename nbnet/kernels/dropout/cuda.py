@@ -4,7 +4,7 @@ import numpy as np
 from numba import cuda
 
 from nbnet.kernels import device
-from nbnet.kernels.launch import THREADS, kernel, load, run, store
+from nbnet.kernels.launch import THREADS, elementwise, formula, kernel, load, run, store
 from nbnet.kernels.philox import philox
 
 VECTORS = 2  # of a thread: two loads in flight
@@ -42,3 +42,20 @@ def apply(x, counter, threshold, scale, shift, dropped, y):
         seed, stream, step = counter
         words = seed, np.uint32(stream), np.uint32(step), np.uint64(threshold)
         run(_apply, grid, THREADS, x, x.size, *words, T(scale), T(shift), T(dropped), y)
+
+
+@formula
+def _through(dy, y, scale, zero):
+    return zero if y <= zero else dy * scale
+
+
+@kernel
+def _relu_backward(dy, y, scale, size, dx):
+    at, zero = 4 * cuda.grid(1), y.dtype.type(0)
+    g, v = load(dy, at, size), load(y, at, size)
+    a, b = _through(g[0], v[0], scale, zero), _through(g[1], v[1], scale, zero)
+    store(dx, at, size, (a, b, _through(g[2], v[2], scale, zero), _through(g[3], v[3], scale, zero)))
+
+
+def relu_backward(dy, y, scale, dx):
+    elementwise(_relu_backward, dy.size, dy, y, y.dtype.type(scale), dy.size, dx)

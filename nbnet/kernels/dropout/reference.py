@@ -13,3 +13,7 @@ def apply(x, counter, threshold, scale, shift, dropped, y):
         block = slice(start, min(start + BLOCK, len(x)))
         keep = philox.words(block.start, block.stop, seed, stream, step) >= np.uint64(threshold)
         y[block] = np.where(keep, x[block] * x.dtype.type(scale) + x.dtype.type(shift), x.dtype.type(dropped))
+
+
+def relu_backward(dy, y, scale, dx):
+    dx[:] = np.where(y <= 0, 0, dy * dy.dtype.type(scale))
