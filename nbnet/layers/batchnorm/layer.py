@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -14,6 +13,7 @@ from nbnet.errors import ArgumentError, BuildError, ShapeError, unknown
 from nbnet.functional.norm import SMOOTH, BatchNormSaved, batch_norm_backward_coefficients
 from nbnet.layers.base import Layer, Shape
 from nbnet.layers.batchnorm import groups as ghost
+from nbnet.layers.batchnorm.axes import channels_back, channels_last
 from nbnet.layers.batchnorm.moving import MovingStatistics
 from nbnet.layers.batchnorm.presets import PRESETS
 from nbnet.layers.batchnorm.renorm import Renorm
@@ -187,7 +187,7 @@ class BatchNorm(Layer):
             raise BuildError(
                 f"layer {self.name} has a deferred update of its moving statistics: call apply_updates() after each training step"
             )
-        rows = self._channels_last(x)
+        rows = channels_last(x, self._channel_axis, self.backend)
         weights = None if weights is None else self._row_weights(weights, rows.shape)
         by_batch = self._by_batch(train)
         parts = [(where, *self._part(rows, weights, where)) for where in ghost.slices(len(x), self.virtual_batch_size, self.strided)]
@@ -206,20 +206,20 @@ class BatchNorm(Layer):
         if train and self.update_statistics:
             self._note_update(stats)
         saved = tuple((where, result[1]) for (where, _, _), result in zip(parts, results))
-        return self._channels_back(y), saved if train else None
+        return channels_back(y, self._channel_axis, self.backend), saved if train else None
 
     def backward(self, dy, saved, need_dx=True):
-        dy = self._channels_last(self.backend.place(dy))
+        dy = channels_last(self.backend.place(dy), self._channel_axis, self.backend)
         parts = [(where, self.backend.place(dy[where]), part) for where, part in saved]
         if len(parts) == 1:
             dx, _, _ = F.batch_norm_backward(parts[0][1], parts[0][2], **self._gradients())
-            return self._channels_back(dx)
+            return channels_back(dx, self._channel_axis, self.backend)
         results = [F.batch_norm_backward(part_dy, part) for _, part_dy, part in parts]
         for i, name in enumerate(("gamma", "beta"), start=1):
             if name in self.params:
                 self._add_up(self.params[name].grad, [result[i] for result in results])
         dx = self._join(dy.shape, parts, [result[0] for result in results])
-        return self._channels_back(dx)
+        return channels_back(dx, self._channel_axis, self.backend)
 
     def _gradients(self) -> dict[str, Any]:
         """Where the gradients of gamma and beta go."""
@@ -230,26 +230,6 @@ class BatchNorm(Layer):
         total[:] = parts[0]
         for part in parts[1:]:
             self.backend.kernel("array.add")(total, part, total)
-
-    def _channels_last(self, x: Any) -> Any:
-        """x with the channels as its last axis."""
-        return self._swap(x, self._channel_axis, x.ndim) if not self.normalizes_last_axis else x
-
-    def _channels_back(self, x: Any) -> Any:
-        """x with its last axis where the channels belong."""
-        axis = self._channel_axis
-        if self.normalizes_last_axis:
-            return x
-        shape = (*x.shape[:axis], x.shape[-1], *x.shape[axis:-1])
-        return self._swap(x.reshape(*x.shape[:axis], -1, x.shape[-1]), axis, axis + 2).reshape(shape)
-
-    def _swap(self, x: Any, axis: int, end: int) -> Any:
-        """x with `axis` moved behind the axes up to `end`."""
-        before, after = x.shape[:axis], x.shape[axis + 1 : end]
-        y = self.backend.empty((*before, *after, x.shape[axis]), x.dtype)
-        a, b, c = math.prod(before), x.shape[axis], math.prod(after)
-        self.backend.kernel("array.swap")(x.reshape(a, b, c, 1), y.reshape(a, c, b, 1))
-        return y
 
     def backward_coefficients(self, dy, saved) -> tuple[Any, BatchNormSaved, list[Any]]:
         """The first half of backward where `fuses`: the gradients of gamma and beta, and what batch_norm_backward_rows needs."""
