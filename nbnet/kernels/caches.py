@@ -8,6 +8,7 @@ from numba.extending import intrinsic, register_jitable
 from nbnet.kernels.simd import WIDTH
 from nbnet.kernels.vector import address_of, store, write_whole
 
+LINE = 64  # bytes of a cache line
 LARGE = 1 << 24  # bytes of an array that no cache holds until it is read
 NEAR = 1 << 22  # bytes of an array that the caches deliver in time by themselves
 
