@@ -65,8 +65,9 @@ class Conv2D(Layer):
         be = self.backend
         return F.conv2d_forward(x, weight, bias, stride=self.stride, padding=self.padding, slope=slope, stats=stats, backend=be)
 
-    def backward(self, dy, saved, need_dx=True, dx=None):
-        dbias = self.params["bias"].grad if self.use_bias else None
-        dweight = self.params["weight"].grad
+    def backward(self, dy, saved, need_dx=True, dx=None, grads=None):
+        """dx; dx, grads: where it and the parameters' gradients go, if not into a new array and the parameters."""
+        dweight, *rest = grads or [param.grad for param in self._params.values()]
+        dbias = rest[0] if rest else None
         dx, _, _ = F.conv2d_backward(dy, saved, dweight=dweight, dbias=dbias, dx=dx, need_dx=need_dx, need_dbias=self.use_bias)
         return dx

@@ -69,18 +69,17 @@ class NormStep:
         if len(blocks) == 1:
             return layer.backward(batch_norm_backward_rows(dy, part, coefficients), conv, need_dx)
         be = layer.backend
-        grads = [param.grad.reshape(-1) for param in layer.params.values()]
-        totals = [be.empty(grad.shape, grad.dtype) for grad in grads]
+        totals = [param.grad for param in layer.params.values()]
+        grads = [be.empty(total.shape, total.dtype) for total in totals]
         dx = be.empty(conv.x.shape, conv.x.dtype) if need_dx else None
         for images in blocks:
             of_block = part._replace(x=part.x[images], out_shape=dy[images].shape)
             g = batch_norm_backward_rows(dy[images], of_block, coefficients)
-            layer.backward(g, conv._replace(x=conv.x[images]), need_dx, None if dx is None else dx[images])
-            for total, grad in zip(totals, grads):
-                if images.start == 0:
-                    be.kernel("array.scale")(grad, 1.0, total)
-                else:
-                    be.kernel("array.add")(total, grad, grad if images.stop >= len(dy) else total)
+            first = images.start == 0
+            conv_of_block, dx_of_block = conv._replace(x=conv.x[images]), None if dx is None else dx[images]
+            layer.backward(g, conv_of_block, need_dx, dx_of_block, None if first else grads)
+            for total, grad in zip(totals, [] if first else grads):
+                be.kernel("array.add")(total.reshape(-1), grad.reshape(-1), total.reshape(-1))
         return dx
 
 
