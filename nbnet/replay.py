@@ -15,10 +15,10 @@ import copy
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import chain
-from operator import is_
+from operator import attrgetter, is_
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,8 @@ from nbnet.preprocessing import to_float
 
 REPLAYED = ("serial", "parallel")  # backends: on the others, calls are not what takes the time, or graphs are the way to save it
 BUFFERS = (*FLOATS, np.dtype(np.int64), np.dtype(np.uint64))  # dtypes of buffers that kernels take without a copy
+_END = object()  # of the settings: so that more or fewer of them are other ones
+_arrays = attrgetter("value", "grad")
 KEPT = 4  # recordings: a batch in two parts and the last batch of an epoch, for example, are of up to four shapes
 
 
@@ -70,8 +72,16 @@ class Recorder(Backend):
         return self.backend.no_bias(size, dtype)  # which never changes, and so is none of the calls
 
     def run(self, function: Callable[..., Any], *args: Any) -> None:
-        self.calls.append((function, tuple([self.arena.alias(arg) if type(arg) is np.ndarray else arg for arg in args])))
         function(*args)
+        kept = tuple([self.arena.alias(arg) if type(arg) is np.ndarray else arg for arg in args])
+        self.calls.append((_machine_code(function, kept), kept))
+
+
+def _machine_code(function: Callable[..., Any], args: tuple[Any, ...]) -> Callable[..., Any]:
+    """What Numba calls for arguments of these types, where it compiled the function: it spares each call the look at them."""
+    overloads = getattr(function, "overloads", {})
+    compiled = overloads.get(tuple([function.typeof_pyval(arg) for arg in args])) if overloads else None  # type: ignore[attr-defined]
+    return function if compiled is None else compiled.entry_point
 
 
 class Recording:
@@ -137,8 +147,7 @@ class Passes:
             return Pass(model)
         if model is not self.model:
             self._start(model)
-        settings = self._now()
-        if len(settings) != len(self._settings) or not all(map(is_, settings, self._settings)) or self._place != _place():
+        if not all(map(is_, self._now(), self._settings)) or self._place != _place():
             self._start(model)
         if not self._replayable:
             return Pass(model)
@@ -166,14 +175,14 @@ class Passes:
         layers = list(model.walk())
         self._looks: list[Callable[[], Iterable[Any]]] = [look for layer in layers for look in layer.settings()]
         self._params = [param for layer in layers for param in layer._params.values()]
-        self._settings = self._now()
+        self._settings = list(self._now())
         self._replayable = all(_replayable(layer, model) for layer in layers)
         self._place = _place()
 
-    def _now(self) -> list[Any]:
+    def _now(self) -> Iterator[Any]:
         """All that decides which calls are made, besides the shape of the batch."""
         values = chain.from_iterable([look() for look in self._looks])
-        return [*values, *[array for param in self._params for array in (param.value, param.grad)]]
+        return chain(values, chain.from_iterable(map(_arrays, self._params)), (_END,))
 
 
 def _replayable(layer: Layer, model: Sequential) -> bool:
