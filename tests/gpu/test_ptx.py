@@ -17,7 +17,8 @@ CAPABILITIES = [(7, 5), (8, 0), (9, 0), (10, 0)]
 WIDE = {"groupnorm": "its contract has statistics and xhat in float64", "array": "a sum of squares over whole networks is float64"}
 FLOAT64 = re.compile(r"\b(add|sub|mul|fma|div|sqrt|neg|abs|min|max)\.(rn\.)?f64\b")
 # float64 in kernels of float32 data: where partial statistics are merged, once for many elements
-MERGES = {"_moments", "_weighted_moments", "_merge_moments", "_backward_reduce", "_backward_reduce_max_pool", "_merge_sums"}
+MERGES = {"_moments", "_weighted_moments", "_merge_moments", "_merge_sums"}
+MERGES |= {"_backward_reduce", "_backward_reduce_max_pool", "_backward_reduce_smooth"}
 EPILOGUES = {"convolution"}  # behind the last barrier alone
 # kernels that go element by element, since their rows may be of any length
 SCALARS = {"_softmax_forward", "_softmax_backward", "_softmax_cross_entropy", "_squared_error", "_add_parts", "_add_gradients", "_turn"}
@@ -45,6 +46,8 @@ def arguments(operation, name, dtype):
             "moments": [(m, w, None, *sums) for w in weights],
             "apply": [(m, v, v, v, 0.0, m)],
             "backward_reduce": [(m, m, v, v, v, 0.0, None, *sums)],
+            "apply_smooth": [(m, v, v, v, 0, m)],
+            "backward_reduce_smooth": [(m, m, m, v, 0, None, m, *sums)],
             "backward_apply": [(m, m, w, v, v, v, 0.0, v, v, v, m) for w in weights],
         }[name]
     if operation == "groupnorm":
@@ -52,7 +55,8 @@ def arguments(operation, name, dtype):
         forward = (x, 3, a(12), a(12), 1e-5, None, statistics, statistics, x)
         return {"forward": [forward], "backward": [(x, x, 3, a(12), statistics, statistics, None, a(12), a(12), x)]}[name]
     if operation == "dropout":
-        return [(a(1000), np.array([3, 1, 2], np.uint64), 1 << 31, 1.5, 0.0, 0.0, a(1000))]
+        random = np.array([3, 1, 2], np.uint64), 1 << 31
+        return {"apply": [(a(1000), *random, 1.5, 0.0, 0.0, a(1000))], "relu_backward": [(a(1000), a(1000), 1.5, a(1000))]}[name]
     if operation == "conv2d":
         calls = []
         for outputs in (10, 32, 64):
@@ -68,7 +72,8 @@ def arguments(operation, name, dtype):
         return calls
     if operation == "dense":
         x, y, w, b = a(64, 100), a(64, 10), a(100, 10), a(10)
-        return {"forward": [(x, w, b, 0.0, y)], "backward_data": [(y, w, None, x)], "backward_weights": [(x, y, w, b)]}[name]
+        plain, with_moments = (x, w, b, 0.0, y, None, None, None), (x, w, b, 1.0, y, None, *[a(10, dtype=D)] * 2)
+        return {"forward": [plain, with_moments], "backward_data": [(y, w, None, x)], "backward_weights": [(x, y, w, b)]}[name]
     if operation == "pool":
         calls = []
         for x in (wide, narrow):
@@ -220,16 +225,16 @@ def test_formulas_of_channels_compile(launches):
     """The arithmetic on C numbers of batch normalisation, which Backend.channelwise compiles from Python functions."""
     from numba.cuda import types
 
-    from nbnet.functional import norm
+    from nbnet.functional import channel_numbers
     from nbnet.kernels import launch
 
     wide, narrow = types.Array(types.float64, 1, "C"), types.Array(types.float32, 1, "C")
     arrays = (True, True, False, True, True, False)
-    kernel = launch.channelwise(norm._affine(np.float32), 5, arrays, True)
+    kernel = launch.channelwise(channel_numbers.affine_of(np.float32), 5, arrays, True)
     outputs = (wide, wide, narrow, narrow, narrow)
     signature = types.void(types.int64, *outputs, wide, wide, types.float64, narrow, narrow, types.float64)
     assert "sqrt" in ptx_of(kernel, signature, (9, 0)) or "pow" in ptx_of(kernel, signature, (9, 0))
     arrays = (True,) * 6 + (False, False, True, False, False)
-    kernel = launch.channelwise(norm._batch_statistics, 5, arrays, True)
+    kernel = launch.channelwise(channel_numbers.batch_statistics, 5, arrays, True)
     numbers = (wide, wide, narrow, wide, wide, wide, types.float64, types.float64, narrow, types.float64, types.float64)
     assert ".f32" in ptx_of(kernel, types.void(types.int64, *[narrow] * 5, *numbers), (9, 0))
