@@ -5,7 +5,8 @@ import pytest
 from tolerances import assert_close
 
 import nbnet as nb
-from nbnet.errors import ArgumentError
+from nbnet.errors import ArgumentError, BuildError
+from nbnet.layers import fusion
 
 BACKENDS = ("numpy", "serial", "parallel")
 
@@ -87,6 +88,30 @@ def test_fused_equals_unfused(rng, name, backend):
         for key, array in fused.buffers.items():
             assert_close(array, plain.buffers[key], "reduction", what=f"{key}: ")
     assert_close(fused.predict(x), plain.predict(x), "reduction")
+
+
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name.startswith("conv, norm")])
+def test_blocks_equal_unfused(rng, name, monkeypatch):
+    """Batch norm and convolution go backward image by image, and the gradients of the weights are added up."""
+    monkeypatch.setattr(fusion, "BLOCK", 1)
+    test_fused_equals_unfused(rng, name, "serial")
+
+
+def test_dropout_set_otherwise_after_build(rng):
+    x, dy = rng.normal(size=(4, 7, 6, 3)), rng.normal(size=(4, 6))
+    fused, plain = built("dense, relu, dropout"), built("dense, relu, dropout", fuse=False)
+    for model in (fused, plain):
+        model.layers[3].variant = "alpha"
+    (y, tape), (wanted, plain_tape) = fused.forward(x, train=True), plain.forward(x, train=True)
+    assert_close(y, wanted, "reduction")
+    assert_close(fused.backward(dy, tape), plain.backward(dy, plain_tape), "reduction")
+
+
+def test_norm_set_otherwise_after_build(rng):
+    model = built("dense, norm")
+    model.layers[2].virtual_batch_size = 2
+    with pytest.raises(BuildError, match=r"is fused with others and cannot be set so: set its options before build\(\)"):
+        model.forward(rng.normal(size=(4, 7, 6, 3)), train=True)
 
 
 @pytest.mark.parametrize("name", [name for name in NETWORKS if "renormalised" not in name])  # its gradient takes r and k as constants

@@ -145,17 +145,17 @@ def batch_norm_backward_coefficients(dy, saved: BatchNormSaved, *, dgamma=None, 
     return g, *_backward_numbers(sum_g, sum_gx, saved.affine[0], saved, dgamma, dbeta)
 
 
-def batch_norm_backward_rows(dy, saved: BatchNormSaved, coefficients: list[Any]):
-    """The second half: dx from g, which it may overwrite, of all rows or, with their x in saved, of some of them."""
+def batch_norm_backward_rows(g, saved: BatchNormSaved, coefficients: list[Any]):
+    """The second half: dx from g, of all rows or, with their x in saved, of some of them. Behind a smooth activation dx overwrites g."""
     x, be = saved.x, saved.backend
-    dy = checks.shaped(dy, "dy", saved.out_shape, x.dtype, be=be)
-    dx = be.empty(x.shape, x.dtype) if saved.smooth is None else dy  # which is g then, and nobody else's
+    g = checks.shaped(g, "dy", saved.out_shape, x.dtype, be=be)
+    dx = be.empty(x.shape, x.dtype) if saved.smooth is None else g  # which is nobody else's
     if saved.max_pool:
-        be.kernel("batchnorm.backward_apply_max_pool")(dy, x, *saved.affine, saved.slope, *coefficients, dx)
+        be.kernel("batchnorm.backward_apply_max_pool")(g, x, *saved.affine, saved.slope, *coefficients, dx)
     elif x.size:
         rows = x.reshape(-1, x.shape[-1])
         kernel = be.kernel("batchnorm.backward_apply")
-        kernel(dy.reshape(rows.shape), rows, saved.weights, *saved.affine, saved.slope, *coefficients, dx.reshape(rows.shape))
+        kernel(g.reshape(rows.shape), rows, saved.weights, *saved.affine, saved.slope, *coefficients, dx.reshape(rows.shape))
     return dx
 
 

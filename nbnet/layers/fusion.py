@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from nbnet.functional.dropout import relu_dropout_backward
+from nbnet.functional.dropout import dropout_backward, relu_dropout_backward
 from nbnet.functional.norm import SMOOTH, batch_norm_backward_rows
 from nbnet.layers.activations import LeakyReLU, ReLU, Sigmoid, Tanh
 from nbnet.layers.base import Layer
@@ -58,9 +58,9 @@ class NormStep:
         product, norm = saved
         if self.product is None:
             return self.norm.backward(dy, norm)
-        if isinstance(self.product, Conv2D) and self.product.backend.name != "cuda":  # there, nothing stays in a cache
-            return self._backward_in_blocks(self.product, dy, product, norm, need_dx)
-        return self.product.backward(self.norm.backward(dy, norm), product, need_dx)
+        if isinstance(self.product, Dense) or self.product.backend.name == "cuda":  # a GPU's cache keeps nothing for the next kernel
+            return self.product.backward(self.norm.backward(dy, norm), product, need_dx)
+        return self._backward_in_blocks(self.product, dy, product, norm, need_dx)
 
     def _backward_in_blocks(self, layer: Conv2D, dy, conv, norm, need_dx: bool):
         """Batch norm's gradient of a block of images is still in the caches when the convolution goes on with it."""
@@ -95,15 +95,18 @@ class ActivationStep:
 
     def forward(self, x, train: bool = False) -> tuple[Any, Any]:
         y, product = self.product.run(x, slope=self.slope)
-        dropped = None
-        if self.dropout is not None:
-            y, dropped = self.dropout.run(y, train, in_place=True)
-        return y, (product, dropped) if train else None
+        if self.dropout is None:
+            return y, (product, None, None) if train else None
+        from_y = _drops_to_0(self.dropout)  # now: layers may be set otherwise after they were built
+        y, dropped = self.dropout.run(y, train, in_place=from_y)
+        return y, (product, dropped, from_y) if train else None
 
     def backward(self, dy, saved, need_dx: bool = True):
-        product, dropped = saved
-        if dropped is not None:
+        product, dropped, from_y = saved
+        if from_y:
             dy, product = relu_dropout_backward(dy, product.y, dropped), product._replace(y=None)
+        elif dropped is not None:
+            dy = dropout_backward(dy, dropped)
         return self.product.backward(dy, product, need_dx)
 
 
@@ -149,7 +152,12 @@ def _relu(layer: Layer) -> bool:
 
 
 def _dropout(layer: Layer) -> bool:
-    return type(layer) is Dropout and layer.variant != "alpha" and layer.noise_shape is None
+    return type(layer) is Dropout and _drops_to_0(layer)
+
+
+def _drops_to_0(layer: Dropout) -> bool:
+    """Whether each element is dropped by itself, and what is dropped is 0."""
+    return layer.variant != "alpha" and layer.noise_shape is None
 
 
 def _max_pool(layer: Layer) -> bool:

@@ -75,6 +75,7 @@ def test_softmax_cross_entropy(rng, shape):
 def test_flat_arrays(rng, size):
     x = rng.normal(size=size)
     check("dropout.apply", "float32", "elementwise", [x, np.array([7, 1, 2], np.uint64), 1 << 30, 1.25, 0.0, 0.0, Out((size,))])
+    check("dropout.relu_backward", "float32", "elementwise", [x, np.maximum(x, 0), 1.25, Out((size,))])
     check("activation.tanh_forward", "float32", "elementwise", [x, Out((size,))])
     check("array.squares", "float32", "reduction", [x, Out((1,), np.float64)])
 
@@ -96,6 +97,8 @@ def test_conv2d(rng, inputs, outputs, side, stride, pad):
 def test_dense(rng, shape):
     rows, inputs, outputs = shape
     x, dy, weight = rng.normal(size=(rows, inputs)), rng.normal(size=(rows, outputs)), rng.normal(size=(inputs, outputs))
-    check_matmul("dense.forward", [x, weight, rng.normal(size=outputs), 0.0, Out(dy.shape)])
+    bias = rng.normal(size=outputs)
+    check_matmul("dense.forward", [x, weight, bias, 0.0, Out(dy.shape), None, None, None])
+    check_matmul("dense.forward", [x, weight, bias, 1.0, Out(dy.shape), None, *sums(outputs)])
     check_matmul("dense.backward_data", [dy, weight, None, Out(x.shape)])
     check_matmul("dense.backward_weights", [x, dy, Out(weight.shape), Out((outputs,))])

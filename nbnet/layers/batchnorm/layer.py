@@ -183,6 +183,10 @@ class BatchNorm(Layer):
             stats, slope, activation, max_pool: from nbnet.layers.fusion, where `fuses`: x's statistics, from its maker, and what follows.
         """
         x = self._check(x)
+        if (stats, slope, activation, max_pool) != (None, None, None, False) and not self.fuses:
+            raise BuildError(
+                f"layer {self.name} is fused with others and cannot be set so: set its options before build(), or build(fuse=False)"
+            )
         if self._pending is not None:
             raise BuildError(
                 f"layer {self.name} has a deferred update of its moving statistics: call apply_updates() after each training step"
@@ -232,7 +236,8 @@ class BatchNorm(Layer):
             self.backend.kernel("array.add")(total, part, total)
 
     def backward_coefficients(self, dy, saved) -> tuple[Any, BatchNormSaved, list[Any]]:
-        """The first half of backward where `fuses`: the gradients of gamma and beta, and what batch_norm_backward_rows needs."""
+        """The first half of backward where `fuses`: the gradients of gamma and beta; and g, saved and coefficients for
+        batch_norm_backward_rows, which goes on with g and may overwrite it."""
         ((_, part),) = saved
         g, coefficients, _, _ = batch_norm_backward_coefficients(dy, part, **self._gradients())
         return g, part, coefficients
