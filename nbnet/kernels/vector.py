@@ -114,12 +114,6 @@ def splat_as(context, number, like):
 
 
 @intrinsic
-def first(context, vector):
-    """The number in the first lane."""
-    return vector.dtype(vector), lambda context, builder, signature, args: builder.extract_element(args[0], ir.IntType(32)(0))
-
-
-@intrinsic
 def sum_of_lanes(context, vector):
     """The sum of a float64 vector's lanes, in their order."""
 

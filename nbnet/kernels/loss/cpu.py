@@ -8,7 +8,7 @@ from nbnet.kernels.activation.cpu import exp_of_row, largest_of_row, scale_row
 from nbnet.kernels.compile import body, parallel, precise, serial
 from nbnet.kernels.simd import lanes
 from nbnet.kernels.vecmath import fma, log
-from nbnet.kernels.vector import first, load, splat, store, sum_of_lanes, widen, zero
+from nbnet.kernels.vector import load, splat, store, sum_of_lanes, widen, zero
 
 EXP = 16  # elementary operations that an exp is worth, for the choice of chunks
 
@@ -16,20 +16,34 @@ EXP = 16  # elementary operations that an exp is worth, for the choice of chunks
 
 
 @body
+def _first_is(x, at, index, value):
+    """Whether the first number from `at` on that equals value is the one at that index."""
+    if x[at + index] != value:
+        return False
+    i = 0
+    while x[at + i] != value:
+        i += 1
+    return i == index
+
+
+@body
 def _softmax_cross_entropy(logits, labels, scale, start, stop, losses, hits, dlogits):
     classes, source, gradient = logits.shape[1], logits.reshape(-1), dlogits.reshape(-1)
-    for m in range(start, stop):
-        at, label = m * classes, labels[m]
-        largest = largest_of_row(source, at, classes)
-        winner = 0
-        while winner < classes - 1 and source[at + winner] != largest:
-            winner += 1
-        of_label = np.float64(source[at + label] - largest)
-        total = exp_of_row(source, at, classes, largest, gradient)
-        scale_row(gradient, at, classes, logits.dtype.type(scale / total))
-        gradient[at + label] -= logits.dtype.type(scale)
-        losses[m] = first(log(splat(total))) - of_label
-        hits[m] = winner == label and losses[m] == losses[m]  # a NaN is not equal to itself
+    of_labels = np.empty(lanes(losses))
+    for block in range(start, stop, of_labels.size):
+        end = min(block + of_labels.size, stop)
+        for m in range(block, end):
+            at, label = m * classes, labels[m]
+            largest = largest_of_row(source, at, classes)
+            of_labels[m - block] = np.float64(source[at + label] - largest)
+            hits[m] = _first_is(source, at, label, largest)
+            losses[m] = exp_of_row(source, at, classes, largest, gradient)
+            scale_row(gradient, at, classes, logits.dtype.type(scale / losses[m]))
+            gradient[at + label] -= logits.dtype.type(scale)
+        count = end - block
+        store(losses, block, count, log(load(losses, block, count)) - load(of_labels, 0, count))
+        for m in range(block, end):
+            hits[m] = hits[m] and losses[m] == losses[m]  # a NaN is not equal to itself
 
 
 @serial
