@@ -13,6 +13,7 @@ from numba.extending import intrinsic
 
 from nbnet.kernels.compile import c_function, inlined
 from nbnet.kernels.simd import MAX_VECTORS, further, lanes_at, rows_of_1, rows_of_2, rows_of_4
+from nbnet.kernels.vector import address_of
 
 
 def _symbol(dtype):
@@ -57,7 +58,7 @@ def _address(context, array, index):
     """A pointer to array[index], for a flat array. The arrays of a kernel are its caller's, and outlive it."""
 
     def generate(context, builder, signature, args):
-        return builder.gep(context.make_array(signature.args[0])(context, builder, args[0]).data, [args[1]])
+        return address_of(context, builder, signature.args[0], args[0], args[1])
 
     return types.CPointer(array.dtype)(array, types.intp), generate
 

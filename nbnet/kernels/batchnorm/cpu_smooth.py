@@ -12,6 +12,7 @@ from nbnet.kernels.simd import lanes
 from nbnet.kernels.vecmath import fma, sigmoid, tanh
 from nbnet.kernels.vector import load, load_as, splat_as, store, widen
 
+NUMBERS = 2048  # that are normalised before they are activated: they stay in the level-1 cache
 ROWS = 16  # that are summed in registers before the sums go back to memory, while the next ones are asked for
 
 # ------------------------------------------------------------------------------------------------------ apply
@@ -27,12 +28,38 @@ def _apply_smooth(x, center, scale, shift, activation, start, stop, y):
             store(target, at, n, tanh(z) if activation == TANH else sigmoid(z))
 
 
+@body
+def _apply_smooth_to_few(x, center, scale, shift, activation, start, stop, y):
+    """Of few channels: some rows are normalised and then activated as one run of numbers, so that no vector is half empty."""
+    channels, source, target = x.shape[1], x.reshape(-1), y.reshape(-1)
+    rows = max(1, NUMBERS // channels)
+    for block in range(start, stop, rows):
+        end = min(block + rows, stop)
+        for m in range(block, end):
+            for c in range(0, channels, lanes(x)):
+                n, at = channels - c, m * channels + c
+                store(target, at, n, fma(load(source, at, n) - load(center, c, n), load(scale, c, n), load(shift, c, n)))
+        for i in range(block * channels, end * channels, lanes(x)):
+            n = end * channels - i
+            z = load(target, i, n)
+            store(target, i, n, tanh(z) if activation == TANH else sigmoid(z))
+
+
+@body
+def _fills(channels, vector):
+    """Whether at most an eighth of the lanes of a row's vectors is empty."""
+    return 7 * (-(-channels // vector) * vector) <= 8 * channels
+
+
 @serial
 def apply_smooth_serial(x, center, scale, shift, activation, y):
     n = chunks.count(x.shape[0], EXP * x.shape[1])
     for k in range(n):
         start, stop = chunks.bounds(k, n, x.shape[0])
-        _apply_smooth(x, center, scale, shift, activation, start, stop, y)
+        if _fills(x.shape[1], lanes(x)):
+            _apply_smooth(x, center, scale, shift, activation, start, stop, y)
+        else:
+            _apply_smooth_to_few(x, center, scale, shift, activation, start, stop, y)
 
 
 @parallel
@@ -40,7 +67,10 @@ def apply_smooth_parallel(x, center, scale, shift, activation, y):
     n = chunks.count(x.shape[0], EXP * x.shape[1])
     for k in prange(n):
         start, stop = chunks.bounds(k, n, x.shape[0])
-        _apply_smooth(x, center, scale, shift, activation, start, stop, y)
+        if _fills(x.shape[1], lanes(x)):
+            _apply_smooth(x, center, scale, shift, activation, start, stop, y)
+        else:
+            _apply_smooth_to_few(x, center, scale, shift, activation, start, stop, y)
 
 
 # -------------------------------------------------------------------------------------------- backward_reduce
