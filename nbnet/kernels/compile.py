@@ -1,7 +1,7 @@
 """The ways in which CPU kernels are compiled, in one place.
 
-A kernel is a serial `body` over one chunk and two drivers that call it, `..._serial` over range and `..._parallel` over
-prange. Two drivers and not one function jitted twice: Numba keys its cache by the Python function, so the second would
+A kernel is a serial `body` over one chunk and two drivers that call it for each chunk, `..._serial` in a loop and `..._parallel`
+in a parallel_for. Two drivers and not one function jitted twice: Numba keys its cache by the Python function, so the second would
 silently get the first one's machine code (numba issue 6845). Only drivers are cached: a body is linked into them.
 """
 
@@ -13,6 +13,7 @@ from numba.core.ccallback import CFunc
 
 # The full "fast" set would let LLVM assume that there are no NaNs and delete the checks for them.
 FASTMATH = {"contract", "reassoc", "nsz", "arcp"}
+_OPTIONS = {"error_model": "numpy", "no_cfunc_wrapper": True}  # for C there is c_function
 
 
 def digest(folder):
@@ -39,7 +40,7 @@ def follows_sources(kernel):
 
 def _kept(**options):
     def decorate(function):
-        return follows_sources(njit(nogil=True, cache=True, error_model="numpy", **options)(function))
+        return follows_sources(njit(nogil=True, cache=True, **_OPTIONS, **options)(function))
 
     return decorate
 
@@ -56,11 +57,10 @@ def c_function(signature):
     return decorate
 
 
-body = njit(fastmath=FASTMATH, error_model="numpy")
+body = njit(fastmath=FASTMATH, **_OPTIONS)
 # A body that calls other large ones: each level of calls has all machine code below it optimised once more (0.5 s for the tiles).
-inlined = njit(fastmath=FASTMATH, error_model="numpy", inline="always")
+inlined = njit(fastmath=FASTMATH, inline="always", **_OPTIONS)
 # Without fastmath, which Numba sets on every instruction of a function, and on functions called from it that do not say otherwise.
-precise = njit(fastmath=False, error_model="numpy")
-serial = _kept(fastmath=FASTMATH)
-serial_precise = _kept(fastmath=False)
-parallel = _kept(fastmath=FASTMATH, parallel=True)
+precise = njit(fastmath=False, **_OPTIONS)
+driver = _kept(fastmath=FASTMATH)
+driver_precise = _kept(fastmath=False)

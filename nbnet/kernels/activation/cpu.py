@@ -5,10 +5,10 @@ for indices from the end, and LLVM then leaves the loop scalar.
 """
 
 import numpy as np
-from numba import prange
 
 from nbnet.kernels import chunks
-from nbnet.kernels.compile import body, parallel, serial
+from nbnet.kernels.compile import body, driver
+from nbnet.kernels.parallel_for import parallel_for
 from nbnet.kernels.simd import lanes
 from nbnet.kernels.vecmath import exp, sigmoid, tanh
 from nbnet.kernels.vector import largest_lane, load, load_whole, splat_as, store, sum_of_lanes, where, widen, zero
@@ -20,200 +20,184 @@ EXP = 8  # elementary operations that an exp or a tanh is worth, for the choice 
 
 
 @body
-def _relu_forward(x, start, stop, y):
+def _relu_forward(part, parts, x, y):
+    start, stop = chunks.bounds(part, parts, x.size)
     x, y = x[start:stop], y[start:stop]
     zero = x.dtype.type(0)
     for i in range(x.size):
         y[i] = zero if x[i] <= 0 else x[i]  # NaN <= 0 is false: NaN passes
 
 
-@serial
+@driver
 def relu_forward_serial(x, y):
     n = chunks.count(x.size, 1)
     for k in range(n):
-        start, stop = chunks.bounds(k, n, x.size)
-        _relu_forward(x, start, stop, y)
+        _relu_forward(k, n, x, y)
 
 
-@parallel
+@driver
 def relu_forward_parallel(x, y):
     n = chunks.count(x.size, 1)
-    for k in prange(n):
-        start, stop = chunks.bounds(k, n, x.size)
-        _relu_forward(x, start, stop, y)
+    parallel_for(n, _relu_forward, (n, x, y))
 
 
 @body
-def _relu_backward(dy, y, start, stop, dx):
+def _relu_backward(part, parts, dy, y, dx):
+    start, stop = chunks.bounds(part, parts, dy.size)
     dy, y, dx = dy[start:stop], y[start:stop], dx[start:stop]
     zero = y.dtype.type(0)
     for i in range(dy.size):
         dx[i] = zero if y[i] <= 0 else dy[i]
 
 
-@serial
+@driver
 def relu_backward_serial(dy, y, dx):
     n = chunks.count(dy.size, 1)
     for k in range(n):
-        start, stop = chunks.bounds(k, n, dy.size)
-        _relu_backward(dy, y, start, stop, dx)
+        _relu_backward(k, n, dy, y, dx)
 
 
-@parallel
+@driver
 def relu_backward_parallel(dy, y, dx):
     n = chunks.count(dy.size, 1)
-    for k in prange(n):
-        start, stop = chunks.bounds(k, n, dy.size)
-        _relu_backward(dy, y, start, stop, dx)
+    parallel_for(n, _relu_backward, (n, dy, y, dx))
 
 
 # -------------------------------------------------------------------------------------------------- leaky_relu
 
 
 @body
-def _leaky_relu_forward(x, slope, start, stop, y):
+def _leaky_relu_forward(part, parts, x, slope, y):
+    start, stop = chunks.bounds(part, parts, x.size)
     x, y = x[start:stop], y[start:stop]
     slope = x.dtype.type(slope)
     for i in range(x.size):
         y[i] = x[i] if x[i] > 0 else slope * x[i]
 
 
-@serial
+@driver
 def leaky_relu_forward_serial(x, slope, y):
     n = chunks.count(x.size, 1)
     for k in range(n):
-        start, stop = chunks.bounds(k, n, x.size)
-        _leaky_relu_forward(x, slope, start, stop, y)
+        _leaky_relu_forward(k, n, x, slope, y)
 
 
-@parallel
+@driver
 def leaky_relu_forward_parallel(x, slope, y):
     n = chunks.count(x.size, 1)
-    for k in prange(n):
-        start, stop = chunks.bounds(k, n, x.size)
-        _leaky_relu_forward(x, slope, start, stop, y)
+    parallel_for(n, _leaky_relu_forward, (n, x, slope, y))
 
 
 @body
-def _leaky_relu_backward(dy, y, slope, start, stop, dx):
+def _leaky_relu_backward(part, parts, dy, y, slope, dx):
+    start, stop = chunks.bounds(part, parts, dy.size)
     dy, y, dx = dy[start:stop], y[start:stop], dx[start:stop]
     slope = y.dtype.type(slope)
     for i in range(dy.size):
         dx[i] = dy[i] if y[i] > 0 else slope * dy[i]
 
 
-@serial
+@driver
 def leaky_relu_backward_serial(dy, y, slope, dx):
     n = chunks.count(dy.size, 1)
     for k in range(n):
-        start, stop = chunks.bounds(k, n, dy.size)
-        _leaky_relu_backward(dy, y, slope, start, stop, dx)
+        _leaky_relu_backward(k, n, dy, y, slope, dx)
 
 
-@parallel
+@driver
 def leaky_relu_backward_parallel(dy, y, slope, dx):
     n = chunks.count(dy.size, 1)
-    for k in prange(n):
-        start, stop = chunks.bounds(k, n, dy.size)
-        _leaky_relu_backward(dy, y, slope, start, stop, dx)
+    parallel_for(n, _leaky_relu_backward, (n, dy, y, slope, dx))
 
 
 # -------------------------------------------------------------------------------------------------------- tanh
 
 
 @body
-def _tanh_forward(x, start, stop, y):
+def _tanh_forward(part, parts, x, y):
+    start, stop = chunks.bounds(part, parts, x.size)
     for i in range(start, stop, lanes(x)):
         store(y, i, stop - i, tanh(load(x, i, stop - i)))
 
 
-@serial
+@driver
 def tanh_forward_serial(x, y):
     n = chunks.count(x.size, EXP)
     for k in range(n):
-        start, stop = chunks.bounds(k, n, x.size)
-        _tanh_forward(x, start, stop, y)
+        _tanh_forward(k, n, x, y)
 
 
-@parallel
+@driver
 def tanh_forward_parallel(x, y):
     n = chunks.count(x.size, EXP)
-    for k in prange(n):
-        start, stop = chunks.bounds(k, n, x.size)
-        _tanh_forward(x, start, stop, y)
+    parallel_for(n, _tanh_forward, (n, x, y))
 
 
 @body
-def _tanh_backward(dy, y, start, stop, dx):
+def _tanh_backward(part, parts, dy, y, dx):
+    start, stop = chunks.bounds(part, parts, dy.size)
     dy, y, dx = dy[start:stop], y[start:stop], dx[start:stop]
     one = y.dtype.type(1)
     for i in range(dy.size):
         dx[i] = dy[i] * (one - y[i] * y[i])
 
 
-@serial
+@driver
 def tanh_backward_serial(dy, y, dx):
     n = chunks.count(dy.size, 1)
     for k in range(n):
-        start, stop = chunks.bounds(k, n, dy.size)
-        _tanh_backward(dy, y, start, stop, dx)
+        _tanh_backward(k, n, dy, y, dx)
 
 
-@parallel
+@driver
 def tanh_backward_parallel(dy, y, dx):
     n = chunks.count(dy.size, 1)
-    for k in prange(n):
-        start, stop = chunks.bounds(k, n, dy.size)
-        _tanh_backward(dy, y, start, stop, dx)
+    parallel_for(n, _tanh_backward, (n, dy, y, dx))
 
 
 # ----------------------------------------------------------------------------------------------------- sigmoid
 
 
 @body
-def _sigmoid_forward(x, start, stop, y):
+def _sigmoid_forward(part, parts, x, y):
+    start, stop = chunks.bounds(part, parts, x.size)
     for i in range(start, stop, lanes(x)):
         store(y, i, stop - i, sigmoid(load(x, i, stop - i)))
 
 
-@serial
+@driver
 def sigmoid_forward_serial(x, y):
     n = chunks.count(x.size, EXP)
     for k in range(n):
-        start, stop = chunks.bounds(k, n, x.size)
-        _sigmoid_forward(x, start, stop, y)
+        _sigmoid_forward(k, n, x, y)
 
 
-@parallel
+@driver
 def sigmoid_forward_parallel(x, y):
     n = chunks.count(x.size, EXP)
-    for k in prange(n):
-        start, stop = chunks.bounds(k, n, x.size)
-        _sigmoid_forward(x, start, stop, y)
+    parallel_for(n, _sigmoid_forward, (n, x, y))
 
 
 @body
-def _sigmoid_backward(dy, y, start, stop, dx):
+def _sigmoid_backward(part, parts, dy, y, dx):
+    start, stop = chunks.bounds(part, parts, dy.size)
     dy, y, dx = dy[start:stop], y[start:stop], dx[start:stop]
     one = y.dtype.type(1)
     for i in range(dy.size):
         dx[i] = dy[i] * (y[i] * (one - y[i]))
 
 
-@serial
+@driver
 def sigmoid_backward_serial(dy, y, dx):
     n = chunks.count(dy.size, 1)
     for k in range(n):
-        start, stop = chunks.bounds(k, n, dy.size)
-        _sigmoid_backward(dy, y, start, stop, dx)
+        _sigmoid_backward(k, n, dy, y, dx)
 
 
-@parallel
+@driver
 def sigmoid_backward_parallel(dy, y, dx):
     n = chunks.count(dy.size, 1)
-    for k in prange(n):
-        start, stop = chunks.bounds(k, n, dy.size)
-        _sigmoid_backward(dy, y, start, stop, dx)
+    parallel_for(n, _sigmoid_backward, (n, dy, y, dx))
 
 
 # ----------------------------------------------------------------------------------------------------- softmax
@@ -265,31 +249,30 @@ def scale_row(y, at, size, factor):
 
 
 @body
-def _softmax_forward(x, start, stop, y):
+def _softmax_forward(part, parts, x, y):
+    start, stop = chunks.bounds(part, parts, x.shape[0])
     size, source, target = x.shape[1], x.reshape(-1), y.reshape(-1)
     for m in range(start, stop):
         total = exp_of_row(source, m * size, size, largest_of_row(source, m * size, size), target)
         scale_row(target, m * size, size, x.dtype.type(1.0 / total))
 
 
-@serial
+@driver
 def softmax_forward_serial(x, y):
     n = chunks.count(x.shape[0], EXP * x.shape[1])
     for k in range(n):
-        start, stop = chunks.bounds(k, n, x.shape[0])
-        _softmax_forward(x, start, stop, y)
+        _softmax_forward(k, n, x, y)
 
 
-@parallel
+@driver
 def softmax_forward_parallel(x, y):
     n = chunks.count(x.shape[0], EXP * x.shape[1])
-    for k in prange(n):
-        start, stop = chunks.bounds(k, n, x.shape[0])
-        _softmax_forward(x, start, stop, y)
+    parallel_for(n, _softmax_forward, (n, x, y))
 
 
 @body
-def _softmax_backward(dy, y, start, stop, dx):
+def _softmax_backward(part, parts, dy, y, dx):
+    start, stop = chunks.bounds(part, parts, y.shape[0])
     for m in range(start, stop):
         total = 0.0
         for c in range(y.shape[1]):
@@ -299,17 +282,14 @@ def _softmax_backward(dy, y, start, stop, dx):
             dx[m, c] = y[m, c] * (dy[m, c] - dot)
 
 
-@serial
+@driver
 def softmax_backward_serial(dy, y, dx):
     n = chunks.count(y.shape[0], 2 * y.shape[1])
     for k in range(n):
-        start, stop = chunks.bounds(k, n, y.shape[0])
-        _softmax_backward(dy, y, start, stop, dx)
+        _softmax_backward(k, n, dy, y, dx)
 
 
-@parallel
+@driver
 def softmax_backward_parallel(dy, y, dx):
     n = chunks.count(y.shape[0], 2 * y.shape[1])
-    for k in prange(n):
-        start, stop = chunks.bounds(k, n, y.shape[0])
-        _softmax_backward(dy, y, start, stop, dx)
+    parallel_for(n, _softmax_backward, (n, dy, y, dx))

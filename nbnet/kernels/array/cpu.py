@@ -1,100 +1,95 @@
 """Arithmetic on arrays on the CPU. The chunk is sliced first, so that the loop runs from 0 (see `activation.cpu`)."""
 
 import numpy as np
-from numba import prange
 
 from nbnet.kernels import chunks
-from nbnet.kernels.compile import body, parallel, serial
+from nbnet.kernels.compile import body, driver
+from nbnet.kernels.parallel_for import parallel_for
 
 # -------------------------------------------------------------------------------------------------------------- add
 
 
 @body
-def _add(a, b, start, stop, y):
+def _add(part, parts, a, b, y):
+    start, stop = chunks.bounds(part, parts, a.size)
     a, b, y = a[start:stop], b[start:stop], y[start:stop]
     for i in range(y.size):
         y[i] = a[i] + b[i]
 
 
-@serial
+@driver
 def add_serial(a, b, y):
     n = chunks.count(a.size, 1)
     for k in range(n):
-        start, stop = chunks.bounds(k, n, a.size)
-        _add(a, b, start, stop, y)
+        _add(k, n, a, b, y)
 
 
-@parallel
+@driver
 def add_parallel(a, b, y):
     n = chunks.count(a.size, 1)
-    for k in prange(n):
-        start, stop = chunks.bounds(k, n, a.size)
-        _add(a, b, start, stop, y)
+    parallel_for(n, _add, (n, a, b, y))
 
 
 # --------------------------------------------------------------------------------------------------------- multiply
 
 
 @body
-def _multiply(a, b, start, stop, y):
+def _multiply(part, parts, a, b, y):
+    start, stop = chunks.bounds(part, parts, a.size)
     a, b, y = a[start:stop], b[start:stop], y[start:stop]
     for i in range(y.size):
         y[i] = a[i] * b[i]
 
 
-@serial
+@driver
 def multiply_serial(a, b, y):
     n = chunks.count(a.size, 1)
     for k in range(n):
-        start, stop = chunks.bounds(k, n, a.size)
-        _multiply(a, b, start, stop, y)
+        _multiply(k, n, a, b, y)
 
 
-@parallel
+@driver
 def multiply_parallel(a, b, y):
     n = chunks.count(a.size, 1)
-    for k in prange(n):
-        start, stop = chunks.bounds(k, n, a.size)
-        _multiply(a, b, start, stop, y)
+    parallel_for(n, _multiply, (n, a, b, y))
 
 
 # ------------------------------------------------------------------------------------------------------------ scale
 
 
 @body
-def _scale(a, factor, start, stop, y):
+def _scale(part, parts, a, factor, y):
+    start, stop = chunks.bounds(part, parts, a.size)
     factor = a.dtype.type(factor)
     a, y = a[start:stop], y[start:stop]
     for i in range(y.size):
         y[i] = a[i] * factor
 
 
-@serial
+@driver
 def scale_serial(a, factor, y):
     n = chunks.count(a.size, 1)
     for k in range(n):
-        start, stop = chunks.bounds(k, n, a.size)
-        _scale(a, factor, start, stop, y)
+        _scale(k, n, a, factor, y)
 
 
-@parallel
+@driver
 def scale_parallel(a, factor, y):
     n = chunks.count(a.size, 1)
-    for k in prange(n):
-        start, stop = chunks.bounds(k, n, a.size)
-        _scale(a, factor, start, stop, y)
+    parallel_for(n, _scale, (n, a, factor, y))
 
 
 # ---------------------------------------------------------------------------------------------------------- squares
 
 
 @body
-def _squares(a, start, stop):
+def _squares(part, parts, a, partials):
+    start, stop = chunks.bounds(part, parts, a.size)
     a = a[start:stop]
     total = 0.0
     for i in range(a.size):
         total += np.float64(a[i]) * np.float64(a[i])
-    return total
+    partials[part] = total
 
 
 @body
@@ -105,23 +100,20 @@ def _in_order(partials):
     return total
 
 
-@serial
+@driver
 def squares_serial(a, total):
     n = chunks.count(a.size, 1)
     partials = np.empty(n)
     for k in range(n):
-        start, stop = chunks.bounds(k, n, a.size)
-        partials[k] = _squares(a, start, stop)
+        _squares(k, n, a, partials)
     total[0] = _in_order(partials)
 
 
-@parallel
+@driver
 def squares_parallel(a, total):
     n = chunks.count(a.size, 1)
     partials = np.empty(n)
-    for k in prange(n):
-        start, stop = chunks.bounds(k, n, a.size)
-        partials[k] = _squares(a, start, stop)
+    parallel_for(n, _squares, (n, a, partials))
     total[0] = _in_order(partials)
 
 
@@ -129,8 +121,9 @@ def squares_parallel(a, total):
 
 
 @body
-def _swap(x, start, stop, y):
+def _swap(part, parts, x, y):
     """Planes start to stop: (a, c) of y."""
+    start, stop = chunks.bounds(part, parts, x.shape[0] * x.shape[2])
     for plane in range(start, stop):
         a, c = divmod(plane, y.shape[1])
         for b in range(y.shape[2]):
@@ -138,17 +131,14 @@ def _swap(x, start, stop, y):
                 y[a, c, b, d] = x[a, b, c, d]
 
 
-@serial
+@driver
 def swap_serial(x, y):
     n = chunks.count(x.shape[0] * x.shape[2], x.shape[1] * x.shape[3])
     for k in range(n):
-        start, stop = chunks.bounds(k, n, x.shape[0] * x.shape[2])
-        _swap(x, start, stop, y)
+        _swap(k, n, x, y)
 
 
-@parallel
+@driver
 def swap_parallel(x, y):
     n = chunks.count(x.shape[0] * x.shape[2], x.shape[1] * x.shape[3])
-    for k in prange(n):
-        start, stop = chunks.bounds(k, n, x.shape[0] * x.shape[2])
-        _swap(x, start, stop, y)
+    parallel_for(n, _swap, (n, x, y))

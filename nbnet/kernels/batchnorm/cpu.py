@@ -1,7 +1,6 @@
 """Batch normalisation on the CPU: a body over one chunk of rows, and a serial and a parallel driver over the chunks."""
 
 import numpy as np
-from numba import prange
 
 from nbnet.kernels import chunks
 from nbnet.kernels.batchnorm.cpu_max_pool import (  # noqa: F401  # the rest of this room
@@ -20,7 +19,8 @@ from nbnet.kernels.batchnorm.cpu_smooth import (  # noqa: F401
 )
 from nbnet.kernels.batchnorm.merge import merge_moments, merge_sums
 from nbnet.kernels.caches import comes_late, passes_caches, prefetch, put
-from nbnet.kernels.compile import body, parallel, serial
+from nbnet.kernels.compile import body, driver
+from nbnet.kernels.parallel_for import parallel_for
 from nbnet.kernels.simd import lanes
 from nbnet.kernels.vecmath import fma
 from nbnet.kernels.vector import load, load_as, splat, store, where, widen, zero
@@ -89,19 +89,22 @@ def moments_of_rows(x, weights, start, stop, left, right, partial):
         mean[c] = np.float64(x[start, c]) + d
 
 
-@serial
+@body
+def _moments(part, x, weights, partials):
+    start, stop = chunks.bounds(part, partials.shape[0], x.shape[0])
+    moments_of_rows(x, weights, start, stop, np.intp(0), x.shape[1], partials[part])
+
+
+@driver
 def moments_serial(x, weights, partials, mean, m2):
     for k in range(partials.shape[0]):
-        start, stop = chunks.bounds(k, partials.shape[0], x.shape[0])
-        moments_of_rows(x, weights, start, stop, np.intp(0), x.shape[1], partials[k])
+        _moments(k, x, weights, partials)
     merge_moments(partials, mean, m2)
 
 
-@parallel
+@driver
 def moments_parallel(x, weights, partials, mean, m2):
-    for k in prange(partials.shape[0]):
-        start, stop = chunks.bounds(k, partials.shape[0], x.shape[0])
-        moments_of_rows(x, weights, start, stop, np.intp(0), x.shape[1], partials[k])
+    parallel_for(partials.shape[0], _moments, (x, weights, partials))
     merge_moments(partials, mean, m2)
 
 
@@ -109,7 +112,8 @@ def moments_parallel(x, weights, partials, mean, m2):
 
 
 @body
-def _apply(x, center, scale, shift, slope, start, stop, y):
+def _apply(part, parts, x, center, scale, shift, slope, y):
+    start, stop = chunks.bounds(part, parts, x.shape[0])
     channels, factor = x.shape[1], splat(x.dtype.type(slope))
     source, target, past = x.reshape(-1), y.reshape(-1), passes_caches(y, x.shape[1])
     for m in range(start, stop):
@@ -120,27 +124,26 @@ def _apply(x, center, scale, shift, slope, start, stop, y):
             put(target, at, n, z, past)
 
 
-@serial
+@driver
 def apply_serial(x, center, scale, shift, slope, y):
     n = chunks.count(x.shape[0], x.shape[1])
     for k in range(n):
-        start, stop = chunks.bounds(k, n, x.shape[0])
-        _apply(x, center, scale, shift, slope, start, stop, y)
+        _apply(k, n, x, center, scale, shift, slope, y)
 
 
-@parallel
+@driver
 def apply_parallel(x, center, scale, shift, slope, y):
     n = chunks.count(x.shape[0], x.shape[1])
-    for k in prange(n):
-        start, stop = chunks.bounds(k, n, x.shape[0])
-        _apply(x, center, scale, shift, slope, start, stop, y)
+    parallel_for(n, _apply, (n, x, center, scale, shift, slope, y))
 
 
 # -------------------------------------------------------------------------------------------- backward_reduce
 
 
 @body
-def _backward_reduce(dy, x, center, scale, shift, slope, start, stop, partial):
+def _backward_reduce(part, dy, x, center, scale, shift, slope, partials):
+    start, stop = chunks.bounds(part, partials.shape[0], x.shape[0])
+    partial = partials[part]
     slope = x.dtype.type(slope)
     sum_g, sum_gx = partial[0], partial[1]
     channels = x.shape[1]
@@ -168,19 +171,16 @@ def _backward_reduce(dy, x, center, scale, shift, slope, start, stop, partial):
             store(sum_gx, c, n, sx)
 
 
-@serial
+@driver
 def backward_reduce_serial(dy, x, center, scale, shift, slope, partials, sum_g, sum_gx):
     for k in range(partials.shape[0]):
-        start, stop = chunks.bounds(k, partials.shape[0], x.shape[0])
-        _backward_reduce(dy, x, center, scale, shift, slope, start, stop, partials[k])
+        _backward_reduce(k, dy, x, center, scale, shift, slope, partials)
     merge_sums(partials, sum_g, sum_gx)
 
 
-@parallel
+@driver
 def backward_reduce_parallel(dy, x, center, scale, shift, slope, partials, sum_g, sum_gx):
-    for k in prange(partials.shape[0]):
-        start, stop = chunks.bounds(k, partials.shape[0], x.shape[0])
-        _backward_reduce(dy, x, center, scale, shift, slope, start, stop, partials[k])
+    parallel_for(partials.shape[0], _backward_reduce, (dy, x, center, scale, shift, slope, partials))
     merge_sums(partials, sum_g, sum_gx)
 
 
@@ -188,7 +188,8 @@ def backward_reduce_parallel(dy, x, center, scale, shift, slope, partials, sum_g
 
 
 @body
-def _backward_apply(dy, x, weights, center, scale, shift, slope, a, b, c, start, stop, dx):
+def _backward_apply(part, parts, dy, x, weights, center, scale, shift, slope, a, b, c, dx):
+    start, stop = chunks.bounds(part, parts, x.shape[0])
     channels, factor = x.shape[1], splat(x.dtype.type(slope))
     gradient, source, target, past = dy.reshape(-1), x.reshape(-1), dx.reshape(-1), passes_caches(dx, x.shape[1])
     for m in range(start, stop):
@@ -211,17 +212,14 @@ def _weights_of(weights, m, i, n):
     return load(weights.reshape(-1), m * weights.shape[1] + i, n)
 
 
-@serial
+@driver
 def backward_apply_serial(dy, x, weights, center, scale, shift, slope, a, b, c, dx):
     n = chunks.count(x.shape[0], x.shape[1])
     for k in range(n):
-        start, stop = chunks.bounds(k, n, x.shape[0])
-        _backward_apply(dy, x, weights, center, scale, shift, slope, a, b, c, start, stop, dx)
+        _backward_apply(k, n, dy, x, weights, center, scale, shift, slope, a, b, c, dx)
 
 
-@parallel
+@driver
 def backward_apply_parallel(dy, x, weights, center, scale, shift, slope, a, b, c, dx):
     n = chunks.count(x.shape[0], x.shape[1])
-    for k in prange(n):
-        start, stop = chunks.bounds(k, n, x.shape[0])
-        _backward_apply(dy, x, weights, center, scale, shift, slope, a, b, c, start, stop, dx)
+    parallel_for(n, _backward_apply, (n, dy, x, weights, center, scale, shift, slope, a, b, c, dx))

@@ -4,11 +4,10 @@ What these kernels save is memory traffic: the activation, four times as large a
 or read. The loops walk over windows, and over the channels of a window in vectors.
 """
 
-from numba import prange
-
 from nbnet.kernels import chunks
 from nbnet.kernels.batchnorm.merge import merge_sums
-from nbnet.kernels.compile import body, parallel, serial
+from nbnet.kernels.compile import body, driver
+from nbnet.kernels.parallel_for import parallel_for
 from nbnet.kernels.pool.cpu import fetch_window, first_wins
 from nbnet.kernels.simd import lanes
 from nbnet.kernels.vecmath import fma
@@ -46,8 +45,9 @@ def _window(x, at, width, center, scale, shift, slope, c, count):
 
 
 @body
-def _apply_max_pool(x, center, scale, shift, slope, start, stop, y):
+def _apply_max_pool(part, parts, x, center, scale, shift, slope, y):
     """Output rows start to stop, counted over all images."""
+    start, stop = chunks.bounds(part, parts, y.shape[0] * y.shape[1])
     _, height, width, channels = x.shape
     slope = x.dtype.type(slope)
     source, target = x.reshape(-1), y.reshape(-1)
@@ -62,30 +62,27 @@ def _apply_max_pool(x, center, scale, shift, slope, start, stop, y):
                 store(target, to + c, count, _activated(z, slope))
 
 
-@serial
+@driver
 def apply_max_pool_serial(x, center, scale, shift, slope, y):
-    rows = y.shape[0] * y.shape[1]
-    n = chunks.count(rows, 2 * x.shape[2] * x.shape[3])
+    n = chunks.count(y.shape[0] * y.shape[1], 2 * x.shape[2] * x.shape[3])
     for k in range(n):
-        start, stop = chunks.bounds(k, n, rows)
-        _apply_max_pool(x, center, scale, shift, slope, start, stop, y)
+        _apply_max_pool(k, n, x, center, scale, shift, slope, y)
 
 
-@parallel
+@driver
 def apply_max_pool_parallel(x, center, scale, shift, slope, y):
-    rows = y.shape[0] * y.shape[1]
-    n = chunks.count(rows, 2 * x.shape[2] * x.shape[3])
-    for k in prange(n):
-        start, stop = chunks.bounds(k, n, rows)
-        _apply_max_pool(x, center, scale, shift, slope, start, stop, y)
+    n = chunks.count(y.shape[0] * y.shape[1], 2 * x.shape[2] * x.shape[3])
+    parallel_for(n, _apply_max_pool, (n, x, center, scale, shift, slope, y))
 
 
 # ----------------------------------------------------------------------------------- backward_reduce_max_pool
 
 
 @body
-def _backward_reduce_max_pool(dy, x, center, scale, shift, slope, start, stop, partial):
+def _backward_reduce_max_pool(part, dy, x, center, scale, shift, slope, partials):
     """Output rows start to stop. Only the winners of the windows have a gradient."""
+    start, stop = chunks.bounds(part, partials.shape[0], dy.shape[0] * dy.shape[1])
+    partial = partials[part]
     _, height, width, channels = x.shape
     slope = x.dtype.type(slope)
     gradient, source = dy.reshape(-1), x.reshape(-1)
@@ -108,21 +105,16 @@ def _backward_reduce_max_pool(dy, x, center, scale, shift, slope, start, stop, p
                 store(sum_gx, c, count, load_as(sum_gx, c, count, d) + widen(g) * d)
 
 
-@serial
+@driver
 def backward_reduce_max_pool_serial(dy, x, center, scale, shift, slope, partials, sum_g, sum_gx):
-    rows = dy.shape[0] * dy.shape[1]
     for k in range(partials.shape[0]):
-        start, stop = chunks.bounds(k, partials.shape[0], rows)
-        _backward_reduce_max_pool(dy, x, center, scale, shift, slope, start, stop, partials[k])
+        _backward_reduce_max_pool(k, dy, x, center, scale, shift, slope, partials)
     merge_sums(partials, sum_g, sum_gx)
 
 
-@parallel
+@driver
 def backward_reduce_max_pool_parallel(dy, x, center, scale, shift, slope, partials, sum_g, sum_gx):
-    rows = dy.shape[0] * dy.shape[1]
-    for k in prange(partials.shape[0]):
-        start, stop = chunks.bounds(k, partials.shape[0], rows)
-        _backward_reduce_max_pool(dy, x, center, scale, shift, slope, start, stop, partials[k])
+    parallel_for(partials.shape[0], _backward_reduce_max_pool, (dy, x, center, scale, shift, slope, partials))
     merge_sums(partials, sum_g, sum_gx)
 
 
@@ -141,8 +133,9 @@ def _backward_outside(x, center, b, c, start, stop, dx):
 
 
 @body
-def _backward_apply_max_pool(dy, x, center, scale, shift, slope, a, b, c, start, stop, dx):
+def _backward_apply_max_pool(part, parts, dy, x, center, scale, shift, slope, a, b, c, dx):
     """Pairs of input rows start to stop, counted over all images; the last of an image may be a single row."""
+    start, stop = chunks.bounds(part, parts, x.shape[0] * ((x.shape[1] + 1) // 2))
     _, height, width, channels = x.shape
     slope = x.dtype.type(slope)
     gradient, source, target = dy.reshape(-1), x.reshape(-1), dx.reshape(-1)
@@ -172,19 +165,16 @@ def _backward_apply_max_pool(dy, x, center, scale, shift, slope, a, b, c, start,
                 _backward_outside(source, center, b, c, row + 2 * dy.shape[2] * channels, row + width * channels, target)
 
 
-@serial
+@driver
 def backward_apply_max_pool_serial(dy, x, center, scale, shift, slope, a, b, c, dx):
     pairs = x.shape[0] * ((x.shape[1] + 1) // 2)
     n = chunks.count(pairs, 2 * x.shape[2] * x.shape[3])
     for k in range(n):
-        start, stop = chunks.bounds(k, n, pairs)
-        _backward_apply_max_pool(dy, x, center, scale, shift, slope, a, b, c, start, stop, dx)
+        _backward_apply_max_pool(k, n, dy, x, center, scale, shift, slope, a, b, c, dx)
 
 
-@parallel
+@driver
 def backward_apply_max_pool_parallel(dy, x, center, scale, shift, slope, a, b, c, dx):
     pairs = x.shape[0] * ((x.shape[1] + 1) // 2)
     n = chunks.count(pairs, 2 * x.shape[2] * x.shape[3])
-    for k in prange(n):
-        start, stop = chunks.bounds(k, n, pairs)
-        _backward_apply_max_pool(dy, x, center, scale, shift, slope, a, b, c, start, stop, dx)
+    parallel_for(n, _backward_apply_max_pool, (n, dy, x, center, scale, shift, slope, a, b, c, dx))

@@ -1,13 +1,12 @@
 """Batch normalisation and a smooth activation in one pass, on the CPU."""
 
-from numba import prange
-
 from nbnet.kernels import chunks
 from nbnet.kernels.activation.cpu import EXP
 from nbnet.kernels.batchnorm import TANH
 from nbnet.kernels.batchnorm.merge import merge_sums
 from nbnet.kernels.caches import comes_late, passes_caches, prefetch, put
-from nbnet.kernels.compile import body, parallel, serial
+from nbnet.kernels.compile import body, driver
+from nbnet.kernels.parallel_for import parallel_for
 from nbnet.kernels.simd import lanes
 from nbnet.kernels.vecmath import fma, sigmoid, tanh
 from nbnet.kernels.vector import load, load_as, splat_as, store, widen
@@ -19,7 +18,7 @@ ROWS = 16  # that are summed in registers before the sums go back to memory, whi
 
 
 @body
-def _apply_smooth(x, center, scale, shift, activation, start, stop, y):
+def _apply_to_many(x, center, scale, shift, activation, start, stop, y):
     channels, source, target = x.shape[1], x.reshape(-1), y.reshape(-1)
     for m in range(start, stop):
         for c in range(0, channels, lanes(x)):
@@ -29,7 +28,7 @@ def _apply_smooth(x, center, scale, shift, activation, start, stop, y):
 
 
 @body
-def _apply_smooth_to_few(x, center, scale, shift, activation, start, stop, y):
+def _apply_to_few(x, center, scale, shift, activation, start, stop, y):
     """Of few channels: some rows are normalised and then activated as one run of numbers, so that no vector is half empty."""
     channels, source, target = x.shape[1], x.reshape(-1), y.reshape(-1)
     rows = max(1, NUMBERS // channels)
@@ -51,33 +50,35 @@ def _fills(channels, vector):
     return 7 * (-(-channels // vector) * vector) <= 8 * channels
 
 
-@serial
+@body
+def _apply_smooth(part, parts, x, center, scale, shift, activation, y):
+    start, stop = chunks.bounds(part, parts, x.shape[0])
+    if _fills(x.shape[1], lanes(x)):
+        _apply_to_many(x, center, scale, shift, activation, start, stop, y)
+    else:
+        _apply_to_few(x, center, scale, shift, activation, start, stop, y)
+
+
+@driver
 def apply_smooth_serial(x, center, scale, shift, activation, y):
     n = chunks.count(x.shape[0], EXP * x.shape[1])
     for k in range(n):
-        start, stop = chunks.bounds(k, n, x.shape[0])
-        if _fills(x.shape[1], lanes(x)):
-            _apply_smooth(x, center, scale, shift, activation, start, stop, y)
-        else:
-            _apply_smooth_to_few(x, center, scale, shift, activation, start, stop, y)
+        _apply_smooth(k, n, x, center, scale, shift, activation, y)
 
 
-@parallel
+@driver
 def apply_smooth_parallel(x, center, scale, shift, activation, y):
     n = chunks.count(x.shape[0], EXP * x.shape[1])
-    for k in prange(n):
-        start, stop = chunks.bounds(k, n, x.shape[0])
-        if _fills(x.shape[1], lanes(x)):
-            _apply_smooth(x, center, scale, shift, activation, start, stop, y)
-        else:
-            _apply_smooth_to_few(x, center, scale, shift, activation, start, stop, y)
+    parallel_for(n, _apply_smooth, (n, x, center, scale, shift, activation, y))
 
 
 # -------------------------------------------------------------------------------------------- backward_reduce
 
 
 @body
-def _backward_reduce_smooth(dy, y, x, center, activation, start, stop, partial, g):
+def _backward_reduce_smooth(part, dy, y, x, center, activation, partials, g):
+    start, stop = chunks.bounds(part, partials.shape[0], x.shape[0])
+    partial = partials[part]
     channels, sum_g, sum_gx = x.shape[1], partial[0], partial[1]
     gradient, activated, source, target, past = dy.reshape(-1), y.reshape(-1), x.reshape(-1), g.reshape(-1), passes_caches(g, channels)
     late = comes_late(x)
@@ -106,17 +107,14 @@ def _backward_reduce_smooth(dy, y, x, center, activation, start, stop, partial, 
             store(sum_gx, c, n, sx)
 
 
-@serial
+@driver
 def backward_reduce_smooth_serial(dy, y, x, center, activation, partials, g, sum_g, sum_gx):
     for k in range(partials.shape[0]):
-        start, stop = chunks.bounds(k, partials.shape[0], x.shape[0])
-        _backward_reduce_smooth(dy, y, x, center, activation, start, stop, partials[k], g)
+        _backward_reduce_smooth(k, dy, y, x, center, activation, partials, g)
     merge_sums(partials, sum_g, sum_gx)
 
 
-@parallel
+@driver
 def backward_reduce_smooth_parallel(dy, y, x, center, activation, partials, g, sum_g, sum_gx):
-    for k in prange(partials.shape[0]):
-        start, stop = chunks.bounds(k, partials.shape[0], x.shape[0])
-        _backward_reduce_smooth(dy, y, x, center, activation, start, stop, partials[k], g)
+    parallel_for(partials.shape[0], _backward_reduce_smooth, (dy, y, x, center, activation, partials, g))
     merge_sums(partials, sum_g, sum_gx)

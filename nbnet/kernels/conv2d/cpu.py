@@ -1,16 +1,16 @@
 """Convolution on the CPU: vector register tiles walk over strips of padded rows, or minimal filtering where that is faster."""
 
 import numpy as np
-from numba import prange
 
 from nbnet.kernels import chunks
 from nbnet.kernels.batchnorm.cpu import moments_of_rows
 from nbnet.kernels.batchnorm.merge import merge_moments
 from nbnet.kernels.caches import prefetch_to_write
-from nbnet.kernels.compile import body, inlined, parallel, serial
+from nbnet.kernels.compile import body, driver, inlined
 from nbnet.kernels.conv2d import IN_CACHES, minimal, plan, scatter, scatter_chunks, scatters, strip_rows, winograd
 from nbnet.kernels.dense.cpu import add_rows
 from nbnet.kernels.epilogue import activate_rows
+from nbnet.kernels.parallel_for import parallel_for
 from nbnet.kernels.products import multiply
 from nbnet.kernels.simd import lanes
 from nbnet.kernels.vector import load, load_whole, store_whole, zero
@@ -106,22 +106,21 @@ def _forward(thread, x, weight, bias, slope, stride_h, stride_w, pad_top, pad_le
             moments_of_rows(y.reshape(-1, outputs), None, _pixel(start, y, rows), _pixel(stop, y, rows), np.intp(0), outputs, partials[k])
 
 
-@serial
+@driver
 def forward_serial(x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials, mean, m2):
     if packed.size > 0:
         winograd.transform_weights(weight.reshape(-1), strips[0], packed)
     for t in range(strips.shape[0]):
-        _forward(np.intp(t), x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials)
+        _forward(t, x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials)
     if partials.shape[0] > 0:
         merge_moments(partials, mean, m2)
 
 
-@parallel
+@driver
 def forward_parallel(x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials, mean, m2):
     if packed.size > 0:
         winograd.transform_weights(weight.reshape(-1), strips[0], packed)
-    for t in prange(strips.shape[0]):
-        _forward(np.intp(t), x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials)
+    parallel_for(strips.shape[0], _forward, (x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials))
     if partials.shape[0] > 0:
         merge_moments(partials, mean, m2)
 
@@ -181,18 +180,17 @@ def _backward_data(thread, dy, weight, stride_h, stride_w, pad_top, pad_left, tu
             _strips(dy, matrix, kernel_h, kernel_w, zeros, 1, 1, top, left, rows, start, stop, strip, dx)
 
 
-@serial
+@driver
 def backward_data_serial(dy, weight, stride_h, stride_w, pad_top, pad_left, turned, packed, strips, dx):
     _prepare(weight, stride_h, stride_w, turned, packed, strips[0])
     for t in range(strips.shape[0]):
-        _backward_data(np.intp(t), dy, weight, stride_h, stride_w, pad_top, pad_left, turned, packed, strips, dx)
+        _backward_data(t, dy, weight, stride_h, stride_w, pad_top, pad_left, turned, packed, strips, dx)
 
 
-@parallel
+@driver
 def backward_data_parallel(dy, weight, stride_h, stride_w, pad_top, pad_left, turned, packed, strips, dx):
     _prepare(weight, stride_h, stride_w, turned, packed, strips[0])
-    for t in prange(strips.shape[0]):
-        _backward_data(np.intp(t), dy, weight, stride_h, stride_w, pad_top, pad_left, turned, packed, strips, dx)
+    parallel_for(strips.shape[0], _backward_data, (dy, weight, stride_h, stride_w, pad_top, pad_left, turned, packed, strips, dx))
 
 
 # ------------------------------------------------------------------------------------------- backward_weights
@@ -257,17 +255,18 @@ def _merge(partials, dweight, dbias):
             dbias[o] += partials[k, depth, o]
 
 
-@serial
+@driver
 def backward_weights_serial(x, dy, stride_h, stride_w, pad_top, pad_left, strips, partials, dweight, dbias):
     kernel_h, kernel_w, _, outputs = dweight.shape
-    for t in range(strips.shape[0]):
-        _backward_weights(np.intp(t), x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, strips, partials, dbias.size > 0)
+    threads, biased = strips.shape[0], dbias.size > 0
+    for t in range(threads):
+        _backward_weights(t, x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, strips, partials, biased)
     _merge(partials, dweight.reshape(-1, outputs), dbias)
 
 
-@parallel
+@driver
 def backward_weights_parallel(x, dy, stride_h, stride_w, pad_top, pad_left, strips, partials, dweight, dbias):
     kernel_h, kernel_w, _, outputs = dweight.shape
-    for t in prange(strips.shape[0]):
-        _backward_weights(np.intp(t), x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, strips, partials, dbias.size > 0)
+    threads, biased = strips.shape[0], dbias.size > 0
+    parallel_for(threads, _backward_weights, (x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, strips, partials, biased))
     _merge(partials, dweight.reshape(-1, outputs), dbias)

@@ -1,13 +1,12 @@
 """The dense layer on the CPU: vector register tiles over a grid of rows and columns."""
 
-from numba import prange
-
 from nbnet.kernels.batchnorm.cpu import moments_of_rows
 from nbnet.kernels.batchnorm.merge import merge_moments
 from nbnet.kernels.caches import LINE, prefetch
-from nbnet.kernels.compile import body, parallel, serial
+from nbnet.kernels.compile import body, driver
 from nbnet.kernels.dense import cell, grid
 from nbnet.kernels.epilogue import activate_rows
+from nbnet.kernels.parallel_for import parallel_for
 from nbnet.kernels.products import multiply
 from nbnet.kernels.simd import lanes
 from nbnet.kernels.vector import load, store, zero
@@ -18,9 +17,9 @@ DEPTH = 256  # rows of weights that are worked on while the next ones are asked 
 
 
 @body
-def _forward(x, weight, bias, slope, first, last, left, right, y, partials, part):
-    """Rows first to last and columns left to right of y; their statistics too, in partials[part],
-    unless partials (P, 3, O) is None."""
+def _forward(part, down, across, x, weight, bias, slope, y, partials):
+    """A cell's rows first to last and columns left to right of y; their statistics too, unless partials (down, 3, O) is None."""
+    first, last, left, right = cell(part, down, across, y.shape[0], y.shape[1])
     inputs, outputs = weight.shape
     a, b, c = x.reshape(-1), weight.reshape(-1), y.reshape(-1)
     at, to = first * inputs, first * outputs + left
@@ -37,25 +36,22 @@ def _forward(x, weight, bias, slope, first, last, left, right, y, partials, part
     if slope != 1:
         activate_rows(c, to, last - first, outputs, right - left, slope)
     if partials is not None:
-        moments_of_rows(y, None, first, last, left, right, partials[part])
+        moments_of_rows(y, None, first, last, left, right, partials[part // across])
 
 
-@serial
+@driver
 def forward_serial(x, weight, bias, slope, y, partials, mean, m2):
     down, across = grid(y.shape[0], y.shape[1], x.shape[1])
     for k in range(down * across):
-        first, last, left, right = cell(k, down, across, y.shape[0], y.shape[1])
-        _forward(x, weight, bias, slope, first, last, left, right, y, partials, k // across)
+        _forward(k, down, across, x, weight, bias, slope, y, partials)
     if partials is not None:
         merge_moments(partials, mean, m2)
 
 
-@parallel
+@driver
 def forward_parallel(x, weight, bias, slope, y, partials, mean, m2):
     down, across = grid(y.shape[0], y.shape[1], x.shape[1])
-    for k in prange(down * across):
-        first, last, left, right = cell(k, down, across, y.shape[0], y.shape[1])
-        _forward(x, weight, bias, slope, first, last, left, right, y, partials, k // across)
+    parallel_for(down * across, _forward, (down, across, x, weight, bias, slope, y, partials))
     if partials is not None:
         merge_moments(partials, mean, m2)
 
@@ -64,8 +60,10 @@ def forward_parallel(x, weight, bias, slope, y, partials, mean, m2):
 
 
 @body
-def _backward_data(dy, weight, turned, first, last, left, right, dx):
-    """Rows first to last and columns left to right of dx; turned (O + 1, W) is this chunk's own."""
+def _backward_data(part, down, across, dy, weight, turned, dx):
+    """A cell's rows first to last and columns left to right of dx; turned[part] (O + 1, W) is its own."""
+    first, last, left, right = cell(part, down, across, dx.shape[0], dx.shape[1])
+    turned = turned[part]
     inputs, outputs = weight.shape
     for i in range(left, right):
         for o in range(outputs):
@@ -77,20 +75,17 @@ def _backward_data(dy, weight, turned, first, last, left, right, dx):
     multiply(last - first, a, at, 0, outputs, 1, b, 0, 0, width, 1, outputs, b, zeros, 0, c, to, inputs, right - left)
 
 
-@serial
+@driver
 def backward_data_serial(dy, weight, turned, dx):
     down, across = grid(dx.shape[0], dx.shape[1], dy.shape[1])
     for k in range(down * across):
-        first, last, left, right = cell(k, down, across, dx.shape[0], dx.shape[1])
-        _backward_data(dy, weight, turned[k], first, last, left, right, dx)
+        _backward_data(k, down, across, dy, weight, turned, dx)
 
 
-@parallel
+@driver
 def backward_data_parallel(dy, weight, turned, dx):
     down, across = grid(dx.shape[0], dx.shape[1], dy.shape[1])
-    for k in prange(down * across):
-        first, last, left, right = cell(k, down, across, dx.shape[0], dx.shape[1])
-        _backward_data(dy, weight, turned[k], first, last, left, right, dx)
+    parallel_for(down * across, _backward_data, (down, across, dy, weight, turned, dx))
 
 
 # ------------------------------------------------------------------------------------------- backward_weights
@@ -112,8 +107,9 @@ def add_rows(b, at, rows, stride, columns, c, to):
 
 
 @body
-def _backward_weights(x, dy, first, last, left, right, dweight, dbias):
-    """Inputs first to last and columns left to right of dweight, and with the first input those columns of dbias."""
+def _backward_weights(part, down, across, x, dy, dweight, dbias):
+    """A cell's inputs first to last and columns left to right of dweight, and with the first input those columns of dbias."""
+    first, last, left, right = cell(part, down, across, dweight.shape[0], dweight.shape[1])
     rows, inputs = x.shape
     outputs = dy.shape[1]
     a, b, c = x.reshape(-1), dy.reshape(-1), dweight.reshape(-1)
@@ -127,17 +123,14 @@ def _backward_weights(x, dy, first, last, left, right, dweight, dbias):
         add_rows(b, left, rows, outputs, right - left, dbias, left)
 
 
-@serial
+@driver
 def backward_weights_serial(x, dy, dweight, dbias):
     down, across = grid(dweight.shape[0], dweight.shape[1], x.shape[0])
     for k in range(down * across):
-        first, last, left, right = cell(k, down, across, dweight.shape[0], dweight.shape[1])
-        _backward_weights(x, dy, first, last, left, right, dweight, dbias)
+        _backward_weights(k, down, across, x, dy, dweight, dbias)
 
 
-@parallel
+@driver
 def backward_weights_parallel(x, dy, dweight, dbias):
     down, across = grid(dweight.shape[0], dweight.shape[1], x.shape[0])
-    for k in prange(down * across):
-        first, last, left, right = cell(k, down, across, dweight.shape[0], dweight.shape[1])
-        _backward_weights(x, dy, first, last, left, right, dweight, dbias)
+    parallel_for(down * across, _backward_weights, (down, across, x, dy, dweight, dbias))

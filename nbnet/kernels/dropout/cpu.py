@@ -1,11 +1,11 @@
 """Dropout on the CPU: random words for registers full of counters, four elements each, compared as they come."""
 
 import numpy as np
-from numba import prange
 
 from nbnet.kernels import chunks
 from nbnet.kernels.caches import passes_caches, put
-from nbnet.kernels.compile import body, parallel, serial
+from nbnet.kernels.compile import body, driver
+from nbnet.kernels.parallel_for import parallel_for
 from nbnet.kernels.philox_vector import COUNTERS, LANES, keep_masks
 from nbnet.kernels.vector import load_as, load_whole_as, splat_as, store, where
 
@@ -21,9 +21,9 @@ def _kept_or_not(value, kept, factor, offset, instead):
 
 
 @body
-def _apply(x, counter, threshold, scale, shift, dropped, chunk, count, y):
+def _apply(part, parts, x, counter, threshold, scale, shift, dropped, y):
     """A chunk of the elements, in blocks of BLOCK."""
-    first, last = chunks.bounds(chunk, count, (x.size + BLOCK - 1) // BLOCK)
+    first, last = chunks.bounds(part, parts, (x.size + BLOCK - 1) // BLOCK)
     factor, offset, instead = x.dtype.type(scale), x.dtype.type(shift), x.dtype.type(dropped)
     past = passes_caches(y, BLOCK)
     seed, stream, step = counter[0], counter[1], counter[2]
@@ -39,42 +39,39 @@ def _apply(x, counter, threshold, scale, shift, dropped, chunk, count, y):
                 at += LANES
 
 
-@serial
+@driver
 def apply_serial(x, counter, threshold, scale, shift, dropped, y):
     n = chunks.count((x.size + BLOCK - 1) // BLOCK, WORK * BLOCK)
     for k in range(n):
-        _apply(x, counter, threshold, scale, shift, dropped, np.intp(k), n, y)
+        _apply(k, n, x, counter, threshold, scale, shift, dropped, y)
 
 
-@parallel
+@driver
 def apply_parallel(x, counter, threshold, scale, shift, dropped, y):
     n = chunks.count((x.size + BLOCK - 1) // BLOCK, WORK * BLOCK)
-    for k in prange(n):
-        _apply(x, counter, threshold, scale, shift, dropped, np.intp(k), n, y)
+    parallel_for(n, _apply, (n, x, counter, threshold, scale, shift, dropped, y))
 
 
 # ----------------------------------------------------------------------------------------------- relu_backward
 
 
 @body
-def _relu_backward(dy, y, scale, start, stop, dx):
+def _relu_backward(part, parts, dy, y, scale, dx):
+    start, stop = chunks.bounds(part, parts, dy.size)
     dy, y, dx = dy[start:stop], y[start:stop], dx[start:stop]
     zero, factor = y.dtype.type(0), y.dtype.type(scale)
     for i in range(dy.size):
         dx[i] = zero if y[i] <= 0 else dy[i] * factor
 
 
-@serial
+@driver
 def relu_backward_serial(dy, y, scale, dx):
     n = chunks.count(dy.size, 1)
     for k in range(n):
-        start, stop = chunks.bounds(k, n, dy.size)
-        _relu_backward(dy, y, scale, start, stop, dx)
+        _relu_backward(k, n, dy, y, scale, dx)
 
 
-@parallel
+@driver
 def relu_backward_parallel(dy, y, scale, dx):
     n = chunks.count(dy.size, 1)
-    for k in prange(n):
-        start, stop = chunks.bounds(k, n, dy.size)
-        _relu_backward(dy, y, scale, start, stop, dx)
+    parallel_for(n, _relu_backward, (n, dy, y, scale, dx))

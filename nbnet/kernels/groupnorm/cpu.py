@@ -8,57 +8,55 @@ Innermost loops run over range(width) and index [first + c]. Over range(first, f
 negative, and its test for that keeps LLVM from vector code. Bodies loop over the rows of a chunk: a call for each row counts
 references to its arrays, 150 ns where a row of 10 channels takes 25.
 
-Formulas are `exact` functions, and sums go through _total: what fastmath may round in several ways, LLVM does round in
+Formulas are `precise` functions, and sums go through _total: what fastmath may round in several ways, LLVM does round in
 several ways, since it optimises a linked body once more in each driver. A driver that was just compiled and one from the
 cache then differ in the last bit, and so do serial and parallel.
 """
 
 import numpy as np
-from numba import njit, prange
 
 from nbnet.kernels import chunks
-from nbnet.kernels.compile import body, parallel, serial
+from nbnet.kernels.compile import body, driver, precise
 from nbnet.kernels.groupnorm import TINY
+from nbnet.kernels.parallel_for import parallel_for
 
-exact = njit(fastmath=False, error_model="numpy")  # rounds as written; left out, fastmath would be inherited from the caller
 
-
-@exact
+@precise
 def _deviation(x, center):
     return np.float64(x) - center
 
 
-@exact
+@precise
 def _xhat(x, center, scale):
     return _deviation(x, center) * scale
 
 
-@exact
+@precise
 def _y(x, center, scale, gamma, beta):
     return _xhat(x, center, scale) * np.float64(gamma) + np.float64(beta)
 
 
-@exact
+@precise
 def _product(a, b):
     return np.float64(a) * np.float64(b)
 
 
-@exact
+@precise
 def _dx(dy, x, gamma, center, scale, mean_g, mean_gx):
     return (_product(dy, gamma) - mean_g - _xhat(x, center, scale) * mean_gx) * scale
 
 
-@exact
+@precise
 def _square(x, center):
     return _deviation(x, center) * _deviation(x, center)
 
 
-@exact
+@precise
 def _mean(origin, total, size):
     return origin + total / size
 
 
-@exact
+@precise
 def _inverse(m2, size, eps):
     return 1.0 / np.sqrt(max(m2 / size + eps, TINY))
 
@@ -71,7 +69,7 @@ def _vector_total(values, first, count):
     return total
 
 
-@exact
+@precise
 def _total(values, first, count):
     """The sum of values[first : first + count]: whole blocks of 64 in vector code in LLVM's order, which leaves it no rest to sum
     in another order each time, then the rest as written."""
@@ -151,25 +149,24 @@ def _forward_images(x, groups, gamma, beta, eps, start, stop, center, scale, sum
 
 
 @body
-def _forward(x, groups, gamma, beta, eps, start, stop, scratch, mean, inv_std, y):
+def _forward(part, x, groups, gamma, beta, eps, scratch, mean, inv_std, y):
+    start, stop = chunks.bounds(part, scratch.shape[0], x.shape[0])
+    scratch = scratch[part]
     if x.shape[1] == 1:
         _forward_vectors(x, groups, gamma, beta, eps, start, stop, scratch[0], mean, inv_std, y)
     else:
         _forward_images(x, groups, gamma, beta, eps, start, stop, scratch[0], scratch[1], scratch[2], mean, inv_std, y)
 
 
-@serial
+@driver
 def forward_serial(x, groups, gamma, beta, eps, scratch, mean, inv_std, y):
     for k in range(scratch.shape[0]):
-        start, stop = chunks.bounds(k, scratch.shape[0], x.shape[0])
-        _forward(x, groups, gamma, beta, eps, start, stop, scratch[k], mean, inv_std, y)
+        _forward(k, x, groups, gamma, beta, eps, scratch, mean, inv_std, y)
 
 
-@parallel
+@driver
 def forward_parallel(x, groups, gamma, beta, eps, scratch, mean, inv_std, y):
-    for k in prange(scratch.shape[0]):
-        start, stop = chunks.bounds(k, scratch.shape[0], x.shape[0])
-        _forward(x, groups, gamma, beta, eps, start, stop, scratch[k], mean, inv_std, y)
+    parallel_for(scratch.shape[0], _forward, (x, groups, gamma, beta, eps, scratch, mean, inv_std, y))
 
 
 # --------------------------------------------------------------------------------------------------- backward
@@ -228,7 +225,9 @@ def _backward_images(dy, x, groups, gamma, mean, inv_std, start, stop, center, s
 
 
 @body
-def _backward(dy, x, groups, gamma, mean, inv_std, start, stop, partial, dx):
+def _backward(part, dy, x, groups, gamma, mean, inv_std, partials, dx):
+    start, stop = chunks.bounds(part, partials.shape[0], x.shape[0])
+    partial = partials[part]
     dgamma, dbeta, center, scale, mean_g, mean_gx = partial[0], partial[1], partial[2], partial[3], partial[4], partial[5]
     for c in range(x.shape[2]):
         dgamma[c] = 0.0
@@ -250,17 +249,14 @@ def _merge_sums(partials, dgamma, dbeta):
         dbeta[c] = sum_dy
 
 
-@serial
+@driver
 def backward_serial(dy, x, groups, gamma, mean, inv_std, partials, dgamma, dbeta, dx):
     for k in range(partials.shape[0]):
-        start, stop = chunks.bounds(k, partials.shape[0], x.shape[0])
-        _backward(dy, x, groups, gamma, mean, inv_std, start, stop, partials[k], dx)
+        _backward(k, dy, x, groups, gamma, mean, inv_std, partials, dx)
     _merge_sums(partials, dgamma, dbeta)
 
 
-@parallel
+@driver
 def backward_parallel(dy, x, groups, gamma, mean, inv_std, partials, dgamma, dbeta, dx):
-    for k in prange(partials.shape[0]):
-        start, stop = chunks.bounds(k, partials.shape[0], x.shape[0])
-        _backward(dy, x, groups, gamma, mean, inv_std, start, stop, partials[k], dx)
+    parallel_for(partials.shape[0], _backward, (dy, x, groups, gamma, mean, inv_std, partials, dx))
     _merge_sums(partials, dgamma, dbeta)

@@ -1,11 +1,11 @@
 """Losses on the CPU: loss and gradient of a row in one visit."""
 
 import numpy as np
-from numba import prange
 
 from nbnet.kernels import chunks
 from nbnet.kernels.activation.cpu import exp_of_row, largest_of_row, scale_row
-from nbnet.kernels.compile import body, parallel, precise, serial
+from nbnet.kernels.compile import body, driver, precise
+from nbnet.kernels.parallel_for import parallel_for
 from nbnet.kernels.simd import lanes
 from nbnet.kernels.vecmath import fma, log
 from nbnet.kernels.vector import load, splat, store, sum_of_lanes, widen, zero
@@ -27,7 +27,8 @@ def _first_is(x, at, index, value):
 
 
 @body
-def _softmax_cross_entropy(logits, labels, scale, start, stop, losses, hits, dlogits):
+def _softmax_cross_entropy(part, parts, logits, labels, scale, losses, hits, dlogits):
+    start, stop = chunks.bounds(part, parts, logits.shape[0])
     classes, source, gradient = logits.shape[1], logits.reshape(-1), dlogits.reshape(-1)
     of_labels = np.empty(lanes(losses))
     for block in range(start, stop, of_labels.size):
@@ -46,28 +47,26 @@ def _softmax_cross_entropy(logits, labels, scale, start, stop, losses, hits, dlo
             hits[m] = hits[m] and losses[m] == losses[m]  # a NaN is not equal to itself
 
 
-@serial
+@driver
 def softmax_cross_entropy_serial(logits, labels, scale, losses, hits, dlogits):
     n = chunks.count(logits.shape[0], EXP * logits.shape[1])
     for k in range(n):
-        start, stop = chunks.bounds(k, n, logits.shape[0])
-        _softmax_cross_entropy(logits, labels, scale, start, stop, losses, hits, dlogits)
+        _softmax_cross_entropy(k, n, logits, labels, scale, losses, hits, dlogits)
 
 
-@parallel
+@driver
 def softmax_cross_entropy_parallel(logits, labels, scale, losses, hits, dlogits):
     n = chunks.count(logits.shape[0], EXP * logits.shape[1])
-    for k in prange(n):
-        start, stop = chunks.bounds(k, n, logits.shape[0])
-        _softmax_cross_entropy(logits, labels, scale, start, stop, losses, hits, dlogits)
+    parallel_for(n, _softmax_cross_entropy, (n, logits, labels, scale, losses, hits, dlogits))
 
 
 # ---------------------------------------------------------------------------------------------- squared_error
 
 
 @precise
-def _squared_error(y, target, weight, scale, start, stop, losses, dy):
+def _squared_error(part, parts, y, target, weight, scale, losses, dy):
     """In vectors, and so in one order: LLVM's own are for arrays that lie far enough apart, and sum in another order than scalars."""
+    start, stop = chunks.bounds(part, parts, y.shape[0])
     size, factor = y.shape[1], splat(y.dtype.type(2 * weight * scale))
     predicted, wanted, gradient = y.reshape(-1), target.reshape(-1), dy.reshape(-1)
     for m in range(start, stop):
@@ -80,17 +79,14 @@ def _squared_error(y, target, weight, scale, start, stop, losses, dy):
         losses[m] = weight * sum_of_lanes(total)
 
 
-@serial
+@driver
 def squared_error_serial(y, target, weight, scale, losses, dy):
     n = chunks.count(y.shape[0], y.shape[1])
     for k in range(n):
-        start, stop = chunks.bounds(k, n, y.shape[0])
-        _squared_error(y, target, weight, scale, start, stop, losses, dy)
+        _squared_error(k, n, y, target, weight, scale, losses, dy)
 
 
-@parallel
+@driver
 def squared_error_parallel(y, target, weight, scale, losses, dy):
     n = chunks.count(y.shape[0], y.shape[1])
-    for k in prange(n):
-        start, stop = chunks.bounds(k, n, y.shape[0])
-        _squared_error(y, target, weight, scale, start, stop, losses, dy)
+    parallel_for(n, _squared_error, (n, y, target, weight, scale, losses, dy))

@@ -5,16 +5,16 @@ The chunk is sliced first, so that the loop runs from 0 (see `activation.cpu`) a
 
 import math
 
-from numba import prange
-
 from nbnet.kernels import chunks
-from nbnet.kernels.compile import body, parallel, serial
+from nbnet.kernels.compile import body, driver
+from nbnet.kernels.parallel_for import parallel_for
 
 # -------------------------------------------------------------------------------------------------------- sgd
 
 
 @body
-def _sgd(param, grad, velocity, lr, momentum, nesterov, weight_decay, start, stop):
+def _sgd(part, parts, param, grad, velocity, lr, momentum, nesterov, weight_decay):
+    start, stop = chunks.bounds(part, parts, param.size)
     param, grad, velocity = param[start:stop], grad[start:stop], velocity[start:stop]
     T = param.dtype.type
     lr, momentum, weight_decay = T(lr), T(momentum), T(weight_decay)
@@ -25,27 +25,25 @@ def _sgd(param, grad, velocity, lr, momentum, nesterov, weight_decay, start, sto
         param[i] -= lr * (g + momentum * v if nesterov else v)
 
 
-@serial
+@driver
 def sgd_serial(param, grad, velocity, lr, momentum, nesterov, weight_decay):
     n = chunks.count(param.size, 1)
     for k in range(n):
-        start, stop = chunks.bounds(k, n, param.size)
-        _sgd(param, grad, velocity, lr, momentum, nesterov, weight_decay, start, stop)
+        _sgd(k, n, param, grad, velocity, lr, momentum, nesterov, weight_decay)
 
 
-@parallel
+@driver
 def sgd_parallel(param, grad, velocity, lr, momentum, nesterov, weight_decay):
     n = chunks.count(param.size, 1)
-    for k in prange(n):
-        start, stop = chunks.bounds(k, n, param.size)
-        _sgd(param, grad, velocity, lr, momentum, nesterov, weight_decay, start, stop)
+    parallel_for(n, _sgd, (n, param, grad, velocity, lr, momentum, nesterov, weight_decay))
 
 
 # ---------------------------------------------------------------------------------------------------- rmsprop
 
 
 @body
-def _rmsprop(param, grad, square, velocity, lr, rho, eps, momentum, weight_decay, start, stop):
+def _rmsprop(part, parts, param, grad, square, velocity, lr, rho, eps, momentum, weight_decay):
+    start, stop = chunks.bounds(part, parts, param.size)
     param, grad, square, velocity = param[start:stop], grad[start:stop], square[start:stop], velocity[start:stop]
     T = param.dtype.type
     fresh = T(1 - rho)
@@ -59,27 +57,25 @@ def _rmsprop(param, grad, square, velocity, lr, rho, eps, momentum, weight_decay
         param[i] -= lr * v
 
 
-@serial
+@driver
 def rmsprop_serial(param, grad, square, velocity, lr, rho, eps, momentum, weight_decay):
     n = chunks.count(param.size, 2)
     for k in range(n):
-        start, stop = chunks.bounds(k, n, param.size)
-        _rmsprop(param, grad, square, velocity, lr, rho, eps, momentum, weight_decay, start, stop)
+        _rmsprop(k, n, param, grad, square, velocity, lr, rho, eps, momentum, weight_decay)
 
 
-@parallel
+@driver
 def rmsprop_parallel(param, grad, square, velocity, lr, rho, eps, momentum, weight_decay):
     n = chunks.count(param.size, 2)
-    for k in prange(n):
-        start, stop = chunks.bounds(k, n, param.size)
-        _rmsprop(param, grad, square, velocity, lr, rho, eps, momentum, weight_decay, start, stop)
+    parallel_for(n, _rmsprop, (n, param, grad, square, velocity, lr, rho, eps, momentum, weight_decay))
 
 
 # ------------------------------------------------------------------------------------------------------- adam
 
 
 @body
-def _adam(param, grad, m, v, lr, beta1, beta2, eps, weight_decay, decoupled, correction1, correction2, start, stop):
+def _adam(part, parts, param, grad, m, v, lr, beta1, beta2, eps, weight_decay, decoupled, correction1, correction2):
+    start, stop = chunks.bounds(part, parts, param.size)
     param, grad, m, v = param[start:stop], grad[start:stop], m[start:stop], v[start:stop]
     T = param.dtype.type
     fresh1, fresh2 = T(1 - beta1), T(1 - beta2)
@@ -96,17 +92,14 @@ def _adam(param, grad, m, v, lr, beta1, beta2, eps, weight_decay, decoupled, cor
         param[i] = kept * param[i] - step * first / (math.sqrt(second) * root + eps)
 
 
-@serial
+@driver
 def adam_serial(param, grad, m, v, lr, beta1, beta2, eps, weight_decay, decoupled, correction1, correction2):
     n = chunks.count(param.size, 2)
     for k in range(n):
-        start, stop = chunks.bounds(k, n, param.size)
-        _adam(param, grad, m, v, lr, beta1, beta2, eps, weight_decay, decoupled, correction1, correction2, start, stop)
+        _adam(k, n, param, grad, m, v, lr, beta1, beta2, eps, weight_decay, decoupled, correction1, correction2)
 
 
-@parallel
+@driver
 def adam_parallel(param, grad, m, v, lr, beta1, beta2, eps, weight_decay, decoupled, correction1, correction2):
     n = chunks.count(param.size, 2)
-    for k in prange(n):
-        start, stop = chunks.bounds(k, n, param.size)
-        _adam(param, grad, m, v, lr, beta1, beta2, eps, weight_decay, decoupled, correction1, correction2, start, stop)
+    parallel_for(n, _adam, (n, param, grad, m, v, lr, beta1, beta2, eps, weight_decay, decoupled, correction1, correction2))

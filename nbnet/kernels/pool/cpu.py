@@ -5,11 +5,11 @@ operation each, which made serial max_forward five times slower (LLVM hoists the
 """
 
 import numpy as np
-from numba import prange
 
 from nbnet.kernels import chunks
 from nbnet.kernels.caches import passes_caches, prefetch, put
-from nbnet.kernels.compile import body, parallel, serial
+from nbnet.kernels.compile import body, driver
+from nbnet.kernels.parallel_for import parallel_for
 from nbnet.kernels.simd import lanes
 from nbnet.kernels.vector import load, narrow, splat_as, store, where, widen, zero
 
@@ -56,8 +56,9 @@ def _larger_of(a, b):
 
 
 @body
-def _max_forward(x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, start, stop, y):
+def _max_forward(part, parts, x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, y):
     """Output rows start to stop, counted over all images."""
+    start, stop = chunks.bounds(part, parts, y.shape[0] * y.shape[1])
     channels = x.shape[3]
     source, target = x.reshape(-1), y.reshape(-1)
     for row in range(start, stop):
@@ -81,22 +82,17 @@ def _max_forward(x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, start
                             y[n, oh, ow, c] = _larger(y[n, oh, ow, c], x[n, h, w, c])
 
 
-@serial
+@driver
 def max_forward_serial(x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, y):
-    rows = y.shape[0] * y.shape[1]
-    n = chunks.count(rows, y.shape[2] * y.shape[3] * size_h * size_w)
+    n = chunks.count(y.shape[0] * y.shape[1], y.shape[2] * y.shape[3] * size_h * size_w)
     for k in range(n):
-        start, stop = chunks.bounds(k, n, rows)
-        _max_forward(x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, start, stop, y)
+        _max_forward(k, n, x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, y)
 
 
-@parallel
+@driver
 def max_forward_parallel(x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, y):
-    rows = y.shape[0] * y.shape[1]
-    n = chunks.count(rows, y.shape[2] * y.shape[3] * size_h * size_w)
-    for k in prange(n):
-        start, stop = chunks.bounds(k, n, rows)
-        _max_forward(x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, start, stop, y)
+    n = chunks.count(y.shape[0] * y.shape[1], y.shape[2] * y.shape[3] * size_h * size_w)
+    parallel_for(n, _max_forward, (n, x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, y))
 
 
 # ----------------------------------------------------------------------------------------------- max_backward
@@ -139,8 +135,9 @@ def _max_backward_of_quarters(dy, x, start, stop, dx):
 
 
 @body
-def _max_backward(dy, x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, start, stop, dx):
+def _max_backward(part, parts, dy, x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, dx):
     """Images start to stop, whole ones: neighbouring windows may add to the same pixel."""
+    start, stop = chunks.bounds(part, parts, dy.shape[0])
     quarters = size_h == 2 and size_w == 2 and stride_h == 2 and stride_w == 2 and pad_top == 0 and pad_left == 0
     if quarters and dy.shape[1] == x.shape[1] // 2 and dy.shape[2] == x.shape[2] // 2:
         _max_backward_of_quarters(dy, x, start, stop, dx)
@@ -161,28 +158,26 @@ def _max_backward(dy, x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, 
                     dx[n, best_h, best_w, c] += dy[n, oh, ow, c]
 
 
-@serial
+@driver
 def max_backward_serial(dy, x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, dx):
     n = chunks.count(dy.shape[0], dy.shape[1] * dy.shape[2] * dy.shape[3] * size_h * size_w)
     for k in range(n):
-        start, stop = chunks.bounds(k, n, dy.shape[0])
-        _max_backward(dy, x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, start, stop, dx)
+        _max_backward(k, n, dy, x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, dx)
 
 
-@parallel
+@driver
 def max_backward_parallel(dy, x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, dx):
     n = chunks.count(dy.shape[0], dy.shape[1] * dy.shape[2] * dy.shape[3] * size_h * size_w)
-    for k in prange(n):
-        start, stop = chunks.bounds(k, n, dy.shape[0])
-        _max_backward(dy, x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, start, stop, dx)
+    parallel_for(n, _max_backward, (n, dy, x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, dx))
 
 
 # ------------------------------------------------------------------------------------------------ avg_forward
 
 
 @body
-def _avg_forward(x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, start, stop, y):
+def _avg_forward(part, parts, x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, y):
     """Output rows start to stop, counted over all images; summed in float64."""
+    start, stop = chunks.bounds(part, parts, y.shape[0] * y.shape[1])
     _, height, width, channels = x.shape
     source, target = x.reshape(-1), y.reshape(-1)
     for row in range(start, stop):
@@ -201,22 +196,17 @@ def _avg_forward(x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, start
                 store(target, (row * y.shape[2] + ow) * channels + c, count, narrow(total * splat_as(share, total), nothing))
 
 
-@serial
+@driver
 def avg_forward_serial(x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, y):
-    rows = y.shape[0] * y.shape[1]
-    n = chunks.count(rows, y.shape[2] * y.shape[3] * size_h * size_w)
+    n = chunks.count(y.shape[0] * y.shape[1], y.shape[2] * y.shape[3] * size_h * size_w)
     for k in range(n):
-        start, stop = chunks.bounds(k, n, rows)
-        _avg_forward(x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, start, stop, y)
+        _avg_forward(k, n, x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, y)
 
 
-@parallel
+@driver
 def avg_forward_parallel(x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, y):
-    rows = y.shape[0] * y.shape[1]
-    n = chunks.count(rows, y.shape[2] * y.shape[3] * size_h * size_w)
-    for k in prange(n):
-        start, stop = chunks.bounds(k, n, rows)
-        _avg_forward(x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, start, stop, y)
+    n = chunks.count(y.shape[0] * y.shape[1], y.shape[2] * y.shape[3] * size_h * size_w)
+    parallel_for(n, _avg_forward, (n, x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, y))
 
 
 # ----------------------------------------------------------------------------------------------- avg_backward
@@ -230,8 +220,9 @@ def _lookers(index, size, stride, pad, outputs):
 
 
 @body
-def _avg_backward(dy, size_h, size_w, stride_h, stride_w, pad_top, pad_left, start, stop, dx):
+def _avg_backward(part, parts, dy, size_h, size_w, stride_h, stride_w, pad_top, pad_left, dx):
     """Input rows start to stop, counted over all images: each pixel gathers, so that no two chunks write to one pixel."""
+    start, stop = chunks.bounds(part, parts, dx.shape[0] * dx.shape[1])
     height, width, channels = dx.shape[1], dx.shape[2], dx.shape[3]
     out_h, out_w = dy.shape[1], dy.shape[2]
     gradient, target = dy.reshape(-1), dx.reshape(-1)
@@ -252,19 +243,14 @@ def _avg_backward(dy, size_h, size_w, stride_h, stride_w, pad_top, pad_left, sta
                 store(target, (row * width + w) * channels + c, count, total)
 
 
-@serial
+@driver
 def avg_backward_serial(dy, size_h, size_w, stride_h, stride_w, pad_top, pad_left, dx):
-    rows = dx.shape[0] * dx.shape[1]
-    n = chunks.count(rows, dx.shape[2] * dx.shape[3])
+    n = chunks.count(dx.shape[0] * dx.shape[1], dx.shape[2] * dx.shape[3])
     for k in range(n):
-        start, stop = chunks.bounds(k, n, rows)
-        _avg_backward(dy, size_h, size_w, stride_h, stride_w, pad_top, pad_left, start, stop, dx)
+        _avg_backward(k, n, dy, size_h, size_w, stride_h, stride_w, pad_top, pad_left, dx)
 
 
-@parallel
+@driver
 def avg_backward_parallel(dy, size_h, size_w, stride_h, stride_w, pad_top, pad_left, dx):
-    rows = dx.shape[0] * dx.shape[1]
-    n = chunks.count(rows, dx.shape[2] * dx.shape[3])
-    for k in prange(n):
-        start, stop = chunks.bounds(k, n, rows)
-        _avg_backward(dy, size_h, size_w, stride_h, stride_w, pad_top, pad_left, start, stop, dx)
+    n = chunks.count(dx.shape[0] * dx.shape[1], dx.shape[2] * dx.shape[3])
+    parallel_for(n, _avg_backward, (n, dy, size_h, size_w, stride_h, stride_w, pad_top, pad_left, dx))

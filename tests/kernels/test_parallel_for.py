@@ -1,0 +1,58 @@
+"""A parallel loop of our own, beside range."""
+
+import numpy as np
+import pytest
+from numba import njit
+from numba.core.errors import TypingError
+
+from nbnet.kernels.compile import body
+from nbnet.kernels.parallel_for import parallel_for
+
+
+@body
+def _note(k, first, numbers, factor, wanted, none, out):
+    out[k, 0] += 1
+    out[k, 1] = first + k * factor + numbers[k] if wanted and none is None else -1
+
+
+@njit
+def loop(count, first, numbers, factor, wanted, out):
+    parallel_for(count, _note, (first, numbers, factor, wanted, None, out))
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 7, 64, 1000])
+def test_each_number_once_with_all_arguments(count):
+    numbers, out = np.arange(1000, dtype=np.float32) ** 2, np.zeros((1000, 2))
+    loop(count, 5, numbers, 0.5, True, out)
+    k = np.arange(count)
+    assert (out[:count, 0] == 1).all()
+    assert (out[:count, 1] == 5 + 0.5 * k + k**2).all()
+    assert (out[count:] == 0).all()
+
+
+def test_arrays_that_the_caller_made_live_long_enough():
+    @body
+    def square(k, numbers, squares):
+        squares[k] = numbers[k] * numbers[k]
+
+    @njit
+    def sum_of_squares(count):
+        squares = np.empty(count)
+        parallel_for(count, square, (np.arange(count), squares))
+        return squares.sum()
+
+    for _ in range(100):
+        assert sum_of_squares(50) == sum(i * i for i in range(50))
+
+
+def test_a_body_that_returns_something_is_an_error():
+    @body
+    def half(k, numbers):
+        return numbers[k] / 2
+
+    @njit
+    def halves(numbers):
+        parallel_for(numbers.size, half, (numbers,))
+
+    with pytest.raises(TypingError, match="the body of a parallel_for returns nothing, and this one returns float64"):
+        halves(np.ones(3))
