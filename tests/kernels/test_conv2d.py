@@ -25,6 +25,7 @@ CASES = {
     "minimal filtering, valid": ((1, 4, 7, 17), (3, 3, 16), (2, 5), (1, 1, 0, 0)),
     "minimal filtering, padding of 2": ((2, 3, 2, 16), (3, 3, 16), (5, 4), (1, 1, 2, 2)),
     "chunks, minimal filtering": ((3, 40, 21, 33), (3, 3, 70), (40, 21), (1, 1, 1, 1)),
+    "chunks, minimal filtering, all kinds of tiles": ((5, 14, 10, 17), (3, 3, 33), (14, 10), (1, 1, 1, 1)),
     "1 by 1": ((2, 6, 7, 3), (1, 1, 3), (6, 7), (1, 1, 0, 0)),
     "16 channels, stride 2": ((2, 5, 6, 16), (3, 3, 16), (3, 3), (2, 2, 1, 1)),
 }
