@@ -1,0 +1,216 @@
+"""Downloads, from a server on loopback."""
+
+import contextlib
+import gzip
+import hashlib
+import re
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from nbnet import datasets
+from nbnet.datasets import download
+from nbnet.errors import DataError
+
+from .samples import ARCHIVE, CIFAR, LABELS, MNIST, X, Y, check_cifar, check_mnist, idx_bytes, tar_bytes, write
+
+
+class Server(ThreadingHTTPServer):
+    """Serves the bytes in `files`; a file in `short` breaks off halfway. `asked` lists the requests."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.files, self.short, self.asked = {}, set(), []
+        self.url = f"http://127.0.0.1:{self.server_port}/"
+
+    def handle_error(self, request, client_address):
+        pass
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        server = self.server
+        server.asked.append(self.path)
+        name = self.path.lstrip("/")
+        if name not in server.files:
+            self.send_error(404)
+            return
+        data = server.files[name]
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data[: len(data) // 2] if name in server.short else data)
+
+    def log_message(self, *args):
+        pass
+
+
+@contextlib.contextmanager
+def serving():
+    server = Server()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture
+def server():
+    with serving() as one:
+        yield one
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("NBNET_DATA_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(download, "MIRRORS", {})  # whatever a test forgets to set fails instead of reaching the network
+    monkeypatch.setattr(download, "MD5", {})
+    return tmp_path / "cache"
+
+
+def publish(monkeypatch, server, name, files, mirrors=None):
+    """Let nbnet download `name` from the server: these files with their right checksums."""
+    server.files |= files
+    monkeypatch.setitem(download.MD5, name, {file: hashlib.md5(data).hexdigest() for file, data in files.items()})
+    monkeypatch.setitem(download.MIRRORS, name, mirrors or [server.url])
+
+
+MNIST_GZ = {name + ".gz": gzip.compress(data) for name, data in MNIST.items()}
+
+
+@pytest.mark.parametrize("progress", [True, False, None])
+def test_download_once(cache, server, monkeypatch, progress, capsys):
+    monkeypatch.setenv("COLUMNS", "120")
+    publish(monkeypatch, server, "mnist", MNIST_GZ)
+    check_mnist(datasets.load("mnist", progress=progress))
+    assert sorted(server.asked) == sorted("/" + name for name in MNIST_GZ)
+    assert sorted(path.name for path in (cache / "mnist").iterdir()) == sorted(MNIST_GZ)
+    drawn = capsys.readouterr().err
+    for name in MNIST_GZ:
+        assert bool(re.search(f"{name} +━", drawn)) == (progress is True)
+    check_mnist(datasets.load("mnist", progress=progress))
+    assert len(server.asked) == 4
+    assert capsys.readouterr().err == ""
+
+
+def test_data_sets_with_the_same_file_names_do_not_mix(cache, server, monkeypatch):
+    publish(monkeypatch, server, "mnist", MNIST_GZ)
+    datasets.load("mnist")
+    fashion = dict(MNIST_GZ) | {"train-labels-idx1-ubyte.gz": gzip.compress(idx_bytes(LABELS[::-1]))}
+    publish(monkeypatch, server, "fashion-mnist", fashion)
+    assert datasets.load("fashion-mnist")[0][1].tolist() == LABELS[::-1].tolist()
+    check_mnist(datasets.load("mnist"))
+
+
+def test_download_cifar(cache, server, monkeypatch):
+    publish(monkeypatch, server, "cifar10", {ARCHIVE: tar_bytes(CIFAR)})
+    check_cifar(datasets.load("cifar10"))
+    check_cifar(datasets.load("cifar10", cache / "cifar10"))  # the cache folder is a data_dir too
+
+
+def test_a_damaged_file_in_the_cache_is_downloaded_again(cache, server, monkeypatch):
+    publish(monkeypatch, server, "mnist", MNIST_GZ)
+    write(cache / "mnist", {"t10k-labels-idx1-ubyte.gz": b"half a fi"})
+    check_mnist(datasets.load("mnist"))
+
+
+def test_wrong_checksum(cache, server, monkeypatch):
+    publish(monkeypatch, server, "mnist", MNIST_GZ)
+    server.files[X + ".gz"] = b"a page that says: please log in"
+    wanted = hashlib.md5(MNIST_GZ[X + ".gz"]).hexdigest()
+    with pytest.raises(
+        DataError, match=rf"cannot download mnist: {server.url}{X}.gz: its checksum is wrong, wanted md5 {wanted}; .*data_dir"
+    ):
+        datasets.load("mnist")
+    assert list((cache / "mnist").iterdir()) == []
+
+
+def test_a_broken_transfer_leaves_nothing(cache, server, monkeypatch):
+    publish(monkeypatch, server, "mnist", MNIST_GZ)
+    server.short.add(X + ".gz")
+    with pytest.raises(DataError, match=rf"cannot download mnist: {server.url}{X}.gz: (the transfer broke off|its checksum is wrong)"):
+        datasets.load("mnist")
+    assert list((cache / "mnist").iterdir()) == []
+    server.short.clear()
+    check_mnist(datasets.load("mnist"))
+
+
+def test_server_down(cache, monkeypatch):
+    with serving() as server:
+        publish(monkeypatch, server, "mnist", MNIST_GZ)
+    words = (
+        rf"cannot download mnist: {server.url}{X}.gz: no connection; try again, or get the files yourself and give their folder as data_dir"
+    )
+    with pytest.raises(DataError, match=words):
+        datasets.load("mnist")
+
+
+def test_missing_file_on_the_server(cache, server, monkeypatch):
+    publish(monkeypatch, server, "mnist", MNIST_GZ)
+    del server.files[Y + ".gz"]
+    with pytest.raises(DataError, match=f"{server.url}{Y}.gz: the server answers 404"):
+        datasets.load("mnist")
+
+
+def test_a_silent_server(cache, server, monkeypatch):
+    monkeypatch.setattr(download, "TIMEOUT", 0.05)
+    release = threading.Event()
+    monkeypatch.setattr(Handler, "do_GET", lambda self: release.wait(10))
+    publish(monkeypatch, server, "mnist", MNIST_GZ)
+    try:
+        with pytest.raises(DataError, match=f"{server.url}{X}.gz: no answer within 0.05 s"):
+            datasets.load("mnist")
+    finally:
+        release.set()
+
+
+def test_the_next_mirror_is_tried(cache, server, monkeypatch):
+    with serving() as down:
+        dead = down.url
+    with serving() as wrong:
+        wrong.files = dict.fromkeys(MNIST_GZ, b"old")
+        publish(monkeypatch, server, "mnist", MNIST_GZ, [dead, wrong.url, server.url])
+        check_mnist(datasets.load("mnist", progress=True))
+        assert len(wrong.asked) == len(server.asked) == 4
+        server.files.clear()
+        (cache / "mnist" / (X + ".gz")).unlink()
+        with pytest.raises(DataError, match=f"{dead}.*no connection; {wrong.url}.*checksum is wrong.*; {server.url}.*answers 404"):
+            datasets.load("mnist")
+
+
+def test_a_cache_that_cannot_be_written(tmp_path, server, monkeypatch, cache):
+    publish(monkeypatch, server, "mnist", MNIST_GZ)
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("NBNET_DATA_DIR", str(tmp_path / "file"))
+    with pytest.raises(DataError, match=r"cannot write to .*/file/mnist: .*; set NBNET_DATA_DIR to a folder that is writable"):
+        datasets.load("mnist")
+
+
+def test_the_cache_folder(monkeypatch):
+    monkeypatch.setenv("NBNET_DATA_DIR", "/some/where")
+    assert str(download.cache_folder()) == "/some/where"
+    monkeypatch.delenv("NBNET_DATA_DIR")
+    assert "nbnet" in str(download.cache_folder())
+
+
+def test_every_download_has_a_mirror_and_a_checksum():
+    assert download.MIRRORS.keys() == download.MD5.keys() == set(datasets.NAMES) - {"digits"}
+    for name, files in download.MD5.items():
+        assert all(re.fullmatch("[0-9a-f]{32}", md5) for md5 in files.values())
+        assert all(re.fullmatch("https?://.*/", url) for url in download.MIRRORS[name])
+
+
+def test_pooch_rich_and_pillow_are_imported_when_needed_only():
+    code = (
+        "import sys, nbnet.datasets as d; d.load('digits'); print(*[m for m in ('pooch', 'rich', 'requests', 'PIL') if m in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == ""

@@ -1,0 +1,207 @@
+"""Folders of images."""
+
+import hashlib
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nbnet import datasets
+from nbnet.errors import ArgumentError, DataError
+
+from .samples import CIFAR, MNIST, paint, pets, write
+
+
+def test_folder(tmp_path):
+    root = pets(tmp_path)
+    (root / ".git").mkdir()
+    (root / "__MACOSX").mkdir()
+    (root / "notes.txt").write_text("hello")
+    (root / "cat" / "notes.txt").write_text("hello")
+    (root / "cat" / ".hidden.png").write_text("hello")
+    (x, y), (x_test, y_test), names = datasets.from_folder(root)
+    assert names == ["cat", "dog"]
+    assert x.shape == (12, 4, 6, 3)
+    assert x_test.shape == (3, 4, 6, 3)
+    assert x.dtype == x_test.dtype == np.uint8
+    assert y.dtype == y_test.dtype == np.int64
+    assert y_test.tolist() == [0, 1, 1]
+    seen = []
+    for image, label in zip(np.concatenate([x, x_test]), np.concatenate([y, y_test])):
+        assert (image == image[0, 0]).all()
+        assert image[0, 0, 1:].tolist() == [[50, 250], [100, 200]][label]
+        seen.append((int(label), int(image[0, 0, 0])))
+    assert sorted(seen) == [(0, i) for i in range(5)] + [(1, i) for i in range(10)]
+
+
+def test_the_split_depends_on_names_and_seed_alone(tmp_path, monkeypatch):
+    root = pets(tmp_path)
+    first = datasets.from_folder(root, seed=1)
+    listdir = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda path: sorted(listdir(path), key=lambda name: hashlib.md5(name.encode()).digest()))
+    again = datasets.from_folder(root, seed=1)
+    other = datasets.from_folder(root, seed=2)
+    for a, b in zip(first[:2], again[:2]):
+        assert np.array_equal(a[0], b[0])
+        assert np.array_equal(a[1], b[1])
+    assert not np.array_equal(first[1][0], other[1][0])
+    assert len(datasets.from_folder(root, test_fraction=0.4)[1][1]) == 6
+
+
+def test_train_and_test_folders(tmp_path):
+    pets(tmp_path / "train", 2, 3)
+    for i in range(2):
+        paint(tmp_path / "test" / "dog" / f"{i}.png", (i + 7, 100, 200))
+    (x, y), (x_test, y_test), names = datasets.from_folder(tmp_path)
+    assert names == ["cat", "dog"]
+    assert y.tolist() == [0, 0, 1, 1, 1]
+    assert y_test.tolist() == [1, 1]  # the class of the training folder, though it is the only one here
+    assert x[:, 0, 0, 0].tolist() == [0, 1, 0, 1, 2]
+    assert x_test[:, 0, 0, 0].tolist() == [7, 8]
+    paint(tmp_path / "test" / "bird" / "0.png", (1, 2, 3))
+    with pytest.raises(DataError, match=r"test has the class 'bird', which .*train has not: wanted cat, dog"):
+        datasets.from_folder(tmp_path)
+
+
+def test_train_and_test_may_be_classes(tmp_path):
+    for i in range(5):
+        paint(tmp_path / "train" / f"{i}.png", (i, 0, 0))
+        paint(tmp_path / "test" / f"{i}.png", (i, 9, 0))
+    assert datasets.from_folder(tmp_path)[2] == ["test", "train"]
+
+
+def test_grey_is_found_in_the_data(tmp_path):
+    paint(tmp_path / "a.png", 10, mode="L")
+    paint(tmp_path / "b.png", 1, mode="1")
+    paint(tmp_path / "c.png", (30, 30, 30))
+    colour = paint(tmp_path / "d.png", (30, 30, 31))
+    grey = [tmp_path / name for name in ("a.png", "b.png", "c.png")]
+    assert datasets.read_images(grey[:2])[:, 0, 0].tolist() == [[10], [255]]
+    x = datasets.read_images(grey)
+    assert x.shape == (3, 4, 6, 1)
+    assert x[:, 0, 0, 0].tolist() == [10, 255, 30]
+    assert x.flags.c_contiguous
+    assert datasets.read_images([*grey, colour])[:, 0, 0].tolist() == [[10] * 3, [255] * 3, [30] * 3, [30, 30, 31]]
+    assert datasets.read_images(grey, channels=3).shape == (3, 4, 6, 3)
+    assert datasets.read_images([colour], channels=1)[0, 0, 0].tolist() == [30]
+    red = paint(tmp_path / "red.png", (255, 0, 0))
+    assert datasets.read_images([red], channels=1)[0, 0, 0].tolist() == [76]  # 0.299 * 255
+
+
+def test_resizing_takes_the_whole_image(tmp_path):
+    picture = np.zeros((4, 8, 3), np.uint8)
+    picture[:, 4:] = (200, 100, 50)
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    x = datasets.read_images([tmp_path / "a.png"], size=(2, 2))
+    half = datasets.read_images([tmp_path / "a.png"], size=(4, 8))
+    assert np.array_equal(half[0], picture)
+    assert x.shape == (1, 2, 2, 3)
+    assert (x[0, :, 0, 0] < x[0, :, 1, 0]).all()
+    assert np.array_equal(x[0, 0], x[0, 1])
+    assert x[0, :, :, 0].sum() == 2 * 200  # the mean of the whole image stays
+    assert datasets.read_images([tmp_path / "a.png"], size=3).shape == (1, 3, 3, 3)
+
+
+def test_transparent_parts_become_white(tmp_path):
+    paint(tmp_path / "a.png", (0, 0, 0, 0), mode="RGBA")
+    paint(tmp_path / "b.png", (0, 255), mode="LA")
+    paint(tmp_path / "c.png", (9, 9, 9), transparency=(9, 9, 9))
+    assert datasets.read_images([tmp_path / name for name in ("a.png", "b.png", "c.png")])[:, 0, 0, 0].tolist() == [255, 0, 255]
+
+
+def test_a_turned_photograph_is_turned_back(tmp_path):
+    picture = np.zeros((8, 16, 3), np.uint8)
+    picture[:, 8:] = 255
+    turned = Image.fromarray(np.rot90(picture))  # as a camera held upright stores it
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees clockwise to view
+    turned.save(tmp_path / "a.png", exif=exif)
+    assert np.array_equal(datasets.read_images([tmp_path / "a.png"], channels=3)[0], picture)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "mode"), [("jpg", "RGB"), ("jpeg", "L"), ("bmp", "RGB"), ("gif", "P"), ("tiff", "CMYK"), ("webp", "RGB")]
+)
+def test_formats(tmp_path, suffix, mode):
+    root = tmp_path
+    for kind in ("a", "b"):
+        for i in range(2):
+            paint(root / kind / f"{i}.{suffix}", 0, (8, 8), mode)
+    (x, _), _, _ = datasets.from_folder(root)
+    assert x.shape == (2, 8, 8, 1)
+
+
+def damage(root):
+    path = root / "dog" / "03.png"
+    path.write_bytes(path.read_bytes()[:-30])
+
+
+def sixteen_bits(root):
+    Image.fromarray(np.zeros((4, 6), np.uint16)).save(root / "dog" / "03.png")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (
+            lambda root: paint(root / "dog" / "03.png", (1, 2, 3), (5, 6)),
+            r"dog/03.png has 5x6 pixels but .*/cat/0\d.PNG has 4x6: wanted one size; give size=\(height, width\), such as size=\(4, 6\)",
+        ),
+        (damage, "cannot read the image .*dog/03.png: .*; replace or remove it"),
+        (
+            lambda root: (root / "dog" / "03.png").write_bytes(b""),
+            "dog/03.png is not an image that Pillow can read: wanted png, jpg or the like",
+        ),
+        (lambda root: (root / "dog" / "03.png").write_bytes(b"hello"), "dog/03.png is not an image that Pillow can read"),
+        (sixteen_bits, r"dog/03.png has more than 8 bits a channel \(Pillow's mode I.*\): wanted 8; save it as 8-bit grey or RGB"),
+        (lambda root: (root / "emu").mkdir(), "emu is empty: wanted images"),
+        (lambda root: write(root / "emu", {"a.txt": b""}), r"emu has no image \(.png, .jpg, .*\): it holds a.txt"),
+    ],
+)
+def test_bad_folders(tmp_path, spoil, words):
+    spoil(pets(tmp_path))
+    with pytest.raises(DataError, match=words) as error:
+        datasets.from_folder(tmp_path)
+    assert str(tmp_path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_folders_that_are_something_else(tmp_path):
+    with pytest.raises(DataError, match=r"there is no folder .*nothing: wanted a folder with one sub-folder of images a class"):
+        datasets.from_folder(tmp_path / "nothing")
+    with pytest.raises(DataError, match="is empty: wanted a folder with one sub-folder of images a class"):
+        datasets.from_folder(tmp_path)
+    paint(tmp_path / "loose.png", 0)
+    with pytest.raises(DataError, match=r"has no sub-folder, only loose.png: wanted a sub-folder of images for each class, at least 2"):
+        datasets.from_folder(tmp_path)
+    with pytest.raises(DataError, match=r"loose.png is a file: wanted a folder"):
+        datasets.from_folder(tmp_path / "loose.png")
+    paint(tmp_path / "cat" / "1.png", 0)
+    with pytest.raises(DataError, match="has the sub-folder cat alone: wanted a sub-folder of images for each class, at least 2"):
+        datasets.from_folder(tmp_path)
+    paint(tmp_path / "dog" / "1.png", 0)
+    with pytest.raises(DataError, match="has one image a class, so nothing is left to test"):
+        datasets.from_folder(tmp_path)
+    with pytest.raises(DataError, match=r"these look like the files of mnist: use load\('mnist', data_dir=...\)"):
+        datasets.from_folder(write(tmp_path / "m", MNIST, gz=True))
+    with pytest.raises(DataError, match=r"these look like the files of cifar10"):
+        datasets.from_folder(write(tmp_path / "c", CIFAR))
+    with pytest.raises(DataError, match="there is no image: wanted at least one file"):
+        datasets.read_images([])
+    with pytest.raises(DataError, match=r"cannot read the image .*gone.png: No such file or directory"):
+        datasets.read_images([tmp_path / "gone.png"])
+
+
+@pytest.mark.parametrize("size", [0, (0, 4), (4,), (4, 5, 6), 2.5, "32", (4.0, 4)])
+def test_bad_size(tmp_path, size):
+    with pytest.raises(ArgumentError, match=r"size=.*: wanted \(height, width\) in pixels, such as \(32, 32\)"):
+        datasets.from_folder(pets(tmp_path), size=size)
+
+
+def test_bad_channels_and_fraction(tmp_path):
+    pets(tmp_path)
+    with pytest.raises(ArgumentError, match=r"channels=4: wanted 1 \(grey\), 3 \(RGB\) or None"):
+        datasets.from_folder(tmp_path, channels=4)
+    with pytest.raises(ArgumentError, match=r"test_fraction=1.5: wanted a number between 0 and 1"):
+        datasets.from_folder(tmp_path, test_fraction=1.5)
