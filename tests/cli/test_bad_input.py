@@ -1,0 +1,62 @@
+"""Bad input: one line of error."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from nbnet.cli import runs
+
+from .running import TINY, nbnet, one_line_error
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("tarin", "unknown command 'tarin': did you mean 'train'? choose one of train, predict, bench, demo, info, warmup"),
+        ("train --model lenett", "unknown model 'lenett': did you mean 'lenet'? choose one of auto, digits, lenet, five-conv, resnet9"),
+        ("train --optimizer adma", "unknown optimizer 'adma': did you mean 'adam'?"),
+        ("train --schedule onecycle", "unknown schedule 'onecycle': did you mean 'one_cycle'?"),
+        ("train --backend paralel", "unknown backend 'paralel': did you mean 'parallel'?"),
+        ("train --dtype float16", "dtype 'float16': nbnet computes in 'float32' or 'float64'"),
+        ("train --data mnits", "unknown data set 'mnits': did you mean 'mnist'?"),
+        ("train --data ./nowhere", "there is no folder ./nowhere: wanted a folder of images"),
+        ("train --data mnist --data-dir nowhere", "there is no folder"),
+        ("train --data-dir somewhere", "digits come with nbnet and read no folder"),
+        ("train --size 8", "size and channels are for folders of images, not for 'digits'"),
+        ("train --size 8x8x8", "argument --size: '8x8x8' is no size: wanted 32, or height x width such as 48x64"),
+        ("train --epochs 0", "--epochs 0: wanted a whole number, at least 1"),
+        ("train --batch-size -4", "--batch-size -4: wanted a whole number, at least 1"),
+        ("train --epochs many", "argument --epochs: invalid int value: 'many' (see nbnet train --help)"),
+        ("train --lr 0", "--lr 0.0: wanted a number above 0, such as 0.01"),
+        ("train --lr nan", "--lr nan: wanted a number above 0, such as 0.01"),
+        ("train --weight-decay -1", "--weight-decay -1.0: wanted a number that is at least 0"),
+        ("train --seed -1", "seed=-1: wanted a whole number from 0 to 2^64 - 1"),
+        ("train --epoch-count 3", "unknown option '--epoch-count': did you mean --epochs? see nbnet train --help"),
+        ("train digits", "unknown argument 'digits': see nbnet train --help"),
+        ("train --data", "argument --data: expected one argument (see nbnet train --help)"),
+        ("warmup --backend numpy", "--backend numpy: it compiles nothing; wanted parallel or serial"),
+        ("warmup --all --dtype float64", "--all means both backends and both dtypes"),
+    ],
+)
+def test_bad_arguments(words, message, here, capsys):
+    assert nbnet(*words.split()) == 2
+    assert one_line_error(capsys).startswith(message)
+    assert not (here / "runs").exists()
+
+
+def test_a_model_that_does_not_fit_the_images(pictures, here, capsys):
+    assert nbnet("train", "--data", pictures, "--size", 4, "--model", "five-conv", "--backend", "numpy") == 2
+    assert "layer 11.maxpool2d does not fit layer 10.relu, which gives (1, 1, 32)" in one_line_error(capsys)
+    assert not (here / "runs").exists()
+
+
+def test_a_damaged_picture(pictures, capsys):
+    (pictures / "top" / "3.png").write_bytes((pictures / "top" / "3.png").read_bytes()[:60])
+    assert nbnet("train", "--data", pictures, *TINY) == 2
+    assert re.match(r"(cannot read the image )?\S*top/3.png", one_line_error(capsys))
+
+
+def test_a_taken_number_is_passed_over(here):
+    (here / "runs" / "my-pictures-lenet-1").mkdir(parents=True)
+    assert runs.make_folder(None, "/a/my pictures", "lenet") == Path("runs/my-pictures-lenet-2")

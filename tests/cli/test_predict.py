@@ -1,0 +1,42 @@
+"""nbnet predict."""
+
+import re
+
+import numpy as np
+
+from .running import nbnet, one_line_error, picture, save
+
+
+def test_predict(trained, here, rng, capsys):
+    save(here / "left.png", picture(rng, "left"))
+    large = np.kron(picture(rng, "right"), np.ones((5, 5), np.uint8))
+    save(here / "right.jpg", np.dstack([large] * 3))  # RGB and of another size
+    save(here / "inverted.png", 255 - picture(rng, "top"))
+    capsys.readouterr()
+    assert nbnet("predict", trained, "left.png", "right.jpg") == 0
+    header, *rows = capsys.readouterr().out.splitlines()
+    assert header.split() == ["file", "class", "probability", "runner-up"]
+    found = [re.fullmatch(r"(\S+) +(\S+) +(\S+) % +(\w+) \((\S+) %\) *", row) for row in rows]
+    assert [match.group(1, 2) for match in found] == [("left.png", "left"), ("right.jpg", "right")]
+    for match in found:
+        assert match[4] != match[2]
+        assert 50 < float(match[3]) <= 100
+        assert 0 <= float(match[5]) < 50
+        assert float(match[3]) + float(match[5]) <= 100.1
+    assert nbnet("predict", trained, "--invert", "--backend", "numpy", "inverted.png") == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[:2] == ["inverted.png", "top"]
+
+
+def test_predict_bad_input(trained, here, capsys):
+    (here / "text.png").write_text("no picture")
+    capsys.readouterr()
+    cases = {
+        ("run", "nowhere.png"): "cannot read the image nowhere.png: No such file or directory",
+        ("run", "text.png"): "text.png is not an image that Pillow can read",
+        ("nowhere", "text.png"): "there is no run nowhere: wanted a folder that nbnet train wrote",
+        ("run", "--backend", "cdua", "text.png"): "unknown backend 'cdua': did you mean 'cuda'?",
+        ("run",): "the following arguments are required: IMAGE (see nbnet predict --help)",
+    }
+    for words, message in cases.items():
+        assert nbnet("predict", *words) == 2
+        assert one_line_error(capsys).startswith(message)

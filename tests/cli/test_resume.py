@@ -1,0 +1,120 @@
+"""Stopping and resuming, bit for bit."""
+
+import json
+import os
+import shlex
+import signal
+
+import numpy as np
+import pytest
+
+from nbnet.cli import display
+
+from .running import FILES, TINY, arrays, nbnet, one_line_error, save
+
+
+def interrupt_at(monkeypatch, step, times=1):
+    """Press Ctrl-C while this step is shown."""
+    shown = display.Display.on_batch_end
+
+    def on_batch_end(self, trainer):
+        shown(self, trainer)
+        if trainer.step == step:
+            for _ in range(times):
+                os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(display.Display, "on_batch_end", on_batch_end)
+
+
+@pytest.mark.parametrize("step", [1, 7, 10])  # 5 batches an epoch: the very first, within an epoch, the last of one
+def test_ctrl_c_saves_and_the_command_it_prints_resumes(pictures, here, capsys, monkeypatch, step):
+    assert nbnet("train", "--data", pictures, "--out", "whole", *TINY) == 0
+    before = signal.getsignal(signal.SIGINT)  # ignored where the tests run in the background
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, step)
+        capsys.readouterr()
+        assert nbnet("train", "--data", pictures, "--out", "a run", *TINY) == 130
+    out = capsys.readouterr().out
+    assert f"stopped in epoch {step // 5 + 1} of 3; the run is saved. To go on:" in out
+    assert signal.getsignal(signal.SIGINT) is before
+    assert arrays(here / "a run")[1]["step"] == step
+    command = shlex.split(out.splitlines()[-1])
+    assert command == ["nbnet", "train", "--resume", "a run"]
+    assert nbnet(*command[1:]) == 0
+    assert arrays(here / "a run") == arrays(here / "whole")
+    assert {path.name for path in (here / "a run").iterdir()} == FILES
+
+
+def test_a_second_ctrl_c_ends_at_once(pictures, here, capsys, monkeypatch):
+    assert nbnet("train", "--data", pictures, "--out", "whole", *TINY) == 0
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 8, times=2)
+        assert nbnet("train", "--data", pictures, "--out", "run", *TINY) == 130
+    err = capsys.readouterr().err
+    assert "run holds the run as it was last saved, after epoch 1\nnbnet: interrupted" in err
+    assert "Traceback" not in err
+    assert arrays(here / "run")[1]["step"] == 5
+    assert nbnet("train", "--resume", "run") == 0
+    assert arrays(here / "run") == arrays(here / "whole")
+
+
+def test_ctrl_c_in_the_last_batch_is_a_finished_run(pictures, here, capsys, monkeypatch):
+    interrupt_at(monkeypatch, 15)
+    assert nbnet("train", "--data", pictures, "--out", "run", *TINY) == 0
+    assert "test accuracy" in capsys.readouterr().out
+
+
+def test_resume_to_more_epochs_from_elsewhere(pictures, here, capsys, monkeypatch):
+    assert nbnet("train", "--data", "pictures", "--out", "run", *TINY) == 0
+    (here / "other").mkdir()
+    monkeypatch.chdir(here / "other")
+    assert nbnet("train", "--resume", here / "run", "--epochs", 5) == 0
+    out = capsys.readouterr().out
+    assert "note: the schedule one_cycle now spans 5 epochs, not 3" in out
+    assert "from epoch 4 of 5" in out
+    state = arrays(here / "run")[1]
+    assert (state["epoch"], state["step"]) == (5, 25)
+    assert json.loads((here / "run" / "config.json").read_text())["epochs"] == 5
+    assert not list((here / "other").iterdir())
+
+
+def test_resume_draws_what_is_missing(pictures, here):
+    """Killed between the last epoch and the pictures."""
+    assert nbnet("train", "--data", "pictures", "--out", "run", *TINY) == 0
+    before = arrays(here / "run")
+    for path in (here / "run").glob("*.png"):
+        path.unlink()
+    assert nbnet("train", "--resume", "run") == 0
+    assert {path.name for path in (here / "run").iterdir()} == FILES
+    assert arrays(here / "run") == before
+
+
+def test_resume_what_cannot_be_resumed(pictures, here, capsys):
+    assert nbnet("train", "--data", pictures, "--out", "run", *TINY) == 0
+    model, config = here / "run" / "model.safetensors", here / "run" / "config.json"
+    good, text = model.read_bytes(), config.read_text()
+    capsys.readouterr()
+
+    def refused(*words):
+        assert nbnet("train", "--resume", *words) == 2
+        return one_line_error(capsys)
+
+    assert refused("nowhere").startswith("there is no run nowhere: wanted a folder that nbnet train wrote, with config.json")
+    assert refused(pictures).startswith(f"{pictures} is no run: wanted")
+    assert refused("run") == "the run run is complete: it has done 3 epochs; to go on, give a larger --epochs"
+    assert refused("run", "--epochs", 2) == "the run run is complete: it has done 3 epochs; to go on, give a larger --epochs"
+    assert refused("run", "--epochs", 9, "--lr", 1) == "--lr cannot change when a run is resumed: give --resume and --epochs alone"
+    model.write_bytes(good[:-9])
+    assert "model.safetensors is truncated or not a safetensors file" in refused("run", "--epochs", 9)
+    model.unlink()
+    assert refused("run", "--epochs", 9).startswith("run has no model.safetensors: there is nothing to resume")
+    model.write_bytes(good)
+    for broken in (text[:-20], text.replace('"seed"', '"sead"'), text.replace("[\n  8,\n  8,\n  1\n ]", "[8, 8]"), "[]"):
+        config.write_text(broken)
+        assert refused("run", "--epochs", 9).startswith("run/config.json is damaged: ")
+    config.write_text(text.replace('"digits"', '"lenet"'))
+    assert "'0.conv2d.weight' has shape (3, 3, 1, 16) and dtype float32, wanted (3, 3, 1, 32)" in refused("run", "--epochs", 9)
+    config.write_text(text)
+    save(pictures / "left" / "0.png", np.zeros((8, 8), np.uint8))
+    assert "pictures has other images or labels than run was started with" in refused("run", "--epochs", 9)
+    assert model.read_bytes() == good

@@ -1,0 +1,127 @@
+"""nbnet train: what it prints and writes."""
+
+import json
+import os
+import re
+import subprocess
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nbnet import storage
+
+from .running import FILES, TINY, arrays, nbnet, process
+
+
+def test_train(pictures, here, capsys):
+    assert nbnet("train", "--data", pictures, "--out", "run", *TINY) == 0
+    out = capsys.readouterr().out
+    assert "data: pictures, 36 training and 9 test images of 8x8x1, 3 classes" in out
+    assert "model: digits" in out
+    assert "0.conv2d" in out
+    assert "  epoch        loss  accuracy   test loss  accuracy     images/s\n" in out
+    assert re.findall(r"^ +(\d)/3 +\d\.\d{4} +\S+ % +\d\.\d{4} +\S+ % +[\d,]+$", out, re.MULTILINE) == ["1", "2", "3"]
+    wrong = re.search(r"test accuracy: (.*) % \((\d) of 9 wrong\)", out)
+    assert wrong
+    assert "to use it: nbnet predict run IMAGE..." in out
+    assert {path.name for path in (here / "run").iterdir()} == FILES
+    history = json.loads((here / "run" / "history.json").read_text())
+    assert list(history) == ["loss", "accuracy", "val_loss", "val_accuracy", "lr", "seconds"]
+    assert {len(column) for column in history.values()} == {3}
+    assert float(wrong[1]) == pytest.approx(100 * history["val_accuracy"][-1], abs=0.01)
+    assert int(wrong[2]) == round(9 * (1 - history["val_accuracy"][-1]))
+    config = json.loads((here / "run" / "config.json").read_text())
+    assert config | {"checksum": 0, "nbnet": ""} == {
+        "nbnet": "",
+        "data": str(pictures),
+        "data_dir": None,
+        "size": [8, 8],
+        "checksum": 0,
+        "image_shape": [8, 8, 1],
+        "class_names": ["left", "right", "top"],
+        "model": "digits",
+        "epochs": 3,
+        "batch_size": 8,
+        "lr": 0.02,
+        "optimizer": "adamw",
+        "weight_decay": 0.3,
+        "schedule": "one_cycle",
+        "backend": "serial",
+        "dtype": "float32",
+        "seed": 0,
+    }
+    for name in ("curves", "confusion", "mistakes"):
+        with Image.open(here / "run" / f"{name}.png") as image:
+            assert min(image.size) > 200
+            low, high = image.convert("L").getextrema()
+            assert high - low > 100
+
+
+def test_train_digits_learns_and_numbers_its_runs(here, capsys):
+    """No option but the backend and the epochs: the data, the model and the folder are chosen."""
+    for number in (1, 2):
+        assert nbnet("train", "--epochs", 4, "--backend", "serial", "--seed", number) == 0
+        assert f"run: runs/digits-digits-{number}\n" in capsys.readouterr().out
+        history = json.loads((here / "runs" / f"digits-digits-{number}" / "history.json").read_text())
+        assert history["val_accuracy"][-1] > 0.9
+    assert arrays(here / "runs/digits-digits-1") != arrays(here / "runs/digits-digits-2")
+
+
+def test_backends_give_the_same_bits(pictures, here):
+    for backend in ("serial", "parallel"):
+        options = ["--backend", backend, "--optimizer", "sgd", "--schedule", "cosine", "--model", "lenet"]
+        assert nbnet("train", "--data", pictures, "--size", "12x10", "--epochs", 1, "--out", backend, *options) == 0
+    assert arrays(here / "serial") == arrays(here / "parallel")
+
+
+def test_options_reach_the_trainer(pictures, here):
+    options = [
+        "--model",
+        "resnet9",
+        "--optimizer",
+        "rmsprop",
+        "--schedule",
+        "constant",
+        "--dtype",
+        "float64",
+        "--seed",
+        7,
+        "--batch-size",
+        18,
+    ]
+    assert nbnet("train", "--data", pictures, "--size", 8, "--epochs", 1, "--backend", "numpy", "--out", "run", *options) == 0
+    values, metadata = storage.read(here / "run" / "model.safetensors")
+    state = json.loads(metadata["run"])
+    assert (state["optimizer"], state["seed"], state["step"], state["history"]["lr"]) == ("RMSProp", 7, 2, [0.01])
+    assert values["0.conv2d.weight"].dtype == np.float64
+    assert values["7.residual.body.0.conv2d.weight"].shape == (3, 3, 32, 32)
+
+
+def test_the_bar_on_a_terminal(pictures):
+    pty = pytest.importorskip("pty")
+    parent, child = pty.openpty()
+    command = process("train", "--data", pictures, *TINY, "--epochs", 40, COLUMNS="100", TERM="xterm")
+    started = subprocess.Popen(**command, stdout=child, stderr=child)
+    os.close(child)
+    written = b""
+    while True:
+        try:
+            part = os.read(parent, 65536)
+        except OSError:  # Linux's word for the end
+            part = b""
+        if not part:
+            break
+        written += part
+    os.close(parent)
+    assert started.wait() == 0
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r", "", written.decode())  # without colours and movements
+    assert re.search(r"epoch \d+/40 .*━.*loss \d\.\d{4}, accuracy .* %, .* images/s", text)
+    assert len(re.findall(r" 40/40 +\d\.\d{4} ", text)) == 1
+    assert "preparing kernels" in text
+
+
+def test_compiling_is_said_once(pictures, here):
+    command = process("train", "--data", pictures, *TINY, "--epochs", 1, "--optimizer", "sgd", NUMBA_CACHE_DIR=str(here / "cache"))
+    outputs = [subprocess.run(**command, capture_output=True, text=True, check=True).stdout for _ in range(2)]
+    assert [output.count("compiling kernels (once, about") for output in outputs] == [1, 0]
