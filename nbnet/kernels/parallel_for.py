@@ -33,12 +33,23 @@ def _task(context, module, compiled, arguments):
     body = context.declare_function(module, compiled.fndesc)
     packed = builder.bitcast(data, arguments.as_pointer())
     values = [builder.load(cgutils.gep_inbounds(builder, packed, 0, i)) for i in range(len(arguments))]
+    values = [_borrowed(context, builder, value, argument) for value, argument in zip(values, compiled.fndesc.argtypes[1:])]
     start = builder.ptrtoint(builder.load(first), _NUMBER)
     with cgutils.for_range(builder, builder.load(count)) as loop:
         k = builder.add(start, loop.index)
         context.call_conv.call_function(builder, body, types.none, compiled.fndesc.argtypes, [k, *values])
     builder.ret_void()
     return task
+
+
+def _borrowed(context, builder, value, argument):
+    """An array without an owner, whose references are not counted: threads that count the same array's wait for each other."""
+    if not isinstance(argument, types.Array):
+        return value
+    array = context.make_array(argument)(context, builder, value)
+    array.meminfo = cgutils.get_null_value(array.meminfo.type)
+    array.parent = cgutils.get_null_value(array.parent.type)
+    return array._getvalue()
 
 
 def _on_stack(builder, values, kind):

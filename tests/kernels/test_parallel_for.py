@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
-from numba import njit
+from numba import njit, types
 from numba.core.errors import TypingError
+from numba.extending import intrinsic
 
 from nbnet.kernels.compile import body
 from nbnet.kernels.parallel_for import parallel_for
@@ -43,6 +44,34 @@ def test_arrays_that_the_caller_made_live_long_enough():
 
     for _ in range(100):
         assert sum_of_squares(50) == sum(i * i for i in range(50))
+
+
+@intrinsic
+def _owner(context, array):
+    """Address of the object that counts references to an array."""
+
+    def generate(context, builder, signature, args):
+        owner = context.make_array(signature.args[0])(context, builder, args[0]).meminfo
+        return builder.ptrtoint(owner, context.get_value_type(types.intp))
+
+    return types.intp(array), generate
+
+
+def test_references_are_not_counted_in_a_body():
+    """Threads that count the references to one array wait for each other."""
+
+    @body
+    def owner_of(k, numbers, owners):
+        owners[k] = _owner(numbers)
+
+    @njit
+    def owners_of(numbers, owners):
+        parallel_for(owners.size, owner_of, (numbers, owners))
+        return _owner(numbers)
+
+    owners = np.ones(4, np.intp)
+    assert owners_of(np.ones(3), owners) != 0
+    assert (owners == 0).all()
 
 
 def test_a_body_that_returns_something_is_an_error():
