@@ -1,5 +1,7 @@
 """The dense layer on the CPU: vector register tiles over a grid of rows and columns."""
 
+import numpy as np
+
 from nbnet.kernels.batchnorm.cpu import moments_of_rows
 from nbnet.kernels.batchnorm.merge import merge_moments
 from nbnet.kernels.caches import LINE, prefetch
@@ -107,16 +109,31 @@ def add_rows(b, at, rows, stride, columns, c, to):
 
 
 @body
+def _weights_of_few(x, dy, first, last, dweight):
+    """Inputs first to last of dweight, of few outputs: its transpose, so that registers are full of inputs and not half empty."""
+    outputs, width = dy.shape[1], last - first
+    turned = np.zeros((outputs + 1) * width, x.dtype)  # and a row of zeros, from which all rows start
+    a, b, zeros = dy.reshape(-1), x.reshape(-1), outputs * width
+    multiply(outputs, a, 0, 0, 1, outputs, b, first, 0, x.shape[1], 1, x.shape[0], turned, zeros, 0, turned, 0, width, width)
+    for i in range(width):
+        for o in range(outputs):
+            dweight[first + i, o] = turned[o * width + i]
+
+
+@body
 def _backward_weights(part, down, across, x, dy, dweight, dbias):
     """A cell's inputs first to last and columns left to right of dweight, and with the first input those columns of dbias."""
     first, last, left, right = cell(part, down, across, dweight.shape[0], dweight.shape[1])
     rows, inputs = x.shape
     outputs = dy.shape[1]
     a, b, c = x.reshape(-1), dy.reshape(-1), dweight.reshape(-1)
-    to, zeros = first * outputs + left, (last - 1) * outputs + left
-    for o in range(right - left):  # the row that is written last is what all rows start from
-        c[zeros + o] = 0
-    multiply(last - first, a, first, 0, 1, inputs, b, left, 0, outputs, 1, rows, c, zeros, 0, c, to, outputs, right - left)
+    if 2 * outputs <= lanes(dy) <= last - first:
+        _weights_of_few(x, dy, first, last, dweight)
+    else:
+        to, zeros = first * outputs + left, (last - 1) * outputs + left
+        for o in range(right - left):  # the row that is written last is what all rows start from
+            c[zeros + o] = 0
+        multiply(last - first, a, first, 0, 1, inputs, b, left, 0, outputs, 1, rows, c, zeros, 0, c, to, outputs, right - left)
     if first == 0:
         for o in range(left, right):
             dbias[o] = 0
