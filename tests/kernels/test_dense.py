@@ -6,7 +6,13 @@ from nbnet.kernels.dense import cell, grid, turned_shape
 
 from .harness import COMPILED, DTYPES, Out, check, check_gradient, large, not_simulated, output_of, run, simulated
 
-SHAPES = [(1, 1, 1), (2, 3, 5), (17, 9, 3), *simulated((9, 12, 20)), *large((1000, 300, 3), (1030, 65, 33), (333, 784, 17), (3, 20, 1000), (190, 200, 150))]
+SHAPES = [
+    (1, 1, 1),
+    (2, 3, 5),
+    (17, 9, 3),
+    *simulated((9, 12, 20)),
+    *large((1000, 300, 3), (1030, 65, 33), (333, 784, 17), (3, 20, 1000), (190, 200, 150)),
+]
 SMALL = SHAPES[:3]
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
 shapes = pytest.mark.parametrize("shape", SHAPES, ids=str)
