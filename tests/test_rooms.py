@@ -68,7 +68,7 @@ def test_serial_and_parallel_are_two_functions(operation):
 def test_parallel_differs_from_serial_by_its_loop_alone(operation):
     for name in functions(operation):
         serial, parallel = (inspect.getsource(load(f"{operation}.{name}", kind).py_func) for kind in ("serial", "parallel"))
-        serial = serial.replace(f"{name}_serial(", f"{name}_parallel(")
+        serial = serial.replace("@serial", "@parallel").replace(f"{name}_serial(", f"{name}_parallel(")
         one_loop = re.compile(r"for (\w) in range\((.+)\):\n        (\w+)\(\1, (.+)\)\n")
         assert parallel == one_loop.sub(r"parallel_for(\2, \3, (\4))\n", serial)
         assert "parallel_for(" in parallel

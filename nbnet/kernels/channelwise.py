@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from nbnet.kernels.compile import driver_precise, precise
+from nbnet.kernels.compile import precise, serial_precise
 
 LARGEST = float(np.finfo(np.float32).max)
 
@@ -50,4 +50,4 @@ def compiled(formula: Callable[..., tuple], outputs: int, arrays: tuple[bool, ..
     code = compile(source(name, outputs, arrays, clamp, "for c in range(out0.size):"), formula.__code__.co_filename, "exec")
     scope = {"formula": precise(formula), "within": precise(within), "__name__": formula.__module__}
     exec(code, scope)
-    return driver_precise(scope[name])
+    return serial_precise(scope[name])

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from numba import njit
 from numba.core.ccallback import CFunc
+from numba.np.ufunc.parallel import _launch_threads
 
 # The full "fast" set would let LLVM assume that there are no NaNs and delete the checks for them.
 FASTMATH = {"contract", "reassoc", "nsz", "arcp"}
@@ -45,6 +46,19 @@ def _kept(**options):
     return decorate
 
 
+def parallel(function):
+    """A driver with a parallel_for. Its machine code names functions of Numba's threads, which start before it is loaded from disk."""
+    kernel = serial(function)
+    load = kernel._cache.load_overload
+
+    def load_overload(*args):
+        _launch_threads()
+        return load(*args)
+
+    kernel._cache.load_overload = load_overload
+    return kernel
+
+
 def c_function(signature):
     """Compiled, or loaded from disk, at once: a function with an address that other machine code can call."""
 
@@ -62,5 +76,5 @@ body = njit(fastmath=FASTMATH, **_OPTIONS)
 inlined = njit(fastmath=FASTMATH, inline="always", **_OPTIONS)
 # Without fastmath, which Numba sets on every instruction of a function, and on functions called from it that do not say otherwise.
 precise = njit(fastmath=False, **_OPTIONS)
-driver = _kept(fastmath=FASTMATH)
-driver_precise = _kept(fastmath=False)
+serial = _kept(fastmath=FASTMATH)
+serial_precise = _kept(fastmath=False)

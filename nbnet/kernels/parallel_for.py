@@ -69,10 +69,8 @@ def parallel_for(context, count, body, args):
 
     def generate(context, builder, outer, values):
         _launch_threads()  # which also tells LLVM where numba_parallel_for is
-        library = context.active_code_library
-        library._reload_init.add(_launch_threads)  # and again before machine code from disk is loaded
         compiled = body.dispatcher.get_compile_result(signature)
-        library.add_linking_library(compiled.library)
+        context.active_code_library.add_linking_library(compiled.library)
 
         kind = ir.LiteralStructType([context.get_value_type(argument) for argument in args])
         task = _task(context, builder.module, compiled, kind)

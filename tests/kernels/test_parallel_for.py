@@ -1,5 +1,9 @@
 """A parallel loop of our own, beside range."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from numba import njit, types
@@ -85,3 +89,14 @@ def test_a_body_that_returns_something_is_an_error():
 
     with pytest.raises(TypingError, match="the body of a parallel_for returns nothing, and this one returns float64"):
         halves(np.ones(3))
+
+
+def test_machine_code_from_disk_finds_the_threads(tmp_path):
+    """Of a kernel that is called by itself, without a backend that starts them first."""
+    code = "import numpy as np; from nbnet.kernels.array.cpu import add_parallel as add; a = np.ones(10**5); y = a * 0; add(a, a, y)"
+    hits = code + "; print((y == 2).all(), sum(add.stats.cache_hits.values()))"
+    for wanted in ("True 0", "True 1"):
+        result = subprocess.run(
+            [sys.executable, "-c", hits], env=os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}, capture_output=True, text=True
+        )
+        assert result.stdout.strip() == wanted, result.stderr

@@ -7,7 +7,7 @@ for indices from the end, and LLVM then leaves the loop scalar.
 import numpy as np
 
 from nbnet.kernels import chunks
-from nbnet.kernels.compile import body, driver
+from nbnet.kernels.compile import body, parallel, serial
 from nbnet.kernels.parallel_for import parallel_for
 from nbnet.kernels.simd import lanes
 from nbnet.kernels.vecmath import exp, sigmoid, tanh
@@ -28,14 +28,14 @@ def _relu_forward(part, parts, x, y):
         y[i] = zero if x[i] <= 0 else x[i]  # NaN <= 0 is false: NaN passes
 
 
-@driver
+@serial
 def relu_forward_serial(x, y):
     n = chunks.count(x.size, 1)
     for k in range(n):
         _relu_forward(k, n, x, y)
 
 
-@driver
+@parallel
 def relu_forward_parallel(x, y):
     n = chunks.count(x.size, 1)
     parallel_for(n, _relu_forward, (n, x, y))
@@ -50,14 +50,14 @@ def _relu_backward(part, parts, dy, y, dx):
         dx[i] = zero if y[i] <= 0 else dy[i]
 
 
-@driver
+@serial
 def relu_backward_serial(dy, y, dx):
     n = chunks.count(dy.size, 1)
     for k in range(n):
         _relu_backward(k, n, dy, y, dx)
 
 
-@driver
+@parallel
 def relu_backward_parallel(dy, y, dx):
     n = chunks.count(dy.size, 1)
     parallel_for(n, _relu_backward, (n, dy, y, dx))
@@ -75,14 +75,14 @@ def _leaky_relu_forward(part, parts, x, slope, y):
         y[i] = x[i] if x[i] > 0 else slope * x[i]
 
 
-@driver
+@serial
 def leaky_relu_forward_serial(x, slope, y):
     n = chunks.count(x.size, 1)
     for k in range(n):
         _leaky_relu_forward(k, n, x, slope, y)
 
 
-@driver
+@parallel
 def leaky_relu_forward_parallel(x, slope, y):
     n = chunks.count(x.size, 1)
     parallel_for(n, _leaky_relu_forward, (n, x, slope, y))
@@ -97,14 +97,14 @@ def _leaky_relu_backward(part, parts, dy, y, slope, dx):
         dx[i] = dy[i] if y[i] > 0 else slope * dy[i]
 
 
-@driver
+@serial
 def leaky_relu_backward_serial(dy, y, slope, dx):
     n = chunks.count(dy.size, 1)
     for k in range(n):
         _leaky_relu_backward(k, n, dy, y, slope, dx)
 
 
-@driver
+@parallel
 def leaky_relu_backward_parallel(dy, y, slope, dx):
     n = chunks.count(dy.size, 1)
     parallel_for(n, _leaky_relu_backward, (n, dy, y, slope, dx))
@@ -120,14 +120,14 @@ def _tanh_forward(part, parts, x, y):
         store(y, i, stop - i, tanh(load(x, i, stop - i)))
 
 
-@driver
+@serial
 def tanh_forward_serial(x, y):
     n = chunks.count(x.size, EXP)
     for k in range(n):
         _tanh_forward(k, n, x, y)
 
 
-@driver
+@parallel
 def tanh_forward_parallel(x, y):
     n = chunks.count(x.size, EXP)
     parallel_for(n, _tanh_forward, (n, x, y))
@@ -142,14 +142,14 @@ def _tanh_backward(part, parts, dy, y, dx):
         dx[i] = dy[i] * (one - y[i] * y[i])
 
 
-@driver
+@serial
 def tanh_backward_serial(dy, y, dx):
     n = chunks.count(dy.size, 1)
     for k in range(n):
         _tanh_backward(k, n, dy, y, dx)
 
 
-@driver
+@parallel
 def tanh_backward_parallel(dy, y, dx):
     n = chunks.count(dy.size, 1)
     parallel_for(n, _tanh_backward, (n, dy, y, dx))
@@ -165,14 +165,14 @@ def _sigmoid_forward(part, parts, x, y):
         store(y, i, stop - i, sigmoid(load(x, i, stop - i)))
 
 
-@driver
+@serial
 def sigmoid_forward_serial(x, y):
     n = chunks.count(x.size, EXP)
     for k in range(n):
         _sigmoid_forward(k, n, x, y)
 
 
-@driver
+@parallel
 def sigmoid_forward_parallel(x, y):
     n = chunks.count(x.size, EXP)
     parallel_for(n, _sigmoid_forward, (n, x, y))
@@ -187,14 +187,14 @@ def _sigmoid_backward(part, parts, dy, y, dx):
         dx[i] = dy[i] * (y[i] * (one - y[i]))
 
 
-@driver
+@serial
 def sigmoid_backward_serial(dy, y, dx):
     n = chunks.count(dy.size, 1)
     for k in range(n):
         _sigmoid_backward(k, n, dy, y, dx)
 
 
-@driver
+@parallel
 def sigmoid_backward_parallel(dy, y, dx):
     n = chunks.count(dy.size, 1)
     parallel_for(n, _sigmoid_backward, (n, dy, y, dx))
@@ -257,14 +257,14 @@ def _softmax_forward(part, parts, x, y):
         scale_row(target, m * size, size, x.dtype.type(1.0 / total))
 
 
-@driver
+@serial
 def softmax_forward_serial(x, y):
     n = chunks.count(x.shape[0], EXP * x.shape[1])
     for k in range(n):
         _softmax_forward(k, n, x, y)
 
 
-@driver
+@parallel
 def softmax_forward_parallel(x, y):
     n = chunks.count(x.shape[0], EXP * x.shape[1])
     parallel_for(n, _softmax_forward, (n, x, y))
@@ -282,14 +282,14 @@ def _softmax_backward(part, parts, dy, y, dx):
             dx[m, c] = y[m, c] * (dy[m, c] - dot)
 
 
-@driver
+@serial
 def softmax_backward_serial(dy, y, dx):
     n = chunks.count(y.shape[0], 2 * y.shape[1])
     for k in range(n):
         _softmax_backward(k, n, dy, y, dx)
 
 
-@driver
+@parallel
 def softmax_backward_parallel(dy, y, dx):
     n = chunks.count(y.shape[0], 2 * y.shape[1])
     parallel_for(n, _softmax_backward, (n, dy, y, dx))

@@ -3,7 +3,7 @@
 import numpy as np
 
 from nbnet.kernels import chunks
-from nbnet.kernels.compile import body, driver
+from nbnet.kernels.compile import body, parallel, serial
 from nbnet.kernels.parallel_for import parallel_for
 
 # -------------------------------------------------------------------------------------------------------------- add
@@ -17,14 +17,14 @@ def _add(part, parts, a, b, y):
         y[i] = a[i] + b[i]
 
 
-@driver
+@serial
 def add_serial(a, b, y):
     n = chunks.count(a.size, 1)
     for k in range(n):
         _add(k, n, a, b, y)
 
 
-@driver
+@parallel
 def add_parallel(a, b, y):
     n = chunks.count(a.size, 1)
     parallel_for(n, _add, (n, a, b, y))
@@ -41,14 +41,14 @@ def _multiply(part, parts, a, b, y):
         y[i] = a[i] * b[i]
 
 
-@driver
+@serial
 def multiply_serial(a, b, y):
     n = chunks.count(a.size, 1)
     for k in range(n):
         _multiply(k, n, a, b, y)
 
 
-@driver
+@parallel
 def multiply_parallel(a, b, y):
     n = chunks.count(a.size, 1)
     parallel_for(n, _multiply, (n, a, b, y))
@@ -66,14 +66,14 @@ def _scale(part, parts, a, factor, y):
         y[i] = a[i] * factor
 
 
-@driver
+@serial
 def scale_serial(a, factor, y):
     n = chunks.count(a.size, 1)
     for k in range(n):
         _scale(k, n, a, factor, y)
 
 
-@driver
+@parallel
 def scale_parallel(a, factor, y):
     n = chunks.count(a.size, 1)
     parallel_for(n, _scale, (n, a, factor, y))
@@ -100,7 +100,7 @@ def _in_order(partials):
     return total
 
 
-@driver
+@serial
 def squares_serial(a, total):
     n = chunks.count(a.size, 1)
     partials = np.empty(n)
@@ -109,7 +109,7 @@ def squares_serial(a, total):
     total[0] = _in_order(partials)
 
 
-@driver
+@parallel
 def squares_parallel(a, total):
     n = chunks.count(a.size, 1)
     partials = np.empty(n)
@@ -131,14 +131,14 @@ def _swap(part, parts, x, y):
                 y[a, c, b, d] = x[a, b, c, d]
 
 
-@driver
+@serial
 def swap_serial(x, y):
     n = chunks.count(x.shape[0] * x.shape[2], x.shape[1] * x.shape[3])
     for k in range(n):
         _swap(k, n, x, y)
 
 
-@driver
+@parallel
 def swap_parallel(x, y):
     n = chunks.count(x.shape[0] * x.shape[2], x.shape[1] * x.shape[3])
     parallel_for(n, _swap, (n, x, y))

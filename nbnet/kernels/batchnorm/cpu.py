@@ -19,7 +19,7 @@ from nbnet.kernels.batchnorm.cpu_smooth import (  # noqa: F401
 )
 from nbnet.kernels.batchnorm.merge import merge_moments, merge_sums
 from nbnet.kernels.caches import comes_late, passes_caches, prefetch, put
-from nbnet.kernels.compile import body, driver
+from nbnet.kernels.compile import body, parallel, serial
 from nbnet.kernels.parallel_for import parallel_for
 from nbnet.kernels.simd import lanes
 from nbnet.kernels.vecmath import fma
@@ -95,14 +95,14 @@ def _moments(part, x, weights, partials):
     moments_of_rows(x, weights, start, stop, np.intp(0), x.shape[1], partials[part])
 
 
-@driver
+@serial
 def moments_serial(x, weights, partials, mean, m2):
     for k in range(partials.shape[0]):
         _moments(k, x, weights, partials)
     merge_moments(partials, mean, m2)
 
 
-@driver
+@parallel
 def moments_parallel(x, weights, partials, mean, m2):
     parallel_for(partials.shape[0], _moments, (x, weights, partials))
     merge_moments(partials, mean, m2)
@@ -124,14 +124,14 @@ def _apply(part, parts, x, center, scale, shift, slope, y):
             put(target, at, n, z, past)
 
 
-@driver
+@serial
 def apply_serial(x, center, scale, shift, slope, y):
     n = chunks.count(x.shape[0], x.shape[1])
     for k in range(n):
         _apply(k, n, x, center, scale, shift, slope, y)
 
 
-@driver
+@parallel
 def apply_parallel(x, center, scale, shift, slope, y):
     n = chunks.count(x.shape[0], x.shape[1])
     parallel_for(n, _apply, (n, x, center, scale, shift, slope, y))
@@ -171,14 +171,14 @@ def _backward_reduce(part, dy, x, center, scale, shift, slope, partials):
             store(sum_gx, c, n, sx)
 
 
-@driver
+@serial
 def backward_reduce_serial(dy, x, center, scale, shift, slope, partials, sum_g, sum_gx):
     for k in range(partials.shape[0]):
         _backward_reduce(k, dy, x, center, scale, shift, slope, partials)
     merge_sums(partials, sum_g, sum_gx)
 
 
-@driver
+@parallel
 def backward_reduce_parallel(dy, x, center, scale, shift, slope, partials, sum_g, sum_gx):
     parallel_for(partials.shape[0], _backward_reduce, (dy, x, center, scale, shift, slope, partials))
     merge_sums(partials, sum_g, sum_gx)
@@ -212,14 +212,14 @@ def _weights_of(weights, m, i, n):
     return load(weights.reshape(-1), m * weights.shape[1] + i, n)
 
 
-@driver
+@serial
 def backward_apply_serial(dy, x, weights, center, scale, shift, slope, a, b, c, dx):
     n = chunks.count(x.shape[0], x.shape[1])
     for k in range(n):
         _backward_apply(k, n, dy, x, weights, center, scale, shift, slope, a, b, c, dx)
 
 
-@driver
+@parallel
 def backward_apply_parallel(dy, x, weights, center, scale, shift, slope, a, b, c, dx):
     n = chunks.count(x.shape[0], x.shape[1])
     parallel_for(n, _backward_apply, (n, dy, x, weights, center, scale, shift, slope, a, b, c, dx))

@@ -6,7 +6,7 @@ or read. The loops walk over windows, and over the channels of a window in vecto
 
 from nbnet.kernels import chunks
 from nbnet.kernels.batchnorm.merge import merge_sums
-from nbnet.kernels.compile import body, driver
+from nbnet.kernels.compile import body, parallel, serial
 from nbnet.kernels.parallel_for import parallel_for
 from nbnet.kernels.pool.cpu import fetch_window, first_wins
 from nbnet.kernels.simd import lanes
@@ -62,14 +62,14 @@ def _apply_max_pool(part, parts, x, center, scale, shift, slope, y):
                 store(target, to + c, count, _activated(z, slope))
 
 
-@driver
+@serial
 def apply_max_pool_serial(x, center, scale, shift, slope, y):
     n = chunks.count(y.shape[0] * y.shape[1], 2 * x.shape[2] * x.shape[3])
     for k in range(n):
         _apply_max_pool(k, n, x, center, scale, shift, slope, y)
 
 
-@driver
+@parallel
 def apply_max_pool_parallel(x, center, scale, shift, slope, y):
     n = chunks.count(y.shape[0] * y.shape[1], 2 * x.shape[2] * x.shape[3])
     parallel_for(n, _apply_max_pool, (n, x, center, scale, shift, slope, y))
@@ -105,14 +105,14 @@ def _backward_reduce_max_pool(part, dy, x, center, scale, shift, slope, partials
                 store(sum_gx, c, count, load_as(sum_gx, c, count, d) + widen(g) * d)
 
 
-@driver
+@serial
 def backward_reduce_max_pool_serial(dy, x, center, scale, shift, slope, partials, sum_g, sum_gx):
     for k in range(partials.shape[0]):
         _backward_reduce_max_pool(k, dy, x, center, scale, shift, slope, partials)
     merge_sums(partials, sum_g, sum_gx)
 
 
-@driver
+@parallel
 def backward_reduce_max_pool_parallel(dy, x, center, scale, shift, slope, partials, sum_g, sum_gx):
     parallel_for(partials.shape[0], _backward_reduce_max_pool, (dy, x, center, scale, shift, slope, partials))
     merge_sums(partials, sum_g, sum_gx)
@@ -165,7 +165,7 @@ def _backward_apply_max_pool(part, parts, dy, x, center, scale, shift, slope, a,
                 _backward_outside(source, center, b, c, row + 2 * dy.shape[2] * channels, row + width * channels, target)
 
 
-@driver
+@serial
 def backward_apply_max_pool_serial(dy, x, center, scale, shift, slope, a, b, c, dx):
     pairs = x.shape[0] * ((x.shape[1] + 1) // 2)
     n = chunks.count(pairs, 2 * x.shape[2] * x.shape[3])
@@ -173,7 +173,7 @@ def backward_apply_max_pool_serial(dy, x, center, scale, shift, slope, a, b, c, 
         _backward_apply_max_pool(k, n, dy, x, center, scale, shift, slope, a, b, c, dx)
 
 
-@driver
+@parallel
 def backward_apply_max_pool_parallel(dy, x, center, scale, shift, slope, a, b, c, dx):
     pairs = x.shape[0] * ((x.shape[1] + 1) // 2)
     n = chunks.count(pairs, 2 * x.shape[2] * x.shape[3])

@@ -5,7 +5,7 @@ from nbnet.kernels.activation.cpu import EXP
 from nbnet.kernels.batchnorm import TANH
 from nbnet.kernels.batchnorm.merge import merge_sums
 from nbnet.kernels.caches import comes_late, passes_caches, prefetch, put
-from nbnet.kernels.compile import body, driver
+from nbnet.kernels.compile import body, parallel, serial
 from nbnet.kernels.parallel_for import parallel_for
 from nbnet.kernels.simd import lanes
 from nbnet.kernels.vecmath import fma, sigmoid, tanh
@@ -59,14 +59,14 @@ def _apply_smooth(part, parts, x, center, scale, shift, activation, y):
         _apply_to_few(x, center, scale, shift, activation, start, stop, y)
 
 
-@driver
+@serial
 def apply_smooth_serial(x, center, scale, shift, activation, y):
     n = chunks.count(x.shape[0], EXP * x.shape[1])
     for k in range(n):
         _apply_smooth(k, n, x, center, scale, shift, activation, y)
 
 
-@driver
+@parallel
 def apply_smooth_parallel(x, center, scale, shift, activation, y):
     n = chunks.count(x.shape[0], EXP * x.shape[1])
     parallel_for(n, _apply_smooth, (n, x, center, scale, shift, activation, y))
@@ -107,14 +107,14 @@ def _backward_reduce_smooth(part, dy, y, x, center, activation, partials, g):
             store(sum_gx, c, n, sx)
 
 
-@driver
+@serial
 def backward_reduce_smooth_serial(dy, y, x, center, activation, partials, g, sum_g, sum_gx):
     for k in range(partials.shape[0]):
         _backward_reduce_smooth(k, dy, y, x, center, activation, partials, g)
     merge_sums(partials, sum_g, sum_gx)
 
 
-@driver
+@parallel
 def backward_reduce_smooth_parallel(dy, y, x, center, activation, partials, g, sum_g, sum_gx):
     parallel_for(partials.shape[0], _backward_reduce_smooth, (dy, y, x, center, activation, partials, g))
     merge_sums(partials, sum_g, sum_gx)

@@ -6,7 +6,7 @@ from nbnet.kernels import chunks
 from nbnet.kernels.batchnorm.cpu import moments_of_rows
 from nbnet.kernels.batchnorm.merge import merge_moments
 from nbnet.kernels.caches import prefetch_to_write
-from nbnet.kernels.compile import body, driver, inlined
+from nbnet.kernels.compile import body, inlined, parallel, serial
 from nbnet.kernels.conv2d import IN_CACHES, minimal, plan, scatter, scatter_chunks, scatters, strip_rows, winograd
 from nbnet.kernels.dense.cpu import add_rows
 from nbnet.kernels.epilogue import activate_rows
@@ -106,7 +106,7 @@ def _forward(thread, x, weight, bias, slope, stride_h, stride_w, pad_top, pad_le
             moments_of_rows(y.reshape(-1, outputs), None, _pixel(start, y, rows), _pixel(stop, y, rows), np.intp(0), outputs, partials[k])
 
 
-@driver
+@serial
 def forward_serial(x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials, mean, m2):
     if packed.size > 0:
         winograd.transform_weights(weight.reshape(-1), strips[0], packed)
@@ -116,7 +116,7 @@ def forward_serial(x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left
         merge_moments(partials, mean, m2)
 
 
-@driver
+@parallel
 def forward_parallel(x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials, mean, m2):
     if packed.size > 0:
         winograd.transform_weights(weight.reshape(-1), strips[0], packed)
@@ -180,14 +180,14 @@ def _backward_data(thread, dy, weight, stride_h, stride_w, pad_top, pad_left, tu
             _strips(dy, matrix, kernel_h, kernel_w, zeros, 1, 1, top, left, rows, start, stop, strip, dx)
 
 
-@driver
+@serial
 def backward_data_serial(dy, weight, stride_h, stride_w, pad_top, pad_left, turned, packed, strips, dx):
     _prepare(weight, stride_h, stride_w, turned, packed, strips[0])
     for t in range(strips.shape[0]):
         _backward_data(t, dy, weight, stride_h, stride_w, pad_top, pad_left, turned, packed, strips, dx)
 
 
-@driver
+@parallel
 def backward_data_parallel(dy, weight, stride_h, stride_w, pad_top, pad_left, turned, packed, strips, dx):
     _prepare(weight, stride_h, stride_w, turned, packed, strips[0])
     parallel_for(strips.shape[0], _backward_data, (dy, weight, stride_h, stride_w, pad_top, pad_left, turned, packed, strips, dx))
@@ -255,7 +255,7 @@ def _merge(partials, dweight, dbias):
             dbias[o] += partials[k, depth, o]
 
 
-@driver
+@serial
 def backward_weights_serial(x, dy, stride_h, stride_w, pad_top, pad_left, strips, partials, dweight, dbias):
     kernel_h, kernel_w, _, outputs = dweight.shape
     threads, biased = strips.shape[0], dbias.size > 0
@@ -264,7 +264,7 @@ def backward_weights_serial(x, dy, stride_h, stride_w, pad_top, pad_left, strips
     _merge(partials, dweight.reshape(-1, outputs), dbias)
 
 
-@driver
+@parallel
 def backward_weights_parallel(x, dy, stride_h, stride_w, pad_top, pad_left, strips, partials, dweight, dbias):
     kernel_h, kernel_w, _, outputs = dweight.shape
     threads, biased = strips.shape[0], dbias.size > 0

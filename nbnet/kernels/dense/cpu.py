@@ -5,7 +5,7 @@ import numpy as np
 from nbnet.kernels.batchnorm.cpu import moments_of_rows
 from nbnet.kernels.batchnorm.merge import merge_moments
 from nbnet.kernels.caches import LINE, prefetch
-from nbnet.kernels.compile import body, driver
+from nbnet.kernels.compile import body, parallel, serial
 from nbnet.kernels.dense import cell, grid
 from nbnet.kernels.epilogue import activate_rows
 from nbnet.kernels.parallel_for import parallel_for
@@ -41,7 +41,7 @@ def _forward(part, down, across, x, weight, bias, slope, y, partials):
         moments_of_rows(y, None, first, last, left, right, partials[part // across])
 
 
-@driver
+@serial
 def forward_serial(x, weight, bias, slope, y, partials, mean, m2):
     down, across = grid(y.shape[0], y.shape[1], x.shape[1])
     for k in range(down * across):
@@ -50,7 +50,7 @@ def forward_serial(x, weight, bias, slope, y, partials, mean, m2):
         merge_moments(partials, mean, m2)
 
 
-@driver
+@parallel
 def forward_parallel(x, weight, bias, slope, y, partials, mean, m2):
     down, across = grid(y.shape[0], y.shape[1], x.shape[1])
     parallel_for(down * across, _forward, (down, across, x, weight, bias, slope, y, partials))
@@ -77,14 +77,14 @@ def _backward_data(part, down, across, dy, weight, turned, dx):
     multiply(last - first, a, at, 0, outputs, 1, b, 0, 0, width, 1, outputs, b, zeros, 0, c, to, inputs, right - left)
 
 
-@driver
+@serial
 def backward_data_serial(dy, weight, turned, dx):
     down, across = grid(dx.shape[0], dx.shape[1], dy.shape[1])
     for k in range(down * across):
         _backward_data(k, down, across, dy, weight, turned, dx)
 
 
-@driver
+@parallel
 def backward_data_parallel(dy, weight, turned, dx):
     down, across = grid(dx.shape[0], dx.shape[1], dy.shape[1])
     parallel_for(down * across, _backward_data, (down, across, dy, weight, turned, dx))
@@ -140,14 +140,14 @@ def _backward_weights(part, down, across, x, dy, dweight, dbias):
         add_rows(b, left, rows, outputs, right - left, dbias, left)
 
 
-@driver
+@serial
 def backward_weights_serial(x, dy, dweight, dbias):
     down, across = grid(dweight.shape[0], dweight.shape[1], x.shape[0])
     for k in range(down * across):
         _backward_weights(k, down, across, x, dy, dweight, dbias)
 
 
-@driver
+@parallel
 def backward_weights_parallel(x, dy, dweight, dbias):
     down, across = grid(dweight.shape[0], dweight.shape[1], x.shape[0])
     parallel_for(down * across, _backward_weights, (down, across, x, dy, dweight, dbias))

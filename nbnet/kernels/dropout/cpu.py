@@ -4,7 +4,7 @@ import numpy as np
 
 from nbnet.kernels import chunks
 from nbnet.kernels.caches import passes_caches, put
-from nbnet.kernels.compile import body, driver
+from nbnet.kernels.compile import body, parallel, serial
 from nbnet.kernels.parallel_for import parallel_for
 from nbnet.kernels.philox_vector import COUNTERS, LANES, keep_masks
 from nbnet.kernels.vector import load_as, load_whole_as, splat_as, store, where
@@ -39,14 +39,14 @@ def _apply(part, parts, x, counter, threshold, scale, shift, dropped, y):
                 at += LANES
 
 
-@driver
+@serial
 def apply_serial(x, counter, threshold, scale, shift, dropped, y):
     n = chunks.count((x.size + BLOCK - 1) // BLOCK, WORK * BLOCK)
     for k in range(n):
         _apply(k, n, x, counter, threshold, scale, shift, dropped, y)
 
 
-@driver
+@parallel
 def apply_parallel(x, counter, threshold, scale, shift, dropped, y):
     n = chunks.count((x.size + BLOCK - 1) // BLOCK, WORK * BLOCK)
     parallel_for(n, _apply, (n, x, counter, threshold, scale, shift, dropped, y))
@@ -64,14 +64,14 @@ def _relu_backward(part, parts, dy, y, scale, dx):
         dx[i] = zero if y[i] <= 0 else dy[i] * factor
 
 
-@driver
+@serial
 def relu_backward_serial(dy, y, scale, dx):
     n = chunks.count(dy.size, 1)
     for k in range(n):
         _relu_backward(k, n, dy, y, scale, dx)
 
 
-@driver
+@parallel
 def relu_backward_parallel(dy, y, scale, dx):
     n = chunks.count(dy.size, 1)
     parallel_for(n, _relu_backward, (n, dy, y, scale, dx))

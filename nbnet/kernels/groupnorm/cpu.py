@@ -16,7 +16,7 @@ cache then differ in the last bit, and so do serial and parallel.
 import numpy as np
 
 from nbnet.kernels import chunks
-from nbnet.kernels.compile import body, driver, precise
+from nbnet.kernels.compile import body, parallel, precise, serial
 from nbnet.kernels.groupnorm import TINY
 from nbnet.kernels.parallel_for import parallel_for
 
@@ -158,13 +158,13 @@ def _forward(part, x, groups, gamma, beta, eps, scratch, mean, inv_std, y):
         _forward_images(x, groups, gamma, beta, eps, start, stop, scratch[0], scratch[1], scratch[2], mean, inv_std, y)
 
 
-@driver
+@serial
 def forward_serial(x, groups, gamma, beta, eps, scratch, mean, inv_std, y):
     for k in range(scratch.shape[0]):
         _forward(k, x, groups, gamma, beta, eps, scratch, mean, inv_std, y)
 
 
-@driver
+@parallel
 def forward_parallel(x, groups, gamma, beta, eps, scratch, mean, inv_std, y):
     parallel_for(scratch.shape[0], _forward, (x, groups, gamma, beta, eps, scratch, mean, inv_std, y))
 
@@ -249,14 +249,14 @@ def _merge_sums(partials, dgamma, dbeta):
         dbeta[c] = sum_dy
 
 
-@driver
+@serial
 def backward_serial(dy, x, groups, gamma, mean, inv_std, partials, dgamma, dbeta, dx):
     for k in range(partials.shape[0]):
         _backward(k, dy, x, groups, gamma, mean, inv_std, partials, dx)
     _merge_sums(partials, dgamma, dbeta)
 
 
-@driver
+@parallel
 def backward_parallel(dy, x, groups, gamma, mean, inv_std, partials, dgamma, dbeta, dx):
     parallel_for(partials.shape[0], _backward, (dy, x, groups, gamma, mean, inv_std, partials, dx))
     _merge_sums(partials, dgamma, dbeta)

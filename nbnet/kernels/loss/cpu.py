@@ -4,7 +4,7 @@ import numpy as np
 
 from nbnet.kernels import chunks
 from nbnet.kernels.activation.cpu import exp_of_row, largest_of_row, scale_row
-from nbnet.kernels.compile import body, driver, precise
+from nbnet.kernels.compile import body, parallel, precise, serial
 from nbnet.kernels.parallel_for import parallel_for
 from nbnet.kernels.simd import lanes
 from nbnet.kernels.vecmath import fma, log
@@ -47,14 +47,14 @@ def _softmax_cross_entropy(part, parts, logits, labels, scale, losses, hits, dlo
             hits[m] = hits[m] and losses[m] == losses[m]  # a NaN is not equal to itself
 
 
-@driver
+@serial
 def softmax_cross_entropy_serial(logits, labels, scale, losses, hits, dlogits):
     n = chunks.count(logits.shape[0], EXP * logits.shape[1])
     for k in range(n):
         _softmax_cross_entropy(k, n, logits, labels, scale, losses, hits, dlogits)
 
 
-@driver
+@parallel
 def softmax_cross_entropy_parallel(logits, labels, scale, losses, hits, dlogits):
     n = chunks.count(logits.shape[0], EXP * logits.shape[1])
     parallel_for(n, _softmax_cross_entropy, (n, logits, labels, scale, losses, hits, dlogits))
@@ -79,14 +79,14 @@ def _squared_error(part, parts, y, target, weight, scale, losses, dy):
         losses[m] = weight * sum_of_lanes(total)
 
 
-@driver
+@serial
 def squared_error_serial(y, target, weight, scale, losses, dy):
     n = chunks.count(y.shape[0], y.shape[1])
     for k in range(n):
         _squared_error(k, n, y, target, weight, scale, losses, dy)
 
 
-@driver
+@parallel
 def squared_error_parallel(y, target, weight, scale, losses, dy):
     n = chunks.count(y.shape[0], y.shape[1])
     parallel_for(n, _squared_error, (n, y, target, weight, scale, losses, dy))

@@ -6,7 +6,7 @@ The chunk is sliced first, so that the loop runs from 0 (see `activation.cpu`) a
 import math
 
 from nbnet.kernels import chunks
-from nbnet.kernels.compile import body, driver
+from nbnet.kernels.compile import body, parallel, serial
 from nbnet.kernels.parallel_for import parallel_for
 
 # -------------------------------------------------------------------------------------------------------- sgd
@@ -25,14 +25,14 @@ def _sgd(part, parts, param, grad, velocity, lr, momentum, nesterov, weight_deca
         param[i] -= lr * (g + momentum * v if nesterov else v)
 
 
-@driver
+@serial
 def sgd_serial(param, grad, velocity, lr, momentum, nesterov, weight_decay):
     n = chunks.count(param.size, 1)
     for k in range(n):
         _sgd(k, n, param, grad, velocity, lr, momentum, nesterov, weight_decay)
 
 
-@driver
+@parallel
 def sgd_parallel(param, grad, velocity, lr, momentum, nesterov, weight_decay):
     n = chunks.count(param.size, 1)
     parallel_for(n, _sgd, (n, param, grad, velocity, lr, momentum, nesterov, weight_decay))
@@ -57,14 +57,14 @@ def _rmsprop(part, parts, param, grad, square, velocity, lr, rho, eps, momentum,
         param[i] -= lr * v
 
 
-@driver
+@serial
 def rmsprop_serial(param, grad, square, velocity, lr, rho, eps, momentum, weight_decay):
     n = chunks.count(param.size, 2)
     for k in range(n):
         _rmsprop(k, n, param, grad, square, velocity, lr, rho, eps, momentum, weight_decay)
 
 
-@driver
+@parallel
 def rmsprop_parallel(param, grad, square, velocity, lr, rho, eps, momentum, weight_decay):
     n = chunks.count(param.size, 2)
     parallel_for(n, _rmsprop, (n, param, grad, square, velocity, lr, rho, eps, momentum, weight_decay))
@@ -92,14 +92,14 @@ def _adam(part, parts, param, grad, m, v, lr, beta1, beta2, eps, weight_decay, d
         param[i] = kept * param[i] - step * first / (math.sqrt(second) * root + eps)
 
 
-@driver
+@serial
 def adam_serial(param, grad, m, v, lr, beta1, beta2, eps, weight_decay, decoupled, correction1, correction2):
     n = chunks.count(param.size, 2)
     for k in range(n):
         _adam(k, n, param, grad, m, v, lr, beta1, beta2, eps, weight_decay, decoupled, correction1, correction2)
 
 
-@driver
+@parallel
 def adam_parallel(param, grad, m, v, lr, beta1, beta2, eps, weight_decay, decoupled, correction1, correction2):
     n = chunks.count(param.size, 2)
     parallel_for(n, _adam, (n, param, grad, m, v, lr, beta1, beta2, eps, weight_decay, decoupled, correction1, correction2))

@@ -8,7 +8,7 @@ import numpy as np
 
 from nbnet.kernels import chunks
 from nbnet.kernels.caches import passes_caches, prefetch, put
-from nbnet.kernels.compile import body, driver
+from nbnet.kernels.compile import body, parallel, serial
 from nbnet.kernels.parallel_for import parallel_for
 from nbnet.kernels.simd import lanes
 from nbnet.kernels.vector import load, narrow, splat_as, store, where, widen, zero
@@ -82,14 +82,14 @@ def _max_forward(part, parts, x, size_h, size_w, stride_h, stride_w, pad_top, pa
                             y[n, oh, ow, c] = _larger(y[n, oh, ow, c], x[n, h, w, c])
 
 
-@driver
+@serial
 def max_forward_serial(x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, y):
     n = chunks.count(y.shape[0] * y.shape[1], y.shape[2] * y.shape[3] * size_h * size_w)
     for k in range(n):
         _max_forward(k, n, x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, y)
 
 
-@driver
+@parallel
 def max_forward_parallel(x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, y):
     n = chunks.count(y.shape[0] * y.shape[1], y.shape[2] * y.shape[3] * size_h * size_w)
     parallel_for(n, _max_forward, (n, x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, y))
@@ -158,14 +158,14 @@ def _max_backward(part, parts, dy, x, size_h, size_w, stride_h, stride_w, pad_to
                     dx[n, best_h, best_w, c] += dy[n, oh, ow, c]
 
 
-@driver
+@serial
 def max_backward_serial(dy, x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, dx):
     n = chunks.count(dy.shape[0], dy.shape[1] * dy.shape[2] * dy.shape[3] * size_h * size_w)
     for k in range(n):
         _max_backward(k, n, dy, x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, dx)
 
 
-@driver
+@parallel
 def max_backward_parallel(dy, x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, dx):
     n = chunks.count(dy.shape[0], dy.shape[1] * dy.shape[2] * dy.shape[3] * size_h * size_w)
     parallel_for(n, _max_backward, (n, dy, x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, dx))
@@ -196,14 +196,14 @@ def _avg_forward(part, parts, x, size_h, size_w, stride_h, stride_w, pad_top, pa
                 store(target, (row * y.shape[2] + ow) * channels + c, count, narrow(total * splat_as(share, total), nothing))
 
 
-@driver
+@serial
 def avg_forward_serial(x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, y):
     n = chunks.count(y.shape[0] * y.shape[1], y.shape[2] * y.shape[3] * size_h * size_w)
     for k in range(n):
         _avg_forward(k, n, x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, y)
 
 
-@driver
+@parallel
 def avg_forward_parallel(x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, y):
     n = chunks.count(y.shape[0] * y.shape[1], y.shape[2] * y.shape[3] * size_h * size_w)
     parallel_for(n, _avg_forward, (n, x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, y))
@@ -243,14 +243,14 @@ def _avg_backward(part, parts, dy, size_h, size_w, stride_h, stride_w, pad_top, 
                 store(target, (row * width + w) * channels + c, count, total)
 
 
-@driver
+@serial
 def avg_backward_serial(dy, size_h, size_w, stride_h, stride_w, pad_top, pad_left, dx):
     n = chunks.count(dx.shape[0] * dx.shape[1], dx.shape[2] * dx.shape[3])
     for k in range(n):
         _avg_backward(k, n, dy, size_h, size_w, stride_h, stride_w, pad_top, pad_left, dx)
 
 
-@driver
+@parallel
 def avg_backward_parallel(dy, size_h, size_w, stride_h, stride_w, pad_top, pad_left, dx):
     n = chunks.count(dx.shape[0] * dx.shape[1], dx.shape[2] * dx.shape[3])
     parallel_for(n, _avg_backward, (n, dy, size_h, size_w, stride_h, stride_w, pad_top, pad_left, dx))
