@@ -6,7 +6,7 @@ chunk order. The functions here run both in Python (a caller sizing scratch) and
 
 from numba.extending import register_jitable
 
-GRAIN = 32768  # elementary operations that are worth a chunk of their own: about 10 us, three times an empty parallel region
+GRAIN = 32768  # elementary operations that are worth a chunk of their own: about 10 us, eight times an empty parallel loop
 LIMIT = 64  # chunks at most: enough for 64 threads, few enough that merging partials costs nothing
 
 

@@ -1,10 +1,10 @@
 """A parallel loop over chunks: `parallel_for(count, body, args)` runs body(k, *args) for each k in range(count), on Numba's threads.
 
-It calls the function that prange calls, numba_parallel_for of the threading layer in use (omp, tbb or workqueue), and nothing else of
-Numba's automatic parallelisation. That has each body optimised by LLVM in three modules on its way into a driver, and takes twice as
+It calls the function that prange calls, numba_parallel_for of the threading layer in use (omp, tbb or workqueue), and leaves out the rest
+of Numba's automatic parallelisation. That has each body optimised by LLVM in three modules on its way into a driver, and takes twice as
 long to compile (docs/performance.md has the figures); its workers also ask for Python's lock before each chunk.
 
-A body returns nothing and raises nothing: an error inside one would be lost.
+A body returns nothing, and what it raises is lost: look for an IndexError of NUMBA_BOUNDSCHECK in the serial driver.
 """
 
 from llvmlite import ir
@@ -64,6 +64,8 @@ def _on_stack(builder, values, kind):
 def parallel_for(context, count, body, args):
     """body(k, *args) for each k in range(count), in any order and at once."""
     signature = body.get_call_type(context, (types.intp, *args), {})
+    if signature is None or len(signature.args) != 1 + len(args):
+        raise TypingError(f"the body of this parallel_for takes other arguments than k and {args}")
     if signature.return_type != types.none:
         raise TypingError(f"the body of a parallel_for returns nothing, and this one returns {signature.return_type}")
 
@@ -87,4 +89,4 @@ def parallel_for(context, count, body, args):
                 builder.call(run, [builder.bitcast(task, _BYTES), first, counts, steps, data, *sizes])
         return context.get_dummy_value()
 
-    return types.void(count, body, args), generate
+    return types.void(types.intp, body, args), generate

@@ -91,6 +91,29 @@ def test_a_body_that_returns_something_is_an_error():
         halves(np.ones(3))
 
 
+def test_counts_of_other_integers():
+    @njit
+    def noted(count, out):
+        parallel_for(count, _note, (0, np.zeros(5), 1.0, True, None, out))
+
+    out = np.zeros((5, 2))
+    noted(np.int32(5), out)
+    assert (out[:, 0] == 1).all()
+
+
+def test_a_body_with_other_arguments_is_an_error():
+    @body
+    def add(k, numbers, step=1.0):
+        numbers[k] += step
+
+    @njit
+    def added(numbers):
+        parallel_for(numbers.size, add, (numbers,))
+
+    with pytest.raises(TypingError, match="takes other arguments than k and"):
+        added(np.ones(3))
+
+
 def test_machine_code_from_disk_finds_the_threads(tmp_path):
     """Of a kernel that is called by itself, without a backend that starts them first."""
     code = "import numpy as np; from nbnet.kernels.array.cpu import add_parallel as add; a = np.ones(10**5); y = a * 0; add(a, a, y)"

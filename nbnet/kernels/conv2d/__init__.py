@@ -38,8 +38,8 @@ from nbnet.kernels.dense import MACS
 STRIP = 16384  # numbers that a strip aims at: with a block of weights it stays in the level-2 cache
 FEW = 8  # channels of dx up to which backward_data multiplies each pixel by all weights
 LEAST = 16  # channels on both sides that make minimal filtering worth its transforms
-EDGE = 4  # outputs of one of its tiles, each way
-PLANES = 36  # products for a tile
+EDGE = 4  # outputs of one of its tiles, each way; 2 where no more are left
+PLANES = 36  # products for a tile, at most
 TILES = 16  # tiles that it transforms together: their planes share the level-2 cache with the transformed weights
 PAD = 16  # numbers between planes; without them the 36 streams of stores would fall on few sets of the level-1 cache
 IN_CACHES = 1 << 20  # bytes of images: where there are fewer, nothing is asked for ahead

@@ -61,6 +61,7 @@ def _place(first, tiles, down, across, out_h, out_w, order):
 
 @precise
 def _kind(tile, down, across, out_h, out_w):
+    """0: low, 1: whole, 2: narrow, 3: low and narrow."""
     _, top, left = _position(tile, down, across)
     if out_w - left <= 2:
         return 3 if out_h - top <= 2 else 2

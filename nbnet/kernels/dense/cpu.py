@@ -13,6 +13,7 @@ from nbnet.kernels.products import multiply
 from nbnet.kernels.simd import lanes
 from nbnet.kernels.vector import load, store, zero
 
+MANY = 32  # rows of dy that are worth transposing a gradient of few outputs
 DEPTH = 256  # rows of weights that are worked on while the next ones are asked for: 32 columns of both fit the level-1 cache
 
 # ---------------------------------------------------------------------------------------------------- forward
@@ -112,8 +113,9 @@ def add_rows(b, at, rows, stride, columns, c, to):
 def _weights_of_few(x, dy, first, last, dweight):
     """Inputs first to last of dweight, of few outputs: its transpose, so that registers are full of inputs and not half empty."""
     outputs, width = dy.shape[1], last - first
-    turned = np.zeros((outputs + 1) * width, x.dtype)  # and a row of zeros, from which all rows start
     a, b, zeros = dy.reshape(-1), x.reshape(-1), outputs * width
+    turned = np.empty(zeros + width, x.dtype)
+    turned[zeros:] = 0  # a row from which all rows start
     multiply(outputs, a, 0, 0, 1, outputs, b, first, 0, x.shape[1], 1, x.shape[0], turned, zeros, 0, turned, 0, width, width)
     for i in range(width):
         for o in range(outputs):
@@ -127,7 +129,7 @@ def _backward_weights(part, down, across, x, dy, dweight, dbias):
     rows, inputs = x.shape
     outputs = dy.shape[1]
     a, b, c = x.reshape(-1), dy.reshape(-1), dweight.reshape(-1)
-    if 2 * outputs <= lanes(dy) <= last - first:
+    if rows >= MANY and 2 * outputs <= lanes(dy) <= last - first:
         _weights_of_few(x, dy, first, last, dweight)
     else:
         to, zeros = first * outputs + left, (last - 1) * outputs + left
