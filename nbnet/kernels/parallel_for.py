@@ -72,7 +72,7 @@ def parallel_for(context, count, body, args):
     def generate(context, builder, outer, values):
         _launch_threads()  # which also tells LLVM where numba_parallel_for is
         compiled = body.dispatcher.get_compile_result(signature)
-        context.active_code_library.add_linking_library(compiled.library)
+        context.add_linking_libs(context.get_function(body, signature).libs)
 
         kind = ir.LiteralStructType([context.get_value_type(argument) for argument in args])
         task = _task(context, builder.module, compiled, kind)
