@@ -11,6 +11,7 @@ from nbnet.kernels.vector import address_of, store, write_whole
 LINE = 64  # bytes of a cache line
 LARGE = 1 << 24  # bytes of an array that no cache holds until it is read
 NEAR = 1 << 22  # bytes of an array that the caches deliver in time by themselves
+AHEAD = 1024  # numbers after its own that a loop asks for, where it goes through arrays as they lie in memory
 
 
 @intrinsic

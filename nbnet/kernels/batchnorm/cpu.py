@@ -18,14 +18,15 @@ from nbnet.kernels.batchnorm.cpu_smooth import (  # noqa: F401
     backward_reduce_smooth_serial,
 )
 from nbnet.kernels.batchnorm.merge import merge_moments, merge_sums
-from nbnet.kernels.caches import comes_late, passes_caches, prefetch, put
+from nbnet.kernels.caches import AHEAD, comes_late, passes_caches, prefetch, put
 from nbnet.kernels.compile import body, parallel, serial
 from nbnet.kernels.parallel_for import parallel_for
 from nbnet.kernels.simd import lanes
 from nbnet.kernels.vecmath import fma
 from nbnet.kernels.vector import load, load_as, splat, store, where, widen, zero
 
-# Rows that are summed in registers before the sums go back to memory, while the next ones are asked for: both fit the level-1 cache.
+# Rows that are summed in registers before the sums go back to memory, while the next ones are asked for, line after line as they lie
+# in memory and not in the order of use, which the processor's own fetching ahead cannot follow: both fit the level-1 cache.
 ROWS = 64
 
 # ---------------------------------------------------------------------------------------------------- moments
@@ -35,9 +36,9 @@ ROWS = 64
 def _add_deviations(x, origin, start, stop, left, right, mean, m2):
     """mean += sum of x - origin, m2 += sum of its squares, over rows start to stop and channels left to right; origin is a row of x."""
     channels = x.shape[1]
-    flat, late = x.reshape(-1), comes_late(x)
+    flat, late = x.reshape(-1), comes_late(x) and right - left == channels
     for block in range(start, stop, ROWS):
-        end = min(block + ROWS, stop)
+        end, ahead = min(block + ROWS, stop), (block + ROWS) * channels
         for c in range(left, right, lanes(x)):
             n = right - c
             center = widen(load(flat, origin * channels + c, n))
@@ -46,8 +47,9 @@ def _add_deviations(x, origin, start, stop, left, right, mean, m2):
             for m in range(block, end - 1, 2):
                 at, next_at = m * channels + c, (m + 1) * channels + c
                 if late:
-                    prefetch(flat, at + ROWS * channels)
-                    prefetch(flat, next_at + ROWS * channels)
+                    prefetch(flat, ahead)
+                    prefetch(flat, ahead + lanes(x))
+                    ahead += 2 * lanes(x)
                 d, e = widen(load(flat, at, n)) - center, widen(load(flat, next_at, n)) - center
                 s, q = s + d, q + d * d
                 t, r = t + e, r + e * e
@@ -115,10 +117,13 @@ def moments_parallel(x, weights, partials, mean, m2):
 def _apply(part, parts, x, center, scale, shift, slope, y):
     start, stop = chunks.bounds(part, parts, x.shape[0])
     channels, factor = x.shape[1], splat(x.dtype.type(slope))
-    source, target, past = x.reshape(-1), y.reshape(-1), passes_caches(y, x.shape[1])
+    source, target = x.reshape(-1), y.reshape(-1)
+    late, past = comes_late(x), passes_caches(y, channels)
     for m in range(start, stop):
         for c in range(0, channels, lanes(x)):
             n, at = channels - c, m * channels + c
+            if late:
+                prefetch(source, at + AHEAD)
             z = fma(load(source, at, n) - load(center, c, n), load(scale, c, n), load(shift, c, n))
             z = where(z > zero(z), z, factor * z)
             put(target, at, n, z, past)
@@ -153,15 +158,16 @@ def _backward_reduce(part, dy, x, center, scale, shift, slope, partials):
         sum_gx[c] = 0.0
     rows = ROWS // 4  # of two arrays
     for block in range(start, stop, rows):
-        end = min(block + rows, stop)
+        end, ahead = min(block + rows, stop), (block + rows) * channels
         for c in range(0, channels, lanes(x)):
             n = channels - c
             middle, factor, offset = load(center, c, n), load(scale, c, n), load(shift, c, n)
             s, sx = load_as(sum_g, c, n, middle), load_as(sum_gx, c, n, middle)
             for m in range(block, end):
                 if late:
-                    prefetch(source, (m + rows) * channels + c)
-                    prefetch(gradient, (m + rows) * channels + c)
+                    prefetch(source, ahead)
+                    prefetch(gradient, ahead)
+                    ahead += lanes(x)
                 d = load(source, m * channels + c, n) - middle
                 g = load(gradient, m * channels + c, n)
                 g = widen(where(fma(d, factor, offset) > zero(d), g, splat(slope) * g))
@@ -191,10 +197,14 @@ def backward_reduce_parallel(dy, x, center, scale, shift, slope, partials, sum_g
 def _backward_apply(part, parts, dy, x, weights, center, scale, shift, slope, a, b, c, dx):
     start, stop = chunks.bounds(part, parts, x.shape[0])
     channels, factor = x.shape[1], splat(x.dtype.type(slope))
-    gradient, source, target, past = dy.reshape(-1), x.reshape(-1), dx.reshape(-1), passes_caches(dx, x.shape[1])
+    gradient, source, target = dy.reshape(-1), x.reshape(-1), dx.reshape(-1)
+    late, past = comes_late(x), passes_caches(dx, channels)
     for m in range(start, stop):
         for i in range(0, channels, lanes(x)):
             n, at = channels - i, m * channels + i
+            if late:
+                prefetch(source, at + AHEAD)
+                prefetch(gradient, at + AHEAD)
             d, g = load(source, at, n) - load(center, i, n), load(gradient, at, n)
             g = where(fma(d, load(scale, i, n), load(shift, i, n)) > zero(d), g, factor * g)
             rest = load(b, i, n) + load(c, i, n) * d

@@ -86,7 +86,7 @@ def _backward_reduce_smooth(part, dy, y, x, center, activation, partials, g):
         sum_g[c] = 0.0
         sum_gx[c] = 0.0
     for block in range(start, stop, ROWS):
-        end = min(block + ROWS, stop)
+        end, ahead = min(block + ROWS, stop), (block + ROWS) * channels
         for c in range(0, channels, lanes(x)):
             n = channels - c
             middle = load(center, c, n)
@@ -94,9 +94,10 @@ def _backward_reduce_smooth(part, dy, y, x, center, activation, partials, g):
             for m in range(block, end):
                 at = m * channels + c
                 if late:
-                    prefetch(gradient, at + ROWS * channels)
-                    prefetch(activated, at + ROWS * channels)
-                    prefetch(source, at + ROWS * channels)
+                    prefetch(gradient, ahead)
+                    prefetch(activated, ahead)
+                    prefetch(source, ahead)
+                    ahead += lanes(x)
                 v = load(activated, at, n)
                 slope = splat_as(1.0, v) - v * v if activation == TANH else v * (splat_as(1.0, v) - v)
                 through = load(gradient, at, n) * slope

@@ -3,7 +3,7 @@
 import numpy as np
 
 from nbnet.kernels import chunks
-from nbnet.kernels.caches import passes_caches, put
+from nbnet.kernels.caches import AHEAD, LINE, comes_late, passes_caches, prefetch, put
 from nbnet.kernels.compile import body, parallel, serial
 from nbnet.kernels.parallel_for import parallel_for
 from nbnet.kernels.philox_vector import COUNTERS, LANES, keep_masks
@@ -25,9 +25,12 @@ def _apply(part, parts, x, counter, threshold, scale, shift, dropped, y):
     """A chunk of the elements, in blocks of BLOCK."""
     first, last = chunks.bounds(part, parts, (x.size + BLOCK - 1) // BLOCK)
     factor, offset, instead = x.dtype.type(scale), x.dtype.type(shift), x.dtype.type(dropped)
-    past = passes_caches(y, BLOCK)
+    late, past = comes_late(x), passes_caches(y, BLOCK)
     seed, stream, step = counter[0], counter[1], counter[2]
     for at in range(first * BLOCK, last * BLOCK, BLOCK):
+        if late:
+            for i in range(at + AHEAD, at + AHEAD + BLOCK, LINE // x.itemsize):
+                prefetch(x, i)
         masks = keep_masks(np.uint64(at // 4), seed, stream, step, np.uint64(threshold))
         if at + BLOCK > x.size:
             for kept in masks:
