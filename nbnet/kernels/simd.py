@@ -9,7 +9,8 @@ where a, b, c are flat arrays walked by offsets and strides, so one loop serves 
 LLVM's own vectoriser stops at 256 bits and keeps such accumulators in memory; written out, the loop runs at 250 GFLOP/s where
 its floor, a loop of nothing but FMA, is 256 (one core of Zen 5, 4 x 4 vectors of 16 float32).
 
-The width comes from the host: 64, 32 or 16 bytes. A tail of columns that is no whole vector is loaded and stored under a mask.
+The width comes from the host: 64, 32 or 16 bytes. A tail of columns that is no whole vector is loaded and stored under a mask, by
+tiles of its own: a mask takes time even where it is full.
 """
 
 import llvmlite.binding as llvm
@@ -18,7 +19,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, register_jitable
 
-from nbnet.kernels.compile import body
+from nbnet.kernels.compile import body, inlined
 
 _FEATURES = llvm.get_host_cpu_features()
 WIDTH = 64 if _FEATURES.get("avx512f") else 32 if _FEATURES.get("avx2") else 16  # bytes of a vector register
@@ -38,11 +39,12 @@ def lanes(array):
 
 
 class _Emitter:
-    """Emits one tile: the loads, the two loops with their accumulators, the stores."""
+    """Emits one tile: the loads, the two loops with their accumulators, the stores. tail: the number of the vector that is masked."""
 
-    def __init__(self, builder, element, bits, rows, vectors):
+    def __init__(self, builder, element, bits, rows, vectors, masked):
         self.builder = builder
         self.rows, self.vectors = rows, vectors
+        self.tail = vectors - 1 if masked else None
         self.lanes = WIDTH * 8 // bits
         self.element, self.bits, self.align = element, bits, bits // 8
         self.vector = ir.VectorType(element, self.lanes)
@@ -86,17 +88,17 @@ class _Emitter:
         self.builder.call(store, [value, pointer, self.number(self.align, 32), self.mask])
 
     def cells(self, pointer, row_stride):
-        """Pointers to the tile's vectors in memory, and whether each is a row's last."""
+        """Pointers to the tile's vectors in memory, and whether each is masked."""
         for r in range(self.rows):
             row = self.builder.gep(pointer, [self.builder.mul(row_stride, self.number(r))])
             for v in range(self.vectors):
-                yield self.builder.gep(row, [self.number(v * self.lanes)]), v == self.vectors - 1
+                yield self.builder.gep(row, [self.number(v * self.lanes)]), v == self.tail
 
     def step(self, a, a_r, b, sums):
         """One k: a vector of b times one number of a for each row."""
         fma = self.external(f"llvm.fma.v{self.lanes}f{self.bits}", self.vector, [self.vector] * 3)
         cells = [self.builder.gep(b, [self.number(v * self.lanes)]) for v in range(self.vectors)]
-        columns = [self.load(cell, v == self.vectors - 1) for v, cell in enumerate(cells)]
+        columns = [self.load(cell, v == self.tail) for v, cell in enumerate(cells)]
         out = []
         for r in range(self.rows):
             number = self.splat(self.builder.load(self.builder.gep(a, [self.builder.mul(a_r, self.number(r))])), self.vector)
@@ -152,19 +154,23 @@ def lanes_at(context, pointer):
 # --------------------------------------------------------------------------------------------------------- a tile
 
 
-def make_tile(rows, vectors):
-    """The intrinsic of one tile shape. `columns` says where rows of b, init and c end: nothing past that is read or written."""
+def make_tile(rows, vectors, masked):
+    """The intrinsic of one tile shape. Where it is masked, `columns` says where rows of b, init and c end: nothing past that is read
+    or written."""
 
     @intrinsic
     def tile(context, a, a_outer, a_r, a_k, b, b_outer, b_k, outer, inner, init, init_r, c, c_r, columns):
         signature = types.void(a, *[types.intp] * 3, b, *[types.intp] * 4, init, types.intp, c, *[types.intp] * 2)
 
         def generate(context, builder, signature, args):
+            # Unrolled, the two loops are eight times as much machine code, no faster, and take twice as long to compile.
+            builder.function.attributes.add("optsize")
             a, a_outer, a_r, a_k, b, b_outer, b_k, outer, inner, init, init_r, c, c_r, columns = args
             dtype = signature.args[0].dtype
-            emit = _Emitter(builder, context.get_value_type(dtype), dtype.bitwidth, rows, vectors)
-            emit.set_mask(columns)
-            sums = [emit.load(cell, last) for cell, last in emit.cells(init, init_r)]
+            emit = _Emitter(builder, context.get_value_type(dtype), dtype.bitwidth, rows, vectors, masked)
+            if masked:
+                emit.set_mask(columns)
+            sums = [emit.load(cell, tail) for cell, tail in emit.cells(init, init_r)]
 
             def one_outer(carried):
                 a, b, *sums = carried
@@ -177,8 +183,8 @@ def make_tile(rows, vectors):
                 return [builder.gep(a, [a_outer]), builder.gep(b, [b_outer]), *sums]
 
             _, _, *sums = emit.loop(outer, [a, b, *sums], one_outer, "outer")
-            for (cell, last), value in zip(emit.cells(c, c_r), sums):
-                emit.store(value, cell, last)
+            for (cell, tail), value in zip(emit.cells(c, c_r), sums):
+                emit.store(value, cell, tail)
             return context.get_dummy_value()
 
         return signature, generate
@@ -189,13 +195,13 @@ def make_tile(rows, vectors):
 # -------------------------------------------------------------------------------------------------------- the rows
 
 
-def make_rows(vectors):
+def _make_rows(vectors, masked):
     """A body that runs tiles of `vectors` vectors over `rows` rows of a and c, the largest tiles first.
 
     Three rows are what the gradient of a 3 x 3 kernel has for one input channel.
     """
     most = MAX_ROWS[vectors]
-    largest, three, one = (make_tile(rows, vectors) for rows in (most, 3, 1))
+    largest, three, one = (make_tile(rows, vectors, masked) for rows in (most, 3, 1))
 
     @body
     def run(rows, a, a_outer, a_r, a_k, b, b_outer, b_k, outer, inner, init, init_r, c, c_r, columns):
@@ -211,6 +217,20 @@ def make_rows(vectors):
             one(a, a_outer, a_r, a_k, b, b_outer, b_k, outer, inner, init, init_r, c, c_r, columns)
             a, init, c = further(a, a_r), further(init, init_r), further(c, c_r)
             rows -= 1
+
+    return run
+
+
+def make_rows(vectors):
+    """The body for columns that fill `vectors` vectors, and the one for fewer, as one."""
+    whole, tail = _make_rows(vectors, masked=False), _make_rows(vectors, masked=True)
+
+    @inlined
+    def run(rows, a, a_outer, a_r, a_k, b, b_outer, b_k, outer, inner, init, init_r, c, c_r, columns):
+        if columns >= vectors * lanes_at(c):
+            whole(rows, a, a_outer, a_r, a_k, b, b_outer, b_k, outer, inner, init, init_r, c, c_r, columns)
+        else:
+            tail(rows, a, a_outer, a_r, a_k, b, b_outer, b_k, outer, inner, init, init_r, c, c_r, columns)
 
     return run
 

@@ -43,6 +43,7 @@ TANH_P = {
     32: [-5.70498872745e-3, 2.06390887954e-2, -5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1],
     64: [-9.64399179425052238628e-1, -9.92877231001918586564e1, -1.61468768441708447952e3],
 }
+MANY = 10  # coefficients
 TANH_Q = {32: [1.0], 64: [1.0, 1.12811678491632931402e2, 2.23548839060100448583e3, 4.84406305325125486048e3]}
 
 
@@ -123,16 +124,26 @@ def mantissa(context, x):
 
 
 def _make_polynomial(coefficients):
-    """The intrinsic of a polynomial by Horner's rule. coefficients: of each dtype's bits, highest power first."""
+    """The intrinsic of a polynomial by Horner's rule. coefficients: of each dtype's bits, highest power first.
+
+    Where they are many, even and odd powers apart, since each step waits for the one before it.
+    """
+
+    def horner(builder, x, table):
+        first, *rest = (ir.Constant(x.type, [c] * x.type.count) for c in table)
+        for c in rest:
+            first = _call(builder, "fma", first, x, c)
+        return first
 
     @intrinsic
     def polynomial(context, x):
         def generate(context, builder, signature, args):
-            vector = args[0].type
-            first, *rest = (ir.Constant(vector, [c] * vector.count) for c in coefficients[signature.args[0].dtype.bitwidth])
-            for c in rest:
-                first = _call(builder, "fma", first, args[0], c)
-            return first
+            x, table = args[0], coefficients[signature.args[0].dtype.bitwidth]
+            if len(table) < MANY:
+                return horner(builder, x, table)
+            square = builder.fmul(x, x)
+            odd, even = (horner(builder, square, table[first::2]) for first in (-len(table) % 2, (1 - len(table)) % 2))
+            return _call(builder, "fma", odd, x, even)
 
         return x(x), generate
 
@@ -235,9 +246,10 @@ def _exp_of_size(x):
 @precise
 def tanh(x):
     """tanh of each lane."""
-    size = absolute(x)
-    square = x * x
-    small = fma(size, square * (_tanh_p(square) / _tanh_q(square)), size)
-    one, two = splat_as(1.0, x), splat_as(2.0, x)
-    large = one - two / (exp_of_size(size + size) + one)
-    return with_sign(where(size > splat_as(0.625, x), large, small), x)
+    size, square, one = absolute(x), x * x, splat_as(1.0, x)
+    large = size > splat_as(0.625, x)
+    # One division for both: size + size * (square P / Q), or 1 + 1 * (-2 / (exp 2x + 1)).
+    base = where(large, one, size)
+    part = where(large, splat_as(-2.0, x), square * _tanh_p(square))
+    whole = where(large, exp_of_size(size + size) + one, _tanh_q(square))
+    return with_sign(fma(part / whole, base, base), x)

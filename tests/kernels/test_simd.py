@@ -39,8 +39,10 @@ def test_tiles_are_full_width_and_do_not_spill(dtype, suffix):
     (assembly,) = product.inspect_asm().values()
     loops = list(inner_loops(assembly))
     accumulators = {rows * vectors for vectors, most in simd.MAX_ROWS.items() if vectors <= simd.MAX_VECTORS for rows in (most, 3, 1)}
-    sizes = {sum(line.startswith(f"vfmadd231{suffix}") for line in loop) for loop in loops}
-    assert accumulators <= {size // unrolled for size in sizes for unrolled in (1, 2, 4, 8) if size % unrolled == 0}
+    for masked in (False, True):
+        of_kind = [loop for loop in loops if masked == any("{%k" in line or "vmaskmov" in line for line in loop)]
+        sizes = {sum(line.startswith(f"vfmadd231{suffix}") for line in loop) for loop in of_kind}
+        assert accumulators <= {size // unrolled for size in sizes for unrolled in (1, 2, 4, 8) if size % unrolled == 0}
     for loop in loops:
         for line in loop:
             if line.startswith("vfmadd"):
