@@ -118,6 +118,22 @@ def test_batch_norm_with_activation_is_the_two_apart(rng, backend):
             assert_close(a, b, "reduction")
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("options", [{}, {"slope": 0.2}, {"activation": "tanh"}, {"max_pool": True}], ids=str)
+def test_dy_that_may_be_overwritten(rng, options, backend):
+    x = rng.standard_normal((3, 4, 4, 5))
+    y, saved = F.batch_norm_forward(x, None, None, backend=backend, **options)
+    dy = rng.standard_normal(y.shape)
+    wanted, given = F.batch_norm_backward(dy, saved), dy.copy()
+    found = F.batch_norm_backward(dy, saved, overwrite_dy=True)
+    for a, b in zip(found, wanted):
+        assert_close(a, b, "exact")
+    if options == {"max_pool": True}:
+        assert_close(dy, given, "exact")
+    else:
+        assert np.shares_memory(found[0], dy)
+
+
 @pytest.mark.parametrize("activation", [None, "tanh", "sigmoid"])
 def test_dy_is_left_alone(rng, activation):
     x, dy = rng.standard_normal((50, 4)), rng.standard_normal((50, 4))

@@ -122,7 +122,7 @@ def batch_norm_forward(
     return batch_norm_apply(x, stats, gamma, beta, ddof=ddof, **options)
 
 
-def batch_norm_backward(dy, saved: BatchNormSaved, *, dgamma=None, dbeta=None):
+def batch_norm_backward(dy, saved: BatchNormSaved, *, dgamma=None, dbeta=None, overwrite_dy: bool = False):
     """Gradients of batch_norm_forward.
 
     With g = dy through the activation, xhat = (x - mean) * inv_std, w the weights, W their sum, and r, k the correction:
@@ -130,26 +130,30 @@ def batch_norm_backward(dy, saved: BatchNormSaved, *, dgamma=None, dbeta=None):
         training:    dx = gamma * r * inv_std * (g - w * (sum g / W + xhat * sum(g * xhat) / (W - ddof)))
         evaluation:  dx = gamma * r * inv_std * g
     Args:
-        dy: the shape of x. dgamma, dbeta: arrays to write the parameter gradients into.
+        dy: the shape of y. dgamma, dbeta: arrays to write the parameter gradients into.
+        overwrite_dy: dy is not needed any more, and dx may take its place; it does unless there is a max_pool.
     Returns:
         dx, dgamma (C,), dbeta (C,).
     """
-    g, coefficients, dgamma, dbeta = batch_norm_backward_coefficients(dy, saved, dgamma=dgamma, dbeta=dbeta)
-    return batch_norm_backward_rows(g, saved, coefficients), dgamma, dbeta
+    g, coefficients, dgamma, dbeta = batch_norm_backward_coefficients(dy, saved, dgamma=dgamma, dbeta=dbeta, overwrite_dy=overwrite_dy)
+    return batch_norm_backward_rows(g, saved, coefficients, overwrite_dy), dgamma, dbeta
 
 
-def batch_norm_backward_coefficients(dy, saved: BatchNormSaved, *, dgamma=None, dbeta=None) -> tuple[Any, list[Any], Any, Any]:
+def batch_norm_backward_coefficients(
+    dy, saved: BatchNormSaved, *, dgamma=None, dbeta=None, overwrite_dy: bool = False
+) -> tuple[Any, list[Any], Any, Any]:
     """The first half of batch_norm_backward: g, which is dy through a smooth activation, else dy itself; what each row of dx needs of
     all the others; dgamma and dbeta."""
-    g, sum_g, sum_gx = _reduce(dy, saved)
+    g, sum_g, sum_gx = _reduce(dy, saved, overwrite_dy)
     return g, *_backward_numbers(sum_g, sum_gx, saved.affine[0], saved, dgamma, dbeta)
 
 
-def batch_norm_backward_rows(g, saved: BatchNormSaved, coefficients: list[Any]):
+def batch_norm_backward_rows(g, saved: BatchNormSaved, coefficients: list[Any], overwrite_g: bool = False):
     """The second half: dx from g, of all rows or, with their x in saved, of some of them. Behind a smooth activation dx overwrites g."""
     x, be = saved.x, saved.backend
     g = checks.shaped(g, "dy", saved.out_shape, x.dtype, be=be)
-    dx = be.empty(x.shape, x.dtype) if saved.smooth is None else g  # which is nobody else's
+    overwrite_g = (overwrite_g and not saved.max_pool) or saved.smooth is not None  # then g is nobody else's
+    dx = g if overwrite_g else be.empty(x.shape, x.dtype)
     if saved.max_pool:
         be.kernel("batchnorm.backward_apply_max_pool")(g, x, *saved.affine, saved.slope, *coefficients, dx)
     elif x.size:
@@ -281,7 +285,7 @@ def _check_what_follows(x, weights, slope: float, activation: str | None, max_po
         raise ArgumentError(f"max_pool=True with {given}: wanted images (N, H, W, C) without weights")
 
 
-def _reduce(dy, saved: BatchNormSaved) -> tuple[Any, Any, Any]:
+def _reduce(dy, saved: BatchNormSaved, overwrite_dy: bool = False) -> tuple[Any, Any, Any]:
     """g, which is dy through a smooth activation, else dy itself; sum g and sum g * (x - center) over the rows, (C,) float64."""
     x, be = saved.x, saved.backend
     dy = checks.shaped(dy, "dy", saved.out_shape, x.dtype, be=be)
@@ -295,7 +299,7 @@ def _reduce(dy, saved: BatchNormSaved) -> tuple[Any, Any, Any]:
         scratch = partials(be, len(rows), channels)
         if saved.smooth is not None:
             activation, y = saved.smooth
-            g = be.empty(x.shape, x.dtype)
+            g = dy if overwrite_dy else be.empty(x.shape, x.dtype)
             through = dy.reshape(rows.shape), y.reshape(rows.shape), rows, saved.affine[0], SMOOTH[activation]
             be.kernel("batchnorm.backward_reduce_smooth")(*through, scratch, g.reshape(rows.shape), sum_g, sum_gx)
             return g, sum_g, sum_gx

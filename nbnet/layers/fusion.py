@@ -54,17 +54,18 @@ class NormStep:
         y, norm = self.norm.forward(x, train, stats=stats, slope=self.slope, activation=self.activation, max_pool=self.max_pool)
         return y, (product, norm) if train else None
 
-    def backward(self, dy, saved, need_dx: bool = True):
+    def backward(self, dy, saved, need_dx: bool = True, *, overwrite_dy: bool = False):
+        """dx; overwrite_dy: dy is not needed any more, and another gradient may take its place."""
         product, norm = saved
         if self.product is None:
-            return self.norm.backward(dy, norm)
+            return self.norm.backward(dy, norm, overwrite_dy=overwrite_dy)
         if isinstance(self.product, Dense) or self.product.backend.name == "cuda":  # a GPU's cache keeps nothing for the next kernel
-            return self.product.backward(self.norm.backward(dy, norm), product, need_dx)
-        return self._backward_in_blocks(self.product, dy, product, norm, need_dx)
+            return self.product.backward(self.norm.backward(dy, norm, overwrite_dy=overwrite_dy), product, need_dx)
+        return self._backward_in_blocks(self.product, dy, product, norm, need_dx, overwrite_dy)
 
-    def _backward_in_blocks(self, layer: Conv2D, dy, conv, norm, need_dx: bool):
+    def _backward_in_blocks(self, layer: Conv2D, dy, conv, norm, need_dx: bool, overwrite_dy: bool):
         """Batch norm's gradient of a block of images is still in the caches when the convolution goes on with it."""
-        dy, part, coefficients = self.norm.backward_coefficients(dy, norm)
+        dy, part, coefficients = self.norm.backward_coefficients(dy, norm, overwrite_dy)
         blocks = _blocks(part.x)
         if len(blocks) == 1:
             return layer.backward(batch_norm_backward_rows(dy, part, coefficients), conv, need_dx)
@@ -121,6 +122,11 @@ def _blocks(x: np.ndarray) -> list[slice]:
 
 
 Step = Layer | NormStep | ActivationStep
+
+
+def makes_gradient(step: Step) -> bool:
+    """Whether the dx of a step's backward is a new array, which nobody else has: the step below may overwrite it."""
+    return type(step) in (Conv2D, Dense, NormStep, ActivationStep)
 
 
 def _product(layer: Layer) -> bool:

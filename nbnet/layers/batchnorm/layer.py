@@ -212,11 +212,12 @@ class BatchNorm(Layer):
         saved = tuple((where, result[1]) for (where, _, _), result in zip(parts, results))
         return channels_back(y, self._channel_axis, self.backend), saved if train else None
 
-    def backward(self, dy, saved, need_dx=True):
+    def backward(self, dy, saved, need_dx=True, *, overwrite_dy=False):
+        """dx; overwrite_dy: dy is not needed any more, and dx may take its place."""
         dy = channels_last(self.backend.place(dy), self._channel_axis, self.backend)
         parts = [(where, self.backend.place(dy[where]), part) for where, part in saved]
         if len(parts) == 1:
-            dx, _, _ = F.batch_norm_backward(parts[0][1], parts[0][2], **self._gradients())
+            dx, _, _ = F.batch_norm_backward(parts[0][1], parts[0][2], **self._gradients(), overwrite_dy=overwrite_dy)
             return channels_back(dx, self._channel_axis, self.backend)
         results = [F.batch_norm_backward(part_dy, part) for _, part_dy, part in parts]
         for i, name in enumerate(("gamma", "beta"), start=1):
@@ -235,11 +236,11 @@ class BatchNorm(Layer):
         for part in parts[1:]:
             self.backend.kernel("array.add")(total, part, total)
 
-    def backward_coefficients(self, dy, saved) -> tuple[Any, BatchNormSaved, list[Any]]:
+    def backward_coefficients(self, dy, saved, overwrite_dy=False) -> tuple[Any, BatchNormSaved, list[Any]]:
         """The first half of backward where `fuses`: the gradients of gamma and beta; and g, saved and coefficients for
         batch_norm_backward_rows, which goes on with g and may overwrite it."""
         ((_, part),) = saved
-        g, coefficients, _, _ = batch_norm_backward_coefficients(dy, part, **self._gradients())
+        g, coefficients, _, _ = batch_norm_backward_coefficients(dy, part, **self._gradients(), overwrite_dy=overwrite_dy)
         return g, part, coefficients
 
     def _normalize(self, x, weights, stats: F.Stats | None, correction: F.Correction | None, options: dict[str, Any]):
