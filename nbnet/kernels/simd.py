@@ -17,7 +17,7 @@ import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic, register_jitable
+from numba.extending import intrinsic, overload
 
 from nbnet.kernels.compile import body, inlined
 
@@ -29,10 +29,15 @@ MAX_VECTORS = 4 if _REGISTERS == 32 else 2
 MAX_ROWS = {4: 4, 2: 8 if _REGISTERS == 32 else 4, 1: 8}
 
 
-@register_jitable
 def lanes(array):
-    """Numbers in a vector register."""
+    """Numbers in a vector register: in machine code a constant, which an array's itemsize is not."""
     return WIDTH // array.itemsize
+
+
+@overload(lanes, inline="always")
+def _lanes(array):
+    count = WIDTH * 8 // array.dtype.bitwidth
+    return lambda array: count
 
 
 # ------------------------------------------------------------------------------------------------- the generator
