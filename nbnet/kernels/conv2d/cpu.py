@@ -13,10 +13,10 @@ from nbnet.kernels.epilogue import activate_rows
 from nbnet.kernels.parallel_for import parallel_for
 from nbnet.kernels.products import multiply
 from nbnet.kernels.simd import lanes
+from nbnet.kernels.transpose import transpose
 from nbnet.kernels.vector import load, load_whole, store_whole, zero
 
 BLOCK = 4096  # numbers of dy that backward_weights aims at: they are read once for each few weights, and stay in the level-1 cache
-LINE = 16  # numbers that are transposed together: a line of the cache is read once
 
 
 @body
@@ -132,13 +132,11 @@ def forward_parallel(x, weight, bias, slope, stride_h, stride_w, pad_top, pad_le
 def _turn(weight, turned):
     """turned[(kh, kw, o), i] = weight[KH-1-kh, KW-1-kw, i, o]."""
     kernel_h, kernel_w, inputs, outputs = weight.shape
+    source, target = weight.reshape(-1), turned.reshape(-1)
     for kh in range(kernel_h):
         for kw in range(kernel_w):
-            at = (kh * kernel_w + kw) * outputs
-            for first in range(0, outputs, LINE):
-                for i in range(inputs):
-                    for o in range(first, min(outputs, first + LINE)):
-                        turned[at + o, i] = weight[kernel_h - 1 - kh, kernel_w - 1 - kw, i, o]
+            at = ((kernel_h - 1 - kh) * kernel_w + kernel_w - 1 - kw) * inputs * outputs
+            transpose(source, at, outputs, inputs, outputs, target, (kh * kernel_w + kw) * outputs * inputs, inputs)
 
 
 @body
@@ -147,7 +145,8 @@ def _prepare(weight, stride_h, stride_w, turned, packed, strip):
     kernel_h, kernel_w, inputs, outputs = weight.shape
     turned[kernel_h * kernel_w * outputs :] = 0
     if scatters(inputs, stride_h, stride_w):
-        scatter.turn(weight.reshape(-1, outputs), turned.reshape(-1))
+        depth = kernel_h * kernel_w * inputs
+        transpose(weight.reshape(-1), 0, outputs, depth, outputs, turned.reshape(-1), 0, depth)
         return
     _turn(weight, turned)
     if packed.size > 0:

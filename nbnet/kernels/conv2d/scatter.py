@@ -14,15 +14,6 @@ from nbnet.kernels.vector import load, store
 
 
 @body
-def turn(weight, turned):
-    """turned[o, d] = weight[d, o] for weight (D, O), in flat `turned`."""
-    depth, outputs = weight.shape
-    for o in range(outputs):
-        for d in range(depth):
-            turned[o * depth + d] = weight[d, o]
-
-
-@body
 def _add_runs(columns, count, left, run, depth, offset, step, kernel_w, row, width, dx):
     """Add `count` runs of `run` numbers, `depth` apart in columns, to a row of dx, each `step` numbers after the one before.
 

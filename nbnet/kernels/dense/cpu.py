@@ -11,6 +11,7 @@ from nbnet.kernels.epilogue import activate_rows
 from nbnet.kernels.parallel_for import parallel_for
 from nbnet.kernels.products import multiply
 from nbnet.kernels.simd import lanes
+from nbnet.kernels.transpose import transpose
 from nbnet.kernels.vector import load, store, zero
 
 MANY = 32  # rows of dy that are worth transposing a gradient of few outputs
@@ -68,12 +69,10 @@ def _backward_data(part, down, across, dy, weight, turned, dx):
     first, last, left, right = cell(part, down, across, dx.shape[0], dx.shape[1])
     turned = turned[part]
     inputs, outputs = weight.shape
-    for i in range(left, right):
-        for o in range(outputs):
-            turned[o, i - left] = weight[i, o]
-    turned[outputs] = 0
     a, b, c = dy.reshape(-1), turned.reshape(-1), dx.reshape(-1)
     width = turned.shape[1]
+    transpose(weight.reshape(-1), left * outputs, outputs, right - left, outputs, b, 0, width)
+    turned[outputs] = 0
     at, zeros, to = first * outputs, outputs * width, first * inputs + left
     multiply(last - first, a, at, 0, outputs, 1, b, 0, 0, width, 1, outputs, b, zeros, 0, c, to, inputs, right - left)
 
@@ -117,9 +116,7 @@ def _weights_of_few(x, dy, first, last, dweight):
     turned = np.empty(zeros + width, x.dtype)
     turned[zeros:] = 0  # a row from which all rows start
     multiply(outputs, a, 0, 0, 1, outputs, b, first, 0, x.shape[1], 1, x.shape[0], turned, zeros, 0, turned, 0, width, width)
-    for i in range(width):
-        for o in range(outputs):
-            dweight[first + i, o] = turned[o * width + i]
+    transpose(turned, 0, width, outputs, width, dweight.reshape(-1), first * outputs, outputs)
 
 
 @body
