@@ -209,6 +209,61 @@ def test_backward_empties_a_list():
     assert model.backward(y, tape).shape == (2, 7, 6, 3)  # a tuple is left alone
 
 
+class Keeping(nb.Layer):
+    """The identity; keeps the gradient, as it was and as it is."""
+
+    def forward(self, x, train=False):
+        return x, ()
+
+    def backward(self, dy, saved, need_dx=True):
+        self.kept = dy, dy.copy()
+        return dy
+
+
+def test_gradients_that_a_layer_keeps_stay(rng):
+    keeping = Keeping()
+    middle = nb.Residual([nb.BatchNorm(), nb.ReLU(), conv(3), nb.BatchNorm(), nb.Tanh()], [nb.BatchNorm(), nb.Sigmoid()])
+    layers = [
+        conv(3),
+        nb.BatchNorm(),
+        nb.Tanh(),
+        keeping,
+        nb.BatchNorm(),
+        nb.ReLU(),
+        middle,
+        nb.BatchNorm(),
+        nb.Tanh(),
+        nb.Flatten(),
+        nb.Dense(2),
+    ]
+    model = nb.Sequential(layers)
+    model.build((4, 4, 3), dtype="float64")
+    y, tape = model.forward(rng.normal(size=(5, 4, 4, 3)), train=True)
+    model.backward(rng.normal(size=y.shape), tape)
+    assert_close(*keeping.kept, "exact")
+
+
+@pytest.mark.parametrize("patched", [1, 3, 6])
+def test_functions_in_place_of_a_layers(rng, patched):
+    """They take what every layer's backward takes, and what they keep stays as it is."""
+    layers = [nb.Dense(6), nb.BatchNorm(), nb.Tanh(), nb.Dense(5), nb.BatchNorm(), nb.ReLU(), nb.Dense(3)]
+    model = nb.Sequential(layers)
+    model.build((4,), dtype="float64")
+    kept, own = [], layers[patched].backward
+
+    def backward(dy, saved, need_dx=True):
+        dx = own(dy, saved, need_dx)
+        kept.extend((array, array.copy()) for array in (dy, dx) if array is not None)
+        return dx
+
+    layers[patched].backward = backward
+    y, tape = model.forward(rng.normal(size=(10, 4)), train=True)
+    model.backward(rng.normal(size=y.shape), tape)
+    assert len(kept) == 2
+    for array, as_it_was in kept:
+        assert_close(array, as_it_was, "exact")
+
+
 def test_max_pool_wants_images_without_weights(rng):
     x = rng.normal(size=(2, 4, 4, 3))
     with pytest.raises(ArgumentError, match=r"max_pool=True with weights: wanted images"):

@@ -131,7 +131,7 @@ def batch_norm_backward(dy, saved: BatchNormSaved, *, dgamma=None, dbeta=None, o
         evaluation:  dx = gamma * r * inv_std * g
     Args:
         dy: the shape of y. dgamma, dbeta: arrays to write the parameter gradients into.
-        overwrite_dy: dy is not needed any more, and dx may take its place; it does unless there is a max_pool.
+        overwrite_dy: dy is not needed any more, and dx may take its place.
     Returns:
         dx, dgamma (C,), dbeta (C,).
     """
@@ -142,18 +142,19 @@ def batch_norm_backward(dy, saved: BatchNormSaved, *, dgamma=None, dbeta=None, o
 def batch_norm_backward_coefficients(
     dy, saved: BatchNormSaved, *, dgamma=None, dbeta=None, overwrite_dy: bool = False
 ) -> tuple[Any, list[Any], Any, Any]:
-    """The first half of batch_norm_backward: g, which is dy through a smooth activation, else dy itself; what each row of dx needs of
-    all the others; dgamma and dbeta."""
+    """The first half of batch_norm_backward: g, which is dy through a smooth activation (in its place with overwrite_dy), else dy
+    itself; what each row of dx needs of all the others; dgamma and dbeta."""
     g, sum_g, sum_gx = _reduce(dy, saved, overwrite_dy)
     return g, *_backward_numbers(sum_g, sum_gx, saved.affine[0], saved, dgamma, dbeta)
 
 
 def batch_norm_backward_rows(g, saved: BatchNormSaved, coefficients: list[Any], overwrite_g: bool = False):
-    """The second half: dx from g, of all rows or, with their x in saved, of some of them. Behind a smooth activation dx overwrites g."""
+    """The second half: dx from g, of all rows or, with their x in saved, of some of them. dx takes the place of g behind a smooth
+    activation, whose g is nobody else's, and with overwrite_g unless there is a max_pool."""
     x, be = saved.x, saved.backend
     g = checks.shaped(g, "dy", saved.out_shape, x.dtype, be=be)
-    overwrite_g = (overwrite_g and not saved.max_pool) or saved.smooth is not None  # then g is nobody else's
-    dx = g if overwrite_g else be.empty(x.shape, x.dtype)
+    in_place = saved.smooth is not None or (overwrite_g and not saved.max_pool)
+    dx = g if in_place else be.empty(x.shape, x.dtype)
     if saved.max_pool:
         be.kernel("batchnorm.backward_apply_max_pool")(g, x, *saved.affine, saved.slope, *coefficients, dx)
     elif x.size:

@@ -15,6 +15,7 @@ from numba.np.ufunc.parallel import _launch_threads
 # The full "fast" set would let LLVM assume that there are no NaNs and delete the checks for them.
 FASTMATH = {"contract", "reassoc", "nsz", "arcp"}
 _OPTIONS = {"error_model": "numpy", "no_cfunc_wrapper": True}  # for C there is c_function
+C_OPTIONS = {"fastmath": FASTMATH, "error_model": "numpy"}
 
 
 def digest(folder):
@@ -63,7 +64,7 @@ def c_function(signature):
     """Compiled, or loaded from disk, at once: a function with an address that other machine code can call."""
 
     def decorate(function):
-        compiled = CFunc(function, (signature.args, signature.return_type), {}, {"fastmath": FASTMATH, "error_model": "numpy"})
+        compiled = CFunc(function, (signature.args, signature.return_type), {}, C_OPTIONS)
         compiled.enable_caching()
         follows_sources(compiled).compile()
         return compiled

@@ -12,7 +12,7 @@ from nbnet import storage
 from nbnet.backend import on_device
 from nbnet.errors import ArgumentError, BuildError, ShapeError
 from nbnet.layers.base import Context, Layer, Shape, kind, overrides
-from nbnet.layers.fusion import NormStep, Step, fuse, makes_gradient
+from nbnet.layers.fusion import Step, fuse, may_overwrite
 from nbnet.preprocessing import to_float
 
 
@@ -105,12 +105,10 @@ class Sequential(_Container):
         """dx. `saved` is the tape; given as a list, it is emptied on the way, so that its memory is free for what comes."""
         # Without dx, nothing below the first step with parameters is needed.
         first = 0 if need_dx else next((i for i, step in enumerate(self.steps) if _has_params(step)), len(self.steps))
-        ours = False  # dy is not the caller's, nor anybody's but this loop's
         for i in range(len(self.steps) - 1, first - 1, -1):
             step, of_step = self.steps[i], saved.pop() if isinstance(saved, list) else saved[i]
-            options = {"overwrite_dy": True} if ours and isinstance(step, NormStep) else {}
-            dy = step.backward(dy, of_step, need_dx or i > first, **options)
-            ours = makes_gradient(step)
+            ours = i + 1 < len(self.steps) and may_overwrite(step, self.steps[i + 1])  # and not the caller's
+            dy = step.backward(dy, of_step, need_dx or i > first, **({"overwrite_dy": True} if ours else {}))
         return dy if need_dx else None
 
     def predict(self, x, batch_size: int = 256) -> np.ndarray:

@@ -23,7 +23,7 @@ import numpy as np
 from nbnet.functional.dropout import dropout_backward, relu_dropout_backward
 from nbnet.functional.norm import SMOOTH, batch_norm_backward_rows
 from nbnet.layers.activations import LeakyReLU, ReLU, Sigmoid, Tanh
-from nbnet.layers.base import Layer
+from nbnet.layers.base import Layer, overrides
 from nbnet.layers.batchnorm import BatchNorm
 from nbnet.layers.conv2d import Conv2D
 from nbnet.layers.dense import Dense
@@ -57,10 +57,11 @@ class NormStep:
     def backward(self, dy, saved, need_dx: bool = True, *, overwrite_dy: bool = False):
         """dx; overwrite_dy: dy is not needed any more, and another gradient may take its place."""
         product, norm = saved
+        options = {"overwrite_dy": True} if overwrite_dy else {}
         if self.product is None:
-            return self.norm.backward(dy, norm, overwrite_dy=overwrite_dy)
+            return self.norm.backward(dy, norm, **options)
         if isinstance(self.product, Dense) or self.product.backend.name == "cuda":  # a GPU's cache keeps nothing for the next kernel
-            return self.product.backward(self.norm.backward(dy, norm, overwrite_dy=overwrite_dy), product, need_dx)
+            return self.product.backward(self.norm.backward(dy, norm, **options), product, need_dx)
         return self._backward_in_blocks(self.product, dy, product, norm, need_dx, overwrite_dy)
 
     def _backward_in_blocks(self, layer: Conv2D, dy, conv, norm, need_dx: bool, overwrite_dy: bool):
@@ -68,7 +69,7 @@ class NormStep:
         dy, part, coefficients = self.norm.backward_coefficients(dy, norm, overwrite_dy)
         blocks = _blocks(part.x)
         if len(blocks) == 1:
-            return layer.backward(batch_norm_backward_rows(dy, part, coefficients), conv, need_dx)
+            return layer.backward(batch_norm_backward_rows(dy, part, coefficients, overwrite_dy), conv, need_dx)
         be = layer.backend
         totals = [param.grad for param in layer.params.values()]
         grads = [be.empty(total.shape, total.dtype) for total in totals]
@@ -124,9 +125,12 @@ def _blocks(x: np.ndarray) -> list[slice]:
 Step = Layer | NormStep | ActivationStep
 
 
-def makes_gradient(step: Step) -> bool:
-    """Whether the dx of a step's backward is a new array, which nobody else has: the step below may overwrite it."""
-    return type(step) in (Conv2D, Dense, NormStep, ActivationStep)
+def may_overwrite(step: Step, above: Step) -> bool:
+    """Whether the backward of a step may overwrite the gradient that it gets from the one above, `overwrite_dy`: a new array, which
+    nobody else has. A function of the user's own in place of a layer's may keep what it gets and gives."""
+    if not isinstance(step, NormStep) or type(above) not in (Conv2D, Dense, NormStep, ActivationStep):
+        return False
+    return not any(overrides(each) for of_two in (step, above) for each in (of_two, *getattr(of_two, "layers", ())))
 
 
 def _product(layer: Layer) -> bool:

@@ -101,17 +101,28 @@ def test_batch_norm_with_activation_is_the_two_apart(rng, backend):
             assert_close(a, b, "reduction")
 
 
+CONSTANTS = {"mean": np.zeros(5), "var": np.ones(5)}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("options", [{}, {"slope": 0.2}, {"activation": "tanh"}, {"max_pool": True}], ids=str)
-def test_dy_that_may_be_overwritten(rng, options, backend):
-    x = rng.standard_normal((3, 4, 4, 5))
+@pytest.mark.parametrize("size", [4, 60])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"slope": 0.2}, {"activation": "tanh"}, {"max_pool": True}, {"weights": True}, CONSTANTS],
+    ids=lambda options: [*options],
+)
+def test_dy_that_may_be_overwritten(rng, options, size, backend, dtype):
+    x = rng.standard_normal((3, size, size, 5)).astype(dtype)
+    if "weights" in options:
+        options = {"weights": rng.random(x.shape).astype(dtype)}
     y, saved = F.batch_norm_forward(x, None, None, backend=backend, **options)
-    dy = rng.standard_normal(y.shape)
+    dy = rng.standard_normal(y.shape).astype(dtype)
     wanted, given = F.batch_norm_backward(dy, saved), dy.copy()
     found = F.batch_norm_backward(dy, saved, overwrite_dy=True)
     for a, b in zip(found, wanted):
         assert_close(a, b, "exact")
-    if options == {"max_pool": True}:
+    if "max_pool" in options:
         assert_close(dy, given, "exact")
     else:
         assert np.shares_memory(found[0], dy)

@@ -116,7 +116,9 @@ def _weights_of_few(x, dy, first, last, dweight):
     turned = np.empty(zeros + width, x.dtype)
     turned[zeros:] = 0  # a row from which all rows start
     multiply(outputs, a, 0, 0, 1, outputs, b, first, 0, x.shape[1], 1, x.shape[0], turned, zeros, 0, turned, 0, width, width)
-    transpose(turned, 0, width, outputs, width, dweight.reshape(-1), first * outputs, outputs)
+    for i in range(width):
+        for o in range(outputs):
+            dweight[first + i, o] = turned[o * width + i]
 
 
 @body
