@@ -12,7 +12,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from nbnet.kernels.compile import c_function, inlined
-from nbnet.kernels.simd import MAX_VECTORS, further, lanes_at, rows_of_1, rows_of_2, rows_of_4
+from nbnet.kernels.simd import MAX_VECTORS, further, lanes, rows_of_1, rows_of_2, rows_of_4
 from nbnet.kernels.vector import address_of
 
 
@@ -30,7 +30,7 @@ def _compiled(dtype):
 
     @c_function(_signature(dtype))
     def multiply(rows, a, a_outer, a_r, a_k, b, b_outer, b_k, outer, inner, init, init_r, c, c_r, columns):
-        vector = lanes_at(c)
+        vector = lanes(c)
         while columns > 0:
             if MAX_VECTORS == 4 and columns > vector * 3:
                 rows_of_4(rows, a, a_outer, a_r, a_k, b, b_outer, b_k, outer, inner, init, init_r, c, c_r, columns)

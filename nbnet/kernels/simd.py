@@ -17,7 +17,7 @@ import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic
 
 from nbnet.kernels.compile import body, inlined
 
@@ -29,15 +29,11 @@ MAX_VECTORS = 4 if _REGISTERS == 32 else 2
 MAX_ROWS = {4: 4, 2: 8 if _REGISTERS == 32 else 4, 1: 8}
 
 
-def lanes(array):
-    """Numbers in a vector register: in machine code a constant, which an array's itemsize is not."""
-    return WIDTH // array.itemsize
-
-
-@overload(lanes, inline="always")
-def _lanes(array):
-    count = WIDTH * 8 // array.dtype.bitwidth
-    return lambda array: count
+@intrinsic
+def lanes(context, numbers):
+    """Numbers of an array, or at a pointer, in a vector register: a constant of the machine code, which an array's itemsize is not."""
+    count = WIDTH * 8 // numbers.dtype.bitwidth
+    return types.intp(numbers), lambda context, builder, signature, args: ir.Constant(ir.IntType(64), count)
 
 
 # ------------------------------------------------------------------------------------------------- the generator
@@ -146,16 +142,6 @@ def further(context, pointer, numbers):
     return pointer(pointer, types.intp), generate
 
 
-@intrinsic
-def lanes_at(context, pointer):
-    """Numbers in a vector register."""
-
-    def generate(context, builder, signature, args):
-        return ir.Constant(ir.IntType(64), WIDTH * 8 // signature.args[0].dtype.bitwidth)
-
-    return types.intp(pointer), generate
-
-
 # --------------------------------------------------------------------------------------------------------- a tile
 
 
@@ -232,7 +218,7 @@ def make_rows(vectors):
 
     @inlined
     def run(rows, a, a_outer, a_r, a_k, b, b_outer, b_k, outer, inner, init, init_r, c, c_r, columns):
-        if columns >= vectors * lanes_at(c):
+        if columns >= vectors * lanes(c):
             whole(rows, a, a_outer, a_r, a_k, b, b_outer, b_k, outer, inner, init, init_r, c, c_r, columns)
         else:
             tail(rows, a, a_outer, a_r, a_k, b, b_outer, b_k, outer, inner, init, init_r, c, c_r, columns)

@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from numba import types
+from numba import njit, types
 from numba.core.ccallback import CFunc
 
 from nbnet.kernels import products, simd
@@ -46,5 +46,5 @@ def test_tiles_are_full_width_and_do_not_spill(dtype):
 
 def test_the_host_is_looked_at():
     assert simd.WIDTH in (16, 32, 64)
-    assert simd.lanes(np.zeros(1, np.float32)) * 4 == simd.WIDTH
+    assert njit(lambda array: simd.lanes(array))(np.zeros(1, np.float32)) * 4 == simd.WIDTH
     assert simd.MAX_VECTORS in simd.MAX_ROWS
