@@ -243,20 +243,21 @@ def test_gradients_that_a_layer_keeps_stay(rng):
     assert_close(*keeping.kept, "exact")
 
 
-@pytest.mark.parametrize("patched", [1, 3, 6])
+@pytest.mark.parametrize("patched", [1, 3, 6, "step"])
 def test_functions_in_place_of_a_layers(rng, patched):
     """They take what every layer's backward takes, and what they keep stays as it is."""
     layers = [nb.Dense(6), nb.BatchNorm(), nb.Tanh(), nb.Dense(5), nb.BatchNorm(), nb.ReLU(), nb.Dense(3)]
     model = nb.Sequential(layers)
     model.build((4,), dtype="float64")
-    kept, own = [], layers[patched].backward
+    thing = model.steps[0] if patched == "step" else layers[patched]
+    kept, own = [], thing.backward
 
     def backward(dy, saved, need_dx=True):
         dx = own(dy, saved, need_dx)
         kept.extend((array, array.copy()) for array in (dy, dx) if array is not None)
         return dx
 
-    layers[patched].backward = backward
+    thing.backward = backward
     y, tape = model.forward(rng.normal(size=(10, 4)), train=True)
     model.backward(rng.normal(size=y.shape), tape)
     assert len(kept) == 2

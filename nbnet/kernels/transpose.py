@@ -1,6 +1,6 @@
 """Transposition through registers, for weights that a backward pass reads the other way round.
 
-One number at a time it takes three cycles a number, since stores go to another line each. A block of as many rows as a register
+One number at a time it takes four to eight times as long: each store goes to another line. A block of as many rows as a register
 has lanes is loaded row by row and stored column by column; between them each stage interleaves the lanes of vectors i and i + n / 2.
 With the number of a row in front of that of a lane, a stage rotates the bits of an element's place by one to the left: after log2 n
 of them rows are lanes and lanes are rows.

@@ -23,7 +23,7 @@ import numpy as np
 from nbnet.functional.dropout import dropout_backward, relu_dropout_backward
 from nbnet.functional.norm import SMOOTH, batch_norm_backward_rows
 from nbnet.layers.activations import LeakyReLU, ReLU, Sigmoid, Tanh
-from nbnet.layers.base import Layer, overrides
+from nbnet.layers.base import Layer
 from nbnet.layers.batchnorm import BatchNorm
 from nbnet.layers.conv2d import Conv2D
 from nbnet.layers.dense import Dense
@@ -127,10 +127,10 @@ Step = Layer | NormStep | ActivationStep
 
 def may_overwrite(step: Step, above: Step) -> bool:
     """Whether the backward of a step may overwrite the gradient that it gets from the one above, `overwrite_dy`: a new array, which
-    nobody else has. A function of the user's own in place of a layer's may keep what it gets and gives."""
+    nobody else has. A backward of the user's own in place of a layer's may keep what it gets and gives."""
     if not isinstance(step, NormStep) or type(above) not in (Conv2D, Dense, NormStep, ActivationStep):
         return False
-    return not any(overrides(each) for of_two in (step, above) for each in (of_two, *getattr(of_two, "layers", ())))
+    return not any("backward" in vars(each) for of_two in (step, above) for each in (of_two, *getattr(of_two, "layers", ())))
 
 
 def _product(layer: Layer) -> bool:
