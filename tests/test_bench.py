@@ -371,7 +371,15 @@ def test_the_readme_agrees_with_the_committed_results(readme):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert text.count(readme.FIRST) == text.count(readme.LAST) == 1
     assert readme.rewrite(text, committed) == text, "run python benchmarks/readme.py"
-    assert committed["summary"] == results.summary(committed)
+    assert _rounded(results.summary(committed)) == _rounded(committed["summary"])
+
+
+def _rounded(value):
+    """Without the last bits, in which NumPy's exp and log differ from processor to processor."""
+    if isinstance(value, (list, dict)):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        return {key: _rounded(item) for key, item in items}
+    return float(f"{value:.12g}") if isinstance(value, float) else value
 
 
 def test_the_readmes_table_by_hand(readme, report):

@@ -9,7 +9,7 @@ for each other: the rounds of several registers are interleaved.
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
+from numba.extending import intrinsic, models, register_model
 
 from nbnet.kernels.philox import MULTIPLIER_0, MULTIPLIER_1, WEYL_0, WEYL_1
 from nbnet.kernels.simd import MAX_VECTORS, WIDTH
@@ -21,33 +21,52 @@ REGISTERS = 4 if MAX_VECTORS == 4 else 2  # of each of the four words
 COUNTERS = REGISTERS * LONGS  # of one call
 _LONG, _LOW = ir.IntType(64), 0xFFFFFFFF
 _LONGS = ir.VectorType(_LONG, LONGS)
+_ORDER = [lane // 2 + lane % 2 * LONGS // 2 for lane in range(LONGS)]  # the counters of a register's lanes: the first half in the even ones
+
+
+class Words(types.Type):
+    """Random words, as many as fill a register."""
+
+    def __init__(self):
+        super().__init__(f"Words({LANES})")
+
+
+@register_model(Words)
+class _WordsModel(models.PrimitiveModel):
+    def __init__(self, manager, words):
+        super().__init__(manager, words, ir.VectorType(ir.IntType(32), LANES))
 
 
 @intrinsic
-def keep_masks(context, counter, seed, stream, step, threshold):
-    """Masks for the 4 * COUNTERS elements from 4 * counter on, in their order: whether an element's word is at least threshold.
+def random_words(context, counter, seed, stream, step):
+    """The words of the 4 * COUNTERS elements from 4 * counter on, in their order.
 
-    counter, seed: uint64. stream, step: below 2^32. threshold: uint64, at most 2^32.
+    counter, seed: uint64. stream, step: below 2^32.
     """
 
     def generate(context, builder, signature, args):
-        counter, seed, stream, step, threshold = args
+        counter, seed, stream, step = args
         groups = []
         for first in range(0, COUNTERS, LONGS):
-            index = ir.Constant(_LONGS, list(range(first, first + LONGS)))
-            number = builder.add(splat_value(builder, counter, _LONGS), index)
+            number = builder.add(splat_value(builder, counter, _LONGS), ir.Constant(_LONGS, [first + lane for lane in _ORDER]))
             groups.append([number, _high(builder, number), *(splat_value(builder, word, _LONGS) for word in (stream, step))])
         _rounds(builder, groups, seed)
-        words = [word for group in groups for word in _in_order(builder, group)]
-        limit = splat_value(builder, builder.trunc(threshold, ir.IntType(32)), words[0].type)
-        any_kept = builder.icmp_unsigned("<=", threshold, _LONG(_LOW))
-        nothing = splat_value(builder, any_kept, ir.VectorType(ir.IntType(1), LANES))
-        masks = [builder.and_(builder.icmp_unsigned(">=", word, limit), nothing) for word in words]
-        return cgutils.pack_array(builder, masks)
+        return cgutils.pack_array(builder, [words for group in groups for words in _in_order(builder, group)])
 
-    mask = Mask(LANES)
-    numbers = types.uint64, types.uint64, types.uint64, types.uint64, types.uint64
-    return types.UniTuple(mask, 2 * REGISTERS)(*numbers), generate
+    return types.UniTuple(Words(), 2 * REGISTERS)(*[types.uint64] * 4), generate
+
+
+@intrinsic
+def at_least(context, words, threshold):
+    """Which words are at least a threshold: uint64, at most 2^32. Asked where it is needed: masks are dear to keep without AVX-512."""
+
+    def generate(context, builder, signature, args):
+        words, threshold = args
+        limit = splat_value(builder, builder.trunc(threshold, ir.IntType(32)), words.type)
+        any_kept = builder.icmp_unsigned("<=", threshold, _LONG(_LOW))
+        return builder.and_(builder.icmp_unsigned(">=", words, limit), splat_value(builder, any_kept, ir.VectorType(ir.IntType(1), LANES)))
+
+    return Mask(LANES)(words, types.uint64), generate
 
 
 def _every(value):
@@ -79,10 +98,11 @@ def _rounds(builder, groups, seed):
 
 
 def _in_order(builder, group):
-    """The words of counter 0, of counter 1, ...: as the elements lie."""
+    """The words of counter 0, of counter 1, ...: as the elements lie. In _ORDER, an instruction does that puts together the even lanes of
+    two registers, or the odd ones."""
     w0, w1, w2, w3 = group
     firsts, seconds = (builder.or_(_low(builder, even), builder.shl(odd, _every(32))) for even, odd in ((w0, w1), (w2, w3)))
-    for part in range(2):
-        lanes = [lane // 2 + lane % 2 * LONGS for lane in range(part * LONGS, (part + 1) * LONGS)]
+    for parity in range(2):
+        lanes = [lane // 2 * 2 + parity + lane % 2 * LONGS for lane in range(LONGS)]
         longs = builder.shuffle_vector(firsts, seconds, ir.Constant(ir.VectorType(ir.IntType(32), LONGS), lanes))
         yield builder.bitcast(longs, ir.VectorType(ir.IntType(32), LANES))

@@ -24,9 +24,7 @@ from nbnet.kernels.compile import body, inlined
 _FEATURES = llvm.get_host_cpu_features()
 WIDTH = 64 if _FEATURES.get("avx512f") else 32 if _FEATURES.get("avx2") else 16  # bytes of a vector register
 _REGISTERS = 32 if WIDTH == 64 or _FEATURES.get("neon") else 16
-# Rows of the largest tile by its vectors: enough accumulators to hide the latency of FMA, few enough to leave registers for a and b.
 MAX_VECTORS = 4 if _REGISTERS == 32 else 2
-MAX_ROWS = {4: 4, 2: 8 if _REGISTERS == 32 else 4, 1: 8}
 
 
 @intrinsic
@@ -186,28 +184,39 @@ def make_tile(rows, vectors, masked):
 # -------------------------------------------------------------------------------------------------------- the rows
 
 
+def tile_rows(vectors, masked):
+    """Rows of the tiles of so many vectors, the largest first: enough accumulators to hide the latency of FMA, few enough to leave registers
+    for a, b and a mask. Three rows are what the gradient of a 3 x 3 kernel has for one input channel."""
+    if vectors == 4:
+        return 4, 3, 1
+    if vectors == 1 or _REGISTERS == 32:
+        return 8, 3, 1
+    return (4, 3, 1) if masked else (6, 4, 3, 1)
+
+
 def _make_rows(vectors, masked):
-    """A body that runs tiles of `vectors` vectors over `rows` rows of a and c, the largest tiles first.
+    """A body that runs tiles of `vectors` vectors over `rows` rows of a and c, the largest tiles first."""
 
-    Three rows are what the gradient of a 3 x 3 kernel has for one input channel.
-    """
-    most = MAX_ROWS[vectors]
-    largest, three, one = (make_tile(rows, vectors, masked) for rows in (most, 3, 1))
-
-    @body
+    @inlined
     def run(rows, a, a_outer, a_r, a_k, b, b_outer, b_k, outer, inner, init, init_r, c, c_r, columns):
-        while rows >= most:
-            largest(a, a_outer, a_r, a_k, b, b_outer, b_k, outer, inner, init, init_r, c, c_r, columns)
-            a, init, c = further(a, most * a_r), further(init, most * init_r), further(c, most * c_r)
-            rows -= most
-        while rows >= 3:
-            three(a, a_outer, a_r, a_k, b, b_outer, b_k, outer, inner, init, init_r, c, c_r, columns)
-            a, init, c = further(a, 3 * a_r), further(init, 3 * init_r), further(c, 3 * c_r)
-            rows -= 3
-        while rows >= 1:
-            one(a, a_outer, a_r, a_k, b, b_outer, b_k, outer, inner, init, init_r, c, c_r, columns)
-            a, init, c = further(a, a_r), further(init, init_r), further(c, c_r)
-            rows -= 1
+        pass
+
+    for size in reversed(tile_rows(vectors, masked)):
+        run = _rows_of(size, make_tile(size, vectors, masked), run)
+    return body(run.py_func)
+
+
+def _rows_of(size, tile, rest):
+    """Tiles of `size` rows, and `rest` for the rows that are left. Of seven and eight six would leave one and two: they are 4 + 3 and 4 + 4."""
+    spared = 8 if size == 6 else size
+
+    @inlined
+    def run(rows, a, a_outer, a_r, a_k, b, b_outer, b_k, outer, inner, init, init_r, c, c_r, columns):
+        while rows == size or rows > spared:
+            tile(a, a_outer, a_r, a_k, b, b_outer, b_k, outer, inner, init, init_r, c, c_r, columns)
+            a, init, c = further(a, size * a_r), further(init, size * init_r), further(c, size * c_r)
+            rows -= size
+        rest(rows, a, a_outer, a_r, a_k, b, b_outer, b_k, outer, inner, init, init_r, c, c_r, columns)
 
     return run
 

@@ -6,7 +6,7 @@ from nbnet.kernels import chunks
 from nbnet.kernels.caches import AHEAD, LINE, comes_late, passes_caches, prefetch, put
 from nbnet.kernels.compile import body, parallel, serial
 from nbnet.kernels.parallel_for import parallel_for
-from nbnet.kernels.philox_vector import COUNTERS, LANES, keep_masks
+from nbnet.kernels.philox_vector import COUNTERS, LANES, at_least, random_words
 from nbnet.kernels.vector import load_as, load_whole_as, splat_as, store, where
 
 BLOCK = 4 * COUNTERS  # elements whose words are made at once
@@ -26,18 +26,20 @@ def _apply(part, parts, x, counter, threshold, scale, shift, dropped, y):
     first, last = chunks.bounds(part, parts, (x.size + BLOCK - 1) // BLOCK)
     factor, offset, instead = x.dtype.type(scale), x.dtype.type(shift), x.dtype.type(dropped)
     late, past = comes_late(x), passes_caches(y, BLOCK)
-    seed, stream, step = counter[0], counter[1], counter[2]
+    seed, stream, step, limit = counter[0], counter[1], counter[2], np.uint64(threshold)
     for at in range(first * BLOCK, last * BLOCK, BLOCK):
         if late:
             for i in range(at + AHEAD, at + AHEAD + BLOCK, LINE // x.itemsize):
                 prefetch(x, i)
-        masks = keep_masks(np.uint64(at // 4), seed, stream, step, np.uint64(threshold))
+        block = random_words(np.uint64(at // 4), seed, stream, step)
         if at + BLOCK > x.size:
-            for kept in masks:
+            for words in block:
+                kept = at_least(words, limit)
                 store(y, at, x.size - at, _kept_or_not(load_as(x, at, x.size - at, kept), kept, factor, offset, instead))
                 at += LANES
         else:
-            for kept in masks:
+            for words in block:
+                kept = at_least(words, limit)
                 put(y, at, LANES, _kept_or_not(load_whole_as(x, at, kept), kept, factor, offset, instead), past)
                 at += LANES
 
