@@ -93,14 +93,25 @@ class _Emitter:
             for v in range(self.vectors):
                 yield self.builder.gep(row, [self.number(v * self.lanes)]), v == self.tail
 
-    def step(self, a, a_r, b, sums):
+    def row_offsets(self, a_r):
+        """How far the rows of a are from the first. LLVM is not to know that they are multiples of one number: it would walk from row to
+        row within each step, with additions that wait for each other as long as the FMAs take."""
+        kind, offsets = ir.FunctionType(a_r.type, [a_r.type]), [self.number(0)]
+        for r in range(1, self.rows):
+            if r % 2 == 0:
+                offsets.append(self.builder.shl(offsets[r // 2], self.number(1)))  # a part of the instruction that loads
+            else:
+                offsets.append(self.builder.asm(kind, "", "=r,0", [self.builder.mul(a_r, self.number(r))], False))
+        return offsets
+
+    def step(self, a, offsets, b, sums):
         """One k: a vector of b times one number of a for each row."""
         fma = self.external(f"llvm.fma.v{self.lanes}f{self.bits}", self.vector, [self.vector] * 3)
         cells = [self.builder.gep(b, [self.number(v * self.lanes)]) for v in range(self.vectors)]
         columns = [self.load(cell, v == self.tail) for v, cell in enumerate(cells)]
         out = []
         for r in range(self.rows):
-            number = self.splat(self.builder.load(self.builder.gep(a, [self.builder.mul(a_r, self.number(r))])), self.vector)
+            number = self.splat(self.builder.load(self.builder.gep(a, [offsets[r]])), self.vector)
             out += [self.builder.call(fma, [number, columns[v], sums[r * self.vectors + v]]) for v in range(self.vectors)]
         return out
 
@@ -159,14 +170,14 @@ def make_tile(rows, vectors, masked):
             emit = _Emitter(builder, context.get_value_type(dtype), dtype.bitwidth, rows, vectors, masked)
             if masked:
                 emit.set_mask(columns)
-            sums = [emit.load(cell, tail) for cell, tail in emit.cells(init, init_r)]
+            sums, offsets = [emit.load(cell, tail) for cell, tail in emit.cells(init, init_r)], emit.row_offsets(a_r)
 
             def one_outer(carried):
                 a, b, *sums = carried
 
                 def one_inner(carried):
                     a, b, *sums = carried
-                    return [builder.gep(a, [a_k]), builder.gep(b, [b_k]), *emit.step(a, a_r, b, sums)]
+                    return [builder.gep(a, [a_k]), builder.gep(b, [b_k]), *emit.step(a, offsets, b, sums)]
 
                 _, _, *sums = emit.loop(inner, [a, b, *sums], one_inner, "inner")
                 return [builder.gep(a, [a_outer]), builder.gep(b, [b_outer]), *sums]

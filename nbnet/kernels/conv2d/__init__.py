@@ -34,13 +34,17 @@ from numba.extending import register_jitable
 
 from nbnet.kernels import chunks
 from nbnet.kernels.dense import MACS
+from nbnet.kernels.simd import WIDTH
 
 STRIP = 16384  # numbers that a strip aims at: with a block of weights it stays in the level-2 cache
 FEW = 8  # channels of dx up to which backward_data multiplies each pixel by all weights
 LEAST = 16  # channels on both sides that make minimal filtering worth its transforms
 EDGE = 4  # outputs of one of its tiles, each way; 2 where no more are left
 PLANES = 36  # products for a tile, at most
-TILES = 16  # tiles that it transforms together: their planes share the level-2 cache with the transformed weights
+# Tiles that it transforms together. With AVX-512 their planes share the level-2 cache with the transformed weights; where products take
+# twice as long and that cache is mostly smaller, it is better to read the weights less often.
+TILES = 16 if WIDTH == 64 else 48
+GROUP = 96  # and tiles that it computes at a time, before their statistics are taken
 PAD = 16  # numbers between planes; without them the 36 streams of stores would fall on few sets of the level-1 cache
 IN_CACHES = 1 << 20  # bytes of images: where there are fewer, nothing is asked for ahead
 LANES = 16  # numbers in a vector register, at most

@@ -7,7 +7,7 @@ from nbnet.kernels.batchnorm.cpu import moments_of_rows
 from nbnet.kernels.batchnorm.merge import merge_moments
 from nbnet.kernels.caches import prefetch_to_write
 from nbnet.kernels.compile import body, inlined, parallel, serial
-from nbnet.kernels.conv2d import IN_CACHES, minimal, plan, scatter, scatter_chunks, scatters, strip_rows, winograd
+from nbnet.kernels.conv2d import EDGE, GROUP, IN_CACHES, minimal, plan, scatter, scatter_chunks, scatters, strip_rows, winograd
 from nbnet.kernels.dense.cpu import add_rows
 from nbnet.kernels.epilogue import activate_rows
 from nbnet.kernels.parallel_for import parallel_for
@@ -74,9 +74,17 @@ def _strips(x, weight, kernel_h, kernel_w, init, stride_h, stride_w, pad_top, pa
 
 
 @body
-def _units(chunk, count, y, rows):
-    """The half-open range of units, `rows` rows of an image or what is left of them, that belong to a chunk."""
-    return chunks.bounds(chunk, count, y.shape[0] * ((y.shape[1] + rows - 1) // rows))
+def _units(first, last, count, y, rows):
+    """The half-open range of units, `rows` rows of an image or what is left of them, that belong to chunks first to last."""
+    units = y.shape[0] * ((y.shape[1] + rows - 1) // rows)
+    return first * units // count, last * units // count
+
+
+@body
+def _together(y, rows, count):
+    """How many chunks minimal filtering computes as one, so that its products have enough rows."""
+    units = y.shape[0] * ((y.shape[1] + rows - 1) // rows)
+    return max(1, GROUP * count // (units * ((y.shape[2] + EDGE - 1) // EDGE)))
 
 
 @body
@@ -96,14 +104,19 @@ def _forward(thread, x, weight, bias, slope, stride_h, stride_w, pad_top, pad_le
     filtered, flat, strip = packed.size > 0, weight.reshape(-1, outputs), strips[thread]
     rows, count = plan(y.shape[0], y.shape[1], y.shape[2], outputs, kernel_h, kernel_w, stride_h, stride_w, inputs, filtered)
     first, last = chunks.bounds(thread, strips.shape[0], count)
-    for k in range(first, last):
-        start, stop = _units(k, count, y, rows)
+    step = _together(y, rows, count) if filtered else 1
+    for k in range(first, last, step):
+        end = min(k + step, last)
+        start, stop = _units(k, end, count, y, rows)
         if filtered:
             winograd.convolve(x, packed, bias, pad_top, pad_left, start, stop, strip, y, slope)
         else:
             _strips(x, flat, kernel_h, kernel_w, bias, stride_h, stride_w, pad_top, pad_left, rows, start, stop, strip, y, slope)
         if partials.shape[0] > 0:
-            moments_of_rows(y.reshape(-1, outputs), None, _pixel(start, y, rows), _pixel(stop, y, rows), np.intp(0), outputs, partials[k])
+            for chunk in range(k, end):
+                start, stop = _units(chunk, chunk + 1, count, y, rows)
+                first_pixel, last_pixel = _pixel(start, y, rows), _pixel(stop, y, rows)
+                moments_of_rows(y.reshape(-1, outputs), None, first_pixel, last_pixel, np.intp(0), outputs, partials[chunk])
 
 
 @serial
@@ -170,8 +183,9 @@ def _backward_data(thread, dy, weight, stride_h, stride_w, pad_top, pad_left, tu
     filtered = packed.size > 0
     rows, count = plan(dx.shape[0], dx.shape[1], dx.shape[2], inputs, kernel_h, kernel_w, 1, 1, outputs, filtered)
     first, last = chunks.bounds(thread, strips.shape[0], count)
-    for k in range(first, last):
-        start, stop = _units(k, count, dx, rows)
+    step = _together(dx, rows, count) if filtered else 1
+    for k in range(first, last, step):
+        start, stop = _units(k, min(k + step, last), count, dx, rows)
         if filtered:
             winograd.convolve(dy, packed, zeros, top, left, start, stop, strip, dx)
         else:
@@ -225,7 +239,7 @@ def _backward_weights(thread, x, dy, kernel_h, kernel_w, stride_h, stride_w, pad
     rows, _ = plan(dy.shape[0], dy.shape[1], dy.shape[2], outputs, kernel_h, kernel_w, stride_h, stride_w, inputs, filtered)
     first, last = chunks.bounds(thread, strips.shape[0], partials.shape[0])
     for k in range(first, last):
-        start, stop = _units(k, partials.shape[0], dy, rows)
+        start, stop = _units(k, k + 1, partials.shape[0], dy, rows)
         strip, partial = strips[thread], partials[k]
         if filtered:
             winograd.backward_weights(x, dy, pad_top, pad_left, start, stop, strip, partial)
