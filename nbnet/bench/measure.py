@@ -14,7 +14,7 @@ from nbnet.bench.contenders import Contender, ContenderError, Process, definitio
 TURN = 0.05  # seconds that a turn aims at
 SLOW = 0.1  # seconds of a call from which on turns begin without an untimed one
 NUMPY = 0.1  # seconds of a call up to which the readable definition takes part
-FLOOR_ROUNDS = 4
+FLOOR_ROUNDS = 3
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Effort:
     fewest: int
 
 
-FULL, FULL_SWEEP, QUICK = Effort(2.0, 10, 4), Effort(0.5, 5, 3), Effort(0.5, 8, 2)
+FULL, FULL_SWEEP, QUICK = Effort(2.0, 8, 3), Effort(0.5, 4, 2), Effort(0.5, 8, 2)
 
 
 def measure(workload: Any, processes: dict[str, Process], timed: set[str], effort: Effort) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def _take_turns(
     """Samples of every contender and rates of the machine. A contender that fails is put into `failed`, and the others go on."""
     calls, rounds, warm = {}, {}, {}
     for name, process in processes.items():
-        first, error = process.attempt(process.call, "time", 2, True)
+        first, error = process.attempt(process.call, "time", 1, True)
         if error is not None:
             failed[name] = error
             continue

@@ -3,6 +3,7 @@ import pytest
 from tolerances import assert_close
 
 from nbnet.kernels.dense import cell, grid, turned_shape
+from nbnet.kernels.dense.cpu import DEPTH, PACKED
 
 from .harness import COMPILED, DTYPES, Out, check, check_gradient, large, not_simulated, output_of, run, simulated
 
@@ -11,7 +12,7 @@ SHAPES = [
     (2, 3, 5),
     (17, 9, 3),
     *simulated((9, 12, 20)),
-    *large((1000, 300, 3), (1030, 65, 33), (333, 784, 17), (3, 20, 1000), (190, 200, 150)),
+    *large((1000, 300, 3), (1030, 65, 33), (333, 784, 17), (3, 20, 1000), (190, 200, 150), (1100, 300, 70), (300, 784, 70)),
 ]
 SMALL = SHAPES[:3]
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
@@ -34,8 +35,11 @@ def gradients(shape):
 
 @not_simulated
 def test_shapes_make_several_chunks():
-    assert [grid(rows, outputs, inputs) for rows, inputs, outputs in SHAPES[3:]] == [(4, 1), (2, 2), (8, 1), (1, 1), (1, 4)]
-    assert [grid(inputs, outputs, rows) for rows, inputs, outputs in SHAPES][-2:] == [(1, 1), (1, 4)]
+    # The last two have cells that are packed, and more than one block of DEPTH: of weights in forward, and of dy in backward_weights.
+    assert [grid(rows, outputs, inputs) for rows, inputs, outputs in SHAPES[3:]] == [(4, 1), (2, 2), (8, 1), (1, 1), (1, 4), (8, 2), (8, 2)]
+    assert [grid(inputs, outputs, rows) for rows, inputs, outputs in SHAPES][-4:] == [(1, 1), (1, 4), (8, 2), (8, 2)]
+    assert 1100 // 8 >= PACKED <= 784 // 8
+    assert DEPTH < 300
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (64, 3136, 128), (64, 128, 3136), (100_000, 64, 64), (1, 1, 10**6), (17, 1000, 129)])

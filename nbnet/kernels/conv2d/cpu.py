@@ -5,7 +5,7 @@ import numpy as np
 from nbnet.kernels import chunks
 from nbnet.kernels.batchnorm.cpu import moments_of_rows
 from nbnet.kernels.batchnorm.merge import merge_moments
-from nbnet.kernels.caches import prefetch_to_write
+from nbnet.kernels.caches import LINE, prefetch_to_write
 from nbnet.kernels.compile import body, inlined, parallel, serial
 from nbnet.kernels.conv2d import EDGE, GROUP, IN_CACHES, minimal, plan, scatter, scatter_chunks, scatters, strip_rows, winograd
 from nbnet.kernels.dense.cpu import add_rows
@@ -66,7 +66,7 @@ def _strips(x, weight, kernel_h, kernel_w, init, stride_h, stride_w, pad_top, pa
             a_at, c_at = r * stride_h * row, (image * out_h + first + r) * out_w * outputs
             a_r = stride_w * inputs
             if asks:
-                for at in range(c_at + out_w * outputs, c_at + 2 * out_w * outputs, 64 // y.itemsize):
+                for at in range(c_at + out_w * outputs, c_at + 2 * out_w * outputs, LINE // y.itemsize):
                     prefetch_to_write(c, at)
             multiply(out_w, strip, a_at, row, a_r, 1, b, 0, run * outputs, outputs, kernel_h, run, init, 0, 0, c, c_at, outputs, outputs)
             if slope != 1:

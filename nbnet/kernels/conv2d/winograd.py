@@ -17,7 +17,7 @@ tile first, then along its rows; what lies between stays in a small buffer.
 
 import numpy as np
 
-from nbnet.kernels.caches import prefetch, prefetch_to_write
+from nbnet.kernels.caches import LINE, prefetch, prefetch_to_write
 from nbnet.kernels.compile import inlined, precise
 from nbnet.kernels.conv2d import EDGE, IN_CACHES, PAD, PLANES, TILES, points
 from nbnet.kernels.epilogue import activated
@@ -93,7 +93,7 @@ def _ask(images, first, down, across, plane, to_write):
     share = images.size // (images.shape[0] * down * across) * TILES // PLANES
     start = ((image * images.shape[1] + top) * images.shape[2] + left) * images.shape[3] + plane * share
     flat = images.reshape(-1)
-    for at in range(start, start + share, 64 // images.itemsize):
+    for at in range(start, start + share, LINE // images.itemsize):
         if to_write:
             prefetch_to_write(flat, at)
         else:

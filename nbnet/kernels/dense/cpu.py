@@ -6,7 +6,7 @@ from nbnet.kernels.batchnorm.cpu import moments_of_rows
 from nbnet.kernels.batchnorm.merge import merge_moments
 from nbnet.kernels.caches import LINE, prefetch
 from nbnet.kernels.compile import body, parallel, serial
-from nbnet.kernels.dense import cell, grid
+from nbnet.kernels.dense import PAD, cell, grid
 from nbnet.kernels.epilogue import activate_rows
 from nbnet.kernels.parallel_for import parallel_for
 from nbnet.kernels.products import multiply
@@ -15,9 +15,18 @@ from nbnet.kernels.transpose import transpose
 from nbnet.kernels.vector import load, store, zero
 
 MANY = 32  # rows of dy that are worth transposing a gradient of few outputs
-DEPTH = 256  # rows of weights that are worked on while the next ones are asked for: 32 columns of both fit the level-1 cache
+PACKED = 64  # rows of a result that are worth packing what they are multiplied by: rows a power of two apart fall on few sets of the caches
+DEPTH = 256  # rows that are packed at a time, and those of weights that are worked on while the next ones are asked for
 
 # ---------------------------------------------------------------------------------------------------- forward
+
+
+@body
+def _pack(b, at, stride, rows, columns, packed, width):
+    """Copy rows of `columns` numbers, which stand `stride` apart, to rows that are `width` apart."""
+    for i in range(rows):
+        for j in range(0, columns, lanes(b)):
+            store(packed, i * width + j, columns - j, load(b, at + i * stride + j, columns - j))
 
 
 @body
@@ -25,20 +34,27 @@ def _forward(part, down, across, x, weight, bias, slope, y, partials):
     """A cell's rows first to last and columns left to right of y; their statistics too, unless partials (down, 3, O) is None."""
     first, last, left, right = cell(part, down, across, y.shape[0], y.shape[1])
     inputs, outputs = weight.shape
+    columns, rows = right - left, last - first
     a, b, c = x.reshape(-1), weight.reshape(-1), y.reshape(-1)
     at, to = first * inputs, first * outputs + left
-    step = DEPTH if right - left < outputs else inputs  # whole rows lie together, and come by themselves
+    step = DEPTH if columns < outputs else inputs  # whole rows lie together, and come by themselves
+    packs, width = columns < outputs and rows >= PACKED, columns + PAD
+    packed = np.empty(DEPTH * width if packs else 0, x.dtype)
     for k in range(0, inputs, step):
-        depth, of_k = min(step, inputs - k), k * outputs + left
+        depth, of_k, b_k = min(step, inputs - k), k * outputs + left, outputs
         for i in range(k + depth, min(k + depth + step, inputs)):
             for j in range(left, right, LINE // x.itemsize):
                 prefetch(b, i * outputs + j)
+        matrix = b
+        if packs:
+            _pack(b, of_k, outputs, depth, columns, packed, width)
+            matrix, of_k, b_k = packed, 0, width
         if k == 0:
-            multiply(last - first, a, at, 0, inputs, 1, b, of_k, 0, outputs, 1, depth, bias, left, 0, c, to, outputs, right - left)
+            multiply(rows, a, at, 0, inputs, 1, matrix, of_k, 0, b_k, 1, depth, bias, left, 0, c, to, outputs, columns)
         else:
-            multiply(last - first, a, at + k, 0, inputs, 1, b, of_k, 0, outputs, 1, depth, c, to, outputs, c, to, outputs, right - left)
+            multiply(rows, a, at + k, 0, inputs, 1, matrix, of_k, 0, b_k, 1, depth, c, to, outputs, c, to, outputs, columns)
     if slope != 1:
-        activate_rows(c, to, last - first, outputs, right - left, slope)
+        activate_rows(c, to, rows, outputs, columns, slope)
     if partials is not None:
         moments_of_rows(y, None, first, last, left, right, partials[part // across])
 
@@ -131,10 +147,19 @@ def _backward_weights(part, down, across, x, dy, dweight, dbias):
     if rows >= MANY and 2 * outputs <= lanes(dy) <= last - first:
         _weights_of_few(x, dy, first, last, dweight)
     else:
-        to, zeros = first * outputs + left, (last - 1) * outputs + left
-        for o in range(right - left):  # the row that is written last is what all rows start from
+        columns, to, zeros = right - left, first * outputs + left, (last - 1) * outputs + left
+        for o in range(columns):  # the row that is written last is what all rows start from
             c[zeros + o] = 0
-        multiply(last - first, a, first, 0, 1, inputs, b, left, 0, outputs, 1, rows, c, zeros, 0, c, to, outputs, right - left)
+        packs, width = columns < outputs and last - first >= PACKED, columns + PAD
+        packed, step = np.empty(min(rows, DEPTH) * width if packs else 0, x.dtype), DEPTH if packs else rows
+        for k in range(0, rows, step):
+            depth, matrix, at, b_k = min(step, rows - k), b, k * outputs + left, outputs
+            if packs:
+                _pack(b, at, outputs, depth, columns, packed, width)
+                matrix, at, b_k = packed, 0, width
+            start, start_r = (zeros, 0) if k == 0 else (to, outputs)
+            of_k = k * inputs + first
+            multiply(last - first, a, of_k, 0, 1, inputs, matrix, at, 0, b_k, 1, depth, c, start, start_r, c, to, outputs, columns)
     if first == 0:
         for o in range(left, right):
             dbias[o] = 0

@@ -1,4 +1,4 @@
-"""Training: the loop, its metrics, resuming bit for bit, and what happens when it goes wrong."""
+"""Training: the loop, its metrics, callbacks, and what happens when it goes wrong."""
 
 import math
 
@@ -7,46 +7,9 @@ import pytest
 from tolerances import assert_close
 
 import nbnet as nb
-from nbnet.errors import ArgumentError, BuildError, CheckpointError, DataError, NonFiniteError, ShapeError
+from nbnet.errors import ArgumentError, BuildError, DataError, NonFiniteError, ShapeError
 
-
-def small_model(backend="serial", dtype="float64", seed=0):
-    model = nb.Sequential(
-        [
-            nb.Conv2D(4, 3),
-            nb.BatchNorm(),
-            nb.ReLU(),
-            nb.MaxPool2D(2),
-            nb.Residual([nb.Conv2D(4, 3)]),
-            nb.Flatten(),
-            nb.Dropout(0.2),
-            nb.Dense(3),
-        ]
-    )
-    model.build((6, 6, 1), backend=backend, dtype=dtype, seed=seed)
-    return model
-
-
-def small_trainer(backend="serial", dtype="float64", **options):
-    options.setdefault("optimizer", nb.Adam(3e-3))
-    return nb.Trainer(small_model(backend, dtype), **options)
-
-
-@pytest.fixture
-def data(rng):
-    """Images whose brightest third says their class."""
-    y = rng.integers(0, 3, 70)
-    x = rng.integers(0, 100, (70, 6, 6, 1), dtype=np.uint8)
-    for i, label in enumerate(y):
-        x[i, 2 * label : 2 * label + 2] += 120
-    return x, y
-
-
-def bits(trainer):
-    """Everything that a run carries on, as bytes."""
-    arrays = trainer.model.state() | trainer.optimizer.state
-    return {name: array.tobytes() for name, array in arrays.items()}
-
+from .small import bits, small_model, small_trainer
 
 # ---------------------------------------------------------------------------------------------------- training
 
@@ -172,116 +135,6 @@ def test_schedule_runs_over_the_whole_fit(data):
     trainer = small_trainer(schedule=lambda progress: seen.append(progress) or 1.0)
     trainer.fit(data, epochs=2, batch_size=35)
     assert_close(np.array(seen), np.arange(4) / 3, "elementwise")
-
-
-# ---------------------------------------------------------------------------------------------------- resuming
-
-
-class StopAt(nb.callbacks.Callback):
-    def __init__(self, step):
-        self.step = step
-
-    def on_batch_end(self, trainer):
-        if trainer.step == self.step:
-            trainer.stop("test")
-
-
-@pytest.mark.parametrize("optimizer", [nb.Adam, nb.SGD, nb.RMSProp, nb.AdamW])
-@pytest.mark.parametrize("step", [1, 5, 7, 10])
-def test_a_resumed_run_is_the_same_run(data, tmp_path, step, optimizer):
-    def make(seed):
-        model = small_model("serial", "float32", seed)
-        return nb.Trainer(model, optimizer=optimizer(1e-3), schedule="one_cycle", seed=seed)
-
-    whole = make(seed=4)
-    whole.fit(data, epochs=3, batch_size=16, validation=data)
-    first = make(seed=4)
-    first.fit(data, epochs=3, batch_size=16, validation=data, callbacks=[StopAt(step)])
-    assert (first.step, first.stop_reason) == (step, "test")
-    first.save(tmp_path / "run.safetensors")
-    second = make(seed=9)
-    second.restore(tmp_path / "run.safetensors")
-    second.fit(data, epochs=3, batch_size=16, validation=data)
-    assert bits(second) == bits(whole)
-    for key in ("loss", "accuracy", "val_loss", "val_accuracy", "lr"):
-        assert second.history[key] == whole.history[key]
-
-
-def test_resuming_within_an_epoch_needs_the_same_data(data, tmp_path):
-    trainer = small_trainer()
-    trainer.fit(data, epochs=2, batch_size=16, callbacks=[StopAt(2)])
-    with pytest.raises(ArgumentError, match="70 rows in batches of 16: it cannot go on with 70 rows in batches of 8"):
-        trainer.fit(data, epochs=2, batch_size=8)
-
-
-def test_a_foreign_or_broken_checkpoint_changes_nothing(data, tmp_path):
-    trainer = small_trainer()
-    trainer.fit(data, epochs=1)
-    path = tmp_path / "run.safetensors"
-    trainer.save(path)
-    whole = path.read_bytes()
-    other = nb.Sequential([nb.Flatten(), nb.Dense(3)])
-    other.build((6, 6, 1), backend="serial", dtype="float64")
-    cases = [
-        (nb.Trainer(other, optimizer=nb.Adam(1e-3)), whole, "belongs to another model"),
-        (small_trainer(optimizer=nb.SGD(0.1)), whole, "was trained with Adam, this trainer has SGD"),
-        (small_trainer(dtype="float32"), whole, "float64, wanted .* float32"),
-        (small_trainer(), whole[: len(whole) // 2], "truncated or not a safetensors file"),
-        (small_trainer(), b"", "truncated or not a safetensors file"),
-        (small_trainer(), b"GIF89a" + bytes(100), "truncated or not a safetensors file"),
-    ]
-    for victim, content, message in cases:
-        victim.optimizer.prepare(victim.model.params)
-        path.write_bytes(content)
-        before = bits(victim)
-        with pytest.raises(CheckpointError, match=message):
-            victim.restore(path)
-        assert bits(victim) == before
-        assert (victim.step, victim.epoch, victim.history) == (0, 0, {})
-    with pytest.raises(CheckpointError, match="No such file"):
-        small_trainer().restore(tmp_path / "missing.safetensors")
-    trainer.model.save_weights(path)
-    with pytest.raises(CheckpointError, match="use load_weights"):
-        trainer.restore(path)
-
-
-def test_weights_load_from_a_checkpoint(data, tmp_path):
-    trainer = small_trainer()
-    trainer.fit(data, epochs=1)
-    trainer.save(tmp_path / "run.safetensors")
-    model = small_model(seed=5)
-    model.load_weights(tmp_path / "run.safetensors")
-    assert np.array_equal(model.predict(data[0]), trainer.model.predict(data[0]))
-
-
-def test_foreign_weights_change_nothing(tmp_path):
-    model, other = small_model(), nb.Sequential([nb.Flatten(), nb.Dense(3)])
-    other.build((6, 6, 1), backend="serial", dtype="float64")
-    other.save_weights(tmp_path / "other.safetensors")
-    before = {name: array.tobytes() for name, array in model.state().items()}
-    with pytest.raises(CheckpointError, match=r"has no '0\.conv2d\.bias': it belongs to another model"):
-        model.load_weights(tmp_path / "other.safetensors")
-    assert {name: array.tobytes() for name, array in model.state().items()} == before
-
-
-def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
-    trainer = small_trainer()
-    path = tmp_path / "run.safetensors"
-    trainer.save(path)
-    old = path.read_bytes()
-
-    def full_disk(*args):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", full_disk)
-    trainer.step = 99
-    with pytest.raises(CheckpointError, match=r"cannot write .*No space left on device"):
-        trainer.save(path)
-    assert path.read_bytes() == old
-    assert [p.name for p in tmp_path.iterdir()] == ["run.safetensors"]
-    monkeypatch.undo()
-    with pytest.raises(CheckpointError, match="No such file or directory"):
-        trainer.save(tmp_path / "missing" / "run.safetensors")
 
 
 # --------------------------------------------------------------------------------------------------- callbacks
