@@ -196,8 +196,8 @@ def make_tile(rows, vectors, masked):
 
 
 def tile_rows(vectors, masked):
-    """Rows of the tiles of so many vectors, the largest first: enough accumulators to hide the latency of FMA, few enough to leave registers
-    for a, b and a mask. Three rows are what the gradient of a 3 x 3 kernel has for one input channel."""
+    """Rows of the tiles of so many vectors, the largest first: enough accumulators to hide the latency of FMA, few enough to leave
+    registers for a, b and a mask. Three rows are what the gradient of a 3 x 3 kernel has for one input channel."""
     if vectors == 4:
         return 4, 3, 1
     if vectors == 1 or _REGISTERS == 32:
@@ -218,7 +218,8 @@ def _make_rows(vectors, masked):
 
 
 def _rows_of(size, tile, rest):
-    """Tiles of `size` rows, and `rest` for the rows that are left. Of seven and eight six would leave one and two: they are 4 + 3 and 4 + 4."""
+    """Tiles of `size` rows, and `rest` for the rows that are left. Of seven and eight, six would leave one and two: they are 4 + 3 and
+    4 + 4."""
     spared = 8 if size == 6 else size
 
     @inlined

@@ -15,10 +15,10 @@ from nbnet.kernels.transpose import transpose
 from nbnet.kernels.vector import load, store, zero
 
 MANY = 32  # rows of dy that are worth transposing a gradient of few outputs
-PACKED = 64  # rows of a result that are worth packing what they are multiplied by: rows a power of two apart fall on few sets of the caches
-DEPTH = 256  # rows that are packed at a time, and those of weights that are worked on while the next ones are asked for
+PACKED = 64  # rows of a result that are worth packing what they are multiplied by: numbers a power of two apart fall on few sets of caches
+DEPTH = 256  # terms of a sum that are worked on while the rows of the next ones are asked for
 
-# ---------------------------------------------------------------------------------------------------- forward
+# ---------------------------------------------------------------------------------------------------- a cell
 
 
 @body
@@ -30,29 +30,38 @@ def _pack(b, at, stride, rows, columns, packed, width):
 
 
 @body
+def _multiply(rows, terms, a, a_at, a_r, a_k, b, b_at, init, init_at, c, c_at, outputs, columns):
+    """c[r, j] = init[j] + sum over `terms` of a[r, k] * b[k, j], for `columns` columns of b and c, whose rows have `outputs` numbers.
+
+    In blocks of DEPTH terms. The rows of b that come next are asked for, and what many rows of c are multiplied by is packed.
+    """
+    step = DEPTH if columns < outputs else terms  # whole rows lie together, and come by themselves
+    packs, width = columns < outputs and rows >= PACKED, columns + PAD
+    packed = np.empty(DEPTH * width if packs else 0, b.dtype)
+    for k in range(0, terms, step):
+        depth = min(step, terms - k)
+        for i in range(k + depth, min(k + depth + step, terms)):
+            for j in range(0, columns, LINE // b.itemsize):
+                prefetch(b, b_at + i * outputs + j)
+        block, at, b_k = b, b_at + k * outputs, outputs
+        if packs:
+            _pack(b, at, outputs, depth, columns, packed, width)
+            block, at, b_k = packed, 0, width
+        start, start_at, start_r = (init, init_at, 0) if k == 0 else (c, c_at, outputs)
+        multiply(rows, a, a_at + k * a_k, 0, a_r, a_k, block, at, 0, b_k, 1, depth, start, start_at, start_r, c, c_at, outputs, columns)
+
+
+# ---------------------------------------------------------------------------------------------------- forward
+
+
+@body
 def _forward(part, down, across, x, weight, bias, slope, y, partials):
     """A cell's rows first to last and columns left to right of y; their statistics too, unless partials (down, 3, O) is None."""
     first, last, left, right = cell(part, down, across, y.shape[0], y.shape[1])
     inputs, outputs = weight.shape
-    columns, rows = right - left, last - first
+    rows, columns, to = last - first, right - left, first * outputs + left
     a, b, c = x.reshape(-1), weight.reshape(-1), y.reshape(-1)
-    at, to = first * inputs, first * outputs + left
-    step = DEPTH if columns < outputs else inputs  # whole rows lie together, and come by themselves
-    packs, width = columns < outputs and rows >= PACKED, columns + PAD
-    packed = np.empty(DEPTH * width if packs else 0, x.dtype)
-    for k in range(0, inputs, step):
-        depth, of_k, b_k = min(step, inputs - k), k * outputs + left, outputs
-        for i in range(k + depth, min(k + depth + step, inputs)):
-            for j in range(left, right, LINE // x.itemsize):
-                prefetch(b, i * outputs + j)
-        matrix = b
-        if packs:
-            _pack(b, of_k, outputs, depth, columns, packed, width)
-            matrix, of_k, b_k = packed, 0, width
-        if k == 0:
-            multiply(rows, a, at, 0, inputs, 1, matrix, of_k, 0, b_k, 1, depth, bias, left, 0, c, to, outputs, columns)
-        else:
-            multiply(rows, a, at + k, 0, inputs, 1, matrix, of_k, 0, b_k, 1, depth, c, to, outputs, c, to, outputs, columns)
+    _multiply(rows, inputs, a, first * inputs, inputs, 1, b, left, bias, left, c, to, outputs, columns)
     if slope != 1:
         activate_rows(c, to, rows, outputs, columns, slope)
     if partials is not None:
@@ -150,16 +159,7 @@ def _backward_weights(part, down, across, x, dy, dweight, dbias):
         columns, to, zeros = right - left, first * outputs + left, (last - 1) * outputs + left
         for o in range(columns):  # the row that is written last is what all rows start from
             c[zeros + o] = 0
-        packs, width = columns < outputs and last - first >= PACKED, columns + PAD
-        packed, step = np.empty(min(rows, DEPTH) * width if packs else 0, x.dtype), DEPTH if packs else rows
-        for k in range(0, rows, step):
-            depth, matrix, at, b_k = min(step, rows - k), b, k * outputs + left, outputs
-            if packs:
-                _pack(b, at, outputs, depth, columns, packed, width)
-                matrix, at, b_k = packed, 0, width
-            start, start_r = (zeros, 0) if k == 0 else (to, outputs)
-            of_k = k * inputs + first
-            multiply(last - first, a, of_k, 0, 1, inputs, matrix, at, 0, b_k, 1, depth, c, start, start_r, c, to, outputs, columns)
+        _multiply(last - first, rows, a, first, 1, inputs, b, left, c, zeros, c, to, outputs, columns)
     if first == 0:
         for o in range(left, right):
             dbias[o] = 0
