@@ -207,27 +207,36 @@ def tile_rows(vectors, masked):
 
 def _make_rows(vectors, masked):
     """A body that runs tiles of `vectors` vectors over `rows` rows of a and c, the largest tiles first."""
+    *six, most, _, _ = tile_rows(vectors, masked)
+    largest, three, one = (make_tile(size, vectors, masked) for size in (most, 3, 1))
 
-    @inlined
+    @body
     def run(rows, a, a_outer, a_r, a_k, b, b_outer, b_k, outer, inner, init, init_r, c, c_r, columns):
-        pass
+        while rows >= most:
+            largest(a, a_outer, a_r, a_k, b, b_outer, b_k, outer, inner, init, init_r, c, c_r, columns)
+            a, init, c = further(a, most * a_r), further(init, most * init_r), further(c, most * c_r)
+            rows -= most
+        while rows >= 3:
+            three(a, a_outer, a_r, a_k, b, b_outer, b_k, outer, inner, init, init_r, c, c_r, columns)
+            a, init, c = further(a, 3 * a_r), further(init, 3 * init_r), further(c, 3 * c_r)
+            rows -= 3
+        while rows >= 1:
+            one(a, a_outer, a_r, a_k, b, b_outer, b_k, outer, inner, init, init_r, c, c_r, columns)
+            a, init, c = further(a, a_r), further(init, init_r), further(c, c_r)
+            rows -= 1
 
-    for size in reversed(tile_rows(vectors, masked)):
-        run = _rows_of(size, make_tile(size, vectors, masked), run)
-    return body(run.py_func)
+    return _six_first(make_tile(6, vectors, masked), run) if six else run
 
 
-def _rows_of(size, tile, rest):
-    """Tiles of `size` rows, and `rest` for the rows that are left. Of seven and eight, six would leave one and two: they are 4 + 3 and
-    4 + 4."""
-    spared = 8 if size == 6 else size
+def _six_first(six, rest):
+    """The body that runs tiles of six rows before the others. Of 7 and 8 rows they would leave one and two: those are 4 + 3 and 4 + 4."""
 
-    @inlined
+    @body
     def run(rows, a, a_outer, a_r, a_k, b, b_outer, b_k, outer, inner, init, init_r, c, c_r, columns):
-        while rows == size or rows > spared:
-            tile(a, a_outer, a_r, a_k, b, b_outer, b_k, outer, inner, init, init_r, c, c_r, columns)
-            a, init, c = further(a, size * a_r), further(init, size * init_r), further(c, size * c_r)
-            rows -= size
+        while rows == 6 or rows > 8:
+            six(a, a_outer, a_r, a_k, b, b_outer, b_k, outer, inner, init, init_r, c, c_r, columns)
+            a, init, c = further(a, 6 * a_r), further(init, 6 * init_r), further(c, 6 * c_r)
+            rows -= 6
         rest(rows, a, a_outer, a_r, a_k, b, b_outer, b_k, outer, inner, init, init_r, c, c_r, columns)
 
     return run
