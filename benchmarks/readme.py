@@ -8,6 +8,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "cpu" / "results.json"
+ELSEWHERE = ROOT / "benchmarks" / "results" / "cpu-avx2" / "results.json"  # a processor without AVX-512
 FIRST, LAST = "<!-- benchmarks/readme.py writes from here -->\n", "<!-- to here -->\n"
 HOW = [
     "checked against the NumPy reference, and takes turns with the others; the best peer is bold. What the machine can do is a memory copy",
@@ -51,6 +52,15 @@ def block(report: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def elsewhere(report: dict[str, Any]) -> str:
+    """A paragraph on another machine: how many times nbnet's figure the best peer has."""
+    lines = [line for line in report["summary"] if line["best_peer"] is not None and line["unit"] != "s"]
+    best = "; ".join(f"{line['what']} {line['ratios'][line['best_peer']]:.2f}" for line in lines)
+    machine, folder = report["machine"], ELSEWHERE.parent.relative_to(ROOT).as_posix()
+    where = f"{machine['cpu']} with {machine['vector features']}, {report['threads']} threads, {report['date']}"
+    return f"\nThe same without AVX-512 ({where}; [results]({folder})), times nbnet's figure of the best peer: {best}.\n"
+
+
 def _ratio(value: float | None, best: bool) -> str:
     return "" if value is None else f"**{value:.2f}**" if best else f"{value:.2f}"
 
@@ -59,13 +69,14 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:-1]) + f" and {names[-1]}" if len(names) > 1 else "".join(names)
 
 
-def rewrite(readme: str, report: dict[str, Any]) -> str:
-    """The README with the part between the marks replaced."""
+def rewrite(readme: str, report: dict[str, Any], other: dict[str, Any]) -> str:
+    """The README with the part between the marks replaced. other: the report of another machine."""
     before, _, rest = readme.partition(FIRST)
     _, _, after = rest.partition(LAST)
-    return f"{before}{FIRST}{block(report)}{LAST}{after}"
+    return f"{before}{FIRST}{block(report)}{elsewhere(other)}{LAST}{after}"
 
 
 if __name__ == "__main__":
     path = ROOT / "README.md"
-    path.write_text(rewrite(path.read_text(encoding="utf-8"), json.loads(RESULTS.read_text(encoding="utf-8"))), encoding="utf-8")
+    reports = [json.loads(file.read_text(encoding="utf-8")) for file in (RESULTS, ELSEWHERE)]
+    path.write_text(rewrite(path.read_text(encoding="utf-8"), *reports), encoding="utf-8")
