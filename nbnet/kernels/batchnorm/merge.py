@@ -1,9 +1,12 @@
-"""Merging the partial statistics of chunks, in chunk order: so the result is the same bits on any number of threads."""
+"""Merging the partial statistics of chunks, in chunk order: so the result is the same bits on any number of threads.
 
-from nbnet.kernels.compile import body
+Without fastmath, with which LLVM may add in another order in the one driver than in the other.
+"""
+
+from nbnet.kernels.compile import precise
 
 
-@body
+@precise
 def merge_moments(partials, mean, m2):
     """Mean and summed squared deviations of all rows, from those of each chunk."""
     for c in range(mean.shape[0]):
@@ -19,7 +22,7 @@ def merge_moments(partials, mean, m2):
         m2[c] = squares
 
 
-@body
+@precise
 def merge_sums(partials, sum_g, sum_gx):
     """The sums over all rows, from those of each chunk."""
     for c in range(sum_g.shape[0]):

@@ -6,7 +6,7 @@ from nbnet.kernels import chunks
 from nbnet.kernels.batchnorm.cpu import moments_of_rows
 from nbnet.kernels.batchnorm.merge import merge_moments
 from nbnet.kernels.caches import LINE, prefetch_to_write
-from nbnet.kernels.compile import body, inlined, parallel, serial
+from nbnet.kernels.compile import body, inlined, parallel, precise, serial
 from nbnet.kernels.conv2d import EDGE, GROUP, IN_CACHES, minimal, plan, scatter, scatter_chunks, scatters, strip_rows, winograd
 from nbnet.kernels.dense.cpu import add_rows
 from nbnet.kernels.epilogue import activate_rows
@@ -252,7 +252,7 @@ def _backward_weights(thread, x, dy, kernel_h, kernel_w, stride_h, stride_w, pad
             add_rows(dy.reshape(-1), pixel * outputs, end - pixel, outputs, outputs, bias, 0)
 
 
-@body
+@precise
 def _merge(partials, dweight, dbias):
     """Add up partials (K, D + 1, O) in order: the weights' gradient (D, O) and, from the last rows, the bias's (O,)."""
     depth, outputs = dweight.shape

@@ -5,7 +5,7 @@ import numpy as np
 from nbnet.kernels.batchnorm.cpu import moments_of_rows
 from nbnet.kernels.batchnorm.merge import merge_moments
 from nbnet.kernels.caches import LINE, prefetch
-from nbnet.kernels.compile import body, parallel, serial
+from nbnet.kernels.compile import body, parallel, precise, serial
 from nbnet.kernels.dense import PAD, cell, grid
 from nbnet.kernels.epilogue import activate_rows
 from nbnet.kernels.parallel_for import parallel_for
@@ -118,9 +118,10 @@ def backward_data_parallel(dy, weight, turned, dx):
 # ------------------------------------------------------------------------------------------- backward_weights
 
 
-@body
+@precise
 def add_rows(b, at, rows, stride, columns, c, to):
-    """c[to : to + columns] += the sum of rows of b, which stand `stride` numbers apart from b[at] on."""
+    """c[to : to + columns] += the sum of rows of b, which stand `stride` numbers apart from b[at] on; in this order, so that all kernels
+    have the same bits."""
     for j in range(0, columns, lanes(b)):
         count = columns - j
         even = load(c, to + j, count)
