@@ -54,7 +54,7 @@ def block(report: dict[str, Any]) -> str:
 
 def elsewhere(report: dict[str, Any]) -> str:
     """A paragraph on another machine: how many times nbnet's figure the best peer has."""
-    lines = [line for line in report["summary"] if line["best_peer"] is not None and line["unit"] != "s"]
+    lines = [line for line in report["summary"] if line["best_peer"] is not None]
     best = "; ".join(f"{line['what']} {line['ratios'][line['best_peer']]:.2f}" for line in lines)
     machine, folder = report["machine"], ELSEWHERE.parent.relative_to(ROOT).as_posix()
     where = f"{machine['cpu']} with {machine['vector features']}, {report['threads']} threads, {report['date']}"

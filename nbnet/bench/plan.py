@@ -74,9 +74,9 @@ class Plan:
     def _measure_all(self, advance: Callable[[str], None], absent: dict[str, str], folder: Path) -> tuple[list[Any], list[Any]]:
         """The rows of the report, and what they were made from."""
         timed = {each.name for each in [*self.backends, *self.peers]}
-        caches = {} if self.quick else {"torch-compile": _cache("torch-compile", folder)}  # the starts have filled it,
-        if self.start and not self.quick:
-            caches[results.NBNET] = _cache("nbnet", folder)  # and this one
+        caches = {} if self.quick else {"torch-compile": _cache("torch-compile", folder)}
+        if self.start and not self.quick:  # the starts have filled both
+            caches[results.NBNET] = _cache("nbnet", folder)
         rows, measured = [], []
         for threads in reversed(self.threads):
             main = threads == self.threads[-1]
