@@ -6,9 +6,12 @@ overflow and subnormal results come out as in libm. Every lane gets the same bit
 exp: x = n log 2 + r with |r| <= log(2) / 2, the log in two parts (Cody and Waite 1980), and the Taylor polynomial of exp r.
 log: x = 2^n m with m from sqrt(1/2) to sqrt(2), and log m = f - f^2 / 2 + s (f^2 / 2 + R(s^2)) with f = m - 1, s = f / (2 + f) and the
      coefficients of fdlibm (Sun Microsystems 1993; for float32 Cygnus Support's).
-tanh: below 0.625 x + x^3 P(x^2) / Q(x^2) with the coefficients of Cephes (Moshier 1989), above that 1 - 2 / (exp 2x + 1), with
-     an exp that leaves out what tanh does not see: numbers below 0, overflow, and the last half unit.
+tanh: e / (e + 2) with e = exp 2|x| - 1, whose polynomial leaves out the 1; taken as b + (e - b (e + 2)) / (e + 2) with b the smaller
+     of |x| and 1/2, so that what rounding takes from the quotient is little beside b.
 All of it is compiled without fastmath: the order of these steps is what makes them precise.
+
+tanh and the logistic function come in two parts, an exponential and a quotient: one after another, each waits for the other, and
+some 40 operations for every vector are more than a processor looks ahead. A loop for each keeps it busy (kernels/activation/cpu.py).
 """
 
 import math
@@ -25,6 +28,8 @@ LOG2_E = 1 / math.log(2)
 LOG_2 = {32: (0.693359375, -2.12194440e-4), 64: (6.93147180369123816490e-1, 1.90821492927058770002e-10)}
 TAYLOR = {bits: [1 / math.factorial(k) for k in range(degree, 1, -1)] for bits, degree in ((32, 7), (64, 13))}  # of (exp r - 1 - r) / r^2
 EXP_RANGE = {32: (-105.0, 90.0), 64: (-750.0, 715.0)}  # beyond, the result is 0 or infinity
+TANH_RANGE = {32: 10.0, 64: 22.0}  # beyond, the result is 1
+ROUND = {32: 1.5 * 2.0**23, 64: 1.5 * 2.0**52}  # a small number that is added to it is rounded, and stands in the last bits of the sum
 LOG = {  # of R(z) / z
     32: [0.24279078841, 0.28498786688, 0.40000972152, 0.66666662693],
     64: [
@@ -39,12 +44,7 @@ LOG = {  # of R(z) / z
 }
 # The least and the largest normal number, and a power of 2 that makes normal numbers of all that are less.
 NORMAL = {32: (2.0**-126, (2 - 2.0**-23) * 2.0**127, 25), 64: (2.0**-1022, (2 - 2.0**-52) * 2.0**1023, 54)}
-TANH_P = {
-    32: [-5.70498872745e-3, 2.06390887954e-2, -5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1],
-    64: [-9.64399179425052238628e-1, -9.92877231001918586564e1, -1.61468768441708447952e3],
-}
-TANH_Q = {32: [1.0], 64: [1.0, 1.12811678491632931402e2, 2.23548839060100448583e3, 4.84406305325125486048e3]}
-MANY = 10  # coefficients from which on two chains, of even and of odd powers, are worth one more multiplication
+MANY = 5  # coefficients from which on two chains, of even and of odd powers, are worth the square
 
 
 # -------------------------------------------------------------------------------------------------- building blocks
@@ -64,12 +64,6 @@ def fma(context, a, b, c):
 
 
 @intrinsic
-def rint(context, x):
-    """The nearest whole number."""
-    return x(x), lambda context, builder, signature, args: _call(builder, "rint", *args)
-
-
-@intrinsic
 def absolute(context, x):
     return x(x), lambda context, builder, signature, args: _call(builder, "fabs", *args)
 
@@ -81,20 +75,17 @@ def with_sign(context, x, of):
 
 
 @intrinsic
-def power_of_2(context, n):
-    """2^n for whole n from the least to the largest exponent of a normal number."""
+def power_of_2(context, rounded):
+    """2^n of n + ROUND, for whole n from the least to the largest exponent of a normal number."""
 
     def generate(context, builder, signature, args):
         vector = args[0].type
-        bits, digits = (32, 23) if isinstance(vector.element, ir.FloatType) else (64, 52)
+        bits, digits, one = (32, 23, 127) if isinstance(vector.element, ir.FloatType) else (64, 52, 1023)
         whole = ir.VectorType(ir.IntType(bits), vector.count)
-        # Added to 1.5 * 2^digits, a small whole number stands in the last bits of the sum.
-        sum_ = builder.bitcast(builder.fadd(args[0], ir.Constant(vector, [1.5 * 2.0**digits] * vector.count)), whole)
-        shifted = builder.shl(sum_, ir.Constant(whole, [digits] * vector.count))
-        one = (127 if bits == 32 else 1023) << digits
-        return builder.bitcast(builder.add(shifted, ir.Constant(whole, [one] * vector.count)), vector)
+        shifted = builder.shl(builder.bitcast(args[0], whole), ir.Constant(whole, [digits] * vector.count))
+        return builder.bitcast(builder.add(shifted, ir.Constant(whole, [one << digits] * vector.count)), vector)
 
-    return n(n), generate
+    return rounded(rounded), generate
 
 
 def _split(builder, x):
@@ -150,7 +141,7 @@ def _make_polynomial(coefficients):
     return polynomial
 
 
-_taylor, _tanh_p, _tanh_q, _log = (_make_polynomial(table) for table in (TAYLOR, TANH_P, TANH_Q, LOG))
+_taylor, _log = (_make_polynomial(table) for table in (TAYLOR, LOG))
 
 
 # ------------------------------------------------------------------------------------------------------ the functions
@@ -166,11 +157,13 @@ def _exp(x):
         return None
     high, low = LOG_2[x.dtype.bitwidth]
     least, most = EXP_RANGE[x.dtype.bitwidth]
+    nearest = ROUND[x.dtype.bitwidth]
 
     def implementation(x):
+        big = splat_as(nearest, x)
         bounded = where(x > splat_as(most, x), splat_as(most, x), x)
         bounded = where(splat_as(least, x) > bounded, splat_as(least, x), bounded)
-        n = rint(bounded * splat_as(LOG2_E, x))
+        n = fma(bounded, splat_as(LOG2_E, x), big) - big
         exact = fma(n, splat_as(-high, x), bounded)
         r = fma(n, splat_as(-low, x), exact)
         lost = fma(n, splat_as(-low, x), exact - r)  # what rounding took from r
@@ -179,8 +172,8 @@ def _exp(x):
         lost = lost + (r - (nearly - one))  # and from 1 + r
         power = fma(fma(r * r, _taylor(r), lost), one, nearly)
         # In two steps, since 2^n may overflow, or be subnormal, where the result is not.
-        half = rint(n * splat_as(0.5, x))
-        return fma(fma(power, power_of_2(half), zero(x)), power_of_2(n - half), zero(x))
+        half = fma(n, splat_as(0.5, x), big)
+        return fma(fma(power, power_of_2(half), zero(x)), power_of_2(n - (half - big) + big), zero(x))
 
     return implementation
 
@@ -213,9 +206,15 @@ def _log_of(x):
 
 
 @precise
-def sigmoid(x):
-    """1 / (1 + exp(-x)) of each lane."""
-    one, e = splat_as(1.0, x), exp(zero(x) - absolute(x))
+def exp_of_sigmoid(x):
+    """exp(-|x|) of each lane."""
+    return exp(zero(x) - absolute(x))
+
+
+@precise
+def sigmoid(x, e):
+    """1 / (1 + exp(-x)) of each lane, with e = exp_of_sigmoid(x)."""
+    one = splat_as(1.0, x)
     total = one + e
     lost = e - (total - one)  # what rounding took from 1 + e
     positive = x >= zero(x)
@@ -223,33 +222,33 @@ def sigmoid(x):
     return fma(zero(x) - y * lost, where(positive, y, one - y), y)
 
 
-def exp_of_size(x):
-    """exp of each lane from 0 on, where no more than its first 44 or, of float32, 20 matter: to within a unit in the last place."""
+def exp_of_tanh(x):
+    """exp(2 |x|) - 1 of each lane, as far as tanh sees it."""
 
 
-@overload(exp_of_size, jit_options={"fastmath": False})
-def _exp_of_size(x):
+@overload(exp_of_tanh, jit_options={"fastmath": False})
+def _exp_of_tanh(x):
     if not isinstance(x, Vector):
         return None
     high, low = LOG_2[x.dtype.bitwidth]
-    most = 20.0 if x.dtype.bitwidth == 32 else 44.0
+    most, nearest = TANH_RANGE[x.dtype.bitwidth], ROUND[x.dtype.bitwidth]
 
     def implementation(x):
-        bounded = where(x > splat_as(most, x), splat_as(most, x), x)
-        n = rint(bounded * splat_as(LOG2_E, x))
-        r = fma(n, splat_as(-low, x), fma(n, splat_as(-high, x), bounded))
-        return (fma(r * r, _taylor(r), r) + splat_as(1.0, x)) * power_of_2(n)
+        size, big = absolute(x), splat_as(nearest, x)
+        bounded = where(size > splat_as(most, x), splat_as(most, x), size)
+        twice = bounded + bounded
+        rounded = fma(twice, splat_as(LOG2_E, x), big)
+        n, power = rounded - big, power_of_2(rounded)
+        r = fma(n, splat_as(-low, x), fma(n, splat_as(-high, x), twice))
+        return fma(power, r * r * _taylor(r), fma(power, r, power - splat_as(1.0, x)))
 
     return implementation
 
 
 @precise
-def tanh(x):
-    """tanh of each lane."""
-    size, square, one = absolute(x), x * x, splat_as(1.0, x)
-    large = size > splat_as(0.625, x)
-    # One division for both: size + size * (square P / Q), or 1 + 1 * (-2 / (exp 2x + 1)).
-    base = where(large, one, size)
-    part = where(large, splat_as(-2.0, x), square * _tanh_p(square))
-    whole = where(large, exp_of_size(size + size) + one, _tanh_q(square))
-    return with_sign(fma(part / whole, base, base), x)
+def tanh(x, e):
+    """tanh of each lane, with e = exp_of_tanh(x)."""
+    size, half = absolute(x), splat_as(0.5, x)
+    b = where(size > half, half, size)
+    lacks = fma(b, e, b + b - e) / (e + splat_as(2.0, x))
+    return with_sign(b - lacks, x)

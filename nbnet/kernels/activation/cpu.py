@@ -10,10 +10,11 @@ from nbnet.kernels import chunks
 from nbnet.kernels.compile import body, parallel, serial
 from nbnet.kernels.parallel_for import parallel_for
 from nbnet.kernels.simd import lanes
-from nbnet.kernels.vecmath import exp, sigmoid, tanh
-from nbnet.kernels.vector import largest_lane, load, load_whole, splat_as, store, sum_of_lanes, where, widen, zero
+from nbnet.kernels.vecmath import exp, exp_of_sigmoid, exp_of_tanh, sigmoid, tanh
+from nbnet.kernels.vector import largest_lane, load, load_whole, splat_as, store, store_whole, sum_of_lanes, where, widen, zero
 
 EXP = 8  # elementary operations that an exp or a tanh is worth, for the choice of chunks
+RUN = 256  # numbers whose exponentials are taken before the first of them is used (kernels/vecmath.py)
 
 
 # -------------------------------------------------------------------------------------------------------- relu
@@ -114,10 +115,21 @@ def leaky_relu_backward_parallel(dy, y, slope, dx):
 
 
 @body
+def tanh_of_run(x, start, stop, y):
+    """y[start:stop] = tanh(x[start:stop]); x may be y."""
+    e = np.empty(RUN, x.dtype)
+    for at in range(start, stop, RUN):
+        n = min(RUN, stop - at)
+        for i in range(0, n, lanes(x)):
+            store_whole(e, i, exp_of_tanh(load(x, at + i, n - i)))
+        for i in range(0, n, lanes(x)):
+            store(y, at + i, n - i, tanh(load(x, at + i, n - i), load_whole(e, i)))
+
+
+@body
 def _tanh_forward(part, parts, x, y):
     start, stop = chunks.bounds(part, parts, x.size)
-    for i in range(start, stop, lanes(x)):
-        store(y, i, stop - i, tanh(load(x, i, stop - i)))
+    tanh_of_run(x, start, stop, y)
 
 
 @serial
@@ -159,10 +171,21 @@ def tanh_backward_parallel(dy, y, dx):
 
 
 @body
+def sigmoid_of_run(x, start, stop, y):
+    """y[start:stop] = 1 / (1 + exp(-x[start:stop])); x may be y."""
+    e = np.empty(RUN, x.dtype)
+    for at in range(start, stop, RUN):
+        n = min(RUN, stop - at)
+        for i in range(0, n, lanes(x)):
+            store_whole(e, i, exp_of_sigmoid(load(x, at + i, n - i)))
+        for i in range(0, n, lanes(x)):
+            store(y, at + i, n - i, sigmoid(load(x, at + i, n - i), load_whole(e, i)))
+
+
+@body
 def _sigmoid_forward(part, parts, x, y):
     start, stop = chunks.bounds(part, parts, x.size)
-    for i in range(start, stop, lanes(x)):
-        store(y, i, stop - i, sigmoid(load(x, i, stop - i)))
+    sigmoid_of_run(x, start, stop, y)
 
 
 @serial

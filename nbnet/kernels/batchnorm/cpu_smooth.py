@@ -1,14 +1,14 @@
 """Batch normalisation and a smooth activation in one pass, on the CPU."""
 
 from nbnet.kernels import chunks
-from nbnet.kernels.activation.cpu import EXP
+from nbnet.kernels.activation.cpu import EXP, sigmoid_of_run, tanh_of_run
 from nbnet.kernels.batchnorm import TANH
 from nbnet.kernels.batchnorm.merge import merge_sums
 from nbnet.kernels.caches import comes_late, passes_caches, prefetch, put
 from nbnet.kernels.compile import body, parallel, serial
 from nbnet.kernels.parallel_for import parallel_for
 from nbnet.kernels.simd import lanes
-from nbnet.kernels.vecmath import fma, sigmoid, tanh
+from nbnet.kernels.vecmath import fma
 from nbnet.kernels.vector import load, load_as, splat_as, store, widen
 
 NUMBERS = 2048  # that are normalised before they are activated: they stay in the level-1 cache
@@ -18,18 +18,9 @@ ROWS = 16  # that are summed in registers before the sums go back to memory, whi
 
 
 @body
-def _apply_to_many(x, center, scale, shift, activation, start, stop, y):
-    channels, source, target = x.shape[1], x.reshape(-1), y.reshape(-1)
-    for m in range(start, stop):
-        for c in range(0, channels, lanes(x)):
-            n, at = channels - c, m * channels + c
-            z = fma(load(source, at, n) - load(center, c, n), load(scale, c, n), load(shift, c, n))
-            store(target, at, n, tanh(z) if activation == TANH else sigmoid(z))
-
-
-@body
-def _apply_to_few(x, center, scale, shift, activation, start, stop, y):
-    """Of few channels: some rows are normalised and then activated as one run of numbers, so that no vector is half empty."""
+def _apply_smooth(part, parts, x, center, scale, shift, activation, y):
+    """Some rows are normalised and then activated as one run of numbers, so that few channels leave no vector half empty."""
+    start, stop = chunks.bounds(part, parts, x.shape[0])
     channels, source, target = x.shape[1], x.reshape(-1), y.reshape(-1)
     rows = max(1, NUMBERS // channels)
     for block in range(start, stop, rows):
@@ -38,25 +29,10 @@ def _apply_to_few(x, center, scale, shift, activation, start, stop, y):
             for c in range(0, channels, lanes(x)):
                 n, at = channels - c, m * channels + c
                 store(target, at, n, fma(load(source, at, n) - load(center, c, n), load(scale, c, n), load(shift, c, n)))
-        for i in range(block * channels, end * channels, lanes(x)):
-            n = end * channels - i
-            z = load(target, i, n)
-            store(target, i, n, tanh(z) if activation == TANH else sigmoid(z))
-
-
-@body
-def _fills(channels, vector):
-    """Whether at most an eighth of the lanes of a row's vectors is empty."""
-    return 7 * (-(-channels // vector) * vector) <= 8 * channels
-
-
-@body
-def _apply_smooth(part, parts, x, center, scale, shift, activation, y):
-    start, stop = chunks.bounds(part, parts, x.shape[0])
-    if _fills(x.shape[1], lanes(x)):
-        _apply_to_many(x, center, scale, shift, activation, start, stop, y)
-    else:
-        _apply_to_few(x, center, scale, shift, activation, start, stop, y)
+        if activation == TANH:
+            tanh_of_run(target, block * channels, end * channels, target)
+        else:
+            sigmoid_of_run(target, block * channels, end * channels, target)
 
 
 @serial
