@@ -11,7 +11,6 @@ values. A setting that changes is noticed, and the next pass is recorded anew. O
 
 from __future__ import annotations
 
-import copy
 import os
 import threading
 from collections import OrderedDict
@@ -23,10 +22,11 @@ from typing import Any
 
 import numpy as np
 
+from nbnet.ahead import compile_ahead
 from nbnet.backend import FLOATS, Backend
 from nbnet.functional import checks
 from nbnet.layers import Layer, Sequential
-from nbnet.layers.fusion import Step
+from nbnet.layers.fusion import copied
 from nbnet.memory import Arena
 from nbnet.preprocessing import to_float
 
@@ -147,6 +147,8 @@ class Passes:
             return Pass(model)
         if model is not self.model:
             self._start(model)
+            if self._replayable:
+                compile_ahead(model)
         if not all(map(is_, self._now(), self._settings)) or self._place != _place():
             self._start(model)
         if not self._replayable:
@@ -201,19 +203,4 @@ def _place() -> tuple[int, int]:
 def _recording(model: Sequential, shape: tuple[int, ...]) -> Recording:
     """A recording that is still to be made."""
     recorder = Recorder(model.backend)
-    return Recording(_copied(model, recorder, {}), recorder, shape)
-
-
-def _copied(thing: Any, backend: Backend, copies: dict[int, Any]) -> Any:
-    """A layer, a fused step or a list of them on another backend. Parameters, buffers and all else that hangs on them are shared."""
-    if isinstance(thing, list):
-        return [_copied(part, backend, copies) for part in thing]
-    if not isinstance(thing, Step):
-        return thing
-    if id(thing) not in copies:
-        twin: Any = copy.copy(thing)
-        copies[id(thing)] = twin
-        vars(twin).update({name: _copied(value, backend, copies) for name, value in vars(thing).items()})
-        if isinstance(thing, Layer):
-            twin.backend = backend
-    return copies[id(thing)]
+    return Recording(copied(model, recorder, {}), recorder, shape)

@@ -25,3 +25,11 @@ def rng():
     import numpy as np
 
     return np.random.Generator(np.random.Philox(20261121))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_helpers():
+    """Two processes of tests keep two processors busy: no others to compile ahead for them."""
+    from nbnet import ahead
+
+    ahead.HELPERS = 0

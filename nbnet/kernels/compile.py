@@ -40,9 +40,26 @@ def follows_sources(kernel):
     return kernel
 
 
+elsewhere = {}  # kernels that another process compiles: functions that wait until it has (nbnet/ahead.py)
+
+
+def is_kept(kernel, types):
+    """Whether machine code for arguments of these types is here, or in the cache on disk."""
+    cache = kernel._cache
+    return types in kernel.overloads or cache._index_key(types, kernel.targetctx.codegen()) in cache._cache_file._load_index()
+
+
 def _kept(**options):
     def decorate(function):
-        return follows_sources(njit(nogil=True, cache=True, **_OPTIONS, **options)(function))
+        kernel = follows_sources(njit(nogil=True, cache=True, **_OPTIONS, **options)(function))
+        load = kernel._cache.load_overload
+
+        def load_overload(*args):
+            elsewhere.pop(kernel, lambda: None)()
+            return load(*args)
+
+        kernel._cache.load_overload = load_overload
+        return kernel
 
     return decorate
 

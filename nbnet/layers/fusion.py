@@ -15,11 +15,13 @@ ReLU stands for LeakyReLU too, but before a Dropout, and Tanh for Sigmoid.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from nbnet.backend import Backend
 from nbnet.functional.dropout import dropout_backward, relu_dropout_backward
 from nbnet.functional.norm import SMOOTH, batch_norm_backward_rows
 from nbnet.layers.activations import LeakyReLU, ReLU, Sigmoid, Tanh
@@ -202,3 +204,18 @@ def fuse(layers: Sequence[Layer]) -> list[Step]:
 def _fits(run: Sequence[Callable[[Layer], bool]], layers: Sequence[Layer]) -> bool:
     """Whether the first of these layers are such a run."""
     return len(run) <= len(layers) and all(fits(layer) for fits, layer in zip(run, layers))
+
+
+def copied(thing: Any, backend: Backend, copies: dict[int, Any]) -> Any:
+    """A layer, a fused step or a list of them on another backend. Parameters, buffers and all else that hangs on them are shared."""
+    if isinstance(thing, list):
+        return [copied(part, backend, copies) for part in thing]
+    if not isinstance(thing, Step):
+        return thing
+    if id(thing) not in copies:
+        twin: Any = copy.copy(thing)
+        copies[id(thing)] = twin
+        vars(twin).update({name: copied(value, backend, copies) for name, value in vars(thing).items()})
+        if isinstance(thing, Layer):
+            twin.backend = backend
+    return copies[id(thing)]

@@ -1,0 +1,133 @@
+"""Kernels that other processes compile: which ones, and that nothing depends on it."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import nbnet as nb
+from nbnet import ahead, models
+from nbnet.kernels import load
+from nbnet.kernels.compile import elsewhere
+
+
+def built(name, dtype="float32", backend="serial"):
+    model = models.MODELS[name](10)
+    model.build((8, 8, 1), backend=backend, dtype=dtype)
+    return model
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", models.MODELS)
+def test_the_calls_are_those_of_a_real_pass(name, dtype, monkeypatch):
+    model, real, made = built(name, dtype), nb.get_backend("serial").kernel, {}
+
+    def noting(op):
+        def call(*args):
+            made[op, tuple(load(op, "serial").typeof_pyval(arg) for arg in args)] = None
+            real(op)(*args)
+
+        return call
+
+    wanted = ahead.calls(model)
+    monkeypatch.setattr(model.backend, "kernel", noting)
+    x = np.zeros((3, 8, 8, 1), dtype)
+    y, tape = model.forward(x, train=True)
+    model.backward(y, list(tape), need_dx=False)
+    assert wanted == list(made)
+    assert len(wanted) > ahead.FEW
+
+
+def test_a_blank_pass_changes_nothing(rng):
+    x, y = rng.random((8, 8, 8, 1), dtype=np.float32), np.arange(8) % 2
+    losses = []
+    for looks in (False, True):
+        model = built("lenet")
+        trainer = nb.Trainer(model, optimizer=nb.Adam(1e-3))
+        before = {name: array.tobytes() for name, array in model.state().items()}
+        if looks:
+            ahead.calls(model)
+        assert {name: array.tobytes() for name, array in model.state().items()} == before
+        losses.append([trainer.train_batch(x, y)["loss"] for _ in range(3)])
+    assert losses[0] == losses[1]
+
+
+SCRIPT = """
+import sys
+import numpy as np, nbnet as nb
+from nbnet import ahead
+from nbnet.kernels import load
+
+ahead._processors = lambda: int(sys.argv[1])
+model = nb.Sequential([nb.BatchNorm(), nb.Tanh(), nb.Dropout(0.5)])
+model.build((3,), backend="serial")
+trainer = nb.Trainer(model, optimizer=nb.SGD(0.1))
+x = np.random.default_rng(0).random((16, 3), dtype=np.float32)
+print(trainer.train_batch(x, np.arange(16) % 3)["loss"])
+print(len(ahead.given))
+kernels = [load(op, "serial") for op in dict.fromkeys(op for op, _ in ahead.calls(model))]
+print([sum(kernel.stats.cache_misses.values()) for kernel in kernels])
+"""
+
+
+def run_script(folder, processors):
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(folder)}
+    found = subprocess.run([sys.executable, "-c", SCRIPT, str(processors)], env=environment, capture_output=True, text=True, timeout=300)
+    assert found.returncode == 0, found.stderr
+    loss, given, misses = found.stdout.splitlines()
+    return loss, int(given), [int(count) for count in misses.strip("[]").split(",")]
+
+
+def test_a_helper_compiles_the_last_kernels_and_only_them(tmp_path):
+    loss, given, misses = run_script(tmp_path, 2)
+    assert given > 0
+    kernels = len(misses) // 2
+    assert all(misses[:kernels])
+    assert not any(misses[kernels:])  # they were in the cache when they were called
+    assert run_script(tmp_path, 2) == (loss, 0, [0] * len(misses))
+
+
+@pytest.mark.parametrize(("processors", "helpers"), [(1, 0), (2, 1), (3, 2), (64, 3)])
+def test_work_is_dealt_by_kernels(processors, helpers, monkeypatch):
+    dealt = []
+    monkeypatch.setattr(ahead, "HELPERS", 3)
+    monkeypatch.setattr(ahead, "_processors", lambda: processors)
+    monkeypatch.setattr(ahead, "is_kept", lambda kernel, types: False)
+    monkeypatch.setattr(ahead, "_Helper", lambda backend, work: dealt.append(work))
+    model = built("five-conv")
+    ahead.compile_ahead(model)
+    assert len(dealt) == helpers
+    kernels = list(dict.fromkeys(op for op, _ in ahead.calls(model)))
+    theirs = sorted((op for work in dealt for op, _ in work), key=kernels.index)
+    assert theirs == (kernels[len(kernels) // (helpers + 1) :] if helpers else [])
+    for op, calls in (pair for work in dealt for pair in work):
+        assert calls == [call for call in ahead.calls(model) if call[0] == op]
+
+
+def test_what_is_compiled_needs_no_helper(monkeypatch):
+    model = built("digits")
+    y, tape = model.forward(np.zeros((2, 8, 8, 1), np.float32), train=True)
+    model.backward(y, list(tape), need_dx=False)
+    monkeypatch.setattr(ahead, "HELPERS", 3)
+    monkeypatch.setattr(ahead, "_Helper", lambda *args: pytest.fail("a helper"))
+    ahead.compile_ahead(model)
+
+
+@pytest.mark.parametrize("program", [shutil.which("false"), "/nowhere/python"])
+def test_a_helper_that_fails_is_not_waited_for(program, monkeypatch):
+    monkeypatch.setattr(ahead.sys, "executable", program)
+    monkeypatch.setattr(ahead, "given", [])
+    kernel = load("array.add", "serial")
+    ahead._Helper("serial", [("array.add", [("array.add", ())])])
+    elsewhere.pop(kernel, lambda: None)()  # it returns at all
+
+
+def test_a_fork_does_not_wait(monkeypatch):
+    monkeypatch.setattr(ahead, "given", [])
+    helper = ahead._Helper("serial", [])
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    helper._wait(1)
+    assert helper._done == 0
