@@ -1,7 +1,7 @@
 """A cold start on more than one processor: kernels that training needs later are compiled by other processes meanwhile.
 
 Numba compiles one kernel at a time in a process, and a network's first step needs some 30: half a minute and more. Which ones, a pass
-over two blank images tells in a millisecond, on a backend that runs no kernel. The first ones are compiled where they are called, as
+over a blank batch tells in some milliseconds, on a backend that runs no kernel. The first ones are compiled where they are called, as
 ever; helpers compile the others, in the order in which they will be called, and leave them in Numba's cache on disk. What a helper has
 in hand, nobody else compiles: `compile.elsewhere` waits for it. A helper that fails leaves its work to the one who waits.
 """
@@ -52,24 +52,27 @@ class _Blank(Backend):
         pass
 
 
-def calls(model: Sequential) -> list[Call]:
-    """The kernels that forward and backward of a replayable model call, in order (nbnet.replay says what that is)."""
+def calls(model: Sequential, rows: int) -> list[Call]:
+    """The kernels that forward and backward of a replayable model call for a batch, in order (nbnet.replay says what that is)."""
     blank = _Blank(model.backend.name)
     twin = copied(model, blank, {})
-    y, tape = twin.forward(blank.empty((2, *(model.input_shape or ())), model.dtype), train=True)
+    y, tape = twin.forward(blank.empty((rows, *(model.input_shape or ())), model.dtype), train=True)
     twin.backward(y, list(tape), need_dx=False)
     return list(blank.calls)
 
 
-def compile_ahead(model: Sequential) -> None:
-    """Have helpers compile what no cache holds of the last of a replayable model's kernels."""
+def compile_ahead(model: Sequential, rows: int) -> None:
+    """Have helpers compile what no cache holds of the last kernels that a replayable model calls for a batch of so many rows."""
+    helpers = min(_processors() - 1, HELPERS)
+    if helpers < 1 or not sys.executable or hasattr(sys, "frozen"):  # in a frozen program, that is the program itself
+        return
     name = model.backend.name
     of_kernel: dict[str, list[Call]] = {}  # all signatures of a kernel are one process's work: two would mix up its files
-    for op, types in calls(model):
-        if not is_kept(load(op, name), types):
+    for op, types in calls(model, rows):
+        kernel = load(op, name)
+        if kernel not in elsewhere and not is_kept(kernel, types):
             of_kernel.setdefault(op, []).append((op, types))
-    helpers = min(_processors() - 1, HELPERS)
-    if helpers < 1 or len(of_kernel) < FEW:
+    if len(of_kernel) < FEW:
         return
     theirs = list(of_kernel)[len(of_kernel) // (helpers + 1) :]
     for i in range(helpers):

@@ -148,7 +148,7 @@ class Passes:
         if model is not self.model:
             self._start(model)
             if self._replayable:
-                compile_ahead(model)
+                compile_ahead(model, len(x))
         if not all(map(is_, self._now(), self._settings)) or self._place != _place():
             self._start(model)
         if not self._replayable:

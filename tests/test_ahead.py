@@ -32,7 +32,7 @@ def test_the_calls_are_those_of_a_real_pass(name, dtype, monkeypatch):
 
         return call
 
-    wanted = ahead.calls(model)
+    wanted = ahead.calls(model, 3)
     monkeypatch.setattr(model.backend, "kernel", noting)
     x = np.zeros((3, 8, 8, 1), dtype)
     y, tape = model.forward(x, train=True)
@@ -49,7 +49,7 @@ def test_a_blank_pass_changes_nothing(rng):
         trainer = nb.Trainer(model, optimizer=nb.Adam(1e-3))
         before = {name: array.tobytes() for name, array in model.state().items()}
         if looks:
-            ahead.calls(model)
+            ahead.calls(model, 8)
         assert {name: array.tobytes() for name, array in model.state().items()} == before
         losses.append([trainer.train_batch(x, y)["loss"] for _ in range(3)])
     assert losses[0] == losses[1]
@@ -68,7 +68,7 @@ trainer = nb.Trainer(model, optimizer=nb.SGD(0.1))
 x = np.random.default_rng(0).random((16, 3), dtype=np.float32)
 print(trainer.train_batch(x, np.arange(16) % 3)["loss"])
 print(len(ahead.given))
-kernels = [load(op, "serial") for op in dict.fromkeys(op for op, _ in ahead.calls(model))]
+kernels = [load(op, "serial") for op in dict.fromkeys(op for op, _ in ahead.calls(model, 2))]
 print([sum(kernel.stats.cache_misses.values()) for kernel in kernels])
 """
 
@@ -98,13 +98,36 @@ def test_work_is_dealt_by_kernels(processors, helpers, monkeypatch):
     monkeypatch.setattr(ahead, "is_kept", lambda kernel, types: False)
     monkeypatch.setattr(ahead, "_Helper", lambda backend, work: dealt.append(work))
     model = built("five-conv")
-    ahead.compile_ahead(model)
+    ahead.compile_ahead(model, 2)
     assert len(dealt) == helpers
-    kernels = list(dict.fromkeys(op for op, _ in ahead.calls(model)))
+    kernels = list(dict.fromkeys(op for op, _ in ahead.calls(model, 2)))
     theirs = sorted((op for work in dealt for op, _ in work), key=kernels.index)
     assert theirs == (kernels[len(kernels) // (helpers + 1) :] if helpers else [])
     for op, calls in (pair for work in dealt for pair in work):
-        assert calls == [call for call in ahead.calls(model) if call[0] == op]
+        assert calls == [call for call in ahead.calls(model, 2) if call[0] == op]
+
+
+def test_what_one_helper_has_in_hand_is_not_given_to_another(monkeypatch):
+    dealt = []
+    monkeypatch.setattr(ahead, "HELPERS", 3)
+    monkeypatch.setattr(ahead, "_processors", lambda: 2)
+    monkeypatch.setattr(ahead, "is_kept", lambda kernel, types: False)
+    monkeypatch.setattr(ahead, "_Helper", lambda backend, work: dealt.extend(op for op, _ in work))
+    busy = load("conv2d.backward_data", "serial")
+    monkeypatch.setitem(elsewhere, busy, lambda: None)
+    ahead.compile_ahead(built("five-conv"), 2)
+    assert "conv2d.backward_weights" in dealt
+    assert "conv2d.backward_data" not in dealt
+
+
+def test_ghost_batches_of_the_batch_that_comes(rng, monkeypatch):
+    """A blank batch of another size could not be cut into them."""
+    monkeypatch.setattr(ahead, "HELPERS", 3)
+    monkeypatch.setattr(ahead, "is_kept", lambda kernel, types: True)
+    model = nb.Sequential([nb.BatchNorm(virtual_batch_size=8), nb.Dense(2)])
+    model.build((4,), backend="serial")
+    trainer = nb.Trainer(model, optimizer=nb.SGD(0.1))
+    assert np.isfinite(trainer.train_batch(rng.random((16, 4), dtype=np.float32), np.arange(16) % 2)["loss"])
 
 
 def test_what_is_compiled_needs_no_helper(monkeypatch):
@@ -113,7 +136,7 @@ def test_what_is_compiled_needs_no_helper(monkeypatch):
     model.backward(y, list(tape), need_dx=False)
     monkeypatch.setattr(ahead, "HELPERS", 3)
     monkeypatch.setattr(ahead, "_Helper", lambda *args: pytest.fail("a helper"))
-    ahead.compile_ahead(model)
+    ahead.compile_ahead(model, 2)
 
 
 @pytest.mark.parametrize("program", [shutil.which("false"), "/nowhere/python"])

@@ -21,8 +21,8 @@ def first_step(model: Sequential, optimizer: Optimizer) -> Iterator[str]:
 
     Kernels are compiled for types, not shapes, so that after this nothing is left to compile. The model changes: give a spare one.
     """
-    ahead.compile_ahead(model)
     x = model.as_input(np.zeros((2, *(model.input_shape or ())), np.uint8))
+    ahead.compile_ahead(model, len(x))
     y, tape = x, []
     for step in model.steps:
         yield f"{step.name} forward"

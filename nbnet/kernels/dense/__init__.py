@@ -26,8 +26,8 @@ from numba.extending import register_jitable
 from nbnet.kernels import chunks
 
 MACS = 32  # multiply-adds that cost as much as one elementary operation of `chunks`
-ROWS, COLUMNS = 8, 32  # smallest piece of a result worth a chunk: a few tiles of registers, and columns that the caches keep apart
-NARROW, STORE = 16, 16  # few columns cost as much as a register of them, and a number of the result as much as 16 products
+ROWS, COLUMNS = 64, 32  # smallest piece of a result worth a chunk: rows that share the reading of weights, columns that caches keep apart
+FLAT, NARROW, STORE = 8, 16, 16  # few rows and columns cost as much as a tile of them, and a number of the result as much as 16 products
 PAD = 16  # numbers between rows of transposed weights; without them rows of 256 numbers would fall on few sets of the level-1 cache
 
 
@@ -35,8 +35,8 @@ PAD = 16  # numbers between rows of transposed weights; without them rows of 256
 def grid(rows, columns, depth):
     """How many chunks the rows and the columns of a result are cut into, if each number is a sum of `depth` products."""
     column_blocks, row_blocks = -(-columns // COLUMNS), -(-rows // ROWS)
-    width = -(-min(columns, COLUMNS) // NARROW) * NARROW
-    most = chunks.count(row_blocks * column_blocks, ROWS * width * (depth + STORE) // MACS)
+    height, width = -(-min(rows, ROWS) // FLAT) * FLAT, -(-min(columns, COLUMNS) // NARROW) * NARROW
+    most = chunks.count(row_blocks * column_blocks, height * width * (depth + STORE) // MACS)
     across = chunks.shared(min(most, column_blocks))
     return min(most // across, row_blocks), across
 
