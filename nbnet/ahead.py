@@ -64,6 +64,8 @@ def calls(model: Sequential, rows: int) -> list[Call]:
 def compile_ahead(model: Sequential, rows: int) -> None:
     """Have helpers compile what no cache holds of the last kernels that a replayable model calls for a batch of so many rows."""
     helpers = min(_processors() - 1, HELPERS)
+    if model.backend.name not in ("serial", "parallel"):  # others compile nothing, or keep nothing
+        return
     if helpers < 1 or not sys.executable or hasattr(sys, "frozen"):  # in a frozen program, that is the program itself
         return
     name = model.backend.name

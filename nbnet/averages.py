@@ -38,7 +38,8 @@ class ExponentialMovingAverage:
             start: the initial average of names that are new here: 0 is what TensorFlow gives a tensor. Without it a new name
                 starts at its own value, as a variable does.
         Raises:
-            ShapeError: a value changed its shape. ArgumentError: `start` together with zero_debias, which starts at 0.
+            ShapeError: a value changed its shape. ArgumentError: `start` together with zero_debias, which starts at 0, or without one
+                of the new names. Nothing has changed then.
         """
         if start is not None and self.zero_debias:
             raise ArgumentError("zero_debias=True starts every average at 0: leave start= out")
@@ -46,6 +47,9 @@ class ExponentialMovingAverage:
         for name, array in arrays.items():
             if name in self._shadow and self._shadow[name].shape != array.shape:
                 raise ShapeError(f"{name!r} has shape {array.shape}, but its average has {self._shadow[name].shape}")
+        missing = [name for name in arrays if start is not None and name not in self._shadow and name not in start]
+        if missing:
+            raise ArgumentError(f"start= lacks {missing[0]!r}: wanted the first average of every name that is new")
         d = self.decay if num_updates is None else min(self.decay, (1 + num_updates) / (10 + num_updates))
         for name, array in arrays.items():
             if name not in self._shadow:

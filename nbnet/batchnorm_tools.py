@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nbnet.errors import ArgumentError, ShapeError, unknown
-from nbnet.functional import Stats, merge_stats
+from nbnet.functional import Stats, checks, merge_stats
 from nbnet.layers import BatchNorm, Sequential
 
 
@@ -23,7 +23,7 @@ def recalibrate(model: Sequential, data: Any, batch_size: int = 256) -> None:
         data: x (N, ...), uint8 or the model's dtype. batch_size: larger is closer to one batch of everything.
     """
     for layer, stats in _observe(model, data, batch_size).items():
-        layer.moving.assign(layer.buffers, stats.mean, stats.variance(layer.ddof_moving))
+        layer.assign_statistics(stats)
 
 
 class LayerReport(NamedTuple):
@@ -96,8 +96,11 @@ def batch_norm_export(layer: BatchNorm, convention: str) -> dict[str, Any]:
 def batch_norm_import(layer: BatchNorm, convention: str, values: Mapping[str, Any]) -> None:
     """Set parameters and moving statistics of a built BatchNorm from arrays named as "pytorch", "keras" or "onnx" names them.
 
+    A momentum among the values is not taken over: the layer keeps its decay.
+
     Raises:
-        ArgumentError: an array is missing, or eps differs from the layer's. ShapeError: one has the wrong shape. Nothing changes then.
+        ArgumentError: an array is missing or not finite, a variance is negative, or eps differs from the layer's. ShapeError: one has
+            the wrong shape. Nothing changes then.
     """
     names = _names(convention)
     channels = len(layer.buffers["moving_mean"])
@@ -115,8 +118,10 @@ def batch_norm_import(layer: BatchNorm, convention: str, values: Mapping[str, An
             raise ArgumentError(
                 f"{names[key]!r} is not trivial, but the layer has no {key}: build it with {(key == 'gamma' and 'scale') or 'center'}=True"
             )
+    if not (arrays["var"] >= 0).all() or not all(np.isfinite(array).all() for array in arrays.values()):
+        raise ArgumentError(f"a number in {names['var']!r} is negative, or one in any array not finite: wanted those of a trained layer")
     eps = values.get(names["eps"], layer.eps)
-    if eps != layer.eps:
+    if np.float32(eps) != np.float32(layer.eps):  # an ONNX file holds it in float32
         raise ArgumentError(f"these statistics were made with eps={eps}, the layer has eps={layer.eps}: make it with BatchNorm(eps={eps})")
     for key in ("gamma", "beta"):
         if key in layer.params:
@@ -148,7 +153,7 @@ def _observe(model: Sequential, data: Any, batch_size: int) -> dict[BatchNorm, S
     with ExitStack() as stack:
         for layer, parts in seen.items():
             stack.enter_context(_observed(layer, parts))
-        x = np.asarray(data)
+        x, batch_size = np.asarray(data), checks.whole(batch_size, "batch_size")
         ends = [*range(batch_size, len(x) - 1, batch_size), len(x)]
         for start, end in zip([0, *ends], ends):
             model.forward(x[start:end])

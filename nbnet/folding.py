@@ -44,6 +44,7 @@ def _fold(layer: Layer) -> None:
     if isinstance(layer, Residual):
         _fold(layer.body)
         _fold(layer.shortcut)
+        layer._arrange()
     if not isinstance(layer, Sequential):
         return
     kept: list[Layer] = []
@@ -56,6 +57,7 @@ def _fold(layer: Layer) -> None:
             _fold(child)
             kept.append(child)
     layer.layers = kept
+    layer._arrange()
 
 
 def _absorb(layer: Conv2D | Dense, norm: BatchNorm) -> None:

@@ -36,9 +36,22 @@ def gradcheck(layer: Layer, x: Any, *, tolerance: float = 1e-6, step: float = 1e
         raise DTypeError(f"gradcheck needs a layer built with dtype='float64', got {layer.dtype}: build it again")
     buffers = {name: array.copy() for name, array in layer.buffers.items()}
 
+    try:
+        return _errors(layer, x, buffers, tolerance, step, seed)
+    finally:
+        _put_back(layer, buffers)
+
+
+def _put_back(layer: Layer, buffers: dict[str, np.ndarray]) -> None:
+    for name, array in layer.buffers.items():
+        array[:] = buffers[name]
+
+
+def _errors(layer: Layer, x: np.ndarray, buffers: dict[str, np.ndarray], tolerance: float, step: float, seed: int) -> dict[str, float]:
+    """What gradcheck returns; it moves the numbers of x and of the parameters, one by one, and puts each of them back."""
+
     def forward() -> tuple[np.ndarray, Any]:
-        for name, array in layer.buffers.items():
-            array[:] = buffers[name]
+        _put_back(layer, buffers)
         result = layer.forward(x, train=True)
         layer.apply_updates()
         return result
@@ -69,6 +82,4 @@ def gradcheck(layer: Layer, x: Any, *, tolerance: float = 1e-6, step: float = 1e
                 f"gradient of {place}: backward says {grad[at]:.6g}, differences say {numeric[at]:.6g} "
                 f"(relative error {errors[name]:.1e}, wanted {tolerance:.0e})"
             )
-    for name, array in layer.buffers.items():
-        array[:] = buffers[name]
     return errors

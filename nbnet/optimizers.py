@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -53,9 +54,10 @@ class Optimizer:
 
         Args:
             params: by name, as model.params gives them. lr: of this step; None means the optimiser's own.
+        Raises:
+            ArgumentError: the state is that of other parameters; nothing has changed.
         """
         self.prepare(params)
-        self.steps += 1
         lr = self.lr if lr is None else lr
         if self._slab is not None:
             self._step_on_gpu(params, backend, lr)
@@ -63,19 +65,35 @@ class Optimizer:
         trainable = {name: param for name, param in params.items() if param.trainable}
         arrays = tuple(id(array) for param in trainable.values() for array in (param.value, param.grad))
         if arrays != self._runs_of:
+            self._check_state(params)
             columns = [[param.value for param in trainable.values()], [param.grad for param in trainable.values()]]
             columns += [[self.state[f"{slot}.{name}"] for name in trainable] for slot in self.slots]
             self._runs = _runs(columns)
             self._runs_of = arrays
+        self.steps += 1
         for value, grad, *slots in self._runs:
             self._update(backend, value, grad, slots, lr)
+
+    def _check_state(self, params: Mapping[str, Param]) -> None:
+        """The state must be that of these parameters: kernels walk over both as one."""
+        for slot, (name, param) in itertools.product(self.slots, params.items()):
+            found = self.state.get(f"{slot}.{name}")
+            if found is None or found.shape != param.value.shape:
+                known = "no state" if found is None else f"state of shape {found.shape}"
+                raise ArgumentError(
+                    f"this optimiser has {known} for {name!r}, which has shape {param.value.shape}: "
+                    f"it belongs to another model, make a new {type(self).__name__} for this one"
+                )
 
     def _step_on_gpu(self, params: Mapping[str, Param], backend: Backend, lr: float) -> None:
         """One launch for all parameters, or one for each where some are frozen."""
         if self._slab is slab_of(params) and all(param.trainable for param in params.values()):
             assert self._slab is not None
+            self.steps += 1
             self._update(backend, self._slab.value, self._slab.grad, self._whole, lr)
             return
+        self._check_state(params)
+        self.steps += 1
         for name, param in params.items():
             if param.trainable:
                 slots = [self.state[f"{slot}.{name}"].reshape(-1) for slot in self.slots]

@@ -14,6 +14,7 @@ import numpy as np
 from nbnet import checkpoint, losses, schedules
 from nbnet.callbacks import Callback
 from nbnet.errors import ArgumentError, BuildError, NonFiniteError, ShapeError
+from nbnet.functional import checks
 from nbnet.kernels import chunks
 from nbnet.layers import Param, Sequential
 from nbnet.optimizers import Optimizer
@@ -68,14 +69,12 @@ class Trainer:
             raise ArgumentError(f"optimizer={optimizer!r}: wanted an optimiser such as nb.Adam(1e-3)")
         if clip_norm is not None and not clip_norm > 0:
             raise ArgumentError(f"clip_norm={clip_norm!r}: wanted a number above 0, or None")
-        if not isinstance(accumulate, int) or accumulate < 1:
-            raise ArgumentError(f"accumulate={accumulate!r}: wanted the number of parts of a batch, at least 1")
         self.model = model
         self.loss = losses.get(loss)
         self.optimizer = optimizer
         self.schedule = schedules.get(schedule)
         self.clip_norm = clip_norm
-        self.accumulate = accumulate
+        self.accumulate = checks.whole(accumulate, "accumulate")
         self.seed = seed
         self.step = 0
         self.epoch = 0
@@ -112,9 +111,7 @@ class Trainer:
         x, y = self._check_data(data, "data")
         if validation is not None:
             validation = self._check_data(validation, "validation")
-        for name, value in (("epochs", epochs), ("batch_size", batch_size)):
-            if not isinstance(value, (int, np.integer)) or value < 1:
-                raise ArgumentError(f"{name}={value!r}: wanted a whole number, at least 1")
+        epochs, batch_size = checks.whole(epochs, "epochs"), checks.whole(batch_size, "batch_size")
         if self.position.batches and (self.position.data_rows, self.position.batch_size) != (len(x), batch_size):
             was = self.position
             raise ArgumentError(
@@ -245,6 +242,7 @@ class Trainer:
 
     def evaluate(self, x, y, batch_size: int = 256) -> dict[str, float]:
         """Loss and accuracy on moving statistics: {"loss": ..., "accuracy": ...} (accuracy for classification)."""
+        batch_size = checks.whole(batch_size, "batch_size")
         x, y = self._check_data((x, y), "evaluation data")
         self._passes.clear()  # so that there is no memory for training beside that for evaluation
         total: float = 0.0
@@ -285,6 +283,10 @@ class Trainer:
         if x.shape[1:] != self.model.input_shape:
             wanted = ", ".join(map(str, self.model.input_shape or ()))
             raise ShapeError(f"{name}: x has shape {x.shape}, but the model was built for (N, {wanted})")
+        targets = (len(x), *self.model.output_shape)
+        fits = y.shape == targets or math.prod(y.shape) == math.prod(targets) == len(x)
+        if self.loss in (losses.mean_squared_error, losses.sum_squared_error) and not fits:
+            raise ShapeError(f"{name}: targets have shape {y.shape}, wanted {targets}: one value an output")
         return x if x.dtype == np.uint8 else x.astype(self.model.dtype, copy=False), y
 
     def _take(self, x: np.ndarray, rows: np.ndarray) -> np.ndarray:

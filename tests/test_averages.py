@@ -107,3 +107,11 @@ def test_bad_scaling():
         scaler.partial_fit(np.ones((2, 3)))
     with pytest.raises(DTypeError, match="int64"):
         scaler.fit(np.ones((2, 2), np.int64))
+
+
+def test_a_start_that_lacks_a_name_changes_nothing():
+    average = nb.ExponentialMovingAverage(0.5)
+    average.apply({"a": 1.0})
+    with pytest.raises(ArgumentError, match="start= lacks 'b'"):
+        average.apply({"a": 3.0, "b": 1.0}, start={"a": 0.0})
+    assert average.average("a") == 1

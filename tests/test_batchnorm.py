@@ -208,3 +208,13 @@ def test_bad_shapes_and_weights(rng):
 def test_presets_build():
     for name in ("pytorch", "keras", "tf_contrib", "flax", "cs231n", "sigma"):
         assert nb.BatchNorm.preset(name, decay=0.5).moving.decay == 0.5
+
+
+def test_evaluation_takes_batches_that_cannot_be_cut_into_groups(rng):
+    x = rng.standard_normal((8, 3), dtype=np.float32)
+    layer = nb.BatchNorm(virtual_batch_size=4, groups="strided")
+    layer.build((3,), backend="serial")
+    layer.forward(x, train=True)
+    assert layer.forward(x[:5])[0].tobytes() == layer.forward(x)[0][:5].tobytes()
+    with pytest.raises(ShapeError, match="cannot be cut into strided groups"):
+        layer.forward(x[:5], train=True)

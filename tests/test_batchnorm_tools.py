@@ -105,13 +105,30 @@ def test_folding_keeps_the_predictions(rng, dtype, norm):
     before = {name: array.copy() for name, array in model.state().items()}
     wanted = model.predict(x)
     folded = nb.fold_batch_norm(model)
+    assert all(np.array_equal(before[name], array) for name, array in model.state().items())
+    for array in model.state().values():  # the folded model has nothing to do with it
+        array[...] = 0
     assert_close(folded.predict(x), wanted, "matmul" if dtype == "float64" else "training")
     kinds = [nb.Conv2D, nb.ReLU, nb.Residual, nb.Dropout, nb.Flatten, nb.Dense, nb.Tanh, nb.BatchNorm, nb.Dense]
     assert [type(layer) for layer in folded.layers] == kinds
     assert [type(layer).__name__ for layer in folded.layers[2].body.layers] == ["Conv2D", "LeakyReLU"]
     assert folded.layers[7].name == "7.batchnorm"
-    assert all(np.array_equal(before[name], array) for name, array in model.state().items())
     assert not any(np.shares_memory(a, b) for a in folded.state().values() for b in model.state().values())
+
+
+@pytest.mark.parametrize("fuse", [True, False])
+def test_a_folded_model_is_saved_like_any_other(rng, tmp_path, fuse):
+    x = rng.standard_normal((9, 4), dtype=np.float32)
+    model = nb.Sequential([nb.Dense(5), nb.BatchNorm(), nb.ReLU(), nb.Dense(3)])
+    model.build((4,), backend="serial", fuse=fuse)
+    model.forward(x, train=True)
+    folded = nb.fold_batch_norm(model)
+    assert len(folded.steps) == (2 if fuse else 3)
+    folded.save_weights(tmp_path / "folded.safetensors")
+    plain = nb.Sequential([nb.Dense(5), nb.ReLU(), nb.Dense(3)])
+    plain.build((4,), backend="serial")
+    plain.load_weights(tmp_path / "folded.safetensors")
+    assert_close(plain.predict(x), model.predict(x), "training")
 
 
 def test_folding_wants_a_built_model():
@@ -168,3 +185,31 @@ def test_a_bad_import_changes_nothing():
         assert all(np.array_equal(before[name], array) for name, array in layer.buffers.items())
     with pytest.raises(ArgumentError, match="did you mean 'pytorch'"):
         nb.batch_norm_export(layer, "torch")
+
+
+@pytest.mark.parametrize("decay", [None, 0.9])
+def test_recalibration_with_renorm(rng, decay):
+    """The layers behind see what evaluation will give them, not what renormalisation makes of old averages."""
+    x = rng.normal(10, 5, (512, 3))
+    model = nb.Sequential([nb.BatchNorm(renorm=nb.Renorm(decay=decay)), nb.Tanh(), nb.BatchNorm()])
+    model.build((3,), backend="serial", dtype="float64")
+    model.forward(x, train=True)
+    nb.recalibrate(model, x, batch_size=512)
+    y = model.predict(x, batch_size=512)
+    np.testing.assert_allclose(y.mean(axis=0), 0, atol=0.02)  # the moving variance is unbiased, the batch's is not
+    np.testing.assert_allclose(y.var(axis=0), 1, atol=0.02)
+    if decay is not None:
+        np.testing.assert_allclose(model.layers[0].buffers["renorm_mean"], x.mean(axis=0))
+        np.testing.assert_allclose(model.layers[0].buffers["renorm_std"], np.sqrt(x.var(axis=0) + 1e-5))
+
+
+def test_values_of_an_onnx_file(rng):
+    layer = nb.BatchNorm()
+    layer.build((2,), backend="serial")
+    values = {"scale": np.ones(2), "B": np.zeros(2), "input_mean": np.ones(2), "input_var": np.full(2, 4.0)}
+    nb.batch_norm_import(layer, "onnx", values | {"epsilon": np.float32(1e-5).item()})
+    assert layer.buffers["moving_var"].tolist() == [4, 4]
+    for wrong in ({"input_var": np.array([-1.0, 1])}, {"input_mean": np.array([np.nan, 1])}):
+        with pytest.raises(ArgumentError, match="negative, or one in any array not finite"):
+            nb.batch_norm_import(layer, "onnx", values | wrong)
+    assert layer.buffers["moving_var"].tolist() == [4, 4]

@@ -18,6 +18,7 @@ FLOORS = [
     {"backend", "memory", "storage", "threads"},
     {"functional", "layers", "losses", "optimizers", "schedules", "initializers", "preprocessing", "regularizers", "averages", "scaler"},
     {
+        "ahead",
         "models",
         "trainer",
         "callbacks",

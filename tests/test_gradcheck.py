@@ -62,3 +62,13 @@ def test_float32_is_refused():
     layer.build((3,), dtype="float32")
     with pytest.raises(DTypeError, match="dtype='float64'"):
         nb.gradcheck(layer, np.ones((2, 3)))
+
+
+def test_statistics_stay_as_they_were_after_an_error(rng):
+    layer = nb.BatchNorm()
+    layer.build((2,), backend="serial", dtype="float64")
+    before = {name: array.copy() for name, array in layer.buffers.items()}
+    layer.backward = lambda dy, saved, need_dx=True: dy
+    with pytest.raises(GradientError):
+        nb.gradcheck(layer, rng.standard_normal((5, 2)))
+    assert all(np.array_equal(before[name], array) for name, array in layer.buffers.items())

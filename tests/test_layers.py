@@ -244,8 +244,8 @@ def test_summary_counts(capsys):
 @pytest.mark.parametrize(
     ("make_layer", "message"),
     [
-        (lambda: nb.Dense(0), "positive number of units"),
-        (lambda: nb.Conv2D(0, 3), "positive number of filters"),
+        (lambda: nb.Dense(0), "units=0: wanted a whole number, at least 1"),
+        (lambda: nb.Conv2D(0, 3), "filters=0: wanted a whole number, at least 1"),
         (lambda: nb.Conv2D(4, 0), "kernel_size=0"),
         (lambda: nb.Conv2D(4, 3, stride=(1, 0)), "stride="),
         (lambda: nb.Conv2D(4, 3, padding="some"), "'same', 'valid' or a number"),

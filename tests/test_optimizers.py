@@ -6,6 +6,7 @@ from tolerances import assert_close
 
 import nbnet as nb
 from nbnet.backend import get_backend
+from nbnet.errors import ArgumentError
 from nbnet.layers.base import Param, flat_zeros
 
 MAKERS = [lambda: nb.SGD(0.1, momentum=0.9), lambda: nb.RMSProp(0.01), lambda: nb.Adam(0.01), lambda: nb.AdamW(0.01)]
@@ -84,3 +85,25 @@ def test_flat_zeros(dtype):
     arrays[0][:] = 1
     assert not arrays[1].any()
     assert arrays[0].base is arrays[2].base
+
+
+@pytest.mark.parametrize("backend", ["numpy", "serial"])
+@pytest.mark.parametrize("inputs", [16, 8000])
+def test_the_state_of_another_model_is_refused(backend, inputs):
+    def trainer(inputs, units, optimizer):
+        model = nb.Sequential([nb.Dense(units)])
+        model.build((inputs,), backend=backend)
+        return nb.Trainer(model, optimizer=optimizer)
+
+    adam = nb.Adam(1e-3)
+    trainer(8, 4, adam).train_batch(np.ones((4, 8), np.float32), np.arange(4))
+    other = trainer(inputs, 4, adam)
+    before = {name: array.copy() for name, array in other.model.state().items()}
+    with pytest.raises(ArgumentError, match=r"state of shape \(8, 4\) for '0.dense.weight', .* make a new Adam"):
+        other.train_batch(np.ones((4, inputs), np.float32), np.arange(4))
+    assert adam.steps == 1
+    assert all(np.array_equal(before[name], array) for name, array in other.model.state().items())
+    other.model = nb.Sequential([nb.Dense(4), nb.Dense(4)])
+    other.model.build((8,), backend=backend)
+    with pytest.raises(ArgumentError, match=r"no state for '1.dense.weight'"):
+        other.train_batch(np.ones((4, 8), np.float32), np.arange(4))

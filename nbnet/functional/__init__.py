@@ -1,7 +1,7 @@
 """Operations on plain arrays, with no layer: checked calls of the kernels, forward and backward side by side.
 
 Every forward returns `(y, saved)`; its backward takes the cotangent dy and that `saved`, a small named tuple, and computes
-on the same backend. `backend` is a name ("numpy", "serial", "parallel") or a Backend. Arrays are float32 or float64; images
+on the same backend. `backend` is a name ("numpy", "serial", "parallel", "cuda") or a Backend. Arrays are float32 or float64; images
 are NHWC. A backward that gives parameter gradients takes optional arrays to write them into (`dweight=`, ...).
 """
 

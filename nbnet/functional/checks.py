@@ -52,6 +52,14 @@ def output(array: Any, name: str, shape: tuple[int, ...], dtype: np.dtype, *, be
     return array
 
 
+def whole(value: Any, name: str, least: int = 1, most: int | None = None) -> int:
+    """value as an int: a whole number, of Python or NumPy, in its range."""
+    fits = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if fits and least <= value and (most is None or value <= most):
+        return int(value)
+    raise ArgumentError(f"{name}={value!r}: wanted a whole number, {f'at least {least}' if most is None else f'{least} to {most}'}")
+
+
 def pair(value: Any, name: str) -> tuple[int, int]:
     """A positive size for both axes, from one number or two."""
     values = tuple(value) if isinstance(value, (tuple, list)) else (value, value)

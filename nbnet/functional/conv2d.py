@@ -22,6 +22,7 @@ class Conv2DSaved(NamedTuple):
     stats: Stats | None  # of y's channels, where they were asked for
     y: np.ndarray | None  # where there is an activation: its gradient follows from y
     slope: float
+    out_shape: tuple[int, ...]
     backend: Backend
 
 
@@ -72,7 +73,7 @@ def conv2d_forward(
     statistics = (mean, m2) if stats or be.name != "cuda" else (None, None)
     be.kernel("conv2d.forward")(x, weight, bias, slope, *geometry, packed, strips, y, partials, *statistics)
     taken = Stats(mean, m2, float(y.size // outputs)) if stats else None
-    return y, Conv2DSaved(x, weight, geometry, taken, None if slope == 1 else y, slope, be)
+    return y, Conv2DSaved(x, weight, geometry, taken, None if slope == 1 else y, slope, out_shape, be)
 
 
 def conv2d_backward(
@@ -87,12 +88,9 @@ def conv2d_backward(
     Returns:
         dx (N, H, W, I), dweight (KH, KW, I, O), dbias (O,).
     """
-    x, weight, geometry, _, y, slope, be = saved
+    x, weight, geometry, _, y, slope, out_shape, be = saved
     kernel_h, kernel_w, inputs, outputs = weight.shape
-    dy = checks.floats(dy, "dy", 4, x.dtype, be=be)
-    if dy.shape[0] != x.shape[0] or dy.shape[3] != outputs:
-        raise ShapeError(f"dy has shape {dy.shape}, wanted ({x.shape[0]}, OH, OW, {outputs}) as conv2d_forward returned it")
-    dy = through_activation(dy, y, slope, be)
+    dy = through_activation(checks.shaped(dy, "dy", out_shape, x.dtype, be=be), y, slope, be)
     (_, out_h, out_w, _), (_, height, width, _), (stride_h, stride_w, _, _) = dy.shape, x.shape, geometry
     if need_dweight:
         dweight = checks.output(dweight, "dweight", weight.shape, x.dtype, be=be)

@@ -23,6 +23,8 @@ class DropoutSaved(NamedTuple):
     counter: np.ndarray  # (3,) uint64: seed, stream, step
     noise_shape: tuple[int, ...] | None
     train: bool
+    shape: tuple[int, ...]  # of x
+    dtype: np.dtype
     backend: Backend
 
 
@@ -45,8 +47,7 @@ def dropout_forward(
         ArgumentError: rate, variant, seed, step or stream is out of range. ShapeError: noise_shape does not fit.
     """
     for name, value, bits in (("seed", seed, 64), ("step", step, 32), ("stream", stream, 32)):
-        if not 0 <= value < 1 << bits:
-            raise ArgumentError(f"{name}={value}: wanted 0 to 2^{bits} - 1")
+        checks.whole(value, name, 0, (1 << bits) - 1)
     return dropout_at(x, rate, np.array([seed, stream, step], np.uint64), variant, noise_shape, train, get_backend(backend))
 
 
@@ -62,7 +63,7 @@ def dropout_at(
     if variant not in VARIANTS:
         raise ArgumentError(unknown("dropout variant", variant, VARIANTS))
     if noise_shape is not None:
-        noise_shape = _check_noise_shape(tuple(noise_shape), x.shape)
+        noise_shape = check_noise_shape(tuple(noise_shape), x.shape)
     keep = 1 - rate
     scale, shift, dropped = 1.0, 0.0, 0.0
     if variant == "inverted":
@@ -73,13 +74,13 @@ def dropout_at(
         scale = (keep * (1 + rate * SELU_FLOOR**2)) ** -0.5
         shift = -scale * SELU_FLOOR * rate
         dropped = scale * SELU_FLOOR + shift
-    saved = DropoutSaved(rate, scale, counter, noise_shape, train, be)
+    saved = DropoutSaved(rate, scale, counter, noise_shape, train, x.shape, x.dtype, be)
     return _run(x, saved, shift, dropped, out), saved
 
 
 def dropout_backward(dy, saved: DropoutSaved) -> np.ndarray:
     """dx: dy times the factor of the elements that were kept, 0 elsewhere."""
-    return _run(checks.floats(dy, "dy", be=saved.backend), saved, 0.0, 0.0)
+    return _run(checks.shaped(dy, "dy", saved.shape, saved.dtype, be=saved.backend), saved, 0.0, 0.0)
 
 
 def relu_dropout_backward(dy, y, saved: DropoutSaved) -> np.ndarray:
@@ -127,7 +128,7 @@ def _run(x: np.ndarray, saved: DropoutSaved, shift: float, dropped: float, out: 
     return y
 
 
-def _check_noise_shape(noise_shape: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
+def check_noise_shape(noise_shape: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
     if len(noise_shape) != len(shape) or any(n not in (1, s) for n, s in zip(noise_shape, shape)):
         raise ShapeError(
             f"noise_shape {noise_shape} does not fit x of shape {shape}: wanted its sizes, or 1 on the axes that share a decision"

@@ -31,7 +31,7 @@ def geometry(height: int, width: int, size: Any, stride: Any, padding: Any) -> t
     size_h, size_w = checks.pair(size, "size")
     stride_h, stride_w = (size_h, size_w) if stride is None else checks.pair(stride, "stride")
     checks.check_padding(padding)
-    if isinstance(padding, int) and padding >= min(size_h, size_w):
+    if not isinstance(padding, str) and padding >= min(size_h, size_w):
         raise ArgumentError(
             f"padding={padding} with a window of {(size_h, size_w)}: some windows would hold no pixel, use less than the window"
         )

@@ -130,14 +130,23 @@ class Layer:
             seed: initial parameters and dropout masks follow from it.
             fuse: whether containers run neighbouring layers in one pass where they can (nbnet.layers.fusion).
         Raises:
-            ShapeError: a layer does not fit its input. BackendError, DTypeError, ArgumentError: an option is wrong.
+            ShapeError: a layer does not fit its input. BackendError, DTypeError, ArgumentError: an option is wrong. All layers are
+                then as they were.
         """
         shape = tuple(input_shape)
         if not shape or not all(isinstance(n, (int, np.integer)) and n > 0 for n in shape):
             raise ShapeError(f"input_shape={input_shape!r}: wanted the positive sizes of one example, such as (28, 28, 1)")
         if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 1 << 64:
             raise ArgumentError(f"seed={seed!r}: wanted a whole number from 0 to 2^64 - 1")
-        output_shape = self._build(shape, Context(get_backend(backend), float_dtype(dtype), int(seed), itertools.count(), fuse))
+        context = Context(get_backend(backend), float_dtype(dtype), int(seed), itertools.count(), fuse)
+        before = [(layer, vars(layer).copy()) for layer in self.walk()]
+        try:
+            output_shape = self._build(shape, context)
+        except Exception:
+            for layer, attributes in before:
+                vars(layer).clear()
+                vars(layer).update(attributes)
+            raise
         params = list(self.params.values())
         if self.backend.name == "cuda":
             if params:

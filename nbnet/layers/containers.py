@@ -11,6 +11,7 @@ import numpy as np
 from nbnet import storage
 from nbnet.backend import on_device
 from nbnet.errors import ArgumentError, BuildError, ShapeError
+from nbnet.functional import checks
 from nbnet.layers.base import Context, Layer, Shape, kind, overrides
 from nbnet.layers.fusion import Step, fuse, may_overwrite
 from nbnet.preprocessing import to_float
@@ -35,7 +36,7 @@ class _Container(Layer):
         for child in self._children().values():
             yield from child.walk()
 
-    def _gather(self) -> None:
+    def _arrange(self) -> None:
         """Take on the parameters and buffers of the children, once they are built."""
         children = self._children().items()
         self._params = {f"{name}.{key}": param for name, child in children for key, param in child.params.items()}
@@ -73,10 +74,14 @@ class Sequential(_Container):
             except ShapeError as error:
                 raise ShapeError(f"layer {child.name} does not fit {before}, which gives {shape}: {error}") from None
             before = f"layer {child.name}"
-        self._gather()
         self.output_shape = shape
-        self.steps = fuse(self.layers) if context.fuse else list(self.layers)
+        self._fuse = context.fuse
+        self._arrange()
         return shape
+
+    def _arrange(self) -> None:
+        super()._arrange()
+        self.steps = fuse(self.layers) if self._fuse else list(self.layers)
 
     @property
     def replayable(self) -> bool:
@@ -112,8 +117,12 @@ class Sequential(_Container):
         return dy if need_dx else None
 
     def predict(self, x, batch_size: int = 256) -> np.ndarray:
-        """The outputs for x on moving statistics, batch by batch: (N, ...) in the model's dtype. x may be uint8."""
-        x = np.asarray(x)
+        """The outputs for x on moving statistics, batch by batch: (N, ...) in the model's dtype. x may be uint8.
+
+        Raises:
+            BuildError: the model is not built. ShapeError, DTypeError, ArgumentError: x or batch_size does not fit.
+        """
+        x, batch_size = np.asarray(x), checks.whole(batch_size, "batch_size")
         if self.input_shape is None:
             raise BuildError("the model is not built yet: call model.build(input_shape) first")
         if x.shape[1:] != self.input_shape:
@@ -194,7 +203,7 @@ class Residual(_Container):
             raise ShapeError(
                 f"Residual: the body gives {shape} and the shortcut {other}; give the shortcut a Conv2D(filters, 1, stride) that fits"
             )
-        self._gather()
+        self._arrange()
         self.output_shape = shape
         return shape
 

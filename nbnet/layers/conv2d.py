@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from nbnet import functional as F
-from nbnet.errors import ArgumentError
 from nbnet.functional import checks
 from nbnet.layers.base import Layer, Shape, image_shape
 
@@ -33,10 +32,8 @@ class Conv2D(Layer):
         bias_initializer: Any = "zeros",
     ):
         super().__init__()
-        if not isinstance(filters, int) or filters < 1:
-            raise ArgumentError(f"Conv2D({filters!r}, ...): wanted a positive number of filters")
         checks.check_padding(padding)
-        self.filters = filters
+        self.filters = checks.whole(filters, "filters")
         self.kernel_size = checks.pair(kernel_size, "kernel_size")
         self.stride = checks.pair(stride, "stride")
         self.padding = padding

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from nbnet import functional as F
-from nbnet.errors import ArgumentError, ShapeError
+from nbnet.errors import ShapeError
+from nbnet.functional import checks
 from nbnet.layers.base import Layer, Shape
 
 
@@ -21,9 +22,7 @@ class Dense(Layer):
 
     def __init__(self, units: int, use_bias: bool = True, weight_initializer: Any = "he_normal", bias_initializer: Any = "zeros"):
         super().__init__()
-        if not isinstance(units, int) or units < 1:
-            raise ArgumentError(f"Dense({units!r}): wanted a positive number of units")
-        self.units = units
+        self.units = checks.whole(units, "units")
         self.use_bias = use_bias
         self.weight_initializer = weight_initializer
         self.bias_initializer = bias_initializer

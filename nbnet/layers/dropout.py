@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from nbnet.errors import ArgumentError, ShapeError, unknown
-from nbnet.functional.dropout import VARIANTS, check_rate, dropout_at, dropout_backward
+from nbnet.functional import checks
+from nbnet.functional.dropout import VARIANTS, check_noise_shape, check_rate, dropout_at, dropout_backward
 from nbnet.layers.base import Layer, Shape
 
 
@@ -39,8 +40,8 @@ class Dropout(Layer):
             raise ArgumentError(unknown("dropout variant", variant, VARIANTS))
         if spatial and noise_shape is not None:
             raise ArgumentError("spatial=True is a noise_shape: give one of the two")
-        if seed is not None and not 0 <= seed < 1 << 64:
-            raise ArgumentError(f"seed={seed!r}: wanted 0 to 2^64 - 1, or None")
+        if seed is not None:
+            checks.whole(seed, "seed", 0, (1 << 64) - 1)
         self.variant = variant
         self.noise_shape = noise_shape
         self.spatial = spatial
@@ -71,7 +72,9 @@ class Dropout(Layer):
     def run(self, x, train: bool, in_place: bool = False):
         """y and saved; in_place: y may overwrite x, without noise_shape."""
         x = self._check(x)
-        noise_shape = None if self.noise_shape is None else tuple(n or size for n, size in zip(self.noise_shape, x.shape))
+        noise_shape = None
+        if self.noise_shape is not None:
+            noise_shape = check_noise_shape(tuple(n or size for n, size in zip(self.noise_shape, x.shape)), x.shape)
         counter = np.empty(3, np.uint64)
         step = self._buffers["step"]
         outputs = [counter[0:1], counter[1:2], counter[2:3], *([step] if train and not self.fixed_mask else [])]

@@ -80,7 +80,7 @@ class NormStep:
             of_block = part._replace(x=part.x[images], out_shape=dy[images].shape)
             g = batch_norm_backward_rows(dy[images], of_block, coefficients)
             first = images.start == 0
-            conv_of_block, dx_of_block = conv._replace(x=conv.x[images]), None if dx is None else dx[images]
+            conv_of_block, dx_of_block = conv._replace(x=conv.x[images], out_shape=g.shape), None if dx is None else dx[images]
             layer.backward(g, conv_of_block, need_dx, dx_of_block, None if first else grads)
             for total, grad in zip(totals, [] if first else grads):
                 be.kernel("array.add")(total.reshape(-1), grad.reshape(-1), total.reshape(-1))

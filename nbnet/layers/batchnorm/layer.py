@@ -10,6 +10,7 @@ import numpy as np
 from nbnet import functional as F
 from nbnet.backend import float_dtype
 from nbnet.errors import ArgumentError, BuildError, ShapeError, unknown
+from nbnet.functional import checks
 from nbnet.functional.norm import SMOOTH, BatchNormSaved, batch_norm_backward_coefficients
 from nbnet.layers.base import Layer, Shape
 from nbnet.layers.batchnorm import groups as ghost
@@ -97,8 +98,8 @@ class BatchNorm(Layer):
         ):
             if value not in known:
                 raise ArgumentError(unknown(name, value, map(str, known)))
-        if virtual_batch_size is not None and (not isinstance(virtual_batch_size, int) or virtual_batch_size < 1):
-            raise ArgumentError(f"virtual_batch_size={virtual_batch_size!r}: wanted the number of examples of a group, or None")
+        if virtual_batch_size is not None:
+            virtual_batch_size = checks.whole(virtual_batch_size, "virtual_batch_size")
         if (gamma_regularizer is not None and not scale) or (beta_regularizer is not None and not center):
             raise ArgumentError("a regularizer for a parameter that scale=False or center=False leaves out: drop one of the two")
         if renorm is not None and not isinstance(renorm, Renorm):
@@ -194,13 +195,15 @@ class BatchNorm(Layer):
         rows = channels_last(x, self._channel_axis, self.backend)
         weights = None if weights is None else self._row_weights(weights, rows.shape)
         by_batch = self._by_batch(train)
-        parts = [(where, *self._part(rows, weights, where)) for where in ghost.slices(len(x), self.virtual_batch_size, self.strided)]
+        size = self.virtual_batch_size if self.wants_statistics(train) else None
+        parts = [(where, *self._part(rows, weights, where)) for where in ghost.slices(len(x), size, self.strided)]
         stats = [] if stats is None else [stats]
         if not stats and self.wants_statistics(train):
             stats = [F.batch_norm_stats(part, w, backend=self.backend) for _, part, w in parts]
         if not by_batch:
             parts = [(slice(None), rows, weights)]
-        correction = self._correction(self.renorm, stats) if by_batch and self.renorm is not None else None
+        renorm = self.renorm if by_batch and self.observer is None else None  # who observes wants what evaluation will be like
+        correction = None if renorm is None else self._correction(renorm, stats)
         options = {"slope": self.slope if slope is None else slope, "max_pool": max_pool, "backend": self.backend}
         options["activation"] = activation or (self.activation if self.activation in SMOOTH else None)
         results = [self._normalize(part, w, stats[i] if by_batch else None, correction, options) for i, (_, part, w) in enumerate(parts)]
@@ -332,6 +335,13 @@ class BatchNorm(Layer):
         self._pending = stats
         if not self.deferred:
             self.apply_updates()
+
+    def assign_statistics(self, stats: F.Stats) -> None:
+        """Set the moving statistics, and renormalisation's averages, as if rows of these statistics had been all the data."""
+        self.moving.assign(self._buffers, stats.mean, stats.variance(self.ddof_moving))
+        if "renorm_mean" in self._buffers:
+            for name, value in zip(("renorm_mean", "renorm_std"), self._mean_and_std([stats])):
+                self._buffers[name][:] = value
 
     def discard_updates(self) -> None:
         self._pending = None

@@ -50,7 +50,7 @@ class MovingStatistics:
         self.decay = decay
         self.warm_decay = warm_decay
         self.spread = TRACKS[track]  # the buffer that holds the moving variance or deviation
-        self.zero_debias = zero_debias
+        self.zero_debias = zero_debias if zero_debias == "mean" else bool(zero_debias)
         self.initial_var = initial_var
         self.eps = eps
 

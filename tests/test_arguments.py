@@ -1,0 +1,87 @@
+"""Arguments that do not fit: a clear line of error, and nothing has changed."""
+
+import re
+
+import numpy as np
+import pytest
+
+import nbnet as nb
+from nbnet.errors import ArgumentError, BuildError, DTypeError, ShapeError
+
+
+def test_a_build_that_fails_changes_nothing(rng):
+    x = rng.standard_normal((4, 5), dtype=np.float32)
+    model = nb.Sequential([nb.Dense(6), nb.Residual([nb.Dense(6)]), nb.Dense(2)])
+    with pytest.raises(ShapeError):
+        model.build((4, 4, 1), backend="serial")
+    with pytest.raises(BuildError, match="not built yet"):
+        model.predict(x)
+    model.build((5,), backend="serial")
+    wanted, state = model.predict(x), model.state()
+    with pytest.raises(ShapeError):
+        model.build((4, 4, 1), backend="numpy", dtype="float64")
+    assert model.predict(x).tobytes() == wanted.tobytes()
+    assert all(state[name] is array for name, array in model.state().items())
+    assert model.backend.name == "serial"
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 2.5, True, "8"])
+def test_batch_sizes_are_whole_numbers(batch_size, rng):
+    x, y = rng.standard_normal((6, 5), dtype=np.float32), np.arange(6) % 2
+    model = nb.Sequential([nb.Dense(2), nb.BatchNorm()])
+    model.build((5,), backend="serial")
+    trainer = nb.Trainer(model, optimizer=nb.SGD(0.1))
+    calls = (
+        lambda: model.predict(x, batch_size),
+        lambda: trainer.evaluate(x, y, batch_size),
+        lambda: trainer.fit((x, y), 1, batch_size),
+        lambda: nb.recalibrate(model, x, batch_size),
+    )
+    for call in calls:
+        with pytest.raises(ArgumentError, match=re.escape(f"batch_size={batch_size!r}: wanted a whole number, at least 1")):
+            call()
+
+
+def test_numbers_of_numpy_are_numbers(rng):
+    x = rng.standard_normal((2, 6, 6, 2))
+    for padding in (1, np.int64(1), np.uint8(1)):
+        y, _ = nb.functional.max_pool2d_forward(x, np.int32(3), padding=padding, backend="serial")
+        assert y.shape == (2, 2, 2, 2)
+        with pytest.raises(ArgumentError, match="some windows would hold no pixel"):
+            nb.functional.max_pool2d_forward(x, 2, padding=type(padding)(2), backend="serial")
+    assert nb.Dense(np.int64(3)).units == nb.Conv2D(np.int64(3), 3).filters == 3
+    assert nb.BatchNorm(zero_debias=np.True_).moving.zero_debias is True
+    for wrong in (lambda: nb.Dense(True), lambda: nb.Dropout(0.5, seed=1.5), lambda: nb.functional.dropout_forward(x, 0.5, seed=1.5)):
+        with pytest.raises(ArgumentError, match="wanted a whole number"):
+            wrong()
+
+
+def test_a_dropout_that_fails_counts_no_step(rng):
+    layer = nb.Dropout(0.5, noise_shape=(2, None))
+    layer.build((3,), backend="serial")
+    with pytest.raises(ShapeError, match="noise_shape"):
+        layer.forward(rng.standard_normal((3, 3), dtype=np.float32), train=True)
+    assert layer.buffers["step"][0] == 0
+
+
+def test_cotangents_have_the_shape_of_what_forward_gave(rng):
+    x = rng.standard_normal((2, 4, 4, 3))
+    _, saved = nb.functional.conv2d_forward(x, rng.standard_normal((3, 3, 3, 2)), backend="serial")
+    _, dropped = nb.functional.dropout_forward(x, 0.5, seed=0, backend="serial")
+    for backward, of, shape in ((nb.functional.conv2d_backward, saved, (2, 9, 9, 2)), (nb.functional.dropout_backward, dropped, (7, 2))):
+        with pytest.raises(ShapeError, match="dy has shape"):
+            backward(np.ones(shape), of)
+        with pytest.raises(DTypeError, match="dy has dtype float32"):
+            backward(np.ones((2, 4, 4, 3), np.float32), of)
+
+
+@pytest.mark.parametrize("loss", ["mean_squared_error", "sum_squared_error"])
+def test_targets_of_the_validation_are_checked_before_training(loss, rng):
+    model = nb.Sequential([nb.Dense(2)])
+    model.build((3,), backend="serial")
+    trainer = nb.Trainer(model, loss=loss, optimizer=nb.SGD(0.1))
+    x, y = rng.standard_normal((8, 3), dtype=np.float32), rng.standard_normal((8, 2), dtype=np.float32)
+    for wrong in (y[:, :1], y[:, 0], np.ones((8, 1, 2))):
+        with pytest.raises(ShapeError, match=r"validation: targets have shape .*, wanted \(8, 2\)"):
+            trainer.fit((x, y), epochs=1, validation=(x, wrong))
+    assert trainer.step == 0
