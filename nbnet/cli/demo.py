@@ -38,7 +38,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="DIR", default="demos", help="where each demo has its folder (default: demos)")
     parser.add_argument("--seeds", type=int, metavar="N", help="how many seeds (default: the demo's own; 2 with --quick)")
     parser.add_argument("--quick", action="store_true", help="seconds instead of minutes: fewer steps, fewer seeds")
-    parser.add_argument("--backend", metavar="NAME", help="parallel, serial or numpy (default: the demo's own)")
+    parser.add_argument("--backend", metavar="NAME", help="parallel, serial, numpy or cuda (default: the demo's own)")
     parser.add_argument("--data", metavar="NAME|PATH", help="images for cifar-cnn: a data set's name or a folder (default: embedded ones)")
     parser.add_argument("--data-dir", metavar="DIR", help="the data set's own files, instead of a download")
 

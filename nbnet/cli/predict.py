@@ -25,7 +25,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="a folder that nbnet train wrote")
     parser.add_argument("images", metavar="IMAGE", nargs="+", help="image files")
     parser.add_argument("--invert", action="store_true", help="swap dark and light first")
-    parser.add_argument("--backend", metavar="NAME", help="parallel, serial or numpy (default: the run's)")
+    parser.add_argument("--backend", metavar="NAME", help="parallel, serial, numpy or cuda (default: the run's)")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -77,7 +77,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--weight-decay", type=float, metavar="X", help=f"of the optimizer (default: {ADAMW_DECAY} for adamw, else 0)")
     model.add_argument("--schedule", metavar="NAME", help=f"of the learning rate: {', '.join(schedules.SCHEDULES)} (default: one_cycle)")
     model.add_argument("--seed", type=int, metavar="N", help="of the weights, the shuffling and the dropout (default: 0)")
-    model.add_argument("--backend", metavar="NAME", help="parallel, serial or numpy (default: parallel)")
+    model.add_argument("--backend", metavar="NAME", help="parallel, serial, numpy or cuda (default: parallel)")
     model.add_argument("--dtype", metavar="NAME", help="float32 or float64 (default: float32)")
     run = parser.add_argument_group("run folder")
     run.add_argument("--out", metavar="DIR", help="a new folder for the run (default: runs/DATA-MODEL-1, -2, ...)")

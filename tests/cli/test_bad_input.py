@@ -35,7 +35,7 @@ from .running import TINY, nbnet, one_line_error
         ("train --epoch-count 3", "unknown option '--epoch-count': did you mean --epochs? see nbnet train --help"),
         ("train digits", "unknown argument 'digits': see nbnet train --help"),
         ("train --data", "argument --data: expected one argument (see nbnet train --help)"),
-        ("warmup --backend numpy", "--backend numpy: it compiles nothing; wanted parallel or serial"),
+        ("warmup --backend numpy", "--backend numpy: it keeps no compiled kernels; wanted parallel or serial"),
         ("warmup --all --dtype float64", "--all means both backends and both dtypes"),
     ],
 )

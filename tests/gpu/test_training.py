@@ -9,6 +9,7 @@ from tolerances import assert_close
 
 import nbnet as nb
 from nbnet.callbacks import Callback
+from nbnet.cli import kernels
 from nbnet.kernels import philox
 from nbnet.preprocessing import permutation
 
@@ -197,3 +198,10 @@ def test_a_step_that_blows_up_changes_nothing():
     with pytest.raises(nb.NbnetError, match=r"the parameters of layer 6\.dense are not finite"):
         run.train_batch(x, y)
     assert before == {name: np.asarray(array).tobytes() for name, array in run.model.state().items()}
+
+
+def test_the_command_prepares_a_model_as_on_other_backends():
+    model = nb.Sequential(plain())
+    model.build((SIDE, SIDE, 1), backend="cuda")
+    steps = kernels.first_step(model, nb.SGD(0.1))
+    assert kernels.show(steps, kernels.count_steps(model), "cuda", "compiling") == 0
