@@ -8,37 +8,40 @@ in hand, nobody else compiles: `compile.elsewhere` waits for it. A helper that f
 
 from __future__ import annotations
 
-import atexit
+import contextlib
 import os
 import pickle
 import subprocess
 import sys
+import threading
 from functools import partial
+from multiprocessing.spawn import get_executable
 from pathlib import Path
 from typing import Any
+
+from numba import config
 
 from nbnet.backend import Backend
 from nbnet.kernels import load
 from nbnet.kernels.compile import elsewhere, is_kept
 from nbnet.layers import Sequential
 from nbnet.layers.fusion import copied
-from nbnet.memory import Pool, Scratch
 
 HELPERS = 3  # processes at most: the convolution that is compiled first takes as long as all that these have to do
-FEW = 4  # kernels that are not worth the second in which a helper starts
+FEW = 4  # kernels that are not worth a helper, which starts in a second and types the bodies again that kernels share
+PATIENCE = 240.0  # seconds without a kernel after which a helper is given up: the largest takes 15
+QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container
+COMMAND = "import sys; sys.path[:] = sys.argv[1:]; from nbnet.ahead import main; main()"  # as this process finds modules
 
 Call = tuple[str, tuple[Any, ...]]  # an operation's kernel, and the Numba types of its arguments
-given: list[Call] = []  # what helpers of this process were given to compile
+compiled: list[Call] = []  # by helpers of this process
 
 
 class _Blank(Backend):
     """A backend that notes the calls of kernels and makes none."""
 
     def __init__(self, name: str) -> None:
-        self.name = name
-        self.pool = Pool()
-        self._scratch = Scratch(self.pool)
-        self._no_bias = {}
+        super().__init__(name)
         self.calls: dict[Call, None] = {}  # in order
 
     def kernel(self, op: str) -> Any:
@@ -64,9 +67,9 @@ def calls(model: Sequential, rows: int) -> list[Call]:
 def compile_ahead(model: Sequential, rows: int) -> None:
     """Have helpers compile what no cache holds of the last kernels that a replayable model calls for a batch of so many rows."""
     helpers = min(_processors() - 1, HELPERS)
-    if model.backend.name not in ("serial", "parallel"):  # others compile nothing, or keep nothing
+    if helpers < 1 or model.backend.name not in ("serial", "parallel"):  # others compile nothing, or keep nothing
         return
-    if helpers < 1 or not sys.executable or hasattr(sys, "frozen"):  # in a frozen program, that is the program itself
+    if not Path(os.fsdecode(get_executable() or "")).name.startswith("python"):  # a program that Python is embedded in
         return
     name = model.backend.name
     of_kernel: dict[str, list[Call]] = {}  # all signatures of a kernel are one process's work: two would mix up its files
@@ -82,51 +85,63 @@ def compile_ahead(model: Sequential, rows: int) -> None:
 
 
 def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = QUOTA.read_text(encoding="ascii").split()
+        return count if quota == "max" else min(count, int(quota) // int(period))
+    except (OSError, ValueError):
+        return count
 
 
 class _Helper:
-    """A process that compiles kernels. It writes a line when it is done with one.
+    """A process that compiles kernels. It writes a line when it is done with one, and ends when nobody reads them any more.
 
     Args:
         work: kernels, each with its calls.
     """
 
     def __init__(self, backend: str, work: list[tuple[str, list[Call]]]) -> None:
-        paths = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-        self._owner, self._done, finished = os.getpid(), 0, 0
+        self._owner, self._done, self._calls = os.getpid(), 0, [call for _, calls in work for call in calls]
+        cache = {"NUMBA_CACHE_DIR": config.CACHE_DIR} if config.CACHE_DIR else {}  # type: ignore[attr-defined]
+        command = [get_executable(), "-c", COMMAND, *sys.path]
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "nbnet.ahead"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=os.environ | cache
             )
-            atexit.register(self._process.kill)
-            pickle.dump((backend, [call for _, calls in work for call in calls]), self._process.stdin)  # type: ignore[arg-type]
-            self._process.stdin.close()  # type: ignore[union-attr]
-        except OSError:  # no process can start here, or it ended at once
+        except OSError:  # no process can start here
             return
+        requests: Any = self._process.stdin
+        with contextlib.suppress(OSError):  # it has ended already: who waits for it will see
+            pickle.dump((backend, self._calls), requests)
+            requests.close()
+        finished = 0
         for op, calls in work:
             finished += len(calls)
             elsewhere[load(op, backend)] = partial(self._wait, finished)
-            given.extend(calls)
 
     def _wait(self, count: int) -> None:
         """Wait until so many kernels are compiled, or the process has ended."""
-        if os.getpid() == self._owner:  # and not a fork of it
-            while self._done < count and self._process.stdout.readline():  # type: ignore[union-attr]
+        if os.getpid() != self._owner:  # a fork, whose parent waits
+            return
+        answers: Any = self._process.stdout
+        while self._done < count and not answers.closed:
+            patience = threading.Timer(PATIENCE, self._process.kill)
+            patience.start()
+            line = answers.readline()
+            patience.cancel()
+            if line:
+                compiled.append(self._calls[self._done])
                 self._done += 1
+            if not line or self._done == len(self._calls):
+                answers.close()
+                self._process.wait()
 
 
 def main() -> None:
     """What a helper does."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print is no answer
     backend, work = pickle.load(sys.stdin.buffer)
     for op, types in work:
         load(op, backend).compile(types)  # type: ignore[attr-defined]
-        print(flush=True)
-
-
-if __name__ == "__main__":
-    main()
+        print(file=answers, flush=True)

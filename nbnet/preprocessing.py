@@ -34,7 +34,7 @@ def check_arrays(x: Any, y: Any, num_classes: int | None = None) -> tuple[np.nda
     if y.ndim < 1 or len(x) != len(y):
         raise ShapeError(f"x has shape {x.shape} but y has shape {y.shape}: wanted one label or target a row")
     if x.dtype not in X_DTYPES:
-        raise DTypeError(f"x has dtype {x.dtype}: wanted uint8 (0 to 255), float32 or float64; use x.astype('float32')")
+        raise DTypeError(f"x has dtype {x.dtype}: wanted uint8 (scaled to [0, 1]), float32 or float64; use x.astype('uint8') for pixels")
     if x.size == 0:
         raise DataError(f"x has shape {x.shape}: there is nothing in it, wanted at least one row")
     _check_finite(x, "x")

@@ -67,7 +67,7 @@ model.build((3,), backend="serial")
 trainer = nb.Trainer(model, optimizer=nb.SGD(0.1))
 x = np.random.default_rng(0).random((16, 3), dtype=np.float32)
 print(trainer.train_batch(x, np.arange(16) % 3)["loss"])
-print(len(ahead.given))
+print(len(ahead.compiled))
 kernels = [load(op, "serial") for op in dict.fromkeys(op for op, _ in ahead.calls(model, 2))]
 print([sum(kernel.stats.cache_misses.values()) for kernel in kernels])
 """
@@ -120,14 +120,29 @@ def test_what_one_helper_has_in_hand_is_not_given_to_another(monkeypatch):
     assert "conv2d.backward_data" not in dealt
 
 
-def test_ghost_batches_of_the_batch_that_comes(rng, monkeypatch):
-    """A blank batch of another size could not be cut into them."""
+def test_calls_are_those_of_the_batch_that_comes():
+    """A large one is taken through a convolution's backward in blocks, whose gradients are added up."""
+    model = models.MODELS["five-conv"](10)
+    model.build((32, 32, 3), backend="serial")
+    few, many = ({op for op, _ in ahead.calls(model, rows)} for rows in (2, 64))
+    assert many - few == {"array.add"}
+
+
+@pytest.mark.parametrize(("quota", "processors"), [("max 100000", 8), ("200000 100000", 2), ("50000 100000", 0), ("nonsense", 8)])
+def test_a_container_has_the_processors_of_its_quota(quota, processors, tmp_path, monkeypatch):
+    (tmp_path / "cpu.max").write_text(quota + "\n")
+    monkeypatch.setattr(ahead, "QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(8), raising=False)
+    assert ahead._processors() == processors
+
+
+def test_a_program_that_is_not_python_is_not_started_again(monkeypatch):
     monkeypatch.setattr(ahead, "HELPERS", 3)
-    monkeypatch.setattr(ahead, "is_kept", lambda kernel, types: True)
-    model = nb.Sequential([nb.BatchNorm(virtual_batch_size=8), nb.Dense(2)])
-    model.build((4,), backend="serial")
-    trainer = nb.Trainer(model, optimizer=nb.SGD(0.1))
-    assert np.isfinite(trainer.train_batch(rng.random((16, 4), dtype=np.float32), np.arange(16) % 2)["loss"])
+    monkeypatch.setattr(ahead, "_processors", lambda: 4)
+    monkeypatch.setattr(ahead, "is_kept", lambda kernel, types: False)
+    monkeypatch.setattr(ahead, "get_executable", lambda: "/usr/bin/viewer")
+    monkeypatch.setattr(ahead, "_Helper", lambda *args: pytest.fail("a helper"))
+    ahead.compile_ahead(built("five-conv"), 2)
 
 
 def test_what_is_compiled_needs_no_helper(monkeypatch):
@@ -139,18 +154,35 @@ def test_what_is_compiled_needs_no_helper(monkeypatch):
     ahead.compile_ahead(model, 2)
 
 
-@pytest.mark.parametrize("program", [shutil.which("false"), "/nowhere/python"])
+@pytest.mark.parametrize("program", [shutil.which("false") or "no-such-program", "/nowhere/python"])
 def test_a_helper_that_fails_is_not_waited_for(program, monkeypatch):
-    monkeypatch.setattr(ahead.sys, "executable", program)
-    monkeypatch.setattr(ahead, "given", [])
+    monkeypatch.setattr(ahead, "get_executable", lambda: program)
+    monkeypatch.setattr(ahead, "compiled", [])
     kernel = load("array.add", "serial")
     ahead._Helper("serial", [("array.add", [("array.add", ())])])
-    elsewhere.pop(kernel, lambda: None)()  # it returns at all
+    for _ in range(2):
+        elsewhere.get(kernel, lambda: None)()  # it returns at all
+    elsewhere.pop(kernel, None)
+    assert ahead.compiled == []
+
+
+def test_a_helper_that_hangs_is_given_up(monkeypatch, tmp_path):
+    program = tmp_path / "python"
+    program.write_text("#!/bin/sh\nexec sleep 60\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(ahead, "get_executable", lambda: str(program))
+    monkeypatch.setattr(ahead, "PATIENCE", 0.2)
+    helper = ahead._Helper("serial", [("array.add", [("array.add", ())])])
+    elsewhere.pop(load("array.add", "serial"))()
+    assert helper._process.returncode is not None
+    assert helper._process.stdout.closed
 
 
 def test_a_fork_does_not_wait(monkeypatch):
-    monkeypatch.setattr(ahead, "given", [])
     helper = ahead._Helper("serial", [])
-    monkeypatch.setattr(os, "getpid", lambda: -1)
+    with monkeypatch.context() as patch:
+        patch.setattr(helper._process, "stdout", None)  # reading would fail
+        patch.setattr(os, "getpid", lambda: -1)
+        helper._wait(1)
     helper._wait(1)
-    assert helper._done == 0
+    assert helper._process.returncode == 0

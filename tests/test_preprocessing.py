@@ -52,7 +52,7 @@ INF[3] = -np.inf
             r"x has shape \(4, 2, 2, 3\) but y has shape \(3,\): wanted one label or target a row",
         ),
         (images(4), np.int64(3), 2, ShapeError, r"y has shape \(\): wanted one label or target a row"),
-        (images(dtype=np.int64), np.zeros(4, int), 2, DTypeError, r"x has dtype int64: wanted uint8 .*; use x.astype\('float32'\)"),
+        (images(dtype=np.int64), np.zeros(4, int), 2, DTypeError, r"x has dtype int64: wanted uint8 .*; use x.astype\('uint8'\)"),
         (images(dtype=np.float16), np.zeros(4, int), 2, DTypeError, "x has dtype float16: wanted uint8"),
         (images(dtype=object), np.zeros(4, int), 2, DTypeError, "x has dtype object: wanted uint8"),
         (np.zeros((0, 8, 8, 1)), np.zeros(0, int), 2, DataError, r"x has shape \(0, 8, 8, 1\): there is nothing in it"),

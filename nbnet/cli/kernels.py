@@ -57,7 +57,7 @@ def compiled() -> int:
     """How many kernels this process and its helpers have compiled because no cache held them."""
     modules = [module for name, module in list(sys.modules.items()) if name.startswith("nbnet.kernels.")]
     dispatchers = {id(value): value for module in modules for value in vars(module).values() if hasattr(value, "stats")}
-    return len(ahead.given) + sum(sum(dispatcher.stats.cache_misses.values()) for dispatcher in dispatchers.values())
+    return len(ahead.compiled) + sum(sum(dispatcher.stats.cache_misses.values()) for dispatcher in dispatchers.values())
 
 
 def show(names: Iterator[str], total: int, backend: str, message: str) -> int:

@@ -55,7 +55,9 @@ def _kept(**options):
         load = kernel._cache.load_overload
 
         def load_overload(*args):
-            elsewhere.pop(kernel, lambda: None)()
+            if kernel in elsewhere:
+                elsewhere[kernel]()
+                elsewhere.pop(kernel, None)  # only now: who is interrupted while he waits, waits again
             return load(*args)
 
         kernel._cache.load_overload = load_overload

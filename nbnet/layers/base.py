@@ -133,7 +133,7 @@ class Layer:
             ShapeError: a layer does not fit its input. BackendError, DTypeError, ArgumentError: an option is wrong. All layers are
                 then as they were.
         """
-        shape = tuple(input_shape)
+        shape = tuple(input_shape) if np.iterable(input_shape) else ()
         if not shape or not all(isinstance(n, (int, np.integer)) and n > 0 for n in shape):
             raise ShapeError(f"input_shape={input_shape!r}: wanted the positive sizes of one example, such as (28, 28, 1)")
         if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 1 << 64:
@@ -193,7 +193,7 @@ class Layer:
             wanted = ", ".join(str(n) for n in self.input_shape)
             raise ShapeError(f"layer {self.name} got x of shape {x.shape}, wanted (N, {wanted}) with N at least 1")
         if x.dtype != self.dtype:
-            raise DTypeError(f"layer {self.name} got x of dtype {x.dtype}, wanted {self.dtype}: convert it to {self.dtype}")
+            raise DTypeError(f"layer {self.name} got x of dtype {x.dtype}, wanted {self.dtype}: use x.astype('{self.dtype}')")
         return self.backend.place(x)
 
     def forward(self, x: np.ndarray, train: bool = False) -> tuple[np.ndarray, Any]:

@@ -17,8 +17,8 @@ Scratch: turned (K, O + 1, W) T of turned_shape(M, I, O): for each chunk, its co
 partials (P, 3, O) float64, P the first number of grid(M, O, I), for statistics.
 Everything overwrites (=). Backward needs x and weight from forward.
 
-A result is cut both ways, into a grid of rows and columns, so that there is work for all threads whether the batch is large
-or the weights are; no two chunks write the same number, and there is nothing to merge.
+A result is cut both ways, into a grid of rows and columns, so that there is work for threads whether the batch is large
+or the weights are, as far as there are pieces of 64 x 32; no two chunks write the same number, and there is nothing to merge.
 """
 
 from numba.extending import register_jitable
@@ -26,7 +26,7 @@ from numba.extending import register_jitable
 from nbnet.kernels import chunks
 
 MACS = 32  # multiply-adds that cost as much as one elementary operation of `chunks`
-ROWS, COLUMNS = 64, 32  # smallest piece of a result worth a chunk: rows that share the reading of weights, columns that caches keep apart
+ROWS, COLUMNS = 64, 32  # a chunk has about as many at least: rows share the reading of weights, and caches keep columns apart
 FLAT, NARROW, STORE = 8, 16, 16  # few rows and columns cost as much as a tile of them, and a number of the result as much as 16 products
 PAD = 16  # numbers between rows of transposed weights; without them rows of 256 numbers would fall on few sets of the level-1 cache
 
