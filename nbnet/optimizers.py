@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from operator import is_
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ class Optimizer:
         self._slab: Slab | None = None
         self._whole: list[Any] = []  # on the GPU: each slot's arrays in one
         self._runs: list[list[np.ndarray]] = []
-        self._runs_of: tuple[int, ...] = ()
+        self._runs_of: list[Any] = []  # the arrays themselves: the id of one that is gone may be another's
 
     def prepare(self, params: Mapping[str, Param]) -> None:
         """Make the state arrays, as zeros, if there are none."""
@@ -63,8 +64,8 @@ class Optimizer:
             self._step_on_gpu(params, backend, lr)
             return
         trainable = {name: param for name, param in params.items() if param.trainable}
-        arrays = tuple(id(array) for param in trainable.values() for array in (param.value, param.grad))
-        if arrays != self._runs_of:
+        arrays = [array for param in trainable.values() for array in (param.value, param.grad)]
+        if len(arrays) != len(self._runs_of) or not all(map(is_, arrays, self._runs_of)):
             self._check_state(params)
             columns = [[param.value for param in trainable.values()], [param.grad for param in trainable.values()]]
             columns += [[self.state[f"{slot}.{name}"] for name in trainable] for slot in self.slots]
