@@ -2,8 +2,8 @@
 
 Numba compiles one kernel at a time in a process, and a network's first step needs some 30: half a minute and more. Which ones, a pass
 over a blank batch tells in some milliseconds, on a backend that runs no kernel. The first ones are compiled where they are called, as
-ever; helpers compile the others, in the order in which they will be called, and leave them in Numba's cache on disk. What a helper has
-in hand, nobody else compiles: `compile.elsewhere` waits for it. A helper that fails leaves its work to the one who waits.
+ever; workers compile the others, in the order in which they will be called, and leave them in Numba's cache on disk. What a worker has
+in hand, nobody else compiles: `compile.elsewhere` waits for it. A worker that fails leaves its work to the one who waits.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from nbnet.kernels.compile import elsewhere, is_kept
 from nbnet.layers import Sequential
 from nbnet.layers.fusion import copied
 
-HELPERS = 3  # processes at most: the convolution that is compiled first takes as long as all that these have to do
-FEW = 4  # kernels that are not worth a helper, which starts in a second and types the bodies again that kernels share
-PATIENCE = 240.0  # seconds without a kernel after which a helper is given up: the largest takes 15
+WORKERS = 3  # processes at most: the convolution that is compiled first takes as long as all that these have to do
+FEW = 4  # kernels that are not worth a worker, which starts in a second and types the bodies again that kernels share
+PATIENCE = 240.0  # seconds without a kernel after which a worker is given up: the largest takes 15
 QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container
 COMMAND = "import sys; sys.path[:] = sys.argv[1:]; from nbnet.ahead import main; main()"  # as this process finds modules
 
 Call = tuple[str, tuple[Any, ...]]  # an operation's kernel, and the Numba types of its arguments
-compiled: list[Call] = []  # by helpers of this process
+compiled: list[Call] = []  # by workers of this process
 
 
 class _Blank(Backend):
@@ -65,9 +65,9 @@ def calls(model: Sequential, rows: int) -> list[Call]:
 
 
 def compile_ahead(model: Sequential, rows: int) -> None:
-    """Have helpers compile what no cache holds of the last kernels that a replayable model calls for a batch of so many rows."""
-    helpers = min(_processors() - 1, HELPERS)
-    if helpers < 1 or model.backend.name not in ("serial", "parallel"):  # others compile nothing, or keep nothing
+    """Have workers compile what no cache holds of the last kernels that a replayable model calls for a batch of so many rows."""
+    workers = min(_processors() - 1, WORKERS)
+    if workers < 1 or model.backend.name not in ("serial", "parallel"):  # others compile nothing, or keep nothing
         return
     if not Path(os.fsdecode(get_executable() or "")).name.startswith("python"):  # a program that Python is embedded in
         return
@@ -79,9 +79,9 @@ def compile_ahead(model: Sequential, rows: int) -> None:
             of_kernel.setdefault(op, []).append((op, types))
     if len(of_kernel) < FEW:
         return
-    theirs = list(of_kernel)[len(of_kernel) // (helpers + 1) :]
-    for i in range(helpers):
-        _Helper(name, [(op, of_kernel[op]) for op in theirs[i::helpers]])
+    theirs = list(of_kernel)[len(of_kernel) // (workers + 1) :]
+    for i in range(workers):
+        _Worker(name, [(op, of_kernel[op]) for op in theirs[i::workers]])
 
 
 def _processors() -> int:
@@ -93,7 +93,7 @@ def _processors() -> int:
         return count
 
 
-class _Helper:
+class _Worker:
     """A process that compiles kernels. It writes a line when it is done with one, and ends when nobody reads them any more.
 
     Args:
@@ -138,7 +138,7 @@ class _Helper:
 
 
 def main() -> None:
-    """What a helper does."""
+    """What a worker does."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is no answer
     backend, work = pickle.load(sys.stdin.buffer)

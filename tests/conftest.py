@@ -28,8 +28,8 @@ def rng():
 
 
 @pytest.fixture(autouse=True, scope="session")
-def no_helpers():
+def no_workers():
     """Two processes of tests keep two processors busy: no others to compile ahead for them."""
     from nbnet import ahead
 
-    ahead.HELPERS = 0
+    ahead.WORKERS = 0

@@ -96,7 +96,7 @@ def run_script(folder, processors):
     return loss, int(given), [int(count) for count in misses.strip("[]").split(",")]
 
 
-def test_a_helper_compiles_the_last_kernels_and_only_them(tmp_path):
+def test_a_worker_compiles_the_last_kernels_and_only_them(tmp_path):
     loss, given, misses = run_script(tmp_path, 2)
     assert given > 0
     kernels = len(misses) // 2
@@ -105,29 +105,29 @@ def test_a_helper_compiles_the_last_kernels_and_only_them(tmp_path):
     assert run_script(tmp_path, 2) == (loss, 0, [0] * len(misses))
 
 
-@pytest.mark.parametrize(("processors", "helpers"), [(1, 0), (2, 1), (3, 2), (64, 3)])
-def test_work_is_dealt_by_kernels(processors, helpers, monkeypatch):
+@pytest.mark.parametrize(("processors", "workers"), [(1, 0), (2, 1), (3, 2), (64, 3)])
+def test_work_is_dealt_by_kernels(processors, workers, monkeypatch):
     dealt = []
-    monkeypatch.setattr(ahead, "HELPERS", 3)
+    monkeypatch.setattr(ahead, "WORKERS", 3)
     monkeypatch.setattr(ahead, "_processors", lambda: processors)
     monkeypatch.setattr(ahead, "is_kept", lambda kernel, types: False)
-    monkeypatch.setattr(ahead, "_Helper", lambda backend, work: dealt.append(work))
+    monkeypatch.setattr(ahead, "_Worker", lambda backend, work: dealt.append(work))
     model = built("five-conv")
     ahead.compile_ahead(model, 2)
-    assert len(dealt) == helpers
+    assert len(dealt) == workers
     kernels = list(dict.fromkeys(op for op, _ in ahead.calls(model, 2)))
     theirs = sorted((op for work in dealt for op, _ in work), key=kernels.index)
-    assert theirs == (kernels[len(kernels) // (helpers + 1) :] if helpers else [])
+    assert theirs == (kernels[len(kernels) // (workers + 1) :] if workers else [])
     for op, calls in (pair for work in dealt for pair in work):
         assert calls == [call for call in ahead.calls(model, 2) if call[0] == op]
 
 
-def test_what_one_helper_has_in_hand_is_not_given_to_another(monkeypatch):
+def test_what_one_worker_has_in_hand_is_not_given_to_another(monkeypatch):
     dealt = []
-    monkeypatch.setattr(ahead, "HELPERS", 3)
+    monkeypatch.setattr(ahead, "WORKERS", 3)
     monkeypatch.setattr(ahead, "_processors", lambda: 2)
     monkeypatch.setattr(ahead, "is_kept", lambda kernel, types: False)
-    monkeypatch.setattr(ahead, "_Helper", lambda backend, work: dealt.extend(op for op, _ in work))
+    monkeypatch.setattr(ahead, "_Worker", lambda backend, work: dealt.extend(op for op, _ in work))
     busy = load("conv2d.backward_data", "serial")
     monkeypatch.setitem(elsewhere, busy, lambda: None)
     ahead.compile_ahead(built("five-conv"), 2)
@@ -152,53 +152,53 @@ def test_a_container_has_the_processors_of_its_quota(quota, processors, tmp_path
 
 
 def test_a_program_that_is_not_python_is_not_started_again(monkeypatch):
-    monkeypatch.setattr(ahead, "HELPERS", 3)
+    monkeypatch.setattr(ahead, "WORKERS", 3)
     monkeypatch.setattr(ahead, "_processors", lambda: 4)
     monkeypatch.setattr(ahead, "is_kept", lambda kernel, types: False)
     monkeypatch.setattr(ahead, "get_executable", lambda: "/usr/bin/viewer")
-    monkeypatch.setattr(ahead, "_Helper", lambda *args: pytest.fail("a helper"))
+    monkeypatch.setattr(ahead, "_Worker", lambda *args: pytest.fail("a worker"))
     ahead.compile_ahead(built("five-conv"), 2)
 
 
-def test_what_is_compiled_needs_no_helper(monkeypatch):
+def test_what_is_compiled_needs_no_worker(monkeypatch):
     model = small()
     y, tape = model.forward(np.zeros((2, 3), np.float32), train=True)
     model.backward(y, list(tape), need_dx=False)
     assert len(ahead.calls(model, 2)) >= ahead.FEW
-    monkeypatch.setattr(ahead, "HELPERS", 3)
-    monkeypatch.setattr(ahead, "_Helper", lambda *args: pytest.fail("a helper"))
+    monkeypatch.setattr(ahead, "WORKERS", 3)
+    monkeypatch.setattr(ahead, "_Worker", lambda *args: pytest.fail("a worker"))
     ahead.compile_ahead(model, 2)
 
 
 @pytest.mark.parametrize("program", [shutil.which("false") or "no-such-program", "/nowhere/python"])
-def test_a_helper_that_fails_is_not_waited_for(program, monkeypatch):
+def test_a_worker_that_fails_is_not_waited_for(program, monkeypatch):
     monkeypatch.setattr(ahead, "get_executable", lambda: program)
     monkeypatch.setattr(ahead, "compiled", [])
     kernel = load("array.add", "serial")
-    ahead._Helper("serial", [("array.add", [("array.add", ())])])
+    ahead._Worker("serial", [("array.add", [("array.add", ())])])
     for _ in range(2):
         elsewhere.get(kernel, lambda: None)()  # it returns at all
     elsewhere.pop(kernel, None)
     assert ahead.compiled == []
 
 
-def test_a_helper_that_hangs_is_given_up(monkeypatch, tmp_path):
+def test_a_worker_that_hangs_is_given_up(monkeypatch, tmp_path):
     program = tmp_path / "python"
     program.write_text("#!/bin/sh\nexec sleep 60\n")
     program.chmod(0o755)
     monkeypatch.setattr(ahead, "get_executable", lambda: str(program))
     monkeypatch.setattr(ahead, "PATIENCE", 0.2)
-    helper = ahead._Helper("serial", [("array.add", [("array.add", ())])])
+    worker = ahead._Worker("serial", [("array.add", [("array.add", ())])])
     elsewhere.pop(load("array.add", "serial"))()
-    assert helper._process.returncode is not None
-    assert helper._process.stdout.closed
+    assert worker._process.returncode is not None
+    assert worker._process.stdout.closed
 
 
 def test_a_fork_does_not_wait(monkeypatch):
-    helper = ahead._Helper("serial", [])
+    worker = ahead._Worker("serial", [])
     with monkeypatch.context() as patch:
-        patch.setattr(helper._process, "stdout", None)  # reading would fail
+        patch.setattr(worker._process, "stdout", None)  # reading would fail
         patch.setattr(os, "getpid", lambda: -1)
-        helper._wait(1)
-    helper._wait(1)
-    assert helper._process.returncode == 0
+        worker._wait(1)
+    worker._wait(1)
+    assert worker._process.returncode == 0

@@ -54,7 +54,7 @@ def is_cold(backend: str) -> bool:
 
 
 def compiled() -> int:
-    """How many kernels this process and its helpers have compiled because no cache held them."""
+    """How many kernels this process and its workers have compiled because no cache held them."""
     modules = [module for name, module in list(sys.modules.items()) if name.startswith("nbnet.kernels.")]
     dispatchers = {id(value): value for module in modules for value in vars(module).values() if hasattr(value, "stats")}
     return len(ahead.compiled) + sum(sum(dispatcher.stats.cache_misses.values()) for dispatcher in dispatchers.values())
