@@ -12,10 +12,9 @@ import numpy as np
 from numba import config
 
 from nbnet.errors import BackendError, DTypeError, unknown
-from nbnet.kernels import BACKENDS, load
+from nbnet.kernels import BACKENDS, load, threads
 from nbnet.kernels.channelwise import LARGEST, compiled
 from nbnet.memory import Pool, Scratch
-from nbnet.threads import parallel_kernel
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
@@ -54,7 +53,9 @@ class Backend:
 
     def kernel(self, op: str) -> Callable[..., Any]:
         """The kernel of an operation, for example kernel("conv2d.forward")."""
-        return parallel_kernel(op) if self.name == "parallel" else load(op, self.name)
+        if self.name == "parallel":
+            threads.start()
+        return load(op, self.name)
 
     def empty(self, shape: tuple[int, ...], dtype: Any = np.float32) -> Any:
         """An uninitialised array, on recycled memory."""

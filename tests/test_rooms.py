@@ -69,6 +69,7 @@ def test_parallel_differs_from_serial_by_its_loop_alone(operation):
     for name in functions(operation):
         serial, parallel = (inspect.getsource(load(f"{operation}.{name}", kind).py_func) for kind in ("serial", "parallel"))
         serial = serial.replace("@serial", "@parallel").replace(f"{name}_serial(", f"{name}_parallel(")
+        parallel = re.sub(r"parallel_for_thread\((.+), \(", r"parallel_for(\1, (0, ", parallel)  # serial is thread 0 alone
         one_loop = re.compile(r"for (\w) in range\((.+)\):\n        (\w+)\(\1, (.+)\)\n")
         assert parallel == one_loop.sub(r"parallel_for(\2, \3, (\4))\n", serial)
         assert "parallel_for(" in parallel

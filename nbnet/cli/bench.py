@@ -33,7 +33,7 @@ peers: torch, torch-kept (malloc keeps freed memory), torch-compile, jax, tensor
 
 RESULTS = "results.json"
 START = "start"
-FACTS = ("python", "cpu", "vector features", "threading layer")  # of nbnet info
+FACTS = ("python", "cpu", "vector features")  # of nbnet info
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import os
 import platform
 from collections.abc import Iterator
@@ -51,7 +50,6 @@ def facts() -> Iterator[tuple[str, str]]:
     features = llvm.get_host_cpu_features()
     yield "vector features", " ".join(name for name in VECTORS if features.get(name)) or "none of those that are known here"
     yield "threads", f"{numba.get_num_threads()} of {os.cpu_count()} processors"
-    yield "threading layer", _threading_layer()
     yield "kernel cache", _kernel_cache()
     yield "data cache", str(download.cache_folder())
     yield "gpu", _gpu()
@@ -71,26 +69,6 @@ def _cpu_name() -> str:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
-
-
-def _threading_layer() -> str:
-    """Numba takes the first that can be loaded; which one is known for sure only once a parallel kernel has run."""
-    import numba
-
-    config: Any = numba.config
-    modules = {"tbb": "tbbpool", "omp": "omppool", "workqueue": "workqueue"}
-    found = []
-    for layer in config.THREADING_LAYER_PRIORITY:
-        try:
-            importlib.import_module(f"numba.np.ufunc.{modules[layer]}")
-        except (ImportError, KeyError):
-            continue
-        found.append(layer)
-    if not found:
-        return "none: the backend parallel cannot run"
-    if config.THREADING_LAYER == "default":
-        return f"{found[0]} (of {', '.join(found)})"
-    return f"{config.THREADING_LAYER}, as NUMBA_THREADING_LAYER says (of {', '.join(found)})"
 
 
 def _kernel_cache() -> str:

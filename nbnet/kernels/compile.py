@@ -10,7 +10,6 @@ from pathlib import Path
 
 from numba import njit
 from numba.core.ccallback import CFunc
-from numba.np.ufunc.parallel import _launch_threads
 
 # The full "fast" set would let LLVM assume that there are no NaNs and delete the checks for them.
 FASTMATH = {"contract", "reassoc", "nsz", "arcp"}
@@ -64,19 +63,6 @@ def _kept(**options):
         return kernel
 
     return decorate
-
-
-def parallel(function):
-    """A driver with a parallel_for. Its machine code names functions of Numba's threads, which start before it is loaded from disk."""
-    kernel = serial(function)
-    load = kernel._cache.load_overload
-
-    def load_overload(*args):
-        _launch_threads()
-        return load(*args)
-
-    kernel._cache.load_overload = load_overload
-    return kernel
 
 
 def c_function(signature):

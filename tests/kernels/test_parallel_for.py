@@ -25,9 +25,9 @@ def loop(count, first, numbers, factor, wanted, out):
     parallel_for(count, _note, (first, numbers, factor, wanted, None, out))
 
 
-@pytest.mark.parametrize("count", [0, 1, 2, 3, 7, 64, 1000])
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 7, 64, 1000, 100_000])
 def test_each_number_once_with_all_arguments(count):
-    numbers, out = np.arange(1000, dtype=np.float32) ** 2, np.zeros((1000, 2))
+    numbers, out = np.arange(max(count, 1000), dtype=np.float64) ** 2, np.zeros((max(count, 1000), 2))
     loop(count, 5, numbers, 0.5, True, out)
     k = np.arange(count)
     assert (out[:count, 0] == 1).all()

@@ -7,8 +7,8 @@ for indices from the end, and LLVM then leaves the loop scalar.
 import numpy as np
 
 from nbnet.kernels import chunks
-from nbnet.kernels.compile import body, parallel, serial
-from nbnet.kernels.parallel_for import parallel_for
+from nbnet.kernels.compile import body, serial
+from nbnet.kernels.parallel_for import parallel, parallel_for
 from nbnet.kernels.simd import lanes
 from nbnet.kernels.vecmath import exp, exp_of_sigmoid, exp_of_tanh, sigmoid, tanh
 from nbnet.kernels.vector import largest_lane, load, load_whole, splat_as, store, store_whole, sum_of_lanes, where, widen, zero

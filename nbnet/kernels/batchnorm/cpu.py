@@ -19,8 +19,8 @@ from nbnet.kernels.batchnorm.cpu_smooth import (  # noqa: F401
 )
 from nbnet.kernels.batchnorm.merge import merge_moments, merge_sums
 from nbnet.kernels.caches import AHEAD, comes_late, passes_caches, prefetch, put
-from nbnet.kernels.compile import body, parallel, serial
-from nbnet.kernels.parallel_for import parallel_for
+from nbnet.kernels.compile import body, serial
+from nbnet.kernels.parallel_for import parallel, parallel_for
 from nbnet.kernels.simd import lanes
 from nbnet.kernels.vecmath import fma
 from nbnet.kernels.vector import load, load_as, splat, store, where, widen, zero

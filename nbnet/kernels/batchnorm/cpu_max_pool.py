@@ -6,8 +6,8 @@ or read. The loops walk over windows, and over the channels of a window in vecto
 
 from nbnet.kernels import chunks
 from nbnet.kernels.batchnorm.merge import merge_sums
-from nbnet.kernels.compile import body, parallel, serial
-from nbnet.kernels.parallel_for import parallel_for
+from nbnet.kernels.compile import body, serial
+from nbnet.kernels.parallel_for import parallel, parallel_for
 from nbnet.kernels.pool.cpu import fetch_window, first_wins
 from nbnet.kernels.simd import lanes
 from nbnet.kernels.vecmath import fma

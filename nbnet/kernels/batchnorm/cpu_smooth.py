@@ -5,8 +5,8 @@ from nbnet.kernels.activation.cpu import EXP, sigmoid_of_run, tanh_of_run
 from nbnet.kernels.batchnorm import TANH
 from nbnet.kernels.batchnorm.merge import merge_sums
 from nbnet.kernels.caches import comes_late, passes_caches, prefetch, put
-from nbnet.kernels.compile import body, parallel, serial
-from nbnet.kernels.parallel_for import parallel_for
+from nbnet.kernels.compile import body, serial
+from nbnet.kernels.parallel_for import parallel, parallel_for
 from nbnet.kernels.simd import lanes
 from nbnet.kernels.vecmath import fma
 from nbnet.kernels.vector import load, load_as, splat_as, store, widen

@@ -6,11 +6,11 @@ from nbnet.kernels import chunks
 from nbnet.kernels.batchnorm.cpu import moments_of_rows
 from nbnet.kernels.batchnorm.merge import merge_moments
 from nbnet.kernels.caches import LINE, prefetch_to_write
-from nbnet.kernels.compile import body, inlined, parallel, precise, serial
+from nbnet.kernels.compile import body, inlined, precise, serial
 from nbnet.kernels.conv2d import EDGE, GROUP, IN_CACHES, minimal, plan, scatter, scatter_chunks, scatters, strip_rows, winograd
 from nbnet.kernels.dense.cpu import add_rows
 from nbnet.kernels.epilogue import activate_rows
-from nbnet.kernels.parallel_for import parallel_for
+from nbnet.kernels.parallel_for import parallel, parallel_for_thread
 from nbnet.kernels.products import multiply
 from nbnet.kernels.simd import lanes
 from nbnet.kernels.transpose import transpose
@@ -81,10 +81,13 @@ def _units(first, last, count, y, rows):
 
 
 @body
-def _together(y, rows, count):
-    """How many chunks minimal filtering computes as one, so that its products have enough rows."""
-    units = y.shape[0] * ((y.shape[1] + rows - 1) // rows)
-    return max(1, GROUP * count // (units * ((y.shape[2] + EDGE - 1) // EDGE)))
+def _cut(y, rows, count, filtered, threads):
+    """How the work is cut: rows of a unit, chunks, and groups of chunks, which threads take one by one. Minimal filtering computes a
+    group together, so that its products have enough rows; that changes no bit of a result, so groups may depend on the threads."""
+    if not filtered:
+        return rows, count, count
+    tiles = y.shape[0] * -(-y.shape[1] // EDGE) * -(-y.shape[2] // EDGE)
+    return rows, count, min(count, max(threads, tiles // GROUP // threads * threads))
 
 
 @body
@@ -98,42 +101,48 @@ def _pixel(unit, y, rows):
 
 
 @body
-def _forward(thread, x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials):
-    """A thread's share of the chunks."""
+def _forward(group, thread, x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, cut, packed, strips, y, partials):
+    """The chunks of a group."""
+    kernel_h, kernel_w, _, outputs = weight.shape
+    rows, count, groups = cut
+    first, last = chunks.bounds(group, groups, count)
+    start, stop = _units(first, last, count, y, rows)
+    if packed.size > 0:
+        winograd.convolve(x, packed, bias, pad_top, pad_left, start, stop, strips[thread], y, slope)
+    else:
+        flat = weight.reshape(-1, outputs)
+        _strips(x, flat, kernel_h, kernel_w, bias, stride_h, stride_w, pad_top, pad_left, rows, start, stop, strips[thread], y, slope)
+    if partials.shape[0] > 0:
+        for chunk in range(first, last):
+            start, stop = _units(chunk, chunk + 1, count, y, rows)
+            first_pixel, last_pixel = _pixel(start, y, rows), _pixel(stop, y, rows)
+            moments_of_rows(y.reshape(-1, outputs), None, first_pixel, last_pixel, np.intp(0), outputs, partials[chunk])
+
+
+@body
+def _prepare_forward(x, weight, stride_h, stride_w, packed, strips, y):
+    """Transforms the weights; returns how the work is cut."""
     kernel_h, kernel_w, inputs, outputs = weight.shape
-    filtered, flat, strip = packed.size > 0, weight.reshape(-1, outputs), strips[thread]
+    filtered = packed.size > 0
+    if filtered:
+        winograd.transform_weights(weight.reshape(-1), strips[0], packed)
     rows, count = plan(y.shape[0], y.shape[1], y.shape[2], outputs, kernel_h, kernel_w, stride_h, stride_w, inputs, filtered)
-    first, last = chunks.bounds(thread, strips.shape[0], count)
-    step = _together(y, rows, count) if filtered else 1
-    for k in range(first, last, step):
-        end = min(k + step, last)
-        start, stop = _units(k, end, count, y, rows)
-        if filtered:
-            winograd.convolve(x, packed, bias, pad_top, pad_left, start, stop, strip, y, slope)
-        else:
-            _strips(x, flat, kernel_h, kernel_w, bias, stride_h, stride_w, pad_top, pad_left, rows, start, stop, strip, y, slope)
-        if partials.shape[0] > 0:
-            for chunk in range(k, end):
-                start, stop = _units(chunk, chunk + 1, count, y, rows)
-                first_pixel, last_pixel = _pixel(start, y, rows), _pixel(stop, y, rows)
-                moments_of_rows(y.reshape(-1, outputs), None, first_pixel, last_pixel, np.intp(0), outputs, partials[chunk])
+    return _cut(y, rows, count, filtered, strips.shape[0])
 
 
 @serial
 def forward_serial(x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials, mean, m2):
-    if packed.size > 0:
-        winograd.transform_weights(weight.reshape(-1), strips[0], packed)
-    for t in range(strips.shape[0]):
-        _forward(t, x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials)
+    cut = _prepare_forward(x, weight, stride_h, stride_w, packed, strips, y)
+    for k in range(cut[2]):
+        _forward(k, 0, x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, cut, packed, strips, y, partials)
     if partials.shape[0] > 0:
         merge_moments(partials, mean, m2)
 
 
 @parallel
 def forward_parallel(x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials, mean, m2):
-    if packed.size > 0:
-        winograd.transform_weights(weight.reshape(-1), strips[0], packed)
-    parallel_for(strips.shape[0], _forward, (x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials))
+    cut = _prepare_forward(x, weight, stride_h, stride_w, packed, strips, y)
+    parallel_for_thread(cut[2], _forward, (x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, cut, packed, strips, y, partials))
     if partials.shape[0] > 0:
         merge_moments(partials, mean, m2)
 
@@ -153,57 +162,55 @@ def _turn(weight, turned):
 
 
 @body
-def _prepare(weight, stride_h, stride_w, turned, packed, strip):
-    """The weights as _backward_data wants them, with zeros at the end of turned."""
+def _prepare_backward_data(dy, weight, stride_h, stride_w, turned, packed, strips, dx):
+    """Writes the weights as _backward_data wants them, with zeros at the end of turned; returns how the work is cut."""
     kernel_h, kernel_w, inputs, outputs = weight.shape
     turned[kernel_h * kernel_w * outputs :] = 0
     if scatters(inputs, stride_h, stride_w):
         depth = kernel_h * kernel_w * inputs
         transpose(weight.reshape(-1), 0, outputs, depth, outputs, turned.reshape(-1), 0, depth)
-        return
+        count = scatter_chunks(dx.shape[0], dy.shape[1], dy.shape[2], outputs, kernel_h, kernel_w, inputs)
+        return dx.shape[1], count, count
     _turn(weight, turned)
-    if packed.size > 0:
-        winograd.transform_weights(turned.reshape(-1)[: weight.size], strip, packed)
+    filtered = packed.size > 0
+    if filtered:
+        winograd.transform_weights(turned.reshape(-1)[: weight.size], strips[0], packed)
+    rows, count = plan(dx.shape[0], dx.shape[1], dx.shape[2], inputs, kernel_h, kernel_w, 1, 1, outputs, filtered)
+    return _cut(dx, rows, count, filtered, strips.shape[0])
 
 
 @body
-def _backward_data(thread, dy, weight, stride_h, stride_w, pad_top, pad_left, turned, packed, strips, dx):
-    """A thread's share of the chunks."""
-    kernel_h, kernel_w, inputs, outputs = weight.shape
+def _backward_data(group, thread, dy, weight, stride_h, stride_w, pad_top, pad_left, cut, turned, packed, strips, dx):
+    """The chunks of a group."""
+    kernel_h, kernel_w, inputs, _ = weight.shape
+    rows, count, groups = cut
     flat, strip = turned.reshape(-1), strips[thread]
     weights, zeros = flat[: weight.size], flat[weight.size :]
     if scatters(inputs, stride_h, stride_w):
-        count = scatter_chunks(dx.shape[0], dy.shape[1], dy.shape[2], outputs, kernel_h, kernel_w, inputs)
-        first, last = chunks.bounds(thread, strips.shape[0], count)
-        for k in range(first, last):
-            start, stop = chunks.bounds(k, count, dx.shape[0])
-            scatter.backward_data(dy, weights, zeros, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, start, stop, strip, dx)
+        start, stop = chunks.bounds(group, count, dx.shape[0])
+        scatter.backward_data(dy, weights, zeros, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, start, stop, strip, dx)
         return
     top, left = kernel_h - 1 - pad_top, kernel_w - 1 - pad_left
-    filtered = packed.size > 0
-    rows, count = plan(dx.shape[0], dx.shape[1], dx.shape[2], inputs, kernel_h, kernel_w, 1, 1, outputs, filtered)
-    first, last = chunks.bounds(thread, strips.shape[0], count)
-    step = _together(dx, rows, count) if filtered else 1
-    for k in range(first, last, step):
-        start, stop = _units(k, min(k + step, last), count, dx, rows)
-        if filtered:
-            winograd.convolve(dy, packed, zeros, top, left, start, stop, strip, dx)
-        else:
-            matrix = weights.reshape(-1, inputs)
-            _strips(dy, matrix, kernel_h, kernel_w, zeros, 1, 1, top, left, rows, start, stop, strip, dx)
+    first, last = chunks.bounds(group, groups, count)
+    start, stop = _units(first, last, count, dx, rows)
+    if packed.size > 0:
+        winograd.convolve(dy, packed, zeros, top, left, start, stop, strip, dx)
+    else:
+        matrix = weights.reshape(-1, inputs)
+        _strips(dy, matrix, kernel_h, kernel_w, zeros, 1, 1, top, left, rows, start, stop, strip, dx)
 
 
 @serial
 def backward_data_serial(dy, weight, stride_h, stride_w, pad_top, pad_left, turned, packed, strips, dx):
-    _prepare(weight, stride_h, stride_w, turned, packed, strips[0])
-    for t in range(strips.shape[0]):
-        _backward_data(t, dy, weight, stride_h, stride_w, pad_top, pad_left, turned, packed, strips, dx)
+    cut = _prepare_backward_data(dy, weight, stride_h, stride_w, turned, packed, strips, dx)
+    for k in range(cut[2]):
+        _backward_data(k, 0, dy, weight, stride_h, stride_w, pad_top, pad_left, cut, turned, packed, strips, dx)
 
 
 @parallel
 def backward_data_parallel(dy, weight, stride_h, stride_w, pad_top, pad_left, turned, packed, strips, dx):
-    _prepare(weight, stride_h, stride_w, turned, packed, strips[0])
-    parallel_for(strips.shape[0], _backward_data, (dy, weight, stride_h, stride_w, pad_top, pad_left, turned, packed, strips, dx))
+    cut = _prepare_backward_data(dy, weight, stride_h, stride_w, turned, packed, strips, dx)
+    parallel_for_thread(cut[2], _backward_data, (dy, weight, stride_h, stride_w, pad_top, pad_left, cut, turned, packed, strips, dx))
 
 
 # ------------------------------------------------------------------------------------------- backward_weights
@@ -232,24 +239,22 @@ def _weights_of_strips(x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, p
 
 
 @body
-def _backward_weights(thread, x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, strips, partials, biased):
-    """A thread's share of the chunks, each with a partial sum (D + 1, O) of its own."""
+def _backward_weights(k, thread, x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, strips, partials, biased):
+    """A chunk, with a partial sum (D + 1, O) of its own."""
     inputs, outputs = x.shape[3], dy.shape[3]
     filtered = minimal(kernel_h, kernel_w, stride_h, stride_w, inputs, outputs)
     rows, _ = plan(dy.shape[0], dy.shape[1], dy.shape[2], outputs, kernel_h, kernel_w, stride_h, stride_w, inputs, filtered)
-    first, last = chunks.bounds(thread, strips.shape[0], partials.shape[0])
-    for k in range(first, last):
-        start, stop = _units(k, k + 1, partials.shape[0], dy, rows)
-        strip, partial = strips[thread], partials[k]
-        if filtered:
-            winograd.backward_weights(x, dy, pad_top, pad_left, start, stop, strip, partial)
-        else:
-            _weights_of_strips(x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, rows, start, stop, strip, partial)
-        if biased:
-            bias = partial[partial.shape[0] - 1]
-            bias[:] = 0
-            pixel, end = _pixel(start, dy, rows), _pixel(stop, dy, rows)
-            add_rows(dy.reshape(-1), pixel * outputs, end - pixel, outputs, outputs, bias, 0)
+    start, stop = _units(k, k + 1, partials.shape[0], dy, rows)
+    strip, partial = strips[thread], partials[k]
+    if filtered:
+        winograd.backward_weights(x, dy, pad_top, pad_left, start, stop, strip, partial)
+    else:
+        _weights_of_strips(x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, rows, start, stop, strip, partial)
+    if biased:
+        bias = partial[partial.shape[0] - 1]
+        bias[:] = 0
+        pixel, end = _pixel(start, dy, rows), _pixel(stop, dy, rows)
+        add_rows(dy.reshape(-1), pixel * outputs, end - pixel, outputs, outputs, bias, 0)
 
 
 @precise
@@ -271,15 +276,15 @@ def _merge(partials, dweight, dbias):
 @serial
 def backward_weights_serial(x, dy, stride_h, stride_w, pad_top, pad_left, strips, partials, dweight, dbias):
     kernel_h, kernel_w, _, outputs = dweight.shape
-    threads, biased = strips.shape[0], dbias.size > 0
-    for t in range(threads):
-        _backward_weights(t, x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, strips, partials, biased)
+    n, biased = partials.shape[0], dbias.size > 0
+    for k in range(n):
+        _backward_weights(k, 0, x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, strips, partials, biased)
     _merge(partials, dweight.reshape(-1, outputs), dbias)
 
 
 @parallel
 def backward_weights_parallel(x, dy, stride_h, stride_w, pad_top, pad_left, strips, partials, dweight, dbias):
     kernel_h, kernel_w, _, outputs = dweight.shape
-    threads, biased = strips.shape[0], dbias.size > 0
-    parallel_for(threads, _backward_weights, (x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, strips, partials, biased))
+    n, biased = partials.shape[0], dbias.size > 0
+    parallel_for_thread(n, _backward_weights, (x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, strips, partials, biased))
     _merge(partials, dweight.reshape(-1, outputs), dbias)

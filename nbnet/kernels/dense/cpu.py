@@ -5,10 +5,10 @@ import numpy as np
 from nbnet.kernels.batchnorm.cpu import moments_of_rows
 from nbnet.kernels.batchnorm.merge import merge_moments
 from nbnet.kernels.caches import LINE, prefetch
-from nbnet.kernels.compile import body, parallel, precise, serial
+from nbnet.kernels.compile import body, precise, serial
 from nbnet.kernels.dense import PAD, cell, grid
 from nbnet.kernels.epilogue import activate_rows
-from nbnet.kernels.parallel_for import parallel_for
+from nbnet.kernels.parallel_for import parallel, parallel_for
 from nbnet.kernels.products import multiply
 from nbnet.kernels.simd import lanes
 from nbnet.kernels.transpose import transpose

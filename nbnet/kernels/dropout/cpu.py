@@ -4,8 +4,8 @@ import numpy as np
 
 from nbnet.kernels import chunks
 from nbnet.kernels.caches import AHEAD, LINE, comes_late, passes_caches, prefetch, put
-from nbnet.kernels.compile import body, parallel, serial
-from nbnet.kernels.parallel_for import parallel_for
+from nbnet.kernels.compile import body, serial
+from nbnet.kernels.parallel_for import parallel, parallel_for
 from nbnet.kernels.philox_vector import COUNTERS, LANES, at_least, random_words
 from nbnet.kernels.vector import load_as, load_whole_as, splat_as, store, where
 

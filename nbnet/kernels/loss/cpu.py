@@ -4,8 +4,8 @@ import numpy as np
 
 from nbnet.kernels import chunks
 from nbnet.kernels.activation.cpu import exp_of_row, largest_of_row, scale_row
-from nbnet.kernels.compile import body, parallel, precise, serial
-from nbnet.kernels.parallel_for import parallel_for
+from nbnet.kernels.compile import body, precise, serial
+from nbnet.kernels.parallel_for import parallel, parallel_for
 from nbnet.kernels.simd import lanes
 from nbnet.kernels.vecmath import fma, log
 from nbnet.kernels.vector import load, splat, store, sum_of_lanes, widen, zero

@@ -8,8 +8,8 @@ import numpy as np
 
 from nbnet.kernels import chunks
 from nbnet.kernels.caches import passes_caches, prefetch, put
-from nbnet.kernels.compile import body, parallel, serial
-from nbnet.kernels.parallel_for import parallel_for
+from nbnet.kernels.compile import body, serial
+from nbnet.kernels.parallel_for import parallel, parallel_for
 from nbnet.kernels.simd import lanes
 from nbnet.kernels.vector import load, narrow, splat_as, store, where, widen, zero
 
