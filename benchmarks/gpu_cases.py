@@ -55,10 +55,6 @@ def cases(toy: bool) -> Iterator[Case]:
     yield adam(50 if toy else 10**8, toy)
 
 
-def _host(*arrays: Any) -> list[np.ndarray]:
-    return [np.asarray(array) for array in arrays]
-
-
 def _normal(*shapes: tuple[int, ...]) -> Callable[..., list[np.ndarray]]:
     return lambda rng: [rng.standard_normal(shape, np.float32) for shape in shapes]
 

@@ -66,7 +66,10 @@ def _check_labels(y: np.ndarray, num_classes: int) -> np.ndarray:
     labels = y.astype(np.int64, copy=False)
     if labels.view(np.uint64).max(initial=0) >= num_classes:  # negative ones are then the largest
         row = int(((y < 0) | (y >= num_classes)).argmax())
-        raise DataError(f"label {y[row]} of row {row} is not a class: wanted 0 to {num_classes - 1}, since there are {num_classes} classes")
+        mend = "; for labels from 1 use y - 1" if y.min() == 1 and y.max() == num_classes else ""
+        raise DataError(
+            f"label {y[row]} of row {row} is not a class: wanted 0 to {num_classes - 1}, since there are {num_classes} classes{mend}"
+        )
     return labels
 
 

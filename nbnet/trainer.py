@@ -13,7 +13,7 @@ import numpy as np
 
 from nbnet import checkpoint, losses, schedules
 from nbnet.callbacks import Callback
-from nbnet.errors import ArgumentError, BuildError, NonFiniteError, ShapeError
+from nbnet.errors import ArgumentError, BuildError, NbnetError, NonFiniteError, ShapeError
 from nbnet.functional import checks
 from nbnet.kernels import chunks
 from nbnet.layers import Param, Sequential
@@ -279,10 +279,15 @@ class Trainer:
         if not isinstance(data, (tuple, list)) or len(data) != 2:
             raise ArgumentError(f"{name}: wanted a pair (x, y) of arrays, got {type(data).__name__}")
         classes = self.model.output_shape[-1] if self.loss is losses.softmax_cross_entropy else None
-        x, y = check_arrays(*data, num_classes=classes)
-        if x.shape[1:] != self.model.input_shape:
-            wanted = ", ".join(map(str, self.model.input_shape or ()))
-            raise ShapeError(f"{name}: x has shape {x.shape}, but the model was built for (N, {wanted})")
+        try:
+            x, y = check_arrays(*data, num_classes=classes)
+        except NbnetError as error:
+            raise type(error)(f"{name}: {error}") from None
+        shape = self.model.input_shape or ()
+        if x.shape[1:] != shape:
+            wanted = ", ".join(map(str, shape))
+            mend = checks.mend_of_shape(x.shape, shape)
+            raise ShapeError(f"{name}: x has shape {x.shape}, but the model was built for (N, {wanted}){mend}")
         targets = (len(x), *self.model.output_shape)
         fits = y.shape == targets or math.prod(y.shape) == math.prod(targets) == len(x)
         if self.loss in (losses.mean_squared_error, losses.sum_squared_error) and not fits:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import nbnet as nb
-from nbnet.errors import ArgumentError, BuildError, DTypeError, ShapeError
+from nbnet.errors import ArgumentError, BuildError, DataError, DTypeError, ShapeError
 
 
 def test_a_build_that_fails_changes_nothing(rng):
@@ -85,3 +85,54 @@ def test_targets_of_the_validation_are_checked_before_training(loss, rng):
         with pytest.raises(ShapeError, match=r"validation: targets have shape .*, wanted \(8, 2\)"):
             trainer.fit((x, y), epochs=1, validation=(x, wrong))
     assert trainer.step == 0
+
+
+# ------------------------------------------------------------------------------------------ arrays of nearly the right shape
+
+
+def _of_images():
+    model = nb.Sequential([nb.Flatten(), nb.Dense(3)])
+    model.build((8, 6, 1), backend="numpy")
+    return model
+
+
+@pytest.mark.parametrize(
+    ("shape", "mend"),
+    [
+        ((8, 6, 1), "; one row alone is x[None]"),
+        ((5, 8, 6), "; for images of one channel use x[..., None]"),
+        ((5, 1, 8, 6), "; channels come last here: x.transpose(0, 2, 3, 1)"),
+        ((5, 7, 6, 1), ""),
+    ],
+)
+def test_what_to_do_with_images_of_another_shape(shape, mend):
+    model, x = _of_images(), np.zeros(shape, np.float32)
+    trainer = nb.Trainer(model, optimizer=nb.SGD(0.1))
+    calls = [lambda: model.predict(x), lambda: model.forward(x), lambda: trainer.evaluate(x, np.zeros(shape[0], int))]
+    for call in calls:
+        with pytest.raises(ShapeError) as caught:
+            call()
+        assert "(N, 8, 6, 1)" in str(caught.value)
+        assert str(caught.value).endswith(mend or ("(N, 8, 6, 1)", "at least 1"))
+
+
+def test_predictions_of_the_other_float():
+    model, x = _of_images(), np.random.default_rng(0).random((300, 8, 6, 1))
+    assert model.predict(x).dtype == np.float32
+    assert np.array_equal(model.predict(x), model.predict(x.astype(np.float32)))
+
+
+def test_errors_of_data_say_which():
+    model, x = _of_images(), np.zeros((4, 8, 6, 1), np.float32)
+    trainer, good = nb.Trainer(model, optimizer=nb.SGD(0.1)), np.array([0, 1, 2, 0])
+    before = {name: array.copy() for name, array in model.state().items()}
+    with pytest.raises(DataError, match=r"^validation: label 3 of row 2 is not a class: wanted 0 to 2, .*; for labels from 1 use y - 1$"):
+        trainer.fit((x, good), 1, validation=(x, good + 1), progress=False)
+    assert trainer.step == 0
+    assert all(np.array_equal(before[name], array) for name, array in model.state().items())
+
+
+@pytest.mark.parametrize("eps", [-50.0, float("nan"), "small"])
+def test_eps_of_the_batch_norm_call(eps):
+    with pytest.raises(ArgumentError, match="wanted a number that is at least 0"):
+        nb.functional.batch_norm_forward(np.ones((4, 3)), None, None, eps=eps, backend="numpy")

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from nbnet.cli import bench, demo, info, predict, train, warmup
+from nbnet.cli.interrupts import interruptible
 from nbnet.errors import ArgumentError, NbnetError, unknown
 from nbnet.version import __version__
 
@@ -43,8 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = sys.argv[1:] if argv is None else list(argv)
     try:
-        code = _run(words)
-        sys.stdout.flush()
+        with interruptible():
+            code = _run(words)
+            sys.stdout.flush()
     except NbnetError as error:
         print(f"nbnet: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

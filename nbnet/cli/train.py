@@ -24,6 +24,7 @@ from nbnet.backend import float_dtype, get_backend
 from nbnet.callbacks import Callback
 from nbnet.cli import kernels, runs
 from nbnet.cli.display import Display
+from nbnet.cli.interrupts import interrupt
 from nbnet.datasets import Dataset
 from nbnet.errors import ArgumentError, CheckpointError, DataError, NonFiniteError, unknown
 from nbnet.layers import Sequential
@@ -248,7 +249,7 @@ class _Stopper(Callback):
 
     def handle(self, number: int, _: Any) -> None:
         self.asked = True
-        signal.signal(number, signal.default_int_handler)
+        signal.signal(number, interrupt)
         os.write(2, b"\nstopping after this batch; Ctrl-C again stops at once\n")  # print is not safe in a handler
 
     def on_batch_end(self, trainer: Trainer) -> None:

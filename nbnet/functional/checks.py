@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,23 @@ def shaped(x: Any, name: str, shape: tuple[int, ...], dtype: np.dtype, *, be: Ba
     if x.shape != shape:
         raise ShapeError(f"{name} has shape {x.shape}, wanted {shape}")
     return x
+
+
+def mend_of_shape(shape: tuple[int, ...], wanted: tuple[int, ...]) -> str:
+    """What to do with an array of this shape where rows of `wanted` are: the end of an error message, where it is plain."""
+    if shape == wanted:
+        return "; one row alone is x[None]"
+    if shape[1:] == wanted[:-1] and wanted[-1] == 1:
+        return "; for images of one channel use x[..., None]"
+    if len(wanted) == 3 and shape[1:] == (wanted[2], wanted[0], wanted[1]):
+        return "; channels come last here: x.transpose(0, 2, 3, 1)"
+    return ""
+
+
+def epsilon(eps: Any) -> float:
+    if isinstance(eps, (int, float, np.number)) and 0 <= eps < math.inf:
+        return float(eps)
+    raise ArgumentError(f"eps={eps!r}: wanted a number that is at least 0")
 
 
 def output(array: Any, name: str, shape: tuple[int, ...], dtype: np.dtype, *, be: Backend) -> Any:

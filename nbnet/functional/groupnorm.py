@@ -108,14 +108,8 @@ def check_groups(groups: Any, row_shape: tuple[int, ...]) -> None:
         raise ShapeError(f"{values} has one value a group, which has no variance to normalise by: use fewer groups or wider rows")
 
 
-def check_eps(eps: Any) -> float:
-    if isinstance(eps, (int, float, np.number)) and 0 <= eps < math.inf:
-        return float(eps)
-    raise ArgumentError(f"eps={eps!r}: wanted a number that is at least 0")
-
-
 def _forward(x: np.ndarray, rows: tuple[int, int, int], groups: int, gamma, beta, eps, be: Backend) -> tuple[np.ndarray, GroupNormSaved]:
-    eps = check_eps(eps)
+    eps = checks.epsilon(eps)
     channels = rows[2]
     gamma = _channels(np.ones(channels) if gamma is None else gamma, "gamma", channels, x.dtype, be)
     beta = _channels(np.zeros(channels) if beta is None else beta, "beta", channels, x.dtype, be)

@@ -247,7 +247,7 @@ def _normalize(x, stats, divisor, mean, m2, gamma, beta, *, eps, weights, correc
         raise ShapeError(f"x has shape {x.shape}, wanted at least 2 axes (rows, channels)")
     channels = x.shape[-1]
     rows = x.reshape(-1, channels)
-    weights = row_weights(weights, rows)
+    weights, eps = row_weights(weights, rows), checks.epsilon(eps)
     _check_what_follows(x, weights, slope, activation, max_pool)
     gamma = 1.0 if gamma is None else _channels(gamma, "gamma", channels)
     beta = 0.0 if beta is None else _channels(beta, "beta", channels)

@@ -12,6 +12,7 @@ import numpy as np
 from nbnet import initializers
 from nbnet.backend import Backend, float_dtype, get_backend, on_device, zeros_like
 from nbnet.errors import ArgumentError, BuildError, DTypeError, ShapeError
+from nbnet.functional import checks
 
 Shape = tuple[int, ...]
 
@@ -191,7 +192,8 @@ class Layer:
             x = np.asarray(x)
         if x.shape[1:] != self.input_shape or x.shape[0] == 0:
             wanted = ", ".join(str(n) for n in self.input_shape)
-            raise ShapeError(f"layer {self.name} got x of shape {x.shape}, wanted (N, {wanted}) with N at least 1")
+            mend = checks.mend_of_shape(x.shape, self.input_shape)
+            raise ShapeError(f"layer {self.name} got x of shape {x.shape}, wanted (N, {wanted}) with N at least 1{mend}")
         if x.dtype != self.dtype:
             raise DTypeError(f"layer {self.name} got x of dtype {x.dtype}, wanted {self.dtype}: use x.astype('{self.dtype}')")
         return self.backend.place(x)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from nbnet import storage
-from nbnet.backend import on_device
+from nbnet.backend import FLOATS, on_device
 from nbnet.errors import ArgumentError, BuildError, ShapeError
 from nbnet.functional import checks
 from nbnet.layers.base import Context, Layer, Shape, kind, overrides
@@ -117,7 +117,7 @@ class Sequential(_Container):
         return dy if need_dx else None
 
     def predict(self, x, batch_size: int = 256) -> np.ndarray:
-        """The outputs for x on moving statistics, batch by batch: (N, ...) in the model's dtype. x may be uint8.
+        """The outputs for x on moving statistics, batch by batch: (N, ...) in the model's dtype. x: uint8, float32 or float64.
 
         Raises:
             BuildError: the model is not built. ShapeError, DTypeError, ArgumentError: x or batch_size does not fit.
@@ -126,11 +126,12 @@ class Sequential(_Container):
         if self.input_shape is None:
             raise BuildError("the model is not built yet: call model.build(input_shape) first")
         if x.shape[1:] != self.input_shape:
-            raise ShapeError(f"x has shape {x.shape}, wanted (N, {', '.join(map(str, self.input_shape))})")
+            wanted = ", ".join(map(str, self.input_shape))
+            raise ShapeError(f"x has shape {x.shape}, wanted (N, {wanted}){checks.mend_of_shape(x.shape, self.input_shape)}")
         y = np.empty((len(x), *self.output_shape), self.dtype)
         for start in range(0, len(x), batch_size):
-            batch = slice(start, start + batch_size)
-            y[batch] = self.forward(x[batch])[0]
+            rows = x[start : start + batch_size]
+            y[start : start + batch_size] = self.forward(rows.astype(self.dtype, copy=False) if x.dtype in FLOATS else rows)[0]
         return y
 
     def summary(self) -> None:

@@ -1,0 +1,37 @@
+"""Ctrl-C that arrives, whatever runs at the moment."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+AGAIN = 0.02  # seconds
+CALLED_BY_C = ("_raw_object_cache", "__del__")  # LLVM asks llvmlite for the machine code of a module; names begin so
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """KeyboardInterrupt, as Python does it; but in a function that C calls it would be printed and lost: a little later, then."""
+    while frame is not None:
+        if frame.f_code.co_name.startswith(CALLED_BY_C):
+            later = threading.Timer(AGAIN, signal.raise_signal, [number])
+            later.daemon = True
+            later.start()
+            return
+        frame = frame.f_back
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Within, Ctrl-C is never lost while kernels compile."""
+    mine = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if mine:
+        signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        if mine:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
