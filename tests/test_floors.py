@@ -15,7 +15,7 @@ PACKAGE = Path(nbnet.__file__).parent
 FLOORS = [
     {"errors", "version"},
     {"kernels"},
-    {"backend", "memory", "storage", "threads"},
+    {"backend", "memory", "storage"},
     {"functional", "layers", "losses", "optimizers", "schedules", "initializers", "preprocessing", "regularizers", "averages", "scaler"},
     {
         "ahead",

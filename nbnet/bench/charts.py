@@ -129,7 +129,7 @@ def _bar_panel(axes: Any, title: str, contenders: dict[str, Any], names: list[st
         style["fontweight"] = "bold" if name == NBNET else "normal"
         axes.text(1.36 * limit, place, seconds(each["median"]), **style)
         if each["ratio"] is not None:
-            axes.text(1.6 * limit, place, f"{digits(each['ratio'])}×", **style)
+            axes.text(1.6 * limit, place, f"{digits(each['ratio']) if each['ratio'] >= 0.1 else format(each['ratio'], '.2g')}×", **style)
     axes.set_xlim(0, 1.62 * limit)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_yticks([])

@@ -58,6 +58,10 @@ def _floors(report: dict[str, Any]) -> str:
     for threads, rates in report["floors"].items():
         copies, loops = (", ".join(f"{digits(rates[name]['median'])} {what}" for name, what in names) for names in _NAMES)
         lines.append(f"\nthe machine, {threads} thread{'s' if threads != '1' else ''}: copy {copies} GB/s; FMA {loops} GFLOP/s")
+    lines.append(
+        "\nof floor: the time in which the machine copies the bytes or does the operations of the definition, whichever takes longer,"
+        "\nover the median; above 100 % where a kernel needs fewer operations (minimal filtering) or finds its data in the caches"
+    )
     return "".join(lines)
 
 
@@ -70,7 +74,8 @@ _NAMES = (
 def _summary(report: dict[str, Any]) -> Any:
     from rich.table import Table
 
-    table = Table(title="\nhow many times nbnet's figure the others have", title_justify="left", box=None, pad_edge=False)
+    title = "how many times nbnet's figure the others have" if report["peers"] else "nbnet's figures"
+    table = Table(title=f"\n{title}", title_justify="left", box=None, pad_edge=False)
     table.add_column("")
     for name in ("nbnet", *(report["titles"][peer] for peer in report["peers"]), "of floor"):
         table.add_column(name, justify="right")
