@@ -28,6 +28,7 @@ import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import config, types
 from numba.core import cgutils
+from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic
 from numba.np.ufunc.parallel import _launch_threads
 
@@ -184,7 +185,6 @@ _start = -(-ctypes.addressof(_memory) // LINE) * LINE
 _allocate_lock = ctypes.PYFUNCTYPE(ctypes.c_void_p)(("PyThread_allocate_lock", ctypes.pythonapi))
 _acquire_lock = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int)(("PyThread_acquire_lock", ctypes.pythonapi))
 _release_lock = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)(("PyThread_release_lock", ctypes.pythonapi))
-_starting = threading.Lock()
 _running: list[threading.Thread] | None = None
 
 
@@ -194,7 +194,7 @@ def _number(offset):
 
 @cache
 def _compiled():
-    """The functions that callers and threads run, of which machine code on disk knows the first by its name."""
+    """What callers run, known by its name to machine code on disk, too, and what threads run."""
     _launch_threads()  # Numba's, for numba.set_num_threads: they are never given anything to do
     llvm.add_symbol("nbnet_threads", _start)
     run = c_function(types.void(*[types.intp] * 3))(_run)
@@ -207,7 +207,7 @@ def start():
     global _running
     if _running is not None:
         return
-    with _starting:
+    with global_compiler_lock:  # Numba's: one of our own would be taken before it here, and after it where a loop is compiled
         if _running is not None:
             return
         _, take_part = _compiled()
@@ -239,9 +239,9 @@ def _stop():
 
 def _after_fork():
     """In a forked child, which has the memory but not the threads."""
-    global _running, _starting
+    global _running
     ctypes.memset(_start, 0, _size)
-    _running, _starting = None, threading.Lock()
+    _running = None
 
 
 if hasattr(os, "register_at_fork"):
