@@ -9,7 +9,6 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import config
 
 from nbnet.errors import BackendError, DTypeError, unknown
 from nbnet.kernels import BACKENDS, load, threads
@@ -49,7 +48,7 @@ class Backend:
     @property
     def threads(self) -> int:
         """How many threads a kernel may run on at most: kernels that need scratch for each take so much of it."""
-        return config.NUMBA_NUM_THREADS if self.name == "parallel" else 1  # type: ignore[attr-defined]
+        return threads.LIMIT if self.name == "parallel" else 1
 
     def kernel(self, op: str) -> Callable[..., Any]:
         """The kernel of an operation, for example kernel("conv2d.forward")."""

@@ -196,7 +196,7 @@ def _replayable(layer: Layer, model: Sequential) -> bool:
 
 
 def _place() -> tuple[int, int]:
-    """Process and thread: a fork has no threads for parallel kernels, which then say so; another thread has scratch of its own."""
+    """Process and thread: a fork starts threads when it asks for kernels; another thread has scratch of its own."""
     return os.getpid(), threading.get_ident()
 
 

@@ -4,7 +4,8 @@ It takes the place of Numba's prange, which has each body optimised by LLVM in t
 as long to compile (docs/performance.md has the figures); whose threads ask for Python's lock before each chunk; and which ends when
 the last of all threads has had its turn.
 
-A body returns nothing, and what it raises is lost: look for an IndexError of NUMBA_BOUNDSCHECK in the serial driver.
+A body returns nothing, and what it raises is lost: look for an IndexError of NUMBA_BOUNDSCHECK in the serial driver. It must not want
+Python's lock (print does) where the caller has it: drivers are `nogil`.
 """
 
 from llvmlite import ir
@@ -17,7 +18,7 @@ from nbnet.kernels import threads
 from nbnet.kernels.compile import serial
 
 _BYTES, _NUMBER = cgutils.voidptr_t, cgutils.intp_t
-_TASK = ir.FunctionType(ir.VoidType(), [_NUMBER, _NUMBER, _NUMBER, _BYTES])
+_TASK = ir.FunctionType(ir.VoidType(), [_NUMBER, _NUMBER, _BYTES])
 _PARALLEL_FOR = ir.FunctionType(ir.VoidType(), [_BYTES, _NUMBER, _BYTES])
 
 
@@ -35,19 +36,17 @@ def parallel(function):
 
 
 def _task(context, module, compiled, arguments, wants_thread):
-    """The function that a thread calls with a range of k: see threads._call. `data` points to the arguments."""
+    """The function that a thread calls for each k: see threads._call. `data` points to the arguments."""
     task = ir.Function(module, _TASK, name=module.get_unique_name("task"))
     task.linkage = "internal"
-    task.attributes.add("noinline")
     builder = ir.IRBuilder(task.append_basic_block())
-    thread, start, count, data = task.args
+    k, thread, data = task.args
     body = context.declare_function(module, compiled.fndesc)
     packed = builder.bitcast(data, arguments.as_pointer())
     values = [builder.load(cgutils.gep_inbounds(builder, packed, 0, i)) for i in range(len(arguments))]
     values = [_borrowed(context, builder, value, argument) for value, argument in zip(values, compiled.fndesc.argtypes[1 + wants_thread :])]
-    with cgutils.for_range(builder, count) as loop:
-        own = [builder.add(start, loop.index), thread][: 1 + wants_thread]
-        context.call_conv.call_function(builder, body, types.none, compiled.fndesc.argtypes, [*own, *values])
+    own = [k, thread][: 1 + wants_thread]
+    context.call_conv.call_function(builder, body, types.none, compiled.fndesc.argtypes, [*own, *values])
     builder.ret_void()
     return task
 
@@ -86,12 +85,8 @@ def _loop(context, body, args, wants_thread):
         kind = ir.LiteralStructType([context.get_value_type(argument) for argument in args])
         task = _task(context, builder.module, compiled, kind, wants_thread)
         data = _on_stack(builder, cgutils.unpack_tuple(builder, values[2]), kind)
-        with builder.if_else(builder.icmp_signed("<=", values[0], _NUMBER(1))) as (alone, shared):
-            with alone:
-                builder.call(task, [_NUMBER(0), _NUMBER(0), values[0], data])
-            with shared:
-                run = cgutils.get_or_insert_function(builder.module, _PARALLEL_FOR, "nbnet_parallel_for")
-                builder.call(run, [builder.bitcast(task, _BYTES), values[0], data])
+        run = cgutils.get_or_insert_function(builder.module, _PARALLEL_FOR, "nbnet_parallel_for")
+        builder.call(run, [builder.bitcast(task, _BYTES), values[0], data])
         return context.get_dummy_value()
 
     return types.void(types.intp, body, args), generate
@@ -105,5 +100,8 @@ def parallel_for(context, count, body, args):
 
 @intrinsic
 def parallel_for_thread(context, count, body, args):
-    """body(k, thread, *args) for each k in range(count): no two at once with the same thread, a number below NUMBA_NUM_THREADS."""
+    """body(k, thread, *args) for each k in range(count): no two at once with the same thread, which is below threads.LIMIT.
+
+    A loop within a body runs on thread 0, whichever runs the body.
+    """
     return _loop(context, body, args, True)

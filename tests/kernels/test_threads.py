@@ -19,8 +19,9 @@ ROOT = Path(__file__).parents[2]
 shared = pytest.mark.skipif(config.NUMBA_NUM_THREADS < 2, reason="one thread alone")
 
 
-def run(script):
-    return subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=250)
+def run(script, **environment):
+    env = os.environ | environment
+    return subprocess.run([sys.executable, "-c", script], env=env, cwd=ROOT, capture_output=True, text=True, timeout=120)
 
 
 @body
@@ -34,7 +35,7 @@ def _wait_for_the_rest(k, begun, done):
     done[k] = 1
 
 
-@njit
+@njit(nogil=True)
 def _first_waits(begun, done):
     parallel_for(done.size, _wait_for_the_rest, (begun, done))
 
@@ -62,7 +63,7 @@ def _use_workspace(k, thread, workspaces, seen, conflicts):
     workspaces[thread] -= 1
 
 
-@njit
+@njit(nogil=True)
 def _with_workspaces(workspaces, seen, conflicts):
     parallel_for_thread(seen.size, _use_workspace, (workspaces, seen, conflicts))
 
@@ -84,7 +85,7 @@ def _count(k, counts):
     counts[k] += 1
 
 
-@njit
+@njit(nogil=True)
 def _count_all(counts, times):
     for _ in range(times):
         parallel_for(counts.size, _count, (counts,))
@@ -94,16 +95,6 @@ def test_many_short_loops_one_after_another():
     counts = np.zeros(7, np.int64)
     _count_all(counts, 200_000)
     assert (counts == 200_000).all()
-
-
-@shared
-def test_generations_begin_again():
-    _count_all(np.zeros(4), 1)
-    threads._number(threads.GENERATION).value = threads.GENERATIONS - 3
-    counts = np.zeros(9)
-    _count_all(counts, 10)
-    assert (counts == 10).all()
-    assert threads._number(threads.GENERATION).value == 7
 
 
 def _asleep():
@@ -190,3 +181,73 @@ nb.functional.batch_norm_forward(x, None, None)
 def test_the_process_ends(other):
     result = run(EXIT.format(other))
     assert (result.returncode, result.stderr) == (0, "")
+
+
+INTERRUPTED = """
+import threading
+import numpy as np, nbnet as nb
+from nbnet.kernels import threads
+start, started = threading.Thread.start, []
+def interrupted(thread):
+    if thread.name.startswith("nbnet-") and len(started) == 1:
+        started.append(thread)
+        raise KeyboardInterrupt
+    started.append(thread)
+    start(thread)
+threading.Thread.start = interrupted
+try:
+    threads.start()
+except KeyboardInterrupt:
+    print("interrupted")
+threads.start()
+x = np.random.default_rng(0).normal(size=(70000, 3))
+results = [nb.functional.batch_norm_forward(x, None, None, backend=backend)[0] for backend in ("serial", "parallel")]
+print((results[0] == results[1]).all(), len(started))
+"""
+
+
+def test_a_start_that_is_interrupted_is_not_begun_again():
+    result = run(INTERRUPTED, NUMBA_NUM_THREADS="5")
+    assert result.stdout.split() == ["interrupted", "True", "2"], result.stderr
+    assert result.returncode == 0
+
+
+SETTINGS = """
+import os
+import numba, numpy as np, nbnet as nb
+os.environ["NUMBA_NUM_THREADS"] = "512"  # Numba reads it again whenever it compiles
+x = np.ones((70000, 3))
+print(nb.get_backend("parallel").threads, nb.functional.batch_norm_forward(x, None, None)[0].sum())
+"""
+
+
+def test_a_number_of_threads_that_is_set_too_late_does_nothing():
+    result = run(SETTINGS)
+    assert result.stdout.split() == [str(config.NUMBA_NUM_THREADS), "0.0"], result.stderr
+
+
+AT_ONCE = """
+import sys
+import threading
+import numpy as np
+from nbnet.kernels import threads as pool
+from nbnet.kernels.array.cpu import add_parallel
+sys.setswitchinterval(1e-5)
+a = np.ones(10**5)
+def by_backend():
+    pool.start()
+def by_kernel():
+    add_parallel(a, a, a * 0)
+callers = [threading.Thread(target=target, daemon=True) for target in (by_kernel, by_backend, by_kernel)]
+for caller in callers:
+    caller.start()
+for caller in callers:
+    caller.join(60)
+print(sum(caller.is_alive() for caller in callers))
+"""
+
+
+def test_the_first_loops_of_several_threads(tmp_path):
+    """Some begin with Numba's lock, and some with the pool's."""
+    result = run(AT_ONCE, NUMBA_CACHE_DIR=str(tmp_path))
+    assert result.stdout.split() == ["0"], result.stderr
