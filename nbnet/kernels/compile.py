@@ -6,6 +6,9 @@ silently get the first one's machine code (numba issue 6845). Only drivers are c
 """
 
 import hashlib
+from contextlib import suppress
+from functools import partial
+from glob import escape
 from pathlib import Path
 
 from numba import njit
@@ -36,7 +39,26 @@ def follows_sources(kernel):
     """
     index = kernel._cache._cache_file
     index._source_stamp = (SOURCES, index._source_stamp)
+    index.save = partial(_save, index)
     return kernel
+
+
+def _save(index, key, data):
+    """Save machine code, beside other processes that do so at the same time.
+
+    Numba numbers its files, and writes the index first: of two processes that save at once, one gets an entry with the other's code,
+    and one that is killed between the two leaves an entry with last week's. Here the name of a file says what is in it.
+    """
+    stem = index._index_name.removesuffix(".nbi")
+    if not index._load_index():  # what is there is of other sources
+        for old in Path(index._cache_path).glob(f"{escape(stem)}.*.nbc"):
+            with suppress(OSError):
+                old.unlink()
+    name = f"{stem}.{hashlib.sha256(repr((index._source_stamp, key)).encode()).hexdigest()[:16]}.nbc"
+    index._save_data(name, data)
+    overloads = index._load_index()
+    overloads[key] = name
+    index._save_index(overloads)  # an entry of another process that is lost here is compiled again
 
 
 elsewhere = {}  # kernels that another process compiles: functions that wait until it has (nbnet/ahead.py)

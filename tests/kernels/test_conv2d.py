@@ -30,7 +30,8 @@ CASES = {
     "16 channels, stride 2": ((2, 5, 6, 16), (3, 3, 16), (3, 3), (2, 2, 1, 1)),
 }
 if SIMULATED:
-    CASES = {name: case for name, case in CASES.items() if "chunks" not in name} | {
+    # On CUDA there is no minimal filtering: one of its shapes is a case like others.
+    CASES = {name: case for name, case in CASES.items() if "chunks" not in name and "filtering, " not in name} | {
         "tiles": ((2, 4, 5, 8), (3, 3, 20), (4, 5), (1, 1, 1, 1)),
         "wide tiles, stride 2": ((1, 5, 4, 4), (2, 2, 40), (3, 2), (2, 2, 0, 0)),
         "tiles, 1 by 1": ((2, 6, 7, 5), (1, 1, 20), (6, 7), (1, 1, 0, 0)),
