@@ -72,7 +72,7 @@ def compile_ahead(model: Sequential, rows: int) -> None:
     if not Path(os.fsdecode(get_executable() or "")).name.startswith("python"):  # a program that Python is embedded in
         return
     name = model.backend.name
-    of_kernel: dict[str, list[Call]] = {}  # all signatures of a kernel are one process's work: two would mix up its files
+    of_kernel: dict[str, list[Call]] = {}  # all signatures of a kernel are one process's work: of two, one might lose the other's entry
     for op, types in calls(model, rows):
         kernel = load(op, name)
         if kernel not in elsewhere and not is_kept(kernel, types):
