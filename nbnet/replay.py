@@ -26,6 +26,7 @@ from nbnet.ahead import compile_ahead
 from nbnet.backend import FLOATS, Backend
 from nbnet.functional import checks
 from nbnet.layers import Layer, Sequential
+from nbnet.layers.base import Watched
 from nbnet.layers.fusion import copied
 from nbnet.memory import Arena
 from nbnet.preprocessing import to_float
@@ -149,7 +150,11 @@ class Passes:
             self._start(model)
             if self._replayable:
                 compile_ahead(model, len(x))
-        if not all(map(is_, self._now(), self._settings)) or self._place != _place():
+        changes = Watched.changes  # before the look: what is set meanwhile is noticed the next time
+        held = all(map(is_, _values(self._contents), self._held))
+        if held and changes != self._changes:
+            held, self._changes = all(map(is_, self._now(), self._settings)), changes
+        if not held or self._place != _place():
             self._start(model)
         if not self._replayable:
             return Pass(model)
@@ -175,16 +180,22 @@ class Passes:
         self.model = model
         self._seen: set[tuple[int, ...]] = set()  # shapes of batches so far: a shape is recorded when it comes again
         layers = list(model.walk())
-        self._looks: list[Callable[[], Iterable[Any]]] = [look for layer in layers for look in layer.settings()]
+        self._changes = Watched.changes
+        self._contents = [look for layer in layers for look in layer.contents()]
+        self._held = list(_values(self._contents))
+        self._looks = [look for layer in layers for look in layer.settings()]
         self._params = [param for layer in layers for param in layer._params.values()]
         self._settings = list(self._now())
         self._replayable = all(_replayable(layer, model) for layer in layers)
         self._place = _place()
 
     def _now(self) -> Iterator[Any]:
-        """All that decides which calls are made, besides the shape of the batch."""
-        values = chain.from_iterable([look() for look in self._looks])
-        return chain(values, chain.from_iterable(map(_arrays, self._params)), (_END,))
+        """The attributes that decide which calls are made, besides the shape of the batch."""
+        return chain(_values(self._looks), chain.from_iterable(map(_arrays, self._params)))
+
+
+def _values(looks: list[Callable[[], Iterable[Any]]]) -> Iterator[Any]:
+    return chain(chain.from_iterable([look() for look in looks]), (_END,))
 
 
 def _replayable(layer: Layer, model: Sequential) -> bool:

@@ -191,6 +191,24 @@ def test_changes_are_followed(name):
     both(lambda: [nb.Dropout(0.2), nb.Conv2D(5, 3), nb.BatchNorm(), nb.Tanh(), nb.Flatten(), nb.Dense(3)], steps)
 
 
+def test_settings_are_looked_at_only_when_some_attribute_was_set(monkeypatch):
+    t, looks = trainer(NETWORKS["all in one pass"]()), []
+    monkeypatch.setattr(t._passes, "_now", lambda original=t._passes._now: (looks.append(1), original())[1])
+    for i in range(3):
+        t.train_batch(*batch(seed=i))
+    (recording,) = recordings(t)
+    looks.clear()
+    t.train_batch(*batch())
+    assert not looks
+    nb.Dense(3).name = "of another model"
+    t.train_batch(*batch())
+    assert looks
+    assert recordings(t) == [recording]
+    del t.model.layers[1].stream
+    t.train_batch(*batch())
+    assert recordings(t) == []
+
+
 def test_hooks_on_steps_are_called():
     t, calls = trainer(NETWORKS["all in one pass"]()), []
     step = t.model.steps[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,7 @@ def measure(workload: Any, processes: dict[str, Process], timed: set[str], effor
     taking_part = {name: p for name, p in processes.items() if workload.op in p.contender.ops}
     if workload.sweep:
         taking_part = {name: p for name, p in taking_part.items() if p.contender.sweeps}
-    built, failed = _build(workload, taking_part)
+    built, failed = _ask_all(taking_part, "build", workload)
     if "numpy" in failed:
         raise ContenderError(f"{workload.name}: the reference failed: {failed['numpy']}")
     for name, digest in built.items():
@@ -52,24 +53,23 @@ def measure(workload: Any, processes: dict[str, Process], timed: set[str], effor
     try:
         samples, rates = _take_turns(ready, processes["floors"], effort, failed)
     finally:
-        for name in built:
-            taking_part[name].attempt(taking_part[name].call, "drop")
+        _ask_all({name: taking_part[name] for name in built}, "drop")
     return {"contenders": samples, "failed": failed, "floors": rates}
 
 
-def _build(workload: Any, processes: dict[str, Process]) -> tuple[dict[str, Any], dict[str, str]]:
-    """All build at once, since compilers keep one core busy each."""
-    sent = {name: process.attempt(process.send, "build", workload)[1] for name, process in processes.items()}
+def _ask_all(processes: dict[str, Process], method: str, *arguments: Any) -> tuple[dict[str, Any], dict[str, str]]:
+    """All at once, since compilers keep one core busy each: the answers, and why there is none."""
+    sent = {name: process.attempt(process.send, method, *arguments)[1] for name, process in processes.items()}
     failed = {name: error for name, error in sent.items() if error is not None}
-    built = {}
+    answers = {}
     for name, process in processes.items():
         if name not in failed:
-            result, error = process.attempt(process.receive)
+            answer, error = process.attempt(process.receive)
             if error is None:
-                built[name] = result
+                answers[name] = answer
             else:
                 failed[name] = error
-    return built, failed
+    return answers, failed
 
 
 def _take_turns(
@@ -78,7 +78,7 @@ def _take_turns(
     """Samples of every contender and rates of the machine. A contender that fails is put into `failed`, and the others go on."""
     calls, rounds, warm = {}, {}, {}
     for name, process in processes.items():
-        first, error = process.attempt(process.call, "time", 1, True)
+        first, error = process.attempt(process.call, "time", 1, False)  # not the first call: to build it was to run it
         if error is not None:
             failed[name] = error
             continue
@@ -139,19 +139,22 @@ def compare(workload: Any, found: dict[str, Any], wanted: dict[str, Any]) -> str
 
 def _check_dropout(workload: Any, found: dict[str, Any]) -> str | None:
     """The masks differ, but each result is 0 or the input times 1 / (1 - rate), y and dx in the same places, and the share is right."""
-    rate = definitions().RATE
-    arrays = definitions().inputs(workload)
-    digest = definitions("worker").digest
+    rate, inputs = definitions().RATE, _input_digests(workload)
     zeros = []
     for name, given in (("y", "x"), ("dx", "dy")):
-        result, source = found[name]["sample"], digest(arrays[given])["sample"] / np.float32(1 - rate)
+        result, source = found[name]["sample"], inputs[given]["sample"] / np.float32(1 - rate)
         zeros.append(result == 0)
-        if found[name]["shape"] != arrays[given].shape or not np.allclose(result[~zeros[-1]], source[~zeros[-1]], rtol=1e-6):
+        if found[name]["shape"] != inputs[given]["shape"] or not np.allclose(result[~zeros[-1]], source[~zeros[-1]], rtol=1e-6):
             return f"{name} is neither 0 nor {given} / {1 - rate}"
     if not np.array_equal(*zeros):
         return "the gradient is dropped in other places than the output"
     share, deviation = zeros[0].mean(), (rate * (1 - rate) / zeros[0].size) ** 0.5
     return None if abs(share - rate) < 6 * deviation else f"a share of {share:.4f} is dropped, wanted {rate}"
+
+
+@lru_cache(maxsize=1)  # to make them takes as long as to measure with them, and every contender is checked
+def _input_digests(workload: Any) -> dict[str, dict[str, Any]]:
+    return {name: definitions("worker").digest(array) for name, array in definitions().inputs(workload).items()}
 
 
 def _listed(values: Iterable[float]) -> str:

@@ -16,12 +16,12 @@ from nbnet.losses import softmax_cross_entropy
 from nbnet.optimizers import Optimizer
 
 
-def first_step(model: Sequential, optimizer: Optimizer) -> Iterator[str]:
-    """One training step and one evaluation on two blank images: yields the name of each part, then runs it.
+def first_step(model: Sequential, optimizer: Optimizer, rows: int = 2) -> Iterator[str]:
+    """One training step and one evaluation on blank images, `rows` of them: yields the name of each part, then runs it.
 
     Kernels are compiled for types, not shapes, so that after this nothing is left to compile. The model changes: give a spare one.
     """
-    x = model.as_input(np.zeros((2, *(model.input_shape or ())), np.uint8))
+    x = model.as_input(np.zeros((rows, *(model.input_shape or ())), np.uint8))
     ahead.compile_ahead(model, len(x))
     y, tape = x, []
     for step in model.steps:
@@ -29,7 +29,7 @@ def first_step(model: Sequential, optimizer: Optimizer) -> Iterator[str]:
         y, saved = step.forward(y, train=True)
         tape.append(saved)
     yield "loss"
-    dy: Any = softmax_cross_entropy(y, np.zeros(2, np.int64), backend=model.backend).gradient
+    dy: Any = softmax_cross_entropy(y, np.zeros(rows, np.int64), backend=model.backend).gradient
     for i in reversed(range(len(tape))):
         yield f"{model.steps[i].name} backward"
         dy = model.steps[i].backward(dy, tape[i], need_dx=i > 0)

@@ -102,7 +102,7 @@ def run(options: argparse.Namespace) -> int:
     print(f"data: {Path(config.data).name}, {len(x):,} training and {len(test[0]):,} test images of {shape}, {len(class_names)} classes")
     print(f"model: {config.model}")
     model.summary()
-    _prepare(config)
+    _prepare(config, min(2, config.batch_size, len(x)))
     if "resume" not in given:
         folder = runs.make_folder(given.get("out"), config.data, config.model)
     runs.write_config(config, folder)
@@ -215,11 +215,14 @@ def _by_data(option: str) -> str:
 # ------------------------------------------------------------------------------------------------------ training
 
 
-def _prepare(config: runs.Config) -> None:
-    """Compile what training needs, or load it from the cache, on a spare model: the bar of training then shows training alone."""
+def _prepare(config: runs.Config, rows: int) -> None:
+    """Compile what training needs, or load it from the cache, on a spare model: the bar of training then shows training alone.
+
+    A batch of one row, which not every model can be trained on, is so refused before there is a run folder.
+    """
     if config.backend != "numpy":
         model = config.build()
-        steps = kernels.first_step(model, _optimizer(config))
+        steps = kernels.first_step(model, _optimizer(config), rows)
         kernels.show(steps, kernels.count_steps(model), config.backend, COLD)
 
 

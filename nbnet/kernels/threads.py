@@ -34,12 +34,10 @@ from numba.np.ufunc.parallel import _launch_threads
 from nbnet.kernels.atomics import add, give_way, load, pause, replace, sleep, store, swap, wake
 from nbnet.kernels.compile import body, c_function
 
-LIMIT = (
-    config.NUMBA_NUM_THREADS
-)  # threads at most, the caller among them; Numba reads its settings again later, and arrays are of this size
-SPINS = (
-    20_000  # pauses before who waits sleeps, some 0.5 ms: more than most of the Python between two kernels, since to be woken takes long
-)
+# Threads at most, the caller among them: as it is now, since arrays are of this size, and Numba reads its settings again later.
+LIMIT = config.NUMBA_NUM_THREADS
+# Pauses before who waits sleeps, some 0.5 ms: more than most of the Python between two kernels, since to be woken takes long.
+SPINS = 20_000
 SPINS_BETWEEN = 1_000  # pauses after which who waits lets other processes have the processor
 
 # The state, in bytes from its start. Numbers that different threads write are a line of the caches apart.

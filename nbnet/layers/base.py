@@ -17,7 +17,24 @@ from nbnet.functional import checks
 Shape = tuple[int, ...]
 
 
-class Param:
+class Watched:
+    """Counts the attributes that are set on all its objects. As long as `Watched.changes` is the same, none has another value than before:
+    a recorded pass (nbnet.replay) need not look at each."""
+
+    __slots__ = ()
+    changes = 0
+    _numbers = itertools.count(1)  # each once, whatever threads do
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+        Watched.changes = next(Watched._numbers)
+
+    def __delattr__(self, name: str) -> None:
+        object.__delattr__(self, name)
+        Watched.changes = next(Watched._numbers)
+
+
+class Param(Watched):
     """A parameter: `value` and `grad` are arrays of one shape and dtype, to be written in place. Only trainable ones are updated.
 
     `regularizer` is None, or a function of the value whose result the Trainer adds to the gradient (see nbnet.regularizers).
@@ -90,7 +107,7 @@ class Context:
         return Context(self.backend, self.dtype, self.seed, self.streams, self.fuse, path)
 
 
-class Layer:
+class Layer(Watched):
     """Base class of layers.
 
     A subclass defines `_create(input_shape) -> output_shape`, which makes its parameters and buffers, and
@@ -217,8 +234,12 @@ class Layer:
         return type(self).__module__.startswith("nbnet.layers.") and not overrides(self)
 
     def settings(self) -> list[Callable[[], Iterable[Any]]]:
-        """Functions that give what decides, beside the input's shape, which calls forward and backward make."""
-        return [vars(self).values, self._params.values, self._buffers.values]
+        """Functions that give what decides, beside the input's shape, which calls forward and backward make: attributes of Watched."""
+        return [vars(self).values]
+
+    def contents(self) -> list[Callable[[], Iterable[Any]]]:
+        """The same of what is in dicts and lists, which change without an attribute's being set."""
+        return [self._params.values, self._buffers.values]
 
     def walk(self) -> Iterator[Layer]:
         """This layer and all layers inside it."""

@@ -89,7 +89,10 @@ class Sequential(_Container):
 
     def settings(self) -> list[Callable[[], Iterable[Any]]]:
         fused = [vars(step).values for step in self.steps if not isinstance(step, Layer)]
-        return [*super().settings(), self.steps.__iter__, *fused]
+        return [*super().settings(), *fused]
+
+    def contents(self) -> list[Callable[[], Iterable[Any]]]:
+        return [*super().contents(), self.steps.__iter__]
 
     def as_input(self, x) -> np.ndarray:
         """x as the first layer takes it: checked, and scaled to [0, 1] where it is uint8."""

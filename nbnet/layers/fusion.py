@@ -25,7 +25,7 @@ from nbnet.backend import Backend
 from nbnet.functional.dropout import dropout_backward, relu_dropout_backward
 from nbnet.functional.norm import SMOOTH, batch_norm_backward_rows
 from nbnet.layers.activations import LeakyReLU, ReLU, Sigmoid, Tanh
-from nbnet.layers.base import Layer
+from nbnet.layers.base import Layer, Watched
 from nbnet.layers.batchnorm import BatchNorm
 from nbnet.layers.conv2d import Conv2D
 from nbnet.layers.dense import Dense
@@ -35,7 +35,7 @@ from nbnet.layers.pool import MaxPool2D
 BLOCK = 1 << 22  # bytes: of the gradient between a batch norm and its convolution
 
 
-class NormStep:
+class NormStep(Watched):
     """[Conv2D or Dense,] BatchNorm [, activation] [, MaxPool2D(2)] in two passes, or one where there is no product."""
 
     def __init__(self, layers: Sequence[Layer]) -> None:
@@ -87,7 +87,7 @@ class NormStep:
         return dx
 
 
-class ActivationStep:
+class ActivationStep(Watched):
     """Conv2D or Dense, the activation that follows [, Dropout]. Backward goes through what follows the product first, from y alone."""
 
     def __init__(self, layers: Sequence[Any]) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from nbnet.backend import Backend
 from nbnet.errors import ArgumentError
+from nbnet.layers.base import Watched
 
 Buffers = dict[str, Any]
 
@@ -16,7 +17,7 @@ TRACKS = {"variance": "moving_var", "deviation": "moving_std"}
 ZERO_DEBIAS = (False, "mean", True)
 
 
-class MovingStatistics:
+class MovingStatistics(Watched):
     """How the moving mean and variance follow the batches'. The values live in a layer's buffers.
 
     With d the weight of the old value:  moving <- d * moving + (1 - d) * batch.
