@@ -141,6 +141,7 @@ class Passes:
     def __init__(self) -> None:
         self._recordings: OrderedDict[tuple[int, ...], Recording] = OrderedDict()
         self.model: Sequential | None = None
+        self._changes = 0  # Watched.changes at the last look at all settings
 
     def of(self, model: Sequential, x: np.ndarray) -> Pass | Recording:
         """What runs forward and then backward for a batch like x."""
@@ -153,7 +154,8 @@ class Passes:
         changes = Watched.changes  # before the look: what is set meanwhile is noticed the next time
         held = all(map(is_, _values(self._contents), self._held))
         if held and changes != self._changes:
-            held, self._changes = all(map(is_, self._now(), self._settings)), changes
+            held = all(map(is_, self._now(), self._settings))
+            self._changes = changes
         if not held or self._place != _place():
             self._start(model)
         if not self._replayable:

@@ -82,7 +82,8 @@ def _fetch_file(name: str, file: str, md5: str, folder: Path, bar: Callable[[str
                 f"cannot write to {folder}: {error.strerror or error}; set NBNET_DATA_DIR to a folder that is writable and has room"
             ) from error
     raise DataError(
-        f"cannot download {name}: {'; '.join(failures)}; try again, or get the files yourself and give their folder as data_dir, --data-dir of the command"
+        f"cannot download {name}: {'; '.join(failures)}; try again, or get the files yourself and give their folder as data_dir "
+        f"(nbnet train: --data-dir)"
     )
 
 
