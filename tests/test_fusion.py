@@ -101,6 +101,37 @@ def test_blocks_equal_unfused(rng, name, monkeypatch):
     test_fused_equals_unfused(rng, name, "serial")
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    ("layers", "skips"),
+    {
+        "tanh": (lambda: [nb.Dense(6, use_bias=False), nb.BatchNorm(), nb.Tanh(), nb.Dense(3)], True),
+        "renormalised, sigmoid": (lambda: [nb.Dense(6, use_bias=False), nb.BatchNorm(renorm=nb.Renorm()), nb.Sigmoid()], True),
+        "constants": (lambda: [nb.Dense(6), nb.BatchNorm(activation="tanh")], True),
+        "no activation": (lambda: [nb.Dense(6, use_bias=False), nb.BatchNorm(unbiased_batch=True)], True),
+        "relu": (lambda: [nb.Dense(6, use_bias=False), nb.BatchNorm(), nb.ReLU()], False),
+    }.values(),
+)
+def test_first_dense_of_few_inputs(rng, backend, layers, skips, monkeypatch):
+    """The gradient of its weights comes without the gradient of its outputs, where batch norm's is affine in what it gets."""
+    calls = []
+    original = nb.Dense.backward_norm
+    monkeypatch.setattr(nb.Dense, "backward_norm", lambda *args: (calls.append(1), original(*args))[1])
+    models = nb.Sequential(layers()), nb.Sequential(layers())
+    x = rng.normal(3, 2, (9, 4))
+    for model, fuse in zip(models, (True, False)):
+        model.build((4,), backend=backend, dtype="float64", seed=1, fuse=fuse)
+        model.layers[1].use_batch_statistics = model.layers[0].use_bias is False  # "constants" has a bias, whose gradient is not 0
+    for _ in range(2):
+        y, tape = models[0].forward(x, train=True)
+        dy = rng.normal(size=y.shape)
+        models[0].backward(dy, tape, need_dx=False)
+        models[1].backward(dy, models[1].forward(x, train=True)[1], need_dx=False)
+        for key, param in models[0].params.items():
+            assert_close(param.grad, models[1].params[key].grad, "reduction", what=f"gradient of {key}: ")
+    assert len(calls) == 2 * skips
+
+
 def test_dropout_set_otherwise_after_build(rng):
     x, dy = rng.normal(size=(4, 7, 6, 3)), rng.normal(size=(4, 6))
     fused, plain = built("dense, relu, dropout"), built("dense, relu, dropout", fuse=False)

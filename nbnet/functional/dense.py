@@ -11,7 +11,11 @@ from nbnet.errors import ShapeError
 from nbnet.functional import checks
 from nbnet.functional.epilogue import checked_slope, through_activation
 from nbnet.functional.moments import Stats
+from nbnet.functional.norm import BatchNormSaved
+from nbnet.kernels import chunks
 from nbnet.kernels import dense as contract
+
+FEW = 8  # inputs of a layer for which dense_backward_norm is the quicker way
 
 
 class DenseSaved(NamedTuple):
@@ -76,3 +80,22 @@ def dense_backward(dy, saved: DenseSaved, *, dweight=None, dbias=None, need_dx: 
         dx = be.empty(x.shape, x.dtype)
         be.kernel("dense.backward_data")(dy, weight, turned, dx)
     return dx, dweight, dbias
+
+
+def dense_backward_norm(dy, norm: BatchNormSaved, coefficients, sum_dy, saved: DenseSaved, *, dweight=None, dbias=None):
+    """dweight and dbias of a dense layer with a batch norm behind it, without the gradient between the two: for a first layer.
+
+    Args:
+        dy: (M, O), after any activation of the batch norm's. norm: what its forward saved, without weights. coefficients, sum_dy: of
+            batch_norm_backward_coefficients, dbeta there.
+    """
+    x, weight, be = saved.x, saved.weight, saved.backend
+    inputs, outputs = weight.shape
+    dweight = checks.output(dweight, "dweight", weight.shape, x.dtype, be=be)
+    dbias = checks.output(dbias, "dbias", (outputs,), x.dtype, be=be)
+    parts = chunks.count(len(x), outputs)
+    products = be.scratch("products", (parts, inputs, outputs), x.dtype)
+    moments = be.scratch("moments", (parts, inputs, inputs + 1), np.float64)
+    of_norm = (norm.x, weight, norm.mean, norm.affine[0], sum_dy, *coefficients)
+    be.kernel("dense.backward_weights_norm")(x, dy, *of_norm, products, moments, dweight, dbias)
+    return dweight, dbias

@@ -7,6 +7,7 @@ from typing import Any
 from nbnet import functional as F
 from nbnet.errors import ShapeError
 from nbnet.functional import checks
+from nbnet.functional.dense import dense_backward_norm
 from nbnet.layers.base import Layer, Shape
 
 
@@ -44,6 +45,11 @@ class Dense(Layer):
         x = self._check(x)
         bias = self.params["bias"].value if self.use_bias else None
         return F.dense_forward(x, self.params["weight"].value, bias, slope=slope, stats=stats, backend=self.backend)
+
+    def backward_norm(self, dy, norm, coefficients, sum_dy, saved) -> None:
+        """backward of a first layer with few inputs, through the batch norm behind it: see dense_backward_norm."""
+        dbias = self.params["bias"].grad if self.use_bias else None
+        dense_backward_norm(dy, norm, coefficients, sum_dy, saved, dweight=self.params["weight"].grad, dbias=dbias)
 
     def backward(self, dy, saved, need_dx=True):
         dbias = self.params["bias"].grad if self.use_bias else None

@@ -3,7 +3,8 @@
 `fuse` cuts a list of layers into steps. A step has forward and backward like a layer; most steps are a layer. The layers
 stay what they are: they own the parameters and buffers, and their results and gradients are the same either way.
 
-    Conv2D, BatchNorm       the convolution takes the channels' statistics of each chunk while it is in the cache; Dense does, too
+    Conv2D, BatchNorm       the convolution takes the channels' statistics of each chunk while it is in the cache; Dense does, too, and a
+                            first one of few inputs has the gradient of its weights without the gradient of its outputs
     BatchNorm, ReLU         one pass, forward and backward: the normalised values are never written
     ..., MaxPool2D(2)       the same pass writes only the maxima
     BatchNorm, Tanh         one pass forward; backward, the activation's gradient and its sums are another
@@ -22,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from nbnet.backend import Backend
+from nbnet.functional.dense import FEW
 from nbnet.functional.dropout import dropout_backward, relu_dropout_backward
 from nbnet.functional.norm import SMOOTH, batch_norm_backward_rows
 from nbnet.layers.activations import LeakyReLU, ReLU, Sigmoid, Tanh
@@ -62,13 +64,23 @@ class NormStep(Watched):
         options = {"overwrite_dy": True} if overwrite_dy else {}
         if self.product is None:
             return self.norm.backward(dy, norm, **options)
-        if isinstance(self.product, Dense) or self.product.backend.name == "cuda":  # a GPU's cache keeps nothing for the next kernel
+        on_gpu = self.product.backend.name == "cuda"  # whose cache keeps nothing for the next kernel
+        if isinstance(self.product, Dense) and not (need_dx or on_gpu) and len(product.weight) <= FEW and self._is_linear(norm):
+            g, part, coefficients, sum_g = self.norm.backward_coefficients(dy, norm, overwrite_dy)
+            return self.product.backward_norm(g, part, coefficients, sum_g, product)
+        if isinstance(self.product, Dense) or on_gpu:
             return self.product.backward(self.norm.backward(dy, norm, **options), product, need_dx)
         return self._backward_in_blocks(self.product, dy, product, norm, need_dx, overwrite_dy)
 
+    @staticmethod
+    def _is_linear(norm) -> bool:
+        """Whether batch norm's gradient is affine in the g of backward_coefficients: behind a ReLU, that is still to go through it."""
+        ((_, part),) = norm
+        return part.smooth is not None or part.slope == 1
+
     def _backward_in_blocks(self, layer: Conv2D, dy, conv, norm, need_dx: bool, overwrite_dy: bool):
         """Batch norm's gradient of a block of images is still in the caches when the convolution goes on with it."""
-        dy, part, coefficients = self.norm.backward_coefficients(dy, norm, overwrite_dy)
+        dy, part, coefficients, _ = self.norm.backward_coefficients(dy, norm, overwrite_dy)
         blocks = _blocks(part.x)
         if len(blocks) == 1:
             return layer.backward(batch_norm_backward_rows(dy, part, coefficients, overwrite_dy), conv, need_dx)

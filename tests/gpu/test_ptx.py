@@ -73,7 +73,9 @@ def arguments(operation, name, dtype):
     if operation == "dense":
         x, y, w, b = a(64, 100), a(64, 10), a(100, 10), a(10)
         plain, with_moments = (x, w, b, 0.0, y, None, None, None), (x, w, b, 1.0, y, None, *[a(10, dtype=D)] * 2)
-        return {"forward": [plain, with_moments], "backward_data": [(y, w, None, x)], "backward_weights": [(x, y, w, b)]}[name]
+        through_norm = (x, y, y, w, *[a(10, dtype=D)], *[b] * 5, None, None, w, b)
+        backward = {"backward_data": [(y, w, None, x)], "backward_weights": [(x, y, w, b)], "backward_weights_norm": [through_norm]}
+        return ({"forward": [plain, with_moments]} | backward)[name]
     if operation == "pool":
         calls = []
         for x in (wide, narrow):

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from tolerances import assert_close
 
+from nbnet.kernels import chunks
 from nbnet.kernels.dense import cell, grid, turned_shape
 from nbnet.kernels.dense.cpu import DEPTH, PACKED
 
@@ -101,6 +102,43 @@ def test_backward_data(rng, dtype, shape):
 def test_backward_weights(rng, dtype, shape):
     x, _, _, dy = make(rng, shape)
     check("dense.backward_weights", dtype, "matmul", [x, dy, *gradients(shape)])
+
+
+NORMED = [(1, 1, 1), (5, 2, 3), (17, 3, 9), *simulated((9, 4, 20)), *large((1000, 3, 300), (4099, 8, 33))]
+
+
+def through_norm(rng, shape, dtype, offset=0.0):
+    """x about `offset`, dy, y, weight, mean, center, and the sum of dy's rows; and scratch."""
+    rows, inputs, outputs = shape
+    x, weight, bias, dy = (np.asarray(array, dtype).astype(float) for array in make(rng, shape))
+    x += offset
+    y = x @ weight + bias
+    mean, parts = y.mean(axis=0), chunks.count(rows, outputs)
+    scratch = Out((parts, inputs, outputs), scratch=True), Out((parts, inputs, inputs + 1), np.float64, scratch=True)
+    return [x, dy, y, weight, mean, mean.astype(np.float32).astype(float), dy.sum(axis=0)], scratch
+
+
+@dtypes
+@pytest.mark.parametrize("shape", NORMED, ids=str)
+def test_backward_weights_norm(rng, dtype, shape):
+    arrays, scratch = through_norm(rng, shape, dtype)
+    check("dense.backward_weights_norm", dtype, "matmul", [*arrays, *rng.normal(size=(3, shape[2])), *scratch, *gradients(shape)])
+
+
+@pytest.mark.parametrize("shape", NORMED, ids=str)
+def test_backward_weights_norm_of_inputs_far_from_0(rng, shape):
+    """With a, b and c of a batch's own statistics, whose gradients sum to 0. Of second moments about 0 few digits would be left."""
+    arrays, scratch = through_norm(rng, shape, "float64", 1e4)
+    *_, mean, center, sum_dy = arrays
+    a, c = rng.normal(size=(2, shape[2]))
+    b = -a * sum_dy / shape[0] - c * (mean - center)
+    dweight, dbias = gradients(shape)
+    wanted = run("dense.backward_weights_norm", "numpy", "float64", [*arrays, a, b, c, *scratch, dweight, dbias])
+    shifted = arrays[0] - 1e4  # the same gradient, as what is summed with the offset sums to 0
+    for backend in COMPILED:
+        found = run("dense.backward_weights_norm", backend, "float64", [*arrays, a, b, c, *scratch, dweight, dbias])
+        exact = shifted.T @ (a * arrays[1] + b + c * (arrays[2] - center))
+        assert np.abs(found[0] - exact).max() <= max(2 * np.abs(wanted[0] - exact).max(), 1e-9), backend
 
 
 @pytest.mark.parametrize("shape", SMALL, ids=str)

@@ -6,15 +6,22 @@ Letters: M rows, I inputs, O outputs, K chunks. All arrays C-contiguous, one dty
                                                  y_mo = act(bias_o + sum_i x_mi * weight_io)
     backward_data(dy, weight, turned, dx)        dx_mi = sum_o dy_mo * weight_io
     backward_weights(x, dy, dweight, dbias)      dweight_io = sum_m x_mi * dy_mo,  dbias_o = sum_m dy_mo
+    backward_weights_norm(x, dy, y, weight, mean, center, sum_dy, a, b, c, products, moments, dweight, dbias)
+        the same for a_o * dy_mo + b_o + c_o * (y_mo - center_o), which is what batch norm behind the layer makes of its gradient dy
+        (nbnet.kernels.batchnorm). The CPU never makes it: y is affine in x, and so, with means over the rows written as x' and y',
+            sum_m x_mi * (y_mo - y'_o) = sum_j sum_m (x_mi - x'_i) * (x_mj - x'_j) * weight_jo
+        which is few numbers for few inputs.
 
 act(z) = z where z > 0, else slope * z: slope 1 is no activation, 0 is ReLU (0 for minus infinity too), others above 0 are leaky ReLU.
 The gradient through it needs y alone, and comes before these backward kernels: nbnet.kernels.activation has it.
 
 mean, m2: (O,) float64: of y's columns, the mean and the sum of squares about it; None, with partials, if they are not wanted.
+center, sum_dy, a, b, c: (O,), sum_dy of dy's columns.
 
 x, dx: (M, I).  y, dy: (M, O).  weight, dweight: (I, O).  bias, dbias: (O,).
 Scratch: turned (K, O + 1, W) T of turned_shape(M, I, O): for each chunk, its columns of the transposed weights and a row of zeros;
-partials (P, 3, O) float64, P the first number of grid(M, O, I), for statistics.
+partials (P, 3, O) float64, P the first number of grid(M, O, I), for statistics; products (K, I, O) T and moments (K, I, I + 1) float64,
+K = chunks.count(M, O), for the sums of each chunk.
 Everything overwrites (=). Backward needs x and weight from forward.
 
 A result is cut both ways, into a grid of rows and columns, so that there is work for threads whether the batch is large

@@ -7,6 +7,7 @@ from nbnet.kernels.batchnorm.merge import merge_moments
 from nbnet.kernels.caches import LINE, prefetch
 from nbnet.kernels.compile import body, precise, serial
 from nbnet.kernels.dense import PAD, cell, grid
+from nbnet.kernels.dense.cpu_norm import backward_weights_norm_parallel, backward_weights_norm_serial  # noqa: F401
 from nbnet.kernels.epilogue import activate_rows
 from nbnet.kernels.parallel_for import parallel, parallel_for
 from nbnet.kernels.products import multiply

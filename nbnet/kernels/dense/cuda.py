@@ -1,5 +1,7 @@
 """The dense layer on CUDA: a convolution of images of one pixel."""
 
+from nbnet.kernels import device
+from nbnet.kernels.batchnorm.cuda import backward_apply
 from nbnet.kernels.conv2d import cuda as conv2d
 
 
@@ -18,3 +20,9 @@ def backward_data(dy, weight, turned, dx):
 
 def backward_weights(x, dy, dweight, dbias):
     conv2d.backward_weights(_images(x), _images(dy), 1, 1, 0, 0, None, None, dweight.reshape(1, 1, *dweight.shape), dbias)
+
+
+def backward_weights_norm(x, dy, y, weight, mean, center, sum_dy, a, b, c, products, moments, dweight, dbias):
+    through = device.pool().empty(dy.shape, dy.dtype)
+    backward_apply(dy, y, None, center, a, b, 1.0, a, b, c, through)  # slope 1: there is no activation, and no scale and shift
+    backward_weights(x, through, dweight, dbias)

@@ -19,3 +19,7 @@ def backward_data(dy, weight, turned, dx):
 def backward_weights(x, dy, dweight, dbias):
     dweight[:] = x.T @ dy
     dbias[:] = dy.sum(axis=0)
+
+
+def backward_weights_norm(x, dy, y, weight, mean, center, sum_dy, a, b, c, products, moments, dweight, dbias):
+    backward_weights(x, a * dy + b + c * (y - center), dweight, dbias)

@@ -239,12 +239,12 @@ class BatchNorm(Layer):
         for part in parts[1:]:
             self.backend.kernel("array.add")(total, part, total)
 
-    def backward_coefficients(self, dy, saved, overwrite_dy=False) -> tuple[Any, BatchNormSaved, list[Any]]:
+    def backward_coefficients(self, dy, saved, overwrite_dy=False) -> tuple[Any, BatchNormSaved, list[Any], Any]:
         """The first half of backward where `fuses`: the gradients of gamma and beta; and g, saved and coefficients for
-        batch_norm_backward_rows, which goes on with g and may overwrite it."""
+        batch_norm_backward_rows, which goes on with g and may overwrite it; and the sum of g over the rows."""
         ((_, part),) = saved
-        g, coefficients, _, _ = batch_norm_backward_coefficients(dy, part, **self._gradients(), overwrite_dy=overwrite_dy)
-        return g, part, coefficients
+        g, coefficients, _, sum_g = batch_norm_backward_coefficients(dy, part, **self._gradients(), overwrite_dy=overwrite_dy)
+        return g, part, coefficients, sum_g
 
     def _normalize(self, x, weights, stats: F.Stats | None, correction: F.Correction | None, options: dict[str, Any]):
         """y and saved of one group, by its own statistics or, without any, by the moving ones."""

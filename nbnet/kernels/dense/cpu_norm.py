@@ -1,0 +1,67 @@
+"""The gradient of a dense layer's weights through the batch norm behind it, on the CPU."""
+
+import numpy as np
+
+from nbnet.kernels import chunks
+from nbnet.kernels.caches import prefetch
+from nbnet.kernels.compile import body, precise, serial
+from nbnet.kernels.parallel_for import parallel, parallel_for
+from nbnet.kernels.products import multiply
+from nbnet.kernels.simd import lanes
+
+ROWS = 64  # of dy that are multiplied while the next ones are asked for
+
+
+@body
+def _sums(part, x, dy, products, moments):
+    """Of a chunk's rows: products[part] (I, O) = x.T @ dy; moments[part] (I, I + 1) of x about its first row: second moments, and sums."""
+    first, last = chunks.bounds(part, products.shape[0], x.shape[0])
+    inputs, outputs = x.shape[1], dy.shape[1]
+    moments = moments[part]
+    moments[:] = 0
+    for m in range(first, last):
+        for i in range(inputs):
+            from_first = np.float64(x[m, i]) - np.float64(x[0, i])
+            moments[i, inputs] += from_first
+            for j in range(i + 1):
+                moments[i, j] += from_first * (np.float64(x[m, j]) - np.float64(x[0, j]))
+    a, b, c, to = x.reshape(-1), dy.reshape(-1), products.reshape(-1), part * inputs * outputs
+    products[part] = 0
+    for row in range(first, last, ROWS):
+        rows = min(ROWS, last - row)
+        for at in range((row + rows) * outputs, min(row + rows + ROWS, last) * outputs, lanes(b)):
+            prefetch(b, at)
+        multiply(inputs, a, row * inputs, 0, 1, inputs, b, row * outputs, 0, outputs, 1, rows, c, to, outputs, c, to, outputs, outputs)
+
+
+@precise
+def _through_norm(x, weight, mean, center, sum_dy, a, b, c, products, moments, dweight, dbias):
+    """dweight and dbias from the sums of all chunks, which end up in the first."""
+    rows, inputs, outputs = x.shape[0], x.shape[1], weight.shape[1]
+    for part in range(1, moments.shape[0]):
+        moments[0] += moments[part]
+    total = moments[0, :, inputs]
+    for i in range(inputs):
+        for o in range(outputs):
+            product, spread = 0.0, 0.0
+            for part in range(products.shape[0]):
+                product += products[part, i, o]
+            for j in range(inputs):
+                spread += (moments[0, max(i, j), min(i, j)] - total[i] * total[j] / rows) * weight[j, o]
+            sum_x = total[i] + rows * np.float64(x[0, i])
+            dweight[i, o] = a[o] * product + b[o] * sum_x + c[o] * (spread + sum_x * (mean[o] - center[o]))
+    for o in range(outputs):
+        dbias[o] = a[o] * sum_dy[o] + rows * (b[o] + c[o] * (mean[o] - center[o]))
+
+
+@serial
+def backward_weights_norm_serial(x, dy, y, weight, mean, center, sum_dy, a, b, c, products, moments, dweight, dbias):
+    for k in range(products.shape[0]):
+        _sums(k, x, dy, products, moments)
+    _through_norm(x, weight, mean, center, sum_dy, a, b, c, products, moments, dweight, dbias)
+
+
+@parallel
+def backward_weights_norm_parallel(x, dy, y, weight, mean, center, sum_dy, a, b, c, products, moments, dweight, dbias):
+    parallel_for(products.shape[0], _sums, (x, dy, products, moments))
+    _through_norm(x, weight, mean, center, sum_dy, a, b, c, products, moments, dweight, dbias)
