@@ -1,14 +1,17 @@
-"""Write the README's table and picture from the committed results: python benchmarks/readme.py"""
+"""Write the README's table and picture, and the tables of docs/performance.md, from the committed results: python benchmarks/readme.py"""
 
 from __future__ import annotations
 
 import json
+import math
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "cpu" / "results.json"
 ELSEWHERE = ROOT / "benchmarks" / "results" / "cpu-avx2" / "results.json"  # a processor without AVX-512
+OURS = "parallel"
 FIRST, LAST = "<!-- benchmarks/readme.py writes from here -->\n", "<!-- to here -->\n"
 HOW = [
     "checked against the NumPy reference, and takes turns with the others; the best peer is bold. What the machine can do is a memory copy",
@@ -21,6 +24,9 @@ NAMES = {
     "digits-cnn batch 64": "digits CNN (16 and 32 filters), batch 64",
     "mlp batch 1,000": "MLP 3-300-3, batch norm, tanh, 1,000 rows, float64",
 }
+
+
+# --------------------------------------------------------------------------------------------------------- README
 
 
 def digits(value: float) -> str:
@@ -69,14 +75,109 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:-1]) + f" and {names[-1]}" if len(names) > 1 else "".join(names)
 
 
-def rewrite(readme: str, report: dict[str, Any], other: dict[str, Any]) -> str:
-    """The README with the part between the marks replaced. other: the report of another machine."""
-    before, _, rest = readme.partition(FIRST)
+# ------------------------------------------------------------------------------------------- docs/performance.md
+
+
+def time(seconds: float) -> str:
+    return f"{digits(seconds * 1e3)} ms" if seconds >= 1e-3 else f"{digits(seconds * 1e6)} us"
+
+
+def tables(reports: dict[str, dict[str, Any]]) -> str:
+    """All tables. reports: by the name of the machine."""
+    return "\n".join(["### What each kernel reaches", "", *_reached(reports), "", "### How cost grows", "", *_growth(reports)]) + "\n"
+
+
+def _reached(reports: dict[str, dict[str, Any]]) -> list[str]:
+    measured = {name: {row["workload"]: row for row in _rows(report)} for name, report in reports.items()}
+    first = next(iter(measured.values()))
+    lines = [
+        "A row's floor is the arithmetic or the traffic that is counted for it, at the rate of the FMA loop or of the copy beside it: a",
+        "step's, of each layer by itself. Minimal filtering multiplies less often than the definition, for which operations are counted;",
+        "fused layers move less; what fits into a cache is quicker than a copy of what does not. So a row can have more than 100 %.",
+        "",
+        "| | counted | " + " | ".join(f"{name} | of floor" for name in reports) + " |",
+        "|---|---|" + "---|---|" * len(reports),
+    ]
+    for workload, row in first.items():
+        if row["sweep"]:
+            continue
+        cells = []
+        for rows in measured.values():
+            if workload not in rows:
+                cells.append(" | ")
+                continue
+            ours = rows[workload]["contenders"][OURS]
+            rate = f"{digits(ours['gflops'])} GFLOP/s" if _by_arithmetic(row) else f"{digits(ours['gbs'])} GB/s"
+            cells.append(f"{time(ours['median'])}, {rate} | {100 * ours['of_floor']:.0f} %")
+        counted = f"{digits(row['gflop'] * 1e3)} MFLOP" if _by_arithmetic(row) else f"{digits(row['gigabytes'] * 1e3)} MB"
+        lines.append(f"| {workload} | {counted} | {' | '.join(cells)} |")
+    return lines
+
+
+def _by_arithmetic(row: dict[str, Any]) -> bool:
+    """Whether arithmetic takes longer than traffic, where a byte takes as long as five operations or so."""
+    return row["gflop"] > 5 * row["gigabytes"]
+
+
+def _rows(report: dict[str, Any]) -> list[dict[str, Any]]:
+    return [row for row in report["results"] if row["threads"] == report["threads"] and OURS in row["contenders"]]
+
+
+def _growth(reports: dict[str, dict[str, Any]]) -> list[str]:
+    each = [_growths(report) for report in reports.values()]
+    lines = [f"| {what} | {' | '.join(growths.get(what, '') for growths in each)} |" for what in each[0]]
+    return ["| | " + " | ".join(reports) + " |", "|---|" + "---|" * len(reports), *lines]
+
+
+def _growths(report: dict[str, Any]) -> dict[str, str]:
+    """{what grows: its costs}."""
+    found = {}
+    batches: dict[str, dict[int, float]] = defaultdict(dict)
+    for row in _rows(report):
+        rest = "x".join(map(str, row["shape"][1:])) + (f"-{row['outputs']}" if row["outputs"] else "")
+        batches[" ".join(filter(None, (row["op"], row["part"], rest)))][row["shape"][0]] = row["contenders"][OURS]["median"]
+    for name, times in batches.items():
+        if len(times) > 1:
+            found[f"{name}, an image of a batch of"] = "; ".join(f"{n}: {time(times[n] / n)}" for n in sorted(times))
+    for part in ("forward", "backward_data", "backward_weights"):
+        same = [row for row in _rows(report) if row["part"] == part and row["shape"][0] == 128]
+        pixels = {row["shape"][1]: row for row in same if (row["shape"][3], row["outputs"]) == (64, 64)}
+        cost = {size: row["contenders"][OURS]["median"] / math.prod(row["shape"][:3]) for size, row in pixels.items()}
+        found[f"conv2d {part} 64-64, a pixel of images of"] = "; ".join(f"{n} x {n}: {digits(cost[n] * 1e9)} ns" for n in sorted(cost))
+        channels = {f"{row['shape'][3]}-{row['outputs']}": row for row in same if row["shape"][1] == (32 if row["shape"][3] < 8 else 8)}
+        cost = {name: row["contenders"][OURS]["gflops"] for name, row in channels.items()}
+        found[f"conv2d {part}, operations of the definition, channels"] = "; ".join(
+            f"{name}: {digits(cost[name])} GFLOP/s" for name in sorted(cost, key=len)
+        )
+    for row in report["results"]:
+        if row["threads"] != report["threads"] and OURS in row["contenders"]:
+            main = next(other for other in _rows(report) if other["workload"] == row["workload"])
+            times = {each["threads"]: each["contenders"][OURS]["median"] for each in (row, main)}
+            found[f"{row['workload']}, threads"] = "; ".join(f"{n}: {time(times[n])}" for n in sorted(times))
+    return found
+
+
+# --------------------------------------------------------------------------------------------------------- the files
+
+
+def within(text: str, written: str) -> str:
+    """The text with what is between the marks replaced."""
+    before, _, rest = text.partition(FIRST)
     _, _, after = rest.partition(LAST)
-    return f"{before}{FIRST}{block(report)}{elsewhere(other)}{LAST}{after}"
+    return f"{before}{FIRST}{written}{LAST}{after}"
+
+
+def rewritten(report: dict[str, Any], other: dict[str, Any]) -> dict[Path, str]:
+    """The files as they should be. other: the report of another machine."""
+    readme, performance = ROOT / "README.md", ROOT / "docs" / "performance.md"
+    machines = {"AVX2": other, "AVX-512": report}
+    return {
+        readme: within(readme.read_text(encoding="utf-8"), block(report) + elsewhere(other)),
+        performance: within(performance.read_text(encoding="utf-8"), tables(machines)),
+    }
 
 
 if __name__ == "__main__":
-    path = ROOT / "README.md"
     reports = [json.loads(file.read_text(encoding="utf-8")) for file in (RESULTS, ELSEWHERE)]
-    path.write_text(rewrite(path.read_text(encoding="utf-8"), *reports), encoding="utf-8")
+    for path, text in rewritten(*reports).items():
+        path.write_text(text, encoding="utf-8")
