@@ -171,9 +171,9 @@ def _observed(layer: BatchNorm, parts: list[Stats]) -> Iterator[None]:
 
 def _print(rows: list[LayerReport]) -> None:
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("layer", "channels", "mean drift", "variance ratio", "dead", "verdict")
+    table = Table("layer", "channels", "mean drift", "variance ratio", "dead", Column("verdict", overflow="fold"))
     for row in rows:
         table.add_row(row.name, str(row.channels), f"{row.mean_drift:.3f}", f"{row.variance_ratio:.2f}", str(row.dead), row.verdict)
     Console().print(table)

@@ -163,14 +163,14 @@ def _resumed(given: dict[str, Any]) -> tuple[runs.Config, Dataset]:
     config = runs.read_config(folder)
     if not (folder / runs.MODEL).is_file():
         raise CheckpointError(f"{folder} has no {runs.MODEL}: there is nothing to resume; start again with nbnet train")
-    if given.get("epochs", config.epochs) != config.epochs:
-        if config.schedule != "constant":
-            print(f"note: the schedule {config.schedule} now spans {given['epochs']} epochs, not {config.epochs}")
-        config = dataclasses.replace(config, epochs=given["epochs"])
+    before = config.epochs
+    config = dataclasses.replace(config, epochs=given.get("epochs", before))
     _check_numbers(dataclasses.asdict(config))
     data = datasets.open(config.data, config.data_dir, size=config.size)
     if _checksum(data) != config.checksum:
         raise DataError(f"{config.data} has other images or labels than {folder} was started with: a run goes on with the same data")
+    if config.epochs != before and config.schedule != "constant":
+        print(f"note: the schedule {config.schedule} now spans {config.epochs} epochs, not {before}")
     return config, data
 
 
@@ -220,10 +220,9 @@ def _prepare(config: runs.Config, rows: int) -> None:
 
     A batch of one row, which not every model can be trained on, is so refused before there is a run folder.
     """
-    if config.backend != "numpy":
-        model = config.build()
-        steps = kernels.first_step(model, _optimizer(config), rows)
-        kernels.show(steps, kernels.count_steps(model), config.backend, COLD)
+    model = config.build()
+    steps = kernels.first_step(model, _optimizer(config), rows)
+    kernels.show(steps, kernels.count_steps(model), config.backend, COLD)
 
 
 class _Saver(Callback):

@@ -51,6 +51,14 @@ def test_a_model_that_does_not_fit_the_images(pictures, here, capsys):
     assert not (here / "runs").exists()
 
 
+def test_a_batch_of_one_row_leaves_no_run(pictures, here, capsys):
+    """Its last layers see one pixel: a batch norm there has one value a channel."""
+    options = ["--model", "resnet9", "--size", 8, "--batch-size", 1, "--backend", "numpy", "--out", "run"]
+    assert nbnet("train", "--data", pictures, *options) == 2
+    assert "one value a channel has no variance to normalise by; train on a larger batch" in one_line_error(capsys)
+    assert not (here / "run").exists()
+
+
 def test_a_damaged_picture(pictures, capsys):
     (pictures / "top" / "3.png").write_bytes((pictures / "top" / "3.png").read_bytes()[:60])
     assert nbnet("train", "--data", pictures, *TINY) == 2
