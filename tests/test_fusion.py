@@ -132,6 +132,18 @@ def test_first_dense_of_few_inputs(rng, backend, layers, skips, monkeypatch):
     assert len(calls) == 2 * skips
 
 
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_backward_of_ones_own_in_a_first_dense_layer_is_called(rng, index):
+    model, calls = nb.Sequential([nb.Dense(6), nb.BatchNorm(), nb.Tanh()]), []
+    model.build((4,), backend="numpy", dtype="float64")
+    layer = model.layers[index]
+    original = layer.backward
+    layer.backward = lambda *args, **options: (calls.append(1), original(*args, **options))[1]
+    y, tape = model.forward(rng.normal(size=(9, 4)), train=True)
+    model.backward(rng.normal(size=y.shape), tape, need_dx=False)
+    assert calls == [1]
+
+
 def test_dropout_set_otherwise_after_build(rng):
     x, dy = rng.normal(size=(4, 7, 6, 3)), rng.normal(size=(4, 6))
     fused, plain = built("dense, relu, dropout"), built("dense, relu, dropout", fuse=False)

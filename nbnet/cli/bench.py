@@ -23,7 +23,7 @@ Written to --out: results.json, and charts as PNG. The same machine should do no
 
 examples:
   nbnet bench --quick                            a minute (with a warm kernel cache)
-  nbnet bench                                    everything, ten to thirteen minutes
+  nbnet bench                                    everything, ten to twelve minutes
   nbnet bench --ops conv2d,batchnorm --peers torch,jax
   nbnet bench --ops conv2d --shapes 32x14x14x128-256 --peers none
   nbnet bench --threads 1,2,4,8                  compared on 8 threads; cost against threads

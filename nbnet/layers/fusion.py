@@ -65,18 +65,19 @@ class NormStep(Watched):
         if self.product is None:
             return self.norm.backward(dy, norm, **options)
         on_gpu = self.product.backend.name == "cuda"  # whose cache keeps nothing for the next kernel
-        if isinstance(self.product, Dense) and not (need_dx or on_gpu) and len(product.weight) <= FEW and self._is_linear(norm):
+        if isinstance(self.product, Dense) and not (need_dx or on_gpu) and self._spares_gradient(product, norm):
             g, part, coefficients, sum_g = self.norm.backward_coefficients(dy, norm, overwrite_dy)
             return self.product.backward_norm(g, part, coefficients, sum_g, product)
         if isinstance(self.product, Dense) or on_gpu:
             return self.product.backward(self.norm.backward(dy, norm, **options), product, need_dx)
         return self._backward_in_blocks(self.product, dy, product, norm, need_dx, overwrite_dy)
 
-    @staticmethod
-    def _is_linear(norm) -> bool:
-        """Whether batch norm's gradient is affine in the g of backward_coefficients: behind a ReLU, that is still to go through it."""
+    def _spares_gradient(self, product, norm) -> bool:
+        """Whether a first dense layer gets its weights' gradient without its outputs': it has few inputs; batch norm's gradient is affine
+        in the g of backward_coefficients, which behind a ReLU is still to go through it; and no backward is the user's own."""
         ((_, part),) = norm
-        return part.smooth is not None or part.slope == 1
+        plain = not any("backward" in vars(layer) for layer in (self.product, self.norm))
+        return plain and len(product.weight) <= FEW and (part.smooth is not None or part.slope == 1)
 
     def _backward_in_blocks(self, layer: Conv2D, dy, conv, norm, need_dx: bool, overwrite_dy: bool):
         """Batch norm's gradient of a block of images is still in the caches when the convolution goes on with it."""

@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from nbnet.backend import Backend
+from nbnet.errors import ShapeError
 
 
 def channels_last(x: Any, axis: int, be: Backend) -> Any:
@@ -28,3 +31,20 @@ def _swap(x: Any, axis: int, end: int, be: Backend) -> Any:
     a, b, c = math.prod(before), x.shape[axis], math.prod(after)
     be.kernel("array.swap")(x.reshape(a, b, c, 1), y.reshape(a, c, b, 1))
     return y
+
+
+def weights_last(weights: Any, shape: tuple[int, ...], axis: int, dtype: np.dtype) -> np.ndarray:
+    """weights broadcast to `shape`, x's with the channels last, or to one number a row where channels do not differ.
+
+    axis: of x's channels, before they came last; weights of x's rank have them there too.
+    Raises:
+        ShapeError: they do not broadcast.
+    """
+    w = np.asarray(weights, dtype)
+    w = np.moveaxis(w, axis, -1) if w.ndim == len(shape) else w.reshape(w.shape + (1,) * (len(shape) - w.ndim))
+    if w.shape[-1] == 1:
+        shape = (*shape[:-1], 1)
+    try:
+        return np.broadcast_to(w, shape)
+    except ValueError:
+        raise ShapeError(f"weights have shape {np.shape(weights)}, wanted one that broadcasts to {shape}") from None

@@ -14,7 +14,7 @@ from nbnet.functional import checks
 from nbnet.functional.norm import SMOOTH, BatchNormSaved, batch_norm_backward_coefficients
 from nbnet.layers.base import Layer, Shape
 from nbnet.layers.batchnorm import groups as ghost
-from nbnet.layers.batchnorm.axes import channels_back, channels_last
+from nbnet.layers.batchnorm.axes import channels_back, channels_last, weights_last
 from nbnet.layers.batchnorm.moving import MovingStatistics
 from nbnet.layers.batchnorm.presets import PRESETS
 from nbnet.layers.batchnorm.renorm import Renorm
@@ -193,7 +193,7 @@ class BatchNorm(Layer):
                 f"layer {self.name} has a deferred update of its moving statistics: call apply_updates() after each training step"
             )
         rows = channels_last(x, self._channel_axis, self.backend)
-        weights = None if weights is None else self._row_weights(weights, rows.shape)
+        weights = None if weights is None else weights_last(weights, rows.shape, self._channel_axis, self.dtype)
         by_batch = self._by_batch(train)
         size = self.virtual_batch_size if self.wants_statistics(train) else None
         parts = [(where, *self._part(rows, weights, where)) for where in ghost.slices(len(x), size, self.strided)]
@@ -284,17 +284,6 @@ class BatchNorm(Layer):
         return self._channel_axis == len(self.input_shape or ())
 
     # ------------------------------------------------------------------------------------------------- helpers
-
-    def _row_weights(self, weights: Any, shape: Shape) -> np.ndarray:
-        """weights broadcast to `shape`, x's with the channels last, or to one number a row where channels do not differ."""
-        w = np.asarray(weights, self.dtype)
-        w = np.moveaxis(w, self._channel_axis, -1) if w.ndim == len(shape) else w.reshape(w.shape + (1,) * (len(shape) - w.ndim))
-        if w.shape[-1] == 1:
-            shape = (*shape[:-1], 1)
-        try:
-            return np.broadcast_to(w, shape)
-        except ValueError:
-            raise ShapeError(f"weights have shape {np.shape(weights)}, wanted one that broadcasts to {shape}") from None
 
     def _part(self, rows: Any, weights: np.ndarray | None, where: slice) -> tuple[Any, np.ndarray | None]:
         if where == slice(None):
