@@ -45,6 +45,7 @@ PLANES = 36  # products for a tile, at most
 # twice as long and that cache is mostly smaller, it is better to read the weights less often.
 TILES = 16 if WIDTH == 64 else 48
 GROUP = 96  # and tiles that it computes at a time, before their statistics are taken
+TILES_A_THREAD = 16  # at least, since each thread reads all weights
 PAD = 16  # numbers between planes; without them the 36 streams of stores would fall on few sets of the level-1 cache
 IN_CACHES = 1 << 20  # bytes of images: where there are fewer, nothing is asked for ahead
 LANES = 16  # numbers in a vector register, at most

@@ -7,7 +7,19 @@ from nbnet.kernels.batchnorm.cpu import moments_of_rows
 from nbnet.kernels.batchnorm.merge import merge_moments
 from nbnet.kernels.caches import LINE, prefetch_to_write
 from nbnet.kernels.compile import body, inlined, precise, serial
-from nbnet.kernels.conv2d import EDGE, GROUP, IN_CACHES, minimal, plan, scatter, scatter_chunks, scatters, strip_rows, winograd
+from nbnet.kernels.conv2d import (
+    EDGE,
+    GROUP,
+    IN_CACHES,
+    TILES_A_THREAD,
+    minimal,
+    plan,
+    scatter,
+    scatter_chunks,
+    scatters,
+    strip_rows,
+    winograd,
+)
 from nbnet.kernels.dense.cpu import add_rows
 from nbnet.kernels.epilogue import activate_rows
 from nbnet.kernels.parallel_for import parallel, parallel_for_thread
@@ -87,7 +99,7 @@ def _cut(y, rows, count, filtered, threads):
     if not filtered:
         return rows, count, count
     tiles = y.shape[0] * -(-y.shape[1] // EDGE) * -(-y.shape[2] // EDGE)
-    return rows, count, min(count, max(threads, tiles // GROUP // threads * threads))
+    return rows, count, min(count, max(1, min(threads, tiles // TILES_A_THREAD), tiles // GROUP // threads * threads))
 
 
 @body
