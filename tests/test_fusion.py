@@ -132,6 +132,25 @@ def test_first_dense_of_few_inputs(rng, backend, layers, skips, monkeypatch):
     assert len(calls) == 2 * skips
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_first_dense_of_few_inputs_by_differences(rng, backend):
+    model = nb.Sequential([nb.Dense(6), nb.BatchNorm(), nb.Tanh(), nb.Dense(3)])
+    model.build((4,), backend=backend, dtype="float64", seed=1)
+    x, dy, step = rng.normal(3, 2, (9, 4)), rng.normal(size=(9, 3)), 1e-6
+    weight = model.params["0.dense.weight"]
+    model.backward(dy, model.forward(x, train=True)[1], need_dx=False)
+    wanted = np.empty_like(weight.value)
+    for index in np.ndindex(weight.value.shape):
+        sides = []
+        for sign in (1, -1):
+            before = weight.value[index]
+            weight.value[index] += sign * step
+            sides.append((model.forward(x, train=True)[0] * dy).sum())
+            weight.value[index] = before
+        wanted[index] = (sides[0] - sides[1]) / (2 * step)
+    assert_close(weight.grad, wanted, "differences")
+
+
 @pytest.mark.parametrize("index", [0, 1])
 def test_a_backward_of_ones_own_in_a_first_dense_layer_is_called(rng, index):
     model, calls = nb.Sequential([nb.Dense(6), nb.BatchNorm(), nb.Tanh()]), []

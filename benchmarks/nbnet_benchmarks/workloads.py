@@ -183,8 +183,8 @@ def standard(quick: bool = False) -> list[Workload]:
         Workload("adam", (1_000_000,)),
         Workload("five-conv", (8,), sweep=True),
         *(Workload("digits-cnn", (rows,), sweep=True) for rows in (4, 512)),
-        *(Workload("conv2d", (n, 16, 16, 64), 64, "forward", sweep=True) for n in (1, 8, 32)),
-        *(Workload(op, (n, 32, 32, 64), sweep=True) for op in ("batchnorm", "dropout") for n in (1, 4, 16)),
+        *(Workload("conv2d", (n, 16, 16, 64), 64, "forward", sweep=True) for n in (1, 16)),
+        *(Workload(op, (n, 32, 32, 64), sweep=True) for op in ("batchnorm", "dropout") for n in (1, 16)),
     ]
 
 

@@ -106,23 +106,33 @@ class Contender:
     # ------------------------------------------------------------------------------------------------ training
 
     def step(self, network: Network, rows: int) -> Callable[[], float]:
-        return self._step(network, rows, False)
+        return self._step(network, rows, False)[0]
+
+    exact_step = step
 
     def tuned_step(self, network: Network, rows: int) -> Callable[[], float]:
         """With XLA or without, whichever is quicker here; found out once for a network."""
-        if network.title not in self.xla:
-            times = []
-            for xla in (False, True):
-                step, each = self._step(network, rows, xla), []
-                for _ in range(4):
-                    began = time.perf_counter()
-                    step()
-                    each.append(time.perf_counter() - began)
-                times.append(min(each))
-            self.xla[network.title] = times[1] < times[0]
-        return self._step(network, rows, self.xla[network.title])
+        if network.title in self.xla:
+            return self._step(network, rows, self.xla[network.title])[0]
+        tried = [self._step(network, rows, xla) for xla in (False, True)]
+        times = [self._seconds(step, variables) for step, variables in tried]
+        self.xla[network.title] = times[1] < times[0]
+        return tried[self.xla[network.title]][0]
 
-    def _step(self, network: Network, rows: int, xla: bool) -> Callable[[], float]:
+    @staticmethod
+    def _seconds(step: Callable[[], float], variables: list[Any]) -> float:
+        """Of the quickest of four steps; what they have changed is put back, since to compile them took long."""
+        before, times = [variable.numpy() for variable in variables], []
+        for _ in range(4):
+            began = time.perf_counter()
+            step()
+            times.append(time.perf_counter() - began)
+        for variable, value in zip(variables, before):
+            variable.assign(value)
+        return min(times)
+
+    def _step(self, network: Network, rows: int, xla: bool) -> tuple[Callable[[], float], list[Any]]:
+        """A step, and all that it changes."""
         tf = self.tf
         model = self._model(network)
         variables = model.trainable_variables
@@ -140,7 +150,7 @@ class Contender:
             optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables))
             return loss
 
-        return lambda: float(update(x, y))
+        return lambda: float(update(x, y)), [*model.variables, *optimizer.variables]
 
     def _model(self, network: Network) -> Any:
         layers, dtype = self.tf.keras.layers, network.dtype
