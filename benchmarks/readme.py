@@ -8,6 +8,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from nbnet.bench.tables import digits, seconds
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "cpu" / "results.json"
 ELSEWHERE = ROOT / "benchmarks" / "results" / "cpu-avx2" / "results.json"  # a processor without AVX-512
@@ -27,13 +29,6 @@ NAMES = {
 
 
 # --------------------------------------------------------------------------------------------------------- README
-
-
-def digits(value: float) -> str:
-    """Three digits."""
-    return (
-        f"{value:,.0f}" if value >= 99.95 else f"{value:.1f}" if value >= 9.995 else f"{value:.2f}" if value >= 0.9995 else f"{value:.3g}"
-    )
 
 
 def block(report: dict[str, Any]) -> str:
@@ -78,10 +73,6 @@ def _listed(names: list[str]) -> str:
 # ------------------------------------------------------------------------------------------- docs/performance.md
 
 
-def time(seconds: float) -> str:
-    return f"{digits(seconds * 1e3)} ms" if seconds >= 1e-3 else f"{digits(seconds * 1e6)} us"
-
-
 def tables(reports: dict[str, dict[str, Any]]) -> str:
     """All tables. reports: by the name of the machine."""
     return "\n".join(["### What each kernel reaches", "", *_reached(reports), "", "### How cost grows", "", *_growth(reports)]) + "\n"
@@ -108,7 +99,7 @@ def _reached(reports: dict[str, dict[str, Any]]) -> list[str]:
                 continue
             ours = rows[workload]["contenders"][OURS]
             rate = f"{digits(ours['gflops'])} GFLOP/s" if _by_arithmetic(row) else f"{digits(ours['gbs'])} GB/s"
-            cells.append(f"{time(ours['median'])}, {rate} | {100 * ours['of_floor']:.0f} %")
+            cells.append(f"{seconds(ours['median'])}, {rate} | {100 * ours['of_floor']:.0f} %")
         counted = f"{digits(row['gflop'] * 1e3)} MFLOP" if _by_arithmetic(row) else f"{digits(row['gigabytes'] * 1e3)} MB"
         lines.append(f"| {workload} | {counted} | {' | '.join(cells)} |")
     return lines
@@ -138,7 +129,7 @@ def _growths(report: dict[str, Any]) -> dict[str, str]:
         batches[" ".join(filter(None, (row["op"], row["part"], rest)))][row["shape"][0]] = row["contenders"][OURS]["median"]
     for name, times in batches.items():
         if len(times) > 1:
-            found[f"{name}, an image of a batch of"] = "; ".join(f"{n}: {time(times[n] / n)}" for n in sorted(times))
+            found[f"{name}, an image of a batch of"] = "; ".join(f"{n}: {seconds(times[n] / n)}" for n in sorted(times))
     for part in ("forward", "backward_data", "backward_weights"):
         same = [row for row in _rows(report) if row["part"] == part and row["shape"][0] == 128]
         pixels = {row["shape"][1]: row for row in same if (row["shape"][3], row["outputs"]) == (64, 64)}
@@ -153,7 +144,7 @@ def _growths(report: dict[str, Any]) -> dict[str, str]:
         if row["threads"] != report["threads"] and OURS in row["contenders"]:
             main = next(other for other in _rows(report) if other["workload"] == row["workload"])
             times = {each["threads"]: each["contenders"][OURS]["median"] for each in (row, main)}
-            found[f"{row['workload']}, threads"] = "; ".join(f"{n}: {time(times[n])}" for n in sorted(times))
+            found[f"{row['workload']}, threads"] = "; ".join(f"{n}: {seconds(times[n])}" for n in sorted(times))
     return found
 
 

@@ -25,6 +25,7 @@ NETWORKS = {
         nb.BatchNorm(scale=False),
     ],
     "batch norms in float64": lambda: [nb.BatchNorm(stats_dtype="float64"), nb.Flatten(), nb.Dense(3), nb.BatchNorm(center=False)],
+    "first dense of few inputs": lambda: [nb.GlobalAvgPool2D(), nb.Dense(9), nb.BatchNorm(), nb.Tanh(), nb.Dense(3)],
     "residual": lambda: [nb.Residual([nb.Conv2D(3, 3), nb.BatchNorm(), nb.ReLU()]), nb.Flatten(), nb.Dense(3)],
 }
 # Layers between whose calls Python looks at values.
