@@ -27,8 +27,8 @@ from gpu_cases import Case, cases  # noqa: E402
 from tolerances import assert_close  # noqa: E402
 
 import nbnet  # noqa: E402
-from nbnet.backend import check_cuda, get_backend  # noqa: E402
 from nbnet.kernels import device  # noqa: E402
+from nbnet.runtime.backend import check_cuda, get_backend  # noqa: E402
 
 CACHE = 200e6  # bytes that the input sets of a case have at least, four times an H200's level-2 cache
 SETS = 8  # input sets at most

@@ -14,9 +14,9 @@ import numpy as np
 
 import nbnet.functional as F
 from nbnet import losses
-from nbnet.backend import get_backend
 from nbnet.functional.pool import MaxPool2DSaved
 from nbnet.kernels import load
+from nbnet.runtime.backend import get_backend
 
 BACKEND = "cuda"
 RATE = 0.25

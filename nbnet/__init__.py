@@ -1,12 +1,9 @@
 """nbnet: small convolutional networks with nothing under them but NumPy and Numba."""
 
-from nbnet import callbacks, cs231n, datasets, errors, functional, initializers, losses, regularizers, schedules
-from nbnet.averages import ExponentialMovingAverage
-from nbnet.backend import get_backend
+from nbnet import cs231n, datasets, errors, functional, initializers, losses, regularizers, schedules
 from nbnet.batchnorm_tools import batch_norm_export, batch_norm_import, batch_norm_report, recalibrate
 from nbnet.errors import NbnetError
 from nbnet.folding import fold_batch_norm
-from nbnet.gradcheck import gradcheck
 from nbnet.layers import (
     AvgPool2D,
     BatchNorm,
@@ -30,8 +27,12 @@ from nbnet.layers import (
     Tanh,
 )
 from nbnet.optimizers import SGD, Adam, AdamW, RMSProp
+from nbnet.runtime.backend import get_backend
 from nbnet.scaler import StandardScaler
-from nbnet.trainer import Trainer
+from nbnet.training import callbacks
+from nbnet.training.averages import ExponentialMovingAverage
+from nbnet.training.gradcheck import gradcheck
+from nbnet.training.trainer import Trainer
 from nbnet.version import __version__
 
 __all__ = [

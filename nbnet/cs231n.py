@@ -20,9 +20,9 @@ import numpy as np
 
 from nbnet import functional as F
 from nbnet.errors import ArgumentError, ShapeError
+from nbnet.functional.batchnorm import BatchNormSaved
 from nbnet.functional.dropout import DropoutSaved
 from nbnet.functional.groupnorm import GroupNormSaved
-from nbnet.functional.norm import BatchNormSaved
 
 __all__ = [
     "batchnorm_backward",

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nbnet.backend import Backend, get_backend, on_device
 from nbnet.errors import ArgumentError, DataError, ShapeError, unknown
 from nbnet.functional import checks
+from nbnet.runtime.backend import Backend, get_backend, on_device
 
 
 class LossResult(NamedTuple):

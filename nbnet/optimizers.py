@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from nbnet.backend import Backend, zeros_like
 from nbnet.errors import ArgumentError
 from nbnet.layers.base import Param, Slab, flat_zeros, slab_of
+from nbnet.runtime.backend import Backend, zeros_like
 
 
 class Optimizer:

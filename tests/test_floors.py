@@ -13,25 +13,13 @@ import nbnet
 PACKAGE = Path(nbnet.__file__).parent
 # Where a module belongs; a package stands for all in it. The first set is free to all.
 FLOORS = [
-    {"errors", "version"},
+    {"errors", "version", "storage"},
     {"kernels"},
-    {"backend", "memory", "storage"},
-    {"functional", "layers", "losses", "optimizers", "schedules", "initializers", "preprocessing", "regularizers", "averages", "scaler"},
-    {
-        "ahead",
-        "models",
-        "trainer",
-        "callbacks",
-        "progress",
-        "replay",
-        "checkpoint",
-        "datasets",
-        "gradcheck",
-        "plots",
-        "cs231n",
-        "batchnorm_tools",
-        "folding",
-    },
+    {"runtime"},
+    {"functional"},
+    {"layers", "losses", "optimizers", "schedules", "initializers", "preprocessing", "regularizers", "scaler", "datasets"},
+    {"training"},
+    {"models", "batchnorm_tools", "folding", "cs231n", "plots"},
     {"__init__"},  # the public names: the commands and demonstrations above may use them, as anyone may
     {"cli", "__main__", "demos", "bench"},
 ]
@@ -97,10 +85,10 @@ def test_no_import_cycles():
 @modules
 def test_only_cuda_rooms_import_cuda(module):
     path = NAMES[module].relative_to(PACKAGE).as_posix()
-    if Path(path).match("kernels/*/cuda*.py") or path in ("kernels/columns.py", "kernels/device.py", "kernels/launch.py", "backend.py"):
+    if Path(path).match("kernels/*/cuda*.py") or path.startswith("kernels/gpu/") or path == "runtime/backend.py":
         return
     found = {name for name in imports_of(module) if name.startswith(("numba.cuda", "numba_cuda"))}
-    assert not found, f"{path} imports {found}: only cuda*.py, kernels/columns.py, device.py, launch.py and backend.py may"
+    assert not found, f"{path} imports {found}: only cuda*.py, kernels/gpu/ and runtime/backend.py may"
 
 
 def test_importing_nbnet_is_light():

@@ -17,8 +17,8 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import nbnet
-from nbnet.backend import get_backend
 from nbnet.errors import ArgumentError, BackendError, NbnetError, unknown
+from nbnet.runtime.backend import get_backend
 
 ROOT = Path(nbnet.__file__).parents[1]
 THREADS = {"NUMBA_NUM_THREADS": "{threads}"}

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from nbnet import demos
-from nbnet.backend import get_backend
 from nbnet.cli import page, runs
 from nbnet.demos import DEMOS, Result, Settings
 from nbnet.errors import ArgumentError, DataError
+from nbnet.runtime.backend import get_backend
 from nbnet.version import __version__
 
 HELP = "Run the tutorials' experiments: pictures, and figures over several seeds."

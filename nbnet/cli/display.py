@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from nbnet.callbacks import Callback
-from nbnet.trainer import Trainer
+from nbnet.training.callbacks import Callback
+from nbnet.training.trainer import Trainer
 
 
 class Display(Callback):

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from nbnet.backend import check_cuda
 from nbnet.datasets import download
 from nbnet.errors import BackendError
 from nbnet.kernels import load
+from nbnet.runtime.backend import check_cuda
 from nbnet.version import __version__
 
 HELP = "Show versions, the processor, threads, cache folders and the GPU."

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from nbnet import ahead
 from nbnet.kernels import load
 from nbnet.layers import Sequential
 from nbnet.losses import softmax_cross_entropy
 from nbnet.optimizers import Optimizer
+from nbnet.runtime import compile_ahead
 
 
 def first_step(model: Sequential, optimizer: Optimizer, rows: int = 2) -> Iterator[str]:
@@ -22,7 +22,7 @@ def first_step(model: Sequential, optimizer: Optimizer, rows: int = 2) -> Iterat
     Kernels are compiled for types, not shapes, so that after this nothing is left to compile. The model changes: give a spare one.
     """
     x = model.as_input(np.zeros((rows, *(model.input_shape or ())), np.uint8))
-    ahead.compile_ahead(model, len(x))
+    compile_ahead.compile_ahead(model, len(x))
     y, tape = x, []
     for step in model.steps:
         yield f"{step.name} forward"
@@ -57,7 +57,7 @@ def compiled() -> int:
     """How many kernels this process and its workers have compiled because no cache held them."""
     modules = [module for name, module in list(sys.modules.items()) if name.startswith("nbnet.kernels.")]
     dispatchers = {id(value): value for module in modules for value in vars(module).values() if hasattr(value, "stats")}
-    return len(ahead.compiled) + sum(sum(dispatcher.stats.cache_misses.values()) for dispatcher in dispatchers.values())
+    return len(compile_ahead.compiled) + sum(sum(dispatcher.stats.cache_misses.values()) for dispatcher in dispatchers.values())
 
 
 def show(names: Iterator[str], total: int, backend: str, message: str) -> int:

@@ -20,8 +20,6 @@ from typing import Any
 import numpy as np
 
 from nbnet import datasets, models, plots, schedules
-from nbnet.backend import float_dtype, get_backend
-from nbnet.callbacks import Callback
 from nbnet.cli import kernels, runs
 from nbnet.cli.display import Display
 from nbnet.cli.interrupts import interrupt
@@ -29,7 +27,9 @@ from nbnet.datasets import Dataset
 from nbnet.errors import ArgumentError, CheckpointError, DataError, NonFiniteError, unknown
 from nbnet.layers import Sequential
 from nbnet.optimizers import OPTIMIZERS, Optimizer
-from nbnet.trainer import Trainer
+from nbnet.runtime.backend import float_dtype, get_backend
+from nbnet.training.callbacks import Callback
+from nbnet.training.trainer import Trainer
 from nbnet.version import __version__
 
 HELP = "Train a CNN and keep it in a run folder."

@@ -7,11 +7,11 @@ import time
 from collections.abc import Iterator
 
 from nbnet import models
-from nbnet.backend import float_dtype, get_backend
 from nbnet.cli import kernels
 from nbnet.errors import ArgumentError
 from nbnet.layers import Sequential
 from nbnet.optimizers import OPTIMIZERS
+from nbnet.runtime.backend import float_dtype, get_backend
 
 HELP = "Compile the kernels of every model and optimiser, and keep them in the cache."
 EPILOG = """examples:

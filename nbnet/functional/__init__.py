@@ -5,12 +5,7 @@ on the same backend. `backend` is a name ("numpy", "serial", "parallel", "cuda")
 are NHWC. A backward that gives parameter gradients takes optional arrays to write them into (`dweight=`, ...).
 """
 
-from nbnet.functional.conv2d import conv2d_backward, conv2d_forward
-from nbnet.functional.dense import dense_backward, dense_forward
-from nbnet.functional.dropout import dropout_backward, dropout_forward
-from nbnet.functional.groupnorm import group_norm_backward, group_norm_forward, layer_norm_backward, layer_norm_forward
-from nbnet.functional.moments import Stats, batch_norm_stats, merge_stats, moments
-from nbnet.functional.norm import (
+from nbnet.functional.batchnorm import (
     Correction,
     Sums,
     batch_norm_apply,
@@ -21,6 +16,11 @@ from nbnet.functional.norm import (
     batch_norm_parameter_gradients,
     batch_normalization,
 )
+from nbnet.functional.conv2d import conv2d_backward, conv2d_forward
+from nbnet.functional.dense import dense_backward, dense_forward
+from nbnet.functional.dropout import dropout_backward, dropout_forward
+from nbnet.functional.groupnorm import group_norm_backward, group_norm_forward, layer_norm_backward, layer_norm_forward
+from nbnet.functional.moments import Stats, batch_norm_stats, merge_stats, moments
 from nbnet.functional.pool import avg_pool2d_backward, avg_pool2d_forward, max_pool2d_backward, max_pool2d_forward
 
 __all__ = [

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from nbnet.backend import FLOATS, Backend, on_device
 from nbnet.errors import ArgumentError, BackendError, DTypeError, ShapeError
+from nbnet.runtime.backend import FLOATS, Backend, on_device
 
 
 def floats(

@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nbnet.backend import Backend, get_backend
 from nbnet.errors import ShapeError
 from nbnet.functional import checks
 from nbnet.functional.epilogue import checked_slope, through_activation
 from nbnet.functional.moments import Stats
 from nbnet.kernels import conv2d as contract
+from nbnet.runtime.backend import Backend, get_backend
 
 
 class Conv2DSaved(NamedTuple):

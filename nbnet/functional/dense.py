@@ -6,14 +6,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nbnet.backend import Backend, get_backend
 from nbnet.errors import ShapeError
 from nbnet.functional import checks
+from nbnet.functional.batchnorm import BatchNormSaved
 from nbnet.functional.epilogue import checked_slope, through_activation
 from nbnet.functional.moments import Stats
-from nbnet.functional.norm import BatchNormSaved
 from nbnet.kernels import chunks
 from nbnet.kernels import dense as contract
+from nbnet.runtime.backend import Backend, get_backend
 
 FEW = 8  # inputs of a layer for which dense_backward_norm is the quicker way
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from nbnet.backend import Backend
 from nbnet.errors import ArgumentError
 from nbnet.functional import checks
+from nbnet.runtime.backend import Backend
 
 
 def checked_slope(slope: float) -> float:

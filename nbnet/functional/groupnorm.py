@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nbnet.backend import Backend, get_backend, on_device
 from nbnet.errors import ArgumentError, ShapeError
 from nbnet.functional import checks
 from nbnet.kernels import chunks
+from nbnet.runtime.backend import Backend, get_backend, on_device
 
 
 class GroupNormSaved(NamedTuple):

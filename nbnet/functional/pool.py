@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nbnet.backend import Backend, get_backend
 from nbnet.errors import ArgumentError
 from nbnet.functional import checks
+from nbnet.runtime.backend import Backend, get_backend
 
 
 class MaxPool2DSaved(NamedTuple):

@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 
 from nbnet import initializers
-from nbnet.backend import Backend, float_dtype, get_backend, on_device, zeros_like
 from nbnet.errors import ArgumentError, BuildError, DTypeError, ShapeError
 from nbnet.functional import checks
+from nbnet.runtime.backend import Backend, float_dtype, get_backend, on_device, zeros_like
 
 Shape = tuple[int, ...]
 
 
 class Watched:
     """Counts the attributes that are set on all its objects. As long as `Watched.changes` is the same, none has another value than before:
-    a recorded pass (nbnet.replay) need not look at each."""
+    a recorded pass (nbnet.runtime.replay) need not look at each."""
 
     __slots__ = ()
     changes = 0
@@ -230,7 +230,7 @@ class Layer(Watched):
     @property
     def replayable(self) -> bool:
         """Whether between the calls of the backend forward(train=True) and backward look at shapes and settings alone, never at values
-        (see nbnet.replay). It is known of nbnet's layers only, as long as nobody has put a function of his own in their place."""
+        (see nbnet.runtime.replay). It is known of nbnet's layers only, as long as nobody has put a function of his own in their place."""
         return type(self).__module__.startswith("nbnet.layers.") and not overrides(self)
 
     def settings(self) -> list[Callable[[], Iterable[Any]]]:

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from nbnet import storage
-from nbnet.backend import FLOATS, on_device
 from nbnet.errors import ArgumentError, BuildError, ShapeError
 from nbnet.functional import checks
 from nbnet.layers.base import Context, Layer, Shape, kind, overrides
 from nbnet.layers.fusion import Step, fuse, may_overwrite
 from nbnet.preprocessing import to_float
+from nbnet.runtime.backend import FLOATS, on_device
 
 
 class _Container(Layer):

@@ -71,7 +71,7 @@ def run_on_device(kernel, args):
     """Call a launcher with copies of host arrays, and copy what it wrote back into them. An array given twice is one array there.
 
     Arrays of uint64 are counters of random numbers, which launchers take on the host."""
-    from nbnet.kernels import device
+    from nbnet.kernels.gpu import device
 
     arrays = {id(arg): arg for arg in args if isinstance(arg, np.ndarray) and arg.dtype != np.uint64}
     copies = {key: device.to_device(array) for key, array in arrays.items()}

@@ -7,11 +7,11 @@ for indices from the end, and LLVM then leaves the loop scalar.
 import numpy as np
 
 from nbnet.kernels import chunks
-from nbnet.kernels.compile import body, serial
-from nbnet.kernels.parallel_for import parallel, parallel_for
-from nbnet.kernels.simd import lanes
-from nbnet.kernels.vecmath import exp, exp_of_sigmoid, exp_of_tanh, sigmoid, tanh
-from nbnet.kernels.vector import largest_lane, load, load_whole, splat_as, store, store_whole, sum_of_lanes, where, widen, zero
+from nbnet.kernels.cpu.compile import body, serial
+from nbnet.kernels.cpu.parallel_for import parallel, parallel_for
+from nbnet.kernels.cpu.register_tiles import lanes
+from nbnet.kernels.cpu.vecmath import exp, exp_of_sigmoid, exp_of_tanh, sigmoid, tanh
+from nbnet.kernels.cpu.vector import largest_lane, load, load_whole, splat_as, store, store_whole, sum_of_lanes, where, widen, zero
 
 EXP = 8  # elementary operations that an exp or a tanh is worth, for the choice of chunks
 RUN = 256  # numbers whose exponentials are taken before the first of them is used (kernels/vecmath.py)

@@ -4,7 +4,7 @@ import math
 
 from numba import cuda
 
-from nbnet.kernels.launch import elementwise, formula, kernel, load, row_maximum, row_sum, rows, store
+from nbnet.kernels.gpu.launch import elementwise, formula, kernel, load, row_maximum, row_sum, rows, store
 
 # -------------------------------------------------------------------------------------------------------- relu
 

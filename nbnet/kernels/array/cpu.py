@@ -3,8 +3,8 @@
 import numpy as np
 
 from nbnet.kernels import chunks
-from nbnet.kernels.compile import body, serial
-from nbnet.kernels.parallel_for import parallel, parallel_for
+from nbnet.kernels.cpu.compile import body, serial
+from nbnet.kernels.cpu.parallel_for import parallel, parallel_for
 
 # -------------------------------------------------------------------------------------------------------------- add
 

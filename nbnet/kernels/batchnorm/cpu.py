@@ -18,12 +18,12 @@ from nbnet.kernels.batchnorm.cpu_smooth import (  # noqa: F401
     backward_reduce_smooth_serial,
 )
 from nbnet.kernels.batchnorm.merge import merge_moments, merge_sums
-from nbnet.kernels.caches import AHEAD, comes_late, passes_caches, prefetch, put
-from nbnet.kernels.compile import body, serial
-from nbnet.kernels.parallel_for import parallel, parallel_for
-from nbnet.kernels.simd import lanes
-from nbnet.kernels.vecmath import fma
-from nbnet.kernels.vector import load, load_as, splat, store, where, widen, zero
+from nbnet.kernels.cpu.compile import body, serial
+from nbnet.kernels.cpu.parallel_for import parallel, parallel_for
+from nbnet.kernels.cpu.prefetch import AHEAD, comes_late, passes_caches, prefetch, put
+from nbnet.kernels.cpu.register_tiles import lanes
+from nbnet.kernels.cpu.vecmath import fma
+from nbnet.kernels.cpu.vector import load, load_as, splat, store, where, widen, zero
 
 # Rows that are summed in registers before the sums go back to memory, while the next ones are asked for, line after line as they lie
 # in memory and not in the order of use, which the processor's own fetching ahead cannot follow: both fit the level-1 cache.

@@ -6,12 +6,12 @@ or read. The loops walk over windows, and over the channels of a window in vecto
 
 from nbnet.kernels import chunks
 from nbnet.kernels.batchnorm.merge import merge_sums
-from nbnet.kernels.compile import body, serial
-from nbnet.kernels.parallel_for import parallel, parallel_for
+from nbnet.kernels.cpu.compile import body, serial
+from nbnet.kernels.cpu.parallel_for import parallel, parallel_for
+from nbnet.kernels.cpu.register_tiles import lanes
+from nbnet.kernels.cpu.vecmath import fma
+from nbnet.kernels.cpu.vector import load, load_as, splat, store, where, widen, zero
 from nbnet.kernels.pool.cpu import fetch_window, first_wins
-from nbnet.kernels.simd import lanes
-from nbnet.kernels.vecmath import fma
-from nbnet.kernels.vector import load, load_as, splat, store, where, widen, zero
 
 # --------------------------------------------------------------------------------------------- apply_max_pool
 

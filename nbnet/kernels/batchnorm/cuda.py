@@ -7,7 +7,6 @@ order. The kernels that follow a reduction start at the end of the array, which 
 import numpy as np
 from numba import cuda
 
-from nbnet.kernels import device
 from nbnet.kernels.batchnorm.cuda_max_pool import (  # noqa: F401  # the rest of this room
     apply_max_pool,
     backward_apply_max_pool,
@@ -15,8 +14,9 @@ from nbnet.kernels.batchnorm.cuda_max_pool import (  # noqa: F401  # the rest of
 )
 from nbnet.kernels.batchnorm.cuda_moments import moments  # noqa: F401
 from nbnet.kernels.batchnorm.cuda_smooth import apply_smooth, backward_reduce_smooth  # noqa: F401
-from nbnet.kernels.columns import BLOCKS_OF_SUMS, PER_THREAD, RUN, columns, gather, gather_weights, merge_sums, write_sums
-from nbnet.kernels.launch import activate4, add4, kernel, load, multiply4, multiply_add4, run, store, subtract4, through4, wide4
+from nbnet.kernels.gpu import device
+from nbnet.kernels.gpu.columns import BLOCKS_OF_SUMS, PER_THREAD, RUN, columns, gather, gather_weights, merge_sums, write_sums
+from nbnet.kernels.gpu.launch import activate4, add4, kernel, load, multiply4, multiply_add4, run, store, subtract4, through4, wide4
 
 # ------------------------------------------------------------------------------------------------------ apply
 

@@ -7,9 +7,9 @@ where the channels are a multiple of four, else number by number. Backward finds
 import numpy as np
 from numba import cuda
 
-from nbnet.kernels import device
-from nbnet.kernels.columns import BLOCKS_OF_SUMS, PER_THREAD, RUN, columns, gather, merge_sums, write_sums
-from nbnet.kernels.launch import (
+from nbnet.kernels.gpu import device
+from nbnet.kernels.gpu.columns import BLOCKS_OF_SUMS, PER_THREAD, RUN, columns, gather, merge_sums, write_sums
+from nbnet.kernels.gpu.launch import (
     THREADS,
     activate4,
     add4,

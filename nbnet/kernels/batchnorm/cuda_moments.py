@@ -7,9 +7,9 @@ Blocks write partial results, and one more small kernel merges them in order.
 import numpy as np
 from numba import cuda
 
-from nbnet.kernels import device
-from nbnet.kernels.columns import BLOCKS_OF_SUMS, MERGERS, MERGING, RUN, columns, gather, gather_weights
-from nbnet.kernels.launch import (
+from nbnet.kernels.gpu import device
+from nbnet.kernels.gpu.columns import BLOCKS_OF_SUMS, MERGERS, MERGING, RUN, columns, gather, gather_weights
+from nbnet.kernels.gpu.launch import (
     THREADS,
     add4,
     formula,

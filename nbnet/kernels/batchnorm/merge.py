@@ -3,7 +3,7 @@
 Without fastmath, with which LLVM may add in another order in the one driver than in the other.
 """
 
-from nbnet.kernels.compile import precise
+from nbnet.kernels.cpu.compile import precise
 
 
 @precise

@@ -5,8 +5,6 @@ import numpy as np
 from nbnet.kernels import chunks
 from nbnet.kernels.batchnorm.cpu import moments_of_rows
 from nbnet.kernels.batchnorm.merge import merge_moments
-from nbnet.kernels.caches import LINE, prefetch_to_write
-from nbnet.kernels.compile import body, inlined, precise, serial
 from nbnet.kernels.conv2d import (
     EDGE,
     GROUP,
@@ -20,13 +18,15 @@ from nbnet.kernels.conv2d import (
     strip_rows,
     winograd,
 )
+from nbnet.kernels.cpu.compile import body, inlined, precise, serial
+from nbnet.kernels.cpu.epilogue import activate_rows
+from nbnet.kernels.cpu.gemm import multiply
+from nbnet.kernels.cpu.parallel_for import parallel, parallel_for_thread
+from nbnet.kernels.cpu.prefetch import LINE, prefetch_to_write
+from nbnet.kernels.cpu.register_tiles import lanes
+from nbnet.kernels.cpu.transpose import transpose
+from nbnet.kernels.cpu.vector import load, load_whole, store_whole, zero
 from nbnet.kernels.dense.cpu import add_rows
-from nbnet.kernels.epilogue import activate_rows
-from nbnet.kernels.parallel_for import parallel, parallel_for_thread
-from nbnet.kernels.products import multiply
-from nbnet.kernels.simd import lanes
-from nbnet.kernels.transpose import transpose
-from nbnet.kernels.vector import load, load_whole, store_whole, zero
 
 BLOCK = 4096  # numbers of dy that backward_weights aims at: they are read once for each few weights, and stay in the level-1 cache
 

@@ -12,10 +12,10 @@ from functools import cache
 import numpy as np
 from numba import cuda
 
-from nbnet.kernels import device
 from nbnet.kernels.batchnorm.cuda_moments import merge_moments, moments, shifted
-from nbnet.kernels.launch import ALIGNMENT, THREADS, add4, function, kernel, kernel_of, load4, run, store4
-from nbnet.kernels.tiles import (
+from nbnet.kernels.gpu import device
+from nbnet.kernels.gpu.launch import ALIGNMENT, THREADS, add4, function, kernel, kernel_of, load4, run, store4
+from nbnet.kernels.gpu.tiles import (
     DEPTH,
     RESIDENT,
     Tile,

@@ -21,9 +21,9 @@ sum, a quarter of what Lavin and Gray's 1 and 2 give (docs/performance.md has th
 sums have one order, in the serial and in the parallel kernel.
 """
 
-from nbnet.kernels.compile import precise
-from nbnet.kernels.vecmath import fma
-from nbnet.kernels.vector import splat_as
+from nbnet.kernels.cpu.compile import precise
+from nbnet.kernels.cpu.vecmath import fma
+from nbnet.kernels.cpu.vector import splat_as
 
 _p, _q = 0.75, 1.5
 _P, _Q = _p * _p, _q * _q

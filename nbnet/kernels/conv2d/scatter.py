@@ -6,11 +6,11 @@ are all D = KH*KW*I weights of an output channel, and nothing is multiplied in v
 KW*I numbers for each pixel. An image belongs to one thread, since neighbouring pixels add to the same numbers.
 """
 
-from nbnet.kernels.compile import body, inlined
 from nbnet.kernels.conv2d import STRIP
-from nbnet.kernels.products import multiply
-from nbnet.kernels.simd import lanes
-from nbnet.kernels.vector import load, store
+from nbnet.kernels.cpu.compile import body, inlined
+from nbnet.kernels.cpu.gemm import multiply
+from nbnet.kernels.cpu.register_tiles import lanes
+from nbnet.kernels.cpu.vector import load, store
 
 
 @body

@@ -6,7 +6,8 @@ from 6 x 6 inputs d and the 3 x 3 filter g as
     y = A' [(G g G') * (B' d B)] A        where ' transposes, * multiplies number by number (points.py has the matrices)
 
 Over channels the product is, for each of the 36 positions, a matrix product (tiles, I) @ (I, O): the register tiles of
-nbnet.kernels.simd run it. The gradient with respect to g is the same formula read backwards: dg = G' [(A dy A') * (B' d B)] G.
+nbnet.kernels.cpu.register_tiles run it. The gradient with respect to g is the same formula read backwards:
+dg = G' [(A dy A') * (B' d B)] G.
 
 Where one or two rows or columns are left at the edge of an image, a tile is low or narrow: 2 outputs that way, from 4 of the 6
 positions, 0, 1, 2 and 5. An image of 14 x 14 so takes 484 products and not 576.
@@ -17,13 +18,13 @@ tile first, then along its rows; what lies between stays in a small buffer.
 
 import numpy as np
 
-from nbnet.kernels.caches import LINE, prefetch, prefetch_to_write
-from nbnet.kernels.compile import inlined, precise
 from nbnet.kernels.conv2d import EDGE, IN_CACHES, PAD, PLANES, TILES, points
-from nbnet.kernels.epilogue import activated
-from nbnet.kernels.products import multiply
-from nbnet.kernels.simd import lanes
-from nbnet.kernels.vector import load, load_whole, store, store_whole, zero
+from nbnet.kernels.cpu.compile import inlined, precise
+from nbnet.kernels.cpu.epilogue import activated
+from nbnet.kernels.cpu.gemm import multiply
+from nbnet.kernels.cpu.prefetch import LINE, prefetch, prefetch_to_write
+from nbnet.kernels.cpu.register_tiles import lanes
+from nbnet.kernels.cpu.vector import load, load_whole, store, store_whole, zero
 
 # ------------------------------------------------------------------------------------------------ tiles and planes
 

@@ -4,16 +4,16 @@ import numpy as np
 
 from nbnet.kernels.batchnorm.cpu import moments_of_rows
 from nbnet.kernels.batchnorm.merge import merge_moments
-from nbnet.kernels.caches import LINE, prefetch
-from nbnet.kernels.compile import body, precise, serial
+from nbnet.kernels.cpu.compile import body, precise, serial
+from nbnet.kernels.cpu.epilogue import activate_rows
+from nbnet.kernels.cpu.gemm import multiply
+from nbnet.kernels.cpu.parallel_for import parallel, parallel_for
+from nbnet.kernels.cpu.prefetch import LINE, prefetch
+from nbnet.kernels.cpu.register_tiles import lanes
+from nbnet.kernels.cpu.transpose import transpose
+from nbnet.kernels.cpu.vector import load, store, zero
 from nbnet.kernels.dense import PAD, cell, grid
 from nbnet.kernels.dense.cpu_norm import backward_weights_norm_parallel, backward_weights_norm_serial  # noqa: F401
-from nbnet.kernels.epilogue import activate_rows
-from nbnet.kernels.parallel_for import parallel, parallel_for
-from nbnet.kernels.products import multiply
-from nbnet.kernels.simd import lanes
-from nbnet.kernels.transpose import transpose
-from nbnet.kernels.vector import load, store, zero
 
 MANY = 32  # rows of dy that are worth transposing a gradient of few outputs
 PACKED = 64  # rows of a result that are worth packing what they are multiplied by: numbers a power of two apart fall on few sets of caches

@@ -3,11 +3,11 @@
 import numpy as np
 
 from nbnet.kernels import chunks
-from nbnet.kernels.caches import prefetch
-from nbnet.kernels.compile import body, precise, serial
-from nbnet.kernels.parallel_for import parallel, parallel_for
-from nbnet.kernels.products import multiply
-from nbnet.kernels.simd import lanes
+from nbnet.kernels.cpu.compile import body, precise, serial
+from nbnet.kernels.cpu.gemm import multiply
+from nbnet.kernels.cpu.parallel_for import parallel, parallel_for
+from nbnet.kernels.cpu.prefetch import prefetch
+from nbnet.kernels.cpu.register_tiles import lanes
 
 ROWS = 64  # of dy that are multiplied while the next ones are asked for
 

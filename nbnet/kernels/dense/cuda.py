@@ -1,8 +1,8 @@
 """The dense layer on CUDA: a convolution of images of one pixel."""
 
-from nbnet.kernels import device
 from nbnet.kernels.batchnorm.cuda import backward_apply
 from nbnet.kernels.conv2d import cuda as conv2d
+from nbnet.kernels.gpu import device
 
 
 def _images(rows):

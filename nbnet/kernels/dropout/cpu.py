@@ -3,11 +3,11 @@
 import numpy as np
 
 from nbnet.kernels import chunks
-from nbnet.kernels.caches import AHEAD, LINE, comes_late, passes_caches, prefetch, put
-from nbnet.kernels.compile import body, serial
-from nbnet.kernels.parallel_for import parallel, parallel_for
-from nbnet.kernels.philox_vector import COUNTERS, LANES, at_least, random_words
-from nbnet.kernels.vector import load_as, load_whole_as, splat_as, store, where
+from nbnet.kernels.cpu.compile import body, serial
+from nbnet.kernels.cpu.parallel_for import parallel, parallel_for
+from nbnet.kernels.cpu.philox_vector import COUNTERS, LANES, at_least, random_words
+from nbnet.kernels.cpu.prefetch import AHEAD, LINE, comes_late, passes_caches, prefetch, put
+from nbnet.kernels.cpu.vector import load_as, load_whole_as, splat_as, store, where
 
 BLOCK = 4 * COUNTERS  # elements whose words are made at once
 WORK = 4  # elementary operations an element, for the choice of chunks

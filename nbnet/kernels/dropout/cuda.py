@@ -3,8 +3,8 @@
 import numpy as np
 from numba import cuda
 
-from nbnet.kernels import device
-from nbnet.kernels.launch import THREADS, elementwise, formula, kernel, load, run, store
+from nbnet.kernels.gpu import device
+from nbnet.kernels.gpu.launch import THREADS, elementwise, formula, kernel, load, run, store
 from nbnet.kernels.philox import philox
 
 VECTORS = 2  # of a thread: two loads in flight

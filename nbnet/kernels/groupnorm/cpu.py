@@ -16,9 +16,9 @@ cache then differ in the last bit, and so do serial and parallel.
 import numpy as np
 
 from nbnet.kernels import chunks
-from nbnet.kernels.compile import body, precise, serial
+from nbnet.kernels.cpu.compile import body, precise, serial
+from nbnet.kernels.cpu.parallel_for import parallel, parallel_for
 from nbnet.kernels.groupnorm import TINY
-from nbnet.kernels.parallel_for import parallel, parallel_for
 
 
 @precise

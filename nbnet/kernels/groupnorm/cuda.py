@@ -9,10 +9,10 @@ import math
 import numpy as np
 from numba import cuda
 
-from nbnet.kernels import device
-from nbnet.kernels.columns import BLOCKS_OF_SUMS, columns, merge_sums, write_sums
+from nbnet.kernels.gpu import device
+from nbnet.kernels.gpu.columns import BLOCKS_OF_SUMS, columns, merge_sums, write_sums
+from nbnet.kernels.gpu.launch import add4, divide, formula, kernel, load, multiply_add4, row_sum, rows, run, wide4
 from nbnet.kernels.groupnorm import TINY
-from nbnet.kernels.launch import add4, divide, formula, kernel, load, multiply_add4, row_sum, rows, run, wide4
 
 PER_THREAD = 16  # vectors of a thread that sums down a column
 

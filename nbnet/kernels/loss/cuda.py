@@ -4,7 +4,7 @@ import math
 
 from numba import cuda
 
-from nbnet.kernels.launch import kernel, row_maximum, row_sum, rows
+from nbnet.kernels.gpu.launch import kernel, row_maximum, row_sum, rows
 
 # -------------------------------------------------------------------------------------- softmax_cross_entropy
 

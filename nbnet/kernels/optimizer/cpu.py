@@ -6,8 +6,8 @@ The chunk is sliced first, so that the loop runs from 0 (see `activation.cpu`) a
 import math
 
 from nbnet.kernels import chunks
-from nbnet.kernels.compile import body, serial
-from nbnet.kernels.parallel_for import parallel, parallel_for
+from nbnet.kernels.cpu.compile import body, serial
+from nbnet.kernels.cpu.parallel_for import parallel, parallel_for
 
 # -------------------------------------------------------------------------------------------------------- sgd
 

@@ -4,7 +4,7 @@ import math
 
 from numba import cuda
 
-from nbnet.kernels.launch import elementwise, formula, kernel, load, store
+from nbnet.kernels.gpu.launch import elementwise, formula, kernel, load, store
 
 # -------------------------------------------------------------------------------------------------------- sgd
 

@@ -7,11 +7,11 @@ operation each, which made serial max_forward five times slower (LLVM hoists the
 import numpy as np
 
 from nbnet.kernels import chunks
-from nbnet.kernels.caches import passes_caches, prefetch, put
-from nbnet.kernels.compile import body, serial
-from nbnet.kernels.parallel_for import parallel, parallel_for
-from nbnet.kernels.simd import lanes
-from nbnet.kernels.vector import load, narrow, splat_as, store, where, widen, zero
+from nbnet.kernels.cpu.compile import body, serial
+from nbnet.kernels.cpu.parallel_for import parallel, parallel_for
+from nbnet.kernels.cpu.prefetch import passes_caches, prefetch, put
+from nbnet.kernels.cpu.register_tiles import lanes
+from nbnet.kernels.cpu.vector import load, narrow, splat_as, store, where, widen, zero
 
 # Numbers between what is read and what is asked for ahead, at least: the next two rows of an image, since two are read in turns, and
 # the processor finds no stream to follow. Less than that is worse than nothing (batch norm with a max-pool, 128 x 32 x 32 x 64,

@@ -6,7 +6,7 @@ needs zeros first.
 
 from numba import cuda
 
-from nbnet.kernels.launch import THREADS, add4, divide, formula, function, kernel, load4, multiply4, run, store4
+from nbnet.kernels.gpu.launch import THREADS, add4, divide, formula, function, kernel, load4, multiply4, run, store4
 
 
 @function

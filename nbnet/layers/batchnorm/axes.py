@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from nbnet.backend import Backend
 from nbnet.errors import ShapeError
+from nbnet.runtime.backend import Backend
 
 
 def channels_last(x: Any, axis: int, be: Backend) -> Any:

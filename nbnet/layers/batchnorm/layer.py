@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 
 from nbnet import functional as F
-from nbnet.backend import float_dtype
 from nbnet.errors import ArgumentError, BuildError, ShapeError, unknown
 from nbnet.functional import checks
-from nbnet.functional.norm import SMOOTH, BatchNormSaved, batch_norm_backward_coefficients
+from nbnet.functional.batchnorm import SMOOTH, BatchNormSaved, batch_norm_backward_coefficients
 from nbnet.layers.base import Layer, Shape
 from nbnet.layers.batchnorm import groups as ghost
 from nbnet.layers.batchnorm.axes import channels_back, channels_last, weights_last
 from nbnet.layers.batchnorm.moving import MovingStatistics
 from nbnet.layers.batchnorm.presets import PRESETS
 from nbnet.layers.batchnorm.renorm import Renorm
+from nbnet.runtime.backend import float_dtype
 
 SLOPES = {None: 1.0, "relu": 0.0}
 ACTIVATIONS = ("relu", "leaky_relu", "tanh", "sigmoid")

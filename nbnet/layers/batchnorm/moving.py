@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from nbnet.backend import Backend
 from nbnet.errors import ArgumentError
 from nbnet.layers.base import Watched
+from nbnet.runtime.backend import Backend
 
 Buffers = dict[str, Any]
 

@@ -1,0 +1,1 @@
+"""The toolkit of the CUDA kernels: device memory, launches, layouts."""

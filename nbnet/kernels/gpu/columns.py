@@ -1,0 +1,136 @@
+"""Rows of channels on CUDA, as columns of vectors of four: the layout, and sums down the columns.
+
+A vector column holds the same channels all the way down if it steps by lcm(C, 4) elements, so a matrix is read as super-rows of
+lcm(C, 4) elements: C = 64 is super-rows of 16 vectors, C = 3 of 3 vectors (4 rows), C = 130 of 65 (2 rows). So one kernel, of
+full width, does for every C. Blocks write partial results (K, ..., lcm(C, 4)), and one more small kernel merges them in order.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numba import cuda
+
+from nbnet.kernels.gpu.launch import BLOCKS, SIMULATED, THREADS, add4, formula, function, kernel_of, load, run, store
+
+MERGERS = (4, 2) if SIMULATED else (8, 128)  # channels and partial results of a merging block
+MERGING = MERGERS[0] * MERGERS[1]
+BLOCKS_OF_SUMS = BLOCKS // 2 + 1 if SIMULATED else BLOCKS // 2  # fewer partial results to merge
+RUN = 64  # rows summed in T: an origin of their own bounds the cancellation by a factor of RUN
+PER_THREAD = 8  # vectors, where nothing is summed
+
+
+class Columns(NamedTuple):
+    """A matrix of rows of C channels as columns of vectors.
+
+    period: vectors of a super-row. rows: whole super-rows; what is left is a part of one. grid: (blocks of rows, blocks of columns);
+    block: (columns, rows).
+    """
+
+    period: int
+    rows: int
+    grid: tuple[int, int]
+    block: tuple[int, int]
+
+
+def columns(size: int, channels: int, per_thread: int, blocks: int = BLOCKS) -> Columns:
+    """The layout of `size` elements in rows of `channels`: at most `blocks` blocks, in which a thread has about per_thread vectors."""
+    period = math.lcm(channels, 4) // 4
+    tiles = -(-period // (THREADS // 2)) if period > THREADS else 1
+    width = -(-period // tiles)
+    height = max(1, THREADS // width)
+    rows = size // (4 * period)
+    count = -(-rows // (height * per_thread))
+    return Columns(period, rows, (max(1, min(count, blocks // tiles)), tiles), (width, height))
+
+
+@formula
+def wrap(channel, channels):
+    """The channel after the one before `channel`."""
+    return channel if channel < channels else channel - channels
+
+
+@formula
+def gather(array, index, channels):
+    """What a vector column that starts with element `index` holds of a vector of channels."""
+    c0 = index % channels
+    c1 = wrap(c0 + 1, channels)
+    c2 = wrap(c1 + 1, channels)
+    return array[c0], array[c1], array[c2], array[wrap(c2 + 1, channels)]
+
+
+@formula
+def gather_weights(weights, index, channels, per_element, size):
+    """The weights of elements index to index + 3; 0 beyond the array."""
+    if per_element:
+        return load(weights, index, size)
+    zero = weights.dtype.type(0)
+    return (
+        weights[index // channels] if index < size else zero,
+        weights[(index + 1) // channels] if index + 1 < size else zero,
+        weights[(index + 2) // channels] if index + 2 < size else zero,
+        weights[(index + 3) // channels] if index + 3 < size else zero,
+    )
+
+
+# -------------------------------------------------------------------------------------------------------- sums
+
+
+@function
+def write_sums(a, b, period, partials):
+    """Add up a and b, four float64 each, over the rows of a block, in a fixed order; write them to its place in partials
+    (K, 2, 4 * period)."""
+    shared = cuda.shared.array((8, THREADS), np.float64)
+    me = cuda.threadIdx.y * cuda.blockDim.x + cuda.threadIdx.x
+    height = cuda.blockDim.y
+    while height > 1:
+        for i in range(4):
+            shared[i, me] = a[i]
+            shared[4 + i, me] = b[i]
+        cuda.syncthreads()
+        half = (height + 1) // 2
+        if cuda.threadIdx.y + half < height:
+            other = me + half * cuda.blockDim.x
+            a = add4(a, (shared[0, other], shared[1, other], shared[2, other], shared[3, other]))
+            b = add4(b, (shared[4, other], shared[5, other], shared[6, other], shared[7, other]))
+        cuda.syncthreads()
+        height = half
+    column = cuda.blockIdx.y * cuda.blockDim.x + cuda.threadIdx.x
+    if cuda.threadIdx.y == 0 and column < period:
+        at = 2 * cuda.blockIdx.x * period + column
+        store(partials, 4 * at, partials.size, a)
+        store(partials, 4 * (at + period), partials.size, b)
+
+
+@kernel_of(MERGING, 1)
+def _merge_sums(partials, blocks, period, channels, sum_g, sum_gx):
+    """A block has some channels (x) and adds up every so many-th partial result (y), then those, in order."""
+    shared = cuda.shared.array((2, MERGING), np.float64)
+    channel = cuda.blockIdx.x * MERGERS[0] + cuda.threadIdx.x
+    me = cuda.threadIdx.y * MERGERS[0] + cuda.threadIdx.x
+    g, gx = 0.0, 0.0
+    if channel < channels:
+        for k in range(cuda.threadIdx.y, blocks, MERGERS[1]):
+            for lane in range(channel, 4 * period, channels):
+                at = 8 * k * period + lane
+                g += partials[at]
+                gx += partials[at + 4 * period]
+    height = MERGERS[1]
+    while height > 1:
+        shared[0, me], shared[1, me] = g, gx
+        cuda.syncthreads()
+        height //= 2
+        if cuda.threadIdx.y < height:
+            g += shared[0, me + height * MERGERS[0]]
+            gx += shared[1, me + height * MERGERS[0]]
+        cuda.syncthreads()
+    if cuda.threadIdx.y == 0 and channel < channels:
+        sum_g[channel] = g
+        sum_gx[channel] = gx
+
+
+def merge_sums(partials, layout, channels, sum_g, sum_gx):
+    """Launch the merging of what the blocks of `layout` wrote to partials (K, 2, 4 * period)."""
+    run(_merge_sums, -(-channels // MERGERS[0]), MERGERS, partials, layout.grid[0], layout.period, channels, sum_g, sum_gx)

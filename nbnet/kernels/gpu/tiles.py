@@ -1,0 +1,287 @@
+"""Matrix products on CUDA: the parts of a tile, shared by convolution and dense.
+
+A block of threads computes a tile of ROWS x COLUMNS of a result, slice by slice of DEPTH of the long sum. A thread holds up to
+8 x 8 results in registers, as up to four pieces of 4 x 4: its rows are 4 in the upper half of the tile and 4 in the lower one,
+its columns alike, so that neighbouring threads read neighbouring numbers of shared memory, 128 bits at a time.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from nbnet.kernels.gpu.device import SIMULATED
+from nbnet.kernels.gpu.launch import add4, formula, load4, multiply_add4, store4, subtract4
+
+DEPTH = 8
+RESIDENT = 384  # threads on a multiprocessor at once: 64 results each take 168 registers, and spill with fewer
+MULTIPROCESSORS = 2 if SIMULATED else 132  # that a grid should fill; a constant, so that results do not depend on the GPU
+
+
+class Tile(NamedTuple):
+    """rows x columns of the result; the thread's share is 4 * high x 4 * wide."""
+
+    rows: int
+    columns: int
+    high: int
+    wide: int
+
+    @property
+    def threads(self) -> int:
+        return self.rows // (4 * self.high) * (self.columns // (4 * self.wide))
+
+
+# Every tile has at least as many threads as rows and as columns.
+TILES = (
+    (Tile(16, 16, 1, 1), Tile(32, 32, 2, 1), Tile(64, 64, 2, 2))
+    if SIMULATED
+    else (Tile(128, 16, 1, 1), Tile(128, 32, 2, 1), Tile(64, 64, 2, 2), Tile(128, 64, 2, 2))
+)
+
+
+class Plan(NamedTuple):
+    """How a product is cut: the tile, the grid of tiles, and how many parts of the long sum are computed apart."""
+
+    tile: Tile
+    grid: tuple[int, int, int]
+    part: int  # terms of the long sum in each part but the last
+
+
+def plan(rows: int, columns: int, terms: int) -> Plan:
+    """The plan of a product (rows, terms) x (terms, columns), from the shape alone."""
+    fitting = [tile for tile in TILES if tile.columns >= columns] or [max(TILES, key=lambda tile: tile.columns)]
+    narrow = [tile for tile in fitting if tile.columns == fitting[0].columns]
+    tile = max(narrow) if -(-rows // max(narrow).rows) * -(-columns // fitting[0].columns) >= MULTIPROCESSORS else min(narrow)
+    grid = -(-rows // tile.rows), -(-columns // tile.columns)
+    wanted = max(1, 2 * MULTIPROCESSORS // (grid[0] * grid[1]))
+    slices = -(-terms // DEPTH)
+    each = max(-(-slices // wanted), min(slices, 1 if SIMULATED else 8))
+    return Plan(tile, (*grid, -(-slices // each)), each * DEPTH)
+
+
+# --------------------------------------------------------------------------------------------------- on the device
+
+
+@formula
+def zeros16(zero):
+    return zero, zero, zero, zero, zero, zero, zero, zero, zero, zero, zero, zero, zero, zero, zero, zero
+
+
+@formula
+def outer(c, a, b):
+    """c + the products of four a and four b, row by row."""
+    return (
+        c[0] + a[0] * b[0],
+        c[1] + a[0] * b[1],
+        c[2] + a[0] * b[2],
+        c[3] + a[0] * b[3],
+        c[4] + a[1] * b[0],
+        c[5] + a[1] * b[1],
+        c[6] + a[1] * b[2],
+        c[7] + a[1] * b[3],
+        c[8] + a[2] * b[0],
+        c[9] + a[2] * b[1],
+        c[10] + a[2] * b[2],
+        c[11] + a[2] * b[3],
+        c[12] + a[3] * b[0],
+        c[13] + a[3] * b[1],
+        c[14] + a[3] * b[2],
+        c[15] + a[3] * b[3],
+    )
+
+
+@formula
+def multiply(c, a_tile, b_tile, a_at, b_at, lower, right, high, wide):
+    """Add the products of one column of a_tile and one row of b_tile to the four pieces c that a thread holds.
+
+    a_at, b_at: the thread's first numbers; lower, right: how far away the ones of its other half are.
+    """
+    c00, c01, c10, c11 = c
+    top, west = load4(a_tile, a_at), load4(b_tile, b_at)
+    c00 = outer(c00, top, west)
+    if wide > 1:
+        east = load4(b_tile, b_at + right)
+        c01 = outer(c01, top, east)
+    if high > 1:
+        bottom = load4(a_tile, a_at + lower)
+        c10 = outer(c10, bottom, west)
+        if wide > 1:
+            c11 = outer(c11, bottom, east)
+    return c00, c01, c10, c11
+
+
+@formula
+def activate(z, slope):
+    """z where it is above 0, else slope * z, and 0 where the slope is 0: ReLU of minus infinity is 0 too. A NaN stays one."""
+    low = slope * z if slope > 0 else slope
+    return low if z <= 0 else z
+
+
+@formula
+def activate_tile(c, west, east, slope, high, wide):
+    """The pieces that a thread holds, plus a bias for the columns of its left and of its right half, through the activation."""
+    c00, c01, c10, c11 = c
+    c00 = _activate16(c00, west, slope)
+    if wide > 1:
+        c01 = _activate16(c01, east, slope)
+    if high > 1:
+        c10 = _activate16(c10, west, slope)
+        if wide > 1:
+            c11 = _activate16(c11, east, slope)
+    return c00, c01, c10, c11
+
+
+@formula
+def write_tile(matrix, at, row, rows, column, columns, c, west, east, lower, right, high, wide):
+    """Write the pieces that a thread holds, plus a bias for the columns of its left and of its right half."""
+    write16(matrix, at, row, rows, column, columns, c[0], west)
+    if wide > 1:
+        write16(matrix, at, row, rows, column + right, columns, c[1], east)
+    if high > 1:
+        write16(matrix, at, row + lower, rows, column, columns, c[2], west)
+        if wide > 1:
+            write16(matrix, at, row + lower, rows, column + right, columns, c[3], east)
+
+
+@formula
+def matrix4(matrix, row, rows, column, columns):
+    """Four neighbours in a row of a matrix, 0 for those outside."""
+    zero = matrix.dtype.type(0)
+    at = row * columns + column
+    if row >= rows or column >= columns:
+        return zero, zero, zero, zero
+    if columns % 4 == 0:
+        return load4(matrix, at)
+    return (
+        matrix[at],
+        matrix[at + 1] if column + 1 < columns else zero,
+        matrix[at + 2] if column + 2 < columns else zero,
+        matrix[at + 3] if column + 3 < columns else zero,
+    )
+
+
+@formula
+def advance_tap(channel, kw, kh, by, channels, kernel_w):
+    """The channel, column and row of the kernel that are `by` numbers further on."""
+    channel += by
+    while channel >= channels:
+        channel -= channels
+        kw += 1
+        if kw == kernel_w:
+            kw = 0
+            kh += 1
+    return channel, kw, kh
+
+
+@formula
+def advance_pixel(ow, oh, image, by, out_w, out_h):
+    """The pixel that is `by` further on."""
+    ow += by
+    while ow >= out_w:
+        ow -= out_w
+        oh += 1
+        if oh == out_h:
+            oh = 0
+            image += 1
+    return ow, oh, image
+
+
+@formula
+def pixel(x, image, h, w, channel, shape, spread):
+    """x[image, h / spread, w / spread, channel], 0 outside and between the pixels of a spread image."""
+    if h < 0 or w < 0:
+        return x.dtype.type(0)
+    if spread[0] * spread[1] != 1:
+        if h % spread[0] != 0 or w % spread[1] != 0:
+            return x.dtype.type(0)
+        h, w = h // spread[0], w // spread[1]
+    if h >= shape[1] or w >= shape[2] or image >= shape[0]:
+        return x.dtype.type(0)
+    return x[((image * shape[1] + h) * shape[2] + w) * shape[3] + channel]
+
+
+@formula
+def patch4(x, image, h, w, tap, shape, kernel_size, spread):
+    """Four neighbours in the patch of x (N, H, W, I) whose first pixel is (h, w): from channel, column and row `tap` on."""
+    channel, kw, kh = tap
+    zero = x.dtype.type(0)
+    if shape[3] % 4 == 0 and spread[0] * spread[1] == 1:
+        h, w = h + kh, w + kw
+        if kh < kernel_size[0] and h >= 0 and h < shape[1] and w >= 0 and w < shape[2] and image < shape[0]:
+            return load4(x, ((image * shape[1] + h) * shape[2] + w) * shape[3] + channel)
+        return zero, zero, zero, zero
+    a = pixel(x, image, h + kh, w + kw, channel, shape, spread) if kh < kernel_size[0] else zero
+    channel, kw, kh = advance_tap(channel, kw, kh, 1, shape[3], kernel_size[1])
+    b = pixel(x, image, h + kh, w + kw, channel, shape, spread) if kh < kernel_size[0] else zero
+    channel, kw, kh = advance_tap(channel, kw, kh, 1, shape[3], kernel_size[1])
+    c = pixel(x, image, h + kh, w + kw, channel, shape, spread) if kh < kernel_size[0] else zero
+    channel, kw, kh = advance_tap(channel, kw, kh, 1, shape[3], kernel_size[1])
+    d = pixel(x, image, h + kh, w + kw, channel, shape, spread) if kh < kernel_size[0] else zero
+    return a, b, c, d
+
+
+@formula
+def write4(matrix, at, row, rows, column, columns, values):
+    """Write four neighbours in a row of the matrix (rows, columns) that starts at element `at`, those inside it."""
+    if row < rows:
+        at += row * columns + column
+        if columns % 4 == 0 and column < columns:
+            store4(matrix, at, values)
+        else:
+            if column < columns:
+                matrix[at] = values[0]
+            if column + 1 < columns:
+                matrix[at + 1] = values[1]
+            if column + 2 < columns:
+                matrix[at + 2] = values[2]
+            if column + 3 < columns:
+                matrix[at + 3] = values[3]
+
+
+@formula
+def write16(matrix, at, row, rows, column, columns, c, bias):
+    """Write a piece of 4 x 4 plus a bias for each column."""
+    write4(matrix, at, row, rows, column, columns, add4((c[0], c[1], c[2], c[3]), bias))
+    write4(matrix, at, row + 1, rows, column, columns, add4((c[4], c[5], c[6], c[7]), bias))
+    write4(matrix, at, row + 2, rows, column, columns, add4((c[8], c[9], c[10], c[11]), bias))
+    write4(matrix, at, row + 3, rows, column, columns, add4((c[12], c[13], c[14], c[15]), bias))
+
+
+@formula
+def _activate16(c, bias, slope):
+    """A piece of 4 x 4 plus a bias for each column, through the activation."""
+    return (
+        activate(c[0] + bias[0], slope),
+        activate(c[1] + bias[1], slope),
+        activate(c[2] + bias[2], slope),
+        activate(c[3] + bias[3], slope),
+        activate(c[4] + bias[0], slope),
+        activate(c[5] + bias[1], slope),
+        activate(c[6] + bias[2], slope),
+        activate(c[7] + bias[3], slope),
+        activate(c[8] + bias[0], slope),
+        activate(c[9] + bias[1], slope),
+        activate(c[10] + bias[2], slope),
+        activate(c[11] + bias[3], slope),
+        activate(c[12] + bias[0], slope),
+        activate(c[13] + bias[1], slope),
+        activate(c[14] + bias[2], slope),
+        activate(c[15] + bias[3], slope),
+    )
+
+
+@formula
+def add_deviations(sums, row, rows, c, bias, origin):
+    """The sums of columns, and of their squares, and what the rows of a piece of 4 x 4 plus a bias add to them, less the columns'
+    origin."""
+    sums = _add_row(sums, row, rows, (c[0], c[1], c[2], c[3]), bias, origin)
+    sums = _add_row(sums, row + 1, rows, (c[4], c[5], c[6], c[7]), bias, origin)
+    sums = _add_row(sums, row + 2, rows, (c[8], c[9], c[10], c[11]), bias, origin)
+    return _add_row(sums, row + 3, rows, (c[12], c[13], c[14], c[15]), bias, origin)
+
+
+@formula
+def _add_row(sums, row, rows, values, bias, origin):
+    if row >= rows:
+        return sums
+    d = subtract4(add4(values, bias), origin)
+    return add4(sums[0], d), multiply_add4(d, d, sums[1])

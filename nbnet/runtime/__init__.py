@@ -1,0 +1,1 @@
+"""What runs kernels: backends, memory pools, replay of recorded passes, and kernels compiled ahead."""

@@ -1,0 +1,242 @@
+"""Every kernel, as its launcher launches it, through the real type checker to PTX, and what must be seen there."""
+
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cuda_machine import INSTALLED, SIMULATED
+
+from nbnet.kernels import OPERATIONS, functions, load
+
+pytestmark = pytest.mark.skipif(SIMULATED or not INSTALLED, reason="PTX is compiled with numba-cuda, and not in the simulator")
+CAPABILITIES = [(7, 5), (8, 0), (9, 0), (10, 0)]
+WIDE = {"groupnorm": "its contract has statistics and xhat in float64", "array": "a sum of squares over whole networks is float64"}
+FLOAT64 = re.compile(r"\b(add|sub|mul|fma|div|sqrt|neg|abs|min|max)\.(rn\.)?f64\b")
+# float64 in kernels of float32 data: where partial statistics are merged, once for many elements
+MERGES = {"_moments", "_weighted_moments", "_merge_moments", "_merge_sums"}
+MERGES |= {"_backward_reduce", "_backward_reduce_max_pool", "_backward_reduce_smooth"}
+EPILOGUES = {"convolution"}  # behind the last barrier alone
+# kernels that go element by element, since their rows may be of any length
+SCALARS = {"_softmax_forward", "_softmax_backward", "_softmax_cross_entropy", "_squared_error", "_add_parts", "_add_gradients", "_turn"}
+SCALARS |= {"_max_forward", "_max_backward", "_avg_forward", "_avg_backward", "_merge_moments", "_merge_sums", "_total", "_swap"}
+SCALARS |= {"_backward_outside"}
+
+
+def arguments(operation, name, dtype):
+    """Arguments of one call, with arrays as (shape, dtype); shapes for which every kernel is launched come as several calls."""
+    T, D = np.dtype(dtype), np.dtype(np.float64)
+
+    def a(*shape, dtype=T):
+        return shape, dtype
+
+    m, v = a(300, 64), a(64)
+    wide, narrow, pooled, image = a(2, 9, 9, 16), a(2, 9, 9, 3), (3, 3, 2, 2, 1, 1), (1, 1, 1, 1)
+    if operation == "batchnorm":
+        sums = a(64, dtype=D), a(64, dtype=D)
+        weights = [None, a(300, 1), m]
+        image_x, image_y = a(4, 9, 8, 64), a(4, 4, 4, 64)
+        return {
+            "apply_max_pool": [(image_x, v, v, v, 0.0, image_y)],
+            "backward_reduce_max_pool": [(image_y, image_x, v, v, v, 0.0, None, *sums)],
+            "backward_apply_max_pool": [(image_y, image_x, v, v, v, 0.0, v, v, v, image_x)],
+            "moments": [(m, w, None, *sums) for w in weights],
+            "apply": [(m, v, v, v, 0.0, m)],
+            "backward_reduce": [(m, m, v, v, v, 0.0, None, *sums)],
+            "apply_smooth": [(m, v, v, v, 0, m)],
+            "backward_reduce_smooth": [(m, m, m, v, 0, None, m, *sums)],
+            "backward_apply": [(m, m, w, v, v, v, 0.0, v, v, v, m) for w in weights],
+        }[name]
+    if operation == "groupnorm":
+        x, statistics = a(4, 5, 12), a(4, 3, dtype=D)
+        forward = (x, 3, a(12), a(12), 1e-5, None, statistics, statistics, x)
+        return {"forward": [forward], "backward": [(x, x, 3, a(12), statistics, statistics, None, a(12), a(12), x)]}[name]
+    if operation == "dropout":
+        random = np.array([3, 1, 2], np.uint64), 1 << 31
+        return {"apply": [(a(1000), *random, 1.5, 0.0, 0.0, a(1000))], "relu_backward": [(a(1000), a(1000), 1.5, a(1000))]}[name]
+    if operation == "conv2d":
+        calls = []
+        for outputs in (10, 32, 64):
+            for side in (4, 64):
+                x, y, w, b = a(8, side, side, 16), a(8, side, side, outputs), a(3, 3, 16, outputs), a(outputs)
+                calls.append(
+                    {
+                        "forward": (x, w, b, 0.0, *image, None, None, y, None, *[a(outputs, dtype=D)] * 2),
+                        "backward_data": (y, w, *image, None, None, None, x),
+                    }.get(name)
+                )
+                calls[-1] = calls[-1] or (x, y, *image, None, None, w, b)
+        return calls
+    if operation == "dense":
+        x, y, w, b = a(64, 100), a(64, 10), a(100, 10), a(10)
+        plain, with_moments = (x, w, b, 0.0, y, None, None, None), (x, w, b, 1.0, y, None, *[a(10, dtype=D)] * 2)
+        through_norm = (x, y, y, w, *[a(10, dtype=D)], *[b] * 5, None, None, w, b)
+        backward = {"backward_data": [(y, w, None, x)], "backward_weights": [(x, y, w, b)], "backward_weights_norm": [through_norm]}
+        return ({"forward": [plain, with_moments]} | backward)[name]
+    if operation == "pool":
+        calls = []
+        for x in (wide, narrow):
+            y = a(2, 5, 5, x[0][3])
+            calls.append((x, *pooled, y) if name.endswith("forward") else (y, *([x] if "max" in name else []), *pooled, x))
+        return calls
+    if operation == "activation":
+        options = (0.1,) if "leaky" in name else ()
+        x = m if "softmax" in name else a(1000)
+        return [(x, *options, x) if name.endswith("forward") else (x, x, *options, x)]
+    if operation == "loss":
+        rows = a(300, dtype=D)
+        if name == "squared_error":
+            return [(m, m, 0.1, 0.1, rows, m)]
+        return [(m, a(300, dtype=np.dtype(np.int64)), 0.1, rows, a(300, dtype=np.dtype(np.uint8)), m)]
+    if operation == "optimizer":
+        states = {"sgd": 1, "rmsprop": 2, "adam": 2}[name]
+        options = {"sgd": (0.1, 0.9, True, 0.0), "rmsprop": (0.1,) * 5, "adam": (0.1, 0.9, 0.99, 1e-8, 0.0, False, 0.1, 0.1)}[name]
+        return [(*[a(1000)] * (2 + states), *options)]
+    return [{"add": (m, m, m), "multiply": (m, m, m), "scale": (m, 0.5, m), "squares": (m, a(1, dtype=D)), "swap": (wide, wide)}[name]]
+
+
+CASES = [(operation, name) for operation in OPERATIONS for name in functions(operation)]
+cases = pytest.mark.parametrize(("operation", "name"), CASES, ids=[".".join(case) for case in CASES])
+
+
+@pytest.fixture
+def launches(monkeypatch):
+    """launches(operation, name, dtype) -> {(kernel, signature)}, what the launcher would launch."""
+    from numba.cuda import dispatcher, types
+    from numba.cuda.np.numpy_support import from_dtype
+
+    from nbnet.kernels.gpu import device, launch
+
+    class Device:
+        compute_capability = (9, 0)
+
+    class Pool:
+        def empty(self, shape, dtype):
+            return device.DeviceArray(None, tuple(shape), np.dtype(dtype), None)
+
+    def type_of(value):
+        if isinstance(value, device.DeviceArray):
+            return types.Array(from_dtype(value.dtype), 1, "C")
+        if isinstance(value, tuple):
+            return types.UniTuple(types.int64, len(value))
+        if isinstance(value, np.generic):
+            return from_dtype(value.dtype)
+        return {bool: types.boolean, int: types.int64, float: types.float64}[type(value)]
+
+    found, run = set(), launch.run
+
+    def record(kernel, grid, block, *args):
+        found.add((kernel, types.void(*map(type_of, args))))
+
+    monkeypatch.setattr(dispatcher, "get_current_device", lambda: Device)
+    monkeypatch.setattr(device, "pool", Pool)
+    for operation in OPERATIONS:
+        importlib.import_module(f"nbnet.kernels.{operation}.cuda")
+    for name, module in list(sys.modules.items()):
+        if name.startswith("nbnet.kernels.") and getattr(module, "run", None) is run:
+            monkeypatch.setattr(module, "run", record)
+
+    def launches(operation, name, dtype):
+        found.clear()
+        for call in arguments(operation, name, dtype):
+            arrays = [isinstance(arg, tuple) and isinstance(arg[-1], np.dtype) for arg in call]
+            args = [device.DeviceArray(None, *arg, None) if is_array else arg for arg, is_array in zip(call, arrays, strict=True)]
+            load(f"{operation}.{name}", "cuda")(*args)
+        assert found
+        return set(found)
+
+    return launches
+
+
+def ptx_of(kernel, signature, capability):
+    from numba import cuda
+
+    bounds = kernel.targetoptions.get("launch_bounds")
+    options = {"launch_bounds": bounds} if bounds else {}
+    return cuda.compile(kernel.py_func, signature, device=False, abi="numba", cc=capability, output="ptx", **options)[0]
+
+
+def supported(capability):
+    from numba.cuda.cudadrv import nvrtc
+
+    return capability in nvrtc.get_supported_ccs()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@cases
+def test_what_the_ptx_holds(launches, operation, name, dtype):
+    for kernel, signature in launches(operation, name, dtype):
+        kernel_name, ptx = kernel.py_func.__name__, ptx_of(kernel, signature, (9, 0))
+        assert ".entry" in ptx
+        assert ".local" not in ptx, f"{kernel_name} keeps an array in local memory"
+        if kernel_name not in SCALARS and not (operation == "groupnorm" or kernel_name == "_fill"):
+            vector = r"ld\.(global|shared)\.v4\.f32" if dtype == "float32" else r"ld\.(global|shared)\.v2\.f64"
+            assert re.search(vector, ptx), f"{kernel_name} has no 128-bit load"
+        if dtype == "float32" and operation not in WIDE and kernel_name not in MERGES:
+            hot = ptx.rpartition("bar.sync")[0] if kernel_name in EPILOGUES else ptx
+            assert not FLOAT64.search(hot), f"{kernel_name} computes in float64: {FLOAT64.search(hot)}"
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES, ids=str)
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_every_kernel_compiles(launches, operation, capability):
+    if not supported(capability):
+        pytest.skip(f"the toolkit does not know compute capability {capability}")
+    for name in functions(operation):
+        for kernel, signature in launches(operation, name, "float32"):
+            assert f".target sm_{capability[0]}{capability[1]}" in ptx_of(kernel, signature, capability)
+
+
+def test_a_stray_float_constant_is_seen(launches):
+    """The check above can fail: 0.1 is a float64, and promotes."""
+    from numba import cuda
+    from numba.cuda import types
+
+    @cuda.jit
+    def scale(x):
+        x[0] = x[0] * 0.1
+
+    assert FLOAT64.search(ptx_of(scale, types.void(types.Array(types.float32, 1, "C")), (9, 0)))
+
+
+def assembler():
+    import nvidia
+
+    return next((path for root in nvidia.__path__ for path in Path(root).rglob("ptxas")), None)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_registers_do_not_spill(launches, operation, tmp_path):
+    """Asked of the assembler, which comes with the toolkit."""
+    ptxas = assembler()
+    if ptxas is None:
+        pytest.skip("the toolkit has no ptxas")
+    for name in functions(operation):
+        for i, (kernel, signature) in enumerate(launches(operation, name, "float32")):
+            source = tmp_path / f"{i}.ptx"
+            source.write_text(ptx_of(kernel, signature, (9, 0)))
+            done = subprocess.run([ptxas, "-v", "-arch=sm_90", source, "-o", tmp_path / "out"], capture_output=True, text=True, check=True)
+            spills = re.findall(r"(\d+) bytes spill", done.stderr)
+            assert set(spills) == {"0"}, f"{kernel.py_func.__name__}: {done.stderr}"
+
+
+def test_formulas_of_channels_compile(launches):
+    """The arithmetic on C numbers of batch normalisation, which Backend.channelwise compiles from Python functions."""
+    from numba.cuda import types
+
+    from nbnet.functional import batchnorm_coefficients as channel_numbers
+    from nbnet.kernels.gpu import launch
+
+    wide, narrow = types.Array(types.float64, 1, "C"), types.Array(types.float32, 1, "C")
+    arrays = (True, True, False, True, True, False)
+    kernel = launch.channelwise(channel_numbers.affine_of(np.float32), 5, arrays, True)
+    outputs = (wide, wide, narrow, narrow, narrow)
+    signature = types.void(types.int64, *outputs, wide, wide, types.float64, narrow, narrow, types.float64)
+    assert "sqrt" in ptx_of(kernel, signature, (9, 0)) or "pow" in ptx_of(kernel, signature, (9, 0))
+    arrays = (True,) * 6 + (False, False, True, False, False)
+    kernel = launch.channelwise(channel_numbers.batch_statistics, 5, arrays, True)
+    numbers = (wide, wide, narrow, wide, wide, wide, types.float64, types.float64, narrow, types.float64, types.float64)
+    assert ".f32" in ptx_of(kernel, types.void(types.int64, *[narrow] * 5, *numbers), (9, 0))

@@ -1,0 +1,207 @@
+"""Whole models on backend cuda, in the simulator at toy size or on a GPU: they do what backend serial does."""
+
+import weakref
+
+import numpy as np
+import pytest
+from cuda_machine import GPU, SIMULATED
+from tolerances import assert_close
+
+import nbnet as nb
+from nbnet.cli import kernels
+from nbnet.kernels import philox
+from nbnet.preprocessing import permutation
+from nbnet.training.callbacks import Callback
+
+pytestmark = pytest.mark.skipif(not (SIMULATED or GPU), reason="there is no GPU, and NUMBA_ENABLE_CUDASIM is not 1")
+F = nb.functional
+SIDE = 4 if SIMULATED else 16
+ROWS = 4 if SIMULATED else 64
+STEPS = 10
+
+
+def plain():
+    return [nb.Conv2D(3, 3, use_bias=False), nb.BatchNorm(), nb.ReLU(), nb.MaxPool2D(2), nb.Flatten(), nb.Dropout(0.25), nb.Dense(3)]
+
+
+def residual():
+    return [
+        nb.Conv2D(2, 3, stride=2),
+        nb.LeakyReLU(0.1),
+        nb.Residual([nb.GroupNorm(2), nb.LeakyReLU(0.2)]),
+        nb.AvgPool2D(2),
+        nb.Flatten(),
+        nb.LayerNorm(),
+        nb.Dense(5),
+        nb.ReLU(),
+        nb.Dense(3),
+    ]
+
+
+def dialects():
+    norms = [
+        nb.BatchNorm(virtual_batch_size=2, activation="relu"),
+        nb.BatchNorm(axis=1, renorm=nb.Renorm(rmax=3, dmax=5), zero_debias=True),
+    ]
+    # No kink behind renormalisation, whose first z is exactly 0 where x is 0 (its moving mean): rounding would choose the side.
+    return [*norms, nb.Tanh(), nb.Dropout(0.5, spatial=True), nb.GlobalAvgPool2D(), nb.Dense(3), nb.Sigmoid()]
+
+
+def batches(dtype):
+    rng = np.random.default_rng(5)
+    for _ in range(STEPS):
+        yield rng.normal(size=(ROWS, SIDE, SIDE, 2)).astype(dtype), rng.integers(0, 3, ROWS)
+
+
+def trainer(backend, layers, dtype, optimizer, **options):
+    model = nb.Sequential(layers())
+    model.build((SIDE, SIDE, 2), backend=backend, dtype=dtype, seed=7)
+    return nb.Trainer(model, optimizer=optimizer, **options)
+
+
+@pytest.mark.parametrize(
+    ("layers", "dtype", "optimizer", "options"),
+    [
+        (plain, "float32", lambda: nb.Adam(1e-2), {}),
+        (residual, "float32", lambda: nb.SGD(0.05, momentum=0.9, nesterov=True, weight_decay=0.01), {"clip_norm": 0.5}),
+        (dialects, "float64", lambda: nb.RMSProp(1e-3), {"accumulate": 2}),
+    ],
+    ids=["plain", "residual", "dialects"],
+)
+def test_ten_steps_agree_with_serial(layers, dtype, optimizer, options):
+    pair = [trainer(backend, layers, dtype, optimizer(), **options) for backend in ("serial", "cuda")]
+    for (name, a), b in zip(pair[0].model.state().items(), pair[1].model.state().values(), strict=True):
+        assert_close(np.asarray(b), a, "exact", what=f"{name} at the start: ")
+    for x, y in batches(dtype):
+        wanted, actual = (t.train_batch(x, y) for t in pair)
+        assert_close(actual["loss"], wanted["loss"], "training", dtype)
+    for (name, a), b in zip(pair[0].model.state().items(), pair[1].model.state().values(), strict=True):
+        assert_close(np.asarray(b), a, "training", dtype, f"{name}: ")
+    wanted, actual = (t.evaluate(x, y) for t in pair)
+    assert_close(actual["loss"], wanted["loss"], "training", dtype)
+    assert_close(pair[1].model.predict(x), pair[0].model.predict(x), "training", dtype)
+
+
+def test_steps_in_steady_state_allocate_nothing():
+    run = trainer("cuda", plain, "float32", nb.Adam(1e-2))
+    data = list(batches("float32"))
+    for x, y in data[:2]:
+        run.train_batch(x, y)
+    pool = run.model.backend.pool
+    before = pool.misses
+    for x, y in data[2:4]:
+        run.train_batch(x, y)
+    assert pool.misses == before
+    assert pool.hits > 50
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_an_optimiser_is_one_launch_for_all_parameters(monkeypatch, frozen):
+    """Unless some of them are frozen; the result is that of serial either way."""
+    pair = [trainer(backend, plain, "float32", nb.Adam(1e-2)) for backend in ("serial", "cuda")]
+    x, y = next(batches("float32"))
+    launches = []
+    update = nb.Adam._update
+    monkeypatch.setattr(nb.Adam, "_update", lambda self, backend, *args: (launches.append(backend.name), update(self, backend, *args)))
+    for run in pair:
+        run.model.layers[0].params["weight"].trainable = not frozen
+        run.train_batch(x, y)
+    assert launches.count("cuda") == (4 if frozen else 1)
+    for (name, a), b in zip(pair[0].model.state().items(), pair[1].model.state().values(), strict=True):
+        assert_close(np.asarray(b), a, "training", "float32", f"{name}: ")
+
+
+def test_two_runs_are_the_same_bits():
+    states = []
+    for _ in range(2):
+        run = trainer("cuda", plain, "float32", nb.Adam(1e-2))
+        for x, y in list(batches("float32"))[:2]:
+            run.train_batch(x, y)
+        states.append({name: np.asarray(array).tobytes() for name, array in run.model.state().items()})
+    assert states[0] == states[1]
+
+
+@pytest.mark.parametrize("size", [3, 130, *(() if SIMULATED else (1_000_003,))])
+def test_masks_are_the_bytes_of_the_cpu(size):
+    masks = [
+        np.asarray(F.dropout_forward(np.ones(size, "float32"), 0.3, seed=9, step=4, stream=2, backend=b)[0]) for b in ("serial", "cuda")
+    ]
+    assert masks[0].tobytes() == masks[1].tobytes()
+    assert_close(masks[1] > 0, philox.words(0, size, 9, 2, 4) >= round(0.3 * 2**32), "exact")
+
+
+def test_checkpoints_go_between_backends(tmp_path):
+    data = list(batches("float32"))
+    runs = {backend: trainer(backend, plain, "float32", nb.Adam(1e-2)) for backend in ("serial", "cuda")}
+    runs["cuda"].train_batch(*data[0])
+    runs["cuda"].save(tmp_path / "run.safetensors")
+    runs["serial"].restore(tmp_path / "run.safetensors")
+    for name, array in runs["serial"].model.state().items():
+        assert_close(np.asarray(runs["cuda"].model.state()[name]), array, "exact", what=name)
+    losses = [run.train_batch(*data[1])["loss"] for run in runs.values()]
+    assert_close(losses[1], losses[0], "training", "float32")
+
+
+@pytest.mark.parametrize("options", [{}, {"accumulate": 2}], ids=str)
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_uploads_ahead_change_nothing(dtype, options):
+    """fit, which sends the next batch ahead, is train_batch on the same rows in the same order, bit for bit; also when it stops within
+    an epoch and goes on."""
+    rows = 2 * ROWS + 1  # a last batch of one row joins the one before it
+    x = np.random.default_rng(0).integers(0, 256, (rows, SIDE, SIDE, 2)).astype(dtype)
+    y = np.arange(rows) % 3
+    fitted, stepped = (trainer("cuda", plain, "float32", nb.Adam(1e-2), **options) for _ in range(2))
+    stop = Callback()
+    stop.on_batch_end = lambda run: run.stop("first batch") if run.step == 1 else None
+    fitted.fit((x, y), epochs=2, batch_size=ROWS, callbacks=[stop], progress=False)
+    assert fitted.step == 1
+    fitted.fit((x, y), epochs=2, batch_size=ROWS, progress=False)
+    for epoch in range(2):
+        order = permutation(rows, 0, epoch)
+        for batch in (order[:ROWS], order[ROWS:]):
+            stepped.train_batch(x[batch], y[batch])
+    assert fitted.step == stepped.step == 4
+    for (name, a), b in zip(fitted.model.state().items(), stepped.model.state().values(), strict=True):
+        assert np.asarray(a).tobytes() == np.asarray(b).tobytes(), name
+
+
+def test_the_next_batch_is_sent_before_a_step_and_only_two_are_on_the_gpu(monkeypatch):
+    run = trainer("cuda", plain, "float32", nb.Adam(1e-2))
+    device, events, alive = run.model.backend.device, [], weakref.WeakSet()
+    upload, step = device.Upload, run._train_step
+
+    class Logged(upload):
+        def __init__(self, array):
+            super().__init__(array)
+            alive.add(self)
+            events.append(("send", len(alive)))
+
+    monkeypatch.setattr(device, "Upload", Logged)
+    monkeypatch.setattr(run, "_train_step", lambda *args: (events.append(("step", len(alive))), step(*args))[1])
+    x = np.zeros((3 * ROWS, SIDE, SIDE, 2), np.float32)
+    run.fit((x, np.arange(len(x)) % 3), epochs=1, batch_size=ROWS, progress=False)
+    assert events == [("send", 1), ("send", 2), ("step", 2), ("send", 2), ("step", 2), ("step", 1)]
+
+
+def test_fit_from_bytes(tmp_path):
+    run = trainer("cuda", plain, "float32", nb.Adam(1e-2))
+    x = np.random.default_rng(0).integers(0, 256, (ROWS + 2, SIDE, SIDE, 2), np.uint8)
+    history = run.fit((x, np.arange(len(x)) % 3), epochs=1, batch_size=ROWS, progress=False)
+    assert np.isfinite(history["loss"]).all()
+
+
+def test_a_step_that_blows_up_changes_nothing():
+    run = trainer("cuda", plain, "float32", nb.Adam(1e-2))
+    x, y = next(batches("float32"))
+    run.model.layers[-1].params["weight"].value[:] = np.nan
+    before = {name: np.asarray(array).tobytes() for name, array in run.model.state().items()}
+    with pytest.raises(nb.NbnetError, match=r"the parameters of layer 6\.dense are not finite"):
+        run.train_batch(x, y)
+    assert before == {name: np.asarray(array).tobytes() for name, array in run.model.state().items()}
+
+
+def test_the_command_prepares_a_model_as_on_other_backends():
+    model = nb.Sequential(plain())
+    model.build((SIDE, SIDE, 1), backend="cuda")
+    steps = kernels.first_step(model, nb.SGD(0.1))
+    assert kernels.show(steps, kernels.count_steps(model), "cuda", "compiling") == 0
