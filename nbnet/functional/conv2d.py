@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from nbnet.errors import ShapeError
 from nbnet.functional import checks
-from nbnet.functional.epilogue import checked_slope, through_activation
 from nbnet.functional.moments import Stats
 from nbnet.kernels import conv2d as contract
 from nbnet.runtime.backend import Backend, get_backend
@@ -19,9 +18,6 @@ class Conv2DSaved(NamedTuple):
     x: np.ndarray
     weight: np.ndarray
     geometry: tuple[int, int, int, int]  # stride_h, stride_w, pad_top, pad_left
-    stats: Stats | None  # of y's channels, where they were asked for
-    y: np.ndarray | None  # where there is an activation: its gradient follows from y
-    slope: float
     out_shape: tuple[int, ...]
     backend: Backend
 
@@ -33,7 +29,7 @@ def _plan(
     """Geometry, shape of y and sizes of the scratch, for x and weight of these shapes."""
     (kernel_h, kernel_w, inputs, outputs), (stride_h, stride_w) = weight, stride
     if inputs != x[3]:
-        raise ShapeError(f"x has {x[3]} channels, but weight has shape {weight}: wanted (KH, KW, {x[3]}, filters)")
+        raise ShapeError(f"x has {x[3]} channels, but weight has shape {weight}: expected (KH, KW, {x[3]}, filters)")
     out_h, pad_top = checks.window(x[1], kernel_h, stride_h, padding, "height")
     out_w, pad_left = checks.window(x[2], kernel_w, stride_w, padding, "width")
     sizes = contract.scratch(x[0], out_h, out_w, outputs, kernel_h, kernel_w, stride_h, stride_w, inputs)
@@ -41,8 +37,8 @@ def _plan(
 
 
 def conv2d_forward(
-    x, weight, bias=None, *, stride=1, padding="same", slope: float = 1.0, stats: bool = False, backend: str | Backend = "parallel"
-):
+    x: Any, weight: Any, bias: Any = None, *, stride: Any = 1, padding: str | int = "same", backend: str | Backend = "parallel"
+) -> tuple[np.ndarray, Conv2DSaved]:
     """Cross-correlate images with a bank of filters: what deep learning calls convolution.
 
     Args:
@@ -50,18 +46,27 @@ def conv2d_forward(
         stride: a number of pixels, or (height, width).
         padding: "same" (ceil(H / stride) outputs; an odd pixel goes to the bottom and right, as in TensorFlow), "valid", or
             a number of zero pixels on every side.
-        slope: y is multiplied by this where it is negative: 1 is no activation, 0 a fused ReLU.
-        stats: whether to take the statistics of y's channels in the same pass, for a batch_norm_apply that follows: saved.stats.
     Returns:
         y (N, OH, OW, O), and what conv2d_backward needs.
     Raises:
         ShapeError, DTypeError, ArgumentError: an argument does not fit.
     """
-    be = get_backend(backend)
+    y, saved, _ = convolve(x, weight, bias, stride, padding, get_backend(backend))
+    return y, saved
+
+
+def convolve(
+    x: Any, weight: Any, bias: Any, stride: Any, padding: str | int, be: Backend, slope: float = 1.0, stats: bool = False
+) -> tuple[np.ndarray, Conv2DSaved, Stats | None]:
+    """conv2d_forward, with what the kernel can do in the same pass (see nbnet.functional.fused).
+
+    Args:
+        slope: y is multiplied by this where it is negative: 1 is no activation, 0 is ReLU.
+        stats: whether to take the statistics of y's channels, the third result.
+    """
     x = checks.floats(x, "x", 4, be=be)
     weight = checks.floats(weight, "weight", 4, x.dtype, be=be)
     checks.check_padding(padding)
-    slope = checked_slope(slope)
     geometry, out_shape, sizes = _plan(x.shape, weight.shape, checks.pair(stride, "stride"), padding)
     outputs = out_shape[3]
     bias = be.no_bias(outputs, x.dtype) if bias is None else checks.shaped(bias, "bias", (outputs,), x.dtype, be=be)
@@ -73,24 +78,32 @@ def conv2d_forward(
     statistics = (mean, m2) if stats or be.name != "cuda" else (None, None)
     be.kernel("conv2d.forward")(x, weight, bias, slope, *geometry, packed, strips, y, partials, *statistics)
     taken = Stats(mean, m2, float(y.size // outputs)) if stats else None
-    return y, Conv2DSaved(x, weight, geometry, taken, None if slope == 1 else y, slope, out_shape, be)
+    return y, Conv2DSaved(x, weight, geometry, out_shape, be), taken
 
 
 def conv2d_backward(
-    dy, saved: Conv2DSaved, *, dweight=None, dbias=None, dx=None, need_dx: bool = True, need_dweight: bool = True, need_dbias: bool = True
-):
+    dy: Any,
+    saved: Conv2DSaved,
+    *,
+    dweight: Any = None,
+    dbias: Any = None,
+    dx: Any = None,
+    need_dx: bool = True,
+    need_dweight: bool = True,
+    need_dbias: bool = True,
+) -> tuple[Any, Any, Any]:
     """Gradients of conv2d_forward.
 
     Args:
-        dy: (N, OH, OW, O). dweight, dbias, dx: arrays to write the gradients into. need_dx: False spares dx (it is then None),
-            which the first layer of a network does not need. need_dweight: False spares dweight and dbias alike, for weights
-            that are not trained. need_dbias: False spares dbias alone, for a convolution without a bias.
+        dy: (N, OH, OW, O). dweight, dbias, dx: arrays to write the gradients into. need_dx: False skips dx (it is then None),
+            which the first layer of a network does not need. need_dweight: False skips dweight and dbias, for weights
+            that are not trained. need_dbias: False skips dbias alone, for a convolution without a bias.
     Returns:
         dx (N, H, W, I), dweight (KH, KW, I, O), dbias (O,).
     """
-    x, weight, geometry, _, y, slope, out_shape, be = saved
+    x, weight, geometry, out_shape, be = saved
     kernel_h, kernel_w, inputs, outputs = weight.shape
-    dy = through_activation(checks.shaped(dy, "dy", out_shape, x.dtype, be=be), y, slope, be)
+    dy = checks.shaped(dy, "dy", out_shape, x.dtype, be=be)
     (_, out_h, out_w, _), (_, height, width, _), (stride_h, stride_w, _, _) = dy.shape, x.shape, geometry
     if need_dweight:
         dweight = checks.output(dweight, "dweight", weight.shape, x.dtype, be=be)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,7 +29,16 @@ class DropoutSaved(NamedTuple):
 
 
 def dropout_forward(
-    x, rate, *, seed: int, step: int = 0, stream: int = 0, variant="inverted", noise_shape=None, train: bool = True, backend="parallel"
+    x: Any,
+    rate: float,
+    *,
+    seed: int,
+    step: int = 0,
+    stream: int = 0,
+    variant: str = "inverted",
+    noise_shape: tuple[int, ...] | None = None,
+    train: bool = True,
+    backend: str | Backend = "parallel",
 ) -> tuple[np.ndarray, DropoutSaved]:
     """Drop each element with probability `rate`.
 
@@ -52,9 +61,16 @@ def dropout_forward(
 
 
 def dropout_at(
-    x, rate, counter: np.ndarray, variant, noise_shape, train: bool, be: Backend, out: np.ndarray | None = None
+    x: Any,
+    rate: float,
+    counter: np.ndarray,
+    variant: str,
+    noise_shape: tuple[int, ...] | None,
+    train: bool,
+    be: Backend,
+    out: np.ndarray | None = None,
 ) -> tuple[np.ndarray, DropoutSaved]:
-    """dropout_forward with its random numbers' counter as the kernels take it: (3,) uint64, seed, stream and step.
+    """dropout_forward with the counter of its random numbers in the form of the kernels: (3,) uint64, seed, stream and step.
 
     out: an array for y, without noise_shape; it may be x.
     """
@@ -78,18 +94,9 @@ def dropout_at(
     return _run(x, saved, shift, dropped, out), saved
 
 
-def dropout_backward(dy, saved: DropoutSaved) -> np.ndarray:
+def dropout_backward(dy: Any, saved: DropoutSaved) -> np.ndarray:
     """dx: dy times the factor of the elements that were kept, 0 elsewhere."""
     return _run(checks.shaped(dy, "dy", saved.shape, saved.dtype, be=saved.backend), saved, 0.0, 0.0)
-
-
-def relu_dropout_backward(dy, y, saved: DropoutSaved) -> np.ndarray:
-    """The gradient through a ReLU and the dropout behind it, "inverted" or "vanilla" and without noise_shape, from the y they gave."""
-    be = saved.backend
-    dy = checks.shaped(dy, "dy", y.shape, y.dtype, be=be)
-    dx = be.empty(y.shape, y.dtype)
-    be.kernel("dropout.relu_backward")(dy.reshape(-1), y.reshape(-1), saved.scale, dx.reshape(-1))
-    return dx
 
 
 def check_rate(rate: float) -> float:

@@ -10,7 +10,8 @@ import numpy as np
 from nbnet import functional as F
 from nbnet.errors import ArgumentError, BuildError, ShapeError, unknown
 from nbnet.functional import checks
-from nbnet.functional.batchnorm import SMOOTH, BatchNormSaved, batch_norm_backward_coefficients
+from nbnet.functional.batchnorm import Normalization, by_statistics
+from nbnet.functional.fused import SMOOTH, Epilogue, Gradients, normalization_backward, normalization_forward
 from nbnet.layers.base import Layer, Shape
 from nbnet.layers.batchnorm import groups as ghost
 from nbnet.layers.batchnorm.axes import channels_back, channels_last, weights_last
@@ -134,7 +135,7 @@ class BatchNorm(Layer):
             raise ArgumentError(unknown("batch-norm preset", name, PRESETS))
         return cls(**(PRESETS[name] | options))
 
-    def _create(self, input_shape: Shape) -> Shape:
+    def create(self, input_shape: Shape) -> Shape:
         axes = len(input_shape) + 1
         if not -axes < self.axis < axes or self.axis % axes == 0:
             raise ShapeError(
@@ -144,7 +145,7 @@ class BatchNorm(Layer):
         channels = input_shape[self._channel_axis - 1]
         for name, present in (("gamma", self.scale), ("beta", self.center)):
             if present:
-                self._add_param(name, (channels,), self.initializers[name])
+                self.add_param(name, (channels,), self.initializers[name])
                 self._params[name].regularizer = self.regularizers[name]
         self.trainable = self._trainable
         self.moving.create(self._buffers, channels, self.stats_dtype or self.dtype, self._keep)
@@ -175,63 +176,49 @@ class BatchNorm(Layer):
 
     # ------------------------------------------------------------------------------------------------ the pair
 
-    def forward(self, x, train=False, weights=None, *, stats=None, slope=None, activation=None, max_pool=False):
+    def forward(self, x: Any, train: bool = False, weights: Any = None) -> tuple[Any, Any]:
         """y, saved.
 
         Args:
             weights: at least 0; a mask is 0 and 1. Of x's rank, they broadcast against x; of a lower rank, they lack its last axes
                 and the channels': (N,) weighs examples, (N, H, W) pixels.
-            stats, slope, activation, max_pool: from nbnet.layers.fusion, where `fuses`: x's statistics, from its maker, and what follows.
         """
-        x = self._check(x)
-        if (stats, slope, activation, max_pool) != (None, None, None, False) and not self.fuses:
-            raise BuildError(
-                f"layer {self.name} is fused with others and cannot be set so: set its options before build(), or build(fuse=False)"
-            )
-        if self._pending is not None:
-            raise BuildError(
-                f"layer {self.name} has a deferred update of its moving statistics: call apply_updates() after each training step"
-            )
+        x = self.check_input(x)
+        self._check_pending()
         rows = channels_last(x, self._channel_axis, self.backend)
         weights = None if weights is None else weights_last(weights, rows.shape, self._channel_axis, self.dtype)
-        by_batch = self._by_batch(train)
-        size = self.virtual_batch_size if self.wants_statistics(train) else None
+        size = self.virtual_batch_size if self.needs_statistics(train) else None
         parts = [(where, *self._part(rows, weights, where)) for where in ghost.slices(len(x), size, self.strided)]
-        stats = [] if stats is None else [stats]
-        if not stats and self.wants_statistics(train):
+        stats: list[F.Stats] = []
+        if self.needs_statistics(train):
             stats = [F.batch_norm_stats(part, w, backend=self.backend) for _, part, w in parts]
+        by_batch = self._by_batch(train)
         if not by_batch:
             parts = [(slice(None), rows, weights)]
-        renorm = self.renorm if by_batch and self.observer is None else None  # who observes wants what evaluation will be like
-        correction = None if renorm is None else self._correction(renorm, stats)
-        options = {"slope": self.slope if slope is None else slope, "max_pool": max_pool, "backend": self.backend}
-        options["activation"] = activation or (self.activation if self.activation in SMOOTH else None)
-        results = [self._normalize(part, w, stats[i] if by_batch else None, correction, options) for i, (_, part, w) in enumerate(parts)]
+        correction = self._correction(stats) if by_batch else None
+        numbers = [self._normalization(part, stats[i] if by_batch else None, w, correction) for i, (_, part, w) in enumerate(parts)]
+        results = [normalization_forward(part, by, self.epilogue, self.backend) for (_, part, _), by in zip(parts, numbers)]
         y = self._join(rows.shape, parts, [result[0] for result in results])
-        if self.observer is not None:
-            self.observer(F.merge_stats(stats))
-        if train and self.update_statistics:
-            self._note_update(stats)
+        self.follow(stats, train)
         saved = tuple((where, result[1]) for (where, _, _), result in zip(parts, results))
         return channels_back(y, self._channel_axis, self.backend), saved if train else None
 
-    def backward(self, dy, saved, need_dx=True, *, overwrite_dy=False):
-        """dx; overwrite_dy: dy is not needed any more, and dx may take its place."""
+    def backward(self, dy: Any, saved: Any, need_dx: bool = True) -> Any:
         dy = channels_last(self.backend.place(dy), self._channel_axis, self.backend)
         parts = [(where, self.backend.place(dy[where]), part) for where, part in saved]
         if len(parts) == 1:
-            dx, _, _ = F.batch_norm_backward(parts[0][1], parts[0][2], **self._gradients(), overwrite_dy=overwrite_dy)
+            dx, _, _ = normalization_backward(parts[0][1], parts[0][2], self.gradients())
             return channels_back(dx, self._channel_axis, self.backend)
-        results = [F.batch_norm_backward(part_dy, part) for _, part_dy, part in parts]
+        results = [normalization_backward(part_dy, part, Gradients()) for _, part_dy, part in parts]
         for i, name in enumerate(("gamma", "beta"), start=1):
             if name in self.params:
                 self._add_up(self.params[name].grad, [result[i] for result in results])
         dx = self._join(dy.shape, parts, [result[0] for result in results])
         return channels_back(dx, self._channel_axis, self.backend)
 
-    def _gradients(self) -> dict[str, Any]:
-        """Where the gradients of gamma and beta go."""
-        return {f"d{name}": self.params[name].grad for name in ("gamma", "beta") if name in self.params}
+    def gradients(self) -> Gradients:
+        """Arrays that the gradients of gamma and beta go into."""
+        return Gradients(gamma=self.params["gamma"].grad if self.scale else None, beta=self.params["beta"].grad if self.center else None)
 
     def _add_up(self, total: Any, parts: list[Any]) -> None:
         """total = the sum of the groups' gradients."""
@@ -239,30 +226,48 @@ class BatchNorm(Layer):
         for part in parts[1:]:
             self.backend.kernel("array.add")(total, part, total)
 
-    def backward_coefficients(self, dy, saved, overwrite_dy=False) -> tuple[Any, BatchNormSaved, list[Any], Any]:
-        """The first half of backward where `fuses`: the gradients of gamma and beta; and g, saved and coefficients for
-        batch_norm_backward_rows, which goes on with g and may overwrite it; and the sum of g over the rows."""
-        ((_, part),) = saved
-        g, coefficients, _, sum_g = batch_norm_backward_coefficients(dy, part, **self._gradients(), overwrite_dy=overwrite_dy)
-        return g, part, coefficients, sum_g
+    # ------------------------------------------------------------------- what forward is made of; fused steps use it too
 
-    def _normalize(self, x, weights, stats: F.Stats | None, correction: F.Correction | None, options: dict[str, Any]):
-        """y and saved of one group, by its own statistics or, without any, by the moving ones."""
+    def needs_statistics(self, train: bool) -> bool:
+        """Whether forward needs the statistics of x."""
+        return self._by_batch(train) or (train and self.update_statistics)
+
+    def normalization(self, x: Any, stats: F.Stats | None, train: bool) -> Normalization:
+        """What x, all of it one group, is normalised by: its statistics, or the moving ones."""
+        self._check_pending()
+        by_batch = self._by_batch(train)
+        correction = self._correction([stats]) if by_batch and stats is not None else None
+        return self._normalization(x, stats if by_batch else None, None, correction)
+
+    def follow(self, stats: list[F.Stats], train: bool) -> None:
+        """Let the moving statistics, or an observer, take in the statistics of the groups."""
+        if self.observer is not None:
+            self.observer(F.merge_stats(stats))
+        if train and self.update_statistics:
+            if any(s.least <= self.ddof_moving for s in stats):
+                raise ShapeError(
+                    f"layer {self.name}: one value per channel has no unbiased variance; train on a larger batch, or use unbiased=False"
+                )
+            self._pending = stats
+            if not self.deferred:
+                self.apply_updates()
+
+    def _normalization(self, x: Any, stats: F.Stats | None, weights: Any, correction: F.Correction | None) -> Normalization:
         gamma = self.params["gamma"].value if self.scale else None
         beta = self.params["beta"].value if self.center else None
         if stats is None:
             mean, var, eps = self.moving.read(self._buffers)
-            return F.batch_norm_forward(x, gamma, beta, eps=eps, mean=mean, var=var, **options)
-        return F.batch_norm_apply(
-            x, stats, gamma, beta, eps=self.eps, weights=weights, ddof=self.ddof_batch, correction=correction, **options
-        )
+            return Normalization(None, mean, var, 1.0, gamma, beta, eps)
+        return by_statistics(x.shape, stats, gamma, beta, self.eps, weights, self.ddof_batch, correction)
+
+    def _check_pending(self) -> None:
+        if self._pending is not None:
+            raise BuildError(
+                f"layer {self.name} has a deferred update of its moving statistics: call apply_updates() after each training step"
+            )
 
     def _by_batch(self, train: bool) -> bool:
         return self.use_batch_statistics if train else self.observer is not None
-
-    def wants_statistics(self, train: bool) -> bool:
-        """Whether forward needs the statistics of x."""
-        return self._by_batch(train) or (train and self.update_statistics)
 
     @property
     def replayable(self) -> bool:
@@ -275,7 +280,7 @@ class BatchNorm(Layer):
 
     @property
     def fuses(self) -> bool:
-        """Whether what follows may run in the same pass: the channels are last, and there is one group."""
+        """Whether a fused step may run this layer: the channels are last, and there is one group."""
         return self.normalizes_last_axis and self.virtual_batch_size is None
 
     @property
@@ -300,9 +305,12 @@ class BatchNorm(Layer):
 
     # ---------------------------------------------------------------------------------------- moving statistics
 
-    def _correction(self, renorm: Renorm, stats: list[F.Stats]) -> F.Correction:
-        """Renormalisation's r and k for the whole batch, from the averages before its update."""
-        buffers = self._buffers
+    def _correction(self, stats: list[F.Stats]) -> F.Correction | None:
+        """Renormalisation's r and k for the whole batch, from the averages before its update; none for an observer, who needs what
+        evaluation will be like."""
+        renorm, buffers = self.renorm, self._buffers
+        if renorm is None or self.observer is not None:
+            return None
         mean, std = self._mean_and_std(stats)
         if renorm.decay is None:
             moving_mean, moving_var, eps = self.moving.read(buffers)
@@ -315,15 +323,6 @@ class BatchNorm(Layer):
         """Of the batch, as renormalisation compares them with their averages."""
         mean, m2, divisor = ghost.combine(stats, self.pooled, self.ddof_batch)
         return np.asarray(mean), np.sqrt(np.asarray(m2) / divisor + self.eps)
-
-    def _note_update(self, stats: list[F.Stats]) -> None:
-        if any(s.least <= self.ddof_moving for s in stats):
-            raise ShapeError(
-                f"layer {self.name}: one value a channel has no unbiased variance; train on a larger batch, or use unbiased=False"
-            )
-        self._pending = stats
-        if not self.deferred:
-            self.apply_updates()
 
     def assign_statistics(self, stats: F.Stats) -> None:
         """Set the moving statistics, and renormalisation's averages, as if rows of these statistics had been all the data."""

@@ -1,0 +1,258 @@
+"""Fused runs of layers, private: each is one pair, forward next to its backward, that does in one pass what the layers do in several.
+
+    normalization       batch norm and its epilogue: the normalised values are never written
+    product_norm        convolution or dense layer, then normalization: statistics are taken while the product is in the cache
+    product_activation  convolution or dense layer, then ReLU or leaky ReLU on results that are still in registers or in the cache
+    product_dropout     product_activation with ReLU, then dropout in place: backward needs y alone, no random numbers
+
+`nbnet.layers.fusion` decides which layers run as which pair. Results have the same bits as those of the separate calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nbnet.functional import batchnorm, checks
+from nbnet.functional.batchnorm import BatchNormSaved, Normalization
+from nbnet.functional.conv2d import Conv2DSaved, conv2d_backward, convolve
+from nbnet.functional.dense import DenseSaved, dense_backward, multiply
+from nbnet.functional.dropout import DropoutSaved, dropout_at
+from nbnet.functional.moments import Stats, partials
+from nbnet.kernels import chunks
+from nbnet.kernels.batchnorm import SIGMOID, TANH
+from nbnet.runtime.backend import Backend
+
+SMOOTH = {"tanh": TANH, "sigmoid": SIGMOID}
+BLOCK = 1 << 22  # bytes of the gradient between a batch norm and its convolution that are computed at a time: they stay in the cache
+FEW_INPUTS = 8  # up to which the weights' gradient of a first dense layer skips the gradient of its outputs
+
+
+class Epilogue(NamedTuple):
+    """What follows in the same pass, in this order: an activation, by its slope or by its name, and a max-pool of 2 x 2."""
+
+    slope: float = 1.0  # of the negative part: 1 is no activation, 0 is ReLU, between them leaky ReLU
+    smooth: str | None = None  # "tanh" or "sigmoid"; slope is then 1 and there is no pool
+    max_pool: bool = False
+
+
+class Product(NamedTuple):
+    """A convolution or a dense layer: its input and parameters. stride and padding belong to a convolution."""
+
+    x: Any
+    weight: Any
+    bias: Any
+    backend: Backend
+    stride: Any = None
+    padding: Any = None
+
+    def run(self, slope: float = 1.0, stats: bool = False) -> tuple[Any, Conv2DSaved | DenseSaved, Stats | None]:
+        """y, what backward needs, and the statistics of y's channels if stats is True."""
+        x, weight, bias, be, stride, padding = self
+        if stride is None:
+            return multiply(x, weight, bias, be, slope, stats)
+        return convolve(x, weight, bias, stride, padding, be, slope, stats)
+
+
+class Gradients(NamedTuple):
+    """Arrays that the gradients of parameters are written into; None where a layer has no such parameter."""
+
+    weight: Any = None
+    bias: Any = None
+    gamma: Any = None
+    beta: Any = None
+
+
+# ------------------------------------------------------------------------------------------------- normalization
+
+
+class NormalizationSaved(NamedTuple):
+    norm: BatchNormSaved
+    epilogue: Epilogue
+    y: Any  # of a smooth activation, whose gradient follows from it
+    out_shape: tuple[int, ...]
+
+
+def normalization_forward(x: Any, by: Normalization, epilogue: Epilogue, be: Backend) -> tuple[Any, NormalizationSaved]:
+    """y = max_pool(act(batch norm of x))."""
+    saved = batchnorm.prepare(x, by, be)
+    x = saved.x
+    if epilogue.max_pool:
+        y = be.empty((len(x), x.shape[1] // 2, x.shape[2] // 2, x.shape[3]), x.dtype)
+        be.kernel("batchnorm.apply_max_pool")(x, *saved.affine, epilogue.slope, y)
+    elif epilogue.smooth is not None:
+        y, rows = be.empty(x.shape, x.dtype), x.reshape(-1, x.shape[-1])
+        be.kernel("batchnorm.apply_smooth")(rows, *saved.affine, SMOOTH[epilogue.smooth], y.reshape(rows.shape))
+    else:
+        y = batchnorm.apply(saved, epilogue.slope)
+    return y, NormalizationSaved(saved, epilogue, None if epilogue.smooth is None else y, y.shape)
+
+
+def normalization_backward(dy: Any, saved: NormalizationSaved, grads: Gradients, overwrite_dy: bool = False) -> tuple[Any, Any, Any]:
+    """dx, dgamma, dbeta; overwrite_dy: dx may replace dy in memory."""
+    g, coefficients, dgamma, dbeta = _coefficients(dy, saved, grads, overwrite_dy)
+    return _input_gradient(g, saved, coefficients, overwrite_dy), dgamma, dbeta
+
+
+def _coefficients(dy: Any, saved: NormalizationSaved, grads: Gradients, overwrite_dy: bool) -> tuple[Any, list[Any], Any, Any]:
+    """g, which is dy times the derivative of a smooth activation, else dy itself; the coefficients of dx; dgamma and dbeta."""
+    norm, epilogue = saved.norm, saved.epilogue
+    x, be = norm.x, norm.backend
+    dy = checks.shaped(dy, "dy", saved.out_shape, x.dtype, be=be)
+    channels = x.shape[-1]
+    if epilogue.max_pool:
+        sum_g, sum_gx = be.vectors(2, channels, np.float64)
+        scratch = partials(be, len(x) * dy.shape[1], channels, 2 * x.shape[2])
+        be.kernel("batchnorm.backward_reduce_max_pool")(dy, x, *norm.affine, epilogue.slope, scratch, sum_g, sum_gx)
+    elif epilogue.smooth is not None:
+        sum_g, sum_gx = be.vectors(2, channels, np.float64)
+        rows, g = x.reshape(-1, channels), dy if overwrite_dy else be.empty(x.shape, x.dtype)
+        through = dy.reshape(rows.shape), saved.y.reshape(rows.shape), rows, norm.affine[0], SMOOTH[epilogue.smooth]
+        be.kernel("batchnorm.backward_reduce_smooth")(*through, partials(be, *rows.shape), g.reshape(rows.shape), sum_g, sum_gx)
+        dy = g
+    else:
+        sum_g, sum_gx = batchnorm.reduce(dy, norm, epilogue.slope)
+    return dy, *batchnorm.backward_coefficients(sum_g, sum_gx, norm.affine[0], norm, grads.gamma, grads.beta)
+
+
+def _input_gradient(g: Any, saved: NormalizationSaved, coefficients: list[Any], overwrite_g: bool = False) -> Any:
+    """dx from g. After a smooth activation g is an array of our own, and dx replaces it."""
+    norm, epilogue = saved.norm, saved.epilogue
+    if not epilogue.max_pool:
+        return batchnorm.input_gradient(g, norm, coefficients, epilogue.slope, overwrite_g or epilogue.smooth is not None)
+    be, x = norm.backend, norm.x
+    dx = be.empty(x.shape, x.dtype)
+    be.kernel("batchnorm.backward_apply_max_pool")(g, x, *norm.affine, epilogue.slope, *coefficients, dx)
+    return dx
+
+
+# -------------------------------------------------------------------------------------------------- product_norm
+
+
+class ProductNormSaved(NamedTuple):
+    product: Conv2DSaved | DenseSaved
+    norm: NormalizationSaved
+
+
+def product_norm_forward(
+    product: Product, by: Callable[[Any, Stats | None], Normalization], stats: bool, epilogue: Epilogue
+) -> tuple[Any, ProductNormSaved]:
+    """The product, then normalization by `by(product, its statistics)`; stats: whether to take them."""
+    y, saved, taken = product.run(stats=stats)
+    y, norm = normalization_forward(y, by(y, taken), epilogue, product.backend)
+    return y, ProductNormSaved(saved, norm)
+
+
+def product_norm_backward(dy: Any, saved: ProductNormSaved, grads: Gradients, need_dx: bool, overwrite_dy: bool = False) -> Any:
+    """dx, or None if need_dx is False."""
+    product, norm = saved
+    on_gpu = product.backend.name == "cuda"  # its cache holds nothing from one kernel to the next
+    if isinstance(product, Conv2DSaved) and not on_gpu:
+        return _backward_in_blocks(dy, product, norm, grads, need_dx, overwrite_dy)
+    if not need_dx and not on_gpu and len(product.weight) <= FEW_INPUTS and norm.epilogue.slope == 1 and not norm.epilogue.max_pool:
+        return _backward_weights_norm(dy, product, norm, grads, overwrite_dy)
+    dx, _, _ = normalization_backward(dy, norm, grads, overwrite_dy)
+    return _product_backward(dx, product, grads, need_dx)
+
+
+def _backward_weights_norm(dy: Any, product: DenseSaved, norm: NormalizationSaved, grads: Gradients, overwrite_dy: bool) -> None:
+    """The gradients of a first dense layer with few inputs, without the gradient of its outputs, in which they are affine."""
+    g, coefficients, _, sum_g = _coefficients(dy, norm, grads, overwrite_dy)
+    x, weight, be = product
+    inputs, outputs = weight.shape
+    dweight = checks.output(grads.weight, "dweight", weight.shape, x.dtype, be=be)
+    dbias = checks.output(grads.bias, "dbias", (outputs,), x.dtype, be=be)
+    parts = chunks.count(len(x), outputs)
+    products = be.scratch("products", (parts, inputs, outputs), x.dtype)
+    moments = be.scratch("moments", (parts, inputs, inputs + 1), np.float64)
+    of_norm = (norm.norm.x, weight, norm.norm.mean, norm.norm.affine[0], sum_g, *coefficients)
+    be.kernel("dense.backward_weights_norm")(x, g, *of_norm, products, moments, dweight, dbias)
+
+
+def _backward_in_blocks(
+    dy: Any, product: Conv2DSaved, norm: NormalizationSaved, grads: Gradients, need_dx: bool, overwrite_dy: bool
+) -> Any:
+    """The convolution goes on with the gradient of a block of images while it is still in the cache."""
+    dy, coefficients, _, _ = _coefficients(dy, norm, grads, overwrite_dy)
+    x = norm.norm.x
+    images = max(1, BLOCK // x[0].nbytes)
+    if images >= len(x):
+        return _product_backward(_input_gradient(dy, norm, coefficients, overwrite_dy), product, grads, need_dx)
+    be = product.backend
+    totals = [total for total in (grads.weight, grads.bias) if total is not None]
+    parts = [be.empty(total.shape, total.dtype) for total in totals]
+    dx = be.empty(product.x.shape, product.x.dtype) if need_dx else None
+    for start in range(0, len(x), images):
+        block = slice(start, start + images)
+        g = dy[block]
+        of_block = norm._replace(norm=norm.norm._replace(x=x[block]), out_shape=g.shape)
+        g = _input_gradient(g, of_block, coefficients)
+        into = grads if start == 0 else Gradients(*parts)
+        images_of_block = product._replace(x=product.x[block], out_shape=g.shape)
+        _product_backward(g, images_of_block, into, need_dx, None if dx is None else dx[block])
+        for total, part in zip(totals, parts if start else []):
+            be.kernel("array.add")(total.reshape(-1), part.reshape(-1), total.reshape(-1))
+    return dx
+
+
+def _product_backward(dy: Any, saved: Conv2DSaved | DenseSaved, grads: Gradients, need_dx: bool, dx: Any = None) -> Any:
+    if isinstance(saved, DenseSaved):
+        return dense_backward(dy, saved, dweight=grads.weight, dbias=grads.bias, need_dx=need_dx)[0]
+    options = {"need_dx": need_dx, "need_dbias": grads.bias is not None}
+    return conv2d_backward(dy, saved, dweight=grads.weight, dbias=grads.bias, dx=dx, **options)[0]
+
+
+# -------------------------------------------------------------------------------------------- product_activation
+
+
+class ProductActivationSaved(NamedTuple):
+    product: Conv2DSaved | DenseSaved
+    y: Any
+    slope: float
+
+
+def product_activation_forward(product: Product, slope: float) -> tuple[Any, ProductActivationSaved]:
+    """y = act(product), where act multiplies negative numbers by slope, which is at least 0: y then has the sign of the product."""
+    y, saved, _ = product.run(slope)
+    return y, ProductActivationSaved(saved, y, slope)
+
+
+def product_activation_backward(dy: Any, saved: ProductActivationSaved, grads: Gradients, need_dx: bool) -> Any:
+    """dx, or None if need_dx is False. The derivative of the activation follows from y alone."""
+    product, y, slope = saved
+    be = product.backend
+    dy = checks.shaped(dy, "dy", y.shape, y.dtype, be=be)
+    g = be.empty(y.shape, y.dtype)
+    name, options = ("relu", ()) if slope == 0 else ("leaky_relu", (slope,))
+    be.kernel(f"activation.{name}_backward")(dy.reshape(-1), y.reshape(-1), *options, g.reshape(-1))
+    return _product_backward(g, product, grads, need_dx)
+
+
+# ----------------------------------------------------------------------------------------------- product_dropout
+
+
+class ProductDropoutSaved(NamedTuple):
+    product: Conv2DSaved | DenseSaved
+    y: Any
+    dropout: DropoutSaved
+
+
+def product_dropout_forward(
+    product: Product, rate: float, counter: np.ndarray, variant: str, train: bool
+) -> tuple[Any, ProductDropoutSaved]:
+    """y = dropout(ReLU(product)); variant: "inverted" or "vanilla", which set dropped elements to 0."""
+    y, saved, _ = product.run(slope=0.0)
+    y, dropout = dropout_at(y, rate, counter, variant, None, train, product.backend, out=y)
+    return y, ProductDropoutSaved(saved, y, dropout)
+
+
+def product_dropout_backward(dy: Any, saved: ProductDropoutSaved, grads: Gradients, need_dx: bool) -> Any:
+    """dx, or None if need_dx is False. Where y is 0, either ReLU or dropout made it 0, and the gradient is 0."""
+    product, y, dropout = saved
+    be = product.backend
+    dy = checks.shaped(dy, "dy", y.shape, y.dtype, be=be)
+    g = be.empty(y.shape, y.dtype)
+    be.kernel("dropout.relu_backward")(dy.reshape(-1), y.reshape(-1), dropout.scale, g.reshape(-1))
+    return _product_backward(g, product, grads, need_dx)
