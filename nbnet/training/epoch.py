@@ -1,13 +1,17 @@
-"""One pass over the data: its batches, how far it is, and its metrics."""
+"""One pass over the data: the check before it, its batches, its position and its metrics."""
 
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from nbnet.preprocessing import permutation
+from nbnet.errors import ArgumentError, NbnetError, ShapeError
+from nbnet.functional import checks
+from nbnet.layers import Sequential
+from nbnet.losses import Loss
+from nbnet.preprocessing import check_rows, permutation
 from nbnet.runtime.backend import Backend
 
 
@@ -22,6 +26,28 @@ class Position(NamedTuple):
     seconds: float = 0.0
     data_rows: int = 0  # of the data set; this and
     batch_size: int = 0  # must be the same when the epoch continues
+
+
+def check_data(data: tuple[Any, Any], name: str, model: Sequential, loss: Loss) -> tuple[np.ndarray, np.ndarray]:
+    """x and y as training takes them, batch by batch.
+
+    Args:
+        data: the pair (x, y). name: what errors call it.
+    Raises:
+        ArgumentError: data is not a pair. ShapeError, DTypeError, DataError, NonFiniteError: x does not fit the model, or y the loss.
+    """
+    if not isinstance(data, (tuple, list)) or len(data) != 2:
+        raise ArgumentError(f"{name}: expected a pair (x, y) of arrays, got {type(data).__name__}")
+    shape = model.input_shape or ()
+    try:
+        x, y = check_rows(*data)
+        if x.shape[1:] != shape:
+            expected = ", ".join(map(str, shape))
+            raise ShapeError(f"x has shape {x.shape}, but the model was built for (N, {expected}){checks.mend_of_shape(x.shape, shape)}")
+        y = loss.check_targets(y, model.output_shape)
+    except NbnetError as error:
+        raise type(error)(f"{name}: {error}") from None
+    return x if x.dtype == np.uint8 else x.astype(model.dtype, copy=False), y
 
 
 def batches(rows: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:

@@ -12,16 +12,15 @@ import numpy as np
 
 from nbnet import losses, schedules, storage
 from nbnet.code_repr import CodeRepr
-from nbnet.errors import ArgumentError, BuildError, CheckpointError, NbnetError, NonFiniteError, ShapeError
+from nbnet.errors import ArgumentError, BuildError, CheckpointError, NonFiniteError
 from nbnet.functional import checks
 from nbnet.kernels import chunks
 from nbnet.layers import Param, Sequential
 from nbnet.optimizers import Optimizer
-from nbnet.preprocessing import check_rows
 from nbnet.runtime.replay import Passes
 from nbnet.training import checkpoint
 from nbnet.training.callbacks import Callback
-from nbnet.training.epoch import Position, add_correct, batches, gather, metrics
+from nbnet.training.epoch import Position, add_correct, batches, check_data, gather, metrics
 from nbnet.training.gradients import clip, explain_not_finite
 from nbnet.training.progress import epoch_bar
 
@@ -157,7 +156,7 @@ class Trainer(CodeRepr):
         done = self.position
         row = metrics(done.loss, done.correct, done.rows)
         if validation is not None:
-            row |= {f"val_{key}": value for key, value in self.evaluate(*validation).items()}
+            row |= {f"val_{key}": value for key, value in self._evaluate(*validation).items()}
         row |= {"lr": done.lr, "seconds": done.seconds}
         for key in [*row, *(self.history.keys() - row.keys())]:
             self.history.setdefault(key, [math.nan] * self.epoch).append(row.get(key, math.nan))
@@ -242,8 +241,10 @@ class Trainer(CodeRepr):
         Raises:
             DataError, ShapeError, DTypeError, ArgumentError: the data or batch_size does not fit.
         """
-        batch_size = checks.whole(batch_size, "batch_size")
-        x, y = self._check_data((x, y), "evaluation data")
+        return self._evaluate(*self._check_data((x, y), "evaluation data"), checks.whole(batch_size, "batch_size"))
+
+    def _evaluate(self, x: np.ndarray, y: np.ndarray, batch_size: int = 256) -> dict[str, float]:
+        """`evaluate` on data that is checked already."""
         self._passes.clear()  # training and evaluation need not hold memory at the same time
         total: float = 0.0
         correct: int | None = 0
@@ -315,20 +316,5 @@ class Trainer(CodeRepr):
         """
         self.load_state(checkpoint.read(path), path)
 
-    # ---------------------------------------------------------------------------------------------------- data
-
     def _check_data(self, data: tuple[Any, Any], name: str) -> tuple[np.ndarray, np.ndarray]:
-        """x and y as training takes them, batch by batch."""
-        if not isinstance(data, (tuple, list)) or len(data) != 2:
-            raise ArgumentError(f"{name}: expected a pair (x, y) of arrays, got {type(data).__name__}")
-        shape = self.model.input_shape or ()
-        try:
-            x, y = check_rows(*data)
-            if x.shape[1:] != shape:
-                expected = ", ".join(map(str, shape))
-                hint = checks.mend_of_shape(x.shape, shape)
-                raise ShapeError(f"x has shape {x.shape}, but the model was built for (N, {expected}){hint}")
-            y = self.loss.check_targets(y, self.model.output_shape)
-        except NbnetError as error:
-            raise type(error)(f"{name}: {error}") from None
-        return x if x.dtype == np.uint8 else x.astype(self.model.dtype, copy=False), y
+        return check_data(data, name, self.model, self.loss)
