@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from nbnet.errors import ArgumentError, DataError, DTypeError, NonFiniteError, ShapeError
+from nbnet.runtime.backend import X_DTYPES, to_float
 
-X_DTYPES = (np.dtype(np.uint8), np.dtype(np.float32), np.dtype(np.float64))
+__all__ = ["check_arrays", "check_labels", "check_rows", "check_targets", "permutation", "stratified_split", "to_float"]
+
 BLOCK = 1 << 20  # elements looked at together by the finite check: its mask stays small
 
 
@@ -28,6 +30,16 @@ def check_arrays(x: Any, y: Any, num_classes: int | None = None) -> tuple[np.nda
         DTypeError: x is neither uint8 nor float32 nor float64, labels are not whole numbers, targets are not numbers.
         DataError: there are no rows, or a label is not a class. NonFiniteError: NaN or infinity; names the first.
     """
+    x, y = check_rows(x, y)
+    return x, check_targets(y) if num_classes is None else check_labels(y, num_classes)
+
+
+def check_rows(x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Check x, and that y has one row for each row of x: the part of check_arrays that does not depend on the loss.
+
+    Returns:
+        x and y as arrays. Raises: as check_arrays.
+    """
     x, y = _as_array(x, "x"), _as_array(y, "y")
     if x.ndim < 2:
         raise ShapeError(f"x has shape {x.shape}: wanted at least 2 axes, rows first; one row alone is x[None]")
@@ -38,12 +50,20 @@ def check_arrays(x: Any, y: Any, num_classes: int | None = None) -> tuple[np.nda
     if x.size == 0:
         raise DataError(f"x has shape {x.shape}: there is nothing in it, wanted at least one row")
     _check_finite(x, "x")
-    if num_classes is not None:
-        return x, _check_labels(y, num_classes)
+    return x, y
+
+
+def check_targets(y: Any) -> np.ndarray:
+    """y as an array (N, ...) of finite numbers: the targets of any loss.
+
+    Raises:
+        ShapeError: y is not an array. DTypeError: it holds other things than numbers. NonFiniteError: NaN or infinity.
+    """
+    y = _as_array(y, "y")
     if y.dtype.kind not in "iuf":
         raise DTypeError(f"y has dtype {y.dtype}: wanted numbers; use y.astype('float32')")
     _check_finite(y, "y")
-    return x, y
+    return y
 
 
 def _as_array(value: Any, name: str) -> np.ndarray:
@@ -53,7 +73,13 @@ def _as_array(value: Any, name: str) -> np.ndarray:
         raise ShapeError(f"{name} is not an array: {error}; wanted rows of equal shape") from None
 
 
-def _check_labels(y: np.ndarray, num_classes: int) -> np.ndarray:
+def check_labels(y: Any, num_classes: int) -> np.ndarray:
+    """y as int64 labels (N,), each from 0 to num_classes - 1.
+
+    Raises:
+        ShapeError: y has more than one axis. DTypeError: it holds other things than integers. DataError: a label is not a class.
+    """
+    y = _as_array(y, "y")
     if y.ndim != 1:
         mend = ""
         if y.shape == (len(y), num_classes):
@@ -136,26 +162,3 @@ def stratified_split(y: np.ndarray, test_fraction: float, seed: int = 0) -> tupl
         count = min(max(round(len(members) * test_fraction), 1), len(members) - 1)
         is_test[members[:count]] = True
     return np.flatnonzero(~is_test).astype(np.int64, copy=False), np.flatnonzero(is_test).astype(np.int64, copy=False)
-
-
-def to_float(batch: np.ndarray, out: np.ndarray) -> np.ndarray:
-    """Write a batch into a float array: uint8 is divided by 255, floats are copied or cast.
-
-    Args:
-        batch: any shape, uint8, float32 or float64. out: the same shape, float32 or float64; overwritten.
-    Returns:
-        out.
-    Raises:
-        ShapeError, DTypeError: batch or out does not fit.
-    """
-    if batch.shape != out.shape:
-        raise ShapeError(f"out has shape {out.shape}: wanted the batch's, {batch.shape}")
-    if batch.dtype not in X_DTYPES:
-        raise DTypeError(f"batch has dtype {batch.dtype}: wanted uint8, float32 or float64")
-    if out.dtype not in X_DTYPES[1:]:
-        raise DTypeError(f"out has dtype {out.dtype}: wanted float32 or float64")
-    if batch.dtype == np.uint8:
-        np.divide(batch, out.dtype.type(255), out=out)
-    else:
-        np.copyto(out, batch, casting="same_kind")
-    return out

@@ -82,7 +82,7 @@ def test_targets_of_the_validation_are_checked_before_training(loss, rng):
     trainer = nb.Trainer(model, loss=loss, optimizer=nb.SGD(0.1))
     x, y = rng.standard_normal((8, 3), dtype=np.float32), rng.standard_normal((8, 2), dtype=np.float32)
     for wrong in (y[:, :1], y[:, 0], np.ones((8, 1, 2))):
-        with pytest.raises(ShapeError, match=r"validation: targets have shape .*, wanted \(8, 2\)"):
+        with pytest.raises(ShapeError, match=r"validation: targets have shape .*, expected \(8, 2\)"):
             trainer.fit((x, y), epochs=1, validation=(x, wrong))
     assert trainer.step == 0
 

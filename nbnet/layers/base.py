@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -12,83 +11,11 @@ import numpy as np
 from nbnet import initializers
 from nbnet.errors import ArgumentError, BuildError, DTypeError, ShapeError
 from nbnet.functional import checks
-from nbnet.runtime.backend import Backend, float_dtype, get_backend, on_device, zeros_like
+from nbnet.layers.parameters import FlatParameters, Param
+from nbnet.runtime.backend import Backend, float_dtype, get_backend, on_device
+from nbnet.runtime.watched import Watched
 
 Shape = tuple[int, ...]
-
-
-class Watched:
-    """Counts the attributes that are set on all its objects. As long as `Watched.changes` is the same, none has another value than before:
-    a recorded pass (nbnet.runtime.replay) need not look at each."""
-
-    __slots__ = ()
-    changes = 0
-    _numbers = itertools.count(1)  # each once, whatever threads do
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        object.__setattr__(self, name, value)
-        Watched.changes = next(Watched._numbers)
-
-    def __delattr__(self, name: str) -> None:
-        object.__delattr__(self, name)
-        Watched.changes = next(Watched._numbers)
-
-
-class Param(Watched):
-    """A parameter: `value` and `grad` are arrays of one shape and dtype, to be written in place. Only trainable ones are updated.
-
-    `regularizer` is None, or a function of the value whose result the Trainer adds to the gradient (see nbnet.regularizers).
-    """
-
-    __slots__ = ("grad", "regularizer", "slab", "trainable", "value")
-
-    def __init__(self, value: Any) -> None:
-        self.slab: Slab | None = None
-        self.value = value
-        self.grad = zeros_like(value)
-        self.trainable = True
-        self.regularizer: Callable[[np.ndarray], np.ndarray] | None = None
-
-    def __repr__(self) -> str:
-        return f"Param(shape={self.value.shape}, dtype={self.value.dtype}{'' if self.trainable else ', frozen'})"
-
-
-def flat_zeros(shapes: Iterable[Shape], dtype: np.dtype) -> list[np.ndarray]:
-    """Zeros of these shapes, one after another in one buffer, each from a multiple of 64 bytes on: elementwise kernels can run over all."""
-    shapes = list(shapes)
-    starts = [0]
-    for shape in shapes:
-        starts.append(starts[-1] + -(-math.prod(shape) * dtype.itemsize // 64) * 64 // dtype.itemsize)
-    buffer = np.zeros(starts[-1] + 64 // dtype.itemsize, dtype)
-    first = -buffer.ctypes.data % 64 // dtype.itemsize
-    return [buffer[first + start : first + start + math.prod(shape)].reshape(shape) for start, shape in zip(starts, shapes)]
-
-
-class Slab:
-    """All parameters of a model on the GPU in one array, and all gradients in another: an optimiser updates them in one launch.
-
-    Each parameter is a view, from a multiple of 16 bytes on. What lies between them is 0, and stays 0.
-    """
-
-    def __init__(self, params: Sequence[Param], backend: Backend) -> None:
-        self.params = tuple(params)
-        dtype = self.params[0].value.dtype
-        ends = list(itertools.accumulate(-(-param.value.size // 4) * 4 for param in self.params))
-        self.starts = [0, *ends[:-1]]
-        self.value, self.grad = backend.zeros((ends[-1],), dtype), backend.zeros((ends[-1],), dtype)
-        for param, value, grad in zip(self.params, self.views(self.value), self.views(self.grad)):
-            value[...] = param.value
-            param.value, param.grad, param.slab = value, grad, self
-
-    def views(self, flat: Any) -> list[Any]:
-        """The parameters' parts of an array like `value`."""
-        return [flat[start : start + p.value.size].reshape(p.value.shape) for start, p in zip(self.starts, self.params)]
-
-
-def slab_of(params: Mapping[str, Param]) -> Slab | None:
-    """The slab that holds exactly these parameters, if there is one."""
-    slab = next((param.slab for param in params.values()), None)
-    return slab if slab is not None and slab.params == tuple(params.values()) else None
 
 
 class Context:
@@ -165,15 +92,7 @@ class Layer(Watched):
                 vars(layer).clear()
                 vars(layer).update(attributes)
             raise
-        params = list(self.params.values())
-        if self.backend.name == "cuda":
-            if params:
-                Slab(params, self.backend)
-            return output_shape
-        for name in ("value", "grad"):
-            for param, array in zip(params, flat_zeros((param.value.shape for param in params), self.dtype)):
-                array[:] = getattr(param, name)
-                setattr(param, name, array)
+        FlatParameters(self.params.values(), self.dtype, self.backend)
         return output_shape
 
     def _build(self, input_shape: Shape, context: Context) -> Shape:

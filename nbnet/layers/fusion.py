@@ -26,13 +26,14 @@ from nbnet.functional.batchnorm import SMOOTH, batch_norm_backward_rows
 from nbnet.functional.dense import FEW
 from nbnet.functional.dropout import dropout_backward, relu_dropout_backward
 from nbnet.layers.activations import LeakyReLU, ReLU, Sigmoid, Tanh
-from nbnet.layers.base import Layer, Watched
+from nbnet.layers.base import Layer
 from nbnet.layers.batchnorm import BatchNorm
 from nbnet.layers.conv2d import Conv2D
 from nbnet.layers.dense import Dense
 from nbnet.layers.dropout import Dropout
 from nbnet.layers.pool import MaxPool2D
 from nbnet.runtime.backend import Backend
+from nbnet.runtime.watched import Watched
 
 BLOCK = 1 << 22  # bytes: of the gradient between a batch norm and its convolution
 

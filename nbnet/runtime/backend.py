@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import importlib.util
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from typing import Any
 
 import numpy as np
 
-from nbnet.errors import BackendError, DTypeError, unknown
+from nbnet.errors import BackendError, DTypeError, ShapeError, unknown
 from nbnet.kernels import BACKENDS, load
 from nbnet.kernels.cpu import threads
 from nbnet.kernels.cpu.channelwise import LARGEST, compiled
 from nbnet.runtime.memory import Pool, Scratch
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+X_DTYPES = (np.dtype(np.uint8), *FLOATS)  # of data
 
 
 def on_device(array: Any) -> bool:
@@ -68,6 +69,10 @@ class Backend:
     def on_host(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         """An uninitialised array on the host, on recycled memory: where a batch is put together."""
         return self.empty(shape, dtype)
+
+    def upload(self, batches: Iterable[np.ndarray], dtype: Any) -> Iterator[Any]:
+        """The batches where models take them, one by one; dtype: what the model computes in. On the CPU they stay as they are."""
+        return iter(batches)
 
     def zeros(self, shape: tuple[int, ...], dtype: Any = np.float32) -> Any:
         array = self.empty(shape, dtype)
@@ -147,6 +152,19 @@ class CudaBackend(Backend):
 
     def on_host(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         return self._host_pool.empty(shape, dtype)
+
+    def upload(self, batches: Iterable[np.ndarray], dtype: Any) -> Iterator[Any]:
+        """The batches on the GPU; each is on its way while the caller computes with the one before it."""
+        coming = None
+        for batch in batches:
+            if batch.dtype == np.uint8:
+                batch = to_float(batch, self.on_host(batch.shape, dtype))
+            following = self.device.Upload(batch)
+            if coming is not None:
+                yield coming.arrived()
+            coming = following
+        if coming is not None:
+            yield coming.arrived()
 
     def scratch(self, purpose: str, shape: tuple[int, ...], dtype: Any) -> None:
         return None
@@ -251,3 +269,26 @@ def float_dtype(dtype: Any) -> np.dtype:
     if wanted not in FLOATS:
         raise DTypeError(f"dtype {dtype!r}: nbnet computes in 'float32' or 'float64'")
     return wanted
+
+
+def to_float(batch: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """Write a batch into a float array: uint8 is divided by 255, floats are copied or cast.
+
+    Args:
+        batch: any shape, uint8, float32 or float64. out: the same shape, float32 or float64; overwritten.
+    Returns:
+        out.
+    Raises:
+        ShapeError, DTypeError: batch or out does not fit.
+    """
+    if batch.shape != out.shape:
+        raise ShapeError(f"out has shape {out.shape}: wanted the batch's, {batch.shape}")
+    if batch.dtype not in X_DTYPES:
+        raise DTypeError(f"batch has dtype {batch.dtype}: wanted uint8, float32 or float64")
+    if out.dtype not in FLOATS:
+        raise DTypeError(f"out has dtype {out.dtype}: wanted float32 or float64")
+    if batch.dtype == np.uint8:
+        np.divide(batch, out.dtype.type(255), out=out)
+    else:
+        np.copyto(out, batch, casting="same_kind")
+    return out

@@ -18,38 +18,40 @@ class ExponentialMovingAverage:
     Args:
         decay: d, the weight of the old average, 0 to 1.
         zero_debias: the average starts at 0 and is divided by 1 - (product of d so far), which makes it a true weighted mean of
-            the values seen. False starts at the first value, as TensorFlow does for a variable; see `start` of apply.
+            the values so far. False starts at the first value, as TensorFlow does for a variable; see `start` of apply.
+    Raises:
+        ArgumentError: decay is out of range.
     """
 
     def __init__(self, decay: float, zero_debias: bool = False) -> None:
         if not 0 <= decay <= 1:
-            raise ArgumentError(f"decay={decay!r}: wanted the weight of the old average, from 0 to 1")
+            raise ArgumentError(f"decay={decay!r}: expected the weight of the old average, from 0 to 1")
         self.decay = float(decay)
         self.zero_debias = bool(zero_debias)
         self._shadow: dict[str, np.ndarray] = {}
-        self._remaining: dict[str, float] = {}  # how much of the start is left in each average
+        self._remaining: dict[str, float] = {}  # weight of the initial value in each average
 
     def apply(self, values: Mapping[str, Any], num_updates: int | None = None, start: Mapping[str, Any] | None = None) -> None:
-        """Take in new values.
+        """Update the averages with new values.
 
         Args:
             values: arrays or numbers by name: {"loss": 0.3}, or model.state().
-            num_updates: with it, d = min(decay, (1 + num_updates) / (10 + num_updates)): the average follows quickly at first.
-            start: the initial average of names that are new here: 0 is what TensorFlow gives a tensor. Without it a new name
-                starts at its own value, as a variable does.
+            num_updates: with it, d = min(decay, (1 + num_updates) / (10 + num_updates)): the average follows faster at first.
+            start: the initial averages of new names; TensorFlow uses 0 for a tensor. Without it, a new name starts at its own
+                value, as a variable does.
         Raises:
-            ShapeError: a value changed its shape. ArgumentError: `start` together with zero_debias, which starts at 0, or without one
-                of the new names. Nothing has changed then.
+            ShapeError: the shape of a value has changed. ArgumentError: `start` is used with zero_debias, which starts at 0, or
+                lacks a new name. Nothing has changed.
         """
         if start is not None and self.zero_debias:
-            raise ArgumentError("zero_debias=True starts every average at 0: leave start= out")
+            raise ArgumentError("start= with zero_debias=True, which starts every average at 0: leave start= out")
         arrays = {name: np.asarray(value, np.float64) for name, value in values.items()}
         for name, array in arrays.items():
             if name in self._shadow and self._shadow[name].shape != array.shape:
                 raise ShapeError(f"{name!r} has shape {array.shape}, but its average has {self._shadow[name].shape}")
         missing = [name for name in arrays if start is not None and name not in self._shadow and name not in start]
         if missing:
-            raise ArgumentError(f"start= lacks {missing[0]!r}: wanted the first average of every name that is new")
+            raise ArgumentError(f"start= lacks {missing[0]!r}: expected the initial average of every new name")
         d = self.decay if num_updates is None else min(self.decay, (1 + num_updates) / (10 + num_updates))
         for name, array in arrays.items():
             if name not in self._shadow:
@@ -63,7 +65,7 @@ class ExponentialMovingAverage:
         """The average of one name, float64, in the shape of its values.
 
         Raises:
-            ArgumentError: nothing of that name was applied.
+            ArgumentError: no value of that name was applied.
         """
         if name not in self._shadow:
             raise ArgumentError(f"no average of {name!r} yet: apply it first")
@@ -78,7 +80,7 @@ class ExponentialMovingAverage:
 
     @contextmanager
     def swapped(self, model: Layer) -> Iterator[None]:
-        """Within the `with` block the model's parameters are their averages; afterwards they are as before.
+        """Inside the `with` block the parameters of the model are their averages; afterwards they are restored.
 
             ema.apply({name: p.value for name, p in model.params.items()})   # after each step
             with ema.swapped(model):

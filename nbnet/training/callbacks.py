@@ -1,6 +1,6 @@
 """Callbacks of Trainer.fit: early stopping, a checkpoint of the best epoch, a CSV log.
 
-They keep no state of their own but read trainer.history, so that a resumed run stops and saves where an unbroken one would.
+They have no state of their own and read trainer.history, so a resumed run stops and saves where an uninterrupted one would.
 """
 
 from __future__ import annotations
@@ -8,58 +8,66 @@ from __future__ import annotations
 import csv
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 from nbnet.errors import ArgumentError, DataError
 
-if TYPE_CHECKING:
-    from nbnet.training.trainer import Trainer
+
+class Run(Protocol):
+    """What the callbacks of this module use of a Trainer."""
+
+    history: dict[str, list[float]]
+
+    def stop(self, reason: str) -> None: ...
+    def save(self, path: str | Path) -> None: ...
 
 
 class Callback:
-    """Base of callbacks: override what you need. `trainer.stop(reason)` ends training at the next batch."""
+    """Base class of callbacks: override what you need. `trainer.stop(reason)` ends training after the current batch."""
 
-    def on_batch_end(self, trainer: Trainer) -> None:
-        """After each optimiser step."""
+    def on_batch_end(self, trainer: Any) -> None:
+        """Called with the Trainer after each optimiser step."""
 
-    def on_epoch_end(self, trainer: Trainer) -> None:
-        """After each epoch, once its row is in trainer.history."""
+    def on_epoch_end(self, trainer: Any) -> None:
+        """Called with the Trainer after each epoch, once its row is in trainer.history."""
 
 
 class _Monitor(Callback):
-    """Watches one column of the history: smaller is better for a loss, larger for an accuracy."""
+    """Base of callbacks that watch one column of the history: smaller is better for a loss, larger for an accuracy."""
 
     def __init__(self, monitor: str) -> None:
         if not monitor.endswith(("loss", "accuracy")):
-            raise ArgumentError(f"monitor={monitor!r}: wanted loss, accuracy, val_loss or val_accuracy")
+            raise ArgumentError(f"monitor={monitor!r}: expected loss, accuracy, val_loss or val_accuracy")
         self.monitor = monitor
 
-    def _values(self, trainer: Trainer) -> list[float]:
+    def _values(self, trainer: Run) -> list[float]:
         """The column, signed so that smaller is better."""
         if self.monitor not in trainer.history:
             known = ", ".join(trainer.history)
-            raise ArgumentError(f"{type(self).__name__} monitors {self.monitor!r}, but the history has {known}: give validation= to fit")
+            raise ArgumentError(f"{type(self).__name__} monitors {self.monitor!r}, but the history has {known}: pass validation= to fit")
         sign = 1 if self.monitor.endswith("loss") else -1
         return [math.inf if math.isnan(v) else sign * v for v in trainer.history[self.monitor]]
 
 
 class EarlyStopping(_Monitor):
-    """Stop when the monitored value has not improved for some epochs.
+    """Stop when the monitored value has not improved for `patience` epochs.
 
     Args:
         monitor: loss, accuracy, val_loss or val_accuracy.
-        patience: epochs without improvement that are allowed.
-        min_delta: a smaller change is no improvement.
+        patience: epochs without improvement, at least 1.
+        min_delta: smaller changes do not count as improvement.
+    Raises:
+        ArgumentError: an option is wrong.
     """
 
     def __init__(self, monitor: str = "val_loss", patience: int = 5, min_delta: float = 0.0) -> None:
         super().__init__(monitor)
         if patience < 1:
-            raise ArgumentError(f"patience={patience!r}: wanted at least 1 epoch")
+            raise ArgumentError(f"patience={patience!r}: expected at least 1 epoch")
         self.patience = patience
         self.min_delta = min_delta
 
-    def on_epoch_end(self, trainer: Trainer) -> None:
+    def on_epoch_end(self, trainer: Run) -> None:
         best, since = math.inf, 0
         for value in self._values(trainer):
             if value < best - self.min_delta:
@@ -81,19 +89,23 @@ class BestCheckpoint(_Monitor):
         super().__init__(monitor)
         self.path = Path(path)
 
-    def on_epoch_end(self, trainer: Trainer) -> None:
+    def on_epoch_end(self, trainer: Run) -> None:
         *before, now = self._values(trainer)
         if now < min(before, default=math.inf):
             trainer.save(self.path)
 
 
 class CSVLog(Callback):
-    """Write the history to a CSV file after each epoch, one row an epoch."""
+    """Write the history to a CSV file after each epoch, one row per epoch.
+
+    Args:
+        path: the file, overwritten each time. DataError is raised where it cannot be written.
+    """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
 
-    def on_epoch_end(self, trainer: Trainer) -> None:
+    def on_epoch_end(self, trainer: Run) -> None:
         try:
             with open(self.path, "w", newline="") as file:
                 writer = csv.writer(file)

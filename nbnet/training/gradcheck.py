@@ -14,44 +14,45 @@ from nbnet.layers import Layer
 def gradcheck(layer: Layer, x: Any, *, tolerance: float = 1e-6, step: float = 1e-5, seed: int = 0) -> dict[str, float]:
     """Compare backward with a central difference at every index of x and of every parameter, in float64.
 
-    The loss is sum(r * y) with a random cotangent r: with sum(y), the gradient of a batch norm is zero and its check checks
-    nothing. Buffers are put back before each pass, so moving statistics stay as they were and a dropout mask stays the same.
+    The loss is sum(r * y) with a random cotangent r: with sum(y), the gradient of a batch norm is zero and there is nothing to
+    check. Buffers are restored before each pass, so moving statistics and dropout masks stay the same.
 
     Args:
-        layer: a layer or model; one that is not built is built for x, in float64 on the backend "serial".
-        x: (N, ...), any real numbers. Keep it small: there are two forward passes an index.
-        tolerance: the largest difference allowed, relative to the largest gradient of the same array (or to a thousandth of
-            sum |r * y|, where all its gradients are smaller: differences hold only rounding there).
-        step: of the difference, times the size of the number it moves where that is above 1.
+        layer: a layer or model; if it is not built, it is built for x, in float64 on the backend "serial".
+        x: (N, ...), any real numbers. Keep it small: each index takes two forward passes.
+        tolerance: the largest allowed error, relative to the largest gradient of the same array (or to a thousandth of
+            sum |r * y| where all its gradients are smaller: differences are only rounding there).
+        step: of the difference; multiplied by the size of the number that changes where that is above 1.
+        seed: of the cotangent, and of the parameters if the layer is built here.
     Returns:
-        the relative error of "x" and of each parameter.
+        the relative error by name: "x", and each trainable parameter.
     Raises:
         GradientError: an error is above the tolerance; the message names the array, the index and both gradients.
-        DTypeError: the layer was built in float32, where differences say nothing.
+        DTypeError: the layer was built in float32, which is too coarse for differences.
     """
     x = np.array(x, np.float64)
     if layer.input_shape is None:
         layer.build(x.shape[1:], backend="serial", dtype="float64", seed=seed)
     if layer.dtype != np.float64:
-        raise DTypeError(f"gradcheck needs a layer built with dtype='float64', got {layer.dtype}: build it again")
+        raise DTypeError(f"gradcheck needs a layer built with dtype='float64', got {layer.dtype}: build it with dtype='float64'")
     buffers = {name: array.copy() for name, array in layer.buffers.items()}
 
     try:
         return _errors(layer, x, buffers, tolerance, step, seed)
     finally:
-        _put_back(layer, buffers)
+        _restore(layer, buffers)
 
 
-def _put_back(layer: Layer, buffers: dict[str, np.ndarray]) -> None:
+def _restore(layer: Layer, buffers: dict[str, np.ndarray]) -> None:
     for name, array in layer.buffers.items():
         array[:] = buffers[name]
 
 
 def _errors(layer: Layer, x: np.ndarray, buffers: dict[str, np.ndarray], tolerance: float, step: float, seed: int) -> dict[str, float]:
-    """What gradcheck returns; it moves the numbers of x and of the parameters, one by one, and puts each of them back."""
+    """What gradcheck returns. Changes each number of x and of the parameters in turn, and restores it."""
 
     def forward() -> tuple[np.ndarray, Any]:
-        _put_back(layer, buffers)
+        _restore(layer, buffers)
         result = layer.forward(x, train=True)
         layer.apply_updates()
         return result
@@ -79,7 +80,7 @@ def _errors(layer: Layer, x: np.ndarray, buffers: dict[str, np.ndarray], toleran
             at = np.unravel_index(np.argmax(difference), difference.shape)
             place = f"{name}[{', '.join(str(i) for i in at)}]"
             raise GradientError(
-                f"gradient of {place}: backward says {grad[at]:.6g}, differences say {numeric[at]:.6g} "
-                f"(relative error {errors[name]:.1e}, wanted {tolerance:.0e})"
+                f"gradient of {place}: backward gives {grad[at]:.6g}, differences give {numeric[at]:.6g} "
+                f"(relative error {errors[name]:.1e}, expected at most {tolerance:.0e})"
             )
     return errors

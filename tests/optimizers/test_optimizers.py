@@ -1,4 +1,4 @@
-"""Optimisers update all parameters that lie together in memory in one call, and each of them rightly."""
+"""Optimisers update all parameters that are neighbours in memory in one call, with the same bits as one by one."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from tolerances import assert_close
 
 import nbnet as nb
 from nbnet.errors import ArgumentError
-from nbnet.layers.base import Param, flat_zeros
+from nbnet.layers import Param
 from nbnet.runtime.backend import get_backend
 
 MAKERS = [lambda: nb.SGD(0.1, momentum=0.9), lambda: nb.RMSProp(0.01), lambda: nb.Adam(0.01), lambda: nb.AdamW(0.01)]
@@ -77,16 +77,6 @@ def test_freezing_between_steps_is_noticed(rng):
     assert_close(net.params["3.dense.bias"].value, before[1] - 1, "exact")
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_flat_zeros(dtype):
-    arrays = flat_zeros([(3, 5), (1,), (4, 4)], np.dtype(dtype))
-    assert [array.shape for array in arrays] == [(3, 5), (1,), (4, 4)]
-    assert all(array.ctypes.data % 64 == 0 and array.dtype == dtype and not array.any() for array in arrays)
-    arrays[0][:] = 1
-    assert not arrays[1].any()
-    assert arrays[0].base is arrays[2].base
-
-
 @pytest.mark.parametrize("backend", ["numpy", "serial"])
 @pytest.mark.parametrize("inputs", [16, 8000])
 def test_the_state_of_another_model_is_refused(backend, inputs):
@@ -99,7 +89,7 @@ def test_the_state_of_another_model_is_refused(backend, inputs):
     trainer(8, 4, adam).train_batch(np.ones((4, 8), np.float32), np.arange(4))
     other = trainer(inputs, 4, adam)
     before = {name: array.copy() for name, array in other.model.state().items()}
-    with pytest.raises(ArgumentError, match=r"state of shape \(8, 4\) for '0.dense.weight', .* make a new Adam"):
+    with pytest.raises(ArgumentError, match=r"state of shape \(8, 4\) for '0.dense.weight', expected shape \(\d+, 4\): .* make a new Adam"):
         other.train_batch(np.ones((4, inputs), np.float32), np.arange(4))
     assert adam.steps == 1
     assert all(np.array_equal(before[name], array) for name, array in other.model.state().items())

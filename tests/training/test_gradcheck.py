@@ -31,7 +31,7 @@ def test_a_right_layer_passes(rng):
 def test_one_wrong_number_is_found_and_named(rng):
     x = rng.standard_normal((3, 4))
     x[2, 1] = 1.5
-    with pytest.raises(GradientError, match=r"gradient of x\[2, 1\]: backward says"):
+    with pytest.raises(GradientError, match=r"gradient of x\[2, 1\]: backward gives"):
         nb.gradcheck(Cube(wrong_at=(2, 1)), x)
 
 

@@ -42,7 +42,7 @@ def test_a_resumed_run_is_the_same_run(data, tmp_path, step, optimizer):
 def test_resuming_within_an_epoch_needs_the_same_data(data, tmp_path):
     trainer = small_trainer()
     trainer.fit(data, epochs=2, batch_size=16, callbacks=[StopAt(2)])
-    with pytest.raises(ArgumentError, match="70 rows in batches of 16: it cannot go on with 70 rows in batches of 8"):
+    with pytest.raises(ArgumentError, match="70 rows in batches of 16: it cannot continue with 70 rows in batches of 8"):
         trainer.fit(data, epochs=2, batch_size=8)
 
 

@@ -169,9 +169,9 @@ def test_csv_log(data, tmp_path):
 
 
 def test_a_callback_that_cannot_work_says_so(data):
-    with pytest.raises(ArgumentError, match="give validation= to fit"):
+    with pytest.raises(ArgumentError, match="pass validation= to fit"):
         small_trainer().fit(data, epochs=1, callbacks=[nb.callbacks.EarlyStopping("val_loss")])
-    with pytest.raises(ArgumentError, match="wanted loss, accuracy"):
+    with pytest.raises(ArgumentError, match="expected loss, accuracy"):
         nb.callbacks.EarlyStopping("speed")
 
 
@@ -187,7 +187,7 @@ def test_bad_data_changes_nothing(data):
     holed = floats.copy()
     holed[5, 0, 0, 0] = np.nan
     cases = [
-        ((x[..., 0], y), "wanted|built for"),
+        ((x[..., 0], y), "built for"),
         ((np.repeat(x, 3, axis=3), y), r"built for \(N, 6, 6, 1\)"),
         ((x[:0], y[:0]), "there is nothing in it"),
         ((x, y[:-1]), "70.*69"),
@@ -196,7 +196,7 @@ def test_bad_data_changes_nothing(data):
         ((x, y.astype(float)), "label"),
         ((holed, y), r"NaN|finite"),
         ((x.astype(np.int32), y), "int32"),
-        (x, "pair|wanted"),
+        (x, "pair"),
     ]
     for case, message in cases:
         with pytest.raises(nb.NbnetError, match=message):
@@ -233,7 +233,7 @@ def test_a_trainer_wants_a_built_model_and_an_optimizer():
     with pytest.raises(BuildError, match=r"call model\.build"):
         nb.Trainer(nb.Sequential([nb.Dense(2)]), optimizer=nb.Adam())
     model = small_model()
-    with pytest.raises(ArgumentError, match="wanted an optimiser"):
+    with pytest.raises(ArgumentError, match="expected an optimiser"):
         nb.Trainer(model, optimizer="adam")
     with pytest.raises(ArgumentError, match="did you mean 'softmax_cross_entropy'"):
         nb.Trainer(model, "softmax_crossentropy", nb.Adam())

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from nbnet.errors import ArgumentError
-from nbnet.layers.base import Watched
 from nbnet.runtime.backend import Backend
+from nbnet.runtime.watched import Watched
 
 Buffers = dict[str, Any]
 

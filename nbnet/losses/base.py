@@ -1,0 +1,68 @@
+"""What a loss is: a call that gives the loss with its gradient, and a check of its targets."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nbnet.code_repr import CodeRepr
+from nbnet.preprocessing import check_targets
+from nbnet.runtime.backend import Backend
+
+
+class LossResult(NamedTuple):
+    """What a loss returns for a batch of M rows."""
+
+    total: float  # sum of the losses of the rows
+    correct: int | None  # rows whose largest output is at the label; None for regression
+    gradient: Any  # of total / rows with respect to the prediction: its shape and dtype, where the backend computes
+
+
+class Loss(CodeRepr):
+    """Base class of losses. A subclass defines `__call__`, and `check_targets` where not every finite number is a target."""
+
+    name = ""
+
+    def check_targets(self, y: Any, output_shape: tuple[int, ...]) -> np.ndarray:
+        """Check the targets of a data set before training starts.
+
+        Args:
+            y: (N, ...), one target for each row of x.
+            output_shape: of the model, for one row.
+        Returns:
+            y as training takes it, batch by batch; here an array of any real dtype.
+        Raises:
+            ShapeError, DTypeError, DataError: y is not an array of numbers, or does not fit the model.
+            NonFiniteError: NaN or infinity; the message names the first.
+        """
+        return check_targets(y)
+
+    def __call__(self, prediction: Any, target: Any, *, rows: int | None = None, backend: str | Backend = "parallel") -> LossResult:
+        """The loss of a batch and its gradient, from one pass.
+
+        Args:
+            prediction: (M, ...) float32 or float64, what the model returns.
+            target: (M, ...), rows of what check_targets returned.
+            rows: the gradient is divided by it: M, unless this is a part of a larger batch.
+            backend: name or object.
+        """
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        if self.name and getattr(sys.modules.get("nbnet.losses"), self.name, None) is self:
+            return f"nb.losses.{self.name}"
+        return super().__repr__()
+
+
+class FunctionLoss(Loss):
+    """A function f(prediction, target, *, rows, backend) -> LossResult as a loss."""
+
+    def __init__(self, function: Callable[..., LossResult]) -> None:
+        self.function = function
+        self.name = getattr(function, "__name__", type(function).__name__)
+
+    def __call__(self, prediction: Any, target: Any, *, rows: int | None = None, backend: str | Backend = "parallel") -> LossResult:
+        return self.function(prediction, target, rows=rows, backend=backend)

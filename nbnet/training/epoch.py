@@ -1,0 +1,78 @@
+"""One pass over the data: the check before it, its batches, its position and its metrics."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nbnet.errors import ArgumentError, NbnetError, ShapeError
+from nbnet.functional import checks
+from nbnet.layers import Sequential
+from nbnet.losses import Loss
+from nbnet.preprocessing import check_rows, permutation
+from nbnet.runtime.backend import Backend
+
+
+class Position(NamedTuple):
+    """How far an epoch is, so that a run can stop and resume within it."""
+
+    batches: int = 0
+    rows: int = 0
+    loss: float = 0.0  # sum over the rows
+    correct: int | None = 0
+    lr: float = 0.0  # of the last step
+    seconds: float = 0.0
+    data_rows: int = 0  # of the data set; this and
+    batch_size: int = 0  # must be the same when the epoch continues
+
+
+def check_data(data: tuple[Any, Any], name: str, model: Sequential, loss: Loss) -> tuple[np.ndarray, np.ndarray]:
+    """x and y as training takes them, batch by batch.
+
+    Args:
+        data: the pair (x, y). name: what errors call it.
+    Raises:
+        ArgumentError: data is not a pair. ShapeError, DTypeError, DataError, NonFiniteError: x does not fit the model, or y the loss.
+    """
+    if not isinstance(data, (tuple, list)) or len(data) != 2:
+        raise ArgumentError(f"{name}: expected a pair (x, y) of arrays, got {type(data).__name__}")
+    shape = model.input_shape or ()
+    try:
+        x, y = check_rows(*data)
+        if x.shape[1:] != shape:
+            expected = ", ".join(map(str, shape))
+            raise ShapeError(f"x has shape {x.shape}, but the model was built for (N, {expected}){checks.mend_of_shape(x.shape, shape)}")
+        y = loss.check_targets(y, model.output_shape)
+    except NbnetError as error:
+        raise type(error)(f"{name}: {error}") from None
+    return x if x.dtype == np.uint8 else x.astype(model.dtype, copy=False), y
+
+
+def batches(rows: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
+    """The row numbers of each batch, in shuffled order. A last batch of one row joins the one before it."""
+    starts = list(range(0, rows, batch_size))
+    if len(starts) > 1 and rows - starts[-1] == 1:
+        starts.pop()
+    order = permutation(rows, seed, epoch)
+    return [order[start:stop] for start, stop in pairwise([*starts, rows])]
+
+
+def gather(x: np.ndarray, rows: np.ndarray, backend: Backend) -> np.ndarray:
+    """The given rows of x, in recycled memory on the host."""
+    out = backend.on_host((len(rows), *x.shape[1:]), x.dtype)
+    return np.take(x, rows, axis=0, out=out, mode="clip")
+
+
+def add_correct(a: int | None, b: int | None) -> int | None:
+    """The sum of two counts of correct rows; None where the loss counts none."""
+    return None if a is None or b is None else a + b
+
+
+def metrics(loss: float, correct: int | None, rows: int) -> dict[str, float]:
+    """{"loss": ..., "accuracy": ...} per row; accuracy only for classification."""
+    means = {"loss": loss / rows}
+    if correct is not None:
+        means["accuracy"] = correct / rows
+    return means
