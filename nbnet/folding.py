@@ -71,7 +71,7 @@ def _absorb(layer: Conv2D | Dense, norm: BatchNorm) -> None:
     bias = (bias - np.asarray(mean)) * scale + (np.asarray(norm.params["beta"].value) if norm.center else 0)
     weight[:] = np.asarray(weight) * scale
     layer.use_bias = True
-    layer._params["bias"] = Param(layer._keep(bias, weight.dtype))
+    layer._params["bias"] = Param(layer.backend.place(np.array(bias, weight.dtype)))
 
 
 def _activation(norm: BatchNorm) -> list[Layer]:

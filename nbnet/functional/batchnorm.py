@@ -222,7 +222,8 @@ def prepare(x: Any, by: Normalization, be: Backend) -> BatchNormSaved:
     else:
         be.channelwise(corrected_affine_of(x.dtype.type), wide + affine, *numbers, *by.correction, clamp=True)
     weights = None if weights is None else be.place(weights)
-    return BatchNormSaved(x, weights, by.stats, by.divisor, *wide, by.correction, affine, be)
+    mean, inv_std, scale = wide
+    return BatchNormSaved(x, weights, by.stats, by.divisor, mean, inv_std, scale, by.correction, affine, be)
 
 
 def apply(saved: BatchNormSaved, slope: float = 1.0) -> np.ndarray:

@@ -14,23 +14,23 @@ from nbnet.runtime.backend import FLOATS, Backend, on_device
 def floats(
     x: Any, name: str, ndim: int | None = None, dtype: np.dtype | None = None, empty: bool = False, *, be: Backend | None = None
 ) -> Any:
-    """x as a C-contiguous float array of the rank and dtype asked for; `empty` allows one without rows.
+    """x as a C-contiguous float array of this rank and dtype; `empty` allows one without rows.
 
     Args:
-        be: the backend whose kernels are to read it; None wants it on the host.
+        be: the backend whose kernels will read it; None requires it on the host.
     Raises:
         ShapeError, DTypeError: it is not. BackendError: it is on the GPU, and the backend is not.
     """
     if type(x) is not np.ndarray and (be is None or not on_device(x)):
         x = np.asarray(x)
     if x.dtype not in FLOATS:
-        raise DTypeError(f"{name} has dtype {x.dtype}, wanted float32 or float64: convert it with {name}.astype('float32')")
+        raise DTypeError(f"{name} has dtype {x.dtype}, expected float32 or float64: convert it with {name}.astype('float32')")
     if dtype is not None and x.dtype != dtype:
-        raise DTypeError(f"{name} has dtype {x.dtype}, wanted {dtype}: all arrays of a call have the same dtype")
+        raise DTypeError(f"{name} has dtype {x.dtype}, expected {dtype}: all arrays of a call have the same dtype")
     if ndim is not None and x.ndim != ndim:
-        raise ShapeError(f"{name} has shape {x.shape}, wanted {ndim} axes{' (N, H, W, C)' if ndim == 4 else ''}")
+        raise ShapeError(f"{name} has shape {x.shape}, expected {ndim} axes{' (N, H, W, C)' if ndim == 4 else ''}")
     if x.size == 0 and not empty:
-        raise ShapeError(f"{name} has shape {x.shape}: it is empty, wanted at least one row")
+        raise ShapeError(f"{name} has shape {x.shape}: it is empty, expected at least one row")
     return np.ascontiguousarray(x) if be is None else be.place(x)
 
 
@@ -38,17 +38,17 @@ def shaped(x: Any, name: str, shape: tuple[int, ...], dtype: np.dtype, *, be: Ba
     """x as a C-contiguous array of exactly this shape and dtype."""
     x = floats(x, name, dtype=dtype, empty=0 in shape, be=be)
     if x.shape != shape:
-        raise ShapeError(f"{name} has shape {x.shape}, wanted {shape}")
+        raise ShapeError(f"{name} has shape {x.shape}, expected {shape}")
     return x
 
 
-def mend_of_shape(shape: tuple[int, ...], wanted: tuple[int, ...]) -> str:
-    """What to do with an array of this shape where rows of `wanted` are: the end of an error message, where it is plain."""
-    if shape == wanted:
+def shape_hint(shape: tuple[int, ...], expected: tuple[int, ...]) -> str:
+    """How to fix an array of this shape where rows of `expected` are needed: the end of an error message, if it is clear."""
+    if shape == expected:
         return "; one row alone is x[None]"
-    if shape[1:] == wanted[:-1] and wanted[-1] == 1:
+    if shape[1:] == expected[:-1] and expected[-1] == 1:
         return "; for images of one channel use x[..., None]"
-    if len(wanted) == 3 and shape[1:] == (wanted[2], wanted[0], wanted[1]):
+    if len(expected) == 3 and shape[1:] == (expected[2], expected[0], expected[1]):
         return "; channels come last here: x.transpose(0, 2, 3, 1)"
     return ""
 
@@ -56,17 +56,17 @@ def mend_of_shape(shape: tuple[int, ...], wanted: tuple[int, ...]) -> str:
 def epsilon(eps: Any) -> float:
     if isinstance(eps, (int, float, np.number)) and 0 <= eps < math.inf:
         return float(eps)
-    raise ArgumentError(f"eps={eps!r}: wanted a number that is at least 0")
+    raise ArgumentError(f"eps={eps!r}: expected a number that is at least 0")
 
 
 def output(array: Any, name: str, shape: tuple[int, ...], dtype: np.dtype, *, be: Backend) -> Any:
-    """The caller's array for a parameter gradient, or a new one: small, long-lived, and so on the CPU not from the pool."""
+    """The caller's array for a parameter gradient, or a new one. It is small and lives long, so on the CPU it is not from the pool."""
     if array is None:
         return be.empty(shape, dtype) if be.name == "cuda" else np.empty(shape, dtype)
     if on_device(array) != (be.name == "cuda"):
         raise BackendError(f"{name} is {'' if on_device(array) else 'not '}on the GPU, and the backend is {be.name!r}")
     if array.shape != shape or array.dtype != dtype or not (on_device(array) or array.flags.c_contiguous):
-        raise ShapeError(f"{name} has shape {array.shape} and dtype {array.dtype}, wanted contiguous {shape} {dtype}")
+        raise ShapeError(f"{name} has shape {array.shape} and dtype {array.dtype}, expected contiguous {shape} {dtype}")
     return array
 
 
@@ -75,21 +75,21 @@ def whole(value: Any, name: str, least: int = 1, most: int | None = None) -> int
     fits = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     if fits and least <= value and (most is None or value <= most):
         return int(value)
-    raise ArgumentError(f"{name}={value!r}: wanted a whole number, {f'at least {least}' if most is None else f'{least} to {most}'}")
+    raise ArgumentError(f"{name}={value!r}: expected a whole number, {f'at least {least}' if most is None else f'{least} to {most}'}")
 
 
 def pair(value: Any, name: str) -> tuple[int, int]:
     """A positive size for both axes, from one number or two."""
     values = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
     if len(values) != 2 or not all(isinstance(v, (int, np.integer)) and v >= 1 for v in values):
-        raise ArgumentError(f"{name}={value!r}: wanted a positive whole number, or two (height, width)")
+        raise ArgumentError(f"{name}={value!r}: expected a positive whole number, or two (height, width)")
     return int(values[0]), int(values[1])
 
 
 def check_padding(padding: Any) -> None:
     if padding in ("same", "valid") or (isinstance(padding, (int, np.integer)) and not isinstance(padding, bool) and padding >= 0):
         return
-    raise ArgumentError(f"padding={padding!r}: wanted 'same', 'valid' or a number of pixels")
+    raise ArgumentError(f"padding={padding!r}: expected 'same', 'valid' or a number of pixels")
 
 
 def window(length: int, size: int, stride: int, padding: str | int, axis: str) -> tuple[int, int]:

@@ -12,6 +12,7 @@ from nbnet.functional.moments import Stats
 from nbnet.kernels import dense as contract
 from nbnet.runtime.backend import Backend, get_backend
 
+
 class DenseSaved(NamedTuple):
     x: np.ndarray
     weight: np.ndarray

@@ -102,7 +102,7 @@ def dropout_backward(dy: Any, saved: DropoutSaved) -> np.ndarray:
 def check_rate(rate: float) -> float:
     if isinstance(rate, (int, float, np.number)) and 0 <= rate <= 1:
         return float(rate)
-    raise ArgumentError(f"dropout rate={rate!r}: wanted the probability to drop, from 0 to 1")
+    raise ArgumentError(f"dropout rate={rate!r}: expected the probability to drop, from 0 to 1")
 
 
 def _run(x: np.ndarray, saved: DropoutSaved, shift: float, dropped: float, out: np.ndarray | None = None) -> np.ndarray:
@@ -138,6 +138,6 @@ def _run(x: np.ndarray, saved: DropoutSaved, shift: float, dropped: float, out: 
 def check_noise_shape(noise_shape: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
     if len(noise_shape) != len(shape) or any(n not in (1, s) for n, s in zip(noise_shape, shape)):
         raise ShapeError(
-            f"noise_shape {noise_shape} does not fit x of shape {shape}: wanted its sizes, or 1 on the axes that share a decision"
+            f"noise_shape {noise_shape} does not fit x of shape {shape}: expected its sizes, or 1 on the axes that share a decision"
         )
     return noise_shape

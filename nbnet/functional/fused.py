@@ -149,9 +149,10 @@ def product_norm_backward(dy: Any, saved: ProductNormSaved, grads: Gradients, ne
     """dx, or None if need_dx is False."""
     product, norm = saved
     on_gpu = product.backend.name == "cuda"  # its cache holds nothing from one kernel to the next
-    if isinstance(product, Conv2DSaved) and not on_gpu:
-        return _backward_in_blocks(dy, product, norm, grads, need_dx, overwrite_dy)
-    if not need_dx and not on_gpu and len(product.weight) <= FEW_INPUTS and norm.epilogue.slope == 1 and not norm.epilogue.max_pool:
+    if isinstance(product, Conv2DSaved):
+        if not on_gpu:
+            return _backward_in_blocks(dy, product, norm, grads, need_dx, overwrite_dy)
+    elif not need_dx and not on_gpu and len(product.weight) <= FEW_INPUTS and norm.epilogue.slope == 1:
         return _backward_weights_norm(dy, product, norm, grads, overwrite_dy)
     dx, _, _ = normalization_backward(dy, norm, grads, overwrite_dy)
     return _product_backward(dx, product, grads, need_dx)

@@ -42,7 +42,7 @@ def group_norm_forward(
     be = get_backend(backend)
     x = checks.floats(x, "x", be=be)
     if x.ndim < 2:
-        raise ShapeError(f"x has shape {x.shape}, wanted at least 2 axes (rows, channels)")
+        raise ShapeError(f"x has shape {x.shape}, expected at least 2 axes (rows, channels)")
     check_groups(groups, x.shape[1:])
     points = math.prod(x.shape[1:-1])
     return _forward(x, (x.shape[0], points, x.shape[-1]), int(groups), gamma, beta, eps, be)
@@ -98,7 +98,7 @@ def check_groups(groups: Any, row_shape: tuple[int, ...]) -> None:
         ArgumentError: groups is no positive whole number. ShapeError: it does not divide the channels, or leaves single values.
     """
     if not isinstance(groups, (int, np.integer)) or isinstance(groups, bool) or groups < 1:
-        raise ArgumentError(f"groups={groups!r}: wanted a positive whole number")
+        raise ArgumentError(f"groups={groups!r}: expected a positive whole number")
     channels = row_shape[-1]
     if channels % groups:
         divisors = ", ".join(str(n) for n in range(1, channels + 1) if channels % n == 0)
@@ -124,7 +124,7 @@ def _channels(values, name: str, channels: int, dtype: np.dtype, be: Backend) ->
     vector = values if on_device(values) else np.ascontiguousarray(values, dtype)
     shape = values.shape if on_device(values) else np.shape(values)
     if shape != (channels,):
-        raise ShapeError(f"{name} has shape {shape}, wanted ({channels},): one number a channel")
+        raise ShapeError(f"{name} has shape {shape}, expected ({channels},): one number a channel")
     return be.place(vector)
 
 

@@ -47,7 +47,7 @@ def moments(x, axes, keepdims: bool = False, weights=None, *, backend: str | Bac
     axes = (axes,) if np.isscalar(axes) else tuple(axes)
     reduced = sorted(a + x.ndim if a < 0 else a for a in axes)
     if len(set(reduced)) != len(reduced) or any(not 0 <= a < x.ndim for a in reduced):
-        raise ArgumentError(f"axes {axes} of an array with shape {x.shape}: wanted different axes from {-x.ndim} to {x.ndim - 1}")
+        raise ArgumentError(f"axes {axes} of an array with shape {x.shape}: expected different axes from {-x.ndim} to {x.ndim - 1}")
     kept = [a for a in range(x.ndim) if a not in reduced]
     columns = math.prod(x.shape[a] for a in kept)
     if on_device(x) and reduced + kept == list(range(x.ndim)) and weights is None:
@@ -79,7 +79,7 @@ def batch_norm_stats(x, weights=None, *, backend: str | Backend = "parallel") ->
     be = get_backend(backend)
     x = checks.floats(x, "x", empty=True, be=be)
     if x.ndim < 2 or x.shape[-1] == 0:
-        raise ShapeError(f"x has shape {x.shape}, wanted at least 2 axes (rows, channels)")
+        raise ShapeError(f"x has shape {x.shape}, expected at least 2 axes (rows, channels)")
     rows = x.reshape(-1, x.shape[-1])
     return _stats(rows, row_weights(weights, rows), be)
 
@@ -113,7 +113,7 @@ def row_weights(weights, rows: np.ndarray) -> np.ndarray | None:
     w = np.ascontiguousarray(weights, rows.dtype)
     if w.size not in (count, count * channels):
         raise ShapeError(
-            f"weights have shape {w.shape}, wanted {count} of them, one for each row, or {(count, channels)}, one for each element"
+            f"weights have shape {w.shape}, expected {count} of them, one for each row, or {(count, channels)}, one for each element"
         )
     if not ((w >= 0) & (w < np.inf)).all():
         raise ArgumentError("weights must be at least 0 and finite")

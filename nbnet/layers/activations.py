@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from nbnet.errors import ArgumentError, ShapeError
 from nbnet.functional import checks
 from nbnet.layers.base import Layer, Shape
@@ -10,16 +12,17 @@ from nbnet.layers.base import Layer, Shape
 class _Elementwise(Layer):
     """y = f(x) and dx = dy * f'(x), element by element, through the kernels activation.<function>_forward and _backward."""
 
+    replayable = True
     function = ""
     options: tuple[float, ...] = ()
 
-    def forward(self, x, train=False):
-        x = self._check(x)
+    def forward(self, x: Any, train: bool = False) -> tuple[Any, Any]:
+        x = self.check_input(x)
         y = self.backend.empty(x.shape, x.dtype)
         self.backend.kernel(f"activation.{self.function}_forward")(x.reshape(-1), *self.options, y.reshape(-1))
         return y, y if train else None
 
-    def backward(self, dy, saved, need_dx=True):
+    def backward(self, dy: Any, saved: Any, need_dx: bool = True) -> Any:
         dy = checks.shaped(dy, "dy", saved.shape, saved.dtype, be=self.backend)
         dx = self.backend.empty(saved.shape, saved.dtype)
         kernel = self.backend.kernel(f"activation.{self.function}_backward")
@@ -45,8 +48,12 @@ class LeakyReLU(_Elementwise):
     def __init__(self, slope: float = 0.01):
         super().__init__()
         if not slope > 0:
-            raise ArgumentError(f"LeakyReLU(slope={slope!r}): wanted a number above 0; for slope 0 use ReLU()")
-        self.options = (float(slope),)
+            raise ArgumentError(f"LeakyReLU(slope={slope!r}): expected a number above 0; for slope 0 use ReLU()")
+        self.slope = float(slope)
+
+    @property
+    def options(self) -> tuple[float, ...]:  # type: ignore[override]
+        return (self.slope,)
 
 
 class Tanh(_Elementwise):
@@ -62,20 +69,22 @@ class Sigmoid(_Elementwise):
 
 
 class Softmax(Layer):
-    """Probabilities over the last axis. Training through the loss softmax_cross_entropy wants logits: leave this layer out there."""
+    """Probabilities over the last axis. The loss softmax_cross_entropy takes logits: do not end a model for it with this layer."""
 
-    def _create(self, input_shape: Shape) -> Shape:
+    replayable = True
+
+    def create(self, input_shape: Shape) -> Shape:
         if len(input_shape) != 1:
-            raise ShapeError(f"Softmax wants flat features (C,), got {input_shape}: put Flatten() before it")
+            raise ShapeError(f"Softmax got inputs of shape {input_shape}, expected flat features (C,): put Flatten() before it")
         return input_shape
 
-    def forward(self, x, train=False):
-        x = self._check(x)
+    def forward(self, x: Any, train: bool = False) -> tuple[Any, Any]:
+        x = self.check_input(x)
         y = self.backend.empty(x.shape, x.dtype)
         self.backend.kernel("activation.softmax_forward")(x, y)
         return y, y if train else None
 
-    def backward(self, dy, saved, need_dx=True):
+    def backward(self, dy: Any, saved: Any, need_dx: bool = True) -> Any:
         dy = checks.shaped(dy, "dy", saved.shape, saved.dtype, be=self.backend)
         dx = self.backend.empty(saved.shape, saved.dtype)
         self.backend.kernel("activation.softmax_backward")(dy, saved, dx)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -9,17 +10,18 @@ from typing import Any
 import numpy as np
 
 from nbnet import initializers
+from nbnet.code_repr import CodeRepr
 from nbnet.errors import ArgumentError, BuildError, DTypeError, ShapeError
 from nbnet.functional import checks
 from nbnet.layers.parameters import FlatParameters, Param
 from nbnet.runtime.backend import Backend, float_dtype, get_backend, on_device
-from nbnet.runtime.watched import Watched
+from nbnet.runtime.replay import Stage
 
 Shape = tuple[int, ...]
 
 
 class Context:
-    """What a layer is built with. Streams number the layers in order, so that each has random numbers of its own."""
+    """What a layer is built with. Streams number the layers in order, so that each has its own random numbers."""
 
     def __init__(self, backend: Backend, dtype: np.dtype, seed: int, streams: Iterator[int], fuse: bool, name: str = "") -> None:
         self.backend = backend
@@ -34,16 +36,22 @@ class Context:
         return Context(self.backend, self.dtype, self.seed, self.streams, self.fuse, path)
 
 
-class Layer(Watched):
-    """Base class of layers.
+class Layer(CodeRepr, Stage):
+    """Base class of layers. A subclass defines
 
-    A subclass defines `_create(input_shape) -> output_shape`, which makes its parameters and buffers, and
-
-        forward(x, train=False) -> y, saved      # saved: what backward needs, None when train is False
-        backward(dy, saved, need_dx=True) -> dx  # overwrites params[...].grad; dx may be None when need_dx is False
+        create(input_shape) -> output_shape      # makes parameters and buffers: add_param, add_buffer
+        forward(x, train=False) -> y, saved      # starts with x = self.check_input(x); saved: what backward needs
+        backward(dy, saved, need_dx=True) -> dx  # overwrites the gradients; dx may be None if need_dx is False
 
     Shapes leave out the batch axis. `params` belong to optimisers; `buffers` (moving statistics, counters) do not, and change
     only in forward(train=True). Checkpoints hold both.
+
+    Attributes:
+        replayable: whether the Trainer may record the layer's calls and repeat them without its Python (nbnet.runtime.replay). Set it
+            to True only if forward(train=True) and backward look at shapes and settings, never at values, and compute only by
+            `self.backend.kernel(...)` and `self.backend.run(...)`. False is always right, and slows down only this layer. A
+            subclass that defines methods of its own must set it again.
+        name, input_shape, output_shape, backend, dtype: known once the layer is built.
     """
 
     name = ""
@@ -52,16 +60,25 @@ class Layer(Watched):
     backend: Backend
     dtype: np.dtype
 
+    def __init_subclass__(cls) -> None:
+        """What a class declares about itself says nothing about a subclass with other code."""
+        super().__init_subclass__()
+        methods = {name for name, value in vars(cls).items() if inspect.isroutine(value) or isinstance(value, property)}
+        if "replayable" not in vars(cls) and methods - {"__init__", "create"}:
+            cls.replayable = False
+
     def __init__(self) -> None:
         self._params: dict[str, Param] = {}
-        self._buffers: dict[str, np.ndarray] = {}
+        self._buffers: dict[str, Any] = {}
 
     @property
     def params(self) -> dict[str, Param]:
+        """Parameters by name, for example "weight"; a container's by path, for example "0.conv2d.weight"."""
         return self._params
 
     @property
-    def buffers(self) -> dict[str, np.ndarray]:
+    def buffers(self) -> dict[str, Any]:
+        """Arrays by name that are saved but not trained; a container's by path."""
         return self._buffers
 
     def build(
@@ -76,13 +93,13 @@ class Layer(Watched):
             fuse: whether containers run neighbouring layers in one pass where they can (nbnet.layers.fusion).
         Raises:
             ShapeError: a layer does not fit its input. BackendError, DTypeError, ArgumentError: an option is wrong. All layers are
-                then as they were.
+                then as they were before.
         """
         shape = tuple(input_shape) if np.iterable(input_shape) else ()
         if not shape or not all(isinstance(n, (int, np.integer)) and n > 0 for n in shape):
-            raise ShapeError(f"input_shape={input_shape!r}: wanted the positive sizes of one example, such as (28, 28, 1)")
+            raise ShapeError(f"input_shape={input_shape!r}: expected the positive sizes of one example, such as (28, 28, 1)")
         if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 1 << 64:
-            raise ArgumentError(f"seed={seed!r}: wanted a whole number from 0 to 2^64 - 1")
+            raise ArgumentError(f"seed={seed!r}: expected a whole number from 0 to 2^64 - 1")
         context = Context(get_backend(backend), float_dtype(dtype), int(seed), itertools.count(), fuse)
         before = [(layer, vars(layer).copy()) for layer in self.walk()]
         try:
@@ -103,75 +120,78 @@ class Layer(Watched):
         self.stream = next(context.streams)
         self._rng = initializers.generator(self.seed, self.stream)
         self._params, self._buffers = {}, {}
-        self.output_shape = self._create(input_shape)
+        self.output_shape = self.create(input_shape)
         self.input_shape = input_shape
         return self.output_shape
 
-    def _create(self, input_shape: Shape) -> Shape:
+    # ------------------------------------------------------------------------------------------ for layers of your own
+
+    def create(self, input_shape: Shape) -> Shape:
+        """Make parameters and buffers for inputs of this shape, with `add_param` and `add_buffer`; return the shape of the output.
+
+        Raises:
+            ShapeError: the layer does not fit such inputs.
+        """
         return input_shape
 
-    def _add_param(self, name: str, shape: Shape, initializer: Any) -> None:
+    def add_param(self, name: str, shape: Shape, initializer: Any = "zeros", regularizer: Any = None) -> None:
+        """Make a parameter, in `create`: `self.params[name].value` and `.grad` are arrays of this shape in the layer's dtype.
+
+        Args:
+            initializer: a name, such as "he_normal", or a function (rng, shape) -> array (see nbnet.initializers).
+            regularizer: None, or a function of the value whose result is added to the gradient (see nbnet.regularizers).
+        Raises:
+            ShapeError: the initializer returned another shape.
+        """
         value = np.asarray(initializers.get(initializer)(self._rng, shape))
         if value.shape != shape:
-            raise ShapeError(f"the initializer of {name} gave shape {value.shape}, wanted {shape}")
-        self._params[name] = Param(self._keep(value, self.dtype))
+            raise ShapeError(f"the initializer of {name} returned shape {value.shape}, expected {shape}")
+        param = Param(self.backend.place(np.array(value, self.dtype)))
+        param.regularizer = regularizer
+        self._params[name] = param
 
-    def _keep(self, values: np.ndarray, dtype: Any) -> Any:
-        """A long-lived array with these values, where the backend computes."""
-        return self.backend.place(np.array(values, dtype))
+    def add_buffer(self, name: str, values: Any, dtype: Any = None, on_host: bool = False) -> None:
+        """Make a buffer, in `create`: an array with these values that is saved in checkpoints but not trained.
 
-    def _check(self, x: np.ndarray) -> np.ndarray:
-        """x as a contiguous batch of what this layer was built for."""
+        Args:
+            dtype: None is the layer's. on_host: keep it in NumPy on any backend, as a counter.
+        """
+        array = np.array(values, self.dtype if dtype is None else dtype)
+        self._buffers[name] = array if on_host else self.backend.place(array)
+
+    def check_input(self, x: Any) -> Any:
+        """x as a contiguous batch of what this layer was built for, where its backend computes.
+
+        Raises:
+            BuildError: the layer is not built. ShapeError, DTypeError: x does not fit.
+        """
         if self.input_shape is None:
             raise BuildError(f"{kind(self)} is not built yet: call build(input_shape) first")
         if type(x) is not np.ndarray and not on_device(x):
             x = np.asarray(x)
         if x.shape[1:] != self.input_shape or x.shape[0] == 0:
-            wanted = ", ".join(str(n) for n in self.input_shape)
-            mend = checks.mend_of_shape(x.shape, self.input_shape)
-            raise ShapeError(f"layer {self.name} got x of shape {x.shape}, wanted (N, {wanted}) with N at least 1{mend}")
+            expected = ", ".join(str(n) for n in self.input_shape)
+            hint = checks.shape_hint(x.shape, self.input_shape)
+            raise ShapeError(f"layer {self.name} got x of shape {x.shape}, expected (N, {expected}) with N at least 1{hint}")
         if x.dtype != self.dtype:
-            raise DTypeError(f"layer {self.name} got x of dtype {x.dtype}, wanted {self.dtype}: use x.astype('{self.dtype}')")
+            raise DTypeError(f"layer {self.name} got x of dtype {x.dtype}, expected {self.dtype}: use x.astype('{self.dtype}')")
         return self.backend.place(x)
 
-    def forward(self, x: np.ndarray, train: bool = False) -> tuple[np.ndarray, Any]:
-        raise NotImplementedError
-
-    def backward(self, dy: np.ndarray, saved: Any, need_dx: bool = True) -> np.ndarray | None:
-        raise NotImplementedError
-
-    def apply_updates(self) -> None:
-        """Make updates of buffers that forward(train=True) deferred. The Trainer calls this after each step."""
-
     def discard_updates(self) -> None:
-        """Forget them: the step that made them has failed."""
+        """Drop the updates that `apply_updates` would make: the step that deferred them has failed."""
 
-    @property
-    def replayable(self) -> bool:
-        """Whether between the calls of the backend forward(train=True) and backward look at shapes and settings alone, never at values
-        (see nbnet.runtime.replay). It is known of nbnet's layers only, as long as nobody has put a function of his own in their place."""
-        return type(self).__module__.startswith("nbnet.layers.") and not overrides(self)
-
-    def settings(self) -> list[Callable[[], Iterable[Any]]]:
-        """Functions that give what decides, beside the input's shape, which calls forward and backward make: attributes of Watched."""
-        return [vars(self).values]
-
-    def contents(self) -> list[Callable[[], Iterable[Any]]]:
-        """The same of what is in dicts and lists, which change without an attribute's being set."""
-        return [self._params.values, self._buffers.values]
+    # ------------------------------------------------------------------------------------------------ walking, replay
 
     def walk(self) -> Iterator[Layer]:
         """This layer and all layers inside it."""
         yield self
 
-
-def overrides(thing: Any) -> bool:
-    """Whether an object has attributes of its own in place of its class's functions."""
-    return any(callable(getattr(type(thing), name, None)) for name in vars(thing))
+    def contents(self) -> list[Callable[[], Iterable[Any]]]:
+        return [self._params.values, self._buffers.values]
 
 
 def kind(layer: Layer) -> str:
-    """The class name as it stands in layer names: "conv2d", "batchnorm"."""
+    """The class name in the form of layer names: "conv2d", "batchnorm"."""
     return type(layer).__name__.lower()
 
 
@@ -182,5 +202,5 @@ def image_shape(input_shape: Shape, layer: str) -> tuple[int, int, int]:
         ShapeError: it is not an image.
     """
     if len(input_shape) != 3:
-        raise ShapeError(f"{layer} wants images (H, W, C), got {input_shape}")
+        raise ShapeError(f"{layer} got inputs of shape {input_shape}, expected images (H, W, C)")
     return input_shape[0], input_shape[1], input_shape[2]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +11,16 @@ import numpy as np
 from nbnet import storage
 from nbnet.errors import ArgumentError, BuildError, ShapeError
 from nbnet.functional import checks
-from nbnet.layers.base import Context, Layer, Shape, kind, overrides
-from nbnet.layers.fusion import Step, fuse, may_overwrite
-from nbnet.preprocessing import to_float
-from nbnet.runtime.backend import FLOATS, on_device
+from nbnet.layers.base import Context, Layer, Shape, kind
+from nbnet.layers.fusion import FusedStep, fuse, step_backward
+from nbnet.runtime.backend import FLOATS, on_device, to_float
+from nbnet.runtime.replay import Stage
 
 
 class _Container(Layer):
-    """Shared by containers: named children, whose parameters and buffers they gather."""
+    """Base of containers: named children, whose parameters and buffers they gather."""
+
+    replayable = True
 
     def _children(self) -> dict[str, Layer]:
         raise NotImplementedError
@@ -36,8 +38,11 @@ class _Container(Layer):
         for child in self._children().values():
             yield from child.walk()
 
+    def inner(self) -> Sequence[Stage]:
+        return list(self._children().values())
+
     def _arrange(self) -> None:
-        """Take on the parameters and buffers of the children, once they are built."""
+        """Gather the parameters and buffers of the children, once they are built."""
         children = self._children().items()
         self._params = {f"{name}.{key}": param for name, child in children for key, param in child.params.items()}
         self._buffers = {f"{name}.{key}": array for name, child in children for key, array in child.buffers.items()}
@@ -56,8 +61,8 @@ class Sequential(_Container):
         self.layers = list(layers)
         for layer in self.layers:
             if not isinstance(layer, Layer):
-                raise ArgumentError(f"Sequential got {layer!r}, wanted layers such as nb.Dense(10)")
-        self.steps: list[Step] = []
+                raise ArgumentError(f"Sequential got {layer!r}, expected layers such as nb.Dense(10)")
+        self.steps: list[Stage] = []
         if len({id(layer) for layer in self.layers}) != len(self.layers):
             raise ArgumentError("Sequential got the same layer object twice: make a new layer for each place")
 
@@ -83,25 +88,20 @@ class Sequential(_Container):
         super()._arrange()
         self.steps = fuse(self.layers) if self._fuse else list(self.layers)
 
-    @property
-    def replayable(self) -> bool:
-        return super().replayable and not any(overrides(step) for step in self.steps)
-
-    def settings(self) -> list[Callable[[], Iterable[Any]]]:
-        fused = [vars(step).values for step in self.steps if not isinstance(step, Layer)]
-        return [*super().settings(), *fused]
+    def inner(self) -> Sequence[Stage]:
+        return self.steps
 
     def contents(self) -> list[Callable[[], Iterable[Any]]]:
         return [*super().contents(), self.steps.__iter__]
 
-    def as_input(self, x) -> np.ndarray:
-        """x as the first layer takes it: checked, and scaled to [0, 1] where it is uint8."""
+    def as_input(self, x: Any) -> Any:
+        """x in the form of the first layer's input: checked, and scaled to [0, 1] if it is uint8."""
         x = x if on_device(x) else np.asarray(x)
         if x.dtype == np.uint8 and self.input_shape is not None:
             x = to_float(x, self.backend.on_host(x.shape, self.dtype))
-        return self._check(x)
+        return self.check_input(x)
 
-    def forward(self, x, train=False):
+    def forward(self, x: Any, train: bool = False) -> tuple[Any, Any]:
         x = self.as_input(x)
         tape = []
         for step in self.steps:
@@ -109,17 +109,17 @@ class Sequential(_Container):
             tape.append(saved)
         return x, tuple(tape) if train else None
 
-    def backward(self, dy, saved, need_dx=True):
-        """dx. `saved` is the tape; given as a list, it is emptied on the way, so that its memory is free for what comes."""
+    def backward(self, dy: Any, saved: Any, need_dx: bool = True) -> Any:
+        """dx. `saved` is the tape; a list is emptied on the way, so that its memory can be used again."""
         # Without dx, nothing below the first step with parameters is needed.
-        first = 0 if need_dx else next((i for i, step in enumerate(self.steps) if _has_params(step)), len(self.steps))
+        first = 0 if need_dx else next((i for i, step in enumerate(self.steps) if step.params), len(self.steps))
         for i in range(len(self.steps) - 1, first - 1, -1):
             step, of_step = self.steps[i], saved.pop() if isinstance(saved, list) else saved[i]
-            ours = i + 1 < len(self.steps) and may_overwrite(step, self.steps[i + 1])  # and not the caller's
-            dy = step.backward(dy, of_step, need_dx or i > first, **({"overwrite_dy": True} if ours else {}))
+            above = self.steps[i + 1] if i + 1 < len(self.steps) else None
+            dy = step_backward(step, above, dy, of_step, need_dx or i > first)
         return dy if need_dx else None
 
-    def predict(self, x, batch_size: int = 256) -> np.ndarray:
+    def predict(self, x: Any, batch_size: int = 256) -> np.ndarray:
         """The outputs for x on moving statistics, batch by batch: (N, ...) in the model's dtype. x: uint8, float32 or float64.
 
         Raises:
@@ -129,8 +129,8 @@ class Sequential(_Container):
         if self.input_shape is None:
             raise BuildError("the model is not built yet: call model.build(input_shape) first")
         if x.shape[1:] != self.input_shape:
-            wanted = ", ".join(map(str, self.input_shape))
-            raise ShapeError(f"x has shape {x.shape}, wanted (N, {wanted}){checks.mend_of_shape(x.shape, self.input_shape)}")
+            expected = ", ".join(map(str, self.input_shape))
+            raise ShapeError(f"x has shape {x.shape}, expected (N, {expected}){checks.shape_hint(x.shape, self.input_shape)}")
         y = np.empty((len(x), *self.output_shape), self.dtype)
         for start in range(0, len(x), batch_size):
             rows = x[start : start + batch_size]
@@ -211,31 +211,27 @@ class Residual(_Container):
         self.output_shape = shape
         return shape
 
-    def forward(self, x, train=False):
-        x = self._check(x)
+    def forward(self, x: Any, train: bool = False) -> tuple[Any, Any]:
+        x = self.check_input(x)
         y, body = self.body.forward(x, train)
         z, shortcut = self.shortcut.forward(x, train)
         return self._add(y, z), (body, shortcut) if train else None
 
-    def backward(self, dy, saved, need_dx=True):
+    def backward(self, dy: Any, saved: Any, need_dx: bool = True) -> Any:
         dx = self.body.backward(dy, saved[0], need_dx)
         dz = self.shortcut.backward(dy, saved[1], need_dx)
         if dx is None or dz is None:
             return None
         return self._add(dx, dz)
 
-    def _add(self, a, b):
+    def _add(self, a: Any, b: Any) -> Any:
         total = self.backend.empty(a.shape, a.dtype)
         self.backend.kernel("array.add")(a.reshape(-1), b.reshape(-1), total.reshape(-1))
         return total
 
 
-def _layers(step: Step) -> list[Layer]:
-    return [step] if isinstance(step, Layer) else step.layers
-
-
-def _has_params(step: Step) -> bool:
-    return any(layer.params for layer in _layers(step))
+def _layers(step: Any) -> list[Any]:
+    return step.layers if isinstance(step, FusedStep) else [step]
 
 
 def _size(arrays: Iterable[np.ndarray]) -> int:

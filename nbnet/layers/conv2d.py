@@ -21,6 +21,8 @@ class Conv2D(Layer):
     Params: weight (kh, kw, in, filters), bias (filters,).
     """
 
+    replayable = True
+
     def __init__(
         self,
         filters: int,
@@ -41,30 +43,24 @@ class Conv2D(Layer):
         self.weight_initializer = weight_initializer
         self.bias_initializer = bias_initializer
 
-    def _create(self, input_shape: Shape) -> Shape:
+    def create(self, input_shape: Shape) -> Shape:
         height, width, channels = image_shape(input_shape, "Conv2D")
         out_h, _ = checks.window(height, self.kernel_size[0], self.stride[0], self.padding, "height")
         out_w, _ = checks.window(width, self.kernel_size[1], self.stride[1], self.padding, "width")
-        self._add_param("weight", (*self.kernel_size, channels, self.filters), self.weight_initializer)
+        self.add_param("weight", (*self.kernel_size, channels, self.filters), self.weight_initializer)
         if self.use_bias:
-            self._add_param("bias", (self.filters,), self.bias_initializer)
+            self.add_param("bias", (self.filters,), self.bias_initializer)
         return out_h, out_w, self.filters
 
-    def forward(self, x, train=False):
-        y, saved = self.run(x)
-        return y, saved if train else None
-
-    def run(self, x, stats: bool = False, slope: float = 1.0):
-        """y and saved, with saved.stats if stats is True: for the batch norm that follows; slope: of the activation that follows."""
-        x = self._check(x)
+    def forward(self, x: Any, train: bool = False) -> tuple[Any, Any]:
+        x = self.check_input(x)
         bias = self.params["bias"].value if self.use_bias else None
         weight = self.params["weight"].value
-        be = self.backend
-        return F.conv2d_forward(x, weight, bias, stride=self.stride, padding=self.padding, slope=slope, stats=stats, backend=be)
+        y, saved = F.conv2d_forward(x, weight, bias, stride=self.stride, padding=self.padding, backend=self.backend)
+        return y, saved if train else None
 
-    def backward(self, dy, saved, need_dx=True, dx=None, grads=None):
-        """dx; dx, grads: where it and the parameters' gradients go, if not into a new array and the parameters."""
-        dweight, *rest = grads or [param.grad for param in self._params.values()]
-        dbias = rest[0] if rest else None
-        dx, _, _ = F.conv2d_backward(dy, saved, dweight=dweight, dbias=dbias, dx=dx, need_dx=need_dx, need_dbias=self.use_bias)
+    def backward(self, dy: Any, saved: Any, need_dx: bool = True) -> Any:
+        dbias = self.params["bias"].grad if self.use_bias else None
+        options = {"need_dx": need_dx, "need_dbias": self.use_bias}
+        dx, _, _ = F.conv2d_backward(dy, saved, dweight=self.params["weight"].grad, dbias=dbias, **options)
         return dx

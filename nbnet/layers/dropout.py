@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from nbnet.errors import ArgumentError, ShapeError, unknown
@@ -48,41 +50,41 @@ class Dropout(Layer):
         self.fixed_mask = False
         self._own_seed = seed
 
-    def _create(self, input_shape: Shape) -> Shape:
+    def create(self, input_shape: Shape) -> Shape:
         if self.spatial:
             self.noise_shape = (None, *(1 for _ in input_shape[:-1]), input_shape[-1])
         if self.noise_shape is not None:
             fits = len(self.noise_shape) == len(input_shape) + 1
             if not fits or any(n not in (None, 1, size) for n, size in zip(self.noise_shape[1:], input_shape)):
-                wanted = ", ".join(map(str, input_shape))
-                raise ShapeError(f"Dropout(noise_shape={self.noise_shape}) does not fit (N, {wanted}): wanted its sizes, None or 1")
-        self._buffers["seed"] = np.array([self.seed if self._own_seed is None else self._own_seed], np.uint64)
-        self._buffers["step"] = np.zeros(1, np.int64)
+                expected = ", ".join(map(str, input_shape))
+                raise ShapeError(f"Dropout(noise_shape={self.noise_shape}) does not fit (N, {expected}): expected its sizes, None or 1")
+        self.add_buffer("seed", [self.seed if self._own_seed is None else self._own_seed], np.uint64, on_host=True)
+        self.add_buffer("step", [0], np.int64, on_host=True)
         return input_shape
 
     @property
     def replayable(self) -> bool:
         """Not with shared decisions, which are made on the host."""
-        return super().replayable and self.noise_shape is None
+        return self.noise_shape is None
 
-    def forward(self, x, train=False):
-        y, saved = self.run(x, train)
-        return y, saved if train else None
-
-    def run(self, x, train: bool, in_place: bool = False):
-        """y and saved; in_place: y may overwrite x, without noise_shape."""
-        x = self._check(x)
+    def forward(self, x: Any, train: bool = False) -> tuple[Any, Any]:
+        x = self.check_input(x)
         noise_shape = None
         if self.noise_shape is not None:
             noise_shape = check_noise_shape(tuple(n or size for n, size in zip(self.noise_shape, x.shape)), x.shape)
+        y, saved = dropout_at(x, self.rate, self.next_counter(train), self.variant, noise_shape, train, self.backend)
+        return y, saved if train else None
+
+    def backward(self, dy: Any, saved: Any, need_dx: bool = True) -> Any:
+        return dropout_backward(dy, saved)
+
+    def next_counter(self, train: bool) -> np.ndarray:
+        """The counter of this pass's random numbers, (3,) uint64: seed, stream, step. A training pass advances the step."""
         counter = np.empty(3, np.uint64)
         step = self._buffers["step"]
         outputs = [counter[0:1], counter[1:2], counter[2:3], *([step] if train and not self.fixed_mask else [])]
         self.backend.channelwise(_count, outputs, self._buffers["seed"], self.stream, step)
-        return dropout_at(x, self.rate, counter, self.variant, noise_shape, train, self.backend, x if in_place else None)
-
-    def backward(self, dy, saved, need_dx=True):
-        return dropout_backward(dy, saved)
+        return counter
 
 
 def _count(seed, stream, step):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from nbnet.layers.base import Layer, Shape
 
@@ -10,12 +11,14 @@ from nbnet.layers.base import Layer, Shape
 class Flatten(Layer):
     """Each example as one row: (H, W, C) -> (H * W * C,)."""
 
-    def _create(self, input_shape: Shape) -> Shape:
+    replayable = True
+
+    def create(self, input_shape: Shape) -> Shape:
         return (math.prod(input_shape),)
 
-    def forward(self, x, train=False):
-        x = self._check(x)
+    def forward(self, x: Any, train: bool = False) -> tuple[Any, Any]:
+        x = self.check_input(x)
         return x.reshape(len(x), -1), x.shape if train else None
 
-    def backward(self, dy, saved, need_dx=True):
+    def backward(self, dy: Any, saved: Any, need_dx: bool = True) -> Any:
         return dy.reshape(saved)

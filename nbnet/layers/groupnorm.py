@@ -15,28 +15,30 @@ from nbnet.layers.base import Layer, Shape, kind
 class RowNorm(Layer):
     """Base of the layers that normalise each example by its own statistics and have gamma and beta, (C,) over the last axis."""
 
+    replayable = True
+
     def __init__(self, eps: float, center: bool, scale: bool, gamma_initializer: Any, beta_initializer: Any):
         super().__init__()
         if not 0 < eps < float("inf"):
-            raise ArgumentError(f"{kind(self)}: eps={eps!r}: wanted a number above 0")
+            raise ArgumentError(f"{kind(self)}: eps={eps!r}: expected a number above 0")
         self.eps = eps
         self.center = center
         self.scale = scale
         self.gamma_initializer = gamma_initializer
         self.beta_initializer = beta_initializer
 
-    def _create(self, input_shape: Shape) -> Shape:
+    def create(self, input_shape: Shape) -> Shape:
         if self.scale:
-            self._add_param("gamma", input_shape[-1:], self.gamma_initializer)
+            self.add_param("gamma", input_shape[-1:], self.gamma_initializer)
         if self.center:
-            self._add_param("beta", input_shape[-1:], self.beta_initializer)
+            self.add_param("beta", input_shape[-1:], self.beta_initializer)
         return input_shape
 
     def _values(self) -> tuple[np.ndarray | None, np.ndarray | None]:
         """gamma and beta, None for one that there is not."""
         return self.params["gamma"].value if self.scale else None, self.params["beta"].value if self.center else None
 
-    def backward(self, dy, saved, need_dx=True):
+    def backward(self, dy: Any, saved: Any, need_dx: bool = True) -> Any:
         dgamma = self.params["gamma"].grad if self.scale else None
         dbeta = self.params["beta"].grad if self.center else None
         dx, _, _ = F.group_norm_backward(dy, saved, dgamma=dgamma, dbeta=dbeta)
@@ -59,6 +61,8 @@ class GroupNorm(RowNorm):
     Params: gamma (C,), beta (C,).
     """
 
+    replayable = True
+
     def __init__(
         self,
         groups: int,
@@ -70,14 +74,14 @@ class GroupNorm(RowNorm):
     ):
         super().__init__(eps, center, scale, gamma_initializer, beta_initializer)
         if not isinstance(groups, (int, np.integer)) or isinstance(groups, bool) or groups < 1:
-            raise ArgumentError(f"GroupNorm({groups!r}): wanted a positive number of groups")
+            raise ArgumentError(f"GroupNorm({groups!r}): expected a positive number of groups")
         self.groups = int(groups)
 
-    def _create(self, input_shape: Shape) -> Shape:
+    def create(self, input_shape: Shape) -> Shape:
         check_groups(self.groups, input_shape)
-        return super()._create(input_shape)
+        return super().create(input_shape)
 
-    def forward(self, x, train=False):
-        x = self._check(x)
+    def forward(self, x: Any, train: bool = False) -> tuple[Any, Any]:
+        x = self.check_input(x)
         y, saved = F.group_norm_forward(x, *self._values(), self.groups, eps=self.eps, backend=self.backend)
         return y, saved if train else None

@@ -24,16 +24,18 @@ class LayerNorm(RowNorm):
     Params: gamma (C,), beta (C,).
     """
 
+    replayable = True
+
     def __init__(
         self, eps: float = 1e-5, center: bool = True, scale: bool = True, gamma_initializer: Any = "ones", beta_initializer: Any = "zeros"
     ):
         super().__init__(eps, center, scale, gamma_initializer, beta_initializer)
 
-    def _create(self, input_shape: Shape) -> Shape:
+    def create(self, input_shape: Shape) -> Shape:
         check_groups(1, input_shape[-1:])
-        return super()._create(input_shape)
+        return super().create(input_shape)
 
-    def forward(self, x, train=False):
-        x = self._check(x)
+    def forward(self, x: Any, train: bool = False) -> tuple[Any, Any]:
+        x = self.check_input(x)
         y, saved = F.layer_norm_forward(x, *self._values(), eps=self.eps, backend=self.backend)
         return y, saved if train else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from nbnet import functional as F
 from nbnet.functional import checks
 from nbnet.functional.pool import geometry
@@ -16,6 +18,8 @@ class _Pool2D(Layer):
         padding: "valid", "same" or a number of pixels. Padded pixels never win a maximum and are not counted in a mean.
     """
 
+    replayable = True
+
     def __init__(self, size: int | tuple[int, int] = 2, stride: int | tuple[int, int] | None = None, padding: str | int = "valid"):
         super().__init__()
         self.size = checks.pair(size, "size")
@@ -23,7 +27,7 @@ class _Pool2D(Layer):
         checks.check_padding(padding)
         self.padding = padding
 
-    def _create(self, input_shape: Shape) -> Shape:
+    def create(self, input_shape: Shape) -> Shape:
         height, width, channels = image_shape(input_shape, type(self).__name__)
         (out_h, out_w), _ = geometry(height, width, self.size, self.stride, self.padding)
         return out_h, out_w, channels
@@ -31,38 +35,42 @@ class _Pool2D(Layer):
 
 class MaxPool2D(_Pool2D):
     __doc__ = f"The largest value of each window. {_Pool2D.__doc__}"
+    replayable = True
 
-    def forward(self, x, train=False):
-        x = self._check(x)
+    def forward(self, x: Any, train: bool = False) -> tuple[Any, Any]:
+        x = self.check_input(x)
         y, saved = F.max_pool2d_forward(x, self.size, self.stride, self.padding, backend=self.backend)
         return y, saved if train else None
 
-    def backward(self, dy, saved, need_dx=True):
+    def backward(self, dy: Any, saved: Any, need_dx: bool = True) -> Any:
         return F.max_pool2d_backward(dy, saved)
 
 
 class AvgPool2D(_Pool2D):
     __doc__ = f"The mean of each window. {_Pool2D.__doc__}"
+    replayable = True
 
-    def forward(self, x, train=False):
-        x = self._check(x)
+    def forward(self, x: Any, train: bool = False) -> tuple[Any, Any]:
+        x = self.check_input(x)
         y, saved = F.avg_pool2d_forward(x, self.size, self.stride, self.padding, backend=self.backend)
         return y, saved if train else None
 
-    def backward(self, dy, saved, need_dx=True):
+    def backward(self, dy: Any, saved: Any, need_dx: bool = True) -> Any:
         return F.avg_pool2d_backward(dy, saved)
 
 
 class GlobalAvgPool2D(Layer):
     """The mean of each channel over the whole image: (H, W, C) -> (C,)."""
 
-    def _create(self, input_shape: Shape) -> Shape:
+    replayable = True
+
+    def create(self, input_shape: Shape) -> Shape:
         return (image_shape(input_shape, "GlobalAvgPool2D")[2],)
 
-    def forward(self, x, train=False):
-        x = self._check(x)
+    def forward(self, x: Any, train: bool = False) -> tuple[Any, Any]:
+        x = self.check_input(x)
         y, saved = F.avg_pool2d_forward(x, x.shape[1:3], backend=self.backend)
         return y.reshape(len(x), -1), saved if train else None
 
-    def backward(self, dy, saved, need_dx=True):
+    def backward(self, dy: Any, saved: Any, need_dx: bool = True) -> Any:
         return F.avg_pool2d_backward(dy.reshape(saved.out_shape), saved)

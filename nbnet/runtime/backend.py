@@ -1,12 +1,11 @@
-"""A backend makes arrays, recycles their memory and finds kernels. There is no global default: each is asked for by name."""
+"""A backend makes arrays, recycles their memory and finds kernels. There is no global default: every call names its backend."""
 
 from __future__ import annotations
 
 import importlib.util
-import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -32,76 +31,118 @@ def zeros_like(array: Any) -> Any:
     return zeros
 
 
-class Backend:
-    """One way to run kernels: `numpy` (the readable definition), `serial` or `parallel` (Numba), or `cuda` (see CudaBackend).
+class Backend(Protocol):
+    """What layers and functional calls need of a backend. `get_backend(name)` returns the one of that name, always the same object.
 
-    Get one with `get_backend(name)`; it is the same object each time, so that all models share its memory pool.
+    Attributes:
+        name: "numpy" (the readable definition), "serial" or "parallel" (Numba on the CPU), or "cuda".
+        threads: how many threads a kernel may use at most; kernels take scratch for each.
+        pool: where `empty` takes its memory from (nbnet.runtime.memory).
     """
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    name: str
+    threads: int
+    pool: Any
+
+    def kernel(self, op: str) -> Callable[..., Any]:
+        """The kernel of an operation, for example kernel("conv2d.forward")."""
+
+    def run(self, function: Callable[..., Any], *args: Any) -> None:
+        """Call a function that writes into its arguments. Everything that replayable layers do between kernels goes through here, so
+        that a pass can be recorded (nbnet.runtime.replay)."""
+
+    def empty(self, shape: tuple[int, ...], dtype: Any = np.float32) -> Any:
+        """An uninitialised array on recycled memory."""
+
+    def zeros(self, shape: tuple[int, ...], dtype: Any = np.float32) -> Any:
+        """An array of zeros on recycled memory."""
+
+    def vectors(self, count: int, size: int, dtype: Any) -> list[Any]:
+        """`count` uninitialised arrays (size,), from one piece of memory where that is faster."""
+
+    def no_bias(self, size: int, dtype: Any) -> Any:
+        """Zeros (size,), read only, for a kernel that takes a bias where a layer has none."""
+
+    def scratch(self, purpose: str, shape: tuple[int, ...], dtype: Any) -> Any:
+        """Scratch of a CPU kernel, valid until the next call with this purpose. None on `cuda`, whose kernels take their own."""
+
+    def on_host(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        """An uninitialised array on the host, on recycled memory: where a batch is put together."""
+
+    def upload(self, batches: Iterable[np.ndarray], dtype: Any) -> Iterator[Any]:
+        """The batches, one by one, where models of this dtype read them."""
+
+    def place(self, array: Any) -> Any:
+        """A C-contiguous array where kernels read it: the same array if it is there already.
+
+        Raises:
+            BackendError: it is on the GPU, and this backend is not.
+        """
+
+    def host(self, *arrays: Any) -> list[np.ndarray]:
+        """The arrays on the host: the same arrays, or copies, once everything launched before is done."""
+
+    def channelwise(self, function: Callable[..., tuple], outputs: Sequence[Any], *args: Any, clamp: bool = False) -> None:
+        """Arithmetic on C numbers, element by element: outputs[i][c] = function(args[0][c], args[1][c], ...)[i].
+
+        Args:
+            function: takes numbers and returns a tuple of numbers, by operators alone, so that it runs on arrays and in a GPU kernel.
+            outputs: arrays (C,), each of its own dtype; they may be among the args. If they are on the host, so is the arithmetic.
+            args: arrays (C,), or numbers for all channels.
+            clamp: results beyond the largest number of an output's dtype become that number, so that 0 times it is 0 and not NaN.
+        """
+
+    def synchronize(self) -> None:
+        """Wait until everything launched is done."""
+
+
+class NumpyBackend:
+    """The readable definition of every operation, in NumPy; what all CPU backends share."""
+
+    name = "numpy"
+    threads = 1
+
+    def __init__(self) -> None:
         self.pool: Any = Pool()
         self._scratch = Scratch(self.pool)
         self._no_bias: dict[Any, Any] = {}
 
     def __repr__(self) -> str:
-        return f"Backend({self.name!r})"
-
-    @property
-    def threads(self) -> int:
-        """How many threads a kernel may run on at most: kernels that need scratch for each take so much of it."""
-        return threads.LIMIT if self.name == "parallel" else 1
+        return f"nb.get_backend({self.name!r})"
 
     def kernel(self, op: str) -> Callable[..., Any]:
-        """The kernel of an operation, for example kernel("conv2d.forward")."""
-        if self.name == "parallel":
-            threads.start()
         return load(op, self.name)
 
+    def run(self, function: Callable[..., Any], *args: Any) -> None:
+        function(*args)
+
     def empty(self, shape: tuple[int, ...], dtype: Any = np.float32) -> Any:
-        """An uninitialised array, on recycled memory."""
         return self.pool.empty(shape, dtype)
-
-    def vectors(self, count: int, size: int, dtype: Any) -> list[Any]:
-        """So many uninitialised arrays (size,), in one piece of memory where that is quicker."""
-        return list(np.empty((count, size), dtype))
-
-    def on_host(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        """An uninitialised array on the host, on recycled memory: where a batch is put together."""
-        return self.empty(shape, dtype)
-
-    def upload(self, batches: Iterable[np.ndarray], dtype: Any) -> Iterator[Any]:
-        """The batches where models take them, one by one; dtype: what the model computes in. On the CPU they stay as they are."""
-        return iter(batches)
 
     def zeros(self, shape: tuple[int, ...], dtype: Any = np.float32) -> Any:
         array = self.empty(shape, dtype)
-        self.run(operator.setitem, array, ..., 0)
+        array[...] = 0
         return array
 
+    def vectors(self, count: int, size: int, dtype: Any) -> list[Any]:
+        return list(np.empty((count, size), dtype))
+
     def no_bias(self, size: int, dtype: Any) -> Any:
-        """So many zeros, for kernels that want a bias where there is none. Nobody writes into them."""
         key = size, np.dtype(dtype)
         if key not in self._no_bias:
             self._no_bias[key] = self.zeros((size,), dtype)
         return self._no_bias[key]
 
-    def run(self, function: Callable[..., Any], *args: Any) -> None:
-        """Call a function that writes into its arguments. All that layers do between kernels goes through here, so that a pass can be
-        recorded (nbnet.runtime.replay)."""
-        function(*args)
-
     def scratch(self, purpose: str, shape: tuple[int, ...], dtype: Any) -> Any:
-        """What a kernel of the CPU takes as scratch, good until the next of this purpose is asked for. The kernels of `cuda` take their
-        own, of other sizes, and ignore it: None."""
         return self._scratch.array(purpose, shape, dtype)
 
-    def place(self, array: Any) -> Any:
-        """An array where this backend's kernels read it, C-contiguous: itself, if it is there already.
+    def on_host(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        return self.empty(shape, dtype)
 
-        Raises:
-            BackendError: it is on the GPU, and this backend is not.
-        """
+    def upload(self, batches: Iterable[np.ndarray], dtype: Any) -> Iterator[Any]:
+        return iter(batches)
+
+    def place(self, array: Any) -> Any:
         if type(array) is not np.ndarray and on_device(array):
             raise BackendError(
                 f"an array is on the GPU, but the backend is {self.name!r}: use backend='cuda', or copy it: np.asarray(array)"
@@ -109,43 +150,50 @@ class Backend:
         return np.ascontiguousarray(array)
 
     def host(self, *arrays: Any) -> list[np.ndarray]:
-        """The arrays on the host: themselves, or copies, after all that was launched before them is done."""
         return list(arrays)
 
     def channelwise(self, function: Callable[..., tuple], outputs: Sequence[Any], *args: Any, clamp: bool = False) -> None:
-        """Arithmetic on C numbers, number by number: outputs[i][c] = function(args[0][c], args[1][c], ...)[i].
-
-        Args:
-            function: of numbers, returning a tuple of them, by operators alone, so that it runs on arrays and within a GPU kernel.
-                Where the outputs are on the host, as counters always are, so is the arithmetic.
-            outputs: arrays (C,), each of its own dtype; they may be among the args.
-            args: arrays (C,), or numbers for all channels.
-            clamp: values beyond the largest number of an output's dtype become that number: 0 times it is 0, and not NaN.
-        """
-        if self.name != "numpy":
-            self.run(compiled(function, len(outputs), tuple([isinstance(arg, np.ndarray) for arg in args]), clamp), *outputs, *args)
-            return
         for output, values in zip(outputs, function(*args)):
             if clamp and output.dtype == np.float32:
-                values = np.maximum(np.minimum(values, LARGEST), -LARGEST)  # as np.clip, in half the time
+                values = np.maximum(np.minimum(values, LARGEST), -LARGEST)  # np.clip takes twice as long
             output[...] = values
 
     def synchronize(self) -> None:
-        """Wait until all that was launched is done; a CPU is done when a call returns."""
+        """Nothing to wait for: a call on the CPU is done when it returns."""
 
 
-class CudaBackend(Backend):
+class SerialBackend(NumpyBackend):
+    """Numba kernels on the caller's thread."""
+
+    name = "serial"
+
+    def channelwise(self, function: Callable[..., tuple], outputs: Sequence[Any], *args: Any, clamp: bool = False) -> None:
+        channelwise_kernel(function, outputs, args, clamp)(*outputs, *args)
+
+
+class ParallelBackend(SerialBackend):
+    """Numba kernels on the threads of nbnet (nbnet.kernels.cpu.threads), with the bits of `serial`."""
+
+    name = "parallel"
+    threads = threads.LIMIT
+
+    def kernel(self, op: str) -> Callable[..., Any]:
+        threads.start()
+        return load(op, self.name)
+
+
+class CudaBackend(SerialBackend):
     """The GPU: arrays are nbnet.kernels.gpu.device.DeviceArray, and calls return before their work is done."""
+
+    name = "cuda"
 
     def __init__(self) -> None:
         from nbnet.kernels.gpu import device
 
-        self.name = "cuda"
+        super().__init__()
         self.device = device
-        self.pool = device.pool()
-        self._host_pool = Pool()
+        self._host_pool, self.pool = self.pool, device.pool()
         self._channelwise: dict[Any, Any] = {}
-        self._no_bias = {}
 
     def vectors(self, count: int, size: int, dtype: Any) -> list[Any]:
         return [self.empty((size,), dtype) for _ in range(count)]
@@ -154,7 +202,7 @@ class CudaBackend(Backend):
         return self._host_pool.empty(shape, dtype)
 
     def upload(self, batches: Iterable[np.ndarray], dtype: Any) -> Iterator[Any]:
-        """The batches on the GPU; each is on its way while the caller computes with the one before it."""
+        """The batches on the GPU; each is copied there while the caller computes with the one before it."""
         coming = None
         for batch in batches:
             if batch.dtype == np.uint8:
@@ -197,25 +245,33 @@ class CudaBackend(Backend):
         self.device.synchronize()
 
 
+def channelwise_kernel(function: Callable[..., tuple], outputs: Sequence[Any], args: Sequence[Any], clamp: bool) -> Any:
+    """The compiled loop of `Backend.channelwise` on the CPU; call it with the outputs and then the args."""
+    return compiled(function, len(outputs), tuple([isinstance(arg, np.ndarray) for arg in args]), clamp)
+
+
+_CLASSES: dict[str, Callable[[], Any]] = {each.name: each for each in (NumpyBackend, SerialBackend, ParallelBackend, CudaBackend)}
+
+
 @cache
 def _make(name: str) -> Backend:
-    if name != "cuda":
-        return Backend(name)
-    check_cuda()
-    return CudaBackend()
+    if name == "cuda":
+        check_cuda()
+    backend: Backend = _CLASSES[name]()
+    return backend
 
 
 def get_backend(backend: str | Backend) -> Backend:
-    """The backend of that name.
+    """The backend of that name, or the backend itself.
 
     Raises:
         BackendError: there is no such backend, or it cannot run here.
     """
-    if isinstance(backend, Backend):
-        return backend
-    if backend not in BACKENDS:
+    if isinstance(backend, str) and backend in BACKENDS:
+        return _make(backend)
+    if not hasattr(backend, "kernel"):
         raise BackendError(unknown("backend", backend, BACKENDS))
-    return _make(backend)
+    return backend  # type: ignore[return-value]
 
 
 def check_cuda() -> str:
@@ -282,11 +338,11 @@ def to_float(batch: np.ndarray, out: np.ndarray) -> np.ndarray:
         ShapeError, DTypeError: batch or out does not fit.
     """
     if batch.shape != out.shape:
-        raise ShapeError(f"out has shape {out.shape}: wanted the batch's, {batch.shape}")
+        raise ShapeError(f"out has shape {out.shape}: expected the batch's, {batch.shape}")
     if batch.dtype not in X_DTYPES:
-        raise DTypeError(f"batch has dtype {batch.dtype}: wanted uint8, float32 or float64")
+        raise DTypeError(f"batch has dtype {batch.dtype}: expected uint8, float32 or float64")
     if out.dtype not in FLOATS:
-        raise DTypeError(f"out has dtype {out.dtype}: wanted float32 or float64")
+        raise DTypeError(f"out has dtype {out.dtype}: expected float32 or float64")
     if batch.dtype == np.uint8:
         np.divide(batch, out.dtype.type(255), out=out)
     else:

@@ -1,9 +1,11 @@
-"""A cold start on more than one processor: kernels that training needs later are compiled by other processes meanwhile.
+"""Faster cold starts on more than one processor: worker processes compile the kernels that training will need later.
 
-Numba compiles one kernel at a time in a process, and a network's first step needs some 30: half a minute and more. Which ones, a pass
-over a blank batch tells in some milliseconds, on a backend that runs no kernel. The first ones are compiled where they are called, as
-ever; workers compile the others, in the order in which they will be called, and leave them in Numba's cache on disk. What a worker has
-in hand, nobody else compiles: `compile.elsewhere` waits for it. A worker that fails leaves its work to the one who waits.
+Numba compiles one kernel at a time in a process, and the first step of a network needs about 30: half a minute and more. Which ones,
+a pass over a blank batch on a backend that runs no kernel shows in a few milliseconds. The first kernels are compiled where they are
+called, as usual; workers compile the others, in the order of the calls, into Numba's cache on disk. The process that needs a kernel
+that a worker compiles waits for it, and compiles it itself if the worker fails.
+
+The environment variable NBNET_COMPILE_WORKERS sets the number of workers; 0 turns them off.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import pickle
 import subprocess
 import sys
 import threading
+import time
 from functools import partial
 from multiprocessing.spawn import get_executable
 from pathlib import Path
@@ -21,27 +24,30 @@ from typing import Any
 
 from numba import config
 
+from nbnet.errors import ArgumentError
 from nbnet.kernels import load
 from nbnet.kernels.cpu.compile import elsewhere, is_kept
-from nbnet.layers import Sequential
-from nbnet.layers.fusion import copied
-from nbnet.runtime.backend import Backend
+from nbnet.runtime.backend import NumpyBackend
+from nbnet.runtime.replay import copy_on
 
-WORKERS = 3  # processes at most: the convolution that is compiled first takes as long as all that these have to do
-FEW = 4  # kernels that are not worth a worker, which starts in a second and types the bodies again that kernels share
-PATIENCE = 240.0  # seconds without a kernel after which a worker is given up: the largest takes 15
+VARIABLE = "NBNET_COMPILE_WORKERS"
+WORKERS = 3  # at most by default: the convolution that is compiled first takes as long as everything these have to do
+FEW = 4  # kernels that are not worth a worker, which takes a second to start and compiles the shared bodies again
+PATIENCE = 240.0  # seconds without a finished kernel after which a worker is killed: the largest kernel takes 15
+POLL = 0.5  # seconds between a worker's checks that its parent is alive
 QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container
-COMMAND = "import sys; sys.path[:] = sys.argv[1:]; from nbnet.runtime.compile_ahead import main; main()"  # as this process finds modules
+COMMAND = "import sys; sys.path[:] = sys.argv[1:]; from nbnet.runtime.compile_ahead import main; main()"  # with this process's sys.path
 
 Call = tuple[str, tuple[Any, ...]]  # an operation's kernel, and the Numba types of its arguments
 compiled: list[Call] = []  # by workers of this process
 
 
-class _Blank(Backend):
-    """A backend that notes the calls of kernels and makes none."""
+class _Blank(NumpyBackend):
+    """A backend that notes the calls of kernels and runs none."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
+    def __init__(self, name: str, threads: int) -> None:
+        super().__init__()
+        self.name, self.threads = name, threads
         self.calls: dict[Call, None] = {}  # in order
 
     def kernel(self, op: str) -> Any:
@@ -52,36 +58,57 @@ class _Blank(Backend):
         self.calls[op, tuple([kernel.typeof_pyval(arg) for arg in args])] = None
 
     def run(self, function: Any, *args: Any) -> None:
-        pass
+        """Nothing runs."""
+
+    def channelwise(self, function: Any, outputs: Any, *args: Any, clamp: bool = False) -> None:
+        """Nothing runs."""
 
 
-def calls(model: Sequential, rows: int) -> list[Call]:
-    """The kernels that forward and backward of a replayable model call for a batch, in order (nbnet.runtime.replay says what that is)."""
-    blank = _Blank(model.backend.name)
-    twin = copied(model, blank, {})
+def calls(model: Any, rows: int) -> list[Call]:
+    """The kernels that the replayable layers of a model call for a batch, forward and backward, in order (see nbnet.runtime.replay).
+
+    Args:
+        model: a built Sequential. rows: of the batch.
+    """
+    blank = _Blank(model.backend.name, model.backend.threads)
+    twin, _ = copy_on(model, blank)
     y, tape = twin.forward(blank.empty((rows, *(model.input_shape or ())), model.dtype), train=True)
     twin.backward(y, list(tape), need_dx=False)
     return list(blank.calls)
 
 
-def compile_ahead(model: Sequential, rows: int) -> None:
-    """Have workers compile what no cache holds of the last kernels that a replayable model calls for a batch of so many rows."""
-    workers = min(_processors() - 1, WORKERS)
-    if workers < 1 or model.backend.name not in ("serial", "parallel"):  # others compile nothing, or keep nothing
+def compile_ahead(model: Any, rows: int) -> None:
+    """Let workers compile the last of the kernels that a model calls for a batch of `rows` rows and that no cache holds."""
+    count = workers()
+    if count < 1 or model.backend.name not in ("serial", "parallel"):  # the others compile nothing, or keep nothing
         return
-    if not Path(os.fsdecode(get_executable() or "")).name.startswith("python"):  # a program that Python is embedded in
+    if not Path(os.fsdecode(get_executable() or "")).name.startswith("python"):  # a program that embeds Python
         return
     name = model.backend.name
-    of_kernel: dict[str, list[Call]] = {}  # all signatures of a kernel are one process's work: of two, one might lose the other's entry
+    of_kernel: dict[str, list[Call]] = {}  # one process compiles all signatures of a kernel: two could lose each other's cache entry
     for op, types in calls(model, rows):
         kernel = load(op, name)
         if kernel not in elsewhere and not is_kept(kernel, types):
             of_kernel.setdefault(op, []).append((op, types))
     if len(of_kernel) < FEW:
         return
-    theirs = list(of_kernel)[len(of_kernel) // (workers + 1) :]
-    for i in range(workers):
-        _Worker(name, [(op, of_kernel[op]) for op in theirs[i::workers]])
+    theirs = list(of_kernel)[len(of_kernel) // (count + 1) :]
+    for i in range(count):
+        _Worker(name, [(op, of_kernel[op]) for op in theirs[i::count]])
+
+
+def workers() -> int:
+    """How many workers compile ahead: NBNET_COMPILE_WORKERS, or by default one fewer than processors, up to 3.
+
+    Raises:
+        ArgumentError: the variable is not a whole number.
+    """
+    text = os.environ.get(VARIABLE, "")
+    if not text:
+        return min(_processors() - 1, WORKERS)
+    if not text.isdecimal():
+        raise ArgumentError(f"{VARIABLE}={text!r}: expected a whole number of processes, 0 for none")
+    return int(text)
 
 
 def _processors() -> int:
@@ -94,7 +121,7 @@ def _processors() -> int:
 
 
 class _Worker:
-    """A process that compiles kernels. It writes a line when it is done with one, and ends when nobody reads them any more.
+    """A process that compiles kernels. It writes a line after each, and exits within a second of its parent.
 
     Args:
         work: kernels, each with its calls.
@@ -108,11 +135,11 @@ class _Worker:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=os.environ | cache
             )
-        except OSError:  # no process can start here
+        except OSError:  # processes cannot start here
             return
         requests: Any = self._process.stdin
-        with contextlib.suppress(OSError):  # it has ended already: who waits for it will see
-            pickle.dump((backend, self._calls), requests)
+        with contextlib.suppress(OSError):  # it has ended already, which `_wait` will notice
+            pickle.dump((os.getpid(), backend, self._calls), requests)
             requests.close()
         finished = 0
         for op, calls in work:
@@ -120,8 +147,8 @@ class _Worker:
             elsewhere[load(op, backend)] = partial(self._wait, finished)
 
     def _wait(self, count: int) -> None:
-        """Wait until so many kernels are compiled, or the process has ended."""
-        if os.getpid() != self._owner:  # a fork, whose parent waits
+        """Wait until `count` kernels are compiled, or the process has ended."""
+        if os.getpid() != self._owner:  # a forked process; its parent waits
             return
         answers: Any = self._process.stdout
         while self._done < count and not answers.closed:
@@ -138,10 +165,18 @@ class _Worker:
 
 
 def main() -> None:
-    """What a worker does."""
+    """What a worker runs."""
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print is no answer
-    backend, work = pickle.load(sys.stdin.buffer)
+    os.dup2(2, 1)  # what libraries print is not an answer
+    parent, backend, work = pickle.load(sys.stdin.buffer)
+    threading.Thread(target=_exit_with, args=(parent,), daemon=True).start()
     for op, types in work:
         load(op, backend).compile(types)  # type: ignore[attr-defined]
         print(file=answers, flush=True)
+
+
+def _exit_with(parent: int) -> None:
+    """Exit when the parent has exited. (On Windows the parent of a process never changes: there, the next print fails.)"""
+    while os.getppid() == parent:
+        time.sleep(POLL)
+    os._exit(1)

@@ -43,7 +43,7 @@ def check_data(data: tuple[Any, Any], name: str, model: Sequential, loss: Loss) 
         x, y = check_rows(*data)
         if x.shape[1:] != shape:
             expected = ", ".join(map(str, shape))
-            raise ShapeError(f"x has shape {x.shape}, but the model was built for (N, {expected}){checks.mend_of_shape(x.shape, shape)}")
+            raise ShapeError(f"x has shape {x.shape}, but the model was built for (N, {expected}){checks.shape_hint(x.shape, shape)}")
         y = loss.check_targets(y, model.output_shape)
     except NbnetError as error:
         raise type(error)(f"{name}: {error}") from None

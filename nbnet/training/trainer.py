@@ -17,7 +17,8 @@ from nbnet.functional import checks
 from nbnet.kernels import chunks
 from nbnet.layers import Param, Sequential
 from nbnet.optimizers import Optimizer
-from nbnet.runtime.replay import Passes
+from nbnet.runtime.compile_ahead import compile_ahead
+from nbnet.runtime.replay import Replay
 from nbnet.training import checkpoint
 from nbnet.training.callbacks import Callback
 from nbnet.training.epoch import Position, add_correct, batches, check_data, gather, metrics
@@ -40,6 +41,8 @@ class Trainer(CodeRepr):
         accumulate: each batch runs in this many parts, whose gradients are added: the same step in less memory, except that
             batch normalisation uses the statistics of each part.
         seed: of the shuffling.
+        replay: whether the kernel calls of a training pass are recorded and repeated, which saves the layers' Python; the results
+            have the same bits either way (nbnet.runtime.replay). False runs every layer in every step, for a debugger.
     Attributes:
         step: optimiser steps so far. epoch: complete epochs so far.
         history: one list per metric, with one value per epoch. stop_reason: what ended `fit` early, or None.
@@ -57,6 +60,7 @@ class Trainer(CodeRepr):
         clip_norm: float | None = None,
         accumulate: int = 1,
         seed: int = 0,
+        replay: bool = True,
     ) -> None:
         if model.input_shape is None:
             raise BuildError("the model is not built yet: call model.build(input_shape) before Trainer(model)")
@@ -76,7 +80,9 @@ class Trainer(CodeRepr):
         self.history: dict[str, list[float]] = {}
         self.position = Position()
         self.stop_reason: str | None = None
-        self._passes = Passes()
+        self.replay = bool(replay)
+        self._passes = Replay(self.replay)
+        self._compiled_for: Sequential | None = None
 
     # ------------------------------------------------------------------------------------------------ training
 
@@ -208,6 +214,9 @@ class Trainer(CodeRepr):
         for part in range(parts):
             start, stop = chunks.bounds(part, parts, len(x))
             images = x[start:stop]
+            if self._compiled_for is not self.model:
+                compile_ahead(self.model, len(images))
+                self._compiled_for = self.model
             one = self._passes.of(self.model, images)
             prediction = one.forward(images)
             result = self.loss(prediction, y[start:stop], rows=len(x), backend=self.model.backend)

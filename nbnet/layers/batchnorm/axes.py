@@ -47,4 +47,4 @@ def weights_last(weights: Any, shape: tuple[int, ...], axis: int, dtype: np.dtyp
     try:
         return np.broadcast_to(w, shape)
     except ValueError:
-        raise ShapeError(f"weights have shape {np.shape(weights)}, wanted one that broadcasts to {shape}") from None
+        raise ShapeError(f"weights have shape {np.shape(weights)}, expected one that broadcasts to {shape}") from None

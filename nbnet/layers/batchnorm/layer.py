@@ -90,7 +90,7 @@ class BatchNorm(Layer):
                 f"say decay=, the weight of the old moving value (PyTorch's 0.1 is decay=0.9, Keras's 0.99 is decay=0.99)"
             )
         if not 0 < eps < float("inf"):
-            raise ArgumentError(f"eps={eps!r}: wanted a number above 0, or a constant channel divides 0 by 0")
+            raise ArgumentError(f"eps={eps!r}: expected a number above 0, or a constant channel divides 0 by 0")
         for name, value, known in (
             ("groups", groups, ("contiguous", "strided")),
             ("group_variance", group_variance, ("pooled", "mean")),
@@ -104,7 +104,7 @@ class BatchNorm(Layer):
         if (gamma_regularizer is not None and not scale) or (beta_regularizer is not None and not center):
             raise ArgumentError("a regularizer for a parameter that scale=False or center=False leaves out: drop one of the two")
         if renorm is not None and not isinstance(renorm, Renorm):
-            raise ArgumentError(f"renorm={renorm!r}: wanted nb.Renorm(rmax=3, dmax=5) or None")
+            raise ArgumentError(f"renorm={renorm!r}: expected nb.Renorm(rmax=3, dmax=5) or None")
         self.moving = MovingStatistics(decay, warm_decay, track, zero_debias, initial_var, eps)
         self.eps = eps
         self.axis = axis
@@ -139,19 +139,18 @@ class BatchNorm(Layer):
         axes = len(input_shape) + 1
         if not -axes < self.axis < axes or self.axis % axes == 0:
             raise ShapeError(
-                f"BatchNorm(axis={self.axis}) on a batch of {input_shape}: wanted an axis other than the batch's, 1 to {axes - 1}"
+                f"BatchNorm(axis={self.axis}) on a batch of {input_shape}: expected an axis other than the batch's, 1 to {axes - 1}"
             )
         self._channel_axis = self.axis % axes
         channels = input_shape[self._channel_axis - 1]
         for name, present in (("gamma", self.scale), ("beta", self.center)):
             if present:
-                self.add_param(name, (channels,), self.initializers[name])
-                self._params[name].regularizer = self.regularizers[name]
+                self.add_param(name, (channels,), self.initializers[name], self.regularizers[name])
         self.trainable = self._trainable
-        self.moving.create(self._buffers, channels, self.stats_dtype or self.dtype, self._keep)
+        self.moving.create(self.add_buffer, channels, self.stats_dtype)
         if self.renorm is not None and self.renorm.decay is not None:
-            self._buffers["renorm_mean"] = self._keep(np.zeros(channels), self.stats_dtype or self.dtype)
-            self._buffers["renorm_std"] = self._keep(np.full(channels, self.moving.initial_var**0.5), self.stats_dtype or self.dtype)
+            self.add_buffer("renorm_mean", np.zeros(channels), self.stats_dtype)
+            self.add_buffer("renorm_std", np.full(channels, self.moving.initial_var**0.5), self.stats_dtype)
         self._pending = None
         return input_shape
 
@@ -271,12 +270,17 @@ class BatchNorm(Layer):
 
     @property
     def replayable(self) -> bool:
-        """Not with what is computed by NumPy, or with numbers that change from step to step."""
+        """Not with what NumPy computes, or with numbers that change from step to step."""
         plain = self.virtual_batch_size is None and self.renorm is None and self.observer is None and not self.deferred
-        return super().replayable and plain and self.moving.steady and (self.use_batch_statistics or self.moving.spread == "moving_var")
+        return plain and self.moving.steady and (self.use_batch_statistics or self.moving.spread == "moving_var")
 
     def settings(self) -> list[Callable[[], Iterable[Any]]]:
         return [*super().settings(), vars(self.moving).values]
+
+    @property
+    def epilogue(self) -> Epilogue:
+        """The layer's own activation, in the same pass."""
+        return Epilogue(smooth=self.activation) if self.activation in SMOOTH else Epilogue(slope=float(self.slope))
 
     @property
     def fuses(self) -> bool:

@@ -36,18 +36,18 @@ class MovingStatistics(Watched):
     def __init__(self, decay: float | None, warm_decay: bool, track: str, zero_debias: bool | str, initial_var: float, eps: float) -> None:
         if decay is not None and not 0 <= decay <= 1:
             raise ArgumentError(
-                f"decay={decay!r}: wanted the weight of the old moving value, from 0 to 1, or None for the cumulative average"
+                f"decay={decay!r}: expected the weight of the old moving value, from 0 to 1, or None for the cumulative average"
             )
         if track not in TRACKS:
-            raise ArgumentError(f"track={track!r}: wanted 'variance' or 'deviation'")
+            raise ArgumentError(f"track={track!r}: expected 'variance' or 'deviation'")
         if zero_debias not in ZERO_DEBIAS:
-            raise ArgumentError(f"zero_debias={zero_debias!r}: wanted False, True (mean and variance) or 'mean' (TensorFlow's)")
+            raise ArgumentError(f"zero_debias={zero_debias!r}: expected False, True (mean and variance) or 'mean' (TensorFlow's)")
         if decay is None and (warm_decay or zero_debias):
             raise ArgumentError(
                 "decay=None is the exact mean of all batches: warm_decay and zero_debias mean nothing for it, leave them out"
             )
         if not initial_var >= 0:
-            raise ArgumentError(f"initial_var={initial_var!r}: wanted a number that is at least 0")
+            raise ArgumentError(f"initial_var={initial_var!r}: expected a number that is at least 0")
         self.decay = decay
         self.warm_decay = warm_decay
         self.spread = TRACKS[track]  # the buffer that holds the moving variance or deviation
@@ -55,16 +55,16 @@ class MovingStatistics(Watched):
         self.initial_var = initial_var
         self.eps = eps
 
-    def create(self, buffers: Buffers, channels: int, dtype: np.dtype, keep: Callable[..., Any]) -> None:
-        """Put the buffers of a new layer in place. keep: (values, dtype) -> an array where the backend computes."""
-        buffers["moving_mean"] = keep(np.zeros(channels), dtype)
-        buffers[self.spread] = keep(np.full(channels, self.initial_var), dtype)
-        buffers["updates"] = np.zeros(1, np.int64)
+    def create(self, add_buffer: Callable[..., None], channels: int, dtype: np.dtype | None) -> None:
+        """Make the buffers of a layer, by its `add_buffer`; dtype None is the layer's."""
+        add_buffer("moving_mean", np.zeros(channels), dtype)
+        add_buffer(self.spread, np.full(channels, self.initial_var), dtype)
+        add_buffer("updates", [0], np.int64, on_host=True)
         if self.zero_debias:
-            buffers["decay_product"] = np.ones(1, np.float64)
-            buffers["biased_mean"] = keep(np.zeros(channels), dtype)
+            add_buffer("decay_product", [1.0], np.float64, on_host=True)
+            add_buffer("biased_mean", np.zeros(channels), dtype)
         if self.zero_debias is True:
-            buffers["biased_spread"] = keep(np.zeros(channels), dtype)
+            add_buffer("biased_spread", np.zeros(channels), dtype)
 
     def update(self, buffers: Buffers, mean: Any, m2: Any, divisor: Any, be: Backend) -> None:
         """Take in the mean and variance m2 / divisor (C,) of a batch."""

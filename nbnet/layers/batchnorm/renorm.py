@@ -33,7 +33,7 @@ class Renorm:
 
     def __post_init__(self) -> None:
         if self.decay is not None and not 0 <= self.decay < 1:
-            raise ArgumentError(f"Renorm(decay={self.decay!r}): wanted at least 0 and less than 1, or None")
+            raise ArgumentError(f"Renorm(decay={self.decay!r}): expected at least 0 and less than 1, or None")
         self.bounds(0)
 
     @staticmethod
@@ -52,7 +52,7 @@ class Renorm:
         """rmin, rmax, dmax at update t."""
         rmin, rmax, dmax = (bound(t) if callable(bound) else bound for bound in (self.rmin, self.rmax, self.dmax))
         if not (0 <= rmin <= rmax and dmax >= 0):
-            raise ArgumentError(f"Renorm bounds rmin={rmin}, rmax={rmax}, dmax={dmax}: wanted 0 <= rmin <= rmax and dmax >= 0")
+            raise ArgumentError(f"Renorm bounds rmin={rmin}, rmax={rmax}, dmax={dmax}: expected 0 <= rmin <= rmax and dmax >= 0")
         return rmin, rmax, dmax
 
     def correct(self, t: int, mean: np.ndarray, std: np.ndarray, moving_mean: np.ndarray, moving_std: np.ndarray) -> Correction:
