@@ -45,7 +45,7 @@ class Optimizer(CodeRepr):
 
     def prepare(self, params: Mapping[str, Param]) -> None:
         """Make the state arrays, as zeros, if there are none."""
-        if self.state:
+        if self.state or self._flat:
             return
         seen: set[Param] = set()  # a parameter with two names has two states, of which one lies in the flat arrays
         states: list[list[Any]] = []

@@ -11,6 +11,7 @@ from tolerances import assert_close
 import nbnet as nb
 from nbnet.layers import Param
 from nbnet.layers.parameters import ALIGNMENT, FlatParameters
+from nbnet.optimizers import Optimizer
 from nbnet.runtime.backend import get_backend
 
 CUDA = ["cuda"] if SIMULATED or GPU else []
@@ -164,6 +165,21 @@ def test_a_tied_parameter_is_updated_once_per_name(monkeypatch):
     assert len(sizes_of_calls(monkeypatch, optimizer, params)) == 2
     assert_close(params["tied"].value, before - 2, "exact")
     assert "velocity.tied" in optimizer.state
+
+
+def test_an_optimizer_without_state(monkeypatch):
+    class Descent(Optimizer):
+        def _update(self, backend, value, grad, slots, lr):
+            assert slots == []
+            value -= lr * grad
+
+    params = model().params
+    fill(params, 0)
+    before = {name: param.value.copy() for name, param in params.items()}
+    optimizer = Descent(0.5)
+    assert len(sizes_of_calls(monkeypatch, optimizer, params)) == len(sizes_of_calls(monkeypatch, optimizer, params)) == 1
+    for name, param in params.items():
+        assert_close(param.value, before[name] - param.grad, "elementwise", what=name)
 
 
 def test_a_layer_that_is_built_again(monkeypatch):
