@@ -14,13 +14,12 @@ from nbnet import losses, schedules, storage
 from nbnet.code_repr import CodeRepr
 from nbnet.errors import ArgumentError, BuildError, CheckpointError, NonFiniteError
 from nbnet.functional import checks
-from nbnet.kernels import chunks
 from nbnet.layers import Param, Sequential
 from nbnet.optimizers import Optimizer
 from nbnet.runtime.replay import Passes
 from nbnet.training import checkpoint
 from nbnet.training.callbacks import Callback
-from nbnet.training.epoch import Position, add_correct, batches, check_data, gather, metrics
+from nbnet.training.epoch import Position, add_correct, batches, check_data, gather, metrics, parts
 from nbnet.training.gradients import clip, explain_not_finite
 from nbnet.training.progress import epoch_bar
 
@@ -201,12 +200,10 @@ class Trainer(CodeRepr):
 
     def _gradients(self, x: np.ndarray, y: np.ndarray, params: list[Param]) -> tuple[float, int | None]:
         """Write the gradients of the batch into the parameters, summed over its parts."""
-        parts = min(self.accumulate, len(x))
         total = 0.0
         sums: list[Any] = []
         correct: int | None = 0
-        for part in range(parts):
-            start, stop = chunks.bounds(part, parts, len(x))
+        for start, stop in parts(len(x), self.accumulate):
             images = x[start:stop]
             one = self._passes.of(self.model, images)
             prediction = one.forward(images)
@@ -217,7 +214,7 @@ class Trainer(CodeRepr):
                 self.model.discard_updates()
                 raise NonFiniteError(f"the loss is {total} at step {self.step}: {explain_not_finite(self.model, images)}")
             one.backward(result.gradient)
-            if parts > 1:
+            if stop - start < len(x):
                 sums = sums or [self.model.backend.zeros(p.grad.shape, p.grad.dtype) for p in params]
                 for s, p in zip(sums, params):
                     self.model.backend.kernel("array.add")(s.reshape(-1), p.grad.reshape(-1), s.reshape(-1))
