@@ -121,7 +121,9 @@ class Trainer(CodeRepr):
                     callback.on_epoch_end(self)
         return self.history
 
-    def _run_epoch(self, x, y, epochs: int, batch_size: int, callbacks: list[Callback], progress: bool | None) -> bool:
+    def _run_epoch(
+        self, x: np.ndarray, y: np.ndarray, epochs: int, batch_size: int, callbacks: list[Callback], progress: bool | None
+    ) -> bool:
         """Run the rest of the current epoch. Returns False when `stop` ended it before its last batch."""
         all_rows = batches(len(x), batch_size, self.seed, self.epoch)
         last_step = max(1, epochs * len(all_rows) - 1)

@@ -9,6 +9,7 @@ from cuda_machine import GPU, SIMULATED
 from tolerances import assert_close
 
 import nbnet as nb
+from nbnet.errors import ArgumentError
 from nbnet.layers import Param
 from nbnet.layers.parameters import ALIGNMENT, FlatParameters
 from nbnet.optimizers import Optimizer
@@ -151,6 +152,15 @@ def test_a_replaced_array_is_a_call_of_its_own(monkeypatch, backend, attribute):
     before = np.array(param.value)
     assert len(sizes_of_calls(monkeypatch, optimizer, net.params, backend)) == 3
     assert_close(param.value, before - 2, "exact")
+
+
+def test_a_replaced_array_must_be_contiguous():
+    net, optimizer = model(), nb.SGD(1.0)
+    param = net.params["3.dense.weight"]
+    param.value = np.asfortranarray(param.value)
+    with pytest.raises(ArgumentError, match=r"the value of '3\.dense\.weight' is not C-contiguous: use np\.ascontiguousarray"):
+        optimizer.step(net.params, net.backend)
+    assert optimizer.steps == 0
 
 
 def test_parameters_without_a_layout_are_calls_of_their_own(monkeypatch):
