@@ -28,6 +28,11 @@ class MyAdam(nb.Adam):
         self.extra = extra
 
 
+class LateRate(nb.SGD):
+    def __init__(self, nesterov=True, lr=0.5):
+        super().__init__(lr, nesterov=nesterov)
+
+
 class Several(CodeRepr):
     def __init__(self, *parts):
         self.parts = parts
@@ -48,6 +53,8 @@ REPRS = {
     "nb.RMSProp(1.0, rho=0.5)": nb.RMSProp(1, rho=0.5),
     "nb.losses.mean_squared_error": nb.losses.mean_squared_error,
     "MyAdam(0.1, extra='x', beta1=0.5)": MyAdam(0.1, "x", beta1=0.5),
+    "LateRate(lr=0.5)": LateRate(),
+    "LateRate(nesterov=False, lr=0.25)": LateRate(False, 0.25),
     "Block([], size=2)": Block([], size=2),
     "Block([nb.SGD(0.01), Block([1, 2])], rate=0.25)": Block([nb.SGD(), Block(iter([1, 2]))], 0.25),
     LONG: Block([nb.SGD(0.01 * i, momentum=0.9, weight_decay=0.125) for i in (1, 2, 3)], name="long"),
