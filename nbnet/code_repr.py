@@ -54,6 +54,7 @@ class CodeRepr:
         signature = inspect.signature(type(self))
         args, kwargs = self._arguments
         bound = signature.bind(*args, **kwargs)
+        positional = True  # until an argument is shown with its name, or left out
         for name, parameter in signature.parameters.items():
             if parameter.kind is parameter.VAR_POSITIONAL:
                 yield from (("", value) for value in bound.arguments.get(name, ()))
@@ -62,8 +63,9 @@ class CodeRepr:
             else:
                 value = self._current(name, bound.arguments.get(name, parameter.default))
                 required = parameter.default is parameter.empty or name == self._always_shown
+                positional = positional and required and parameter.kind is not parameter.KEYWORD_ONLY
                 if required or not _same(value, parameter.default):
-                    yield "" if required and parameter.kind is not parameter.KEYWORD_ONLY else f"{name}=", value
+                    yield "" if positional else f"{name}=", value
 
     def _current(self, name: str, passed: Any) -> Any:
         value = vars(self).get(name, passed)

@@ -11,7 +11,7 @@ from nbnet.code_repr import CodeRepr
 from nbnet.errors import ArgumentError
 from nbnet.layers import Param
 from nbnet.layers.parameters import FlatArray, FlatParameters
-from nbnet.runtime.backend import Backend, zeros_like
+from nbnet.runtime.backend import Backend, on_device, zeros_like
 
 
 class Optimizer(CodeRepr):
@@ -45,7 +45,7 @@ class Optimizer(CodeRepr):
 
     def prepare(self, params: Mapping[str, Param]) -> None:
         """Make the state arrays, as zeros, if there are none."""
-        if self.state:
+        if self.state or self._flat:
             return
         seen: set[Param] = set()  # a parameter with two names has two states, of which one lies in the flat arrays
         states: list[list[Any]] = []
@@ -69,7 +69,7 @@ class Optimizer(CodeRepr):
             backend: runs the kernels.
             lr: learning rate of this step; None uses the optimiser's own.
         Raises:
-            ArgumentError: the state belongs to other parameters; nothing has changed.
+            ArgumentError: the state belongs to other parameters, or an array is not contiguous; nothing has changed.
         """
         self.prepare(params)
         arrays = [array for param in params.values() if param.trainable for array in (param.value, param.grad)]
@@ -83,7 +83,11 @@ class Optimizer(CodeRepr):
             self._update(backend, value, grad, slots, lr)
 
     def _check_state(self, params: Mapping[str, Param]) -> None:
-        """Kernels walk over parameters and state with one index, so both must have the same shape."""
+        """Kernels walk over parameters and state with one index: both must be contiguous and of the same shape."""
+        for name, param in params.items():
+            for attribute, array in (("value", param.value), ("grad", param.grad)):
+                if not on_device(array) and not array.flags.c_contiguous:
+                    raise ArgumentError(f"the {attribute} of {name!r} is not C-contiguous: use np.ascontiguousarray({attribute})")
         for slot, (name, param) in itertools.product(self.slots, params.items()):
             found = self.state.get(f"{slot}.{name}")
             if found is None or found.shape != param.value.shape:

@@ -59,6 +59,12 @@ def batches(rows: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarra
     return [order[start:stop] for start, stop in pairwise([*starts, rows])]
 
 
+def parts(rows: int, count: int) -> list[tuple[int, int]]:
+    """Start and stop of `count` parts of a batch, whose sizes differ by at most one; fewer where there are fewer rows."""
+    count = min(count, rows)
+    return [(part * rows // count, (part + 1) * rows // count) for part in range(count)]
+
+
 def gather(x: np.ndarray, rows: np.ndarray, backend: Backend) -> np.ndarray:
     """The given rows of x, in recycled memory on the host."""
     out = backend.on_host((len(rows), *x.shape[1:]), x.dtype)

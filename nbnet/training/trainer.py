@@ -14,14 +14,13 @@ from nbnet import losses, schedules, storage
 from nbnet.code_repr import CodeRepr
 from nbnet.errors import ArgumentError, BuildError, CheckpointError, NonFiniteError
 from nbnet.functional import checks
-from nbnet.kernels import chunks
 from nbnet.layers import Param, Sequential
 from nbnet.optimizers import Optimizer
 from nbnet.runtime.compile_ahead import compile_ahead
 from nbnet.runtime.replay import Replay
 from nbnet.training import checkpoint
 from nbnet.training.callbacks import Callback
-from nbnet.training.epoch import Position, add_correct, batches, check_data, gather, metrics
+from nbnet.training.epoch import Position, add_correct, batches, check_data, gather, metrics, parts
 from nbnet.training.gradients import clip, explain_not_finite
 from nbnet.training.progress import epoch_bar
 
@@ -128,7 +127,9 @@ class Trainer(CodeRepr):
                     callback.on_epoch_end(self)
         return self.history
 
-    def _run_epoch(self, x, y, epochs: int, batch_size: int, callbacks: list[Callback], progress: bool | None) -> bool:
+    def _run_epoch(
+        self, x: np.ndarray, y: np.ndarray, epochs: int, batch_size: int, callbacks: list[Callback], progress: bool | None
+    ) -> bool:
         """Run the rest of the current epoch. Returns False when `stop` ended it before its last batch."""
         all_rows = batches(len(x), batch_size, self.seed, self.epoch)
         last_step = max(1, epochs * len(all_rows) - 1)
@@ -207,12 +208,10 @@ class Trainer(CodeRepr):
 
     def _gradients(self, x: np.ndarray, y: np.ndarray, params: list[Param]) -> tuple[float, int | None]:
         """Write the gradients of the batch into the parameters, summed over its parts."""
-        parts = min(self.accumulate, len(x))
         total = 0.0
         sums: list[Any] = []
         correct: int | None = 0
-        for part in range(parts):
-            start, stop = chunks.bounds(part, parts, len(x))
+        for start, stop in parts(len(x), self.accumulate):
             images = x[start:stop]
             if self._compiled_for is not self.model:
                 compile_ahead(self.model, len(images))
@@ -226,7 +225,7 @@ class Trainer(CodeRepr):
                 self.model.discard_updates()
                 raise NonFiniteError(f"the loss is {total} at step {self.step}: {explain_not_finite(self.model, images)}")
             one.backward(result.gradient)
-            if parts > 1:
+            if stop - start < len(x):
                 sums = sums or [self.model.backend.zeros(p.grad.shape, p.grad.dtype) for p in params]
                 for s, p in zip(sums, params):
                     self.model.backend.kernel("array.add")(s.reshape(-1), p.grad.reshape(-1), s.reshape(-1))

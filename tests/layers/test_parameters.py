@@ -9,8 +9,10 @@ from cuda_machine import GPU, SIMULATED
 from tolerances import assert_close
 
 import nbnet as nb
+from nbnet.errors import ArgumentError
 from nbnet.layers import Param
 from nbnet.layers.parameters import ALIGNMENT, FlatParameters
+from nbnet.optimizers import Optimizer
 from nbnet.runtime.backend import get_backend
 
 CUDA = ["cuda"] if SIMULATED or GPU else []
@@ -152,6 +154,15 @@ def test_a_replaced_array_is_a_call_of_its_own(monkeypatch, backend, attribute):
     assert_close(param.value, before - 2, "exact")
 
 
+def test_a_replaced_array_must_be_contiguous():
+    net, optimizer = model(), nb.SGD(1.0)
+    param = net.params["3.dense.weight"]
+    param.value = np.asfortranarray(param.value)
+    with pytest.raises(ArgumentError, match=r"the value of '3\.dense\.weight' is not C-contiguous: use np\.ascontiguousarray"):
+        optimizer.step(net.params, net.backend)
+    assert optimizer.steps == 0
+
+
 def test_parameters_without_a_layout_are_calls_of_their_own(monkeypatch):
     assert len(sizes_of_calls(monkeypatch, nb.Adam(), alone(model().params))) == 6
 
@@ -164,6 +175,21 @@ def test_a_tied_parameter_is_updated_once_per_name(monkeypatch):
     assert len(sizes_of_calls(monkeypatch, optimizer, params)) == 2
     assert_close(params["tied"].value, before - 2, "exact")
     assert "velocity.tied" in optimizer.state
+
+
+def test_an_optimizer_without_state(monkeypatch):
+    class Descent(Optimizer):
+        def _update(self, backend, value, grad, slots, lr):
+            assert slots == []
+            value -= lr * grad
+
+    params = model().params
+    fill(params, 0)
+    before = {name: param.value.copy() for name, param in params.items()}
+    optimizer = Descent(0.5)
+    assert len(sizes_of_calls(monkeypatch, optimizer, params)) == len(sizes_of_calls(monkeypatch, optimizer, params)) == 1
+    for name, param in params.items():
+        assert_close(param.value, before[name] - param.grad, "elementwise", what=name)
 
 
 def test_a_layer_that_is_built_again(monkeypatch):

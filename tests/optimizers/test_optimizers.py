@@ -1,4 +1,6 @@
-"""Optimisers update all parameters that are neighbours in memory in one call, with the same bits as one by one."""
+"""Optimisers: state, options, errors. Which parameters share a kernel call is in tests/layers/test_parameters.py."""
+
+import re
 
 import numpy as np
 import pytest
@@ -6,11 +8,7 @@ from tolerances import assert_close
 
 import nbnet as nb
 from nbnet.errors import ArgumentError
-from nbnet.layers import Param
-from nbnet.runtime.backend import get_backend
-
-MAKERS = [lambda: nb.SGD(0.1, momentum=0.9), lambda: nb.RMSProp(0.01), lambda: nb.Adam(0.01), lambda: nb.AdamW(0.01)]
-makers = pytest.mark.parametrize("make", MAKERS, ids=["sgd", "rmsprop", "adam", "adamw"])
+from nbnet.optimizers import OPTIMIZERS
 
 
 def model():
@@ -19,50 +17,30 @@ def model():
     return net
 
 
-def apart(params):
-    """The same parameters, each in memory of its own."""
-    return {name: Param(param.value.copy()) for name, param in params.items()}
-
-
-def calls(optimizer, params, monkeypatch):
-    """How many kernel calls a step makes."""
-    count = []
-    update = type(optimizer)._update
-    monkeypatch.setattr(type(optimizer), "_update", lambda self, *args: (count.append(1), update(self, *args)))
-    optimizer.step(params, get_backend("serial"))
-    return len(count)
-
-
-@makers
-def test_together_is_one_by_one(rng, make):
+def test_state_names_are_slot_and_parameter():
     params = model().params
-    alone = apart(params)
-    params["1.batchnorm.gamma"].trainable = alone["1.batchnorm.gamma"].trainable = False
-    one, other = make(), make()
-    for _ in range(3):
-        for name, param in params.items():
-            param.grad[:] = alone[name].grad[:] = rng.normal(size=param.grad.shape)
-        one.step(params, get_backend("serial"))
-        other.step(alone, get_backend("serial"))
-    for name, param in params.items():
-        assert_close(param.value, alone[name].value, "exact", what=name)
-    for name, array in one.state.items():
-        assert_close(array, other.state[name], "exact", what=name)
+    for name, make in OPTIMIZERS.items():
+        optimizer = make(0.1)
+        assert isinstance(optimizer, nb.optimizers.Optimizer), name
+        optimizer.prepare(params)
+        assert list(optimizer.state) == [f"{slot}.{param}" for slot in optimizer.slots for param in params]
+        assert all(array.shape == params[key.partition(".")[2]].value.shape for key, array in optimizer.state.items())
 
 
-@makers
-def test_a_model_is_one_call(make, monkeypatch):
-    assert calls(make(), model().params, monkeypatch) == 1
+BAD_OPTIONS = [
+    (lambda: nb.SGD(0), "lr=0: expected a number above 0"),
+    (lambda: nb.Adam(float("nan")), "lr=nan: expected a number above 0"),
+    (lambda: nb.SGD(momentum=1), "momentum=1: expected a number that is at least 0 and below 1"),
+    (lambda: nb.RMSProp(rho=-0.1), "rho=-0.1: expected a number that is at least 0 and below 1"),
+    (lambda: nb.AdamW(weight_decay=-1), "weight_decay=-1: expected a number that is at least 0"),
+    (lambda: nb.Adam(eps=0.0), "eps=0.0: expected a number above 0"),
+]
 
 
-def test_frozen_parameters_split_the_call(monkeypatch):
-    net = model()
-    net.params["1.batchnorm.gamma"].trainable = False
-    assert calls(nb.Adam(), net.params, monkeypatch) == 2
-
-
-def test_separate_parameters_are_separate_calls(monkeypatch):
-    assert calls(nb.Adam(), apart(model().params), monkeypatch) == 6
+@pytest.mark.parametrize(("make", "message"), BAD_OPTIONS)
+def test_bad_options(make, message):
+    with pytest.raises(ArgumentError, match=f"^{re.escape(message)}$"):
+        make()
 
 
 def test_freezing_between_steps_is_noticed(rng):

@@ -4,7 +4,7 @@ import pytest
 
 @pytest.fixture
 def data(rng):
-    """Images whose brightest third says their class."""
+    """Images whose brightest third is their class."""
     y = rng.integers(0, 3, 70)
     x = rng.integers(0, 100, (70, 6, 6, 1), dtype=np.uint8)
     for i, label in enumerate(y):

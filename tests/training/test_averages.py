@@ -17,14 +17,14 @@ def test_a_variable_starts_at_its_value_and_a_tensor_at_zero():
     assert_close(tensor.average("a"), np.array(0.1 * (0.81 * 1 + 0.9 * 2 + 4)), "elementwise")
 
 
-def test_num_updates_follows_quickly():
-    ema, wanted = nb.ExponentialMovingAverage(0.9), 5.0
+def test_num_updates_follows_faster():
+    ema, expected = nb.ExponentialMovingAverage(0.9), 5.0
     ema.apply({"a": 5.0}, num_updates=0)
     for t in range(1, 5):
         ema.apply({"a": float(t)}, num_updates=t)
         d = min(0.9, (1 + t) / (10 + t))
-        wanted = d * wanted + (1 - d) * t
-    assert_close(ema.average("a"), np.array(wanted), "elementwise")
+        expected = d * expected + (1 - d) * t
+    assert_close(ema.average("a"), np.array(expected), "elementwise")
 
 
 def test_zero_debias_is_a_weighted_mean(rng):
@@ -45,9 +45,9 @@ def test_weights_of_a_model_swap_in_and_out(rng):
         ema.apply({name: param.value for name, param in model.params.items()})
         model.params["0.dense.weight"].value += 1
     now = model.params["0.dense.weight"].value.copy()
-    wanted = 0.25 * seen[0] + 0.25 * seen[1] + 0.5 * seen[2]
+    expected = 0.25 * seen[0] + 0.25 * seen[1] + 0.5 * seen[2]
     with ema.swapped(model):
-        assert_close(model.params["0.dense.weight"].value, wanted, "elementwise")
+        assert_close(model.params["0.dense.weight"].value, expected, "elementwise")
     assert np.array_equal(model.params["0.dense.weight"].value, now)
     assert set(ema.averages()) == set(model.params)
 
@@ -101,7 +101,7 @@ def test_bad_scaling():
     with pytest.raises(BuildError, match=r"call fit\(x\) first"):
         nb.StandardScaler().transform(np.ones((2, 2)))
     scaler = nb.StandardScaler().fit(np.ones((2, 2)))
-    with pytest.raises(ShapeError, match=r"wanted \(..., 2\) as in fit"):
+    with pytest.raises(ShapeError, match=r"\(..., 2\) as in fit"):
         scaler.transform(np.ones((2, 3)))
     with pytest.raises(ShapeError, match="3 features, but the batches before had 2"):
         scaler.partial_fit(np.ones((2, 3)))

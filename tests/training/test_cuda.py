@@ -1,4 +1,4 @@
-"""Whole models on backend cuda, in the simulator at toy size or on a GPU: they do what backend serial does."""
+"""Whole models on backend cuda, in the simulator at toy size or on a GPU: their results are those of backend serial."""
 
 import weakref
 
@@ -73,12 +73,12 @@ def test_ten_steps_agree_with_serial(layers, dtype, optimizer, options):
     for (name, a), b in zip(pair[0].model.state().items(), pair[1].model.state().values(), strict=True):
         assert_close(np.asarray(b), a, "exact", what=f"{name} at the start: ")
     for x, y in batches(dtype):
-        wanted, actual = (t.train_batch(x, y) for t in pair)
-        assert_close(actual["loss"], wanted["loss"], "training", dtype)
+        expected, actual = (t.train_batch(x, y) for t in pair)
+        assert_close(actual["loss"], expected["loss"], "training", dtype)
     for (name, a), b in zip(pair[0].model.state().items(), pair[1].model.state().values(), strict=True):
         assert_close(np.asarray(b), a, "training", dtype, f"{name}: ")
-    wanted, actual = (t.evaluate(x, y) for t in pair)
-    assert_close(actual["loss"], wanted["loss"], "training", dtype)
+    expected, actual = (t.evaluate(x, y) for t in pair)
+    assert_close(actual["loss"], expected["loss"], "training", dtype)
     assert_close(pair[1].model.predict(x), pair[0].model.predict(x), "training", dtype)
 
 
@@ -147,7 +147,7 @@ def test_checkpoints_go_between_backends(tmp_path):
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
 def test_uploads_ahead_change_nothing(dtype, options):
     """fit, which sends the next batch ahead, is train_batch on the same rows in the same order, bit for bit; also when it stops within
-    an epoch and goes on."""
+    an epoch and continues."""
     rows = 2 * ROWS + 1  # a last batch of one row joins the one before it
     x = np.random.default_rng(0).integers(0, 256, (rows, SIDE, SIDE, 2)).astype(dtype)
     y = np.arange(rows) % 3

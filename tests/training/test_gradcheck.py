@@ -1,4 +1,4 @@
-"""gradcheck finds wrong gradients, and says where."""
+"""gradcheck finds wrong gradients and names them."""
 
 import numpy as np
 import pytest
@@ -46,7 +46,7 @@ def test_a_wrong_parameter_gradient_is_found(rng):
         nb.gradcheck(Forgetful(3), rng.standard_normal((5, 2)))
 
 
-def test_state_is_put_back(rng):
+def test_state_is_restored(rng):
     model = nb.Sequential([nb.BatchNorm(), nb.Dropout(0.5)])
     model.build((4,), backend="serial", dtype="float64")
     before = {name: array.copy() for name, array in model.state().items()}

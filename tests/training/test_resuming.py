@@ -1,4 +1,6 @@
-"""A run that stops and goes on is the same run, bit for bit; checkpoints that cannot be used change nothing."""
+"""A run that stops and continues is the same run, bit for bit; unusable checkpoints change nothing."""
+
+import json
 
 import numpy as np
 import pytest
@@ -57,7 +59,7 @@ def test_a_foreign_or_broken_checkpoint_changes_nothing(data, tmp_path):
     cases = [
         (nb.Trainer(other, optimizer=nb.Adam(1e-3)), whole, "belongs to another model"),
         (small_trainer(optimizer=nb.SGD(0.1)), whole, "was trained with Adam, this trainer has SGD"),
-        (small_trainer(dtype="float32"), whole, "float64, wanted .* float32"),
+        (small_trainer(dtype="float32"), whole, "float64, .* float32"),
         (small_trainer(), whole[: len(whole) // 2], "truncated or not a safetensors file"),
         (small_trainer(), b"", "truncated or not a safetensors file"),
         (small_trainer(), b"GIF89a" + bytes(100), "truncated or not a safetensors file"),
@@ -75,6 +77,39 @@ def test_a_foreign_or_broken_checkpoint_changes_nothing(data, tmp_path):
     trainer.model.save_weights(path)
     with pytest.raises(CheckpointError, match="use load_weights"):
         trainer.restore(path)
+
+
+def test_a_state_goes_from_trainer_to_trainer(data):
+    first, second = small_trainer(seed=4), small_trainer(seed=9)
+    first.fit(data, epochs=2, batch_size=16, callbacks=[StopAt(7)])
+    state = first.state()
+    assert json.loads(json.dumps(state.run)) == state.run
+    second.load_state(state)
+    assert bits(second) == bits(first)
+    for trainer in (first, second):
+        trainer.fit(data, epochs=2, batch_size=16)
+    assert bits(second) == bits(first)
+    assert second.history["loss"] == first.history["loss"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda run: run.pop("seed"),
+        lambda run: run.update(step="seven"),
+        lambda run: run.update(history=[1.0]),
+        lambda run: run["position"].update(rows_left=3),
+    ],
+)
+def test_a_damaged_state_changes_nothing(data, change):
+    first, second = small_trainer(), small_trainer()
+    first.fit(data, epochs=1)
+    before = bits(second), second.step
+    state = first.state()
+    change(state.run)
+    with pytest.raises(CheckpointError, match=r"^the state: the description of the run is damaged"):
+        second.load_state(state)
+    assert (bits(second), second.step) == before
 
 
 def test_weights_load_from_a_checkpoint(data, tmp_path):

@@ -1,4 +1,4 @@
-"""Training: the loop, its metrics, callbacks, and what happens when it goes wrong."""
+"""Training: the loop, its metrics, callbacks, and its errors."""
 
 import math
 
@@ -168,7 +168,7 @@ def test_csv_log(data, tmp_path):
         small_trainer().fit(data, epochs=1, callbacks=[nb.callbacks.CSVLog(tmp_path / "missing" / "log.csv")])
 
 
-def test_a_callback_that_cannot_work_says_so(data):
+def test_a_callback_without_its_column_is_an_error(data):
     with pytest.raises(ArgumentError, match="pass validation= to fit"):
         small_trainer().fit(data, epochs=1, callbacks=[nb.callbacks.EarlyStopping("val_loss")])
     with pytest.raises(ArgumentError, match="expected loss, accuracy"):
@@ -229,7 +229,7 @@ def test_overflow_names_the_layer(data):
         trainer.train_batch(x, y)
 
 
-def test_a_trainer_wants_a_built_model_and_an_optimizer():
+def test_a_trainer_needs_a_built_model_and_an_optimizer():
     with pytest.raises(BuildError, match=r"call model\.build"):
         nb.Trainer(nb.Sequential([nb.Dense(2)]), optimizer=nb.Adam())
     model = small_model()

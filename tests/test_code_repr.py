@@ -1,0 +1,113 @@
+"""Reprs that can be pasted back as code."""
+
+import copy
+import inspect
+import pickle
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+import nbnet as nb
+from nbnet.code_repr import CodeRepr
+
+
+class Block(CodeRepr):
+    """An argument without a default, one that is kept under another name, one that is converted, and a keyword."""
+
+    def __init__(self, layers, rate=0.5, size=3, *, name=None):
+        self.layers = list(layers)
+        self.rate = float(rate)
+        self.size = (size, size)
+        self._name = name
+
+
+class MyAdam(nb.Adam):
+    def __init__(self, lr, extra=None, **options):
+        super().__init__(lr, **options)
+        self.extra = extra
+
+
+class LateRate(nb.SGD):
+    def __init__(self, nesterov=True, lr=0.5):
+        super().__init__(lr, nesterov=nesterov)
+
+
+class Several(CodeRepr):
+    def __init__(self, *parts):
+        self.parts = parts
+
+
+@dataclass(repr=False)
+class Data(CodeRepr):
+    size: int
+    scale: float = 1.0
+
+
+LONG = "Block([\n" + "".join(f"    nb.SGD({0.01 * i}, momentum=0.9, weight_decay=0.125),\n" for i in (1, 2, 3)) + "], name='long')"
+REPRS = {
+    "nb.Adam(0.001)": nb.Adam(),
+    "nb.Adam(0.001, weight_decay=0.1)": nb.Adam(weight_decay=0.1),
+    "nb.AdamW(0.5)": nb.AdamW(0.5, 0.9, weight_decay=0.01),
+    "nb.SGD(0.01, momentum=0.9, nesterov=True)": nb.SGD(momentum=0.9, nesterov=True),
+    "nb.RMSProp(1.0, rho=0.5)": nb.RMSProp(1, rho=0.5),
+    "nb.losses.mean_squared_error": nb.losses.mean_squared_error,
+    "MyAdam(0.1, extra='x', beta1=0.5)": MyAdam(0.1, "x", beta1=0.5),
+    "LateRate(lr=0.5)": LateRate(),
+    "LateRate(nesterov=False, lr=0.25)": LateRate(False, 0.25),
+    "Block([], size=2)": Block([], size=2),
+    "Block([nb.SGD(0.01), Block([1, 2])], rate=0.25)": Block([nb.SGD(), Block(iter([1, 2]))], 0.25),
+    LONG: Block([nb.SGD(0.01 * i, momentum=0.9, weight_decay=0.125) for i in (1, 2, 3)], name="long"),
+    "Several(1, 'a', nb.SGD(0.01))": Several(1, "a", nb.SGD()),
+    "Data(3, scale=2.0)": Data(3, 2.0),
+}
+
+
+@pytest.mark.parametrize("code", REPRS, ids=[code.partition("\n")[0] for code in REPRS])
+def test_a_repr_is_code_that_gives_the_same_repr(code):
+    thing = REPRS[code]
+    assert repr(thing) == code
+    assert repr(eval(code, {"nb": nb, **globals()})) == code
+    for twin in (copy.copy(thing), copy.deepcopy(thing), pickle.loads(pickle.dumps(thing))):
+        assert type(twin) is type(thing)
+        assert repr(twin) in (code, f"{type(thing).__name__}(mean=True)", f"{type(thing).__name__}(True)")
+
+
+def test_nested_lists_are_indented():
+    inner = Block([nb.SGD(0.1, momentum=0.9, weight_decay=0.125)] * 3)
+    text = repr(Block([inner, inner]))
+    assert text.splitlines()[:3] == ["Block([", "    Block([", "        nb.SGD(0.1, momentum=0.9, weight_decay=0.125),"]
+    assert text.splitlines()[-2:] == ["    ]),", "])"]
+    assert repr(eval(text, {"nb": nb, "Block": Block})) == text
+
+
+def test_attributes_that_change_are_shown():
+    adam, block = nb.Adam(1), Block([1])
+    adam.lr, adam.weight_decay = 0.25, 0.5
+    block.layers.append(2)
+    assert repr(adam) == "nb.Adam(0.25, weight_decay=0.5)"
+    assert repr(block) == "Block([1, 2])"
+
+
+def test_arrays_and_functions_as_arguments():
+    assert repr(Block([], rate=1, name=np.float64)) == "Block([], rate=1.0, name=float64)"
+    assert repr(Block([], name=np.arange(2))) == "Block([], name=array([0, 1]))"
+    assert repr(nb.losses.get(np.vdot)) == "FunctionLoss(vdot)"
+
+
+def test_signatures_are_those_of_the_constructor():
+    assert list(inspect.signature(nb.Adam).parameters) == ["lr", "beta1", "beta2", "eps", "weight_decay"]
+    assert list(inspect.signature(Data).parameters) == ["size", "scale"]
+    assert list(inspect.signature(nb.losses.mean_squared_error).parameters) == ["prediction", "target", "rows", "backend"]
+    with pytest.raises(TypeError):
+        nb.losses.SoftmaxCrossEntropy(3)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'rate'"):
+        nb.Adam(rate=1)
+
+
+def test_a_trainer():
+    model = nb.Sequential([nb.Dense(2)])
+    model.build((3,), backend="serial")
+    code = repr(nb.Trainer(model, optimizer=nb.Adam(), schedule="cosine", seed=3))
+    assert code.startswith("nb.Trainer(")
+    assert code.endswith(", optimizer=nb.Adam(0.001), schedule='cosine', seed=3)")
