@@ -38,7 +38,7 @@ def test_batch_sizes_are_whole_numbers(batch_size, rng):
         lambda: nb.recalibrate(model, x, batch_size),
     )
     for call in calls:
-        with pytest.raises(ArgumentError, match=re.escape(f"batch_size={batch_size!r}: wanted a whole number, at least 1")):
+        with pytest.raises(ArgumentError, match=re.escape(f"batch_size={batch_size!r}: expected a whole number, at least 1")):
             call()
 
 
@@ -52,7 +52,7 @@ def test_numbers_of_numpy_are_numbers(rng):
     assert nb.Dense(np.int64(3)).units == nb.Conv2D(np.int64(3), 3).filters == 3
     assert nb.BatchNorm(zero_debias=np.True_).moving.zero_debias is True
     for wrong in (lambda: nb.Dense(True), lambda: nb.Dropout(0.5, seed=1.5), lambda: nb.functional.dropout_forward(x, 0.5, seed=1.5)):
-        with pytest.raises(ArgumentError, match="wanted a whole number"):
+        with pytest.raises(ArgumentError, match="expected a whole number"):
             wrong()
 
 
@@ -126,7 +126,7 @@ def test_errors_of_data_say_which():
     model, x = _of_images(), np.zeros((4, 8, 6, 1), np.float32)
     trainer, good = nb.Trainer(model, optimizer=nb.SGD(0.1)), np.array([0, 1, 2, 0])
     before = {name: array.copy() for name, array in model.state().items()}
-    with pytest.raises(DataError, match=r"^validation: label 3 of row 2 is not a class: wanted 0 to 2, .*; for labels from 1 use y - 1$"):
+    with pytest.raises(DataError, match=r"^validation: label 3 of row 2 is not a class: expected 0 to 2, .*; for labels from 1 use y - 1$"):
         trainer.fit((x, good), 1, validation=(x, good + 1), progress=False)
     assert trainer.step == 0
     assert all(np.array_equal(before[name], array) for name, array in model.state().items())
@@ -134,5 +134,5 @@ def test_errors_of_data_say_which():
 
 @pytest.mark.parametrize("eps", [-50.0, float("nan"), "small"])
 def test_eps_of_the_batch_norm_call(eps):
-    with pytest.raises(ArgumentError, match="wanted a number that is at least 0"):
+    with pytest.raises(ArgumentError, match="expected a number that is at least 0"):
         nb.functional.batch_norm_forward(np.ones((4, 3)), None, None, eps=eps, backend="numpy")

@@ -196,7 +196,9 @@ def by_statistics(
     """
     least = stats.least
     if not least > 0:
-        raise ArgumentError("there is nothing to normalise by: all weights are 0, or no part has rows; expected weights with a sum above 0")
+        raise ArgumentError(
+            "there is nothing to normalise by: all weights are 0, or no part has rows; expected weights that do not sum to 0"
+        )
     if least <= ddof or (weights is None and least < 2):
         raise ShapeError(
             f"x has shape {shape}, and the statistics count {least:g}: one value per channel has no variance to normalise by; "

@@ -20,8 +20,6 @@ from nbnet.runtime.replay import Stage
 class _Container(Layer):
     """Base of containers: named children, whose parameters and buffers they gather."""
 
-    replayable = True
-
     def _children(self) -> dict[str, Layer]:
         raise NotImplementedError
 
@@ -55,6 +53,8 @@ class Sequential(_Container):
         layers: the layers in order; `model.layers` is the list, and `model.steps` what forward runs: build fuses some of them.
     Params and buffers are named by position and kind: "0.conv2d.weight". uint8 input is scaled to [0, 1].
     """
+
+    replayable = True
 
     def __init__(self, layers: Iterable[Layer]):
         super().__init__()
@@ -190,6 +190,8 @@ class Residual(_Container):
         body: a layer, or a list of layers.
         shortcut: a layer or a list of layers; None is the identity.
     """
+
+    replayable = True
 
     def __init__(self, body: Layer | Iterable[Layer], shortcut: Layer | Iterable[Layer] | None = None):
         super().__init__()

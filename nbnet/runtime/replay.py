@@ -200,25 +200,25 @@ def copy_on(stage: Stage, backend: Any) -> tuple[Any, list[Live]]:
     """
     copies: dict[int, Any] = {}
     live: list[Live] = []
+    return _copied(stage, stage.backend, backend, copies, live), live
 
-    def copied(thing: Any) -> Any:
-        if isinstance(thing, list):
-            return [copied(part) for part in thing]
-        if not isinstance(thing, Stage):
-            return thing
-        if id(thing) not in copies:
-            if can_replay(thing, stage.backend):
-                twin: Any = copy.copy(thing)
-                copies[id(thing)] = twin
-                vars(twin).update({name: copied(value) for name, value in vars(thing).items()})
-                if "backend" in vars(thing):
-                    twin.backend = backend
-            else:
-                copies[id(thing)] = Live(thing, backend)
-                live.append(copies[id(thing)])
-        return copies[id(thing)]
 
-    return copied(stage), live
+def _copied(thing: Any, original: Any, backend: Any, copies: dict[int, Any], live: list[Live]) -> Any:
+    """A stage or a list of them on `backend` instead of `original`; anything else as it is. copies: by id, of what was copied before."""
+    if isinstance(thing, list):
+        return [_copied(part, original, backend, copies, live) for part in thing]
+    if not isinstance(thing, Stage):
+        return thing
+    if id(thing) not in copies and can_replay(thing, original):
+        twin: Any = copy.copy(thing)
+        copies[id(thing)] = twin
+        vars(twin).update({name: _copied(value, original, backend, copies, live) for name, value in vars(thing).items()})
+        if "backend" in vars(thing):
+            twin.backend = backend
+    elif id(thing) not in copies:
+        copies[id(thing)] = Live(thing, backend)
+        live.append(copies[id(thing)])
+    return copies[id(thing)]
 
 
 class Recording:

@@ -160,11 +160,11 @@ def test_float32_is_right_in_hard_cases(rng, backend, case):
         ({"decay": None, "zero_debias": True}, "zero_debias mean nothing"),
         ({"decay": None, "warm_decay": True}, "warm_decay and zero_debias mean nothing"),
         ({"track": "sigma"}, "'variance' or 'deviation'"),
-        ({"zero_debias": "both"}, "wanted False, True"),
+        ({"zero_debias": "both"}, "expected False, True"),
         ({"groups": "stride"}, "did you mean 'strided'"),
         ({"virtual_batch_size": 0}, "virtual_batch_size=0"),
         ({"activation": "rel"}, "did you mean 'relu'"),
-        ({"renorm": 3}, "wanted nb.Renorm"),
+        ({"renorm": 3}, "expected nb.Renorm"),
         ({"scale": False, "gamma_regularizer": nb.regularizers.l2(1)}, "drop one of the two"),
         ({"momentum": 0.1}, "ambiguous"),
         ({"eps": math.nan}, "above 0"),
@@ -195,7 +195,7 @@ def test_bad_shapes_and_weights(rng):
     plain = nb.BatchNorm()
     plain.build((3,), backend="serial", dtype="float64")
     before = {name: array.copy() for name, array in plain.buffers.items()}
-    for weights, message in [(np.zeros(6), "sum to 0"), (-np.ones(6), "at least 0"), (np.eye(6)[0], "one value a channel")]:
+    for weights, message in [(np.zeros(6), "sum to 0"), (-np.ones(6), "at least 0"), (np.eye(6)[0], "one value per channel")]:
         with pytest.raises(nb.NbnetError, match=message):
             plain.forward(x, train=True, weights=weights)
     with pytest.raises(ShapeError, match="broadcasts to"):

@@ -5,8 +5,8 @@ import pytest
 from tolerances import assert_close
 
 import nbnet as nb
-from nbnet.errors import ArgumentError, BuildError
-from nbnet.layers import fusion
+from nbnet.errors import BuildError
+from nbnet.functional import fused as runs
 
 BACKENDS = ("numpy", "serial", "parallel")
 
@@ -97,7 +97,7 @@ def test_fused_equals_unfused(rng, name, backend):
 @pytest.mark.parametrize("name", [name for name in NETWORKS if name.startswith("conv, norm")])
 def test_blocks_equal_unfused(rng, name, monkeypatch):
     """Batch norm and convolution go backward image by image, and the gradients of the weights are added up."""
-    monkeypatch.setattr(fusion, "BLOCK", 1)
+    monkeypatch.setattr(runs, "BLOCK", 1)
     test_fused_equals_unfused(rng, name, "serial")
 
 
@@ -115,8 +115,8 @@ def test_blocks_equal_unfused(rng, name, monkeypatch):
 def test_first_dense_of_few_inputs(rng, backend, layers, skips, monkeypatch):
     """The gradient of its weights comes without the gradient of its outputs, where batch norm's is affine in what it gets."""
     calls = []
-    original = nb.Dense.backward_norm
-    monkeypatch.setattr(nb.Dense, "backward_norm", lambda *args: (calls.append(1), original(*args))[1])
+    original = runs._backward_weights_norm
+    monkeypatch.setattr(runs, "_backward_weights_norm", lambda *args: (calls.append(1), original(*args))[1])
     models = nb.Sequential(layers()), nb.Sequential(layers())
     x = rng.normal(3, 2, (9, 4))
     for model, fuse in zip(models, (True, False)):
@@ -176,7 +176,7 @@ def test_dropout_set_otherwise_after_build(rng):
 def test_norm_set_otherwise_after_build(rng):
     model = built("dense, norm")
     model.layers[2].virtual_batch_size = 2
-    with pytest.raises(BuildError, match=r"is fused with others and cannot be set so: set its options before build\(\)"):
+    with pytest.raises(BuildError, match=r"is fused with others and cannot be changed this way: set its options before build\(\)"):
         model.forward(rng.normal(size=(4, 7, 6, 3)), train=True)
 
 
@@ -325,11 +325,3 @@ def test_functions_in_place_of_a_layers(rng, patched):
     assert len(kept) == 2
     for array, as_it_was in kept:
         assert_close(array, as_it_was, "exact")
-
-
-def test_max_pool_wants_images_without_weights(rng):
-    x = rng.normal(size=(2, 4, 4, 3))
-    with pytest.raises(ArgumentError, match=r"max_pool=True with weights: wanted images"):
-        nb.functional.batch_norm_forward(x, None, None, weights=np.ones(32), max_pool=True)
-    with pytest.raises(ArgumentError, match=r"max_pool=True with x of shape \(32, 3\)"):
-        nb.functional.batch_norm_forward(x.reshape(-1, 3), None, None, max_pool=True)

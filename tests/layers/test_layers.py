@@ -105,11 +105,11 @@ def test_same_seed_same_layer(name):
 @everywhere
 def test_bad_input(name):
     layer, x = make(name)
-    with pytest.raises(ShapeError, match="wanted \\(N, "):
+    with pytest.raises(ShapeError, match="expected \\(N, "):
         layer.forward(x[:, :-1])
     with pytest.raises(ShapeError, match="N at least 1"):
         layer.forward(x[:0])
-    with pytest.raises(DTypeError, match="float32, wanted float64"):
+    with pytest.raises(DTypeError, match="float32, expected float64"):
         layer.forward(x.astype(np.float32))
     with pytest.raises(BuildError, match="call build"):
         LAYERS[name][0]().forward(x)
@@ -161,7 +161,7 @@ def test_batchnorm_refuses_one_value_a_channel():
     layer = nb.BatchNorm()
     layer.build((3,), backend="serial")
     before = {key: array.copy() for key, array in layer.buffers.items()}
-    with pytest.raises(ShapeError, match="one value a channel"):
+    with pytest.raises(ShapeError, match="one value per channel"):
         layer.forward(np.ones((1, 3), np.float32), train=True)
     assert all(np.array_equal(before[key], array) for key, array in layer.buffers.items())
     layer.forward(np.ones((1, 3), np.float32))
@@ -209,7 +209,7 @@ def test_a_layer_that_does_not_fit_names_both():
     model = nb.Sequential([nb.Conv2D(4, 3), nb.MaxPool2D(2), nb.Dense(10)])
     with pytest.raises(ShapeError, match=r"layer 2\.dense does not fit layer 1\.maxpool2d, which gives \(4, 4, 4\).*put Flatten\(\)"):
         model.build((8, 8, 1))
-    with pytest.raises(ShapeError, match=r"layer 0\.conv2d does not fit the input, which gives \(9,\).*wants images"):
+    with pytest.raises(ShapeError, match=r"layer 0\.conv2d does not fit the input, which gives \(9,\).*expected images"):
         nb.Sequential([nb.Conv2D(4, 3)]).build((9,))
     with pytest.raises(ShapeError, match="does not fit an image of height 2"):
         nb.Sequential([nb.Conv2D(4, 3, padding="valid")]).build((2, 9, 1))
@@ -244,8 +244,8 @@ def test_summary_counts(capsys):
 @pytest.mark.parametrize(
     ("make_layer", "message"),
     [
-        (lambda: nb.Dense(0), "units=0: wanted a whole number, at least 1"),
-        (lambda: nb.Conv2D(0, 3), "filters=0: wanted a whole number, at least 1"),
+        (lambda: nb.Dense(0), "units=0: expected a whole number, at least 1"),
+        (lambda: nb.Conv2D(0, 3), "filters=0: expected a whole number, at least 1"),
         (lambda: nb.Conv2D(4, 0), "kernel_size=0"),
         (lambda: nb.Conv2D(4, 3, stride=(1, 0)), "stride="),
         (lambda: nb.Conv2D(4, 3, padding="some"), "'same', 'valid' or a number"),
@@ -253,7 +253,7 @@ def test_summary_counts(capsys):
         (lambda: nb.BatchNorm(decay=2), "weight of the old"),
         (lambda: nb.BatchNorm(eps=0), "a number above 0"),
         (lambda: nb.LeakyReLU(0), "use ReLU"),
-        (lambda: nb.Sequential(["dense"]), "wanted layers"),
+        (lambda: nb.Sequential(["dense"]), "expected layers"),
     ],
 )
 def test_bad_options(make_layer, message):

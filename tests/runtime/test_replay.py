@@ -7,8 +7,8 @@ import pytest
 
 import nbnet as nb
 from nbnet.errors import NonFiniteError
-from nbnet.layers import fusion
-from nbnet.runtime.replay import KEPT, Pass, Passes, Recording
+from nbnet.functional import fused
+from nbnet.runtime.replay import KEPT, Pass, Recording, Replay
 
 NETWORKS = {
     "all in one pass": lambda: [nb.Conv2D(5, 3), nb.BatchNorm(), nb.ReLU(), nb.MaxPool2D(2), nb.Flatten(), nb.Dense(3)],
@@ -56,10 +56,7 @@ class Doubled(nb.Layer):
 def trainer(layers, backend="parallel", dtype="float32", replayed=True, **options):
     model = nb.Sequential(layers)
     model.build((7, 6, 3), backend=backend, dtype=dtype, seed=3)
-    result = nb.Trainer(model, optimizer=nb.Adam(0.01), **options)
-    if not replayed:
-        result._passes.of = lambda model, x: Pass(model)
-    return result
+    return nb.Trainer(model, optimizer=nb.Adam(0.01), replay=replayed, **options)
 
 
 def batch(rows=8, seed=0, dtype="float32"):
@@ -99,7 +96,7 @@ def test_the_same_bits(name, backend, dtype):
 
 def test_a_backward_in_blocks(monkeypatch):
     """Batch norm and convolution go backward image by image here, and the gradients of the weights are added up."""
-    monkeypatch.setattr(fusion, "BLOCK", 1)
+    monkeypatch.setattr(fused, "BLOCK", 1)
 
     def steps(trainer):
         return [trainer.train_batch(*batch(seed=i)) for i in range(4)]
@@ -108,12 +105,58 @@ def test_a_backward_in_blocks(monkeypatch):
     assert len(recording.calls_backward) > 8 * 4  # for each of 8 images two kernels and the sums of weight and bias
 
 
-@pytest.mark.parametrize("name", APART)
-def test_layers_that_look_at_values_are_run(name):
-    def steps(trainer):
-        return [trainer.train_batch(*batch(seed=i)) for i in range(3)]
+def live(trainer):
+    """The names of the stages that run live in the only recording."""
+    (recording,) = recordings(trainer)
+    return [stage.name for stage in recording.live]
 
-    assert not recordings(both(lambda: [nb.Conv2D(4, 3), APART[name](), nb.Flatten(), nb.Dense(3)], steps))
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", APART)
+def test_layers_that_look_at_values_run_live(name, dtype):
+    """They alone: the layers around them are replayed, and the results have the same bits."""
+
+    def steps(trainer):
+        return [trainer.train_batch(*batch(seed=i, dtype=dtype)) for i in range(6)]
+
+    layers = lambda: [nb.Conv2D(4, 3), nb.Tanh(), APART[name](), nb.Flatten(), nb.Dense(3), nb.BatchNorm()]  # noqa: E731
+    replayed = both(layers, steps, dtype=dtype)
+    (stage,) = live(replayed)
+    assert stage.startswith("2.")
+    (recording,) = recordings(replayed)
+    assert len(recording.calls_forward) > 4
+
+
+def test_a_fused_step_with_a_layer_that_looks_at_values_runs_live():
+    def steps(trainer):
+        return [trainer.train_batch(*batch(seed=i)) for i in range(6)]
+
+    layers = lambda: [nb.Conv2D(4, 3), nb.BatchNorm(renorm=nb.Renorm()), nb.ReLU(), nb.Flatten(), nb.Dense(3)]  # noqa: E731
+    assert "0.conv2d, 1.batchnorm, 2.relu" in live(both(layers, steps))
+
+
+def test_a_live_layer_within_a_residual():
+    def steps(trainer):
+        return [trainer.train_batch(*batch(seed=i)) for i in range(6)]
+
+    layers = lambda: [nb.Residual([nb.Conv2D(3, 3), Doubled(), nb.Tanh()]), nb.Flatten(), nb.Dense(3)]  # noqa: E731
+    assert live(both(layers, steps)) == ["0.residual.body.1.doubled"]
+
+
+def test_a_live_layer_that_becomes_replayable_is_recorded():
+    """And the other way round: renormalisation that is turned off and on again."""
+
+    def steps(trainer):
+        norm, result = trainer.model.layers[1], []
+        for i in range(12):
+            if i % 4 == 0:
+                norm.renorm = None if i == 4 else nb.Renorm()
+            result.append(trainer.train_batch(*batch(seed=i)))
+            if i % 4 == 3 and trainer.replay:
+                assert live(trainer) == ([] if i == 7 else ["1.batchnorm"])
+        return result
+
+    both(lambda: [nb.Tanh(), nb.BatchNorm(), nb.Flatten(), nb.Dense(3)], steps)
 
 
 def test_the_numpy_backend_is_run():
@@ -123,19 +166,99 @@ def test_the_numpy_backend_is_run():
     assert not recordings(numpy)
 
 
-def test_layers_of_users_are_run():
+def test_layers_of_users_run_live():
     class Own(nb.Dense):
-        pass
+        def forward(self, x, train=False):
+            return super().forward(x, train)
 
     patched = nb.Dense(3)
     patched.forward = lambda x, train=False: nb.Dense.forward(patched, x, train)
     doubled = Doubled()
     for layer in (Own(3), patched, doubled):
         t = trainer([nb.Flatten(), layer, nb.Dense(3)])
-        for i in range(3):
+        for i in range(4):
             t.train_batch(*batch(seed=i))
-        assert not recordings(t)
-    assert doubled.calls == 3
+        assert live(t) == [layer.name]
+    assert doubled.calls == 4
+
+
+def test_a_subclass_declares_anew():
+    """A class whose methods are its own is not replayable because its base is; one that changes none of them is."""
+
+    class Own(nb.Tanh):
+        def backward(self, dy, saved, need_dx=True):
+            return super().backward(dy, saved, need_dx)
+
+    class Named(nb.Tanh):
+        def __init__(self):
+            super().__init__()
+
+    class Declared(Own):
+        replayable = True
+
+    assert [kind.replayable for kind in (nb.Tanh, Own, Named, Declared, Doubled)] == [True, False, True, True, False]
+
+
+class Scaled(nb.Layer):
+    """A user's layer that is replayable: y = scale * x, by kernels alone."""
+
+    replayable = True
+
+    def __init__(self):
+        super().__init__()
+        self.scale = 2.0
+
+    def forward(self, x, train=False):
+        x = self.check_input(x)
+        y = self.backend.empty(x.shape, x.dtype)
+        self.backend.kernel("array.scale")(x.reshape(-1), self.scale, y.reshape(-1))
+        return y, () if train else None
+
+    def backward(self, dy, saved, need_dx=True):
+        return self.forward(dy)[0]
+
+
+def test_a_replayable_layer_of_a_user():
+    def steps(trainer):
+        result = []
+        for i in range(8):
+            trainer.model.layers[0].scale = 2.0 if i < 4 else 0.5
+            result.append(trainer.train_batch(*batch(seed=i)))
+        return result
+
+    assert live(both(lambda: [Scaled(), nb.Flatten(), nb.Dense(3)], steps)) == []
+
+
+class Wrong(nb.Layer):
+    """create says that it gives half of the columns, and forward gives them all, from the second time on."""
+
+    calls = 0
+
+    def create(self, input_shape):
+        return (input_shape[0] // 2,)
+
+    def forward(self, x, train=False):
+        self.calls += 1
+        return (x[:, : x.shape[1] // 2] if self.calls == 1 else x), x.shape
+
+    def backward(self, dy, saved, need_dx=True):
+        return np.ones(saved, dy.dtype)
+
+
+def test_a_live_layer_with_another_shape_than_it_said_is_one_clear_error():
+    t = trainer([nb.Flatten(), Wrong(), nb.Dense(3)])
+    t.train_batch(*batch())
+    with pytest.raises(
+        nb.errors.ShapeError, match=r"Wrong.forward returned shape \(8, 126\) .*, expected \(8, 63\).*create\(input_shape\)"
+    ):
+        t.train_batch(*batch())
+
+
+def test_nothing_is_recorded_without_replay():
+    t = trainer(NETWORKS["norms"](), replayed=False)
+    for i in range(4):
+        t.train_batch(*batch(seed=i))
+    assert not recordings(t)
 
 
 def test_uint8_and_batches_of_many_shapes():
@@ -225,7 +348,7 @@ def test_a_layer_on_another_backend():
         trainer.model.layers[0].backend = nb.get_backend("serial")
         return [trainer.train_batch(*batch(seed=i)) for i in range(3)]
 
-    assert not recordings(both(NETWORKS["norms"], steps))
+    assert live(both(NETWORKS["norms"], steps)) == ["0.layernorm"]
 
 
 def test_what_hangs_on_a_layer_is_not_copied():
@@ -303,7 +426,7 @@ def test_a_failed_step_changes_nothing_and_the_next_goes_on():
     both(NETWORKS["all in one pass"], steps)
 
 
-def test_an_interrupted_recording_is_made_anew(monkeypatch):
+def test_an_interrupted_recording_is_made_again(monkeypatch):
     def interrupt(self, *args, **options):
         raise KeyboardInterrupt
 
@@ -352,10 +475,10 @@ def test_memory_is_taken_once_and_given_back():
     assert pool.misses == before[1]
 
 
-def test_passes_of_a_model_without_parameters():
+def test_a_model_without_parameters():
     model = nb.Sequential([nb.Flatten(), nb.Tanh()])
     model.build((2, 2), seed=0)
-    passes = Passes()
+    passes = Replay()
     x = np.ones((3, 2, 2), np.float32)
     assert isinstance(passes.of(model, x), Pass)
     for _ in range(2):

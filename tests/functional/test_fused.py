@@ -1,0 +1,161 @@
+"""Fused runs against the separate calls: y and gradients, by definition and by central differences."""
+
+import numpy as np
+import pytest
+from tolerances import assert_close
+
+import nbnet as nb
+from nbnet.errors import ShapeError
+from nbnet.functional import fused
+from nbnet.functional.batchnorm import Normalization, by_statistics
+from nbnet.functional.fused import Epilogue, Gradients, Product
+
+from .differences import BACKENDS, differences
+
+F = nb.functional
+
+
+def logistic(x):
+    return 1 / (1 + np.exp(-x))
+
+
+EPILOGUES = {
+    "leaky relu": (Epilogue(slope=0.3), lambda z: np.where(z > 0, z, 0.3 * z), lambda y: np.where(y > 0, 1, 0.3)),
+    "relu": (Epilogue(slope=0.0), lambda z: np.maximum(z, 0), lambda y: 1.0 * (y > 0)),
+    "tanh": (Epilogue(smooth="tanh"), np.tanh, lambda y: 1 - y * y),
+    "sigmoid": (Epilogue(smooth="sigmoid"), logistic, lambda y: y * (1 - y)),
+}
+
+
+def normalized(x, gamma, beta, epilogue, backend="parallel", constants=None, weights=None):
+    be = nb.get_backend(backend)
+    if constants is not None:
+        by = Normalization(None, *constants, 1.0, gamma, beta, 1e-5)
+    else:
+        by = by_statistics(x.shape, F.batch_norm_stats(x, weights, backend=be), gamma, beta, 1e-5, weights, 0, None)
+    return fused.normalization_forward(x, by, epilogue, be)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", EPILOGUES)
+def test_normalization_is_batch_norm_and_activation(rng, name, backend):
+    epilogue, function, slope_at = EPILOGUES[name]
+    x, dy = rng.standard_normal((50, 4)), rng.standard_normal((50, 4))
+    gamma, beta = rng.standard_normal(4), rng.standard_normal(4)
+    plain, plain_saved = F.batch_norm_forward(x, gamma, beta, backend=backend)
+    y, saved = normalized(x, gamma, beta, epilogue, backend)
+    assert_close(y, function(plain), "elementwise")
+    given = dy.copy()
+    for a, b in zip(fused.normalization_backward(dy, saved, Gradients()), F.batch_norm_backward(dy * slope_at(y), plain_saved)):
+        assert_close(a, b, "reduction")
+    assert_close(dy, given, "exact")
+    with pytest.raises(ShapeError, match="dy has shape"):
+        fused.normalization_backward(dy[:, :1], saved, Gradients())
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("slope", [1.0, 0.0, 0.2])
+def test_normalization_with_max_pool(rng, slope, backend):
+    x = rng.standard_normal((2, 5, 6, 3))
+    gamma, beta = rng.standard_normal(3), rng.standard_normal(3)
+    plain, plain_saved = F.batch_norm_forward(x, gamma, beta, backend=backend)
+    wanted, pool_saved = F.max_pool2d_forward(np.where(plain > 0, plain, slope * plain), 2, backend=backend)
+    y, saved = normalized(x, gamma, beta, Epilogue(slope, None, True), backend)
+    assert_close(y, wanted, "elementwise")
+    dy = rng.standard_normal(y.shape)
+    through = F.max_pool2d_backward(dy, pool_saved) * np.where(plain > 0, 1, slope)
+    for a, b in zip(fused.normalization_backward(dy, saved, Gradients()), F.batch_norm_backward(through, plain_saved)):
+        assert_close(a, b, "reduction")
+
+
+CONSTANTS = (np.zeros(5), np.ones(5))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("size", [4, 60])
+@pytest.mark.parametrize("kind", ["plain", "slope", "tanh", "max_pool", "weights", "constants"])
+def test_dy_that_may_be_overwritten(rng, kind, size, backend, dtype):
+    x = rng.standard_normal((3, size, size, 5)).astype(dtype)
+    epilogue = {"slope": Epilogue(0.2), "tanh": Epilogue(smooth="tanh"), "max_pool": Epilogue(max_pool=True)}.get(kind, Epilogue())
+    weights = rng.random(x.shape).astype(dtype) if kind == "weights" else None
+    y, saved = normalized(x, None, None, epilogue, backend, CONSTANTS if kind == "constants" else None, weights)
+    dy = rng.standard_normal(y.shape).astype(dtype)
+    wanted, given = fused.normalization_backward(dy, saved, Gradients()), dy.copy()
+    assert_close(dy, given, "exact")
+    found = fused.normalization_backward(dy, saved, Gradients(), overwrite_dy=True)
+    for a, b in zip(found, wanted):
+        assert_close(a, b, "exact")
+    if kind == "max_pool":
+        assert_close(dy, given, "exact")
+    else:
+        assert np.shares_memory(found[0], dy)
+
+
+def products(rng, backend):
+    """A convolution and a dense layer: a function of x, weight and bias that makes the Product, and those arrays."""
+    be = nb.get_backend(backend)
+    image, weight, bias = rng.standard_normal((2, 5, 4, 2)), rng.standard_normal((3, 2, 2, 3)), rng.standard_normal(3)
+    yield lambda *arrays, be=be: Product(*arrays, be, (1, 1), "same"), F.conv2d_forward, [image, weight, bias]
+    yield lambda *arrays, be=be: Product(*arrays, be), F.dense_forward, [image[0, :, :, 0].copy(), rng.standard_normal((4, 3)), bias]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("slope", [0.0, 0.1])
+def test_product_activation(rng, backend, slope):
+    """y, and all gradients through the activation."""
+    for make, forward, arrays in products(rng, backend):
+        plain, _ = forward(*arrays, backend=backend)
+        y, saved = fused.product_activation_forward(make(*arrays), slope)
+        assert_close(y, np.where(plain > 0, plain, slope * plain), "exact")
+        assert 0 < np.count_nonzero(plain > 0) < plain.size
+        dy = rng.standard_normal(y.shape)
+        grads = Gradients(np.empty_like(arrays[1]), np.empty_like(arrays[2]))
+        dx = fused.product_activation_backward(dy, saved, grads, True)
+        wanted = differences(lambda *a, m=make: fused.product_activation_forward(m(*a), slope)[0], arrays, dy)
+        for grad, numeric in zip((dx, *grads), wanted):
+            assert_close(grad, numeric, "differences")
+        assert fused.product_activation_backward(dy, saved, grads, False) is None
+        with pytest.raises(ShapeError, match="dy has shape"):
+            fused.product_activation_backward(dy[:, :1], saved, grads, True)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("variant", ["inverted", "vanilla"])
+def test_product_dropout(rng, backend, variant):
+    counter = np.array([3, 1, 2], np.uint64)
+    for make, forward, arrays in products(rng, backend):
+        run = lambda *a, m=make: fused.product_dropout_forward(m(*a), 0.4, counter, variant, True)  # noqa: E731
+        y, saved = run(*arrays)
+        rectified = np.maximum(forward(*arrays, backend=backend)[0], 0)
+        wanted, _ = F.dropout_forward(rectified, 0.4, seed=3, stream=1, step=2, variant=variant, backend=backend)
+        assert_close(y, wanted, "exact")
+        dy = rng.standard_normal(y.shape)
+        grads = Gradients(np.empty_like(arrays[1]), np.empty_like(arrays[2]))
+        dx = fused.product_dropout_backward(dy, saved, grads, True)
+        for grad, numeric in zip((dx, *grads), differences(lambda *a: run(*a)[0], arrays, dy)):
+            assert_close(grad, numeric, "differences")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", ["none", *EPILOGUES])
+def test_product_norm(rng, backend, name):
+    """y, and all gradients through the batch norm and its epilogue; without dx too, where a dense layer takes another way."""
+    epilogue = EPILOGUES[name][0] if name in EPILOGUES else Epilogue()
+    gamma, beta = rng.standard_normal(3), rng.standard_normal(3)
+
+    def numbers(y, stats):
+        return by_statistics(y.shape, stats, gamma, beta, 1e-5, None, 0, None)
+
+    for make, forward, arrays in products(rng, backend):
+        run = lambda *a, m=make: fused.product_norm_forward(m(*a), numbers, True, epilogue)  # noqa: E731
+        y, saved = run(*arrays)
+        assert_close(y, normalized(forward(*arrays, backend=backend)[0], gamma, beta, epilogue, backend)[0], "reduction")
+        dy = rng.standard_normal(y.shape)
+        wanted = differences(lambda *a, r=run: r(*a[:3])[0], [*arrays, gamma, beta], dy)
+        for need_dx in (True, False):
+            grads = Gradients(*[np.empty_like(array) for array in (*arrays[1:], gamma, beta)])
+            dx = fused.product_norm_backward(dy, saved, grads, need_dx)
+            assert (dx is None) != need_dx
+            for grad, numeric in zip((dx, *grads) if need_dx else grads, expected if need_dx else wanted[1:]):
+                assert_close(grad, numeric, "differences")
