@@ -197,7 +197,7 @@ def by_statistics(
     least = stats.least
     if not least > 0:
         raise ArgumentError(
-            "there is nothing to normalise by: all weights are 0, or no part has rows; expected weights that do not sum to 0"
+            "there is nothing to normalise by: no part has rows, or all weights are 0; expected weights that do not sum to 0"
         )
     if least <= ddof or (weights is None and least < 2):
         raise ShapeError(

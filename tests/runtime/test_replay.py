@@ -248,9 +248,7 @@ class Wrong(nb.Layer):
 def test_a_live_layer_with_another_shape_than_it_said_is_one_clear_error():
     t = trainer([nb.Flatten(), Wrong(), nb.Dense(3)])
     t.train_batch(*batch())
-    with pytest.raises(
-        nb.errors.ShapeError, match=r"Wrong.forward returned shape \(8, 126\) .*, expected \(8, 63\).*create\(input_shape\)"
-    ):
+    with pytest.raises(nb.errors.ShapeError, match=r"Wrong.forward returned shape \(8, 126\) .*, expected \(8, 63\)"):
         t.train_batch(*batch())
 
 
