@@ -137,25 +137,38 @@ def test_product_dropout(rng, backend, variant):
             assert_close(grad, numeric, "differences")
 
 
+@pytest.mark.parametrize("constants", [False, True])
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", ["none", *EPILOGUES])
-def test_product_norm(rng, backend, name):
-    """y, and all gradients through the batch norm and its epilogue; without dx too, where a dense layer takes another way."""
+def test_product_norm(rng, backend, name, constants):
+    """y, and all gradients through the batch norm and its epilogue; without dx too, where a dense layer takes another way.
+
+    Without a bias under batch statistics, since its gradient is 0 there.
+    """
     epilogue = EPILOGUES[name][0] if name in EPILOGUES else Epilogue()
-    gamma, beta = rng.standard_normal(3), rng.standard_normal(3)
+    gamma, beta, moving = rng.standard_normal(3), rng.standard_normal(3), (rng.standard_normal(3), 0.5 + rng.random(3))
 
     def numbers(y, stats):
+        if constants:
+            return Normalization(None, *moving, 1.0, gamma, beta, 1e-5)
         return by_statistics(y.shape, stats, gamma, beta, 1e-5, None, 0, None)
 
-    for make, forward, arrays in products(rng, backend):
-        run = lambda *a, m=make: fused.product_norm_forward(m(*a), numbers, True, epilogue)  # noqa: E731
-        y, saved = run(*arrays)
-        assert_close(y, normalized(forward(*arrays, backend=backend)[0], gamma, beta, epilogue, backend)[0], "reduction")
+    for make, forward, (x, weight, bias) in products(rng, backend):
+        layer = [bias] if constants else []
+
+        def run(x, weight, *rest, m=make):
+            bias = rest[0] if constants else None
+            return fused.product_norm_forward(m(x, weight, bias), numbers, not constants, epilogue)
+
+        y, saved = run(x, weight, *layer)
+        plain, _ = forward(x, weight, *layer, backend=backend)
+        assert_close(y, normalized(plain, gamma, beta, epilogue, backend, moving if constants else None)[0], "reduction")
         dy = rng.standard_normal(y.shape)
-        wanted = differences(lambda *a, r=run: r(*a[:3])[0], [*arrays, gamma, beta], dy)
+        wanted = differences(lambda *a, r=run: r(*a)[0], [x, weight, *layer, gamma, beta], dy)
         for need_dx in (True, False):
-            grads = Gradients(*[np.empty_like(array) for array in (*arrays[1:], gamma, beta)])
+            grads = Gradients(np.empty_like(weight), np.empty_like(bias) if constants else None, np.empty_like(gamma), np.empty_like(beta))
             dx = fused.product_norm_backward(dy, saved, grads, need_dx)
             assert (dx is None) != need_dx
-            for grad, numeric in zip((dx, *grads) if need_dx else grads, wanted if need_dx else wanted[1:]):
+            found = [grad for grad in (dx, *grads) if grad is not None]
+            for grad, numeric in zip(found, wanted if need_dx else wanted[1:], strict=True):
                 assert_close(grad, numeric, "differences")
