@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from nbnet.bench.workloads import Workload
+
 FORMAT = 1  # of the JSON; one more whenever a reader of the old one would go wrong
 COPIES = ("copy", "copy_streaming")
 NBNET = "parallel"  # the backend that ratios are told of
 
 
-def row(workload: Any, threads: int, measured: dict[str, Any]) -> dict[str, Any]:
+def row(workload: Workload, threads: int, measured: dict[str, Any]) -> dict[str, Any]:
     """One workload's results.
 
     Args:

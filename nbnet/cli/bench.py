@@ -11,8 +11,9 @@ from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import Any
 
-from nbnet.bench import contenders
+from nbnet.bench import contenders, workloads
 from nbnet.bench.plan import Plan
+from nbnet.bench.workloads import Workload
 from nbnet.cli import info
 from nbnet.errors import ArgumentError, DataError, unknown
 from nbnet.version import __version__
@@ -83,14 +84,13 @@ def make_plan(options: argparse.Namespace) -> Plan:
     Raises:
         ArgumentError, BackendError: an option names something that does not exist or is not installed.
     """
-    rules = contenders.definitions()
-    ops = [*rules.OPS, START] if options.ops is None else _words(options.ops, "--ops")
+    ops = [*workloads.OPS, START] if options.ops is None else _words(options.ops, "--ops")
     for op in ops:
-        if op not in (*rules.OPS, START):
-            raise ArgumentError(unknown("operation", op, [*rules.OPS, START]))
-    workloads = [each for each in rules.standard(options.quick) if each.op in ops]
+        if op not in (*workloads.OPS, START):
+            raise ArgumentError(unknown("operation", op, [*workloads.OPS, START]))
+    chosen = [each for each in workloads.standard(options.quick) if each.op in ops]
     if options.shapes is not None:
-        workloads = _shaped(_words(options.shapes, "--shapes"), ops)
+        chosen = _shaped(_words(options.shapes, "--shapes"), ops)
     backends = contenders.default_backends()
     if options.backends is not None:
         backends = [contenders.backend(name) for name in _words(options.backends, "--backends")]
@@ -105,7 +105,7 @@ def make_plan(options: argparse.Namespace) -> Plan:
     threads = _threads(options.threads)
     if options.quick and options.threads is None:
         threads = threads[-1:]
-    return Plan(backends, peers, workloads, threads, START in ops and options.shapes is None, options.quick)
+    return Plan(backends, peers, chosen, threads, START in ops and options.shapes is None, options.quick)
 
 
 def _words(text: str, option: str) -> list[str]:
@@ -115,13 +115,12 @@ def _words(text: str, option: str) -> list[str]:
     return words
 
 
-def _shaped(shapes: list[str], ops: list[str]) -> list[Any]:
-    rules = contenders.definitions()
-    found = []
+def _shaped(shapes: list[str], ops: list[str]) -> list[Workload]:
+    found: list[Workload] = []
     for shape in shapes:
-        fitting = [each for op in ops for each in rules.of_shape(op, shape) or []]
+        fitting = [each for op in ops for each in workloads.of_shape(op, shape) or []]
         if not fitting:
-            forms = ", ".join(f"{op} {rules.FORMS[op]}" for op in ops if op in rules.FORMS) or "--ops with a kernel, such as conv2d"
+            forms = ", ".join(f"{op} {workloads.FORMS[op]}" for op in ops if op in workloads.FORMS) or "--ops with a kernel, such as conv2d"
             raise ArgumentError(f"--shapes {shape}: it fits none of the chosen operations; wanted {forms}")
         found += fitting
     return found

@@ -9,9 +9,9 @@ import numpy as np
 
 import nbnet as nb
 from nbnet import functional as F
-from nbnet_benchmarks import networks, workloads
-from nbnet_benchmarks.networks import EPS, LR, Network
-from nbnet_benchmarks.workloads import Workload
+from nbnet.bench import networks, workloads
+from nbnet.bench.networks import EPS, LR, Network
+from nbnet.bench.workloads import Workload
 
 Arrays = dict[str, np.ndarray]
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from nbnet_benchmarks import networks, workloads
-from nbnet_benchmarks.networks import EPS, LR, Network
-from nbnet_benchmarks.workloads import Workload
+from nbnet.bench import networks, workloads
+from nbnet.bench.networks import EPS, LR, Network
+from nbnet.bench.workloads import Workload
 
 TITLE = "TensorFlow"
 PACKAGE = "tensorflow"

@@ -90,7 +90,7 @@ def _stream(source, target, threads):
         first, last = thread * (source.size // lanes) // threads, (thread + 1) * (source.size // lanes) // threads
         skip = (-target.ctypes.data // 8) % lanes  # a streaming store wants an aligned address
         for i in range(first, last - 1):
-            _stream_line(source, target, skip + i * lanes)
+            _stream_line(source, target, skip + i * lanes)  # type: ignore[call-arg]  # Numba passes the context
 
 
 def _make_fma(bits):
