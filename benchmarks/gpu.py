@@ -1,7 +1,7 @@
 """Check and time every CUDA kernel on the GPU at hand, beside a device copy and PyTorch; one JSON and one chart.
 
     python benchmarks/gpu.py --out results            # on a GPU; PyTorch is timed too where it is installed
-    NUMBA_ENABLE_CUDASIM=1 python benchmarks/gpu.py   # a dry run at toy sizes in Numba's simulator: it checks results, its times mean nothing
+    NUMBA_ENABLE_CUDASIM=1 python benchmarks/gpu.py   # a dry run at toy sizes in the simulator: its times mean nothing
 
 Each case is first compared with NumPy in float64 at a smaller batch, then timed: calls between two CUDA events, over several input
 sets, so that the level-2 cache does not hold the input; the median is reported. PyTorch runs the same call on the same data, eager and
@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from gpu_cases import TOLERANCE, Case, cases
 
 import nbnet

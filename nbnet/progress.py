@@ -20,7 +20,14 @@ class Bar:
     """
 
     def __init__(
-        self, total: float | None, columns: str, name: str = "", *, stream: TextIO | None = None, show: bool | None = None, keep: bool = False
+        self,
+        total: float | None,
+        columns: str,
+        name: str = "",
+        *,
+        stream: TextIO | None = None,
+        show: bool | None = None,
+        keep: bool = False,
     ) -> None:
         stream = stream or sys.stderr
         self.shown = stream.isatty() if show is None else show

@@ -26,11 +26,11 @@ from nbnet.kernels.cpu.compile import elsewhere, is_kept
 from nbnet.layers import Sequential
 from nbnet.layers.fusion import copied
 from nbnet.runtime.backend import Backend
+from nbnet.runtime.processors import processors
 
 WORKERS = 3  # processes at most: the convolution that is compiled first takes as long as all that these have to do
 FEW = 4  # kernels that are not worth a worker, which starts in a second and types the bodies again that kernels share
 PATIENCE = 240.0  # seconds without a kernel after which a worker is given up: the largest takes 15
-QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container
 COMMAND = "import sys; sys.path[:] = sys.argv[1:]; from nbnet.runtime.compile_ahead import main; main()"  # as this process finds modules
 
 Call = tuple[str, tuple[Any, ...]]  # an operation's kernel, and the Numba types of its arguments
@@ -66,7 +66,7 @@ def calls(model: Sequential, rows: int) -> list[Call]:
 
 def compile_ahead(model: Sequential, rows: int) -> None:
     """Have workers compile what no cache holds of the last kernels that a replayable model calls for a batch of so many rows."""
-    workers = min(_processors() - 1, WORKERS)
+    workers = min(processors() - 1, WORKERS)
     if workers < 1 or model.backend.name not in ("serial", "parallel"):  # others compile nothing, or keep nothing
         return
     if not Path(os.fsdecode(get_executable() or "")).name.startswith("python"):  # a program that Python is embedded in
@@ -82,15 +82,6 @@ def compile_ahead(model: Sequential, rows: int) -> None:
     theirs = list(of_kernel)[len(of_kernel) // (workers + 1) :]
     for i in range(workers):
         _Worker(name, [(op, of_kernel[op]) for op in theirs[i::workers]])
-
-
-def _processors() -> int:
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = QUOTA.read_text(encoding="ascii").split()
-        return count if quota == "max" else min(count, int(quota) // int(period))
-    except (OSError, ValueError):
-        return count
 
 
 class _Worker:

@@ -6,11 +6,13 @@ They keep no state of their own but read trainer.history, so that a resumed run 
 from __future__ import annotations
 
 import csv
+import io
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nbnet.errors import ArgumentError, DataError
+from nbnet.errors import ArgumentError
+from nbnet.storage import write_file
 
 if TYPE_CHECKING:
     from nbnet.training.trainer import Trainer
@@ -94,10 +96,8 @@ class CSVLog(Callback):
         self.path = Path(path)
 
     def on_epoch_end(self, trainer: Trainer) -> None:
-        try:
-            with open(self.path, "w", newline="") as file:
-                writer = csv.writer(file)
-                writer.writerow(["epoch", *trainer.history])
-                writer.writerows([i, *row] for i, row in enumerate(zip(*trainer.history.values()), start=1))
-        except OSError as error:
-            raise DataError(f"cannot write {self.path}: {error.strerror}") from error
+        text = io.StringIO(newline="")
+        writer = csv.writer(text)
+        writer.writerow(["epoch", *trainer.history])
+        writer.writerows([i, *row] for i, row in enumerate(zip(*trainer.history.values()), start=1))
+        write_file(self.path, text.getvalue().encode())
