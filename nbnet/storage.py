@@ -71,19 +71,19 @@ def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         raise CheckpointError(f"{path} is truncated or not a safetensors file ({size:,} bytes): {error}") from error
 
 
-def check_match(found: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray], path: str | Path) -> None:
+def check_match(found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray], path: str | Path) -> None:
     """That two sets of arrays have the same names, shapes and dtypes, so that loading cannot stop halfway.
 
     Raises:
         CheckpointError: they differ; the message names the first difference.
     """
-    for name in sorted(wanted.keys() | found.keys()):
+    for name in sorted(expected.keys() | found.keys()):
         if name not in found:
             raise CheckpointError(f"{path} has no {name!r}: it belongs to another model, or was saved with another optimizer")
-        if name not in wanted:
+        if name not in expected:
             raise CheckpointError(f"{path} has {name!r}, which this model and optimizer have not: it belongs to another model")
-        a, b = found[name], wanted[name]
+        a, b = found[name], expected[name]
         if a.shape != b.shape or a.dtype != b.dtype:
             raise CheckpointError(
-                f"{path}: {name!r} has shape {a.shape} and dtype {a.dtype}, wanted {b.shape} and {b.dtype}: another model?"
+                f"{path}: {name!r} has shape {a.shape} and dtype {a.dtype}, expected {b.shape} and {b.dtype}: another model?"
             )

@@ -116,21 +116,21 @@ def _is_due(turn: int, turns: int, rounds: int) -> bool:
 # ------------------------------------------------------------------------------------------------------- checking
 
 
-def compare(workload: Workload, found: dict[str, Any], wanted: dict[str, Any]) -> str | None:
+def compare(workload: Workload, found: dict[str, Any], expected: dict[str, Any]) -> str | None:
     """What is wrong with a contender's results, or None. Both are as Worker.build returns them."""
     if workload.is_step:
         for key, limit in (("exact", LOSS_TOLERANCE[workload.dtype]), ("random", RANDOM_LOSS)):
             count = 1 if key == "random" else None
-            a, b = np.array(found.get(key, ())[:count]), np.array(wanted.get(key, ())[:count])
+            a, b = np.array(found.get(key, ())[:count]), np.array(expected.get(key, ())[:count])
             if a.shape != b.shape or not (np.abs(a - b) <= limit * np.abs(b)).all() or not np.isfinite(found.get(key, ())).all():
-                return f"the losses of the first steps are {_listed(a)}, wanted {_listed(b)}"
+                return f"the losses of the first steps are {_listed(a)}, expected {_listed(b)}"
         return None
     if workload.op == "dropout":
         return _check_dropout(workload, found)
     limit = TOLERANCE[workload.dtype]
-    for name, right in wanted.items():
+    for name, right in expected.items():
         if found[name]["shape"] != right["shape"]:
-            return f"{name} has shape {found[name]['shape']}, wanted {right['shape']}"
+            return f"{name} has shape {found[name]['shape']}, expected {right['shape']}"
         error = np.abs(found[name]["sample"].astype(np.float64) - right["sample"]).max() / max(right["largest"], 1e-30)
         squares = abs(found[name]["squares"] / max(right["squares"], 1e-30) - 1)
         if not (error <= limit and squares <= limit):
@@ -150,7 +150,7 @@ def _check_dropout(workload: Workload, found: dict[str, Any]) -> str | None:
     if not np.array_equal(*zeros):
         return "the gradient is dropped in other places than the output"
     share, deviation = zeros[0].mean(), (rate * (1 - rate) / zeros[0].size) ** 0.5
-    return None if abs(share - rate) < 6 * deviation else f"a share of {share:.4f} is dropped, wanted {rate}"
+    return None if abs(share - rate) < 6 * deviation else f"a share of {share:.4f} is dropped, expected {rate}"
 
 
 @lru_cache(maxsize=1)  # to make them takes as long as to measure with them, and every contender is checked

@@ -59,7 +59,7 @@ def row(workload: Workload, threads: int, measured: dict[str, Any]) -> dict[str,
 
 
 def floor_rates(rates: dict[str, list[float]], dtype: str) -> dict[str, float] | None:
-    """Operations and bytes a second of the machine: medians, of the quicker copy and of the dtype's FMA loop."""
+    """Operations and bytes a second of the machine: medians, of the faster copy and of the dtype's FMA loop."""
     if not rates:
         return None
     return {"flops": float(np.median(rates[f"fma_{dtype}"])), "bytes": max(float(np.median(rates[name])) for name in COPIES)}

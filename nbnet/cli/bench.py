@@ -115,7 +115,7 @@ def make_plan(options: argparse.Namespace) -> Plan:
 def _words(text: str, option: str) -> list[str]:
     words = list(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
     if not words:
-        raise ArgumentError(f"{option} {text!r}: wanted one name or several, separated by commas")
+        raise ArgumentError(f"{option} {text!r}: expected one name or several, separated by commas")
     return words
 
 
@@ -125,7 +125,7 @@ def _shaped(shapes: list[str], ops: list[str]) -> list[Workload]:
         fitting = [each for op in ops for each in workloads.of_shape(op, shape) or []]
         if not fitting:
             forms = ", ".join(f"{op} {workloads.FORMS[op]}" for op in ops if op in workloads.FORMS) or "--ops with a kernel, such as conv2d"
-            raise ArgumentError(f"--shapes {shape}: it fits none of the chosen operations; wanted {forms}")
+            raise ArgumentError(f"--shapes {shape}: it fits none of the chosen operations; expected {forms}")
         found += fitting
     return found
 
@@ -140,7 +140,7 @@ def _threads(text: str | None) -> list[int]:
     except ValueError:
         counts = [0]
     if counts[0] < 1 or counts[-1] > most:
-        raise ArgumentError(f"--threads {text}: wanted whole numbers from 1 to {most}, the processors of this machine")
+        raise ArgumentError(f"--threads {text}: expected whole numbers from 1 to {most}, the processors of this machine")
     return counts
 
 

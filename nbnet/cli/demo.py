@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
         _list()
         return 0
     if options.seeds is not None and options.seeds < 1:
-        raise ArgumentError(f"--seeds {options.seeds}: wanted a whole number, at least 1")
+        raise ArgumentError(f"--seeds {options.seeds}: expected a whole number, at least 1")
     if options.backend is not None:
         get_backend(options.backend)
     names = list(DEMOS) if options.all else [options.name]

@@ -56,7 +56,7 @@ def read_config(folder: Path) -> Config:
     path = folder / CONFIG
     if not path.is_file():
         what = f"{folder} is no run" if folder.exists() else f"there is no run {folder}"
-        raise CheckpointError(f"{what}: wanted a folder that nbnet train wrote, with {CONFIG} and {MODEL}")
+        raise CheckpointError(f"{what}: expected a folder that nbnet train wrote, with {CONFIG} and {MODEL}")
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         size = None if values["size"] is None else _shape(values["size"], 2)
@@ -87,8 +87,8 @@ def check_out(out: str | None) -> None:
     folder = Path(out or "").expanduser()
     if out is None or not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
-    mend = f", or go on with that run: nbnet train --resume {out}" if (folder / CONFIG).exists() else ""
-    raise ArgumentError(f"--out {out} exists already{' and is not empty' if folder.is_dir() else ''}: choose another folder{mend}")
+    hint = f", or go on with that run: nbnet train --resume {out}" if (folder / CONFIG).exists() else ""
+    raise ArgumentError(f"--out {out} exists already{' and is not empty' if folder.is_dir() else ''}: choose another folder{hint}")
 
 
 def make_folder(out: str | None, data: str, model: str) -> Path:

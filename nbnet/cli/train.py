@@ -177,11 +177,11 @@ def _resumed(given: dict[str, Any]) -> tuple[runs.Config, Dataset]:
 def _check_numbers(options: dict[str, Any]) -> None:
     for name in ("epochs", "batch_size"):
         if options[name] < 1:
-            raise ArgumentError(f"--{name.replace('_', '-')} {options[name]}: wanted a whole number, at least 1")
+            raise ArgumentError(f"--{name.replace('_', '-')} {options[name]}: expected a whole number, at least 1")
     if not 0 < options["lr"] < float("inf"):
-        raise ArgumentError(f"--lr {options['lr']}: wanted a number above 0, such as 0.01")
+        raise ArgumentError(f"--lr {options['lr']}: expected a number above 0, such as 0.01")
     if not 0 <= options["weight_decay"] < float("inf"):
-        raise ArgumentError(f"--weight-decay {options['weight_decay']}: wanted a number that is at least 0")
+        raise ArgumentError(f"--weight-decay {options['weight_decay']}: expected a number that is at least 0")
 
 
 def _trainer(config: runs.Config, model: Sequential) -> Trainer:
@@ -204,7 +204,7 @@ def _size(text: str) -> tuple[int, int]:
     try:
         height, width = (int(part) for part in (parts * 2 if len(parts) == 1 else parts))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size: wanted 32, or height x width such as 48x64") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is no size: expected 32, or height x width such as 48x64") from None
     return height, width
 
 

@@ -79,7 +79,7 @@ def _fetch_file(name: str, file: str, md5: str, folder: Path, show: bool) -> Non
         except RequestException as error:
             failures.append(f"{url}: {_reason(error)}")
         except ValueError:  # pooch's word for a wrong checksum; it has removed the file
-            failures.append(f"{url}: its checksum is wrong, wanted md5 {md5}")
+            failures.append(f"{url}: its checksum is wrong, expected md5 {md5}")
         except OSError as error:
             raise DataError(
                 f"cannot write to {folder}: {error.strerror or error}; set NBNET_DATA_DIR to a folder that is writable and has room"

@@ -59,8 +59,8 @@ class Contender:
                     return (torch.nn.functional.conv2d(x, weight, padding=1),)
 
             return forward
-        wanted = [part == "backward_data", part == "backward_weights", False]
-        arguments = (dy, x, weight, None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, wanted)
+        needed = [part == "backward_data", part == "backward_weights", False]
+        arguments = (dy, x, weight, None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, needed)
 
         def backward():
             dx, dweight, _ = torch.ops.aten.convolution_backward(*arguments)
