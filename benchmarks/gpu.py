@@ -1,10 +1,10 @@
 """Check and time every CUDA kernel on the GPU at hand, beside a device copy and PyTorch; one JSON and one chart.
 
-    python benchmarks/gpu.py --out results            # a GPU; PyTorch is timed too where it is installed
-    NUMBA_ENABLE_CUDASIM=1 python benchmarks/gpu.py   # a dry run of toy sizes in Numba's simulator: it checks, its times mean nothing
+    python benchmarks/gpu.py --out results            # on a GPU; PyTorch is timed too where it is installed
+    NUMBA_ENABLE_CUDASIM=1 python benchmarks/gpu.py   # a dry run at toy sizes in the simulator: its times mean nothing
 
-Each case is first held to NumPy in float64, at a smaller batch, then timed: calls between two CUDA events, over several input
-sets, so that the level-2 cache does not hold the input, the median of many. PyTorch runs the same call on the same data, eager and
+Each case is first compared with NumPy in float64 at a smaller batch, then timed: calls between two CUDA events, over several input
+sets, so that the level-2 cache does not hold the input; the median is reported. PyTorch runs the same call on the same data, eager and
 compiled, with TF32 off and, for convolutions, on.
 """
 
@@ -14,40 +14,36 @@ import argparse
 import json
 import platform
 import statistics
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from gpu_cases import TOLERANCE, Case, cases
 
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "tests")]
+import nbnet
+from nbnet.kernels.gpu import device
+from nbnet.runtime.backend import check_cuda, get_backend
 
-from gpu_cases import Case, cases  # noqa: E402
-from tolerances import assert_close  # noqa: E402
-
-import nbnet  # noqa: E402
-from nbnet.kernels import device  # noqa: E402
-from nbnet.runtime.backend import check_cuda, get_backend  # noqa: E402
-
-CACHE = 200e6  # bytes that the input sets of a case have at least, four times an H200's level-2 cache
-SETS = 8  # input sets at most
-SECONDS = 1.5  # of timing a contender
+CACHE = 200e6  # bytes, at least, in the input sets of a case: four times an H200's level-2 cache
+SETS = 8  # at most
+SECONDS = 1.5  # timing budget per contender
 SAMPLES = 50  # at most
 
 
 def check(case: Case) -> None:
-    """Hold nbnet's results to the case's definition in float64; raises AssertionError."""
+    """Compare nbnet's results with the case's definition in float64; raises AssertionError."""
     be = get_backend("cuda")
     arrays = case.make(np.random.default_rng(1))
-    wanted = case.reference(*[array.astype(np.float64) for array in arrays])
+    expected = case.reference(*[array.astype(np.float64) for array in arrays])
     results = case.run(*[be.place(array) for array in arrays])
-    for i, (actual, right) in enumerate(zip(results, wanted)):
-        assert_close(np.asarray(actual), right, case.kind, "float32", f"{case.name}, result {i}: ")
+    for i, (actual, right) in enumerate(zip(results, expected, strict=True)):
+        limit = TOLERANCE[case.kind] * np.abs(right).max()
+        np.testing.assert_allclose(np.asarray(actual), right, rtol=0, atol=limit, err_msg=f"{case.name}, result {i}")
 
 
 def times(calls: list[Any], event: Any, wait: Any, simulated: bool) -> list[float]:
-    """Milliseconds of a call, sample by sample; calls: the same on several input sets."""
+    """Milliseconds per call, one number per sample. calls: the same call on each input set."""
     for call in calls:
         call()
     wait()
@@ -58,7 +54,7 @@ def times(calls: list[Any], event: Any, wait: Any, simulated: bool) -> list[floa
     once = max((time.perf_counter() - began) / len(calls), 1e-6)
     if simulated:
         return [1e3 * once]
-    repeat = max(1, round(2e-3 / once))  # calls a sample: 2 ms
+    repeat = max(1, round(2e-3 / once))  # calls per sample: 2 ms
     samples = []
     for sample in range(int(min(SAMPLES, max(5, SECONDS / (repeat * once))))):
         start, stop = event(), event()
@@ -98,7 +94,7 @@ def copy_bandwidth(toy: bool) -> float:
 
 
 def contenders(case: Case, toy: bool) -> dict[str, list[float]]:
-    """Times of nbnet, and of PyTorch in its variants where it is installed and sees the GPU."""
+    """Times of nbnet, and of PyTorch's variants where it is installed and finds the GPU."""
     rng = np.random.default_rng(2)
     first = case.make(rng)
     count = 1 if toy else max(2, min(SETS, -(-int(CACHE) // sum(a.nbytes for a in first))))
@@ -134,7 +130,7 @@ def torch_here() -> Any:
 
 
 def row(case: Case, results: dict[str, list[float]], copy: float) -> dict[str, Any]:
-    """What is kept of a case."""
+    """The JSON entry of a case."""
     medians = {name: statistics.median(samples) for name, samples in results.items()}
     ours = medians["nbnet"]
     kept: dict[str, Any] = {"name": case.name, "bytes": case.size, "flops": case.flops, "ms": medians}
@@ -159,7 +155,7 @@ def machine(copy: float, toy: bool) -> dict[str, Any]:
 
 
 def chart(rows: list[dict[str, Any]], title: str, path: Path) -> None:
-    """How many times faster than each contender, or, without one, the share of the copy's bandwidth."""
+    """Bars: speed-up over each contender, or, without any, the share of the copy's bandwidth."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -184,8 +180,8 @@ def chart(rows: list[dict[str, Any]], title: str, path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs"), help="folder of gpu.json and gpu.png")
-    parser.add_argument("--only", default="", help="cases whose name holds this")
+    parser.add_argument("--out", type=Path, default=Path("runs"), help="folder for gpu.json and gpu.png (default: %(default)s)")
+    parser.add_argument("--only", default="", help="run only the cases whose name contains this")
     options = parser.parse_args()
     toy = device.SIMULATED
     print(check_cuda())

@@ -1,7 +1,7 @@
-"""What benchmarks/gpu.py checks and times: each case as a call of nbnet and the same call of PyTorch.
+"""The cases that benchmarks/gpu.py checks and times: each is a call of nbnet and the same call of PyTorch.
 
-A case counts the bytes that must move through device memory (each input read once, each output written once, and what a
-two-pass operation has to read again) and the multiply-adds it must do, times 2.
+A case counts the bytes that must move through device memory (each input read once, each output written once, plus whatever a
+two-pass operation has to read again) and 2 operations per multiply-add.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import numpy as np
 
 import nbnet.functional as F
 from nbnet import losses
+from nbnet.functional import fused
+from nbnet.functional.batchnorm import by_statistics
 from nbnet.functional.pool import MaxPool2DSaved
 from nbnet.kernels import load
 from nbnet.runtime.backend import get_backend
@@ -21,15 +23,17 @@ from nbnet.runtime.backend import get_backend
 BACKEND = "cuda"
 RATE = 0.25
 POOL = (2, 2, 2, 2, 0, 0)  # windows of 2 x 2 pixels, stride 2, no padding
+TOLERANCE = {"exact": 0.0, "elementwise": 2e-6, "reduction": 1e-5, "matmul": 1e-5}  # of the largest value, in float32
 
 
 @dataclass
 class Case:
-    """make(rng) gives host arrays; run(*device arrays) the results of nbnet; torch(torch, *tensors) a function without arguments that
-    does the same; reference(*float64 arrays) the right results. small: the same case at a size that NumPy can check."""
+    """make(rng) returns host arrays; run(*device arrays) returns nbnet's results; torch(torch, *tensors) returns a function without
+    arguments that does the same; reference(*float64 arrays) returns the correct results. small: the same case at a size that NumPy can
+    check."""
 
     name: str
-    kind: str  # of the tolerance, and "" where the result is the input changed in place
+    kind: str  # of TOLERANCE
     size: int  # bytes that must move
     flops: int
     make: Callable[..., list[np.ndarray]]
@@ -40,7 +44,7 @@ class Case:
 
 
 def cases(toy: bool) -> Iterator[Case]:
-    """All cases; at toy size, those that the simulator can run."""
+    """All cases; at toy size, only what the simulator can run."""
     for n, side, channels in [(2, 3, 5)] if toy else [(256, 56, 64), (128, 32, 64)]:
         yield from batch_norm(n, side, channels, False, toy)
         yield from batch_norm(n, side, channels, True, toy)
@@ -60,7 +64,7 @@ def _normal(*shapes: tuple[int, ...]) -> Callable[..., list[np.ndarray]]:
 
 
 def _nchw(x: Any) -> Any:
-    """A tensor of NHWC images as PyTorch means them: the same memory, in channels-last format."""
+    """NHWC images as PyTorch expects them: the same memory, in channels-last format."""
     return x.permute(0, 3, 1, 2)
 
 
@@ -68,10 +72,10 @@ def _nchw(x: Any) -> Any:
 
 
 def batch_norm(n: int, side: int, channels: int, max_pool: bool, checked: bool) -> Iterator[Case]:
-    """With ReLU, and with a max-pool of 2 x 2 behind it or without."""
+    """With ReLU, optionally followed by a 2 x 2 max-pool."""
     shape, size = (n, side, side, channels), 4 * n * side * side * channels
     out_shape = (n, side // 2, side // 2, channels) if max_pool else shape
-    options = {"slope": 0.0, "max_pool": max_pool, "backend": BACKEND}
+    epilogue, be = fused.Epilogue(slope=0.0, max_pool=max_pool), get_backend(BACKEND)
 
     def reference(x, gamma, beta, dy):
         mean, var = x.mean(axis=(0, 1, 2)), x.var(axis=(0, 1, 2))
@@ -88,11 +92,15 @@ def batch_norm(n: int, side: int, channels: int, max_pool: bool, checked: bool) 
         rows = x.size // x.shape[-1]
         return [y], [gamma / np.sqrt(var + 1e-5) * (g - dbeta / rows - xhat * dgamma / rows), dgamma, dbeta]
 
+    def run(x, gamma, beta):
+        numbers = by_statistics(x.shape, F.batch_norm_stats(x, backend=be), gamma, beta)
+        return fused.normalization_forward(x, numbers, epilogue, be)
+
     def forward(x, gamma, beta, dy):
-        return [F.batch_norm_forward(x, gamma, beta, **options)[0]]
+        return [run(x, gamma, beta)[0]]
 
     def both(x, gamma, beta, dy):
-        return list(F.batch_norm_backward(dy, F.batch_norm_forward(x, gamma, beta, **options)[1]))
+        return list(fused.normalization_backward(dy, run(x, gamma, beta)[1], fused.Gradients()))
 
     def torch_forward(torch, x, gamma, beta, dy):
         mean, var = torch.zeros_like(gamma), torch.ones_like(gamma)
@@ -197,8 +205,8 @@ def convolution(n: int, side: int, inputs: int, outputs: int, checked: bool) -> 
                 return lambda: torch.nn.functional.conv2d(x, weight, padding=1)
             if function == "forward_with_statistics":
                 return lambda: torch.var_mean(torch.nn.functional.conv2d(x, weight, padding=1), (0, 2, 3))
-            wanted = [function == "backward_data", function == "backward_weights", False]
-            return lambda: torch.ops.aten.convolution_backward(dy, x, weight, [0], [1, 1], [1, 1], [1, 1], False, [0, 0], 1, wanted)
+            needed = [function == "backward_data", function == "backward_weights", False]
+            return lambda: torch.ops.aten.convolution_backward(dy, x, weight, [0], [1, 1], [1, 1], [1, 1], False, [0, 0], 1, needed)
 
         return make
 

@@ -17,7 +17,7 @@ OURS = "parallel"
 FIRST, LAST = "<!-- benchmarks/readme.py writes from here -->\n", "<!-- to here -->\n"
 HOW = [
     "checked against the NumPy reference, and takes turns with the others; the best peer is bold. What the machine can do is a memory copy",
-    "and a loop of nothing but FMA, measured in the same run; what fits into a cache can be quicker than that copy.",
+    "and a loop of nothing but FMA, measured in the same run; what fits into a cache can be faster than that copy.",
 ]
 NAMES = {
     "five-conv batch 128": "five-conv, batch 128: a training step",
@@ -84,7 +84,7 @@ def _reached(reports: dict[str, dict[str, Any]]) -> list[str]:
     lines = [
         "A row's floor is the arithmetic or the traffic that is counted for it, at the rate of the FMA loop or of the copy beside it: a",
         "step's, of each layer by itself. Minimal filtering multiplies less often than the definition, for which operations are counted;",
-        "fused layers move less; what fits into a cache is quicker than a copy of what does not. So a row can have more than 100 %.",
+        "fused layers move less; what fits into a cache is faster than a copy of what does not. So a row can have more than 100 %.",
         "",
         "| | counted | " + " | ".join(f"{name} | of floor" for name in reports) + " |",
         "|---|---|" + "---|---|" * len(reports),

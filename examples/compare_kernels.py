@@ -32,7 +32,7 @@ def kernel(name):
 
 
 x = np.random.default_rng(0).standard_normal(32 * options.size**2 * 64).astype(np.float32)
-wanted = np.maximum(x, 0)
+expected = np.maximum(x, 0)
 copy = np.zeros_like(x)
 outputs = {name: np.empty_like(x) for name in options.kernels}
 times = {name: [] for name in options.kernels}
@@ -43,12 +43,12 @@ for _ in range(16):  # in turn, so that a busy moment meets all; the first turn 
         kernel(name)(x, outputs[name])
         times[name].append(time.perf_counter() - began)
     began = time.perf_counter()
-    np.copyto(copy, wanted)
+    np.copyto(copy, expected)
     copies.append(time.perf_counter() - began)
 
 print(f"ReLU of {x.size:,} float32 numbers, {x.nbytes / 1e6:.1f} MB")
 for name, output in outputs.items():
-    error = abs(output - wanted).max()
+    error = abs(output - expected).max()
     assert error == 0, f"{name} is wrong by {error}"  # no time is told of a kernel that is wrong
     low, middle, high = np.percentile(times[name][1:], [0, 50, 100])
     rate = 2 * x.nbytes / middle / 1e9

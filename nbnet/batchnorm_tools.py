@@ -109,17 +109,17 @@ def batch_norm_import(layer: BatchNorm, convention: str, values: Mapping[str, An
         present = {"gamma": layer.scale, "beta": layer.center}.get(key, True)
         if names[key] not in values:
             if present:
-                raise ArgumentError(f"{names[key]!r} is missing: wanted {', '.join(names[k] for k in ('gamma', 'beta', 'mean', 'var'))}")
+                raise ArgumentError(f"{names[key]!r} is missing: expected {', '.join(names[k] for k in ('gamma', 'beta', 'mean', 'var'))}")
             continue
         arrays[key] = np.asarray(values[names[key]], np.float64)
         if arrays[key].shape != (channels,):
-            raise ShapeError(f"{names[key]!r} has shape {arrays[key].shape}, wanted ({channels},)")
+            raise ShapeError(f"{names[key]!r} has shape {arrays[key].shape}, expected ({channels},)")
         if not present and not np.array_equal(arrays[key], np.full(channels, float(key == "gamma"))):
             raise ArgumentError(
                 f"{names[key]!r} is not trivial, but the layer has no {key}: build it with {(key == 'gamma' and 'scale') or 'center'}=True"
             )
     if not (arrays["var"] >= 0).all() or not all(np.isfinite(array).all() for array in arrays.values()):
-        raise ArgumentError(f"a number in {names['var']!r} is negative, or one in any array not finite: wanted those of a trained layer")
+        raise ArgumentError(f"a number in {names['var']!r} is negative, or one in any array not finite: expected those of a trained layer")
     eps = values.get(names["eps"], layer.eps)
     if np.float32(eps) != np.float32(layer.eps):  # an ONNX file holds it in float32
         raise ArgumentError(f"these statistics were made with eps={eps}, the layer has eps={layer.eps}: make it with BatchNorm(eps={eps})")

@@ -66,7 +66,7 @@ def batchnorm_forward(x, gamma, beta, bn_param: dict[str, Any]) -> tuple[np.ndar
     kept = np.asarray(x).dtype
     x, gamma, beta = _floats(x, gamma, beta)
     if x.ndim != 2:
-        raise ShapeError(f"x has shape {x.shape}, wanted (N, D): for images (N, C, H, W) use spatial_batchnorm_forward")
+        raise ShapeError(f"x has shape {x.shape}, expected (N, D): for images (N, C, H, W) use spatial_batchnorm_forward")
     features = x.shape[1]
     running_mean, running_var = (bn_param.get(name, np.zeros(features, kept)) for name in ("running_mean", "running_var"))
     if mode == "train":
@@ -131,7 +131,7 @@ def layernorm_forward(x, gamma, beta, ln_param: dict[str, Any]) -> tuple[np.ndar
     """
     x, gamma, beta = _floats(x, gamma, beta)
     if x.ndim != 2:
-        raise ShapeError(f"x has shape {x.shape}, wanted (N, D): for images (N, C, H, W) use spatial_groupnorm_forward")
+        raise ShapeError(f"x has shape {x.shape}, expected (N, D): for images (N, C, H, W) use spatial_groupnorm_forward")
     return F.layer_norm_forward(x, gamma, beta, eps=ln_param.get("eps", 1e-5))
 
 
@@ -152,7 +152,7 @@ def spatial_groupnorm_forward(x, gamma, beta, G: int, gn_param: dict[str, Any]) 
     channels = x.shape[1]
     for name, values in (("gamma", gamma), ("beta", beta)):
         if values.shape != (1, channels, 1, 1):
-            raise ShapeError(f"{name} has shape {values.shape}, wanted (1, {channels}, 1, 1): one number a channel")
+            raise ShapeError(f"{name} has shape {values.shape}, expected (1, {channels}, 1, 1): one number a channel")
     rows, saved = F.group_norm_forward(_channels_last(x), gamma.reshape(-1), beta.reshape(-1), G, eps=gn_param.get("eps", 1e-5))
     return _channels_first(rows, x.shape), saved
 
@@ -182,12 +182,12 @@ def dropout_forward(x, dropout_param: dict[str, Any]) -> tuple[np.ndarray, tuple
     """
     mode = _mode(dropout_param, "dropout_param", "dropout")
     if "p" not in dropout_param:
-        raise ArgumentError('dropout_param has no "p": wanted the probability to drop, from 0 to 1')
+        raise ArgumentError('dropout_param has no "p": expected the probability to drop, from 0 to 1')
     seed = dropout_param.get("seed")
     if seed is None:
         seed = secrets.randbits(64)
     elif not isinstance(seed, (int, np.integer)) or not 0 <= seed < 1 << 64:
-        raise ArgumentError(f'dropout_param["seed"]={seed!r}: wanted a whole number from 0 to 2^64 - 1')
+        raise ArgumentError(f'dropout_param["seed"]={seed!r}: expected a whole number from 0 to 2^64 - 1')
     (x,) = _floats(x)
     out, saved = F.dropout_forward(x, dropout_param["p"], seed=int(seed), train=mode == "train")
     return out, (dropout_param, saved)
@@ -223,7 +223,7 @@ def _like(dout: Any, x: np.ndarray) -> np.ndarray:
 def _images(x: Any, name: str) -> np.ndarray:
     x = np.asarray(x)
     if x.ndim != 4:
-        raise ShapeError(f"{name} has shape {x.shape}, wanted images (N, C, H, W)")
+        raise ShapeError(f"{name} has shape {x.shape}, expected images (N, C, H, W)")
     return x
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class NbnetError(Exception):
-    """Base of every error that nbnet raises on purpose: one line that says what came, what was wanted and the mend."""
+    """Base of every error that nbnet raises on purpose: one line that says what came, what was expected and the hint."""
 
 
 class ShapeError(NbnetError, ValueError):

@@ -21,7 +21,7 @@ def fold_batch_norm(model: Sequential) -> Sequential:
         BuildError: the model is not built.
     """
     if model.input_shape is None:
-        raise BuildError("fold_batch_norm wants a trained model: call model.build(input_shape) first")
+        raise BuildError("fold_batch_norm expects a built model: call model.build(input_shape) first")
     folded = _clone(model)
     _fold(folded)
     _rename(folded, "")

@@ -31,7 +31,7 @@ def curves(history: Mapping[str, Sequence[float]], path: str | Path) -> None:
     """
     panels = [name for name in ("loss", "accuracy") if history.get(name) or history.get(f"val_{name}")]
     if not panels:
-        raise DataError(f"the history has {', '.join(history) or 'no column'}: wanted at least one epoch of loss or accuracy")
+        raise DataError(f"the history has {', '.join(history) or 'no column'}: expected at least one epoch of loss or accuracy")
     figure = _figure(5.2 * len(panels), 3.9)
     for axes, name in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
         for column, label, colour in ((name, "training", TRAIN), (f"val_{name}", "validation", VALIDATION)):
@@ -83,7 +83,7 @@ def confusion(matrix: np.ndarray, class_names: Sequence[str], path: str | Path) 
     matrix = np.asarray(matrix)
     classes = len(class_names)
     if matrix.shape != (classes, classes):
-        raise ShapeError(f"matrix has shape {matrix.shape}, wanted ({classes}, {classes}): one row and one column a class name")
+        raise ShapeError(f"matrix has shape {matrix.shape}, expected ({classes}, {classes}): one row and one column a class name")
     rows = matrix.sum(axis=1, keepdims=True)
     share = np.divide(matrix, rows, out=np.zeros(matrix.shape), where=rows > 0)
     longest = max(len(name) for name in class_names)
@@ -150,9 +150,9 @@ def mistakes(
     """
     count = len(labels)
     shapes = [np.shape(array) for array in (images, labels, predictions, probabilities)]
-    wanted = [(count, *shapes[0][1:3], 3 if shapes[0][3:] == (3,) else 1), (count,), (count,), (count, len(class_names))]
-    if len(shapes[0]) != 4 or shapes != wanted:
-        raise ShapeError(f"images, labels, predictions, probabilities have shapes {shapes}: wanted (N, H, W, 1 or 3), (N,), (N,), (N, C)")
+    expected = [(count, *shapes[0][1:3], 3 if shapes[0][3:] == (3,) else 1), (count,), (count,), (count, len(class_names))]
+    if len(shapes[0]) != 4 or shapes != expected:
+        raise ShapeError(f"images, labels, predictions, probabilities have shapes {shapes}: expected (N, H, W, 1 or 3), (N,), (N,), (N, C)")
     confidence = probabilities[np.arange(count), predictions]
     wrong = np.flatnonzero(np.asarray(labels) != predictions)
     shown = wrong[np.argsort(-confidence[wrong], kind="stable")][:SHOWN]

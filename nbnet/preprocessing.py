@@ -42,13 +42,13 @@ def check_rows(x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
     """
     x, y = _as_array(x, "x"), _as_array(y, "y")
     if x.ndim < 2:
-        raise ShapeError(f"x has shape {x.shape}: wanted at least 2 axes, rows first; one row alone is x[None]")
+        raise ShapeError(f"x has shape {x.shape}: expected at least 2 axes, rows first; one row alone is x[None]")
     if y.ndim < 1 or len(x) != len(y):
-        raise ShapeError(f"x has shape {x.shape} but y has shape {y.shape}: wanted one label or target a row")
+        raise ShapeError(f"x has shape {x.shape} but y has shape {y.shape}: expected one label or target a row")
     if x.dtype not in X_DTYPES:
-        raise DTypeError(f"x has dtype {x.dtype}: wanted uint8 (scaled to [0, 1]), float32 or float64; use x.astype('uint8') for pixels")
+        raise DTypeError(f"x has dtype {x.dtype}: expected uint8 (scaled to [0, 1]), float32 or float64; use x.astype('uint8') for pixels")
     if x.size == 0:
-        raise DataError(f"x has shape {x.shape}: there is nothing in it, wanted at least one row")
+        raise DataError(f"x has shape {x.shape}: there is nothing in it, expected at least one row")
     _check_finite(x, "x")
     return x, y
 
@@ -61,7 +61,7 @@ def check_targets(y: Any) -> np.ndarray:
     """
     y = _as_array(y, "y")
     if y.dtype.kind not in "iuf":
-        raise DTypeError(f"y has dtype {y.dtype}: wanted numbers; use y.astype('float32')")
+        raise DTypeError(f"y has dtype {y.dtype}: expected numbers; use y.astype('float32')")
     _check_finite(y, "y")
     return y
 
@@ -70,7 +70,7 @@ def _as_array(value: Any, name: str) -> np.ndarray:
     try:
         return np.asarray(value)
     except ValueError as error:
-        raise ShapeError(f"{name} is not an array: {error}; wanted rows of equal shape") from None
+        raise ShapeError(f"{name} is not an array: {error}; expected rows of equal shape") from None
 
 
 def check_labels(y: Any, num_classes: int) -> np.ndarray:
@@ -81,20 +81,20 @@ def check_labels(y: Any, num_classes: int) -> np.ndarray:
     """
     y = _as_array(y, "y")
     if y.ndim != 1:
-        mend = ""
+        hint = ""
         if y.shape == (len(y), num_classes):
-            mend = "; for one-hot rows use y.argmax(axis=1)"
+            hint = "; for one-hot rows use y.argmax(axis=1)"
         elif y.size == len(y):
-            mend = "; use y.reshape(-1)"
-        raise ShapeError(f"labels have shape {y.shape}: wanted ({len(y)},), one whole number a row{mend}")
+            hint = "; use y.reshape(-1)"
+        raise ShapeError(f"labels have shape {y.shape}: expected ({len(y)},), one whole number a row{hint}")
     if y.dtype.kind not in "iu":
-        raise DTypeError(f"labels have dtype {y.dtype}: wanted whole numbers, 0 to {num_classes - 1}; use y.astype('int64')")
+        raise DTypeError(f"labels have dtype {y.dtype}: expected whole numbers, 0 to {num_classes - 1}; use y.astype('int64')")
     labels = y.astype(np.int64, copy=False)
     if labels.view(np.uint64).max(initial=0) >= num_classes:  # negative ones are then the largest
         row = int(((y < 0) | (y >= num_classes)).argmax())
-        mend = "; for labels from 1 use y - 1" if y.min() == 1 and y.max() == num_classes else ""
+        hint = "; for labels from 1 use y - 1" if y.min() == 1 and y.max() == num_classes else ""
         raise DataError(
-            f"label {y[row]} of row {row} is not a class: wanted 0 to {num_classes - 1}, since there are {num_classes} classes{mend}"
+            f"label {y[row]} of row {row} is not a class: expected 0 to {num_classes - 1}, since there are {num_classes} classes{hint}"
         )
     return labels
 
@@ -112,7 +112,7 @@ def _check_finite(array: np.ndarray, name: str) -> None:
             first, *rest = (int(i) for i in np.unravel_index(finite.argmin(), finite.shape))
             index = (start + first, *rest)
             place = ", ".join(map(str, index))
-            raise NonFiniteError(f"{name}[{place}] is {array[index]}: wanted finite numbers; remove that row or replace the value")
+            raise NonFiniteError(f"{name}[{place}] is {array[index]}: expected finite numbers; remove that row or replace the value")
 
 
 def permutation(n: int, seed: int, epoch: int = 0) -> np.ndarray:
@@ -137,7 +137,7 @@ def _word(value: Any, name: str) -> int:
     except TypeError:
         number = -1
     if not 0 <= number < 1 << 64:
-        raise ArgumentError(f"{name}={value!r}: wanted a whole number from 0 to 2^64 - 1")
+        raise ArgumentError(f"{name}={value!r}: expected a whole number from 0 to 2^64 - 1")
     return number
 
 
@@ -154,7 +154,7 @@ def stratified_split(y: np.ndarray, test_fraction: float, seed: int = 0) -> tupl
         ArgumentError: test_fraction or seed is out of range.
     """
     if not 0 < test_fraction < 1:
-        raise ArgumentError(f"test_fraction={test_fraction!r}: wanted a number between 0 and 1, such as 0.2")
+        raise ArgumentError(f"test_fraction={test_fraction!r}: expected a number between 0 and 1, such as 0.2")
     order = permutation(len(y), seed)
     is_test = np.zeros(len(y), bool)
     for label in np.unique(y):

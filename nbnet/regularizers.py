@@ -25,4 +25,4 @@ def l1(strength: float) -> Regularizer:
 
 def _check(strength: float) -> None:
     if not 0 <= strength < float("inf"):
-        raise ArgumentError(f"strength={strength!r}: wanted a number that is at least 0")
+        raise ArgumentError(f"strength={strength!r}: expected a number that is at least 0")

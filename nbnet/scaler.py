@@ -68,5 +68,5 @@ class StandardScaler:
     def _check(self, x: Any) -> np.ndarray:
         x = checks.floats(x, "x")
         if x.shape[-1:] != self.mean.shape:
-            raise ShapeError(f"x has shape {x.shape}, wanted (..., {len(self.mean)}) as in fit")
+            raise ShapeError(f"x has shape {x.shape}, expected (..., {len(self.mean)}) as in fit")
         return x

@@ -77,4 +77,4 @@ def _anneal(first: float, last: float, progress: float) -> float:
 
 def _check_fractions(name: str, values: Sequence[float]) -> None:
     if not all(0 < value < 1 for value in values):
-        raise ArgumentError(f"{name}={values if name == 'at' else values[0]!r}: wanted a part of training, more than 0 and less than 1")
+        raise ArgumentError(f"{name}={values if name == 'at' else values[0]!r}: expected a part of training, more than 0 and less than 1")

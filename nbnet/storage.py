@@ -1,42 +1,56 @@
-"""Named arrays on disk, in the safetensors format: a file is either the old one or the new one, never half of it."""
+"""Files: an atomic writer for all of nbnet, and named arrays in the safetensors format."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
-import struct
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from nbnet.errors import CheckpointError
+from nbnet.errors import CheckpointError, DataError, NbnetError
 
 
-def write(path: str | Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
-    """Write arrays and metadata to a temporary file beside `path`, then rename it.
+def write_file(path: str | Path, data: bytes, error: type[NbnetError] = DataError) -> None:
+    """Write a file by way of a temporary file beside it: afterwards the old or the new one is there, never half of it.
 
     Raises:
-        CheckpointError: the folder is missing or read-only, or the disk is full; an older file at `path` is untouched.
+        the given error: the folder is missing or read-only, or the disk is full; an older file at `path` is unchanged.
     """
-    from safetensors.numpy import save
-
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    data = save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, dict(metadata))
+    temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
     try:
         with open(temporary, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
+    except OSError as problem:
+        raise error(
+            f"cannot write {path}: {problem.strerror or problem}; choose a folder that exists, is writable and has room"
+        ) from problem
+    finally:
+        with contextlib.suppress(OSError):  # after an error or Ctrl-C; otherwise it is no longer there
             temporary.unlink()
-        raise CheckpointError(
-            f"cannot write {path}: {error.strerror or error}; choose a folder that exists, is writable and has room"
-        ) from error
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write JSON with write_file. Numbers must be finite, since JSON has no NaN."""
+    write_file(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
+
+
+def write(path: str | Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+    """Write arrays and metadata with write_file.
+
+    Raises:
+        CheckpointError: the file cannot be written.
+    """
+    from safetensors.numpy import save
+
+    write_file(path, save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, dict(metadata)), CheckpointError)
 
 
 def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -45,36 +59,31 @@ def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     Raises:
         CheckpointError: there is no such file, or it is truncated or not a safetensors file.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
+    from safetensors import SafetensorError, safe_open
 
-    path = Path(path)
     try:
-        data = path.read_bytes()
+        size = Path(path).stat().st_size
+        with safe_open(path, framework="numpy") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
-    try:
-        arrays = load(data)
-        (length,) = struct.unpack("<Q", data[:8])
-        metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
-    except (SafetensorError, struct.error, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path} is truncated or not a safetensors file ({len(data):,} bytes): {error}") from error
-    return arrays, metadata
+    except (SafetensorError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} is truncated or not a safetensors file ({size:,} bytes): {error}") from error
 
 
-def check_match(found: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray], path: str | Path) -> None:
+def check_match(found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray], path: str | Path) -> None:
     """That two sets of arrays have the same names, shapes and dtypes, so that loading cannot stop halfway.
 
     Raises:
         CheckpointError: they differ; the message names the first difference.
     """
-    for name in sorted(wanted.keys() | found.keys()):
+    for name in sorted(expected.keys() | found.keys()):
         if name not in found:
             raise CheckpointError(f"{path} has no {name!r}: it belongs to another model, or was saved with another optimizer")
-        if name not in wanted:
+        if name not in expected:
             raise CheckpointError(f"{path} has {name!r}, which this model and optimizer have not: it belongs to another model")
-        a, b = found[name], wanted[name]
+        a, b = found[name], expected[name]
         if a.shape != b.shape or a.dtype != b.dtype:
             raise CheckpointError(
-                f"{path}: {name!r} has shape {a.shape} and dtype {a.dtype}, wanted {b.shape} and {b.dtype}: another model?"
+                f"{path}: {name!r} has shape {a.shape} and dtype {a.dtype}, expected {b.shape} and {b.dtype}: another model?"
             )

@@ -13,7 +13,7 @@ import nbnet
 PACKAGE = Path(nbnet.__file__).parent
 # Where a module belongs; a package stands for all in it. The first set is free to all.
 FLOORS = [
-    {"errors", "version", "storage", "code_repr"},
+    {"errors", "version", "storage", "progress", "code_repr"},
     {"kernels"},
     {"runtime"},
     {"functional"},

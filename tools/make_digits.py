@@ -16,7 +16,7 @@ def main() -> None:
     images, labels = digits.images.astype(np.uint8), digits.target.astype(np.uint8)
     if images.shape != (1797, 8, 8) or images.max() != 16 or not np.array_equal(images, digits.images):
         raise SystemExit(
-            f"load_digits gave {images.shape} with values up to {digits.images.max()}: wanted (1797, 8, 8), whole numbers up to 16"
+            f"load_digits gave {images.shape} with values up to {digits.images.max()}: expected (1797, 8, 8), whole numbers up to 16"
         )
     is_test = np.zeros(len(labels), bool)
     is_test[stratified_split(labels, 0.2, seed=0)[1]] = True

@@ -13,34 +13,23 @@ import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
-import nbnet
+from nbnet.bench import workloads
+from nbnet.bench.peers import PEERS, QUICK
 from nbnet.errors import ArgumentError, BackendError, NbnetError, unknown
 from nbnet.runtime.backend import get_backend
 
-ROOT = Path(nbnet.__file__).parents[1]
+PACKAGE = Path(__file__).parents[1]
+# A peer's start and memory must not include nbnet's: its worker reaches nbnet.bench without running nbnet/__init__.py.
+PEER = """import sys, types
+sys.modules["nbnet"] = package = types.ModuleType("nbnet")
+package.__path__ = [sys.argv.pop(1)]
+from nbnet.bench.worker import main
+main()"""
 THREADS = {"NUMBA_NUM_THREADS": "{threads}"}
 OURS = ("numpy", "serial", "parallel", "cuda")
-TIMEOUT = 240.0  # seconds for one request: compiling a network takes a minute at most
-
-
-def definitions(module: str = "workloads") -> ModuleType:
-    """A module of the benchmarks' definitions: installed with nbnet, or beside it in the checkout.
-
-    Raises:
-        ArgumentError: they are in neither place.
-    """
-    folder = ROOT / "benchmarks"
-    if (folder / "nbnet_benchmarks").is_dir() and str(folder) not in sys.path:
-        sys.path.append(str(folder))
-    try:
-        return importlib.import_module(f"nbnet_benchmarks.{module}")
-    except ModuleNotFoundError as error:
-        if error.name != "nbnet_benchmarks":
-            raise
-        raise ArgumentError("nbnet bench needs the package nbnet_benchmarks: install nbnet with pip, or run it in its checkout") from error
+TIMEOUT = 240.0  # seconds per request; compiling a network takes up to a minute
 
 
 class ContenderError(NbnetError, RuntimeError):
@@ -67,7 +56,7 @@ class Contender(NamedTuple):
 
 def floors() -> Contender:
     """The machine itself."""
-    return Contender("floors", "the machine", "nbnet_benchmarks.floors", environment=THREADS)
+    return Contender("floors", "the machine", "nbnet.bench.floors", environment=THREADS)
 
 
 def backend(name: str) -> Contender:
@@ -77,7 +66,7 @@ def backend(name: str) -> Contender:
         BackendError: there is no such backend, or it cannot run here.
     """
     get_backend(name)
-    return Contender(name, f"nbnet {name}", "nbnet_benchmarks.ours", (name,), THREADS, tuple(definitions().OPS))
+    return Contender(name, f"nbnet {name}", "nbnet.bench.ours", (name,), THREADS, tuple(workloads.OPS))
 
 
 def default_backends() -> list[Contender]:
@@ -111,11 +100,11 @@ def peer(name: str) -> Contender:
 def default_peers(installed: bool = True) -> dict[str, Contender]:
     """Every peer by name; those whose framework is installed, or all."""
     found = {}
-    for name, file in definitions("peers").PEERS.items():
-        module = definitions(f"peers.{file}")
+    for name, file in PEERS.items():
+        path = f"nbnet.bench.peers.{file}"
+        module = importlib.import_module(path)
         if not installed or importlib.util.find_spec(module.PACKAGE) is not None:
-            path = f"nbnet_benchmarks.peers.{file}"
-            quick = name in definitions("peers").QUICK
+            quick = name in QUICK
             found[name] = Contender(name, module.TITLE, path, (), module.ENVIRONMENT, module.OPS, module.SWEEPS, quick, module.PACKAGE)
     return found
 
@@ -131,15 +120,15 @@ class Process:
 
     def __init__(self, contender: Contender, threads: int, environment: dict[str, str] | None = None) -> None:
         self.contender, self.threads = contender, threads
-        paths = [str(Path(definitions().__file__ or "").parents[1]), str(ROOT), os.environ.get("PYTHONPATH", "")]
+        program = ["-m", "nbnet.bench.worker"] if contender.is_ours else ["-c", PEER, str(PACKAGE)]
         given = {name: value.format(threads=threads) for name, value in contender.environment.items()}
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "nbnet_benchmarks.worker", contender.module, str(threads), *contender.options],
+            [sys.executable, *program, contender.module, str(threads), *contender.options],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            env=dict(os.environ) | {"PYTHONPATH": os.pathsep.join(filter(None, paths))} | given | (environment or {}),
+            env=dict(os.environ) | given | (environment or {}),
         )
 
     def wait_until_ready(self) -> None:

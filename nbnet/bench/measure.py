@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from nbnet.bench.contenders import Contender, ContenderError, Process, definitions
+from nbnet.bench.contenders import Contender, ContenderError, Process
+from nbnet.bench.worker import digest
+from nbnet.bench.workloads import LOSS_TOLERANCE, RANDOM_LOSS, RATE, TOLERANCE, Workload, inputs
 
 TURN = 0.05  # seconds that a turn aims at
 SLOW = 0.1  # seconds of a call from which on turns begin without an untimed one
@@ -30,7 +32,7 @@ class Effort:
 FULL, FULL_SWEEP, QUICK = Effort(2.0, 8, 3), Effort(0.5, 4, 2), Effort(0.5, 8, 2)
 
 
-def measure(workload: Any, processes: dict[str, Process], timed: set[str], effort: Effort) -> dict[str, Any]:
+def measure(workload: Workload, processes: dict[str, Process], timed: set[str], effort: Effort) -> dict[str, Any]:
     """Check and time one workload.
 
     Args:
@@ -45,8 +47,8 @@ def measure(workload: Any, processes: dict[str, Process], timed: set[str], effor
     built, failed = _ask_all(taking_part, "build", workload)
     if "numpy" in failed:
         raise ContenderError(f"{workload.name}: the reference failed: {failed['numpy']}")
-    for name, digest in built.items():
-        problem = compare(workload, digest, built["numpy"])
+    for name, found in built.items():
+        problem = compare(workload, found, built["numpy"])
         if problem is not None:
             failed[name] = f"wrong: {problem}"
     ready = {name: process for name, process in taking_part.items() if name in timed and name not in failed}
@@ -114,22 +116,21 @@ def _is_due(turn: int, turns: int, rounds: int) -> bool:
 # ------------------------------------------------------------------------------------------------------- checking
 
 
-def compare(workload: Any, found: dict[str, Any], wanted: dict[str, Any]) -> str | None:
+def compare(workload: Workload, found: dict[str, Any], expected: dict[str, Any]) -> str | None:
     """What is wrong with a contender's results, or None. Both are as Worker.build returns them."""
-    rules = definitions()
     if workload.is_step:
-        for key, limit in (("exact", rules.LOSS_TOLERANCE[workload.dtype]), ("random", rules.RANDOM_LOSS)):
+        for key, limit in (("exact", LOSS_TOLERANCE[workload.dtype]), ("random", RANDOM_LOSS)):
             count = 1 if key == "random" else None
-            a, b = np.array(found.get(key, ())[:count]), np.array(wanted.get(key, ())[:count])
+            a, b = np.array(found.get(key, ())[:count]), np.array(expected.get(key, ())[:count])
             if a.shape != b.shape or not (np.abs(a - b) <= limit * np.abs(b)).all() or not np.isfinite(found.get(key, ())).all():
-                return f"the losses of the first steps are {_listed(a)}, wanted {_listed(b)}"
+                return f"the losses of the first steps are {_listed(a)}, expected {_listed(b)}"
         return None
     if workload.op == "dropout":
         return _check_dropout(workload, found)
-    limit = rules.TOLERANCE[workload.dtype]
-    for name, right in wanted.items():
+    limit = TOLERANCE[workload.dtype]
+    for name, right in expected.items():
         if found[name]["shape"] != right["shape"]:
-            return f"{name} has shape {found[name]['shape']}, wanted {right['shape']}"
+            return f"{name} has shape {found[name]['shape']}, expected {right['shape']}"
         error = np.abs(found[name]["sample"].astype(np.float64) - right["sample"]).max() / max(right["largest"], 1e-30)
         squares = abs(found[name]["squares"] / max(right["squares"], 1e-30) - 1)
         if not (error <= limit and squares <= limit):
@@ -137,24 +138,24 @@ def compare(workload: Any, found: dict[str, Any], wanted: dict[str, Any]) -> str
     return None
 
 
-def _check_dropout(workload: Any, found: dict[str, Any]) -> str | None:
+def _check_dropout(workload: Workload, found: dict[str, Any]) -> str | None:
     """The masks differ, but each result is 0 or the input times 1 / (1 - rate), y and dx in the same places, and the share is right."""
-    rate, inputs = definitions().RATE, _input_digests(workload)
+    rate, given = RATE, _input_digests(workload)
     zeros = []
-    for name, given in (("y", "x"), ("dx", "dy")):
-        result, source = found[name]["sample"], inputs[given]["sample"] / np.float32(1 - rate)
+    for name, of in (("y", "x"), ("dx", "dy")):
+        result, source = found[name]["sample"], given[of]["sample"] / np.float32(1 - rate)
         zeros.append(result == 0)
-        if found[name]["shape"] != inputs[given]["shape"] or not np.allclose(result[~zeros[-1]], source[~zeros[-1]], rtol=1e-6):
-            return f"{name} is neither 0 nor {given} / {1 - rate}"
+        if found[name]["shape"] != given[of]["shape"] or not np.allclose(result[~zeros[-1]], source[~zeros[-1]], rtol=1e-6):
+            return f"{name} is neither 0 nor {of} / {1 - rate}"
     if not np.array_equal(*zeros):
         return "the gradient is dropped in other places than the output"
     share, deviation = zeros[0].mean(), (rate * (1 - rate) / zeros[0].size) ** 0.5
-    return None if abs(share - rate) < 6 * deviation else f"a share of {share:.4f} is dropped, wanted {rate}"
+    return None if abs(share - rate) < 6 * deviation else f"a share of {share:.4f} is dropped, expected {rate}"
 
 
 @lru_cache(maxsize=1)  # to make them takes as long as to measure with them, and every contender is checked
-def _input_digests(workload: Any) -> dict[str, dict[str, Any]]:
-    return {name: definitions("worker").digest(array) for name, array in definitions().inputs(workload).items()}
+def _input_digests(workload: Workload) -> dict[str, dict[str, Any]]:
+    return {name: digest(array) for name, array in inputs(workload).items()}
 
 
 def _listed(values: Iterable[float]) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from nbnet.bench import contenders, measure, results
 from nbnet.bench.contenders import Contender, ContenderError, Process
+from nbnet.bench.workloads import Workload
 
 STARTS = 3  # processes started a contender; the one whose start takes longest, torch.compile with a cold cache, once
 CACHES = {"nbnet": "NUMBA_CACHE_DIR", "torch-compile": "TORCHINDUCTOR_CACHE_DIR"}
@@ -20,20 +21,20 @@ SCALED = ("five-conv", "conv2d", "batchnorm", "dropout")  # one workload of each
 
 @dataclass(frozen=True)
 class Plan:
-    """workloads: of the definitions. threads: counts, of which the last is the one of the comparison; the others are measured for the
+    """threads: counts, of which the last is the one of the comparison; the others are measured for the
     chart of cost against threads. start: whether starts and peak memory are measured."""
 
     backends: list[Contender]
     peers: list[Contender]
-    workloads: list[Any]
+    workloads: list[Workload]
     threads: list[int]
     start: bool
     quick: bool
 
     @property
-    def scaled(self) -> list[Any]:
+    def scaled(self) -> list[Workload]:
         """Workloads for other thread counts: one step and one kernel of each kind."""
-        found: dict[str, Any] = {}
+        found: dict[str, Workload] = {}
         for each in self.workloads:
             narrow = each.op == "conv2d" and each.shape[3] != each.outputs  # a first layer is not typical
             if each.op in SCALED and each.part in ("", "forward") and not each.sweep and not narrow:

@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from nbnet.bench.workloads import Workload
+
 FORMAT = 1  # of the JSON; one more whenever a reader of the old one would go wrong
 COPIES = ("copy", "copy_streaming")
 NBNET = "parallel"  # the backend that ratios are told of
 
 
-def row(workload: Any, threads: int, measured: dict[str, Any]) -> dict[str, Any]:
+def row(workload: Workload, threads: int, measured: dict[str, Any]) -> dict[str, Any]:
     """One workload's results.
 
     Args:
@@ -57,7 +59,7 @@ def row(workload: Any, threads: int, measured: dict[str, Any]) -> dict[str, Any]
 
 
 def floor_rates(rates: dict[str, list[float]], dtype: str) -> dict[str, float] | None:
-    """Operations and bytes a second of the machine: medians, of the quicker copy and of the dtype's FMA loop."""
+    """Operations and bytes a second of the machine: medians, of the faster copy and of the dtype's FMA loop."""
     if not rates:
         return None
     return {"flops": float(np.median(rates[f"fma_{dtype}"])), "bytes": max(float(np.median(rates[name])) for name in COPIES)}

@@ -70,9 +70,9 @@ def _run(words: list[str]) -> int:
     if rest:
         known = [word for action in parsers[options.command]._actions for word in action.option_strings]
         near = difflib.get_close_matches(rest[0].partition("=")[0], known, n=1)
-        mend = f"did you mean {near[0]}? " if near else ""
+        hint = f"did you mean {near[0]}? " if near else ""
         kind = "option" if rest[0].startswith("-") else "argument"
-        raise ArgumentError(f"unknown {kind} {rest[0]!r}: {mend}see nbnet {options.command} --help")
+        raise ArgumentError(f"unknown {kind} {rest[0]!r}: {hint}see nbnet {options.command} --help")
     return COMMANDS[options.command].run(options)
 
 

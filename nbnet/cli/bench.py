@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import json
+import itertools
 import os
 import sys
 from datetime import datetime, timezone
@@ -11,10 +11,14 @@ from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import Any
 
-from nbnet.bench import contenders
+from nbnet import storage
+from nbnet.bench import contenders, workloads
 from nbnet.bench.plan import Plan
+from nbnet.bench.workloads import Workload
 from nbnet.cli import info
 from nbnet.errors import ArgumentError, DataError, unknown
+from nbnet.progress import Bar
+from nbnet.runtime.processors import processors
 from nbnet.version import __version__
 
 HELP = "Measure kernels and training steps, on every backend and beside PyTorch, JAX and TensorFlow where they are installed."
@@ -57,9 +61,10 @@ def run(options: argparse.Namespace) -> int:
     except OSError as error:
         raise DataError(f"cannot make the folder {folder}: {error.strerror or error}; choose one that can be written with --out") from error
     report = {"command": _command(options), "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"), **machine(plan)}
-    with _Bar(plan.steps()) as bar:
-        report |= plan.run(bar.advance)
-    (folder / RESULTS).write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    with Bar(plan.steps(), "bar count elapsed name") as bar:
+        begun = itertools.count()
+        report |= plan.run(lambda name: bar.update(next(begun), name=name))
+    storage.write_json(folder / RESULTS, report)
 
     from nbnet.bench import charts, tables
 
@@ -83,14 +88,13 @@ def make_plan(options: argparse.Namespace) -> Plan:
     Raises:
         ArgumentError, BackendError: an option names something that does not exist or is not installed.
     """
-    rules = contenders.definitions()
-    ops = [*rules.OPS, START] if options.ops is None else _words(options.ops, "--ops")
+    ops = [*workloads.OPS, START] if options.ops is None else _words(options.ops, "--ops")
     for op in ops:
-        if op not in (*rules.OPS, START):
-            raise ArgumentError(unknown("operation", op, [*rules.OPS, START]))
-    workloads = [each for each in rules.standard(options.quick) if each.op in ops]
+        if op not in (*workloads.OPS, START):
+            raise ArgumentError(unknown("operation", op, [*workloads.OPS, START]))
+    chosen = [each for each in workloads.standard(options.quick) if each.op in ops]
     if options.shapes is not None:
-        workloads = _shaped(_words(options.shapes, "--shapes"), ops)
+        chosen = _shaped(_words(options.shapes, "--shapes"), ops)
     backends = contenders.default_backends()
     if options.backends is not None:
         backends = [contenders.backend(name) for name in _words(options.backends, "--backends")]
@@ -105,39 +109,38 @@ def make_plan(options: argparse.Namespace) -> Plan:
     threads = _threads(options.threads)
     if options.quick and options.threads is None:
         threads = threads[-1:]
-    return Plan(backends, peers, workloads, threads, START in ops and options.shapes is None, options.quick)
+    return Plan(backends, peers, chosen, threads, START in ops and options.shapes is None, options.quick)
 
 
 def _words(text: str, option: str) -> list[str]:
     words = list(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
     if not words:
-        raise ArgumentError(f"{option} {text!r}: wanted one name or several, separated by commas")
+        raise ArgumentError(f"{option} {text!r}: expected one name or several, separated by commas")
     return words
 
 
-def _shaped(shapes: list[str], ops: list[str]) -> list[Any]:
-    rules = contenders.definitions()
-    found = []
+def _shaped(shapes: list[str], ops: list[str]) -> list[Workload]:
+    found: list[Workload] = []
     for shape in shapes:
-        fitting = [each for op in ops for each in rules.of_shape(op, shape) or []]
+        fitting = [each for op in ops for each in workloads.of_shape(op, shape) or []]
         if not fitting:
-            forms = ", ".join(f"{op} {rules.FORMS[op]}" for op in ops if op in rules.FORMS) or "--ops with a kernel, such as conv2d"
-            raise ArgumentError(f"--shapes {shape}: it fits none of the chosen operations; wanted {forms}")
+            forms = ", ".join(f"{op} {workloads.FORMS[op]}" for op in ops if op in workloads.FORMS) or "--ops with a kernel, such as conv2d"
+            raise ArgumentError(f"--shapes {shape}: it fits none of the chosen operations; expected {forms}")
         found += fitting
     return found
 
 
 def _threads(text: str | None) -> list[int]:
     """Thread counts, rising."""
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    most = processors()
     if text is None:
-        return sorted({*(1 << i for i in range(10) if 1 << i < processors), processors})
+        return sorted({*(1 << i for i in range(10) if 1 << i < most), most})
     try:
         counts = sorted({int(word) for word in _words(text, "--threads")})
     except ValueError:
         counts = [0]
-    if counts[0] < 1 or counts[-1] > processors:
-        raise ArgumentError(f"--threads {text}: wanted whole numbers from 1 to {processors}, the processors of this machine")
+    if counts[0] < 1 or counts[-1] > most:
+        raise ArgumentError(f"--threads {text}: expected whole numbers from 1 to {most}, the processors of this machine")
     return counts
 
 
@@ -156,32 +159,4 @@ def machine(plan: Plan) -> dict[str, Any]:
     distributions = packages_distributions()  # tensorflow, for one, comes from tensorflow or tensorflow-cpu
     versions = {"nbnet": __version__} | {package: version(distributions[package][0]) for package in packages}
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
-    return {"machine": {name: facts[name] for name in FACTS} | {"processors": os.cpu_count(), "memory_bytes": memory}, "versions": versions}
-
-
-class _Bar:
-    """A progress bar on a terminal, nothing otherwise."""
-
-    def __init__(self, total: int) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-        columns = [BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}")]
-        # Drawn twice a second, and not at all while it would cost the contenders time to speak of.
-        self._progress = Progress(
-            *columns, console=Console(stderr=True), transient=True, refresh_per_second=2, disable=not sys.stderr.isatty()
-        )
-        self._task = self._progress.add_task("", total=total)
-        self._started = False
-
-    def __enter__(self) -> _Bar:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def advance(self, name: str) -> None:
-        """The thing before is done, and the one of this name begins."""
-        self._progress.update(self._task, advance=1 if self._started else 0, description=name)
-        self._started = True
+    return {"machine": {name: facts[name] for name in FACTS} | {"processors": processors(), "memory_bytes": memory}, "versions": versions}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import platform
 import time
 from pathlib import Path
@@ -13,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from nbnet import demos
-from nbnet.cli import page, runs
+from nbnet import demos, storage
+from nbnet.cli import page
 from nbnet.demos import DEMOS, Result, Settings
 from nbnet.errors import ArgumentError, DataError
 from nbnet.runtime.backend import get_backend
+from nbnet.runtime.processors import processors
 from nbnet.version import __version__
 
 HELP = "Run the tutorials' experiments: pictures, and figures over several seeds."
@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
         _list()
         return 0
     if options.seeds is not None and options.seeds < 1:
-        raise ArgumentError(f"--seeds {options.seeds}: wanted a whole number, at least 1")
+        raise ArgumentError(f"--seeds {options.seeds}: expected a whole number, at least 1")
     if options.backend is not None:
         get_backend(options.backend)
     names = list(DEMOS) if options.all else [options.name]
@@ -102,7 +102,7 @@ def _run_one(name: str, folder: Path, options: argparse.Namespace) -> tuple[Resu
         "figures": result.figures,
         "pictures": [{"file": file, "caption": caption} for file, caption in result.pictures],
     }
-    runs.write_json(plain(report), folder / RESULTS)
+    storage.write_json(folder / RESULTS, plain(report))
     for sentence in result.summary:
         print(f"- {sentence}")
     print(f"{folder}: {', '.join([*(file for file, _ in result.pictures), RESULTS])}, in {seconds:.1f} s\n", flush=True)
@@ -121,7 +121,7 @@ def _versions() -> dict[str, Any]:
     import numba
 
     names = {"nbnet": __version__, "python": platform.python_version(), "numpy": np.__version__, "numba": numba.__version__}
-    return names | {"matplotlib": matplotlib.__version__, "threads": numba.get_num_threads(), "processors": os.cpu_count()}
+    return names | {"matplotlib": matplotlib.__version__, "threads": numba.get_num_threads(), "processors": processors()}
 
 
 def plain(value: Any) -> Any:

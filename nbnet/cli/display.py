@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from types import TracebackType
 
+from nbnet.progress import Bar
 from nbnet.training.callbacks import Callback
 from nbnet.training.trainer import Trainer
 
@@ -16,33 +17,24 @@ class Display(Callback):
     """
 
     def __init__(self, epochs: int, rows: int) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
         self._epochs, self._rows = epochs, rows
-        self._live = sys.stdout.isatty()
-        text = [TextColumn("{task.description}"), BarColumn(bar_width=12), TextColumn("{task.fields[text]}"), TimeRemainingColumn()]
-        self._progress: Any = Progress(*text, console=Console(), transient=True, disable=not self._live)
-        self._task: Any = None
+        self._bar = Bar(epochs * rows, "name bar text remaining", stream=sys.stdout)
 
     def __enter__(self) -> Display:
         print("  epoch        loss  accuracy   test loss  accuracy     images/s", flush=True)
-        self._progress.start()
+        self._bar.__enter__()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._bar.__exit__(kind, error, trace)
 
     def on_batch_end(self, trainer: Trainer) -> None:
-        if not self._live:
+        if not self._bar.shown:
             return
         done = trainer.position
         rate = done.rows / max(done.seconds, 1e-9)
         text = f"loss {done.loss / done.rows:.4f}, accuracy {100 * (done.correct or 0) / done.rows:.2f} %, {rate:,.0f} images/s"
-        if self._task is None:
-            self._task = self._progress.add_task("", total=self._epochs * self._rows, text=text)
-        completed = trainer.epoch * self._rows + done.rows
-        self._progress.update(self._task, completed=completed, description=f"epoch {trainer.epoch + 1}/{self._epochs}", text=text)
+        self._bar.update(trainer.epoch * self._rows + done.rows, text, f"epoch {trainer.epoch + 1}/{self._epochs}")
 
     def on_epoch_end(self, trainer: Trainer) -> None:
         last = {name: values[-1] for name, values in trainer.history.items()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import platform
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from nbnet.datasets import download
 from nbnet.errors import BackendError
 from nbnet.kernels import load
 from nbnet.runtime.backend import check_cuda
+from nbnet.runtime.processors import processors
 from nbnet.version import __version__
 
 HELP = "Show versions, the processor, threads, cache folders and the GPU."
@@ -49,7 +49,7 @@ def facts() -> Iterator[tuple[str, str]]:
     yield "cpu", f"{_cpu_name()} (LLVM: {llvm.get_host_cpu_name()})"
     features = llvm.get_host_cpu_features()
     yield "vector features", " ".join(name for name in VECTORS if features.get(name)) or "none of those that are known here"
-    yield "threads", f"{numba.get_num_threads()} of {os.cpu_count()} processors"
+    yield "threads", f"{numba.get_num_threads()} of {processors()} processors"
     yield "kernel cache", _kernel_cache()
     yield "data cache", str(download.cache_folder())
     yield "gpu", _gpu()

@@ -13,6 +13,7 @@ from nbnet.kernels import load
 from nbnet.layers import Sequential
 from nbnet.losses import softmax_cross_entropy
 from nbnet.optimizers import Optimizer
+from nbnet.progress import Bar
 from nbnet.runtime import compile_ahead
 
 
@@ -68,17 +69,12 @@ def show(names: Iterator[str], total: int, backend: str, message: str) -> int:
     Returns:
         the number of kernels that were compiled.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
     before, told = compiled(), is_cold(backend)
     if told:
         print(message, flush=True)
-    columns = [TextColumn("preparing kernels"), BarColumn(bar_width=24), TimeElapsedColumn(), TextColumn("{task.description}")]
-    with Progress(*columns, console=Console(), transient=True, disable=not sys.stdout.isatty()) as progress:
-        task = progress.add_task("", total=total)
+    with Bar(total, "text bar elapsed name", stream=sys.stdout) as bar:
         for done, name in enumerate(names):
-            progress.update(task, completed=done, description=name)
+            bar.update(done, "preparing kernels", name)
             if not told and compiled() > before:
                 told = True
                 print(message, flush=True)

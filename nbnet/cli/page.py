@@ -9,6 +9,7 @@ from pathlib import Path
 
 from nbnet.demos import Result
 from nbnet.errors import DataError
+from nbnet.storage import write_file
 
 MIMES = {".png": "image/png", ".gif": "image/gif", ".jpg": "image/jpeg", ".svg": "image/svg+xml"}
 WIDE = 1.9  # width / height from which a picture is twice as wide as a phone, or more; all are scrolled sideways there, not shrunk
@@ -81,10 +82,7 @@ reach from the least to the greatest seed. Every sentence is computed from the r
 </body>
 </html>
 """
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror or error}; choose a folder that is writable and has room") from error
+    write_file(path, text.encode())
 
 
 def _section(name: str, folder: Path, result: Result, command: str) -> str:

@@ -41,9 +41,7 @@ def run(options: argparse.Namespace) -> int:
     model.load_weights(folder / runs.MODEL)
     height, width, channels = config.image_shape
     x = read_images(options.images, (height, width), channels)
-    logits = model.predict(255 - x if options.invert else x).astype(np.float64)
-    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probabilities = weights / weights.sum(axis=1, keepdims=True)
+    probabilities = model.predict_proba(255 - x if options.invert else x)
     order = np.argsort(-probabilities, axis=1, kind="stable")
     table = Table(box=None, pad_edge=False)
     table.add_column("file", overflow="fold")

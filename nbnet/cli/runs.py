@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -49,10 +47,6 @@ class Config:
 _KINDS: dict[str, Any] = {"str": str, "int": int, "float": (int, float), "str | None": (str, type(None)), "list[str]": list}
 
 
-def write_config(config: Config, folder: Path) -> None:
-    write_json(dataclasses.asdict(config), folder / CONFIG)
-
-
 def read_config(folder: Path) -> Config:
     """The configuration of a run.
 
@@ -62,7 +56,7 @@ def read_config(folder: Path) -> Config:
     path = folder / CONFIG
     if not path.is_file():
         what = f"{folder} is no run" if folder.exists() else f"there is no run {folder}"
-        raise CheckpointError(f"{what}: wanted a folder that nbnet train wrote, with {CONFIG} and {MODEL}")
+        raise CheckpointError(f"{what}: expected a folder that nbnet train wrote, with {CONFIG} and {MODEL}")
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         size = None if values["size"] is None else _shape(values["size"], 2)
@@ -93,8 +87,8 @@ def check_out(out: str | None) -> None:
     folder = Path(out or "").expanduser()
     if out is None or not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
-    mend = f", or go on with that run: nbnet train --resume {out}" if (folder / CONFIG).exists() else ""
-    raise ArgumentError(f"--out {out} exists already{' and is not empty' if folder.is_dir() else ''}: choose another folder{mend}")
+    hint = f", or go on with that run: nbnet train --resume {out}" if (folder / CONFIG).exists() else ""
+    raise ArgumentError(f"--out {out} exists already{' and is not empty' if folder.is_dir() else ''}: choose another folder{hint}")
 
 
 def make_folder(out: str | None, data: str, model: str) -> Path:
@@ -122,19 +116,3 @@ def make_folder(out: str | None, data: str, model: str) -> Path:
         raise CheckpointError(
             f"cannot make the run folder {folder}: {error.strerror or error}; choose one that can be written with --out"
         ) from error
-
-
-def write_json(value: Any, path: Path) -> None:
-    """Write a file of JSON: the old one or the new one is there, never half of it.
-
-    Raises:
-        CheckpointError: it cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise CheckpointError(f"cannot write {path}: {error.strerror or error}; choose a folder that is writable and has room") from error

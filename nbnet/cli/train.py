@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from nbnet import datasets, models, plots, schedules
+from nbnet import datasets, models, plots, schedules, storage
 from nbnet.cli import kernels, runs
 from nbnet.cli.display import Display
 from nbnet.cli.interrupts import interrupt
@@ -105,7 +105,7 @@ def run(options: argparse.Namespace) -> int:
     _prepare(config, min(2, config.batch_size, len(x)))
     if "resume" not in given:
         folder = runs.make_folder(given.get("out"), config.data, config.model)
-    runs.write_config(config, folder)
+    storage.write_json(folder / runs.CONFIG, dataclasses.asdict(config))
     print(f"run: {folder}, from epoch {trainer.epoch + 1} of {config.epochs}" if trainer.epoch or trainer.step else f"run: {folder}")
     _fit(trainer, config, folder, (x, y), test)
     if trainer.epoch < config.epochs:
@@ -177,11 +177,11 @@ def _resumed(given: dict[str, Any]) -> tuple[runs.Config, Dataset]:
 def _check_numbers(options: dict[str, Any]) -> None:
     for name in ("epochs", "batch_size"):
         if options[name] < 1:
-            raise ArgumentError(f"--{name.replace('_', '-')} {options[name]}: wanted a whole number, at least 1")
+            raise ArgumentError(f"--{name.replace('_', '-')} {options[name]}: expected a whole number, at least 1")
     if not 0 < options["lr"] < float("inf"):
-        raise ArgumentError(f"--lr {options['lr']}: wanted a number above 0, such as 0.01")
+        raise ArgumentError(f"--lr {options['lr']}: expected a number above 0, such as 0.01")
     if not 0 <= options["weight_decay"] < float("inf"):
-        raise ArgumentError(f"--weight-decay {options['weight_decay']}: wanted a number that is at least 0")
+        raise ArgumentError(f"--weight-decay {options['weight_decay']}: expected a number that is at least 0")
 
 
 def _trainer(config: runs.Config, model: Sequential) -> Trainer:
@@ -204,7 +204,7 @@ def _size(text: str) -> tuple[int, int]:
     try:
         height, width = (int(part) for part in (parts * 2 if len(parts) == 1 else parts))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size: wanted 32, or height x width such as 48x64") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is no size: expected 32, or height x width such as 48x64") from None
     return height, width
 
 
@@ -235,7 +235,7 @@ class _Saver(Callback):
     def save(self, trainer: Trainer) -> None:
         trainer.save(self._folder / runs.MODEL)
         history = {name: [value if math.isfinite(value) else None for value in column] for name, column in trainer.history.items()}
-        runs.write_json(history, self._folder / runs.HISTORY)  # JSON knows no NaN
+        storage.write_json(self._folder / runs.HISTORY, history)  # JSON knows no NaN
         self.when = (
             f"after step {trainer.step} in epoch {trainer.epoch + 1}" if trainer.position.batches else f"after epoch {trainer.epoch}"
         )
@@ -296,12 +296,11 @@ def _fit(trainer: Trainer, config: runs.Config, folder: Path, train: Any, test: 
 def _report(model: Sequential, test: Any, class_names: list[str], folder: Path) -> None:
     """Print the test accuracy; draw the confusion matrix and the mistakes."""
     x, y = test
-    logits = model.predict(x).astype(np.float64)
-    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
-    said = logits.argmax(axis=1)
+    probabilities = model.predict_proba(x)
+    said = probabilities.argmax(axis=1)
     matrix = np.zeros((len(class_names), len(class_names)), np.int64)
     np.add.at(matrix, (y, said), 1)
     plots.confusion(matrix, class_names, folder / "confusion.png")
-    plots.mistakes(x, y, said, weights / weights.sum(axis=1, keepdims=True), class_names, folder / "mistakes.png")
+    plots.mistakes(x, y, said, probabilities, class_names, folder / "mistakes.png")
     wrong = int((said != y).sum())
     print(f"test accuracy: {100 * (1 - wrong / len(y)):.2f} % ({wrong:,} of {len(y):,} wrong)")

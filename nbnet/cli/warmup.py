@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
     for backend in backends:
         get_backend(backend)
         if backend not in ("parallel", "serial"):
-            raise ArgumentError(f"--backend {backend}: it keeps no compiled kernels; wanted parallel or serial")
+            raise ArgumentError(f"--backend {backend}: it keeps no compiled kernels; expected parallel or serial")
     began = time.perf_counter()
     count = 0
     for backend in backends:

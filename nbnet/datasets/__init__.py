@@ -82,7 +82,7 @@ def open(
     path = os.path.expanduser(os.fspath(name_or_path))
     if not os.path.exists(path):
         if isinstance(name_or_path, os.PathLike) or any(mark in path for mark in (os.sep, "/", ".")):
-            raise DataError(f"there is no folder {path}: wanted a folder of images, or one of {', '.join(NAMES)}")
+            raise DataError(f"there is no folder {path}: expected a folder of images, or one of {', '.join(NAMES)}")
         raise ArgumentError(unknown("data set", path, NAMES) + ", or the path of a folder of images")
     if data_dir is not None:
         raise ArgumentError(f"data_dir is for {', '.join(NAMES[1:])}, and {path} is a folder of images: leave data_dir out")

@@ -33,15 +33,15 @@ class File(NamedTuple):
 
 def read_folder(folder: Path) -> Dataset:
     """CIFAR-10 from a folder with the .bin files (or .bin.gz), with cifar-10-batches-bin, or with cifar-10-binary.tar.gz."""
-    wanted = f"a folder with data_batch_1.bin to data_batch_5.bin and test_batch.bin, or with {ARCHIVE}"
-    names = listing(folder, wanted)
+    expected = f"a folder with data_batch_1.bin to data_batch_5.bin and test_batch.bin, or with {ARCHIVE}"
+    names = listing(folder, expected)
     if not any(_candidates(folder, names, name) for name in TRAIN + TEST):
         if SUBFOLDER in names:
             return read_folder(folder / SUBFOLDER)
         if ARCHIVE in names:
             return _assemble(folder / ARCHIVE, _from_archive(folder / ARCHIVE))
         if "data_batch_1" in names or "cifar-10-batches-py" in names:
-            raise DataError(f"{folder} has the Python (pickle) version of CIFAR-10: wanted the binary version, {ARCHIVE}")
+            raise DataError(f"{folder} has the Python (pickle) version of CIFAR-10: expected the binary version, {ARCHIVE}")
     return _assemble(folder, _from_files(folder, names))
 
 
@@ -50,14 +50,14 @@ def _candidates(folder: Path, names: list[str], name: str) -> list[Path]:
 
 
 def _from_files(folder: Path, names: list[str]) -> Iterator[File]:
-    """Each wanted file of a folder."""
+    """Each expected file of a folder."""
     for name in [META, *TRAIN, *TEST]:
         found = _candidates(folder, names, name)
         if found:
             with opened(found[0]) as stream:
                 yield _parse(name, found[0], stream)
         elif name != META:
-            raise DataError(f"{folder} has no {name}: wanted it beside what is there ({some(names)})")
+            raise DataError(f"{folder} has no {name}: expected it beside what is there ({some(names)})")
 
 
 def _from_archive(archive: Path) -> Iterator[File]:
@@ -83,7 +83,7 @@ def _assemble(source: Path, found: Iterator[File]) -> Dataset:
     class_names = files[META].class_names if META in files else list(CLASSES)
     for name in TRAIN + TEST:
         if name not in files:
-            raise DataError(f"{source} has no {name}: wanted {', '.join(TRAIN + TEST)}; download it again")
+            raise DataError(f"{source} has no {name}: expected {', '.join(TRAIN + TEST)}; download it again")
         _check_labels(files[name], len(class_names))
     train, test = (_join([part for name in names for part in files.pop(name).parts]) for names in (TRAIN, TEST))
     return train, test, class_names
@@ -95,7 +95,7 @@ def _check_labels(file: File, classes: int) -> None:
         bad = labels >= classes
         if bad.any():
             row = int(bad.argmax())
-            raise DataError(f"{file.path}: record {first + row} has label {labels[row]}, wanted 0 to {classes - 1}")
+            raise DataError(f"{file.path}: record {first + row} has label {labels[row]}, expected 0 to {classes - 1}")
         first += len(labels)
 
 
@@ -103,9 +103,9 @@ def _read_names(path: Path, text: bytes) -> list[str]:
     try:
         names = [line.strip() for line in text.decode("utf-8").splitlines() if line.strip()]
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not text: {error.reason} at byte {error.start}; wanted a class name a line") from None
+        raise DataError(f"{path} is not text: {error.reason} at byte {error.start}; expected a class name a line") from None
     if not names:
-        raise DataError(f"{path} is empty: wanted a class name a line")
+        raise DataError(f"{path} is empty: expected a class name a line")
     return names
 
 
@@ -120,7 +120,7 @@ def _read_records(path: Path, stream: BinaryIO) -> Iterator[Split]:
         planes = records[:, 1:].reshape(-1, CHANNELS, SIDE, SIDE)
         yield np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), records[:, 0].copy()
     if size == 0 or size % RECORD:
-        raise DataError(f"{path} is truncated or something else: it has {size:,} bytes, wanted records of {RECORD:,}; download it again")
+        raise DataError(f"{path} is truncated or something else: it has {size:,} bytes, expected records of {RECORD:,}; download it again")
 
 
 def _join(parts: list[Split]) -> Split:

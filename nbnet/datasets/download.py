@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 from nbnet.errors import DataError
+from nbnet.progress import Bar
 
 TIMEOUT = 30  # seconds without an answer
 CHUNK = 1 << 16  # bytes
@@ -56,27 +56,30 @@ def fetch(name: str, progress: bool | None = None) -> Path:
         DataError: no mirror has the right file, or the folder cannot be written.
     """
     folder = cache_folder() / name
-    with _bars(sys.stderr.isatty() if progress is None else progress) as bar:
+    show = sys.stderr.isatty() if progress is None else progress
+    with _quiet(show):
         for file, md5 in MD5[name].items():
-            _fetch_file(name, file, md5, folder, bar)
+            _fetch_file(name, file, md5, folder, show)
     return folder
 
 
-def _fetch_file(name: str, file: str, md5: str, folder: Path, bar: Callable[[str], Any]) -> None:
+def _fetch_file(name: str, file: str, md5: str, folder: Path, show: bool) -> None:
     import pooch
     from requests.exceptions import RequestException
 
     failures = []
     for mirror in MIRRORS[name]:
         url = mirror + file
-        downloader = pooch.HTTPDownloader(progressbar=bar(file), chunk_size=CHUNK, timeout=TIMEOUT)
+        bar = _Bar(file)
+        downloader = pooch.HTTPDownloader(progressbar=bar if show else False, chunk_size=CHUNK, timeout=TIMEOUT)
         try:
-            pooch.retrieve(url, f"md5:{md5}", fname=file, path=folder, downloader=downloader)
+            with closing(bar):
+                pooch.retrieve(url, f"md5:{md5}", fname=file, path=folder, downloader=downloader)
             return
         except RequestException as error:
             failures.append(f"{url}: {_reason(error)}")
         except ValueError:  # pooch's word for a wrong checksum; it has removed the file
-            failures.append(f"{url}: its checksum is wrong, wanted md5 {md5}")
+            failures.append(f"{url}: its checksum is wrong, expected md5 {md5}")
         except OSError as error:
             raise DataError(
                 f"cannot write to {folder}: {error.strerror or error}; set NBNET_DATA_DIR to a folder that is writable and has room"
@@ -103,13 +106,11 @@ def _reason(error: Exception) -> str:
 
 
 class _Bar:
-    """What pooch asks of a progress bar, drawn by rich. It appears when pooch sets `total`: for a file in the cache it never does."""
+    """What pooch expects of a progress bar. It appears when pooch sets `total`: for a file in the cache it never does."""
 
-    def __init__(self, progress: Any, file: str) -> None:
-        self._progress = progress
-        self._file = file
-        self._task: Any = None
-        self._total = 0
+    def __init__(self, file: str) -> None:
+        self._file, self._done, self._total = file, 0, 0
+        self._bars = ExitStack()
 
     @property
     def total(self) -> int:
@@ -118,37 +119,28 @@ class _Bar:
     @total.setter
     def total(self, size: int) -> None:
         self._total = size
-        self._progress.start()
-        self._task = self._progress.add_task(self._file, total=size or None)
+        self._bar = self._bars.enter_context(Bar(size or None, "name bar bytes speed remaining", self._file, show=True, keep=True))
 
     def update(self, size: int) -> None:
-        self._progress.update(self._task, advance=size)
+        self._done += size
+        self._bar.update(self._done)
 
     def reset(self) -> None:
-        self._progress.update(self._task, completed=0)
+        self._done = 0
 
     def close(self) -> None:
-        pass
+        self._bars.close()
 
 
 @contextmanager
-def _bars(show: bool) -> Iterator[Callable[[str], Any]]:
-    """A function that makes the bar of a file. Without bars, pooch's log says what is downloaded."""
-    if not show:
-        yield lambda file: False
-        return
+def _quiet(show: bool) -> Iterator[None]:
+    """Silence pooch's log, which says what is downloaded, where bars do."""
     import pooch
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    columns = [TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()]
-    progress = Progress(*columns, console=Console(stderr=True))
     log = pooch.get_logger()
     level = log.level
-    log.setLevel(logging.WARNING)
+    log.setLevel(logging.WARNING if show else level)
     try:
-        yield lambda file: _Bar(progress, file)
+        yield
     finally:
         log.setLevel(level)
-        if progress.tasks:
-            progress.stop()

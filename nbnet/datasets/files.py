@@ -44,7 +44,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
         magic = file.read(2)
         if magic != GZIP_MAGIC:
             raise DataError(
-                f"{path} is not a gzip file: it starts with {magic.hex(' ') or 'nothing'}, wanted {GZIP_MAGIC.hex(' ')}; "
+                f"{path} is not a gzip file: it starts with {magic.hex(' ') or 'nothing'}, expected {GZIP_MAGIC.hex(' ')}; "
                 "download it again, or take .gz off its name if it is unpacked already"
             )
         file.seek(0)
@@ -61,20 +61,20 @@ def read_into(stream: BinaryIO, out: np.ndarray) -> int:
     return done
 
 
-def listing(folder: Path, wanted: str) -> list[str]:
+def listing(folder: Path, expected: str) -> list[str]:
     """The sorted names in a folder, without hidden ones.
 
     Raises:
-        DataError: it is missing, not a folder, unreadable or empty; the message says what was wanted.
+        DataError: it is missing, not a folder, unreadable or empty; the message says what was expected.
     """
     if not folder.exists():
-        raise DataError(f"there is no folder {folder}: wanted {wanted}")
+        raise DataError(f"there is no folder {folder}: expected {expected}")
     if not folder.is_dir():
-        raise DataError(f"{folder} is a file: wanted {wanted}")
+        raise DataError(f"{folder} is a file: expected {expected}")
     with reading(folder):
         names = sorted(name for name in os.listdir(folder) if not name.startswith((".", "__")))
     if not names:
-        raise DataError(f"{folder} is empty: wanted {wanted}")
+        raise DataError(f"{folder} is empty: expected {expected}")
     return names
 
 

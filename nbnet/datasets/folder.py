@@ -55,14 +55,14 @@ def from_folder(
         strange = sorted(set(test_names) - set(class_names))
         if strange:
             raise DataError(
-                f"{root / 'test'} has the class {strange[0]!r}, which {root / 'train'} has not: wanted {', '.join(class_names)}"
+                f"{root / 'test'} has the class {strange[0]!r}, which {root / 'train'} has not: expected {', '.join(class_names)}"
             )
         y_test = np.array([class_names.index(name) for name in test_names], np.int64)[y_test]
     else:
         files, labels, class_names = _collect(root)
         train, test = stratified_split(labels, test_fraction, seed)
         if len(test) == 0:
-            raise DataError(f"{root} has one image a class, so nothing is left to test: wanted at least two in some class")
+            raise DataError(f"{root} has one image a class, so nothing is left to test: expected at least two in some class")
         train_files, y, test_files, y_test = [files[i] for i in train], labels[train], [files[i] for i in test], labels[test]
     x = read_images(train_files + test_files, size, channels)
     return (x[: len(y)], y), (x[len(y) :], y_test), class_names
@@ -83,9 +83,9 @@ def _collect(root: Path, least: int = 2) -> tuple[list[Path], np.ndarray, list[s
     if len(class_names) < least:
         marks = {"images-idx3-ubyte": "mnist", "data_batch_1.bin": "cifar10"}
         known = [kind for mark, kind in marks.items() if any(mark in name for name in names)]
-        mend = f"; these look like the files of {known[0]}: use load({known[0]!r}, data_dir=...)" if known else ""
+        hint = f"; these look like the files of {known[0]}: use load({known[0]!r}, data_dir=...)" if known else ""
         held = f"the sub-folder {class_names[0]} alone" if class_names else f"no sub-folder, only {some(names)}"
-        raise DataError(f"{root} has {held}: wanted a sub-folder of images for each class, at least {least}{mend}")
+        raise DataError(f"{root} has {held}: expected a sub-folder of images for each class, at least {least}{hint}")
     files: list[Path] = []
     counts = []
     for name in class_names:
@@ -112,10 +112,10 @@ def read_images(paths: Sequence[str | os.PathLike[str]], size: Size = None, chan
     """
     shape = _check_size(size)
     if channels not in (None, 1, 3):
-        raise ArgumentError(f"channels={channels!r}: wanted 1 (grey), 3 (RGB) or None (decided from the images)")
+        raise ArgumentError(f"channels={channels!r}: expected 1 (grey), 3 (RGB) or None (decided from the images)")
     files = [Path(path) for path in paths]
     if not files:
-        raise DataError("there is no image: wanted at least one file")
+        raise DataError("there is no image: expected at least one file")
     depth = channels or (1 if all(_is_grey_file(file) for file in files) else 3)
     first = _pixels(files[0], depth, shape)
     x = np.empty((len(files), *first.shape), np.uint8)
@@ -123,9 +123,7 @@ def read_images(paths: Sequence[str | os.PathLike[str]], size: Size = None, chan
         pixels = _pixels(file, depth, shape)
         if pixels.shape != first.shape:
             (h, w), (a, b) = pixels.shape[:2], first.shape[:2]
-            raise DataError(
-                f"{file} has {h}x{w} pixels but {files[0]} has {a}x{b}: wanted one size; give size=(height, width), such as size=({a}, {b})"
-            )
+            raise DataError(f"{file} has {h}x{w} pixels but {files[0]} has {a}x{b}: expected one size; give size=, such as size=({a}, {b})")
         x[i] = pixels
     if channels is None and depth == 3 and all(_is_grey(image) for image in x):
         return np.ascontiguousarray(x[..., :1])
@@ -140,7 +138,7 @@ def _check_size(size: Size) -> tuple[int, int] | None:
     except (TypeError, ValueError):
         height = width = 0
     if height < 1 or width < 1:
-        raise ArgumentError(f"size={size!r}: wanted (height, width) in pixels, such as (32, 32), or one number for both")
+        raise ArgumentError(f"size={size!r}: expected (height, width) in pixels, such as (32, 32), or one number for both")
     return height, width
 
 
@@ -159,7 +157,7 @@ def _opened(path: Path) -> Iterator[Any]:
     except DataError:
         raise
     except UnidentifiedImageError as error:
-        raise DataError(f"{path} is not an image that Pillow can read: wanted png, jpg or the like; replace or remove it") from error
+        raise DataError(f"{path} is not an image that Pillow can read: expected png, jpg or the like; replace or remove it") from error
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError) as error:
         raise DataError(f"cannot read the image {path}: {getattr(error, 'strerror', None) or error}; replace or remove it") from error
 
@@ -176,7 +174,7 @@ def _pixels(path: Path, channels: int, shape: tuple[int, int] | None) -> np.ndar
 
     with _opened(path) as image:
         if image.mode.startswith(("I", "F")):
-            raise DataError(f"{path} has more than 8 bits a channel (Pillow's mode {image.mode}): wanted 8; save it as 8-bit grey or RGB")
+            raise DataError(f"{path} has more than 8 bits a channel (Pillow's mode {image.mode}): expected 8; save it as 8-bit grey or RGB")
         image.load()
         picture = ImageOps.exif_transpose(image)
         if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:

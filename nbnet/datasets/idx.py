@@ -22,13 +22,13 @@ SPLITS = ("train", "t10k")
 
 def read_folder(folder: Path, class_names: list[str]) -> Dataset:
     """The four files train/t10k-images-idx3-ubyte and -labels-idx1-ubyte of a folder, each with or without .gz."""
-    wanted = "a folder with train-images-idx3-ubyte, train-labels-idx1-ubyte and the same for t10k, each plain or .gz"
-    names = listing(folder, wanted)
+    expected = "a folder with train-images-idx3-ubyte, train-labels-idx1-ubyte and the same for t10k, each plain or .gz"
+    names = listing(folder, expected)
     paths = [(_find(folder, names, f"{split}-images", 3), _find(folder, names, f"{split}-labels", 1)) for split in SPLITS]
     train, test = (_read_split(images, labels, len(class_names)) for images, labels in paths)
     if train[0].shape[1:] != test[0].shape[1:]:
         (a, b), (c, d) = train[0].shape[1:3], test[0].shape[1:3]
-        raise DataError(f"{paths[0][0]} has images of {a}x{b} but {paths[1][0]} of {c}x{d}: wanted two files of one data set")
+        raise DataError(f"{paths[0][0]} has images of {a}x{b} but {paths[1][0]} of {c}x{d}: expected two files of one data set")
     return train, test, class_names
 
 
@@ -37,16 +37,16 @@ def _find(folder: Path, names: list[str], stem: str, axes: int) -> Path:
     for name in [stems[0], stems[0] + ".gz", stems[1], stems[1] + ".gz"]:
         if name in names:
             return folder / name
-    raise DataError(f"{folder} has no {stems[0]} or {stems[0]}.gz: wanted it beside what is there ({some(names)})")
+    raise DataError(f"{folder} has no {stems[0]} or {stems[0]}.gz: expected it beside what is there ({some(names)})")
 
 
 def _read_split(images: Path, labels: Path, classes: int) -> Split:
     x, y = read_file(images, 3), read_file(labels, 1)
     if len(x) != len(y):
-        raise DataError(f"{images} has {len(x):,} images but {labels} has {len(y):,} labels: wanted as many, two files of one data set")
+        raise DataError(f"{images} has {len(x):,} images but {labels} has {len(y):,} labels: expected as many, two files of one data set")
     if y.max() >= classes:
         row = int((y >= classes).argmax())
-        raise DataError(f"{labels}: label {row} is {y[row]}, wanted 0 to {classes - 1}")
+        raise DataError(f"{labels}: label {row} is {y[row]}, expected 0 to {classes - 1}")
     return x[..., None], y.astype(np.int64)
 
 
@@ -61,14 +61,14 @@ def read_file(path: Path, axes: int) -> np.ndarray:
         header = stream.read(4 + 4 * axes)
         magic = header[:4]
         if magic != bytes((0, 0, UNSIGNED_BYTE, axes)):
-            raise DataError(f"{path} starts with {_describe(magic)}, wanted the magic number 00 00 08 0{axes} of IDX {kind}")
+            raise DataError(f"{path} starts with {_describe(magic)}, expected the magic number 00 00 08 0{axes} of IDX {kind}")
         if len(header) < 4 + 4 * axes:
-            raise DataError(f"{path} is truncated: {len(header)} bytes, wanted a header of {4 + 4 * axes}; download it again")
+            raise DataError(f"{path} is truncated: {len(header)} bytes, expected a header of {4 + 4 * axes}; download it again")
         shape = struct.unpack(f">{axes}I", header[4:])
         size = math.prod(shape)
         text = "x".join(map(str, shape))
         if size == 0:
-            raise DataError(f"{path} says it holds {text} bytes of {kind}: wanted at least one")
+            raise DataError(f"{path} says it holds {text} bytes of {kind}: expected at least one")
         if size > path.stat().st_size * MAX_RATIO:
             raise DataError(f"{path} is truncated: its header promises {text} bytes of {kind}, more than it can hold; download it again")
         data = np.empty(shape, np.uint8)
@@ -76,7 +76,7 @@ def read_file(path: Path, axes: int) -> np.ndarray:
         if found < size:
             raise DataError(f"{path} is truncated: its header promises {size:,} bytes of {kind}, it has {found:,}; download it again")
         if stream.read(1):
-            raise DataError(f"{path} goes on after the {size:,} bytes of {kind} that its header promises: wanted none; download it again")
+            raise DataError(f"{path} goes on after the {size:,} bytes of {kind} that its header promises: expected none; download it again")
     return data
 
 

@@ -215,8 +215,7 @@ def _draw_mistakes(model: nb.Sequential, test: tuple[np.ndarray, np.ndarray], na
     from nbnet import plots
 
     x, y = test
-    scores = model.predict(x).astype(np.float64)
-    shares = np.exp(scores - scores.max(axis=1, keepdims=True))
-    said_so = shares.argmax(axis=1)
-    plots.mistakes(x, y, said_so, shares / shares.sum(axis=1, keepdims=True), names, settings.out / "mistakes.png")
+    probabilities = model.predict_proba(x)
+    said_so = probabilities.argmax(axis=1)
+    plots.mistakes(x, y, said_so, probabilities, names, settings.out / "mistakes.png")
     return float((said_so == y).mean())

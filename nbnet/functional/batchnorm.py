@@ -187,7 +187,14 @@ def batch_norm_backward_apply(dy: Any, saved: BatchNormSaved, sums: Sums) -> np.
 
 
 def by_statistics(
-    shape: tuple[int, ...], stats: Stats, gamma: Any, beta: Any, eps: float, weights: Any, ddof: float, correction: Correction | None
+    shape: tuple[int, ...],
+    stats: Stats,
+    gamma: Any,
+    beta: Any,
+    eps: float = 1e-5,
+    weights: Any = None,
+    ddof: float = 0,
+    correction: Correction | None = None,
 ) -> Normalization:
     """Normalisation of x, which has this shape, by statistics that gradients flow through.
 

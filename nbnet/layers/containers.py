@@ -11,6 +11,7 @@ import numpy as np
 from nbnet import storage
 from nbnet.errors import ArgumentError, BuildError, ShapeError
 from nbnet.functional import checks
+from nbnet.layers.activations import Softmax
 from nbnet.layers.base import Context, Layer, Shape, kind
 from nbnet.layers.fusion import FusedStep, fuse, step_backward
 from nbnet.runtime.backend import FLOATS, on_device, to_float
@@ -136,6 +137,24 @@ class Sequential(_Container):
             rows = x[start : start + batch_size]
             y[start : start + batch_size] = self.forward(rows.astype(self.dtype, copy=False) if x.dtype in FLOATS else rows)[0]
         return y
+
+    def predict_proba(self, x, batch_size: int = 256) -> np.ndarray:
+        """Class probabilities for x: the softmax of `predict` over the last axis, computed in float64: (N, classes) float64.
+
+        A model that ends with Softmax gives probabilities already: they are returned as `predict` gives them.
+
+        Raises:
+            as `predict` does.
+        """
+        y = self.predict(x, batch_size)
+        last: Layer = self
+        while isinstance(last, Sequential) and last.layers:
+            last = last.layers[-1]
+        if isinstance(last, Softmax):
+            return y
+        logits = y.astype(np.float64)
+        weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        return weights / weights.sum(axis=-1, keepdims=True)
 
     def summary(self) -> None:
         """Print a table of the layers: output shape, parameters, buffers, and which step each runs in."""

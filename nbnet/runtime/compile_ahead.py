@@ -28,6 +28,7 @@ from nbnet.errors import ArgumentError
 from nbnet.kernels import load
 from nbnet.kernels.cpu.compile import elsewhere, is_kept
 from nbnet.runtime.backend import NumpyBackend
+from nbnet.runtime.processors import processors
 from nbnet.runtime.replay import copy_on
 
 VARIABLE = "NBNET_COMPILE_WORKERS"
@@ -35,7 +36,6 @@ WORKERS = 3  # at most by default: the convolution that is compiled first takes 
 FEW = 4  # kernels that are not worth a worker, which takes a second to start and compiles the shared bodies again
 PATIENCE = 240.0  # seconds without a finished kernel after which a worker is killed: the largest kernel takes 15
 POLL = 0.5  # seconds between a worker's checks that its parent is alive
-QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container
 COMMAND = "import sys; sys.path[:] = sys.argv[1:]; from nbnet.runtime.compile_ahead import main; main()"  # with this process's sys.path
 
 Call = tuple[str, tuple[Any, ...]]  # an operation's kernel, and the Numba types of its arguments
@@ -105,19 +105,10 @@ def workers() -> int:
     """
     text = os.environ.get(VARIABLE, "")
     if not text:
-        return min(_processors() - 1, WORKERS)
+        return min(processors() - 1, WORKERS)
     if not text.isdecimal():
         raise ArgumentError(f"{VARIABLE}={text!r}: expected a whole number of processes, 0 for none")
     return int(text)
-
-
-def _processors() -> int:
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = QUOTA.read_text(encoding="ascii").split()
-        return count if quota == "max" else min(count, int(quota) // int(period))
-    except (OSError, ValueError):
-        return count
 
 
 class _Worker:

@@ -6,11 +6,13 @@ They have no state of their own and read trainer.history, so a resumed run stops
 from __future__ import annotations
 
 import csv
+import io
 import math
 from pathlib import Path
 from typing import Any, Protocol
 
-from nbnet.errors import ArgumentError, DataError
+from nbnet.errors import ArgumentError
+from nbnet.storage import write_file
 
 
 class Run(Protocol):
@@ -106,10 +108,8 @@ class CSVLog(Callback):
         self.path = Path(path)
 
     def on_epoch_end(self, trainer: Run) -> None:
-        try:
-            with open(self.path, "w", newline="") as file:
-                writer = csv.writer(file)
-                writer.writerow(["epoch", *trainer.history])
-                writer.writerows([i, *row] for i, row in enumerate(zip(*trainer.history.values()), start=1))
-        except OSError as error:
-            raise DataError(f"cannot write {self.path}: {error.strerror}") from error
+        text = io.StringIO(newline="")
+        writer = csv.writer(text)
+        writer.writerow(["epoch", *trainer.history])
+        writer.writerows([i, *row] for i, row in enumerate(zip(*trainer.history.values()), start=1))
+        write_file(self.path, text.getvalue().encode())

@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,15 +11,14 @@ import pytest
 
 import nbnet as nb
 from nbnet import cli, models
-from nbnet.bench import contenders, measure, plan
+from nbnet.bench import contenders, measure, networks, plan, workloads
+from nbnet.bench.worker import digest
+from nbnet.bench.workloads import Workload
 
 ROOT = Path(__file__).parents[2]
-RULES = contenders.definitions()
-COUNTS, NETWORKS = contenders.definitions("counts"), contenders.definitions("networks")
-Workload = RULES.Workload
 
 TINY = [
-    *(Workload(op, (4,)) for op in RULES.STEPS),
+    *(Workload(op, (4,)) for op in workloads.STEPS),
     *(Workload("conv2d", (2, 6, 5, 3), 4, part) for part in ("forward", "backward_data", "backward_weights")),
     *(Workload(op, (2, 4, 6, 20)) for op in ("batchnorm", "dropout", "max-pool")),
     Workload("dense", (5, 7), 3),
@@ -86,14 +87,14 @@ def test_floor_is_what_binds_each_part():
 
 @pytest.mark.parametrize(("name", "model"), [("five-conv", "five-conv"), ("mnist-cnn", "lenet"), ("digits-cnn", "digits")])
 def test_networks_are_the_models_that_nbnet_has(name, model):
-    network = NETWORKS.NETWORKS[name]
+    network = networks.NETWORKS[name]
     built = models.get(model)(10)
     built.build(network.input_shape, backend="numpy")
     kinds = {"conv": nb.Conv2D, "norm": nb.BatchNorm, "relu": nb.ReLU, "pool": nb.MaxPool2D, "mean": nb.GlobalAvgPool2D}
     kinds |= {"flatten": nb.Flatten, "dense": nb.Dense, "dropout": nb.Dropout}
     assert [kinds[kind] for kind, *_ in network.layers] == [type(layer) for layer in built.layers]
-    assert NETWORKS.shapes(network) == [layer.output_shape for layer in built.layers]
-    for arrays, layer in zip(NETWORKS.first_weights(network), built.layers):
+    assert networks.shapes(network) == [layer.output_shape for layer in built.layers]
+    for arrays, layer in zip(networks.first_weights(network), built.layers):
         assert {key: array.shape for key, array in arrays.items()} == {key: param.value.shape for key, param in layer.params.items()}
 
 
@@ -133,7 +134,6 @@ def test_peers_are_right(peer, reference):
 
 def test_wrong_results_are_not_timed(reference):
     """A kernel that is wrong in one number, a loss, a mask, a shape: each is seen."""
-    digest = contenders.definitions("worker").digest
     right = reference["numpy"].call("build", TINY[4])
     for spoil in (lambda y: y.__setitem__((0, 0, 0, 0), 9), lambda y: y.__imul__(1.01)):
         y = right["y"]["sample"].reshape(right["y"]["shape"]).copy()
@@ -150,10 +150,9 @@ def test_wrong_results_are_not_timed(reference):
 
 
 def test_wrong_dropout_is_seen():
-    digest = contenders.definitions("worker").digest
     workload = Workload("dropout", (8, 8, 8, 64))
-    arrays = RULES.inputs(workload)
-    keep = np.random.default_rng(0).random(workload.shape) >= RULES.RATE
+    arrays = workloads.inputs(workload)
+    keep = np.random.default_rng(0).random(workload.shape) >= workloads.RATE
 
     def compare(y_keep, dx_keep, scale=2):
         found = {"y": digest(arrays["x"] * y_keep * scale), "dx": digest(arrays["dy"] * dx_keep * scale)}
@@ -166,11 +165,11 @@ def test_wrong_dropout_is_seen():
 
 
 def test_a_contender_that_dies_or_fails(reference):
-    broken = contenders.Contender("broken", "broken", "nbnet_benchmarks.nowhere", package="torch")
+    broken = contenders.Contender("broken", "broken", "nbnet.bench.nowhere", package="torch")
     absent = {}
     with plan._processes([broken], 1, absent, {}) as processes:
         assert processes == {}
-    assert absent == {"broken": "ModuleNotFoundError: No module named 'nbnet_benchmarks.nowhere'"}
+    assert absent == {"broken": "ModuleNotFoundError: No module named 'nbnet.bench.nowhere'"}
     with pytest.raises(contenders.ContenderError, match="AttributeError: 'int' object has no attribute"):
         reference["numpy"].call("build", 3)
     assert reference["numpy"].call("build", TINY[-1])  # it goes on
@@ -245,17 +244,15 @@ def test_a_peer_that_is_not_installed(capsys, monkeypatch):
     assert error(capsys) == "peer 'jax' is not installed: pip install jax, or leave it out of --peers"
 
 
-def test_without_the_definitions(capsys, monkeypatch):
-    def absent(name):
-        raise ModuleNotFoundError(name=name.partition(".")[0])
-
-    monkeypatch.setattr(contenders.importlib, "import_module", absent)
-    assert bench() == 2
-    assert error(capsys).startswith("nbnet bench needs the package nbnet_benchmarks: ")
+def test_a_peer_process_imports_nothing_of_nbnet_but_the_bench():
+    listed = "import json; print(json.dumps([name for name in sys.modules if name.startswith(('nbnet', 'numba'))]))"
+    command = [sys.executable, "-c", contenders.PEER.removesuffix("main()") + listed, str(contenders.PACKAGE)]
+    found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert set(found) == {"nbnet", *(f"nbnet.bench{name}" for name in ("", ".worker", ".workloads", ".networks", ".counts"))}
 
 
 def test_shapes_of_the_users_own():
-    assert RULES.of_shape("dense", "64x3136-128") == [Workload("dense", (64, 3136), 128)]
-    assert RULES.of_shape("adam", "1000") == [Workload("adam", (1000,))]
-    assert next(each.name for each in RULES.of_shape("conv2d", "1x2x3x4-5")) == "conv2d forward 1x2x3x4-5"
-    assert [RULES.of_shape(*each) for each in (("conv2d", "1x2x3x4"), ("dropout", "1x2x3x0"), ("five-conv", "128"))] == [None] * 3
+    assert workloads.of_shape("dense", "64x3136-128") == [Workload("dense", (64, 3136), 128)]
+    assert workloads.of_shape("adam", "1000") == [Workload("adam", (1000,))]
+    assert next(each.name for each in workloads.of_shape("conv2d", "1x2x3x4-5")) == "conv2d forward 1x2x3x4-5"
+    assert [workloads.of_shape(*each) for each in (("conv2d", "1x2x3x4"), ("dropout", "1x2x3x0"), ("five-conv", "128"))] == [None] * 3

@@ -9,12 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nbnet.bench import charts, contenders, results, tables
+from nbnet.bench import charts, results, tables
+from nbnet.bench.workloads import Workload
 
 ROOT = Path(__file__).parents[2]
-RULES = contenders.definitions()
-COUNTS, NETWORKS = contenders.definitions("counts"), contenders.definitions("networks")
-Workload = RULES.Workload
 
 
 def sample(seconds, turns=2):

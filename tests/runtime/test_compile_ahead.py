@@ -77,7 +77,7 @@ import numpy as np, nbnet as nb
 from nbnet.runtime import compile_ahead
 from nbnet.kernels import load
 
-compile_ahead._processors = lambda: int(sys.argv[1])
+compile_ahead.processors = lambda: int(sys.argv[1])
 model = nb.Sequential([nb.BatchNorm(), nb.Tanh(), nb.Dropout(0.5)])
 model.build((3,), backend="serial")
 trainer = nb.Trainer(model, optimizer=nb.SGD(0.1))
@@ -110,7 +110,7 @@ def test_a_worker_compiles_the_last_kernels_and_only_them(tmp_path):
 def test_work_is_dealt_by_kernels(processors, workers, monkeypatch):
     dealt = []
     monkeypatch.setattr(compile_ahead, "WORKERS", 3)
-    monkeypatch.setattr(compile_ahead, "_processors", lambda: processors)
+    monkeypatch.setattr(compile_ahead, "processors", lambda: processors)
     monkeypatch.setattr(compile_ahead, "is_kept", lambda kernel, types: False)
     monkeypatch.setattr(compile_ahead, "_Worker", lambda backend, work: dealt.append(work))
     model = built("five-conv")
@@ -126,7 +126,7 @@ def test_work_is_dealt_by_kernels(processors, workers, monkeypatch):
 def test_what_one_worker_has_in_hand_is_not_given_to_another(monkeypatch):
     dealt = []
     monkeypatch.setattr(compile_ahead, "WORKERS", 3)
-    monkeypatch.setattr(compile_ahead, "_processors", lambda: 2)
+    monkeypatch.setattr(compile_ahead, "processors", lambda: 2)
     monkeypatch.setattr(compile_ahead, "is_kept", lambda kernel, types: False)
     monkeypatch.setattr(compile_ahead, "_Worker", lambda backend, work: dealt.extend(op for op, _ in work))
     busy = load("conv2d.backward_data", "serial")
@@ -144,17 +144,9 @@ def test_calls_are_those_of_the_batch_that_comes():
     assert many - few == {"array.add"}
 
 
-@pytest.mark.parametrize(("quota", "processors"), [("max 100000", 8), ("200000 100000", 2), ("50000 100000", 0), ("nonsense", 8)])
-def test_a_container_has_the_processors_of_its_quota(quota, processors, tmp_path, monkeypatch):
-    (tmp_path / "cpu.max").write_text(quota + "\n")
-    monkeypatch.setattr(compile_ahead, "QUOTA", tmp_path / "cpu.max")
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(8), raising=False)
-    assert compile_ahead._processors() == processors
-
-
 def test_a_program_that_is_not_python_is_not_started_again(monkeypatch):
     monkeypatch.setattr(compile_ahead, "WORKERS", 3)
-    monkeypatch.setattr(compile_ahead, "_processors", lambda: 4)
+    monkeypatch.setattr(compile_ahead, "processors", lambda: 4)
     monkeypatch.setattr(compile_ahead, "is_kept", lambda kernel, types: False)
     monkeypatch.setattr(compile_ahead, "get_executable", lambda: "/usr/bin/viewer")
     monkeypatch.setattr(compile_ahead, "_Worker", lambda *args: pytest.fail("a worker"))

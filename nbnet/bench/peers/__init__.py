@@ -1,8 +1,8 @@
 """The frameworks that nbnet is compared with, one module each.
 
 A peer is a module with TITLE, PACKAGE (what must be importable), ENVIRONMENT (of its process; {threads} is filled in) and
-Contender(threads), which has the methods of `nbnet_benchmarks.ours.Contender`. It may have tuned_step (of several ways to make a
-step, the quickest) and exact_step (where compiling a network a second time, to compare it without dropout, takes too long). Importing
+Contender(threads), which has the methods of `nbnet.bench.ours.Contender`. It may have tuned_step (of several ways to make a
+step, the fastest) and exact_step (where compiling a network a second time, to compare it without dropout, takes too long). Importing
 the module imports no framework: that happens in Contender, in the peer's own process. Every peer runs as its own guide advises, on as
 many threads as nbnet.
 

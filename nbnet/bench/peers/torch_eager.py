@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from nbnet_benchmarks import networks, workloads
-from nbnet_benchmarks.networks import EPS, LR, Network
-from nbnet_benchmarks.workloads import Workload
+from nbnet.bench import networks, workloads
+from nbnet.bench.networks import EPS, LR, Network
+from nbnet.bench.workloads import Workload
 
 TITLE = "PyTorch"
 PACKAGE = "torch"
@@ -59,8 +59,8 @@ class Contender:
                     return (torch.nn.functional.conv2d(x, weight, padding=1),)
 
             return forward
-        wanted = [part == "backward_data", part == "backward_weights", False]
-        arguments = (dy, x, weight, None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, wanted)
+        needed = [part == "backward_data", part == "backward_weights", False]
+        arguments = (dy, x, weight, None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, needed)
 
         def backward():
             dx, dweight, _ = torch.ops.aten.convolution_backward(*arguments)

@@ -1,6 +1,6 @@
 """TensorFlow: a whole training step in one tf.function, NHWC, with Keras's layers and optimiser.
 
-XLA (jit_compile=True) is tried as well where a step is built, and the quicker of the two is kept, as its guide advises to measure.
+XLA (jit_compile=True) is tried as well where a step is built, and the faster of the two is kept, as its guide advises to measure.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from nbnet_benchmarks import networks, workloads
-from nbnet_benchmarks.networks import EPS, LR, Network
-from nbnet_benchmarks.workloads import Workload
+from nbnet.bench import networks, workloads
+from nbnet.bench.networks import EPS, LR, Network
+from nbnet.bench.workloads import Workload
 
 TITLE = "TensorFlow"
 PACKAGE = "tensorflow"
@@ -111,7 +111,7 @@ class Contender:
     exact_step = step
 
     def tuned_step(self, network: Network, rows: int) -> Callable[[], float]:
-        """With XLA or without, whichever is quicker here; found out once for a network."""
+        """With XLA or without, whichever is faster here; found out once for a network."""
         if network.title in self.xla:
             return self._step(network, rows, self.xla[network.title])[0]
         tried = [self._step(network, rows, xla) for xla in (False, True)]
@@ -121,7 +121,7 @@ class Contender:
 
     @staticmethod
     def _seconds(step: Callable[[], float], variables: list[Any]) -> float:
-        """Of the quickest of four steps; what they have changed is put back, since to compile them took long."""
+        """Of the fastest of four steps; what they have changed is put back, since to compile them took long."""
         before, times = [variable.numpy() for variable in variables], []
         for _ in range(4):
             began = time.perf_counter()

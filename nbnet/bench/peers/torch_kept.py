@@ -1,7 +1,7 @@
-"""PyTorch, eager, with a malloc that keeps freed memory instead of giving it back to the system: the quickest way to run it that does
+"""PyTorch, eager, with a malloc that keeps freed memory instead of giving it back to the system: the fastest way to run it that does
 not change the program. As installed, page faults are a large part of a step."""
 
-from nbnet_benchmarks.peers import torch_eager
+from nbnet.bench.peers import torch_eager
 
 TITLE = "PyTorch, memory kept"
 PACKAGE = "torch"

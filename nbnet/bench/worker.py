@@ -1,4 +1,4 @@
-"""One contender's process: `python -m nbnet_benchmarks.worker MODULE THREADS [OPTION...]`, driven over stdin and stdout.
+"""One contender's process: `python -m nbnet.bench.worker MODULE THREADS [OPTION...]`, driven over stdin and stdout.
 
 A request is a pickled tuple (name of a method, arguments), an answer ("ok", result) or ("error", one line). What libraries print
 goes to stderr. Between requests it waits on the pipe, and so uses no processor.
@@ -17,9 +17,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from nbnet_benchmarks import networks, workloads
-from nbnet_benchmarks.networks import NETWORKS
-from nbnet_benchmarks.workloads import Workload
+from nbnet.bench import networks, workloads
+from nbnet.bench.networks import NETWORKS
+from nbnet.bench.workloads import Workload
 
 SAMPLE = 65_536  # numbers of a result that are compared one by one; of larger results the sums are compared as well
 FIRST_STEPS = 3  # training steps whose losses are compared

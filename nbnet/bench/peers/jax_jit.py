@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from nbnet_benchmarks import networks, workloads
-from nbnet_benchmarks.networks import EPS, LR, Network
-from nbnet_benchmarks.workloads import Workload
+from nbnet.bench import networks, workloads
+from nbnet.bench.networks import EPS, LR, Network
+from nbnet.bench.workloads import Workload
 
 TITLE = "JAX"
 PACKAGE = "jax"
@@ -149,7 +149,7 @@ class Contender:
 
     def _forward(self, network: Network, params, moving, x, key):
         """The prediction, and the moving statistics after this batch."""
-        updated = []
+        updated: list[Any] = []
         for (kind, *options), arrays in zip(network.layers, params):
             if kind == "conv":
                 x = self._convolve(x, arrays["weight"])

@@ -1,7 +1,7 @@
 """The floors: how fast this machine copies memory and how fast it multiplies and adds, as a contender among the others.
 
 Copy: n bytes from one array to another, counted as n read and n written. Plain stores make the processor fetch each line before
-it overwrites it (n bytes more on the bus, not counted); streaming stores spare that. Both are measured; the quicker is the floor.
+it overwrites it (n bytes more on the bus, not counted); streaming stores spare that. Both are measured; the faster is the floor.
 FMA: a loop of fused multiply-adds on full-width vectors that stay in registers, 2 operations a lane.
 """
 
@@ -88,9 +88,9 @@ def _stream(source, target, threads):
     lanes = WIDTH // 8
     for thread in prange(threads):
         first, last = thread * (source.size // lanes) // threads, (thread + 1) * (source.size // lanes) // threads
-        skip = (-target.ctypes.data // 8) % lanes  # a streaming store wants an aligned address
+        skip = (-target.ctypes.data // 8) % lanes  # a streaming store needs an aligned address
         for i in range(first, last - 1):
-            _stream_line(source, target, skip + i * lanes)
+            _stream_line(source, target, skip + i * lanes)  # type: ignore[call-arg]  # Numba passes the context
 
 
 def _make_fma(bits):

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nbnet_benchmarks import counts
-from nbnet_benchmarks.counts import Cost
+from nbnet.bench import counts
+from nbnet.bench.counts import Cost
 
 EPS, LR = 1e-5, 1e-3  # of batch norm and of Adam, in every framework
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from nbnet_benchmarks import workloads
-from nbnet_benchmarks.networks import Network
-from nbnet_benchmarks.peers import torch_eager
+from nbnet.bench import workloads
+from nbnet.bench.networks import Network
+from nbnet.bench.peers import torch_eager
 
 TITLE = "torch.compile"
 PACKAGE = "torch"

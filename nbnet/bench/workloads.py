@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from nbnet_benchmarks import counts, networks
-from nbnet_benchmarks.counts import Cost
+from nbnet.bench import counts, networks
+from nbnet.bench.counts import Cost
 
 RATE = 0.5  # of dropout as a kernel
 

@@ -1,4 +1,4 @@
-"""nbnet as a contender, on any of its backends, through its public names alone."""
+"""nbnet as a contender, on any of its backends, through its public names; batch norm and ReLU as layers run them, fused."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import numpy as np
 
 import nbnet as nb
 from nbnet import functional as F
-from nbnet_benchmarks import networks, workloads
-from nbnet_benchmarks.networks import EPS, LR, Network
-from nbnet_benchmarks.workloads import Workload
+from nbnet.bench import networks, workloads
+from nbnet.bench.networks import EPS, LR, Network
+from nbnet.bench.workloads import Workload
+from nbnet.functional import fused
+from nbnet.functional.batchnorm import by_statistics
 
 Arrays = dict[str, np.ndarray]
 
@@ -52,8 +54,9 @@ class Contender:
 
     def _batchnorm(self, x, dy, gamma, beta):
         def run():
-            y, saved = F.batch_norm_forward(x, gamma, beta, eps=EPS, slope=0.0, backend=self.backend)
-            return y, *F.batch_norm_backward(dy, saved)
+            numbers = by_statistics(x.shape, F.batch_norm_stats(x, backend=self.backend), gamma, beta, EPS)
+            y, saved = fused.normalization_forward(x, numbers, fused.Epilogue(slope=0.0), self.backend)
+            return y, *fused.normalization_backward(dy, saved, fused.Gradients())
 
         return run
 
