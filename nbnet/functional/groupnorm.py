@@ -26,7 +26,7 @@ class GroupNormSaved(NamedTuple):
 
 
 def group_norm_forward(
-    x, gamma, beta, groups: int, *, eps: float = 1e-5, backend: str | Backend = "parallel"
+    x: Any, gamma: Any, beta: Any, groups: int, *, eps: float = 1e-5, backend: str | Backend = "parallel"
 ) -> tuple[np.ndarray, GroupNormSaved]:
     """y = gamma * (x - mean) / sqrt(var + eps) + beta, with a mean and a biased variance for each row and group of channels.
 
@@ -48,7 +48,9 @@ def group_norm_forward(
     return _forward(x, (x.shape[0], points, x.shape[-1]), int(groups), gamma, beta, eps, be)
 
 
-def group_norm_backward(dy, saved: GroupNormSaved, *, dgamma=None, dbeta=None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def group_norm_backward(
+    dy: Any, saved: GroupNormSaved, *, dgamma: Any = None, dbeta: Any = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Gradients of group_norm_forward.
 
     With g = gamma * dy and xhat = (x - mean) * inv_std, means over the group:
@@ -69,7 +71,9 @@ def group_norm_backward(dy, saved: GroupNormSaved, *, dgamma=None, dbeta=None) -
     return dx, dgamma, dbeta
 
 
-def layer_norm_forward(x, gamma, beta, *, eps: float = 1e-5, backend: str | Backend = "parallel") -> tuple[np.ndarray, GroupNormSaved]:
+def layer_norm_forward(
+    x: Any, gamma: Any, beta: Any, *, eps: float = 1e-5, backend: str | Backend = "parallel"
+) -> tuple[np.ndarray, GroupNormSaved]:
     """y = gamma * (x - mean) / sqrt(var + eps) + beta, with the mean and the biased variance of the last axis.
 
     Args:
@@ -86,29 +90,33 @@ def layer_norm_forward(x, gamma, beta, *, eps: float = 1e-5, backend: str | Back
     return _forward(x, (x.size // channels, 1, channels), 1, gamma, beta, eps, be)
 
 
-def layer_norm_backward(dy, saved: GroupNormSaved, *, dgamma=None, dbeta=None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def layer_norm_backward(
+    dy: Any, saved: GroupNormSaved, *, dgamma: Any = None, dbeta: Any = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Gradients of layer_norm_forward: dx, dgamma (C,), dbeta (C,). Arguments and formula are those of group_norm_backward."""
     return group_norm_backward(dy, saved, dgamma=dgamma, dbeta=dbeta)
 
 
 def check_groups(groups: Any, row_shape: tuple[int, ...]) -> None:
-    """Whether the channels, the last axis of a row, can be cut into groups of more than one value.
+    """Check that the channels, the last axis of a row, can be divided into groups of more than one value.
 
     Raises:
-        ArgumentError: groups is no positive whole number. ShapeError: it does not divide the channels, or leaves single values.
+        ArgumentError: groups is not a positive whole number. ShapeError: it does not divide the channels, or groups have one value.
     """
     if not isinstance(groups, (int, np.integer)) or isinstance(groups, bool) or groups < 1:
         raise ArgumentError(f"groups={groups!r}: expected a positive whole number")
     channels = row_shape[-1]
     if channels % groups:
         divisors = ", ".join(str(n) for n in range(1, channels + 1) if channels % n == 0)
-        raise ShapeError(f"groups={groups} does not divide {channels} channels: use one of {divisors}")
+        raise ShapeError(f"groups={groups} does not divide {channels} channels: expected one of {divisors}")
     if math.prod(row_shape) == groups:
         values = f"a row of shape {row_shape} in groups={groups}"
-        raise ShapeError(f"{values} has one value a group, which has no variance to normalise by: use fewer groups or wider rows")
+        raise ShapeError(f"{values} has one value per group, which has no variance to normalise by: use fewer groups or wider rows")
 
 
-def _forward(x: np.ndarray, rows: tuple[int, int, int], groups: int, gamma, beta, eps, be: Backend) -> tuple[np.ndarray, GroupNormSaved]:
+def _forward(
+    x: np.ndarray, rows: tuple[int, int, int], groups: int, gamma: Any, beta: Any, eps: Any, be: Backend
+) -> tuple[np.ndarray, GroupNormSaved]:
     eps = checks.epsilon(eps)
     channels = rows[2]
     gamma = _channels(np.ones(channels) if gamma is None else gamma, "gamma", channels, x.dtype, be)
@@ -120,11 +128,11 @@ def _forward(x: np.ndarray, rows: tuple[int, int, int], groups: int, gamma, beta
     return y, GroupNormSaved(x, rows, gamma, mean, inv_std, be)
 
 
-def _channels(values, name: str, channels: int, dtype: np.dtype, be: Backend) -> np.ndarray:
+def _channels(values: Any, name: str, channels: int, dtype: np.dtype, be: Backend) -> np.ndarray:
     vector = values if on_device(values) else np.ascontiguousarray(values, dtype)
     shape = values.shape if on_device(values) else np.shape(values)
     if shape != (channels,):
-        raise ShapeError(f"{name} has shape {shape}, expected ({channels},): one number a channel")
+        raise ShapeError(f"{name} has shape {shape}, expected ({channels},): one number per channel")
     return be.place(vector)
 
 

@@ -1,4 +1,4 @@
-"""Means and variances on plain arrays, of a whole batch or of its parts."""
+"""Means and variances of plain arrays, for a whole batch or for its parts."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from nbnet.runtime.backend import Backend, get_backend, on_device
 
 class Stats(NamedTuple):
     """Statistics of some rows: mean (C,) and m2 = sum w * (x - mean)^2 (C,), both float64, on the GPU where x is there, and
-    count, the sum of the weights: a number, or (C,) where each channel has weights of its own."""
+    count, the sum of the weights: a number, or (C,) if each channel has its own weights."""
 
     mean: np.ndarray
     m2: np.ndarray
-    count: float | np.ndarray  # type: ignore[assignment]  # hides tuple.count, on purpose
+    count: float | np.ndarray  # type: ignore[assignment]  # hides tuple.count on purpose
 
     @property
     def least(self) -> float:
@@ -32,7 +32,9 @@ class Stats(NamedTuple):
         return np.asarray(self.m2) / (self.count - ddof)
 
 
-def moments(x, axes, keepdims: bool = False, weights=None, *, backend: str | Backend = "parallel"):
+def moments(
+    x: Any, axes: Any, keepdims: bool = False, weights: Any = None, *, backend: str | Backend = "parallel"
+) -> tuple[np.ndarray, np.ndarray]:
     """Mean and biased variance over some axes.
 
     Args:
@@ -47,7 +49,7 @@ def moments(x, axes, keepdims: bool = False, weights=None, *, backend: str | Bac
     axes = (axes,) if np.isscalar(axes) else tuple(axes)
     reduced = sorted(a + x.ndim if a < 0 else a for a in axes)
     if len(set(reduced)) != len(reduced) or any(not 0 <= a < x.ndim for a in reduced):
-        raise ArgumentError(f"axes {axes} of an array with shape {x.shape}: expected different axes from {-x.ndim} to {x.ndim - 1}")
+        raise ArgumentError(f"axes {axes} of an array with shape {x.shape}: expected distinct axes from {-x.ndim} to {x.ndim - 1}")
     kept = [a for a in range(x.ndim) if a not in reduced]
     columns = math.prod(x.shape[a] for a in kept)
     if on_device(x) and reduced + kept == list(range(x.ndim)) and weights is None:
@@ -63,14 +65,14 @@ def moments(x, axes, keepdims: bool = False, weights=None, *, backend: str | Bac
         w = np.broadcast_to(np.asarray(weights, np.float64), x.shape).transpose(reduced + kept).reshape(rows.shape)
         total = w.sum(axis=0)
         if (w < 0).any() or not (total > 0).all():
-            raise ArgumentError("weights must be at least 0 and must not sum to 0")
+            raise ArgumentError("got weights that are negative or sum to 0, expected weights of at least 0 with a sum above 0")
         wide = rows.astype(np.float64)
         mean = (w * wide).sum(axis=0) / total
         var = (w * (wide - mean) ** 2).sum(axis=0) / total
     return mean.astype(x.dtype).reshape(shape), var.astype(x.dtype).reshape(shape)
 
 
-def batch_norm_stats(x, weights=None, *, backend: str | Backend = "parallel") -> Stats:
+def batch_norm_stats(x: Any, weights: Any = None, *, backend: str | Backend = "parallel") -> Stats:
     """Statistics of each channel, over all axes but the last. There may be no rows: the count is then 0.
 
     Args:
@@ -101,11 +103,11 @@ def merge_stats(parts: Iterable[Stats]) -> Stats:
     return Stats(mean, m2, count)
 
 
-def row_weights(weights, rows: np.ndarray) -> np.ndarray | None:
-    """weights for rows (M, C) as the kernels take them: (M, 1) or (M, C).
+def row_weights(weights: Any, rows: np.ndarray) -> np.ndarray | None:
+    """weights for rows (M, C) in the form of the kernels: (M, 1) or (M, C).
 
     Raises:
-        ShapeError: there is not one for each row, or each element. ArgumentError: one is negative or not finite.
+        ShapeError: there is not one per row, or per element. ArgumentError: one is negative or not finite.
     """
     if weights is None:
         return None
@@ -113,15 +115,15 @@ def row_weights(weights, rows: np.ndarray) -> np.ndarray | None:
     w = np.ascontiguousarray(weights, rows.dtype)
     if w.size not in (count, count * channels):
         raise ShapeError(
-            f"weights have shape {w.shape}, expected {count} of them, one for each row, or {(count, channels)}, one for each element"
+            f"weights have shape {w.shape}, expected {count} of them, one per row, or {(count, channels)}, one per element"
         )
     if not ((w >= 0) & (w < np.inf)).all():
-        raise ArgumentError("weights must be at least 0 and finite")
+        raise ArgumentError("got weights that are negative or not finite, expected finite weights of at least 0")
     return w.reshape(count, w.size // count if count else 1)
 
 
 def partials(be: Backend, rows: int, channels: int, columns: int = 1) -> Any:
-    """Scratch of the batch-norm kernels that reduce `rows` rows of so many columns."""
+    """Scratch of the batch-norm kernels that reduce `rows` rows of `columns` columns."""
     return be.scratch("partials", (chunks.count(max(rows, 1), channels * columns), 3, channels), np.float64)
 
 
@@ -136,7 +138,7 @@ def _stats(rows: np.ndarray, weights: np.ndarray | None, be: Backend) -> Stats:
         placed = None if weights is None else be.place(weights)
         be.kernel("batchnorm.moments")(rows, placed, partials(be, count, channels), mean, m2)
     elif np.max(total) > 0:
-        raise ArgumentError(f"the weights of channel {int(np.argmin(total))} sum to 0: there is nothing to normalise it by")
+        raise ArgumentError(f"the weights of channel {int(np.argmin(total))} sum to 0, expected a sum above 0 in every channel")
     else:
         mean[...], m2[...] = 0, 0
     return Stats(mean, m2, total)

@@ -33,21 +33,25 @@ def geometry(height: int, width: int, size: Any, stride: Any, padding: Any) -> t
     checks.check_padding(padding)
     if not isinstance(padding, str) and padding >= min(size_h, size_w):
         raise ArgumentError(
-            f"padding={padding} with a window of {(size_h, size_w)}: some windows would hold no pixel, use less than the window"
+            f"padding={padding} with a window of {(size_h, size_w)}: some windows would hold no pixel; expected less than the window"
         )
     out_h, pad_top = checks.window(height, size_h, stride_h, padding, "height")
     out_w, pad_left = checks.window(width, size_w, stride_w, padding, "width")
     return (out_h, out_w), (size_h, size_w, stride_h, stride_w, pad_top, pad_left)
 
 
-def max_pool2d_forward(x, size, stride=None, padding="valid", *, backend: str | Backend = "parallel"):
+def max_pool2d_forward(
+    x: Any, size: Any, stride: Any = None, padding: str | int = "valid", *, backend: str | Backend = "parallel"
+) -> tuple[np.ndarray, MaxPool2DSaved]:
     """The largest value of each window.
 
     Args:
-        x: (N, H, W, C). size, stride: a number of pixels, or (height, width); stride None means size.
-        padding: "valid", "same" or a number of pixels; padded pixels never win.
+        x: (N, H, W, C) float32 or float64. size, stride: a number of pixels, or (height, width); stride None means size.
+        padding: "valid", "same" or a number of pixels; padded pixels are never the maximum.
     Returns:
-        y (N, OH, OW, C), and what max_pool2d_backward needs: x itself, in which backward finds the winners again.
+        y (N, OH, OW, C), and what max_pool2d_backward needs: x itself, in which backward finds the maxima again.
+    Raises:
+        ShapeError, DTypeError, ArgumentError: an argument does not fit.
     """
     be = get_backend(backend)
     x = checks.floats(x, "x", 4, be=be)
@@ -57,8 +61,8 @@ def max_pool2d_forward(x, size, stride=None, padding="valid", *, backend: str | 
     return y, MaxPool2DSaved(x, window, y.shape, be)
 
 
-def max_pool2d_backward(dy, saved: MaxPool2DSaved):
-    """dx (N, H, W, C): each dy goes to the winner of its window, the first one of equals in row-major order."""
+def max_pool2d_backward(dy: Any, saved: MaxPool2DSaved) -> np.ndarray:
+    """dx (N, H, W, C): each dy goes to the maximum of its window; of equal pixels, to the first in row-major order."""
     x, window, out_shape, be = saved
     dy = checks.shaped(dy, "dy", out_shape, x.dtype, be=be)
     dx = be.empty(x.shape, x.dtype)
@@ -66,8 +70,10 @@ def max_pool2d_backward(dy, saved: MaxPool2DSaved):
     return dx
 
 
-def avg_pool2d_forward(x, size, stride=None, padding="valid", *, backend: str | Backend = "parallel"):
-    """The mean of each window, over its real pixels: padding is not counted (Keras's rule).
+def avg_pool2d_forward(
+    x: Any, size: Any, stride: Any = None, padding: str | int = "valid", *, backend: str | Backend = "parallel"
+) -> tuple[np.ndarray, AvgPool2DSaved]:
+    """The mean of each window, over its real pixels: padding does not count (as in Keras).
 
     Arguments and returns are those of max_pool2d_forward; nothing of x is kept for backward.
     """
@@ -79,7 +85,7 @@ def avg_pool2d_forward(x, size, stride=None, padding="valid", *, backend: str | 
     return y, AvgPool2DSaved(x.shape, x.dtype, window, y.shape, be)
 
 
-def avg_pool2d_backward(dy, saved: AvgPool2DSaved):
+def avg_pool2d_backward(dy: Any, saved: AvgPool2DSaved) -> np.ndarray:
     """dx (N, H, W, C): each dy is shared equally among the real pixels of its window."""
     in_shape, dtype, window, out_shape, be = saved
     dy = checks.shaped(dy, "dy", out_shape, dtype, be=be)

@@ -143,11 +143,11 @@ def test_group_norm_knows_its_relatives(rng, backend):
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda x: F.group_norm_forward(x, None, None, 4), ShapeError, "groups=4 does not divide 6 channels: use one of 1, 2, 3, 6"),
+        (lambda x: F.group_norm_forward(x, None, None, 4), ShapeError, "groups=4 does not divide 6 channels: expected one of 1, 2, 3, 6"),
         (lambda x: F.group_norm_forward(x, None, None, 0), ArgumentError, "groups=0: expected a positive whole number"),
         (lambda x: F.group_norm_forward(x, None, None, 2.0), ArgumentError, r"groups=2\.0: expected a positive whole number"),
         (lambda x: F.group_norm_forward(x, None, None, True), ArgumentError, "groups=True: expected a positive whole number"),
-        (lambda x: F.group_norm_forward(x[:, 0], None, None, 6), ShapeError, r"shape \(6,\) in groups=6 has one value a group"),
+        (lambda x: F.group_norm_forward(x[:, 0], None, None, 6), ShapeError, r"shape \(6,\) in groups=6 has one value per group"),
         (lambda x: F.group_norm_forward(x[0, 0], None, None, 2), ShapeError, r"x has shape \(6,\), expected at least 2 axes"),
         (lambda x: F.group_norm_forward(x, np.ones(5), None, 2), ShapeError, r"gamma has shape \(5,\), expected \(6,\)"),
         (lambda x: F.group_norm_forward(x, None, np.ones((1, 6)), 2), ShapeError, r"beta has shape \(1, 6\), expected \(6,\)"),
@@ -156,8 +156,8 @@ def test_group_norm_knows_its_relatives(rng, backend):
         (lambda x: F.group_norm_forward(x, None, None, 2, backend="gpu"), nb.errors.BackendError, "unknown backend 'gpu'"),
         (lambda x: F.group_norm_forward(x.astype(int), None, None, 2), DTypeError, "int64.*astype"),
         (lambda x: F.group_norm_forward(x[:0], None, None, 2), ShapeError, "empty"),
-        (lambda x: F.layer_norm_forward(x[..., :1], None, None), ShapeError, "one value a group"),
-        (lambda x: F.layer_norm_forward(np.float64(3), None, None), ShapeError, "one value a group"),
+        (lambda x: F.layer_norm_forward(x[..., :1], None, None), ShapeError, "one value per group"),
+        (lambda x: F.layer_norm_forward(np.float64(3), None, None), ShapeError, "one value per group"),
         (lambda x: F.layer_norm_forward(x, np.ones(3), None), ShapeError, r"gamma has shape \(3,\), expected \(6,\)"),
         (lambda x: F.layer_norm_backward(x[1:], F.layer_norm_forward(x, None, None)[1]), ShapeError, "dy has shape"),
         (lambda x: F.layer_norm_backward(x, F.layer_norm_forward(x, None, None)[1], dgamma=np.ones(5)), ShapeError, "dgamma has shape"),
@@ -165,8 +165,8 @@ def test_group_norm_knows_its_relatives(rng, backend):
         (lambda x: nb.GroupNorm(2, eps=0), ArgumentError, "groupnorm: eps=0: expected a number above 0"),
         (lambda x: nb.LayerNorm(eps=-1), ArgumentError, "layernorm: eps=-1"),
         (lambda x: nb.GroupNorm(4).build((3, 6)), ShapeError, "groups=4 does not divide 6 channels"),
-        (lambda x: nb.GroupNorm(6).build((6,)), ShapeError, "one value a group"),
-        (lambda x: nb.LayerNorm().build((5, 1)), ShapeError, "one value a group"),
+        (lambda x: nb.GroupNorm(6).build((6,)), ShapeError, "one value per group"),
+        (lambda x: nb.LayerNorm().build((5, 1)), ShapeError, "one value per group"),
     ],
 )
 def test_bad_arguments(rng, call, error, message):
