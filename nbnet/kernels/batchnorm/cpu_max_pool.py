@@ -5,13 +5,13 @@ or read. The loops walk over windows, and over the channels of a window in vecto
 """
 
 from nbnet.kernels import chunks
-from nbnet.kernels.batchnorm.merge import merge_sums
 from nbnet.kernels.cpu.compile import body, serial
 from nbnet.kernels.cpu.parallel_for import parallel, parallel_for
+from nbnet.kernels.cpu.reductions import merge_sums
 from nbnet.kernels.cpu.register_tiles import lanes
 from nbnet.kernels.cpu.vecmath import fma
 from nbnet.kernels.cpu.vector import load, load_as, splat, store, where, widen, zero
-from nbnet.kernels.pool.cpu import fetch_window, first_wins
+from nbnet.kernels.cpu.windows import fetch_window, first_wins
 
 # --------------------------------------------------------------------------------------------- apply_max_pool
 

@@ -1,14 +1,13 @@
 """Batch normalisation and a smooth activation in one pass, on the CPU."""
 
 from nbnet.kernels import chunks
-from nbnet.kernels.activation.cpu import EXP, sigmoid_of_run, tanh_of_run
 from nbnet.kernels.batchnorm import TANH
-from nbnet.kernels.batchnorm.merge import merge_sums
 from nbnet.kernels.cpu.compile import body, serial
 from nbnet.kernels.cpu.parallel_for import parallel, parallel_for
 from nbnet.kernels.cpu.prefetch import comes_late, passes_caches, prefetch, put
+from nbnet.kernels.cpu.reductions import merge_sums
 from nbnet.kernels.cpu.register_tiles import lanes
-from nbnet.kernels.cpu.vecmath import fma
+from nbnet.kernels.cpu.vecmath import EXP, fma, sigmoid_of_run, tanh_of_run
 from nbnet.kernels.cpu.vector import load, load_as, splat_as, store, widen
 
 NUMBERS = 2048  # that are normalised before they are activated: they stay in the level-1 cache

@@ -33,8 +33,8 @@ from typing import NamedTuple
 from numba.extending import register_jitable
 
 from nbnet.kernels import chunks
+from nbnet.kernels.cpu.gemm import MACS
 from nbnet.kernels.cpu.register_tiles import WIDTH
-from nbnet.kernels.dense import MACS
 
 STRIP = 16384  # numbers that a strip aims at: with a block of weights it stays in the level-2 cache
 FEW = 8  # channels of dx up to which backward_data multiplies each pixel by all weights

@@ -3,8 +3,6 @@
 import numpy as np
 
 from nbnet.kernels import chunks
-from nbnet.kernels.batchnorm.cpu import moments_of_rows
-from nbnet.kernels.batchnorm.merge import merge_moments
 from nbnet.kernels.conv2d import (
     EDGE,
     GROUP,
@@ -23,10 +21,10 @@ from nbnet.kernels.cpu.epilogue import activate_rows
 from nbnet.kernels.cpu.gemm import multiply
 from nbnet.kernels.cpu.parallel_for import parallel, parallel_for_thread
 from nbnet.kernels.cpu.prefetch import LINE, prefetch_to_write
+from nbnet.kernels.cpu.reductions import add_rows, merge_moments, moments_of_rows
 from nbnet.kernels.cpu.register_tiles import lanes
 from nbnet.kernels.cpu.transpose import transpose
 from nbnet.kernels.cpu.vector import load, load_whole, store_whole, zero
-from nbnet.kernels.dense.cpu import add_rows
 
 BLOCK = 4096  # numbers of dy that backward_weights aims at: they are read once for each few weights, and stay in the level-1 cache
 

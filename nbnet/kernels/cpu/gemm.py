@@ -15,6 +15,8 @@ from nbnet.kernels.cpu.compile import c_function, inlined
 from nbnet.kernels.cpu.register_tiles import MAX_VECTORS, further, lanes, rows_of_1, rows_of_2, rows_of_4
 from nbnet.kernels.cpu.vector import address_of
 
+MACS = 32  # multiply-adds that cost as much as one elementary operation of `chunks`
+
 
 def _symbol(dtype):
     return f"nbnet_multiply_float{dtype.bitwidth}"

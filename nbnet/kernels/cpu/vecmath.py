@@ -16,12 +16,14 @@ some 40 operations for every vector are more than a processor looks ahead. A loo
 
 import math
 
+import numpy as np
 from llvmlite import ir
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
-from nbnet.kernels.cpu.compile import precise
-from nbnet.kernels.cpu.vector import Vector, splat_as, where, zero
+from nbnet.kernels.cpu.compile import body, precise
+from nbnet.kernels.cpu.register_tiles import lanes
+from nbnet.kernels.cpu.vector import Vector, load, load_whole, splat_as, store, store_whole, where, zero
 
 LOG2_E = 1 / math.log(2)
 # log 2 in two parts, the first so short that n times it is exact
@@ -44,6 +46,8 @@ LOG = {  # of R(z) / z
 }
 # The least and the largest normal number, and a power of 2 that makes normal numbers of all that are less.
 NORMAL = {32: (2.0**-126, (2 - 2.0**-23) * 2.0**127, 25), 64: (2.0**-1022, (2 - 2.0**-52) * 2.0**1023, 54)}
+RUN = 256  # numbers whose exponentials are taken before the first of them is used
+EXP = 8  # elementary operations that an exp or a tanh is worth, for the choice of chunks
 MANY = 5  # coefficients from which on two chains, of even and of odd powers, are worth the square
 
 
@@ -252,3 +256,30 @@ def tanh(x, e):
     b = where(size > half, half, size)
     lacks = fma(b, e, b + b - e) / (e + splat_as(2.0, x))
     return with_sign(b - lacks, x)
+
+
+# -------------------------------------------------------------------------------------------------- runs of numbers
+
+
+@body
+def tanh_of_run(x, start, stop, y):
+    """y[start:stop] = tanh(x[start:stop]); x may be y."""
+    e = np.empty(RUN, x.dtype)
+    for at in range(start, stop, RUN):
+        n = min(RUN, stop - at)
+        for i in range(0, n, lanes(x)):
+            store_whole(e, i, exp_of_tanh(load(x, at + i, n - i)))
+        for i in range(0, n, lanes(x)):
+            store(y, at + i, n - i, tanh(load(x, at + i, n - i), load_whole(e, i)))
+
+
+@body
+def sigmoid_of_run(x, start, stop, y):
+    """y[start:stop] = 1 / (1 + exp(-x[start:stop])); x may be y."""
+    e = np.empty(RUN, x.dtype)
+    for at in range(start, stop, RUN):
+        n = min(RUN, stop - at)
+        for i in range(0, n, lanes(x)):
+            store_whole(e, i, exp_of_sigmoid(load(x, at + i, n - i)))
+        for i in range(0, n, lanes(x)):
+            store(y, at + i, n - i, sigmoid(load(x, at + i, n - i), load_whole(e, i)))

@@ -31,8 +31,8 @@ or the weights are, as far as there are pieces of 64 x 32; no two chunks write t
 from numba.extending import register_jitable
 
 from nbnet.kernels import chunks
+from nbnet.kernels.cpu.gemm import MACS
 
-MACS = 32  # multiply-adds that cost as much as one elementary operation of `chunks`
 ROWS, COLUMNS = 64, 32  # a chunk has about as many at least: rows share the reading of weights, and caches keep columns apart
 FLAT, NARROW, STORE = 8, 16, 16  # few rows and columns cost as much as a tile of them, and a number of the result as much as 16 products
 PAD = 16  # numbers between rows of transposed weights; without them rows of 256 numbers would fall on few sets of the level-1 cache

@@ -2,16 +2,15 @@
 
 import numpy as np
 
-from nbnet.kernels.batchnorm.cpu import moments_of_rows
-from nbnet.kernels.batchnorm.merge import merge_moments
-from nbnet.kernels.cpu.compile import body, precise, serial
+from nbnet.kernels.cpu.compile import body, serial
 from nbnet.kernels.cpu.epilogue import activate_rows
 from nbnet.kernels.cpu.gemm import multiply
 from nbnet.kernels.cpu.parallel_for import parallel, parallel_for
 from nbnet.kernels.cpu.prefetch import LINE, prefetch
+from nbnet.kernels.cpu.reductions import add_rows, merge_moments, moments_of_rows
 from nbnet.kernels.cpu.register_tiles import lanes
 from nbnet.kernels.cpu.transpose import transpose
-from nbnet.kernels.cpu.vector import load, store, zero
+from nbnet.kernels.cpu.vector import load, store
 from nbnet.kernels.dense import PAD, cell, grid
 from nbnet.kernels.dense.cpu_norm import backward_weights_norm_parallel, backward_weights_norm_serial  # noqa: F401
 
@@ -117,22 +116,6 @@ def backward_data_parallel(dy, weight, turned, dx):
 
 
 # ------------------------------------------------------------------------------------------- backward_weights
-
-
-@precise
-def add_rows(b, at, rows, stride, columns, c, to):
-    """c[to : to + columns] += the sum of rows of b, which stand `stride` numbers apart from b[at] on; in this order, so that all kernels
-    have the same bits."""
-    for j in range(0, columns, lanes(b)):
-        count = columns - j
-        even = load(c, to + j, count)
-        odd = zero(even)  # two sums, since each addition waits for the last one
-        for row in range(0, rows - 1, 2):
-            even = even + load(b, at + row * stride + j, count)
-            odd = odd + load(b, at + (row + 1) * stride + j, count)
-        if rows % 2 == 1:
-            even = even + load(b, at + (rows - 1) * stride + j, count)
-        store(c, to + j, count, even + odd)
 
 
 @body

@@ -3,9 +3,9 @@
 import numpy as np
 
 from nbnet.kernels import chunks
-from nbnet.kernels.activation.cpu import exp_of_row, largest_of_row, scale_row
 from nbnet.kernels.cpu.compile import body, precise, serial
 from nbnet.kernels.cpu.parallel_for import parallel, parallel_for
+from nbnet.kernels.cpu.reductions import exp_of_row, largest_of_row, scale_row
 from nbnet.kernels.cpu.register_tiles import lanes
 from nbnet.kernels.cpu.vecmath import fma, log
 from nbnet.kernels.cpu.vector import load, splat, store, sum_of_lanes, widen, zero

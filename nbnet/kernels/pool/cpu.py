@@ -9,14 +9,10 @@ import numpy as np
 from nbnet.kernels import chunks
 from nbnet.kernels.cpu.compile import body, serial
 from nbnet.kernels.cpu.parallel_for import parallel, parallel_for
-from nbnet.kernels.cpu.prefetch import passes_caches, prefetch, put
+from nbnet.kernels.cpu.prefetch import passes_caches, put
 from nbnet.kernels.cpu.register_tiles import lanes
 from nbnet.kernels.cpu.vector import load, narrow, splat_as, store, where, widen, zero
-
-# Numbers between what is read and what is asked for ahead, at least: the next two rows of an image, since two are read in turns, and
-# the processor finds no stream to follow. Less than that is worse than nothing (batch norm with a max-pool, 128 x 32 x 32 x 64,
-# forward: 1.1 ms; 512 numbers ahead 1.7, 1,536 ahead 2.7).
-AHEAD = 4096
+from nbnet.kernels.cpu.windows import fetch_window, first_wins
 
 
 @body
@@ -30,20 +26,6 @@ def _window(index, size, stride, pad, limit):
 def _larger(a, b):
     """The maximum of two, where NaN counts as the largest and the first of equals is kept."""
     return a if a >= b or a != a else b
-
-
-@body
-def fetch_window(x, at, width, channels):
-    """Ask for the pixels of the window two rows below one, whose first number is at `at`."""
-    at += max(AHEAD, 2 * width * channels)
-    for pixel in (at, at + channels, at + width * channels, at + (width + 1) * channels):
-        prefetch(x, pixel)
-
-
-@body
-def first_wins(a, b):
-    """Where a is the maximum of two: NaN counts as the largest, and of equals the first wins."""
-    return (a >= b) | (a != a)
 
 
 @body
