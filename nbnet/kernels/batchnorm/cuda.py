@@ -12,11 +12,12 @@ from nbnet.kernels.batchnorm.cuda_max_pool import (  # noqa: F401  # the rest of
     backward_apply_max_pool,
     backward_reduce_max_pool,
 )
-from nbnet.kernels.batchnorm.cuda_moments import moments  # noqa: F401
 from nbnet.kernels.batchnorm.cuda_smooth import apply_smooth, backward_reduce_smooth  # noqa: F401
 from nbnet.kernels.gpu import device
+from nbnet.kernels.gpu.activations import activate4, through4
 from nbnet.kernels.gpu.columns import BLOCKS_OF_SUMS, PER_THREAD, RUN, columns, gather, gather_weights, merge_sums, write_sums
-from nbnet.kernels.gpu.launch import activate4, add4, kernel, load, multiply4, multiply_add4, run, store, subtract4, through4, wide4
+from nbnet.kernels.gpu.launch import add4, kernel, load, multiply4, multiply_add4, run, store, subtract4, wide4
+from nbnet.kernels.gpu.reductions import moments  # noqa: F401
 
 # ------------------------------------------------------------------------------------------------------ apply
 

@@ -8,10 +8,10 @@ import numpy as np
 from numba import cuda
 
 from nbnet.kernels.gpu import device
+from nbnet.kernels.gpu.activations import activate4, through4
 from nbnet.kernels.gpu.columns import BLOCKS_OF_SUMS, PER_THREAD, RUN, columns, gather, merge_sums, write_sums
 from nbnet.kernels.gpu.launch import (
     THREADS,
-    activate4,
     add4,
     divide,
     formula,
@@ -24,10 +24,9 @@ from nbnet.kernels.gpu.launch import (
     store,
     store4,
     subtract4,
-    through4,
     wide4,
 )
-from nbnet.kernels.pool.cuda import better
+from nbnet.kernels.gpu.windows import better
 
 # ---------------------------------------------------------------------------------------------------- windows
 

@@ -189,28 +189,6 @@ def wide4(a):
     return np.float64(a[0]), np.float64(a[1]), np.float64(a[2]), np.float64(a[3])
 
 
-@formula
-def activate4(z, slope):
-    """z where it is above 0, else slope * z."""
-    return (
-        z[0] if z[0] > 0 else slope * z[0],
-        z[1] if z[1] > 0 else slope * z[1],
-        z[2] if z[2] > 0 else slope * z[2],
-        z[3] if z[3] > 0 else slope * z[3],
-    )
-
-
-@formula
-def through4(dy, z, slope):
-    """dy times the slope of the activation at z."""
-    return (
-        dy[0] if z[0] > 0 else slope * dy[0],
-        dy[1] if z[1] > 0 else slope * dy[1],
-        dy[2] if z[2] > 0 else slope * dy[2],
-        dy[3] if z[3] > 0 else slope * dy[3],
-    )
-
-
 # --------------------------------------------------------------- a row of numbers for a group of neighbouring threads
 
 

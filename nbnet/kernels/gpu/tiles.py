@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from nbnet.kernels.gpu.activations import activate
 from nbnet.kernels.gpu.device import SIMULATED
 from nbnet.kernels.gpu.launch import add4, formula, load4, multiply_add4, store4, subtract4
 
@@ -107,13 +108,6 @@ def multiply(c, a_tile, b_tile, a_at, b_at, lower, right, high, wide):
         if wide > 1:
             c11 = outer(c11, bottom, east)
     return c00, c01, c10, c11
-
-
-@formula
-def activate(z, slope):
-    """z where it is above 0, else slope * z, and 0 where the slope is 0: ReLU of minus infinity is 0 too. A NaN stays one."""
-    low = slope * z if slope > 0 else slope
-    return low if z <= 0 else z
 
 
 @formula

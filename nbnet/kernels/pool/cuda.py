@@ -7,6 +7,7 @@ needs zeros first.
 from numba import cuda
 
 from nbnet.kernels.gpu.launch import THREADS, add4, divide, formula, function, kernel, load4, multiply4, run, store4
+from nbnet.kernels.gpu.windows import better, larger, window, windows_of
 
 
 @function
@@ -31,40 +32,19 @@ def _at(shape, image, row, column, channel):
     return ((image * shape[1] + row) * shape[2] + column) * shape[3] + channel
 
 
-@formula
-def _window(index, size, stride, pad, limit):
-    """The first and the last (exclusive) of the input's rows or columns that output `index` looks at."""
-    first = index * stride - pad
-    return max(first, 0), min(first + size, limit)
-
-
-@formula
-def _lookers(index, size, stride, pad, outputs):
-    """The first and the last (exclusive) of the output rows or columns whose windows hold input `index`."""
-    at = index + pad
-    first = divide(at - size + stride, stride)[0] if at >= size else 0
-    return first, min(divide(at, stride)[0] + 1, outputs)
-
-
 # ------------------------------------------------------------------------------------------------ max_forward
-
-
-@formula
-def _larger(a, b):
-    """The maximum of two, where NaN counts as the largest and the first of equals is kept."""
-    return a if a >= b or a != a else b
 
 
 @kernel
 def _max_forward(x, shape, size, stride, pad, out_shape, y):
     n, oh, ow, c = _place(out_shape, 1)
     if n < out_shape[0]:
-        top, bottom = _window(oh, size[0], stride[0], pad[0], shape[1])
-        left, right = _window(ow, size[1], stride[1], pad[1], shape[2])
+        top, bottom = window(oh, size[0], stride[0], pad[0], shape[1])
+        left, right = window(ow, size[1], stride[1], pad[1], shape[2])
         best = x[_at(shape, n, top, left, c)]
         for h in range(top, bottom):
             for w in range(left, right):
-                best = _larger(best, x[_at(shape, n, h, w, c)])
+                best = larger(best, x[_at(shape, n, h, w, c)])
         y[_at(out_shape, n, oh, ow, c)] = best
 
 
@@ -72,13 +52,13 @@ def _max_forward(x, shape, size, stride, pad, out_shape, y):
 def _max_forward4(x, shape, size, stride, pad, out_shape, y):
     n, oh, ow, c = _place(out_shape, 4)
     if n < out_shape[0]:
-        top, bottom = _window(oh, size[0], stride[0], pad[0], shape[1])
-        left, right = _window(ow, size[1], stride[1], pad[1], shape[2])
+        top, bottom = window(oh, size[0], stride[0], pad[0], shape[1])
+        left, right = window(ow, size[1], stride[1], pad[1], shape[2])
         best = load4(x, _at(shape, n, top, left, c))
         for h in range(top, bottom):
             for w in range(left, right):
                 v = load4(x, _at(shape, n, h, w, c))
-                best = _larger(best[0], v[0]), _larger(best[1], v[1]), _larger(best[2], v[2]), _larger(best[3], v[3])
+                best = larger(best[0], v[0]), larger(best[1], v[1]), larger(best[2], v[2]), larger(best[3], v[3])
         store4(y, _at(out_shape, n, oh, ow, c), best)
 
 
@@ -90,26 +70,18 @@ def max_forward(x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, y):
 # ----------------------------------------------------------------------------------------------- max_backward
 
 
-@formula
-def better(best, at, value, place):
-    """The winner so far and its place, or the new value and its place."""
-    if best >= value or best != best:
-        return best, at
-    return value, place
-
-
 @kernel
 def _max_backward(dy, x, shape, size, stride, pad, out_shape, dx):
     n, row, column, c = _place(shape, 1)
     if n < shape[0]:
         me = row * shape[2] + column
         total = x.dtype.type(0)
-        first_h, last_h = _lookers(row, size[0], stride[0], pad[0], out_shape[1])
-        first_w, last_w = _lookers(column, size[1], stride[1], pad[1], out_shape[2])
+        first_h, last_h = windows_of(row, size[0], stride[0], pad[0], out_shape[1])
+        first_w, last_w = windows_of(column, size[1], stride[1], pad[1], out_shape[2])
         for oh in range(first_h, last_h):
-            top, bottom = _window(oh, size[0], stride[0], pad[0], shape[1])
+            top, bottom = window(oh, size[0], stride[0], pad[0], shape[1])
             for ow in range(first_w, last_w):
-                left, right = _window(ow, size[1], stride[1], pad[1], shape[2])
+                left, right = window(ow, size[1], stride[1], pad[1], shape[2])
                 best, winner = x[_at(shape, n, top, left, c)], top * shape[2] + left
                 for h in range(top, bottom):
                     for w in range(left, right):
@@ -126,12 +98,12 @@ def _max_backward4(dy, x, shape, size, stride, pad, out_shape, dx):
         me = row * shape[2] + column
         zero = x.dtype.type(0)
         total = zero, zero, zero, zero
-        first_h, last_h = _lookers(row, size[0], stride[0], pad[0], out_shape[1])
-        first_w, last_w = _lookers(column, size[1], stride[1], pad[1], out_shape[2])
+        first_h, last_h = windows_of(row, size[0], stride[0], pad[0], out_shape[1])
+        first_w, last_w = windows_of(column, size[1], stride[1], pad[1], out_shape[2])
         for oh in range(first_h, last_h):
-            top, bottom = _window(oh, size[0], stride[0], pad[0], shape[1])
+            top, bottom = window(oh, size[0], stride[0], pad[0], shape[1])
             for ow in range(first_w, last_w):
-                left, right = _window(ow, size[1], stride[1], pad[1], shape[2])
+                left, right = window(ow, size[1], stride[1], pad[1], shape[2])
                 v = load4(x, _at(shape, n, top, left, c))
                 b0, b1, b2, b3 = v
                 at = top * shape[2] + left
@@ -170,8 +142,8 @@ def _add(total, lost, value, zero):
 def _avg_forward(x, shape, size, stride, pad, out_shape, y):
     n, oh, ow, c = _place(out_shape, 1)
     if n < out_shape[0]:
-        top, bottom = _window(oh, size[0], stride[0], pad[0], shape[1])
-        left, right = _window(ow, size[1], stride[1], pad[1], shape[2])
+        top, bottom = window(oh, size[0], stride[0], pad[0], shape[1])
+        left, right = window(ow, size[1], stride[1], pad[1], shape[2])
         zero = x.dtype.type(0)
         total, lost = zero, zero
         for h in range(top, bottom):
@@ -184,8 +156,8 @@ def _avg_forward(x, shape, size, stride, pad, out_shape, y):
 def _avg_forward4(x, shape, size, stride, pad, out_shape, y):
     n, oh, ow, c = _place(out_shape, 4)
     if n < out_shape[0]:
-        top, bottom = _window(oh, size[0], stride[0], pad[0], shape[1])
-        left, right = _window(ow, size[1], stride[1], pad[1], shape[2])
+        top, bottom = window(oh, size[0], stride[0], pad[0], shape[1])
+        left, right = window(ow, size[1], stride[1], pad[1], shape[2])
         zero = x.dtype.type(0)
         t0, t1, t2, t3 = zero, zero, zero, zero
         l0, l1, l2, l3 = zero, zero, zero, zero
@@ -214,12 +186,12 @@ def _avg_backward(dy, shape, size, stride, pad, out_shape, dx):
     if n < shape[0]:
         one = dx.dtype.type(1)
         total = dx.dtype.type(0)
-        first_h, last_h = _lookers(row, size[0], stride[0], pad[0], out_shape[1])
-        first_w, last_w = _lookers(column, size[1], stride[1], pad[1], out_shape[2])
+        first_h, last_h = windows_of(row, size[0], stride[0], pad[0], out_shape[1])
+        first_w, last_w = windows_of(column, size[1], stride[1], pad[1], out_shape[2])
         for oh in range(first_h, last_h):
-            top, bottom = _window(oh, size[0], stride[0], pad[0], shape[1])
+            top, bottom = window(oh, size[0], stride[0], pad[0], shape[1])
             for ow in range(first_w, last_w):
-                left, right = _window(ow, size[1], stride[1], pad[1], shape[2])
+                left, right = window(ow, size[1], stride[1], pad[1], shape[2])
                 share = one / dx.dtype.type((bottom - top) * (right - left))
                 total += dy[_at(out_shape, n, oh, ow, c)] * share
         dx[_at(shape, n, row, column, c)] = total
@@ -231,12 +203,12 @@ def _avg_backward4(dy, shape, size, stride, pad, out_shape, dx):
     if n < shape[0]:
         zero, one = dx.dtype.type(0), dx.dtype.type(1)
         total = zero, zero, zero, zero
-        first_h, last_h = _lookers(row, size[0], stride[0], pad[0], out_shape[1])
-        first_w, last_w = _lookers(column, size[1], stride[1], pad[1], out_shape[2])
+        first_h, last_h = windows_of(row, size[0], stride[0], pad[0], out_shape[1])
+        first_w, last_w = windows_of(column, size[1], stride[1], pad[1], out_shape[2])
         for oh in range(first_h, last_h):
-            top, bottom = _window(oh, size[0], stride[0], pad[0], shape[1])
+            top, bottom = window(oh, size[0], stride[0], pad[0], shape[1])
             for ow in range(first_w, last_w):
-                left, right = _window(ow, size[1], stride[1], pad[1], shape[2])
+                left, right = window(ow, size[1], stride[1], pad[1], shape[2])
                 share = one / dx.dtype.type((bottom - top) * (right - left))
                 g = load4(dy, _at(out_shape, n, oh, ow, c))
                 total = add4(total, multiply4(g, (share, share, share, share)))
