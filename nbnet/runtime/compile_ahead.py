@@ -3,7 +3,7 @@
 Numba compiles one kernel at a time in a process, and a network's first step needs some 30: half a minute and more. Which ones, a pass
 over a blank batch tells in some milliseconds, on a backend that runs no kernel. The first ones are compiled where they are called, as
 ever; workers compile the others, in the order in which they will be called, and leave them in Numba's cache on disk. What a worker has
-in hand, nobody else compiles: `compile.elsewhere` waits for it. A worker that fails leaves its work to the one who waits.
+in hand, nobody else compiles: `cache.compiling_elsewhere` waits for it. A worker that fails leaves its work to the one who waits.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from typing import Any
 from numba import config
 
 from nbnet.kernels import load
-from nbnet.kernels.cpu.compile import elsewhere, is_kept
+from nbnet.kernels.cpu.cache import compiling_elsewhere, is_compiled
+from nbnet.kernels.cpu.numba_private import types_of
 from nbnet.layers import Sequential
 from nbnet.layers.fusion import copied
 from nbnet.runtime.backend import Backend
@@ -48,8 +49,7 @@ class _Blank(Backend):
         return partial(self._note, op)
 
     def _note(self, op: str, *args: Any) -> None:
-        kernel: Any = load(op, self.name)
-        self.calls[op, tuple([kernel.typeof_pyval(arg) for arg in args])] = None
+        self.calls[op, types_of(load(op, self.name), args)] = None
 
     def run(self, function: Any, *args: Any) -> None:
         pass
@@ -75,7 +75,7 @@ def compile_ahead(model: Sequential, rows: int) -> None:
     of_kernel: dict[str, list[Call]] = {}  # all signatures of a kernel are one process's work: of two, one might lose the other's entry
     for op, types in calls(model, rows):
         kernel = load(op, name)
-        if kernel not in elsewhere and not is_kept(kernel, types):
+        if kernel not in compiling_elsewhere and not is_compiled(kernel, types):
             of_kernel.setdefault(op, []).append((op, types))
     if len(of_kernel) < FEW:
         return
@@ -117,7 +117,7 @@ class _Worker:
         finished = 0
         for op, calls in work:
             finished += len(calls)
-            elsewhere[load(op, backend)] = partial(self._wait, finished)
+            compiling_elsewhere[load(op, backend)] = partial(self._wait, finished)
 
     def _wait(self, count: int) -> None:
         """Wait until so many kernels are compiled, or the process has ended."""

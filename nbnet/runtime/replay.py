@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from nbnet.functional import checks
+from nbnet.kernels.cpu.numba_private import machine_code
 from nbnet.layers import Layer, Sequential
 from nbnet.layers.base import Watched
 from nbnet.layers.fusion import copied
@@ -75,14 +76,7 @@ class Recorder(Backend):
     def run(self, function: Callable[..., Any], *args: Any) -> None:
         function(*args)
         kept = tuple([self.arena.alias(arg) if type(arg) is np.ndarray else arg for arg in args])
-        self.calls.append((_machine_code(function, kept), kept))
-
-
-def _machine_code(function: Callable[..., Any], args: tuple[Any, ...]) -> Callable[..., Any]:
-    """What Numba calls for arguments of these types, where it compiled the function: it spares each call the look at them."""
-    overloads = getattr(function, "overloads", {})
-    compiled = overloads.get(tuple([function.typeof_pyval(arg) for arg in args])) if overloads else None  # type: ignore[attr-defined]
-    return function if compiled is None else compiled.entry_point
+        self.calls.append((machine_code(function, kept), kept))
 
 
 class Recording:

@@ -5,7 +5,8 @@ import math
 from numba import cuda
 
 from nbnet.kernels.gpu.activations import logistic, sigmoid_slope, tanh_slope
-from nbnet.kernels.gpu.launch import elementwise, formula, kernel, load, row_maximum, row_sum, rows, store
+from nbnet.kernels.gpu.compile import formula, kernel
+from nbnet.kernels.gpu.launch import elementwise, load, row_maximum, row_sum, rows, store
 
 # -------------------------------------------------------------------------------------------------------- relu
 

@@ -4,7 +4,8 @@ import numpy as np
 from numba import cuda
 
 from nbnet.kernels.gpu import device
-from nbnet.kernels.gpu.launch import BLOCKS, THREADS, add4, divide, elementwise, kernel, load, multiply4, row_sum, run, store
+from nbnet.kernels.gpu.compile import kernel
+from nbnet.kernels.gpu.launch import BLOCKS, THREADS, add4, divide, elementwise, load, multiply4, row_sum, run, store
 
 # -------------------------------------------------------------------------------------------- add, multiply, scale
 

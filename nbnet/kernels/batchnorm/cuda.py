@@ -16,7 +16,8 @@ from nbnet.kernels.batchnorm.cuda_smooth import apply_smooth, backward_reduce_sm
 from nbnet.kernels.gpu import device
 from nbnet.kernels.gpu.activations import activate4, through4
 from nbnet.kernels.gpu.columns import BLOCKS_OF_SUMS, PER_THREAD, RUN, columns, gather, gather_weights, merge_sums, write_sums
-from nbnet.kernels.gpu.launch import add4, kernel, load, multiply4, multiply_add4, run, store, subtract4, wide4
+from nbnet.kernels.gpu.compile import kernel
+from nbnet.kernels.gpu.launch import add4, load, multiply4, multiply_add4, run, store, subtract4, wide4
 from nbnet.kernels.gpu.reductions import moments  # noqa: F401
 
 # ------------------------------------------------------------------------------------------------------ apply

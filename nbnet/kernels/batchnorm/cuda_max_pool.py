@@ -10,22 +10,8 @@ from numba import cuda
 from nbnet.kernels.gpu import device
 from nbnet.kernels.gpu.activations import activate4, through4
 from nbnet.kernels.gpu.columns import BLOCKS_OF_SUMS, PER_THREAD, RUN, columns, gather, merge_sums, write_sums
-from nbnet.kernels.gpu.launch import (
-    THREADS,
-    add4,
-    divide,
-    formula,
-    kernel,
-    load,
-    load4,
-    multiply4,
-    multiply_add4,
-    run,
-    store,
-    store4,
-    subtract4,
-    wide4,
-)
+from nbnet.kernels.gpu.compile import formula, kernel
+from nbnet.kernels.gpu.launch import THREADS, add4, divide, load, load4, multiply4, multiply_add4, run, store, store4, subtract4, wide4
 from nbnet.kernels.gpu.windows import better
 
 # ---------------------------------------------------------------------------------------------------- windows

@@ -9,7 +9,8 @@ from nbnet.kernels.batchnorm import TANH
 from nbnet.kernels.gpu import device
 from nbnet.kernels.gpu.activations import logistic, sigmoid_slope, tanh_slope
 from nbnet.kernels.gpu.columns import BLOCKS_OF_SUMS, PER_THREAD, RUN, columns, gather, merge_sums, write_sums
-from nbnet.kernels.gpu.launch import add4, formula, kernel, load, multiply_add4, run, store, subtract4, wide4
+from nbnet.kernels.gpu.compile import formula, kernel
+from nbnet.kernels.gpu.launch import add4, load, multiply_add4, run, store, subtract4, wide4
 
 # ------------------------------------------------------------------------------------------------------ apply
 

@@ -5,12 +5,15 @@ fifth of a cold start; and with arrays for arguments, each call passed on some t
 itself. So there is one C function for float32 and one for float64, of pointers and numbers.
 """
 
+from functools import cache, partial
+
 import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from nbnet.kernels.cpu.cache import symbols
 from nbnet.kernels.cpu.compile import c_function, inlined
 from nbnet.kernels.cpu.register_tiles import MAX_VECTORS, further, lanes, rows_of_1, rows_of_2, rows_of_4
 from nbnet.kernels.cpu.vector import address_of
@@ -49,10 +52,15 @@ def _compiled(dtype):
     return multiply
 
 
-COMPILED = {dtype: _compiled(dtype) for dtype in (types.float32, types.float64)}
-# Kernels, also those loaded from disk, are linked against these names.
-for _dtype, _function in COMPILED.items():
-    llvm.add_symbol(_symbol(_dtype), _function.address)
+@cache
+def _define(dtype):
+    """Define the symbol of the product of a dtype, before a kernel that is linked against it is compiled or loaded from disk."""
+    function = _compiled(dtype)
+    llvm.add_symbol(_symbol(dtype), function.address)
+    return function  # which must outlive the kernels
+
+
+symbols.update({_symbol(dtype): partial(_define, dtype) for dtype in (types.float32, types.float64)})
 
 
 @intrinsic
@@ -72,6 +80,7 @@ def _call(context, rows, a, a_outer, a_r, a_k, b, b_outer, b_k, outer, inner, in
         builder.call(cgutils.get_or_insert_function(builder.module, function_type, _symbol(a.dtype)), args)
         return context.get_dummy_value()
 
+    _define(a.dtype)
     return _signature(a.dtype), generate
 
 

@@ -15,24 +15,12 @@ from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
 from nbnet.kernels.cpu import threads
-from nbnet.kernels.cpu.compile import serial
+from nbnet.kernels.cpu.compile import parallel  # noqa: F401  # drivers import both from here
+from nbnet.kernels.cpu.numba_private import compile_result
 
 _BYTES, _NUMBER = cgutils.voidptr_t, cgutils.intp_t
 _TASK = ir.FunctionType(ir.VoidType(), [_NUMBER, _NUMBER, _BYTES])
 _PARALLEL_FOR = ir.FunctionType(ir.VoidType(), [_BYTES, _NUMBER, _BYTES])
-
-
-def parallel(function):
-    """A driver with a parallel loop. Its machine code names what the threads of threads.py run, which must be there when it is loaded."""
-    kernel = serial(function)
-    load = kernel._cache.load_overload
-
-    def load_overload(*args):
-        threads.start()
-        return load(*args)
-
-    kernel._cache.load_overload = load_overload
-    return kernel
 
 
 def _task(context, module, compiled, arguments, wants_thread):
@@ -79,7 +67,7 @@ def _loop(context, body, args, wants_thread):
         raise TypingError(f"the body of a parallel_for returns nothing, and this one returns {signature.return_type}")
 
     def generate(context, builder, outer, values):
-        compiled = body.dispatcher.get_compile_result(signature)
+        compiled = compile_result(body, signature)
         context.add_linking_libs(context.get_function(body, signature).libs)
 
         kind = ir.LiteralStructType([context.get_value_type(argument) for argument in args])

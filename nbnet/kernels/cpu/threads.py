@@ -27,12 +27,12 @@ import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import config, types
 from numba.core import cgutils
-from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic
-from numba.np.ufunc.parallel import _launch_threads
 
 from nbnet.kernels.cpu.atomics import add, give_way, load, pause, replace, sleep, store, swap, wake
+from nbnet.kernels.cpu.cache import symbols
 from nbnet.kernels.cpu.compile import body, c_function
+from nbnet.kernels.cpu.numba_private import GET_NUM_THREADS, global_compiler_lock, launch_threads
 
 # Threads at most, the caller among them: as it is now, since arrays are of this size, and Numba reads its settings again later.
 LIMIT = config.NUMBA_NUM_THREADS
@@ -67,7 +67,7 @@ def _wanted(context):
     """How many threads numba.set_num_threads lets the caller have."""
 
     def generate(context, builder, signature, args):
-        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.IntType(32), []), "get_num_threads")
+        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.IntType(32), []), GET_NUM_THREADS)
         return builder.sext(builder.call(function, []), cgutils.intp_t)
 
     return types.intp(), generate
@@ -196,7 +196,7 @@ def _number(offset):
 @cache
 def _compiled():
     """What callers run, known by its name to machine code on disk, too, and what threads run."""
-    _launch_threads()  # Numba's, for numba.set_num_threads: they are never given anything to do
+    launch_threads()  # Numba's, for numba.set_num_threads: they are never given anything to do
     llvm.add_symbol("nbnet_threads", _start)
     run = c_function(types.void(*[types.intp] * 3))(_run)
     llvm.add_symbol("nbnet_parallel_for", run.address)
@@ -221,6 +221,9 @@ def start():
         _running = [threading.Thread(target=take_part.ctypes, args=(t,), name=f"nbnet-{t}", daemon=True) for t in range(1, LIMIT)]
         for thread in _running:  # one that cannot start, as nobody waits for it, is none the less done without
             thread.start()
+
+
+symbols["nbnet_parallel_for"] = start
 
 
 @atexit.register

@@ -4,7 +4,8 @@ from numba import cuda
 
 from nbnet.kernels.gpu import device
 from nbnet.kernels.gpu.columns import gather
-from nbnet.kernels.gpu.launch import elementwise, kernel, load, multiply_add4, store, subtract4
+from nbnet.kernels.gpu.compile import kernel
+from nbnet.kernels.gpu.launch import elementwise, load, multiply_add4, store, subtract4
 from nbnet.kernels.gpu.products import convolve, convolve_transposed, correlate
 
 PIXEL = (1, 1), (1, 1), (0, 0)  # kernel size, stride, padding

@@ -3,13 +3,13 @@
 import numpy as np
 from numba import cuda
 
-from nbnet.kernels.gpu import device
-from nbnet.kernels.gpu.launch import THREADS, elementwise, formula, kernel, load, run, store
+from nbnet.kernels.gpu.compile import SIMULATED, formula, kernel
+from nbnet.kernels.gpu.launch import THREADS, elementwise, load, run, store
 from nbnet.kernels.philox import philox
 
 VECTORS = 2  # of a thread: two loads in flight
 
-if device.SIMULATED:
+if SIMULATED:
     _philox = philox.py_func
 
     def philox(*words):

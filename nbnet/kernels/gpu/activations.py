@@ -2,7 +2,7 @@
 
 import math
 
-from nbnet.kernels.gpu.launch import formula
+from nbnet.kernels.gpu.compile import formula
 
 
 @formula

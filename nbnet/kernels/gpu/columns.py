@@ -13,7 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from numba import cuda
 
-from nbnet.kernels.gpu.launch import BLOCKS, SIMULATED, THREADS, add4, formula, function, kernel_of, load, run, store
+from nbnet.kernels.gpu.compile import SIMULATED, formula, function, kernel_of
+from nbnet.kernels.gpu.launch import BLOCKS, THREADS, add4, load, run, store
 
 MERGERS = (4, 2) if SIMULATED else (8, 128)  # channels and partial results of a merging block
 MERGING = MERGERS[0] * MERGERS[1]

@@ -16,12 +16,9 @@ from typing import Any
 
 import numpy as np
 from numba import cuda
-from numba.cuda.core import config
 
 from nbnet.errors import BackendError
-
-SIMULATED = bool(config.ENABLE_CUDASIM)
-config.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # small layers have small grids: nothing that a user could mend
+from nbnet.kernels.gpu.compile import configured, kernel
 
 ALIGNMENT = 256  # bytes; every array starts on a multiple of 16, which 128-bit loads need
 
@@ -38,7 +35,7 @@ def copy_stream() -> Any:
     return cuda.stream()
 
 
-@cuda.jit(cache=True)
+@kernel
 def _fill(flat, size, value):
     if cuda.grid(1) < size:
         flat[cuda.grid(1)] = value
@@ -147,7 +144,7 @@ class DeviceArray:
         shape = (len(numbers), *self.shape[1:])
         if not isinstance(value, DeviceArray) and np.ndim(value) == 0 and shape == self.shape:
             if self.size:
-                _fill[-(-self.size // 256), min(self.size, 256), stream()](self.flat, self.size, self.dtype.type(value))
+                configured(_fill, -(-self.size // 256), min(self.size, 256), stream())(self.flat, self.size, self.dtype.type(value))
             return
         if not isinstance(value, DeviceArray):
             value = to_device(np.array(np.broadcast_to(value, shape), self.dtype))

@@ -1,4 +1,4 @@
-"""CUDA kernels: how they are compiled, launched and laid out, and the few functions that they share.
+"""CUDA kernels: how they are launched and laid out, and the few functions that they share.
 
 Kernels see flat arrays and read them by `load` and `store`: four elements at a time, one 128-bit access in float32 and two in
 float64, with the ends of the array seen to. Four elements are a tuple, in registers. Every array starts on 16 bytes.
@@ -8,45 +8,23 @@ Grids follow from the shape alone: results are the same bits on every run.
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import numpy as np
 from numba import cuda
 
-from nbnet.kernels.cpu.channelwise import source, within
-from nbnet.kernels.cpu.compile import follows_sources
 from nbnet.kernels.gpu import device
-from nbnet.kernels.gpu.device import SIMULATED
+from nbnet.kernels.gpu.compile import SIMULATED, configured, formula, function
 
 THREADS = 8 if SIMULATED else 256  # of a block; few in the simulator, so that tiny arrays need several blocks
 BLOCKS = 3 if SIMULATED else 1056  # of a grid whose blocks loop: 8 for each of the 132 multiprocessors of an H100 or H200
 WARP = 4 if SIMULATED else 32
 ALIGNMENT = None if SIMULATED else 16  # of shared arrays that are read by load4
 
-function = cuda.jit(device=True)
-
-
-def _as_it_is(code: Any) -> Any:
-    return code
-
-
-formula = _as_it_is if SIMULATED else function  # a function of its arguments alone, which the simulator may call as it is
-
-
-def kernel(code: Any, **options: Any) -> Any:
-    """A kernel, kept on disk. There is no fastmath: it would take NaN for granted not to be, and here it is all or nothing."""
-    return cuda.jit(code) if SIMULATED else follows_sources(cuda.jit(cache=True, **options)(code))
-
-
-def kernel_of(threads: int, resident: int) -> Any:
-    """As `kernel`, for blocks of that many threads, `resident` of them on a multiprocessor at once: that bounds the registers."""
-    return lambda code: kernel(code, launch_bounds=(threads, resident))
-
 
 def run(compiled: Any, grid: Any, block: Any, *args: Any) -> None:
     """Launch a kernel on nbnet's stream. Arrays are passed flat; give their sizes as numbers."""
-    compiled[grid, block, device.stream()](*[arg.flat if type(arg) is device.DeviceArray else arg for arg in args])
+    configured(compiled, grid, block, device.stream())(*[arg.flat if type(arg) is device.DeviceArray else arg for arg in args])
 
 
 def elementwise(compiled: Any, size: int, *args: Any) -> None:
@@ -58,26 +36,15 @@ def elementwise(compiled: Any, size: int, *args: Any) -> None:
 # ------------------------------------------------------------------------------------------- four elements at a time
 
 if SIMULATED:
-    from numba.cuda.simulator.kernelapi import FakeCUDAShared
-
-    def _shared_array(self, shape, dtype, alignment=None):
-        """The array of the line that asks. The simulator's own version looks for it and then makes it: two threads that are switched
-        between get one each."""
-        caller = sys._getframe(1)
-        return self._allocations.setdefault((caller.f_code, caller.f_lineno), np.empty(shape, dtype))
-
-    FakeCUDAShared.array = _shared_array
-
-    def _numbers(array: Any) -> np.ndarray:
-        return array._item._ary if hasattr(array, "_item") else array  # shared arrays are NumPy's
+    from nbnet.kernels.gpu.numba_private import numbers_of
 
     def load4(array, index):
         """Elements index to index + 3, where index is a multiple of 4 and all exist."""
-        return tuple(_numbers(array)[index : index + 4])
+        return tuple(numbers_of(array)[index : index + 4])
 
     def store4(array, index, values):
         """Write what load4 reads."""
-        _numbers(array)[index : index + 4] = values
+        numbers_of(array)[index : index + 4] = values
 
     def _divide32(a, b):
         return a // b
@@ -267,14 +234,3 @@ def rows(compiled: Any, count: int, numbers: int, *args: Any) -> None:
     if count:
         group = row_group(numbers)
         run(compiled, -(-count * group // THREADS), THREADS, *args, group)
-
-
-# ------------------------------------------------------------------------------------------------ arithmetic on C numbers
-
-
-def channelwise(arithmetic: Any, outputs: int, arrays: tuple[bool, ...], clamp: bool) -> Any:
-    """The kernel (size, out0, ..., in0, ...) of a formula of numbers: see nbnet.kernels.cpu.channelwise."""
-    loop = "for c in range(cuda.grid(1), size, cuda.gridsize(1)):"
-    scope = {"cuda": cuda, "formula": formula(arithmetic), "within": formula(within)}
-    exec(source("kernel", outputs, arrays, clamp, loop, "size, "), scope)
-    return cuda.jit(scope["kernel"])

@@ -15,7 +15,8 @@ from numba import cuda
 
 from nbnet.kernels.gpu import device
 from nbnet.kernels.gpu.activations import activate
-from nbnet.kernels.gpu.launch import ALIGNMENT, THREADS, add4, function, kernel, kernel_of, load4, run, store4
+from nbnet.kernels.gpu.compile import function, kernel, kernel_of
+from nbnet.kernels.gpu.launch import ALIGNMENT, THREADS, add4, load4, run, store4
 from nbnet.kernels.gpu.reductions import merge_moments, moments, shifted
 from nbnet.kernels.gpu.tiles import (
     DEPTH,

@@ -9,22 +9,8 @@ from numba import cuda
 
 from nbnet.kernels.gpu import device
 from nbnet.kernels.gpu.columns import BLOCKS_OF_SUMS, MERGERS, MERGING, RUN, columns, gather, gather_weights
-from nbnet.kernels.gpu.launch import (
-    THREADS,
-    add4,
-    formula,
-    function,
-    kernel,
-    kernel_of,
-    load,
-    load4,
-    multiply4,
-    multiply_add4,
-    run,
-    store,
-    subtract4,
-    wide4,
-)
+from nbnet.kernels.gpu.compile import formula, function, kernel, kernel_of
+from nbnet.kernels.gpu.launch import THREADS, add4, load, load4, multiply4, multiply_add4, run, store, subtract4, wide4
 
 
 @formula

@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from nbnet.kernels.gpu.activations import activate
-from nbnet.kernels.gpu.device import SIMULATED
-from nbnet.kernels.gpu.launch import add4, formula, load4, multiply_add4, store4, subtract4
+from nbnet.kernels.gpu.compile import SIMULATED, formula
+from nbnet.kernels.gpu.launch import add4, load4, multiply_add4, store4, subtract4
 
 DEPTH = 8
 RESIDENT = 384  # threads on a multiprocessor at once: 64 results each take 168 registers, and spill with fewer

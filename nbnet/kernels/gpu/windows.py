@@ -1,6 +1,7 @@
 """What kernels over pooling windows share."""
 
-from nbnet.kernels.gpu.launch import divide, formula
+from nbnet.kernels.gpu.compile import formula
+from nbnet.kernels.gpu.launch import divide
 
 
 @formula

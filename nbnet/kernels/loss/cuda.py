@@ -4,7 +4,8 @@ import math
 
 from numba import cuda
 
-from nbnet.kernels.gpu.launch import kernel, row_maximum, row_sum, rows
+from nbnet.kernels.gpu.compile import kernel
+from nbnet.kernels.gpu.launch import row_maximum, row_sum, rows
 
 # -------------------------------------------------------------------------------------- softmax_cross_entropy
 

@@ -4,7 +4,8 @@ import math
 
 from numba import cuda
 
-from nbnet.kernels.gpu.launch import elementwise, formula, kernel, load, store
+from nbnet.kernels.gpu.compile import formula, kernel
+from nbnet.kernels.gpu.launch import elementwise, load, store
 
 # -------------------------------------------------------------------------------------------------------- sgd
 

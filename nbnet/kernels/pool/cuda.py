@@ -6,7 +6,8 @@ needs zeros first.
 
 from numba import cuda
 
-from nbnet.kernels.gpu.launch import THREADS, add4, divide, formula, function, kernel, load4, multiply4, run, store4
+from nbnet.kernels.gpu.compile import formula, function, kernel
+from nbnet.kernels.gpu.launch import THREADS, add4, divide, load4, multiply4, run, store4
 from nbnet.kernels.gpu.windows import better, larger, window, windows_of
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nbnet.kernels.cpu.channelwise import LARGEST
+from nbnet.kernels.channelwise import LARGEST
 from nbnet.runtime.backend import get_backend
 
 

@@ -29,7 +29,7 @@ def inner_loops(assembly):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_tiles_are_full_width_and_do_not_spill(dtype):
     signature = products._signature(getattr(types, dtype))
-    function = products.COMPILED[getattr(types, dtype)].__wrapped__
+    function = products._define(getattr(types, dtype)).__wrapped__
     compiled = CFunc(function, (signature.args, signature.return_type), {}, C_OPTIONS)
     compiled.compile()  # here: machine code from the cache cannot be looked at
     assembly = compiled._library.get_asm_str()

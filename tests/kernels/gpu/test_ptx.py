@@ -228,15 +228,15 @@ def test_formulas_of_channels_compile(launches):
     from numba.cuda import types
 
     from nbnet.functional import batchnorm_coefficients as channel_numbers
-    from nbnet.kernels.gpu import launch
+    from nbnet.kernels.gpu.compile import channelwise
 
     wide, narrow = types.Array(types.float64, 1, "C"), types.Array(types.float32, 1, "C")
     arrays = (True, True, False, True, True, False)
-    kernel = launch.channelwise(channel_numbers.affine_of(np.float32), 5, arrays, True)
+    kernel = channelwise(channel_numbers.affine_of(np.float32), 5, arrays, True)
     outputs = (wide, wide, narrow, narrow, narrow)
     signature = types.void(types.int64, *outputs, wide, wide, types.float64, narrow, narrow, types.float64)
     assert "sqrt" in ptx_of(kernel, signature, (9, 0)) or "pow" in ptx_of(kernel, signature, (9, 0))
     arrays = (True,) * 6 + (False, False, True, False, False)
-    kernel = launch.channelwise(channel_numbers.batch_statistics, 5, arrays, True)
+    kernel = channelwise(channel_numbers.batch_statistics, 5, arrays, True)
     numbers = (wide, wide, narrow, wide, wide, wide, types.float64, types.float64, narrow, types.float64, types.float64)
     assert ".f32" in ptx_of(kernel, types.void(types.int64, *[narrow] * 5, *numbers), (9, 0))
