@@ -103,18 +103,18 @@ def rounded(args, dtype):
 def check(op, dtype, kind, args):
     """Hold numpy and the compiled backends in dtype to the definition in float64; serial, parallel and a second run on cuda to the
     same bits. float32 sums are float32 sums on cuda, and earn no tolerance but float32's."""
-    wanted = run(op, "numpy", "float64", rounded(args, dtype))
+    expected = run(op, "numpy", "float64", rounded(args, dtype))
     outs = [arg for arg in args if isinstance(arg, Out) and not arg.scratch]
     results = {backend: run(op, backend, dtype, args) for backend in ("numpy", *COMPILED)}
     for backend, result in results.items():
-        for i, (actual, right, out) in enumerate(zip(result, wanted, outs, strict=True)):
+        for i, (actual, right, out) in enumerate(zip(result, expected, outs, strict=True)):
             precision = dtype if backend == "cuda" else out.precision or dtype
             assert_close(actual, right, kind, precision, f"{op} on {backend}, output {i}: ")
     if "cuda" in results:
         for a, b in zip(results["cuda"], run(op, "cuda", dtype, args), strict=True):
             same_bits(a, b, f"{op}: two runs on cuda")
     if not CPU:
-        return wanted
+        return expected
     for threads in (1, min(2, numba.config.NUMBA_NUM_THREADS)):
         before = numba.get_num_threads()
         numba.set_num_threads(threads)
@@ -124,7 +124,7 @@ def check(op, dtype, kind, args):
             numba.set_num_threads(before)
         for a, b in zip(results["serial"], again, strict=True):
             same_bits(a, b, f"{op}: serial and parallel with {threads} threads")
-    return wanted
+    return expected
 
 
 def same_bits(a, b, what):
@@ -137,11 +137,11 @@ def check_gradient(forward, op, args, x, cotangent):
 
     forward: x -> y, the definition. args: of the backward kernel; its only output is the gradient of sum(y * cotangent).
     """
-    wanted = differences(forward, x, cotangent)
-    assert np.abs(wanted).max() > 0, "a gradient of zeros would prove nothing"
+    expected = differences(forward, x, cotangent)
+    assert np.abs(expected).max() > 0, "a gradient of zeros would prove nothing"
     for backend in ("numpy", *COMPILED):
         (actual,) = run(op, backend, "float64", args)
-        assert_close(actual, wanted, "differences")
+        assert_close(actual, expected, "differences")
 
 
 def differences(forward, x, cotangent, step=1e-5):

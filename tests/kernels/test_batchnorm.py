@@ -194,7 +194,7 @@ def test_max_pool_is_apply_and_then_pool(rng, dtype, backend, slope, channels):
     fused = np.empty_like(dy)
     call("batchnorm.apply_max_pool", backend, x, *numbers, slope, fused)
     assert_close(fused, z, "elementwise")
-    wanted, dx = np.empty_like(x), np.empty_like(x)
+    expected, dx = np.empty_like(x), np.empty_like(x)
     zeros = np.zeros(channels, dtype)
     call(
         "batchnorm.backward_apply",
@@ -207,10 +207,10 @@ def test_max_pool_is_apply_and_then_pool(rng, dtype, backend, slope, channels):
         numbers[1],
         zeros,
         zeros,
-        wanted.reshape(-1, channels),
+        expected.reshape(-1, channels),
     )
     call("batchnorm.backward_apply_max_pool", backend, dy, x, *numbers, slope, numbers[1], zeros, zeros, dx)
-    assert_close(dx, wanted, "elementwise")
+    assert_close(dx, expected, "elementwise")
 
 
 @pytest.mark.parametrize("backend", COMPILED)

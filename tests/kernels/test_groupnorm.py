@@ -77,13 +77,13 @@ def test_gradients(rng, shape, groups):
         mean, inv_std, _ = run("groupnorm.forward", backend, "float64", forward_args(x, groups, gamma, beta))
         return run("groupnorm.backward", backend, "float64", backward_args(dy, x, groups, gamma, mean, inv_std))
 
-    wanted = [
+    expected = [
         differences(lambda a: definition(x, groups, a, beta), gamma, dy),
         differences(lambda a: definition(x, groups, gamma, a), beta, dy),
         differences(lambda a: definition(a, groups, gamma, beta), x, dy),
     ]
     for backend in ("numpy", *COMPILED):
-        for actual, numeric in zip(gradients(backend), wanted, strict=True):
+        for actual, numeric in zip(gradients(backend), expected, strict=True):
             assert_close(actual, numeric, "differences")
 
 
@@ -159,6 +159,6 @@ def test_backward_of_fixed_statistics_is_not_the_gradient(rng):
     shape, gamma, beta = (3, 1, 6), rng.normal(size=6), rng.normal(size=6)
     x, dy = rng.normal(size=shape), rng.normal(size=shape)
     _, inv_std, _ = run("groupnorm.forward", "numpy", "float64", forward_args(x, 1, gamma, beta))
-    wanted = differences(lambda a: definition(a, 1, gamma, beta), x, dy)
+    expected = differences(lambda a: definition(a, 1, gamma, beta), x, dy)
     with pytest.raises(AssertionError, match="differences equal"):
-        assert_close(dy * gamma * inv_std[:, :, None], wanted, "differences")
+        assert_close(dy * gamma * inv_std[:, :, None], expected, "differences")

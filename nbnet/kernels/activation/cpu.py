@@ -1,7 +1,7 @@
 """Activations on the CPU: one loop over a chunk of elements, or of rows for softmax.
 
-The chunk is sliced first, so that the loop runs from 0: with a start that might be negative, Numba would have to allow
-for indices from the end, and LLVM then leaves the loop scalar.
+The chunk is sliced first, so that the loop runs from 0. If the start could be negative, Numba would have to handle indices from the
+end, and LLVM would leave the loop scalar.
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""Activations on CUDA: four elements a thread; for softmax a group of neighbouring threads a row."""
+"""Activations on CUDA: four elements per thread; for softmax a group of neighbouring threads per row."""
 
 import math
 

@@ -45,7 +45,7 @@ def scale(a, factor, y):
 
 @kernel
 def _squares(a, size, partials):
-    """A sum for each block."""
+    """One sum per block."""
     total = 0.0
     for at in range(4 * cuda.grid(1), size, 4 * cuda.gridsize(1)):
         v = load(a, at, size)
@@ -57,7 +57,7 @@ def _squares(a, size, partials):
 
 @kernel
 def _total(partials, count, total):
-    """One block adds them up."""
+    """One block adds up the sums of all blocks."""
     mine = 0.0
     for i in range(cuda.threadIdx.x, count, THREADS):
         mine += partials[i]
@@ -78,7 +78,7 @@ def squares(a, total):
 
 @kernel
 def _swap(x, size, b, c, d, y):
-    """Each thread writes one element: neighbours write neighbours."""
+    """Each thread writes one element; neighbouring threads write neighbouring elements."""
     at = cuda.grid(1)
     if at < size:
         rest, i_d = divide(at, d)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from nbnet.kernels import chunks
-from nbnet.kernels.batchnorm.cpu_max_pool import (  # noqa: F401  # the rest of this room
+from nbnet.kernels.batchnorm.cpu_max_pool import (  # noqa: F401  # kernels of this module
     apply_max_pool_parallel,
     apply_max_pool_serial,
     backward_apply_max_pool_parallel,
@@ -19,7 +19,7 @@ from nbnet.kernels.batchnorm.cpu_smooth import (  # noqa: F401
 )
 from nbnet.kernels.cpu.compile import body, serial
 from nbnet.kernels.cpu.parallel_for import parallel, parallel_for
-from nbnet.kernels.cpu.prefetch import AHEAD, comes_late, passes_caches, prefetch, put
+from nbnet.kernels.cpu.prefetch import PREFETCH_DISTANCE, bypasses_cache, needs_prefetch, prefetch, store_or_stream
 from nbnet.kernels.cpu.reductions import merge_moments, merge_sums, moments_of_rows
 from nbnet.kernels.cpu.register_tiles import lanes
 from nbnet.kernels.cpu.vecmath import fma
@@ -57,15 +57,15 @@ def _apply(part, parts, x, center, scale, shift, slope, y):
     start, stop = chunks.bounds(part, parts, x.shape[0])
     channels, factor = x.shape[1], splat(x.dtype.type(slope))
     source, target = x.reshape(-1), y.reshape(-1)
-    late, past = comes_late(x), passes_caches(y, channels)
+    prefetches, bypasses = needs_prefetch(x), bypasses_cache(y, channels)
     for m in range(start, stop):
         for c in range(0, channels, lanes(x)):
             n, at = channels - c, m * channels + c
-            if late:
-                prefetch(source, at + AHEAD)
+            if prefetches:
+                prefetch(source, at + PREFETCH_DISTANCE)
             z = fma(load(source, at, n) - load(center, c, n), load(scale, c, n), load(shift, c, n))
             z = where(z > zero(z), z, factor * z)
-            put(target, at, n, z, past)
+            store_or_stream(target, at, n, z, bypasses)
 
 
 @serial
@@ -91,7 +91,7 @@ def _backward_reduce(part, dy, x, center, scale, shift, slope, partials):
     slope = x.dtype.type(slope)
     sum_g, sum_gx = partial[0], partial[1]
     channels = x.shape[1]
-    gradient, source, late = dy.reshape(-1), x.reshape(-1), comes_late(x)
+    gradient, source, prefetches = dy.reshape(-1), x.reshape(-1), needs_prefetch(x)
     for c in range(channels):
         sum_g[c] = 0.0
         sum_gx[c] = 0.0
@@ -102,7 +102,7 @@ def _backward_reduce(part, dy, x, center, scale, shift, slope, partials):
             middle, factor, offset = load(center, c, n), load(scale, c, n), load(shift, c, n)
             s, sx = load_as(sum_g, c, n, middle), load_as(sum_gx, c, n, middle)
             for m in range(block, end):
-                if late:
+                if prefetches:
                     prefetch(source, ahead)
                     prefetch(gradient, ahead)
                     ahead += lanes(x)
@@ -136,25 +136,25 @@ def _backward_apply(part, parts, dy, x, weights, center, scale, shift, slope, a,
     start, stop = chunks.bounds(part, parts, x.shape[0])
     channels, factor = x.shape[1], splat(x.dtype.type(slope))
     gradient, source, target = dy.reshape(-1), x.reshape(-1), dx.reshape(-1)
-    late, past = comes_late(x), passes_caches(dx, channels)
+    prefetches, bypasses = needs_prefetch(x), bypasses_cache(dx, channels)
     for m in range(start, stop):
         for i in range(0, channels, lanes(x)):
             n, at = channels - i, m * channels + i
-            if late:
-                prefetch(source, at + AHEAD)
-                prefetch(gradient, at + AHEAD)
+            if prefetches:
+                prefetch(source, at + PREFETCH_DISTANCE)
+                prefetch(gradient, at + PREFETCH_DISTANCE)
             d, g = load(source, at, n) - load(center, i, n), load(gradient, at, n)
             g = where(fma(d, load(scale, i, n), load(shift, i, n)) > zero(d), g, factor * g)
             rest = load(b, i, n) + load(c, i, n) * d
             if weights is not None:
                 rest = rest * _weights_of(weights, m, i, n)
             g = load(a, i, n) * g + rest
-            put(target, at, n, g, past)
+            store_or_stream(target, at, n, g, bypasses)
 
 
 @body
 def _weights_of(weights, m, i, n):
-    """Of n numbers from channel i on in row m."""
+    """The weights of n numbers of row m, from channel i."""
     if weights.shape[1] == 1:
         return splat(weights[m, 0])
     return load(weights.reshape(-1), m * weights.shape[1] + i, n)

@@ -22,7 +22,7 @@ def _activated(z, activation, one):
 
 @kernel
 def _apply_smooth(x, center, scale, shift, activation, size, channels, period, rows, y):
-    """rows: super-rows, the last of which may be a part."""
+    """rows: super-rows; the last may be partial."""
     column, one = cuda.blockIdx.y * cuda.blockDim.x + cuda.threadIdx.x, x.dtype.type(1)
     if column >= period:
         return
@@ -52,7 +52,7 @@ def _through(dy, y, activation, one):
 
 @kernel
 def _backward_reduce_smooth(dy, y, x, center, activation, size, channels, period, rows, partials, g):
-    """rows: super-rows, the last of which may be a part: what is loaded beyond the array is dy = 0."""
+    """rows: super-rows; the last may be partial, and dy is loaded as 0 beyond the array."""
     column, one = cuda.blockIdx.y * cuda.blockDim.x + cuda.threadIdx.x, x.dtype.type(1)
     zero = x.dtype.type(0)
     zeros = zero, zero, zero, zero

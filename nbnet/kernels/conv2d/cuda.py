@@ -10,7 +10,7 @@ def forward(x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, packe
     convolve(x, weight, bias, slope, weight.shape[:2], (stride_h, stride_w), (pad_top, pad_left), (1, 1), y, mean, m2)
 
 
-def backward_data(dy, weight, stride_h, stride_w, pad_top, pad_left, turned, packed, strips, dx):
+def backward_data(dy, weight, stride_h, stride_w, pad_top, pad_left, transposed, packed, strips, dx):
     convolve_transposed(dy, weight, weight.shape[:2], (stride_h, stride_w), (pad_top, pad_left), dx)
 
 

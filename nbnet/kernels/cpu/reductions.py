@@ -7,7 +7,7 @@ without fastmath: with it, LLVM may add in different orders in the serial and th
 import numpy as np
 
 from nbnet.kernels.cpu.compile import body, precise
-from nbnet.kernels.cpu.prefetch import comes_late, prefetch
+from nbnet.kernels.cpu.prefetch import needs_prefetch, prefetch
 from nbnet.kernels.cpu.register_tiles import lanes
 from nbnet.kernels.cpu.vecmath import exp
 from nbnet.kernels.cpu.vector import largest_lane, load, load_as, load_whole, splat_as, store, sum_of_lanes, where, widen, zero
@@ -23,17 +23,17 @@ ROWS = 64
 def _add_deviations(x, origin, start, stop, left, right, mean, m2):
     """mean += sum of x - origin, m2 += sum of its squares, over rows start to stop and channels left to right; origin is a row of x."""
     channels = x.shape[1]
-    flat, late = x.reshape(-1), comes_late(x) and right - left == channels  # some of the columns are no run of memory
+    flat, prefetches = x.reshape(-1), needs_prefetch(x) and right - left == channels  # a part of the columns is not contiguous
     for block in range(start, stop, ROWS):
         end, ahead = min(block + ROWS, stop), (block + ROWS) * channels
         for c in range(left, right, lanes(x)):
             n = right - c
             center = widen(load(flat, origin * channels + c, n))
             s, q = load_as(mean, c, n, center), load_as(m2, c, n, center)
-            t, r = zero(s), zero(s)  # of every other row, since each addition waits for the last one
+            t, r = zero(s), zero(s)  # for every other row, since each addition waits for the previous one
             for m in range(block, end - 1, 2):
                 at, next_at = m * channels + c, (m + 1) * channels + c
-                if late:
+                if prefetches:
                     prefetch(flat, ahead)
                     prefetch(flat, ahead + lanes(x))
                     ahead += 2 * lanes(x)
@@ -49,7 +49,7 @@ def _add_deviations(x, origin, start, stop, left, right, mean, m2):
 
 @body
 def _add_weighted_deviations(x, weights, origin, start, stop, left, right, mean, m2, count):
-    """The same with weights, whose sum goes to count."""
+    """The same with weights; count += their sum."""
     step = 1 if weights.shape[1] > 1 else 0
     for m in range(start, stop):
         for c in range(left, right):
@@ -62,7 +62,7 @@ def _add_weighted_deviations(x, weights, origin, start, stop, left, right, mean,
 
 @body
 def moments_of_rows(x, weights, start, stop, left, right, partial):
-    """Mean, sum of squares about it, and sum of weights of rows start to stop, in the rows of partial (3, C), channels left to right."""
+    """Write mean, sum of squared deviations and sum of weights of rows start to stop to partial (3, C), for channels left to right."""
     mean, m2, count = partial[0], partial[1], partial[2]
     for c in range(left, right):
         mean[c] = 0.0
@@ -80,7 +80,7 @@ def moments_of_rows(x, weights, start, stop, left, right, partial):
 
 @precise
 def merge_moments(partials, mean, m2):
-    """Mean and summed squared deviations of all rows, from those of each chunk."""
+    """The mean and the sum of squared deviations of all rows, from those of each chunk."""
     for c in range(mean.shape[0]):
         total, mu, squares = 0.0, 0.0, 0.0
         for k in range(partials.shape[0]):
@@ -108,12 +108,12 @@ def merge_sums(partials, sum_g, sum_gx):
 
 @precise
 def add_rows(b, at, rows, stride, columns, c, to):
-    """c[to : to + columns] += the sum of rows of b, which stand `stride` numbers apart from b[at] on; in this order, so that all kernels
-    have the same bits."""
+    """c[to : to + columns] += the sum of rows of b, `stride` numbers apart, starting at b[at]; in a fixed order, so all kernels give the
+    same bits."""
     for j in range(0, columns, lanes(b)):
         count = columns - j
         even = load(c, to + j, count)
-        odd = zero(even)  # two sums, since each addition waits for the last one
+        odd = zero(even)  # two sums, since each addition waits for the previous one
         for row in range(0, rows - 1, 2):
             even = even + load(b, at + row * stride + j, count)
             odd = odd + load(b, at + (row + 1) * stride + j, count)
@@ -132,7 +132,7 @@ def _larger(a, b):
 
 @body
 def largest_of_row(x, at, size):
-    """The largest of `size` numbers from `at` on, in flat x; of NaNs, anything."""
+    """The largest of `size` numbers of flat x from `at`; undefined if one is NaN."""
     step = lanes(x)
     if size < step:
         largest = x[at]
@@ -147,7 +147,7 @@ def largest_of_row(x, at, size):
 
 @body
 def exp_of_row(x, at, size, shift, y):
-    """y = exp(x - shift) for `size` numbers from `at` on; their sum in float64."""
+    """y = exp(x - shift) for `size` numbers from `at`; return their sum in float64."""
     whole = size - size % lanes(x)
     total = widen(zero(load(x, at, 0)))
     for c in range(0, size, lanes(x)):
@@ -164,7 +164,7 @@ def exp_of_row(x, at, size, shift, y):
 
 @body
 def scale_row(y, at, size, factor):
-    """y *= factor for `size` numbers from `at` on."""
+    """y *= factor for `size` numbers from `at`."""
     for c in range(0, size, lanes(y)):
         v = load(y, at + c, size - c)
         store(y, at + c, size - c, v * splat_as(factor, v))

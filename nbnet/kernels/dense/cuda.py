@@ -19,7 +19,7 @@ def forward(x, weight, bias, slope, y, partials, mean, m2):
     convolve(_images(x), weight, bias, slope, *PIXEL, (1, 1), _images(y), mean, m2)
 
 
-def backward_data(dy, weight, turned, dx):
+def backward_data(dy, weight, transposed, dx):
     convolve_transposed(_images(dy), weight, *PIXEL, _images(dx))
 
 

@@ -7,7 +7,7 @@ from nbnet.kernels.gpu.compile import formula
 
 @formula
 def activate(z, slope):
-    """z where it is above 0, else slope * z, and 0 where the slope is 0: ReLU of minus infinity is 0 too. A NaN stays one."""
+    """z where it is above 0, else slope * z, and 0 where the slope is 0: ReLU of minus infinity is 0 too. NaN stays NaN."""
     low = slope * z if slope > 0 else slope
     return low if z <= 0 else z
 

@@ -1,9 +1,9 @@
 """CUDA kernels: how they are launched and laid out, and the few functions that they share.
 
 Kernels see flat arrays and read them by `load` and `store`: four elements at a time, one 128-bit access in float32 and two in
-float64, with the ends of the array seen to. Four elements are a tuple, in registers. Every array starts on 16 bytes.
+float64, also at the ends of an array. Four elements are a tuple, in registers. Every array is aligned to 16 bytes.
 
-Grids follow from the shape alone: results are the same bits on every run.
+Grids depend only on the shape: results have the same bits on every run.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from numba import cuda
 from nbnet.kernels.gpu import device
 from nbnet.kernels.gpu.compile import SIMULATED, configured, formula, function
 
-THREADS = 8 if SIMULATED else 256  # of a block; few in the simulator, so that tiny arrays need several blocks
-BLOCKS = 3 if SIMULATED else 1056  # of a grid whose blocks loop: 8 for each of the 132 multiprocessors of an H100 or H200
+THREADS = 8 if SIMULATED else 256  # per block; few in the simulator, so that tiny arrays need several blocks
+BLOCKS = 3 if SIMULATED else 1056  # per grid whose blocks loop: 8 for each of the 132 multiprocessors of an H100 or H200
 WARP = 4 if SIMULATED else 32
 ALIGNMENT = None if SIMULATED else 16  # of shared arrays that are read by load4
 
 
 def run(compiled: Any, grid: Any, block: Any, *args: Any) -> None:
-    """Launch a kernel on nbnet's stream. Arrays are passed flat; give their sizes as numbers."""
+    """Launch a kernel on nbnet's stream. Arrays are passed flat; pass their sizes as numbers."""
     configured(compiled, grid, block, device.stream())(*[arg.flat if type(arg) is device.DeviceArray else arg for arg in args])
 
 
 def elementwise(compiled: Any, size: int, *args: Any) -> None:
-    """Launch a kernel whose thread i sees to elements 4 i to 4 i + 3 of `size`."""
+    """Launch a kernel whose thread i handles elements 4 i to 4 i + 3 of `size`."""
     if size:
         run(compiled, -(-size // (4 * THREADS)), THREADS, *args)
 
@@ -94,7 +94,7 @@ else:
 
 @formula
 def load(array, index, size):
-    """Elements index to index + 3 of the first `size` ones; 0 for those beyond."""
+    """Elements index to index + 3 of the first `size`; 0 beyond."""
     if index + 4 <= size:
         return load4(array, index)
     zero = array.dtype.type(0)
@@ -108,7 +108,7 @@ def load(array, index, size):
 
 @formula
 def store(array, index, size, values):
-    """Write elements index to index + 3, those that are within the first `size`."""
+    """Write elements index to index + 3, if they are within the first `size`."""
     if index + 4 <= size:
         store4(array, index, values)
     else:
@@ -122,7 +122,7 @@ def store(array, index, size, values):
 
 @formula
 def divide(a, b):
-    """a // b and the rest, for numbers from 0 to 2^31 - 1: some 20 instructions, where 64 bits take 100."""
+    """a // b and a % b, for numbers from 0 to 2^31 - 1: about 20 instructions, where 64 bits take 100."""
     quotient = _divide32(a, b)
     return quotient, a - quotient * b
 
@@ -160,7 +160,7 @@ def wide4(a):
 
 
 def row_group(numbers: int) -> int:
-    """Threads for a row of so many numbers: a power of 2, at most a warp, or a whole block where a warp would take long."""
+    """Threads for a row of this many numbers: a power of 2, at most a warp, or a whole block for long rows."""
     return THREADS if numbers >= 32 * WARP else min(WARP, 1 << (numbers - 1).bit_length())
 
 
@@ -207,7 +207,7 @@ def row_sum(value, group, like):
 
 @function
 def row_maximum(value, index, group, like):
-    """The maximum over the group of threads and its index, the first of equals; a NaN is never larger. The rest as for row_sum."""
+    """The maximum over the group of threads and its index, the first of equals; a NaN is never larger. Otherwise as row_sum."""
     offset = min(group, WARP) // 2
     while offset > 0:
         other, other_index = _exchange(value, offset), _exchange(index, offset)
@@ -230,7 +230,7 @@ def row_maximum(value, index, group, like):
 
 
 def rows(compiled: Any, count: int, numbers: int, *args: Any) -> None:
-    """Launch a kernel that gives each of `count` rows to row_group(numbers) threads, the last argument of it."""
+    """Launch a kernel that gives each of `count` rows to row_group(numbers) threads; that number is its last argument."""
     if count:
         group = row_group(numbers)
         run(compiled, -(-count * group // THREADS), THREADS, *args, group)

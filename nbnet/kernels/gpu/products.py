@@ -1,11 +1,11 @@
-"""Matrix products of convolution and dense on CUDA, whose first factor is never made, but gathered from the image slice by slice.
+"""Matrix products of convolution and dense on CUDA, whose first factor is not stored, but gathered from the image slice by slice.
 
 A convolution is patches (P, D) times weights (D, O), for P output pixels and D = KH*KW*I. Its transpose is the same product over dy,
 with rotated weights; its correlation, the gradient of the weights, is patches, transposed, times dy. A dense layer is a convolution of
 images of one pixel. A block computes a tile of the result (see
-`tiles`). While it computes with one slice of both factors, it loads the next, into the other half of its shared memory. Where
-the tiles are too few to fill a GPU, the long sum is cut into parts for several blocks, and one more kernel adds them up in order.
-Statistics of forward's channels are taken from the tiles while they are in registers, and merged by one more kernel, in order.
+`tiles`). While it computes with one slice of both factors, it loads the next slice into the other half of its shared memory. If there
+are too few tiles to fill a GPU, the sum is cut into parts for several blocks, and another kernel adds them up in order. Statistics of
+channels are computed from the tiles while they are in registers, and another kernel merges them in order.
 """
 
 from functools import cache
@@ -39,17 +39,17 @@ from nbnet.kernels.gpu.tiles import (
 
 @cache
 def _tile_moments(tile: Tile):
-    """The device function that takes the moments of a tile's columns, with its first row as origin, from what the threads hold.
+    """The device function that computes the moments of a tile's columns about its first row, from the threads' registers.
 
-    a_tile, b_tile: shared memory, free once all threads are here; west, east: the bias of a thread's columns. Written to partials
-    (blocks, 3, outputs): counts, means less the bias, sums of squares.
+    a_tile, b_tile: shared memory, free once all threads arrive; west, east: the bias of a thread's columns. Written to partials
+    (blocks, 3, outputs): counts, means minus the bias, sums of squares.
     """
     ROWS, COLUMNS, HIGH, WIDE = tile
     DOWN, LOWER, RIGHT, VECTORS = ROWS // (4 * HIGH), ROWS // 2, COLUMNS // 2, COLUMNS // 4
 
     @function
     def tile_moments(a_tile, b_tile, row, column, c, west, east, bias, rows, from_column, outputs, partials):
-        """row, column: the thread's first ones in the tile; rows: how many of the tile's are within the matrix."""
+        """row, column: the thread's first ones in the tile; rows: those of the tile inside the matrix."""
         me, zero = cuda.threadIdx.x, a_tile.dtype.type(0)
         none = zero, zero, zero, zero
         cuda.syncthreads()
@@ -89,8 +89,8 @@ def _tile_moments(tile: Tile):
 @cache
 def _convolution(tile: Tile):
     """The kernel of y (P, O) = act(bias + patches of x (P, D) times weight (D, O)), for one tile. With several parts of the sum
-    (blockIdx.z) y is partial results, (parts, P, O), without the bias and with slope 1; with one part and slope 1 the moments of y
-    may be asked for."""
+    (blockIdx.z) y is partial results, (parts, P, O), without the bias and with slope 1; with one part and slope 1 it can
+    also compute the moments of y."""
     ROWS, COLUMNS, HIGH, WIDE = tile
     ACROSS, THREADS = COLUMNS // (4 * WIDE), tile.threads
     LOWER, RIGHT, VECTORS = ROWS // 2, COLUMNS // 2, COLUMNS // 4
@@ -108,7 +108,7 @@ def _convolution(tile: Tile):
         b_tile = cuda.shared.array(B_SIZE, x.dtype, ALIGNMENT)
         me, zero = cuda.threadIdx.x, x.dtype.type(0)
         start, stop = cuda.blockIdx.z * part, min(terms, (cuda.blockIdx.z + 1) * part)
-        # the pixel whose patch this thread gathers, and where in the patch it is
+        # the pixel whose patch this thread gathers, and the position in the patch
         mine, deep = me % ROWS, me // ROWS * 4
         p = cuda.blockIdx.x * ROWS + mine
         image = p // (out_h * out_w) if p < pixels else shape[0]
@@ -179,7 +179,7 @@ def _add_parts(partials, parts, size, bias, with_bias, slope, outputs, y):
 
 
 def convolve(x, weight, bias, slope, kernel_size, stride, pad, spread, y, mean=None, m2=None):
-    """y = act(bias (or None) + convolution of x, spread out with zeros between its pixels, with weight (D, O)); y's mean and m2."""
+    """y = act(bias (or None) + convolution of x, spread with zeros between its pixels, with weight (D, O)); also y's mean and m2."""
     pixels, outputs = y.size // y.shape[3], y.shape[3]
     terms = kernel_size[0] * kernel_size[1] * x.shape[3]
     cut = plan(pixels, outputs, terms)
@@ -240,7 +240,7 @@ def _correlation(tile: Tile):
         b_tile = cuda.shared.array(B_SIZE, x.dtype, ALIGNMENT)
         me, zero = cuda.threadIdx.x, x.dtype.type(0)
         start, stop = cuda.blockIdx.z * part, min(pixels, (cuda.blockIdx.z + 1) * part)
-        # where in the patches this thread gathers, and from which pixels
+        # the position in the patches that this thread gathers, and its pixels
         deep = me // A_VECTORS
         tap = advance_tap(0, 0, 0, cuda.blockIdx.x * ROWS + me % A_VECTORS * 4, shape[3], kernel_size[1])
         ow, oh, image = advance_pixel(0, 0, 0, start % (out_h * out_w) + deep, out_w, out_h)

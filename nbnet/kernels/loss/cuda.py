@@ -1,4 +1,4 @@
-"""Losses on CUDA: a group of neighbouring threads a row; loss, hit and gradient in one launch."""
+"""Losses on CUDA: a group of neighbouring threads per row; loss, hit and gradient in one launch."""
 
 import math
 

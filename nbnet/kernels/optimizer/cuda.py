@@ -1,4 +1,4 @@
-"""Optimisers on CUDA: four elements a thread, one pass over parameter, gradient and state."""
+"""Optimisers on CUDA: four elements per thread, one pass over parameter, gradient and state."""
 
 import math
 

@@ -1,7 +1,7 @@
-"""Pooling on CUDA: a thread has four channels of a pixel, or one where the channels are no multiple of four.
+"""Pooling on CUDA: a thread computes four channels of a pixel, or one if the channels are not a multiple of four.
 
-Backward gathers: a thread looks at the windows that hold its pixel, so nothing needs adding by several threads, and nothing
-needs zeros first.
+Backward gathers: a thread reads the windows that contain its pixel, so no two threads add to the same number, and dx need not be
+zeroed first.
 """
 
 from numba import cuda
@@ -21,7 +21,7 @@ def _place(shape, width):
 
 
 def _launch(compiled, shape, *args):
-    """A thread for each four channels, or each channel, of an array of that shape."""
+    """Launch a thread for every four channels, or every channel, of an array of that shape."""
     width = 4 if shape[3] % 4 == 0 else 1
     threads = shape[0] * shape[1] * shape[2] * (shape[3] // width)
     if threads:
@@ -132,7 +132,7 @@ def max_backward(dy, x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, d
 
 @formula
 def _add(total, lost, value, zero):
-    """total + value, and what rounding lost of it (Kahan 1965): as good as a sum in float64, without its price."""
+    """total + value, and its rounding error (Kahan 1965): as precise as a sum in float64, but cheaper."""
     value -= lost
     following = total + value
     lost = (following - total) - value

@@ -95,13 +95,13 @@ def test_special_values(name, dtype):
     ]
     x = np.array(edges + [-edge for edge in edges], dtype)
     mine = FUNCTIONS[name][0](x)
-    wanted = {
+    expected = {
         "exp": {0.0: 1, np.inf: np.inf, -np.inf: 0},
         "log": {0.0: -np.inf, np.inf: np.inf, 1.0: 0},
         "tanh": {0.0: 0, np.inf: 1, -np.inf: -1},
         "sigmoid": {0.0: 0.5, np.inf: 1, -np.inf: 0},
     }[name]
-    for value, result in wanted.items():
+    for value, result in expected.items():
         assert mine[list(x).index(value)] == result
     assert np.isnan(mine[np.isnan(x)]).all()
     check(name, x)

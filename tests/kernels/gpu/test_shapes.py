@@ -15,9 +15,9 @@ matrices = pytest.mark.parametrize("shape", [(m, c) for m in ROWS for c in CHANN
 
 def check_matmul(op, args):
     """cuda alone, which takes no scratch, against the definition; twice."""
-    wanted = run(op, "numpy", "float64", rounded(args, "float32"))
+    expected = run(op, "numpy", "float64", rounded(args, "float32"))
     results = [run(op, "cuda", "float32", args) for _ in range(2)]
-    for first, second, right in zip(*results, wanted, strict=True):
+    for first, second, right in zip(*results, expected, strict=True):
         assert_close(first, right, "matmul", "float32", f"{op}: ")
         same_bits(first, second, op)
 
