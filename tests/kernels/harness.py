@@ -1,4 +1,4 @@
-"""Runs a kernel on every COMPILED backend and holds it to the NumPy definition in float64."""
+"""Run a kernel on every COMPILED backend and compare it with the NumPy definition in float64."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -20,12 +20,12 @@ not_simulated = pytest.mark.skipif(SIMULATED, reason="is about the CPU's chunks,
 
 
 def large(*cases):
-    """Cases for all but the simulator."""
+    """Cases that the simulator skips."""
     return () if SIMULATED else cases
 
 
 def simulated(*cases):
-    """Cases for the simulator alone, whose blocks are small: several blocks, and threads with several elements."""
+    """Cases only for the simulator, whose blocks are small: several blocks, and several elements per thread."""
     return cases if SIMULATED else ()
 
 
@@ -45,7 +45,7 @@ class Out:
 
 
 def run(op, backend, dtype, args):
-    """The outputs of one call. args: inputs (float64 arrays are rounded to dtype, the rest passes) and Out."""
+    """The outputs of one call. args: inputs (float64 arrays are rounded to dtype, other values are unchanged) and Out."""
     call, outputs, inputs = [], [], []
     for arg in args:
         if isinstance(arg, Out):
@@ -70,7 +70,7 @@ def run(op, backend, dtype, args):
 def run_on_device(kernel, args):
     """Call a launcher with copies of host arrays, and copy what it wrote back into them. An array given twice is one array there.
 
-    Arrays of uint64 are counters of random numbers, which launchers take on the host."""
+    Arrays of uint64 are counters of random numbers, which launchers read on the host."""
     from nbnet.kernels.gpu import device
 
     arrays = {id(arg): arg for arg in args if isinstance(arg, np.ndarray) and arg.dtype != np.uint64}
@@ -89,7 +89,7 @@ def call(op, backend, *args):
 
 
 def rounded(args, dtype):
-    """The same arguments with values that dtype can hold, so that the definition sees what the kernel sees."""
+    """The same arguments with values that dtype can hold, so that the definition gets the same values as the kernel."""
     result = []
     for arg in args:
         if isinstance(arg, Out) and arg.start is not None:
@@ -101,8 +101,8 @@ def rounded(args, dtype):
 
 
 def check(op, dtype, kind, args):
-    """Hold numpy and the compiled backends in dtype to the definition in float64; serial, parallel and a second run on cuda to the
-    same bits. float32 sums are float32 sums on cuda, and earn no tolerance but float32's."""
+    """Compare numpy and the compiled backends in dtype with the definition in float64; serial, parallel and a second run on cuda must give
+    the same bits. On cuda, sums of float32 run in float32, so they get float32's tolerance."""
     expected = run(op, "numpy", "float64", rounded(args, dtype))
     outs = [arg for arg in args if isinstance(arg, Out) and not arg.scratch]
     results = {backend: run(op, backend, dtype, args) for backend in ("numpy", *COMPILED)}
@@ -133,7 +133,7 @@ def same_bits(a, b, what):
 
 
 def check_gradient(forward, op, args, x, cotangent):
-    """Hold the backward kernel `op` on every backend, in float64, to central differences of forward over every index of x.
+    """Compare the backward kernel `op` on every backend, in float64, with central differences of forward over every index of x.
 
     forward: x -> y, the definition. args: of the backward kernel; its only output is the gradient of sum(y * cotangent).
     """

@@ -30,7 +30,7 @@ CASES = {
     "16 channels, stride 2": ((2, 5, 6, 16), (3, 3, 16), (3, 3), (2, 2, 1, 1)),
 }
 if SIMULATED:
-    # On CUDA there is no minimal filtering: one of its shapes is a case like others.
+    # CUDA has no minimal filtering: one of its shapes is enough.
     CASES = {name: case for name, case in CASES.items() if "chunks" not in name and "filtering, " not in name} | {
         "tiles": ((2, 4, 5, 8), (3, 3, 20), (4, 5), (1, 1, 1, 1)),
         "wide tiles, stride 2": ((1, 5, 4, 4), (2, 2, 40), (3, 2), (2, 2, 0, 0)),
@@ -130,7 +130,7 @@ def test_moments_are_those_of_the_activated(rng, dtype):
 @pytest.mark.parametrize("backend", ["numpy", *COMPILED])
 @pytest.mark.parametrize("name", ["1 by 1", "minimal filtering"])
 def test_activation_of_nan_and_infinity(rng, backend, name, slope):
-    """As the layers ReLU and LeakyReLU have it: ReLU of minus infinity is 0, and NaN stays."""
+    """As in the layers ReLU and LeakyReLU: ReLU of minus infinity is 0, and NaN stays NaN."""
     case = Case(name, rng)
     case.bias[:3] = np.nan, -np.inf, np.inf
     (plain,) = run("conv2d.forward", backend, "float32", case.forward())
@@ -142,7 +142,7 @@ def test_activation_of_nan_and_infinity(rng, backend, name, slope):
 @dtypes
 @cases
 def test_forward_takes_moments(rng, dtype, name):
-    """mean and m2 of y in the same pass; y is the same bits as without."""
+    """mean and m2 of y in the same pass; y has the same bits as without."""
     case = Case(name, rng)
     check("conv2d.forward", dtype, "matmul", case.forward(moments=True))
     plain = run("conv2d.forward", "parallel", dtype, case.forward())
@@ -176,7 +176,7 @@ def test_backward_weights(rng, dtype, name):
 
 @small
 def test_backward_weights_without_bias(rng, name):
-    """A dbias of no numbers is not expected; dweight is the same bits."""
+    """A dbias of shape (0,) is not computed; dweight has the same bits."""
     args = Case(name, rng).backward_weights()
     for backend in COMPILED:
         expected, _ = run("conv2d.backward_weights", backend, "float32", args)

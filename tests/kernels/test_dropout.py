@@ -90,7 +90,7 @@ def test_mask_is_the_words_of_philox(backend):
 @pytest.mark.parametrize("backend", ["numpy", *COMPILED])
 @pytest.mark.parametrize("element", range(7))
 def test_a_word_at_the_threshold_is_kept(backend, element):
-    """In each of the four words of a counter, and in the last counter, which is cut."""
+    """In each of the four words of a counter, and in the last, partial counter."""
     word = int(philox.words(element, element + 1, int(SEED), 5, 6)[0])
     for threshold, kept in ((word, True), (word + 1, False)):
         (y,) = run("dropout.apply", backend, "float32", [np.ones(7), counter(SEED, 5, 6), threshold, 1.0, 0.0, 0.0, Out((7,))])
@@ -155,7 +155,7 @@ def test_philox_known_answers(counter, key, expected):
 
 @pytest.mark.parametrize(("start", "stop"), [(0, 10), (3, 11), (4, 5), (6, 6), (4 * 2**32 - 2, 4 * 2**32 + 9)])
 def test_words_of_any_range(start, stop):
-    """Any element can be made anywhere: a range is the slice of the stream, also where the counter passes 2^32."""
+    """Any range equals the slice of the stream, also where the counter passes 2^32."""
     seed, stream, step = int(SEED), 7, 8
     words = philox.words(start, stop, seed, stream, step)
     assert len(words) == stop - start

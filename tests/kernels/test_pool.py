@@ -123,7 +123,7 @@ def test_first_of_equals_wins(backend, size):
 @pytest.mark.parametrize("size", [2, 3])
 @dtypes
 def test_nan_is_the_maximum(rng, dtype, size, at):
-    """On every place of the window; of two NaNs the first wins."""
+    """At every position of the window; of two NaNs the first wins."""
     x = rng.normal(size=(1, size, size, 9))
     flat = x.reshape(size * size, 9)
     flat[at, 2:5] = np.nan

@@ -1,4 +1,4 @@
-"""Group normalisation on CUDA: a group of threads sees to the statistics of each row and group of channels.
+"""Group normalisation on CUDA: a group of threads computes the statistics of each row and group of channels.
 
 As the contract has it, statistics and xhat are float64: a group may be of two values, whose gradients cancel to the last digit.
 The sums for gamma and beta walk down columns of channels, as those of batch normalisation do.

@@ -1,4 +1,4 @@
-"""Machine code on disk: beside other processes, and when one is killed."""
+"""Machine code on disk: with several processes, when one is killed, and what it is linked against."""
 
 import os
 import pickle
@@ -24,7 +24,7 @@ print((y == 2).all(), sum(add.stats.cache_hits.values()))
 
 
 def add(cache, dtype):
-    """A process that adds: whether the sums are right, and how many kernels came from disk."""
+    """A process that adds and prints whether the sums are right, and how many kernels came from disk."""
     env = os.environ | {"NUMBA_CACHE_DIR": str(cache)}
     return subprocess.Popen([sys.executable, "-c", CODE.format(dtype=dtype)], env=env, stdout=subprocess.PIPE, text=True)
 
@@ -61,7 +61,7 @@ def test_a_process_that_is_killed_leaves_no_file_with_other_code(tmp_path):
     assert len(list(tmp_path.iterdir())) == 2  # without the old one
 
 
-def test_all_kernels_are_kept_so():
+def test_all_kernels_use_this_cache():
     assert all(isinstance(cache_of(load("array.add", backend)), KernelCache) for backend in ("serial", "parallel"))
 
 
@@ -110,6 +110,6 @@ def test_generated_kernels_are_kept_until_their_formula_changes(tmp_path):
     assert result()[:2] == ["2.0", "0"]
     y, hits, path = result()
     assert (y, hits) == ("2.0", "1")
-    assert "values = formula(in0[c])" in Path(path).read_text()  # which tracebacks show
+    assert "values = formula(in0[c])" in Path(path).read_text()  # for tracebacks
     formulas.write_text("def scaled(x):\n    return (3 * x,)\n")
     assert result()[:2] == ["3.0", "0"]

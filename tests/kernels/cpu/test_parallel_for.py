@@ -117,7 +117,7 @@ def test_a_body_with_other_arguments_is_an_error():
 
 
 def test_machine_code_from_disk_finds_the_threads(tmp_path):
-    """Of a kernel that is called by itself, without a backend that starts them first."""
+    """For a kernel that is called directly, without a backend that starts the threads first."""
     code = "import numpy as np; from nbnet.kernels.array.cpu import add_parallel as add; a = np.ones(10**5); y = a * 0; add(a, a, y)"
     hits = code + "; print((y == 2).all(), sum(add.stats.cache_hits.values()))"
     for expected in ("True 0", "True 1"):

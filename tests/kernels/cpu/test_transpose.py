@@ -1,4 +1,4 @@
-"""The transposition against NumPy's: whole blocks, what is left at their edges, and nothing outside."""
+"""Transposition against NumPy: whole blocks, the edges, and nothing outside."""
 
 import numpy as np
 import pytest
