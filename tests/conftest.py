@@ -20,6 +20,20 @@ def pytest_configure(config):
         config.addinivalue_line("filterwarnings", "ignore::RuntimeWarning")
         # A thread that waits for the others polls: it should not keep Python for long.
         sys.setswitchinterval(1e-4)
+        _make_shared_arrays_safe()
+
+
+def _make_shared_arrays_safe():
+    """Give the threads of a simulated block one shared array per line. The simulator looks for it and then makes it, so two threads
+    that are switched in between get one each."""
+    import numpy as np
+    from numba.cuda.simulator.kernelapi import FakeCUDAShared
+
+    def array(self, shape, dtype, alignment=None):
+        caller = sys._getframe(1)
+        return self._allocations.setdefault((caller.f_code, caller.f_lineno), np.empty(shape, dtype))
+
+    FakeCUDAShared.array = array
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import nbnet
+from nbnet.kernels import OPERATIONS
 
 PACKAGE = Path(nbnet.__file__).parent
 # Where a module belongs; a package stands for all in it. The first set is free to all.
@@ -89,6 +90,37 @@ def test_only_cuda_rooms_import_cuda(module):
         return
     found = {name for name in imports_of(module) if name.startswith(("numba.cuda", "numba_cuda"))}
     assert not found, f"{path} imports {found}: only cuda*.py, kernels/gpu/ and runtime/backend.py may"
+
+
+def room_of(module):
+    """The folder of a module of the kernels, or its own name where it is a neutral module directly in kernels/."""
+    return module.split(".")[2] if module.startswith("nbnet.kernels.") else None
+
+
+def borrowed(module, targets):
+    """Modules among `targets` that a module of the kernels must not import."""
+    room = room_of(module)
+    if room is None:
+        return set()
+    toolkits = {"cpu": {"gpu", *OPERATIONS}, "gpu": set(OPERATIONS)}
+    refused = toolkits.get(room, set(OPERATIONS) if room in OPERATIONS else {"cpu", "gpu", *OPERATIONS}) - {room}
+    return {target for target in targets if room_of(target) in refused}
+
+
+@modules
+def test_an_operation_imports_only_the_toolkits(module):
+    found = borrowed(module, inside(module))
+    assert not found, f"{module} imports {sorted(found)}: move what operations share to nbnet.kernels.cpu or nbnet.kernels.gpu"
+
+
+def test_what_the_toolkits_and_operations_may_import():
+    targets = {f"nbnet.kernels.{name}" for name in ("pool.cpu", "dense", "cpu.gemm", "gpu.launch", "chunks")}
+    other_operations = {"nbnet.kernels.pool.cpu", "nbnet.kernels.dense"}
+    assert borrowed("nbnet.kernels.conv2d.cpu", targets) == other_operations
+    assert borrowed("nbnet.kernels.dense.cpu", targets) == {"nbnet.kernels.pool.cpu"}
+    assert borrowed("nbnet.kernels.cpu.gemm", targets) == {*other_operations, "nbnet.kernels.gpu.launch"}
+    assert borrowed("nbnet.kernels.gpu.launch", targets) == other_operations
+    assert borrowed("nbnet.kernels.chunks", targets) == targets - {"nbnet.kernels.chunks"}
 
 
 def test_importing_nbnet_is_light():

@@ -51,7 +51,7 @@ def is_cold(backend: str) -> bool:
     if not hasattr(kernel, "stats"):  # of cuda: its kernels are not kept, and compile in moments
         return False
     folder = Path(kernel.stats.cache_path)
-    return not any(folder.glob(f"*{kernel.__name__}-*.nbi"))
+    return not any(folder.glob(f"*{kernel.__name__}-*.nbc"))
 
 
 def compiled() -> int:

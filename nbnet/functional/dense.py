@@ -78,7 +78,7 @@ def dense_backward(
     be.kernel("dense.backward_weights")(x, dy, dweight, dbias)
     dx = None
     if need_dx:
-        turned = be.scratch("turned", contract.turned_shape(len(x), inputs, outputs), x.dtype)
+        turned = be.scratch("turned", contract.transposed_shape(len(x), inputs, outputs), x.dtype)
         dx = be.empty(x.shape, x.dtype)
         be.kernel("dense.backward_data")(dy, weight, turned, dx)
     return dx, dweight, dbias

@@ -114,9 +114,7 @@ def row_weights(weights: Any, rows: np.ndarray) -> np.ndarray | None:
     count, channels = rows.shape
     w = np.ascontiguousarray(weights, rows.dtype)
     if w.size not in (count, count * channels):
-        raise ShapeError(
-            f"weights have shape {w.shape}, expected {count} of them, one per row, or {(count, channels)}, one per element"
-        )
+        raise ShapeError(f"weights have shape {w.shape}, expected {count} of them, one per row, or {(count, channels)}, one per element")
     if not ((w >= 0) & (w < np.inf)).all():
         raise ArgumentError("got weights that are negative or not finite, expected finite weights of at least 0")
     return w.reshape(count, w.size // count if count else 1)

@@ -1,7 +1,7 @@
 """Kernels: arrays in, arrays out. Every result and every scratch array is passed in by the caller.
 
-An operation is a folder with four rooms: `__init__` (the contract), `reference` (NumPy), `cpu` (Numba, serial and
-parallel) and `cuda`. One rule finds a kernel, so there is no registry to keep:
+An operation is a folder with four modules: `__init__` (the contract), `reference` (NumPy), `cpu` (Numba, serial and parallel) and
+`cuda`. What operations share is in `cpu`, `gpu` and the modules directly in this folder. One rule finds a kernel:
 
     load("batchnorm.moments", "numpy")     ->  nbnet.kernels.batchnorm.reference.moments
     load("batchnorm.moments", "serial")    ->  nbnet.kernels.batchnorm.cpu.moments_serial
@@ -20,8 +20,8 @@ from typing import Any
 from nbnet.errors import BackendError, KernelError, unknown
 
 OPERATIONS = ("batchnorm", "groupnorm", "dropout", "conv2d", "dense", "pool", "activation", "loss", "optimizer", "array")
-_ROOMS = {"numpy": ("reference", ""), "serial": ("cpu", "_serial"), "parallel": ("cpu", "_parallel"), "cuda": ("cuda", "")}
-BACKENDS = tuple(_ROOMS)
+_MODULES = {"numpy": ("reference", ""), "serial": ("cpu", "_serial"), "parallel": ("cpu", "_parallel"), "cuda": ("cuda", "")}
+BACKENDS = tuple(_MODULES)
 
 
 @cache
@@ -33,15 +33,15 @@ def load(op: str, backend: str) -> Callable[..., Any]:
         backend: one of numpy, serial, parallel, cuda.
     Raises:
         BackendError: the backend is unknown.
-        KernelError: the operation has no such function, or the backend lacks it; the message names what exists.
+        KernelError: the operation has no such function, or the backend lacks it; the message lists what exists.
     """
-    if backend not in _ROOMS:
+    if backend not in _MODULES:
         raise BackendError(unknown("backend", backend, BACKENDS))
     operation, _, function = op.partition(".")
     if operation not in OPERATIONS:
         raise KernelError(unknown("operation", operation, OPERATIONS))
-    room, suffix = _ROOMS[backend]
-    path = f"nbnet.kernels.{operation}.{room}"
+    name, suffix = _MODULES[backend]
+    path = f"nbnet.kernels.{operation}.{name}"
     if importlib.util.find_spec(path) is None:
         raise KernelError(f"operation {operation!r} has no kernels for backend {backend!r} yet: use numpy, serial or parallel")
     module = importlib.import_module(path)
@@ -52,6 +52,6 @@ def load(op: str, backend: str) -> Callable[..., Any]:
 
 
 def functions(operation: str) -> list[str]:
-    """The public functions of an operation, as its reference room defines them."""
+    """The public functions of an operation, as its `reference` module defines them."""
     module = importlib.import_module(f"nbnet.kernels.{operation}.reference")
     return [name for name, value in vars(module).items() if callable(value) and value.__module__ == module.__name__ and name[0] != "_"]

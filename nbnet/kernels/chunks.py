@@ -1,13 +1,13 @@
 """How work is cut into chunks: from the shape alone, never from the number of threads.
 
-So results are the same bits with 1 thread or 64, and with the serial driver. Chunks with partial results are merged in
-chunk order. The functions here run both in Python (a caller sizing scratch) and inside kernels.
+So results have the same bits with 1 or 64 threads, and with the serial driver. Partial results of chunks are merged in chunk order. The
+functions here run in Python (where a caller sizes scratch) and in kernels.
 """
 
 from numba.extending import register_jitable
 
-GRAIN = 32768  # elementary operations that are worth a chunk of their own: about 10 us, eight times an empty parallel loop
-LIMIT = 64  # chunks at most: enough for 64 threads, few enough that merging partials costs nothing
+GRAIN = 32768  # elementary operations that justify a chunk: about 10 us, eight times an empty parallel loop
+LIMIT = 64  # the most chunks: enough for 64 threads, few enough that merging partials costs nothing
 
 
 @register_jitable
@@ -27,5 +27,5 @@ def count(units, work_per_unit):
 
 @register_jitable
 def bounds(chunk, chunks, units):
-    """The half-open range of units that belong to one chunk: sizes differ by at most one."""
+    """The half-open range of units of one chunk; sizes differ by at most one."""
     return chunk * units // chunks, (chunk + 1) * units // chunks

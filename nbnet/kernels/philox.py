@@ -1,8 +1,8 @@
 """Philox4x32-10: counter-based random numbers (Salmon, Moraes, Dror and Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3").
 
-A pure function of a counter and a key, so any element of a stream can be made anywhere, in any order, on any device:
-nothing is stored. nbnet uses key = the 64-bit seed and counter = (element // 4 as 64 bits, stream, step); the four words
-serve elements 4i to 4i + 3. The published known answers of Random123 are in the tests.
+A pure function of a counter and a key: any element of a stream can be computed anywhere, in any order, on any device, and nothing is
+stored. nbnet uses key = the 64-bit seed and counter = (element // 4 as 64 bits, stream, step); the four words
+belong to elements 4i to 4i + 3. The tests check the published known answers of Random123.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ _SHIFT, _LOW = np.uint64(32), np.uint64(0xFFFFFFFF)
 
 
 def _philox(c0, c1, c2, c3, k0, k1):
-    """Four random uint32 words from a counter of four uint32 words and a key of two. Works on scalars and on arrays."""
+    """Four random uint32 words from a counter of four uint32 words and a key of two. For scalars and arrays."""
     for _ in range(10):
         p0 = MULTIPLIER_0 * np.uint64(c0)
         p1 = MULTIPLIER_1 * np.uint64(c2)

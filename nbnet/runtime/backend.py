@@ -11,8 +11,9 @@ import numpy as np
 
 from nbnet.errors import BackendError, DTypeError, ShapeError, unknown
 from nbnet.kernels import BACKENDS, load
+from nbnet.kernels.channelwise import LARGEST
 from nbnet.kernels.cpu import threads
-from nbnet.kernels.cpu.channelwise import LARGEST, compiled
+from nbnet.kernels.cpu.channelwise import compiled
 from nbnet.runtime.memory import Pool, Scratch
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
@@ -225,7 +226,7 @@ class CudaBackend(SerialBackend):
         return [next(copies) if on_device(array) else array for array in arrays]
 
     def channelwise(self, function: Callable[..., tuple], outputs: Sequence[Any], *args: Any, clamp: bool = False) -> None:
-        from nbnet.kernels.gpu import launch
+        from nbnet.kernels.gpu import compile, launch
 
         if not on_device(outputs[0]):
             super().channelwise(function, outputs, *args, clamp=clamp)
@@ -233,7 +234,7 @@ class CudaBackend(SerialBackend):
         arrays = tuple(on_device(arg) or np.ndim(arg) > 0 for arg in args)
         key = function, arrays, clamp
         if key not in self._channelwise:
-            self._channelwise[key] = launch.channelwise(function, len(outputs), arrays, clamp)
+            self._channelwise[key] = compile.channelwise(function, len(outputs), arrays, clamp)
         placed = [
             self.place(np.asarray(arg, np.float64) if not on_device(arg) else arg) if is_array else float(arg)
             for arg, is_array in zip(args, arrays)

@@ -26,7 +26,8 @@ from numba import config
 
 from nbnet.errors import ArgumentError
 from nbnet.kernels import load
-from nbnet.kernels.cpu.compile import elsewhere, is_kept
+from nbnet.kernels.cpu.cache import compiling_elsewhere, is_compiled
+from nbnet.kernels.cpu.numba_private import types_of
 from nbnet.runtime.backend import NumpyBackend
 from nbnet.runtime.processors import processors
 from nbnet.runtime.replay import copy_on
@@ -54,8 +55,7 @@ class _Blank(NumpyBackend):
         return partial(self._note, op)
 
     def _note(self, op: str, *args: Any) -> None:
-        kernel: Any = load(op, self.name)
-        self.calls[op, tuple([kernel.typeof_pyval(arg) for arg in args])] = None
+        self.calls[op, types_of(load(op, self.name), args)] = None
 
     def run(self, function: Any, *args: Any) -> None:
         """Nothing runs."""
@@ -88,7 +88,7 @@ def compile_ahead(model: Any, rows: int) -> None:
     of_kernel: dict[str, list[Call]] = {}  # one process compiles all signatures of a kernel: two could lose each other's cache entry
     for op, types in calls(model, rows):
         kernel = load(op, name)
-        if kernel not in elsewhere and not is_kept(kernel, types):
+        if kernel not in compiling_elsewhere and not is_compiled(kernel, types):
             of_kernel.setdefault(op, []).append((op, types))
     if len(of_kernel) < FEW:
         return
@@ -135,7 +135,7 @@ class _Worker:
         finished = 0
         for op, calls in work:
             finished += len(calls)
-            elsewhere[load(op, backend)] = partial(self._wait, finished)
+            compiling_elsewhere[load(op, backend)] = partial(self._wait, finished)
 
     def _wait(self, count: int) -> None:
         """Wait until `count` kernels are compiled, or the process has ended."""

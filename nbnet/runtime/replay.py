@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from nbnet.errors import DTypeError, ShapeError
+from nbnet.kernels.cpu.numba_private import machine_code
 from nbnet.runtime.backend import FLOATS, Backend, channelwise_kernel, to_float
 from nbnet.runtime.memory import Arena
 from nbnet.runtime.watched import Watched
@@ -87,13 +88,6 @@ def can_replay(stage: Stage, backend: Any) -> bool:
     )
 
 
-def _machine_code(function: Callable[..., Any], args: tuple[Any, ...]) -> Callable[..., Any]:
-    """What Numba calls for arguments of these types, if it compiled the function: without the type check of every call."""
-    overloads = getattr(function, "overloads", {})
-    compiled = overloads.get(tuple([function.typeof_pyval(arg) for arg in args])) if overloads else None  # type: ignore[attr-defined]
-    return function if compiled is None else compiled.entry_point
-
-
 # --------------------------------------------------------------------------------------------- one pass, layer by layer
 
 
@@ -137,7 +131,7 @@ class Recorder:
     def run(self, function: Callable[..., Any], *args: Any) -> None:
         function(*args)
         kept = tuple([self.arena.alias(arg) if type(arg) is np.ndarray else arg for arg in args])
-        self.calls.append((_machine_code(function, kept), kept))
+        self.calls.append((machine_code(function, kept), kept))
 
     def zeros(self, shape: tuple[int, ...], dtype: Any = np.float32) -> Any:
         array = self.empty(shape, dtype)

@@ -1,4 +1,4 @@
-"""Runs a kernel on every COMPILED backend and holds it to the NumPy definition in float64."""
+"""Run a kernel on every COMPILED backend and compare it with the NumPy definition in float64."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -20,12 +20,12 @@ not_simulated = pytest.mark.skipif(SIMULATED, reason="is about the CPU's chunks,
 
 
 def large(*cases):
-    """Cases for all but the simulator."""
+    """Cases that the simulator skips."""
     return () if SIMULATED else cases
 
 
 def simulated(*cases):
-    """Cases for the simulator alone, whose blocks are small: several blocks, and threads with several elements."""
+    """Cases only for the simulator, whose blocks are small: several blocks, and several elements per thread."""
     return cases if SIMULATED else ()
 
 
@@ -45,7 +45,7 @@ class Out:
 
 
 def run(op, backend, dtype, args):
-    """The outputs of one call. args: inputs (float64 arrays are rounded to dtype, the rest passes) and Out."""
+    """The outputs of one call. args: inputs (float64 arrays are rounded to dtype, other values are unchanged) and Out."""
     call, outputs, inputs = [], [], []
     for arg in args:
         if isinstance(arg, Out):
@@ -70,7 +70,7 @@ def run(op, backend, dtype, args):
 def run_on_device(kernel, args):
     """Call a launcher with copies of host arrays, and copy what it wrote back into them. An array given twice is one array there.
 
-    Arrays of uint64 are counters of random numbers, which launchers take on the host."""
+    Arrays of uint64 are counters of random numbers, which launchers read on the host."""
     from nbnet.kernels.gpu import device
 
     arrays = {id(arg): arg for arg in args if isinstance(arg, np.ndarray) and arg.dtype != np.uint64}
@@ -89,7 +89,7 @@ def call(op, backend, *args):
 
 
 def rounded(args, dtype):
-    """The same arguments with values that dtype can hold, so that the definition sees what the kernel sees."""
+    """The same arguments with values that dtype can hold, so that the definition gets the same values as the kernel."""
     result = []
     for arg in args:
         if isinstance(arg, Out) and arg.start is not None:
@@ -101,20 +101,20 @@ def rounded(args, dtype):
 
 
 def check(op, dtype, kind, args):
-    """Hold numpy and the compiled backends in dtype to the definition in float64; serial, parallel and a second run on cuda to the
-    same bits. float32 sums are float32 sums on cuda, and earn no tolerance but float32's."""
-    wanted = run(op, "numpy", "float64", rounded(args, dtype))
+    """Compare numpy and the compiled backends in dtype with the definition in float64; serial, parallel and a second run on cuda must give
+    the same bits. On cuda, sums of float32 run in float32, so they get float32's tolerance."""
+    expected = run(op, "numpy", "float64", rounded(args, dtype))
     outs = [arg for arg in args if isinstance(arg, Out) and not arg.scratch]
     results = {backend: run(op, backend, dtype, args) for backend in ("numpy", *COMPILED)}
     for backend, result in results.items():
-        for i, (actual, right, out) in enumerate(zip(result, wanted, outs, strict=True)):
+        for i, (actual, right, out) in enumerate(zip(result, expected, outs, strict=True)):
             precision = dtype if backend == "cuda" else out.precision or dtype
             assert_close(actual, right, kind, precision, f"{op} on {backend}, output {i}: ")
     if "cuda" in results:
         for a, b in zip(results["cuda"], run(op, "cuda", dtype, args), strict=True):
             same_bits(a, b, f"{op}: two runs on cuda")
     if not CPU:
-        return wanted
+        return expected
     for threads in (1, min(2, numba.config.NUMBA_NUM_THREADS)):
         before = numba.get_num_threads()
         numba.set_num_threads(threads)
@@ -124,7 +124,7 @@ def check(op, dtype, kind, args):
             numba.set_num_threads(before)
         for a, b in zip(results["serial"], again, strict=True):
             same_bits(a, b, f"{op}: serial and parallel with {threads} threads")
-    return wanted
+    return expected
 
 
 def same_bits(a, b, what):
@@ -133,15 +133,15 @@ def same_bits(a, b, what):
 
 
 def check_gradient(forward, op, args, x, cotangent):
-    """Hold the backward kernel `op` on every backend, in float64, to central differences of forward over every index of x.
+    """Compare the backward kernel `op` on every backend, in float64, with central differences of forward over every index of x.
 
     forward: x -> y, the definition. args: of the backward kernel; its only output is the gradient of sum(y * cotangent).
     """
-    wanted = differences(forward, x, cotangent)
-    assert np.abs(wanted).max() > 0, "a gradient of zeros would prove nothing"
+    expected = differences(forward, x, cotangent)
+    assert np.abs(expected).max() > 0, "a gradient of zeros would prove nothing"
     for backend in ("numpy", *COMPILED):
         (actual,) = run(op, backend, "float64", args)
-        assert_close(actual, wanted, "differences")
+        assert_close(actual, expected, "differences")
 
 
 def differences(forward, x, cotangent, step=1e-5):

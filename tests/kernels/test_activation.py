@@ -65,7 +65,7 @@ def test_in_place(rng, dtype, name, backend):
 @dtypes
 @names
 def test_extremes(dtype, name):
-    """Infinities and huge values end where the function ends, without a warning, and NaN stays NaN."""
+    """Infinities and huge values give the limits of the function, without a warning; NaN stays NaN."""
     x = np.array([-np.inf, -1e30, -1e3, -50, -1e-4, -1e-30, 0, 1e-30, 1e-4, 50, 1e3, 1e30, np.inf, np.nan])
     (y,) = check(f"activation.{name}_forward", dtype, "elementwise", [x, *ELEMENTWISE[name], Out(x.shape)])
     low, high = {"relu": (0, np.inf), "leaky_relu": (-np.inf, np.inf), "tanh": (-1, 1), "sigmoid": (0, 1)}[name]
@@ -76,7 +76,7 @@ def test_extremes(dtype, name):
 @pytest.mark.parametrize("backend", COMPILED)
 @dtypes
 def test_small_values_keep_their_digits(dtype, backend):
-    """tanh(x) is about x, and sigmoid(x) about exp(x) far below 0: relative errors count there."""
+    """tanh(x) is about x, and sigmoid(x) about exp(x) far below 0: relative errors matter there."""
     small = np.array([1e-30, -1e-12, 1e-6, 1e-3, -0.3]).astype(dtype).astype(np.float64)
     for x in small:
         (y,) = run("activation.tanh_forward", backend, dtype, [np.array([x]), Out((1,))])

@@ -39,7 +39,7 @@ def partials(shape):
 
 
 def weights_of(rng, shape, weighted):
-    """None, one weight a row, or one an element."""
+    """None, one weight per row, or one per element."""
     if weighted == "none":
         return None
     return rng.uniform(0.1, 2, (shape[0], 1 if weighted == "rows" else shape[1]))
@@ -64,13 +64,13 @@ def test_shapes_make_several_chunks():
 @shapes
 def test_moments(rng, dtype, shape, weighted):
     weights = weights_of(rng, shape, weighted)
-    # the sums run in float64, so float32 data earn float64's tolerance
+    # sums run in float64, so float32 data get float64's tolerance
     check("batchnorm.moments", dtype, "reduction", [rng.normal(size=shape), weights, partials(shape), *[sums(shape, "float64")] * 2])
 
 
 @dtypes
 def test_moments_with_weights_of_zero(rng, dtype):
-    """A weight of 0 is a row that is not there, even if the whole of a chunk is."""
+    """A weight of 0 removes the row, even for all rows of a chunk."""
     shape = (MANY, 3)
     x, weights = rng.normal(size=shape), np.ones((shape[0], 1))
     weights[: MANY * 2 // 3] = 0
@@ -84,7 +84,7 @@ def test_moments_with_weights_of_zero(rng, dtype):
 @pytest.mark.parametrize("offset", [1e4, -1e6])
 @dtypes
 def test_moments_far_from_zero(rng, dtype, offset):
-    """Deviation 1 around a mean of 1e4: the sum of squares minus the squared mean would have no digit left in float32."""
+    """Deviation 1 around a mean of 1e4: the sum of squares minus the squared mean would lose all digits in float32."""
     shape = (MANY, 3)
     check("batchnorm.moments", dtype, "reduction", [rng.normal(offset, 1, shape), None, partials(shape), *[sums(shape, "float64")] * 2])
 
@@ -169,7 +169,7 @@ def pool_partials(shape):
 @dtypes
 @images
 def test_max_pool(rng, dtype, shape, slope):
-    """Batch norm, activation and pool in one pass, of images with odd rows and columns too, which no window covers."""
+    """Batch norm, activation and pool in one pass, also for images with an odd last row or column, which no window covers."""
     dy, x, channels = rng.normal(size=pooled(shape)), rng.normal(size=shape), shape[-1]
     first = [x, *affine(rng, channels), slope]
     check("batchnorm.apply_max_pool", dtype, "elementwise", [*first, Out(dy.shape)])
@@ -183,7 +183,7 @@ def test_max_pool(rng, dtype, shape, slope):
 @pytest.mark.parametrize("backend", ["numpy", *COMPILED])
 @dtypes
 def test_max_pool_is_apply_and_then_pool(rng, dtype, backend, slope, channels):
-    """The winners are those of nbnet.kernels.pool, of equal values too: x holds few different numbers."""
+    """The winners are those of nbnet.kernels.pool, also for equal values: x has few distinct numbers."""
     shape = (2, 5, 6, channels)
     x, dy = rng.integers(-2, 3, shape).astype(dtype), rng.normal(size=pooled(shape)).astype(dtype)
     numbers = [v.astype(dtype) for v in affine(rng, channels)]
@@ -194,7 +194,7 @@ def test_max_pool_is_apply_and_then_pool(rng, dtype, backend, slope, channels):
     fused = np.empty_like(dy)
     call("batchnorm.apply_max_pool", backend, x, *numbers, slope, fused)
     assert_close(fused, z, "elementwise")
-    wanted, dx = np.empty_like(x), np.empty_like(x)
+    expected, dx = np.empty_like(x), np.empty_like(x)
     zeros = np.zeros(channels, dtype)
     call(
         "batchnorm.backward_apply",
@@ -207,10 +207,10 @@ def test_max_pool_is_apply_and_then_pool(rng, dtype, backend, slope, channels):
         numbers[1],
         zeros,
         zeros,
-        wanted.reshape(-1, channels),
+        expected.reshape(-1, channels),
     )
     call("batchnorm.backward_apply_max_pool", backend, dy, x, *numbers, slope, numbers[1], zeros, zeros, dx)
-    assert_close(dx, wanted, "elementwise")
+    assert_close(dx, expected, "elementwise")
 
 
 @pytest.mark.parametrize("backend", COMPILED)
@@ -285,7 +285,7 @@ def test_gradient_with_frozen_statistics(rng, slope):
 @pytest.mark.parametrize("slope", SLOPES)
 @pytest.mark.parametrize("backend", ["numpy", *COMPILED])
 def test_gradient_through_batch_statistics(rng, backend, slope, weighted):
-    """The whole of batch normalisation, from the four kernels and arithmetic on C numbers."""
+    """Complete batch normalisation, from the four kernels and arithmetic on C numbers."""
     shape, eps = (6, 3), 1e-3
     x, dy, gamma, beta = rng.normal(size=shape), rng.normal(size=shape), rng.normal(size=3), rng.normal(size=3)
     w = weights_of(rng, shape, weighted)

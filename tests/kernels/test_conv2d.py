@@ -30,7 +30,7 @@ CASES = {
     "16 channels, stride 2": ((2, 5, 6, 16), (3, 3, 16), (3, 3), (2, 2, 1, 1)),
 }
 if SIMULATED:
-    # On CUDA there is no minimal filtering: one of its shapes is a case like others.
+    # CUDA has no minimal filtering: one of its shapes is enough.
     CASES = {name: case for name, case in CASES.items() if "chunks" not in name and "filtering, " not in name} | {
         "tiles": ((2, 4, 5, 8), (3, 3, 20), (4, 5), (1, 1, 1, 1)),
         "wide tiles, stride 2": ((1, 5, 4, 4), (2, 2, 40), (3, 2), (2, 2, 0, 0)),
@@ -59,8 +59,8 @@ class Case:
         kernel, stride = (kh, kw), self.geometry[:2]
         self.sizes = conv2d.scratch(n, oh, ow, outputs, *kernel, *stride, inputs)
         self.data_sizes = conv2d.backward_data_scratch(n, h, w, inputs, *kernel, *stride, outputs)
-        scatters = conv2d.scatters(inputs, *stride)
-        self.data_chunks = conv2d.scatter_chunks(n, oh, ow, outputs, *kernel, inputs) if scatters else self.data_sizes.chunks
+        scatters = conv2d.uses_col2im(inputs, *stride)
+        self.data_chunks = conv2d.col2im_chunks(n, oh, ow, outputs, *kernel, inputs) if scatters else self.data_sizes.chunks
 
     def forward(self, x=None, weight=None, bias=None, moments=False, slope=1.0):
         count = self.sizes.chunks if moments else 0
@@ -70,8 +70,8 @@ class Case:
 
     def backward_data(self):
         kernel_h, kernel_w, inputs, outputs = self.weight.shape
-        turned = Out((kernel_h * kernel_w * (outputs + 1), inputs), scratch=True)
-        return [self.dy, self.weight, *self.geometry, turned, *workspace(self.data_sizes), Out(self.x.shape)]
+        transposed = Out((kernel_h * kernel_w * (outputs + 1), inputs), scratch=True)
+        return [self.dy, self.weight, *self.geometry, transposed, *workspace(self.data_sizes), Out(self.x.shape)]
 
     def backward_weights(self, hide_weight=False, hide_bias=False):
         kernel_h, kernel_w, inputs, outputs = self.weight.shape
@@ -130,7 +130,7 @@ def test_moments_are_those_of_the_activated(rng, dtype):
 @pytest.mark.parametrize("backend", ["numpy", *COMPILED])
 @pytest.mark.parametrize("name", ["1 by 1", "minimal filtering"])
 def test_activation_of_nan_and_infinity(rng, backend, name, slope):
-    """As the layers ReLU and LeakyReLU have it: ReLU of minus infinity is 0, and NaN stays."""
+    """As in the layers ReLU and LeakyReLU: ReLU of minus infinity is 0, and NaN stays NaN."""
     case = Case(name, rng)
     case.bias[:3] = np.nan, -np.inf, np.inf
     (plain,) = run("conv2d.forward", backend, "float32", case.forward())
@@ -142,7 +142,7 @@ def test_activation_of_nan_and_infinity(rng, backend, name, slope):
 @dtypes
 @cases
 def test_forward_takes_moments(rng, dtype, name):
-    """mean and m2 of y in the same pass; y is the same bits as without."""
+    """mean and m2 of y in the same pass; y has the same bits as without."""
     case = Case(name, rng)
     check("conv2d.forward", dtype, "matmul", case.forward(moments=True))
     plain = run("conv2d.forward", "parallel", dtype, case.forward())
@@ -176,12 +176,12 @@ def test_backward_weights(rng, dtype, name):
 
 @small
 def test_backward_weights_without_bias(rng, name):
-    """A dbias of no numbers is not wanted; dweight is the same bits."""
+    """A dbias of shape (0,) is not computed; dweight has the same bits."""
     args = Case(name, rng).backward_weights()
     for backend in COMPILED:
-        wanted, _ = run("conv2d.backward_weights", backend, "float32", args)
+        expected, _ = run("conv2d.backward_weights", backend, "float32", args)
         alone, none = run("conv2d.backward_weights", backend, "float32", [*args[:-1], Out((0,))])
-        assert_close(alone, wanted, "exact")
+        assert_close(alone, expected, "exact")
         assert none.shape == (0,)
 
 
@@ -190,13 +190,13 @@ def test_forward_is_the_formula(rng, name):
     """The sum of the contract, one product at a time."""
     case = Case(name, rng)
     stride_h, stride_w, pad_top, pad_left = case.geometry
-    wanted = np.tile(case.bias, (*case.dy.shape[:3], 1))
+    expected = np.tile(case.bias, (*case.dy.shape[:3], 1))
     for n, oh, ow in np.ndindex(case.dy.shape[:3]):
         for kh, kw in np.ndindex(case.weight.shape[:2]):
             h, w = oh * stride_h + kh - pad_top, ow * stride_w + kw - pad_left
             if 0 <= h < case.x.shape[1] and 0 <= w < case.x.shape[2]:
-                wanted[n, oh, ow] += case.x[n, h, w] @ case.weight[kh, kw]
-    assert_close(output_of("conv2d.forward", case.forward()), wanted, "matmul")
+                expected[n, oh, ow] += case.x[n, h, w] @ case.weight[kh, kw]
+    assert_close(output_of("conv2d.forward", case.forward()), expected, "matmul")
 
 
 @small
@@ -235,10 +235,10 @@ def test_against_torch(rng, stride, padding):
     theirs = torch.nn.functional.conv2d(
         torch.tensor(x.transpose(0, 3, 1, 2)), torch.tensor(weight.transpose(3, 2, 0, 1)), torch.tensor(bias), stride, padding
     )
-    wanted = theirs.numpy().transpose(0, 2, 3, 1)
-    scratch = workspace(conv2d.scratch(*wanted.shape, 3, 3, stride, stride, x.shape[3]))
+    expected = theirs.numpy().transpose(0, 2, 3, 1)
+    scratch = workspace(conv2d.scratch(*expected.shape, 3, 3, stride, stride, x.shape[3]))
     sums = Out((5,), np.float64, scratch=True)
     partials = Out((0, 3, 5), np.float64, scratch=True)
-    args = [x, weight, bias, 1.0, stride, stride, padding, padding, *scratch, Out(wanted.shape), partials, sums, sums]
+    args = [x, weight, bias, 1.0, stride, stride, padding, padding, *scratch, Out(expected.shape), partials, sums, sums]
     (y,) = run("conv2d.forward", "serial", "float64", args)
-    assert_close(y, wanted, "matmul")
+    assert_close(y, expected, "matmul")

@@ -3,7 +3,7 @@ import pytest
 from tolerances import assert_close
 
 from nbnet.kernels import chunks
-from nbnet.kernels.dense import cell, grid, turned_shape
+from nbnet.kernels.dense import cell, grid, transposed_shape
 from nbnet.kernels.dense.cpu import DEPTH, PACKED
 
 from .harness import COMPILED, DTYPES, Out, check, check_gradient, large, not_simulated, output_of, run, simulated
@@ -26,8 +26,8 @@ def make(rng, shape):
     return rng.normal(size=(rows, inputs)), rng.normal(size=(inputs, outputs)), rng.normal(size=outputs), rng.normal(size=(rows, outputs))
 
 
-def turned(shape):
-    return Out(turned_shape(*shape), scratch=True)
+def transposed(shape):
+    return Out(transposed_shape(*shape), scratch=True)
 
 
 def gradients(shape):
@@ -36,7 +36,7 @@ def gradients(shape):
 
 @not_simulated
 def test_shapes_make_several_chunks():
-    # The last two have cells that are packed, and more than one block of DEPTH: of weights in forward, and of dy in backward_weights.
+    # The last two have packed cells and several blocks of DEPTH: of weights in forward, of dy in backward_weights.
     forward = [grid(rows, outputs, inputs) for rows, inputs, outputs in SHAPES[3:]]
     assert forward == [(4, 1), (2, 2), (4, 1), (1, 1), (1, 4), (16, 2), (4, 2)]
     assert [grid(inputs, outputs, rows) for rows, inputs, outputs in SHAPES][-4:] == [(1, 1), (2, 4), (4, 2), (8, 2)]
@@ -72,7 +72,7 @@ def test_forward(rng, dtype, shape):
 @dtypes
 @pytest.mark.parametrize("shape", [(2, 3, 5), *simulated((9, 12, 20)), *large((1030, 65, 33), (190, 200, 150))], ids=str)
 def test_forward_with_an_activation(rng, dtype, shape, slope):
-    """On cuda (9, 12, 20) is a sum of two parts: the activation comes after they are added."""
+    """On cuda (9, 12, 20) is a sum of two parts: the activation is applied after they are added."""
     x, weight, bias, dy = make(rng, shape)
     check("dense.forward", dtype, "matmul", [x, weight, bias, slope, Out(dy.shape), None, None, None])
 
@@ -80,7 +80,7 @@ def test_forward_with_an_activation(rng, dtype, shape, slope):
 @dtypes
 @shapes
 def test_forward_with_statistics(rng, dtype, shape):
-    """y is the same, and its columns' statistics come from the same pass."""
+    """y is the same, and the same pass computes the statistics of its columns."""
     x, weight, bias, dy = make(rng, shape)
     rows, inputs, outputs = shape
     partials = Out((grid(rows, outputs, inputs)[0], 3, outputs), np.float64, scratch=True)
@@ -94,7 +94,7 @@ def test_forward_with_statistics(rng, dtype, shape):
 @shapes
 def test_backward_data(rng, dtype, shape):
     x, weight, _, dy = make(rng, shape)
-    check("dense.backward_data", dtype, "matmul", [dy, weight, turned(shape), Out(x.shape)])
+    check("dense.backward_data", dtype, "matmul", [dy, weight, transposed(shape), Out(x.shape)])
 
 
 @dtypes
@@ -127,24 +127,24 @@ def test_backward_weights_norm(rng, dtype, shape):
 
 @pytest.mark.parametrize("shape", NORMED, ids=str)
 def test_backward_weights_norm_of_inputs_far_from_0(rng, shape):
-    """With a, b and c of a batch's own statistics, whose gradients sum to 0. Of second moments about 0 few digits would be left."""
+    """With a, b and c of a batch's own statistics, whose gradients sum to 0. Second moments about 0 would lose most digits."""
     arrays, scratch = through_norm(rng, shape, "float64", 1e4)
     *_, mean, center, sum_dy = arrays
     a, c = rng.normal(size=(2, shape[2]))
     b = -a * sum_dy / shape[0] - c * (mean - center)
     dweight, dbias = gradients(shape)
-    wanted = run("dense.backward_weights_norm", "numpy", "float64", [*arrays, a, b, c, *scratch, dweight, dbias])
-    shifted = arrays[0] - 1e4  # the same gradient, as what is summed with the offset sums to 0
+    expected = run("dense.backward_weights_norm", "numpy", "float64", [*arrays, a, b, c, *scratch, dweight, dbias])
+    shifted = arrays[0] - 1e4  # the same gradient, since the factors of the offset sum to 0
     for backend in COMPILED:
         found = run("dense.backward_weights_norm", backend, "float64", [*arrays, a, b, c, *scratch, dweight, dbias])
         exact = shifted.T @ (a * arrays[1] + b + c * (arrays[2] - center))
-        assert np.abs(found[0] - exact).max() <= max(2 * np.abs(wanted[0] - exact).max(), 1e-9), backend
+        assert np.abs(found[0] - exact).max() <= max(2 * np.abs(expected[0] - exact).max(), 1e-9), backend
 
 
 @pytest.mark.parametrize("shape", SMALL, ids=str)
 def test_gradient_of_x(rng, shape):
     x, weight, bias, dy = make(rng, shape)
-    args = [dy, weight, turned(shape), Out(x.shape)]
+    args = [dy, weight, transposed(shape), Out(x.shape)]
     check_gradient(
         lambda x: output_of("dense.forward", [x, weight, bias, 1.0, Out(dy.shape), None, None, None]), "dense.backward_data", args, x, dy
     )
@@ -169,11 +169,11 @@ def test_gradient_of_weight_and_bias(rng, shape):
 @pytest.mark.parametrize("slope", [1.0, 0.0, 0.1])
 @pytest.mark.parametrize("backend", ["numpy", *COMPILED])
 def test_activation_of_nan_and_infinity(rng, backend, slope):
-    """As the layers ReLU and LeakyReLU have it: ReLU of minus infinity is 0, and NaN stays."""
+    """As in the layers ReLU and LeakyReLU: ReLU of minus infinity is 0, and NaN stays NaN."""
     bias = np.array([np.nan, -np.inf, np.inf, -3.0, 3.0, 0.0])
-    wanted = {1.0: bias, 0.0: np.array([np.nan, 0, np.inf, 0, 3, 0]), 0.1: np.array([np.nan, -np.inf, np.inf, -0.3, 3, 0])}
+    expected = {1.0: bias, 0.0: np.array([np.nan, 0, np.inf, 0, 3, 0]), 0.1: np.array([np.nan, -np.inf, np.inf, -0.3, 3, 0])}
     (y,) = run("dense.forward", backend, "float32", [np.zeros((2, 3)), np.zeros((3, 6)), bias, slope, Out((2, 6)), None, None, None])
-    assert_close(y, np.tile(wanted[slope], (2, 1)), "elementwise")
+    assert_close(y, np.tile(expected[slope], (2, 1)), "elementwise")
 
 
 @pytest.mark.parametrize("backend", ["numpy", *COMPILED])

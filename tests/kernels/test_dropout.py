@@ -73,7 +73,7 @@ def test_relu_backward_of_nan_in_place(backend):
 @pytest.mark.parametrize("backend", ["numpy", *COMPILED])
 @pytest.mark.parametrize("threshold", [0, 1 << 32, 858993459])
 def test_share_of_dropped_elements(backend, threshold):
-    """Nothing at 0, all at 2^32, else the wanted share within five standard deviations."""
+    """Nothing at 0, all at 2^32, else the expected share within five standard deviations."""
     n, rate = 2000 if SIMULATED else 200_000, threshold / 2**32
     (y,) = run("dropout.apply", backend, "float32", [np.ones(n), counter(SEED, 0, 0), threshold, 1.0, 0.0, 0.0, Out((n,))])
     deviation = np.sqrt(n * rate * (1 - rate))
@@ -90,7 +90,7 @@ def test_mask_is_the_words_of_philox(backend):
 @pytest.mark.parametrize("backend", ["numpy", *COMPILED])
 @pytest.mark.parametrize("element", range(7))
 def test_a_word_at_the_threshold_is_kept(backend, element):
-    """In each of the four words of a counter, and in the last counter, which is cut."""
+    """In each of the four words of a counter, and in the last, partial counter."""
     word = int(philox.words(element, element + 1, int(SEED), 5, 6)[0])
     for threshold, kept in ((word, True), (word + 1, False)):
         (y,) = run("dropout.apply", backend, "float32", [np.ones(7), counter(SEED, 5, 6), threshold, 1.0, 0.0, 0.0, Out((7,))])
@@ -134,7 +134,7 @@ def test_nan_is_kept_or_dropped(backend):
 
 
 @pytest.mark.parametrize(
-    ("counter", "key", "wanted"),
+    ("counter", "key", "expected"),
     [
         ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
         ((0xFFFFFFFF,) * 4, (0xFFFFFFFF,) * 2, (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
@@ -145,17 +145,17 @@ def test_nan_is_kept_or_dropped(backend):
         ),
     ],
 )
-def test_philox_known_answers(counter, key, wanted):
+def test_philox_known_answers(counter, key, expected):
     """The published answers of Random123 (kat_vectors, philox4x32 10)."""
     words = [np.uint32(w) for w in (*counter, *key)]
-    assert philox.philox(*words) == wanted
+    assert philox.philox(*words) == expected
     with np.errstate(over="ignore"):
-        assert philox._philox(*words) == wanted
+        assert philox._philox(*words) == expected
 
 
 @pytest.mark.parametrize(("start", "stop"), [(0, 10), (3, 11), (4, 5), (6, 6), (4 * 2**32 - 2, 4 * 2**32 + 9)])
 def test_words_of_any_range(start, stop):
-    """Any element can be made anywhere: a range is the slice of the stream, also where the counter passes 2^32."""
+    """Any range equals the slice of the stream, also where the counter passes 2^32."""
     seed, stream, step = int(SEED), 7, 8
     words = philox.words(start, stop, seed, stream, step)
     assert len(words) == stop - start

@@ -6,7 +6,7 @@ from nbnet.kernels import chunks
 
 from .harness import COMPILED, DTYPES, SIMULATED, Out, call, check, differences, large, not_simulated, run, simulated
 
-# (N, P, C), groups: one value a channel, narrow and wide groups, rows of one point and images, one chunk and several
+# (N, P, C), groups: one value per channel, narrow and wide groups, rows of one point and images, one chunk and several
 CASES = [
     ((1, 1, 2), 1),
     ((5, 1, 12), 3),
@@ -77,13 +77,13 @@ def test_gradients(rng, shape, groups):
         mean, inv_std, _ = run("groupnorm.forward", backend, "float64", forward_args(x, groups, gamma, beta))
         return run("groupnorm.backward", backend, "float64", backward_args(dy, x, groups, gamma, mean, inv_std))
 
-    wanted = [
+    expected = [
         differences(lambda a: definition(x, groups, a, beta), gamma, dy),
         differences(lambda a: definition(x, groups, gamma, a), beta, dy),
         differences(lambda a: definition(a, groups, gamma, beta), x, dy),
     ]
     for backend in ("numpy", *COMPILED):
-        for actual, numeric in zip(gradients(backend), wanted, strict=True):
+        for actual, numeric in zip(gradients(backend), expected, strict=True):
             assert_close(actual, numeric, "differences")
 
 
@@ -92,7 +92,7 @@ def test_gradients(rng, shape, groups):
     ("shape", "groups"), [((4, 1, 30), 1), ((2, 5, 12), 4)] if SIMULATED else [((20, 1, 300), 1), ((20, 30, 12), 4)], ids=str
 )
 def test_far_from_zero(rng, dtype, shape, groups, offset):
-    """Deviation 1 around a mean of 1e4: the sum of squares minus the squared mean would have no digit left in float32."""
+    """Deviation 1 around a mean of 1e4: the sum of squares minus the squared mean would lose all digits in float32."""
     x = rng.normal(offset, 1, shape).astype(dtype).astype(np.float64)
     gamma, beta, dy = rng.normal(size=shape[2]), rng.normal(size=shape[2]), rng.normal(size=shape)
     mean, inv_std, _ = check("groupnorm.forward", dtype, "reduction", forward_args(x, groups, gamma, beta))
@@ -105,7 +105,7 @@ def test_far_from_zero(rng, dtype, shape, groups, offset):
 @pytest.mark.parametrize("first", [0.0, -1e8])
 @pytest.mark.parametrize("shape", [(3, 1, 200), (3, 50, 4)], ids=str)
 def test_a_first_value_far_from_the_others(rng, shape, first):
-    """The sums start from the first value of a group; one pass from there would lose what the second pass keeps."""
+    """Sums are about the first value of a group; a single pass about it would lose precision that the second pass keeps."""
     x = rng.normal(1e8, 1, shape)
     x[:, 0, 0] = first
     check("groupnorm.forward", "float64", "reduction", forward_args(x, 1, np.ones(shape[2]), np.zeros(shape[2])))
@@ -116,7 +116,7 @@ def test_a_first_value_far_from_the_others(rng, shape, first):
 @pytest.mark.parametrize("shape", [(3, 1, 6), (3, 5, 6)], ids=str)
 @dtypes
 def test_constant_groups(dtype, shape, eps, backend):
-    """The variance is 0 exactly, and however small eps is, xhat is 0 and not NaN."""
+    """The variance is exactly 0, and for any small eps xhat is 0, not NaN."""
     x = np.broadcast_to([0.1, 0.1, 0.1, 1e4 + 0.1, 1e4 + 0.1, 1e4 + 0.1], shape).copy()
     gamma, beta = np.full(6, 3.0), np.arange(6.0)
     mean, _, y = run("groupnorm.forward", backend, dtype, forward_args(x, 2, gamma, beta, eps))
@@ -159,6 +159,6 @@ def test_backward_of_fixed_statistics_is_not_the_gradient(rng):
     shape, gamma, beta = (3, 1, 6), rng.normal(size=6), rng.normal(size=6)
     x, dy = rng.normal(size=shape), rng.normal(size=shape)
     _, inv_std, _ = run("groupnorm.forward", "numpy", "float64", forward_args(x, 1, gamma, beta))
-    wanted = differences(lambda a: definition(a, 1, gamma, beta), x, dy)
+    expected = differences(lambda a: definition(a, 1, gamma, beta), x, dy)
     with pytest.raises(AssertionError, match="differences equal"):
-        assert_close(dy * gamma * inv_std[:, :, None], wanted, "differences")
+        assert_close(dy * gamma * inv_std[:, :, None], expected, "differences")

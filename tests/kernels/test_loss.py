@@ -63,7 +63,7 @@ def test_a_tie_is_won_by_the_first(dtype):
 @pytest.mark.parametrize("at", [0, 1, 2])
 @dtypes
 def test_nan_logit(dtype, at):
-    """A NaN is no hit, whether it, the largest number or another is the label, and does not leave its row."""
+    """A row with NaN is no hit, whichever entry is the label, and does not affect other rows."""
     logits = np.array([[1.0, 3, 2]] * 4)
     logits[1:, at] = np.nan
     losses, hits, dlogits = check("loss.softmax_cross_entropy", dtype, "reduction", cross_entropy_args(logits, np.array([1, 0, 1, 2])))

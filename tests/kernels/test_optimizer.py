@@ -64,7 +64,7 @@ def test_adam(rng, dtype, size, options, step):
 @pytest.mark.parametrize("backend", ["numpy", *COMPILED])
 @dtypes
 def test_first_step_of_adam_by_hand(backend, dtype):
-    """From zero state every parameter moves by lr against the sign of its gradient, whatever the gradient's size."""
+    """From zero state every parameter moves by lr against the sign of its gradient, for gradients of any size."""
     param, grad = np.array([1.0, 2, 3]), np.array([1e-3, -5, 1e4])
     args = [Out(start=param), grad, Out(start=np.zeros(3)), Out(start=np.zeros(3)), 0.1, 0.9, 0.999, 1e-30, 0.0, False, 0.1, 0.001]
     new, m, v = run("optimizer.adam", backend, dtype, args)

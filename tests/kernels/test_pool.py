@@ -103,10 +103,10 @@ def test_by_hand(backend):
 
     assert_close(run("pool.max_forward", backend, "float64", [x, *geometry, y])[0], image([[1, 2], [4, 5]]), "exact")
     assert_close(run("pool.avg_forward", backend, "float64", [x, *geometry, y])[0], image([[1, 1.5], [2.5, 3]]), "exact")
-    wanted = image([[1, 10, 0], [100, 1000, 0], [0, 0, 0]])
-    assert_close(run("pool.max_backward", backend, "float64", [dy, x, *geometry, Out(x.shape)])[0], wanted, "exact")
-    wanted = image([[1 + 5 + 50 + 250, 5 + 250, 0], [50 + 250, 250, 0], [0, 0, 0]])
-    assert_close(run("pool.avg_backward", backend, "float64", [dy, *geometry, Out(x.shape)])[0], wanted, "exact")
+    expected = image([[1, 10, 0], [100, 1000, 0], [0, 0, 0]])
+    assert_close(run("pool.max_backward", backend, "float64", [dy, x, *geometry, Out(x.shape)])[0], expected, "exact")
+    expected = image([[1 + 5 + 50 + 250, 5 + 250, 0], [50 + 250, 250, 0], [0, 0, 0]])
+    assert_close(run("pool.avg_backward", backend, "float64", [dy, *geometry, Out(x.shape)])[0], expected, "exact")
 
 
 @pytest.mark.parametrize("backend", ["numpy", *COMPILED])
@@ -114,16 +114,16 @@ def test_by_hand(backend):
 def test_first_of_equals_wins(backend, size):
     x, dy = np.ones((1, size, size, 9)), np.arange(1.0, 10).reshape(1, 1, 1, 9)
     (dx,) = run("pool.max_backward", backend, "float32", [dy, x, size, size, size, size, 0, 0, Out(x.shape)])
-    wanted = np.zeros(x.shape)
-    wanted[:, 0, 0] = np.arange(1, 10)
-    assert_close(dx, wanted, "exact")
+    expected = np.zeros(x.shape)
+    expected[:, 0, 0] = np.arange(1, 10)
+    assert_close(dx, expected, "exact")
 
 
 @pytest.mark.parametrize("at", range(4))
 @pytest.mark.parametrize("size", [2, 3])
 @dtypes
 def test_nan_is_the_maximum(rng, dtype, size, at):
-    """On every place of the window; of two NaNs the first wins."""
+    """At every position of the window; of two NaNs the first wins."""
     x = rng.normal(size=(1, size, size, 9))
     flat = x.reshape(size * size, 9)
     flat[at, 2:5] = np.nan
@@ -166,10 +166,10 @@ def test_against_torch(rng, size, stride, pad):
         ("max", torch.nn.functional.max_pool2d(image, size, stride, pad)),
         ("avg", torch.nn.functional.avg_pool2d(image, size, stride, pad, count_include_pad=False)),
     ):
-        wanted = theirs.detach().numpy().transpose(0, 2, 3, 1)
-        dy = rng.normal(size=wanted.shape)
+        expected = theirs.detach().numpy().transpose(0, 2, 3, 1)
+        dy = rng.normal(size=expected.shape)
         (gradient,) = torch.autograd.grad(theirs, image, torch.tensor(dy.transpose(0, 3, 1, 2)))
-        (y,) = run(f"pool.{ours}_forward", "serial", "float64", [x, *geometry, Out(wanted.shape)])
+        (y,) = run(f"pool.{ours}_forward", "serial", "float64", [x, *geometry, Out(expected.shape)])
         (dx,) = run(f"pool.{ours}_backward", "serial", "float64", [dy, *([x] if ours == "max" else []), *geometry, Out(x.shape)])
-        assert_close(y, wanted, "elementwise")
+        assert_close(y, expected, "elementwise")
         assert_close(dx, gradient.numpy().transpose(0, 2, 3, 1), "elementwise")

@@ -11,7 +11,7 @@ import pytest
 import nbnet as nb
 from nbnet import models
 from nbnet.kernels import load
-from nbnet.kernels.cpu.compile import elsewhere
+from nbnet.kernels.cpu.cache import compiling_elsewhere
 from nbnet.runtime import compile_ahead
 
 
@@ -130,7 +130,7 @@ def test_what_one_worker_has_in_hand_is_not_given_to_another(monkeypatch):
     monkeypatch.setattr(compile_ahead, "is_kept", lambda kernel, types: False)
     monkeypatch.setattr(compile_ahead, "_Worker", lambda backend, work: dealt.extend(op for op, _ in work))
     busy = load("conv2d.backward_data", "serial")
-    monkeypatch.setitem(elsewhere, busy, lambda: None)
+    monkeypatch.setitem(compiling_elsewhere, busy, lambda: None)
     compile_ahead.compile_ahead(built("five-conv"), 2)
     assert "conv2d.backward_weights" in dealt
     assert "conv2d.backward_data" not in dealt
@@ -170,8 +170,8 @@ def test_a_worker_that_fails_is_not_waited_for(program, monkeypatch):
     kernel = load("array.add", "serial")
     compile_ahead._Worker("serial", [("array.add", [("array.add", ())])])
     for _ in range(2):
-        elsewhere.get(kernel, lambda: None)()  # it returns at all
-    elsewhere.pop(kernel, None)
+        compiling_elsewhere.get(kernel, lambda: None)()  # it returns at all
+    compiling_elsewhere.pop(kernel, None)
     assert compile_ahead.compiled == []
 
 
@@ -182,7 +182,7 @@ def test_a_worker_that_hangs_is_given_up(monkeypatch, tmp_path):
     monkeypatch.setattr(compile_ahead, "get_executable", lambda: str(program))
     monkeypatch.setattr(compile_ahead, "PATIENCE", 0.2)
     worker = compile_ahead._Worker("serial", [("array.add", [("array.add", ())])])
-    elsewhere.pop(load("array.add", "serial"))()
+    compiling_elsewhere.pop(load("array.add", "serial"))()
     assert worker._process.returncode is not None
     assert worker._process.stdout.closed
 

@@ -1,7 +1,7 @@
 """Activations on the CPU: one loop over a chunk of elements, or of rows for softmax.
 
-The chunk is sliced first, so that the loop runs from 0: with a start that might be negative, Numba would have to allow
-for indices from the end, and LLVM then leaves the loop scalar.
+The chunk is sliced first, so that the loop runs from 0. If the start could be negative, Numba would have to handle indices from the
+end, and LLVM would leave the loop scalar.
 """
 
 import numpy as np
@@ -9,13 +9,8 @@ import numpy as np
 from nbnet.kernels import chunks
 from nbnet.kernels.cpu.compile import body, serial
 from nbnet.kernels.cpu.parallel_for import parallel, parallel_for
-from nbnet.kernels.cpu.register_tiles import lanes
-from nbnet.kernels.cpu.vecmath import exp, exp_of_sigmoid, exp_of_tanh, sigmoid, tanh
-from nbnet.kernels.cpu.vector import largest_lane, load, load_whole, splat_as, store, store_whole, sum_of_lanes, where, widen, zero
-
-EXP = 8  # elementary operations that an exp or a tanh is worth, for the choice of chunks
-RUN = 256  # numbers whose exponentials are taken before the first of them is used (kernels/vecmath.py)
-
+from nbnet.kernels.cpu.reductions import exp_of_row, largest_of_row, scale_row
+from nbnet.kernels.cpu.vecmath import EXP, sigmoid_of_run, tanh_of_run
 
 # -------------------------------------------------------------------------------------------------------- relu
 
@@ -115,18 +110,6 @@ def leaky_relu_backward_parallel(dy, y, slope, dx):
 
 
 @body
-def tanh_of_run(x, start, stop, y):
-    """y[start:stop] = tanh(x[start:stop]); x may be y."""
-    e = np.empty(RUN, x.dtype)
-    for at in range(start, stop, RUN):
-        n = min(RUN, stop - at)
-        for i in range(0, n, lanes(x)):
-            store_whole(e, i, exp_of_tanh(load(x, at + i, n - i)))
-        for i in range(0, n, lanes(x)):
-            store(y, at + i, n - i, tanh(load(x, at + i, n - i), load_whole(e, i)))
-
-
-@body
 def _tanh_forward(part, parts, x, y):
     start, stop = chunks.bounds(part, parts, x.size)
     tanh_of_run(x, start, stop, y)
@@ -171,18 +154,6 @@ def tanh_backward_parallel(dy, y, dx):
 
 
 @body
-def sigmoid_of_run(x, start, stop, y):
-    """y[start:stop] = 1 / (1 + exp(-x[start:stop])); x may be y."""
-    e = np.empty(RUN, x.dtype)
-    for at in range(start, stop, RUN):
-        n = min(RUN, stop - at)
-        for i in range(0, n, lanes(x)):
-            store_whole(e, i, exp_of_sigmoid(load(x, at + i, n - i)))
-        for i in range(0, n, lanes(x)):
-            store(y, at + i, n - i, sigmoid(load(x, at + i, n - i), load_whole(e, i)))
-
-
-@body
 def _sigmoid_forward(part, parts, x, y):
     start, stop = chunks.bounds(part, parts, x.size)
     sigmoid_of_run(x, start, stop, y)
@@ -224,51 +195,6 @@ def sigmoid_backward_parallel(dy, y, dx):
 
 
 # ----------------------------------------------------------------------------------------------------- softmax
-
-
-@body
-def _larger(a, b):
-    return where(a > b, a, b)
-
-
-@body
-def largest_of_row(x, at, size):
-    """The largest of `size` numbers from `at` on, in flat x; of NaNs, anything."""
-    step = lanes(x)
-    if size < step:
-        largest = x[at]
-        for i in range(at + 1, at + size):
-            largest = max(largest, x[i])
-        return largest
-    vector = load_whole(x, at)
-    for c in range(step, size - step, step):
-        vector = _larger(vector, load_whole(x, at + c))
-    return largest_lane(_larger(vector, load_whole(x, at + size - step)))
-
-
-@body
-def exp_of_row(x, at, size, shift, y):
-    """y = exp(x - shift) for `size` numbers from `at` on; their sum in float64."""
-    whole = size - size % lanes(x)
-    total = widen(zero(load(x, at, 0)))
-    for c in range(0, size, lanes(x)):
-        v = load(x, at + c, size - c)
-        e = exp(v - splat_as(shift, v))
-        store(y, at + c, size - c, e)
-        if c < whole:
-            total = total + widen(e)
-    rest = sum_of_lanes(total)
-    for i in range(at + whole, at + size):
-        rest += np.float64(y[i])
-    return rest
-
-
-@body
-def scale_row(y, at, size, factor):
-    """y *= factor for `size` numbers from `at` on."""
-    for c in range(0, size, lanes(y)):
-        v = load(y, at + c, size - c)
-        store(y, at + c, size - c, v * splat_as(factor, v))
 
 
 @body

@@ -1,10 +1,12 @@
-"""Activations on CUDA: four elements a thread; for softmax a group of neighbouring threads a row."""
+"""Activations on CUDA: four elements per thread; for softmax a group of neighbouring threads per row."""
 
 import math
 
 from numba import cuda
 
-from nbnet.kernels.gpu.launch import elementwise, formula, kernel, load, row_maximum, row_sum, rows, store
+from nbnet.kernels.gpu.activations import logistic, sigmoid_slope, tanh_slope
+from nbnet.kernels.gpu.compile import formula, kernel
+from nbnet.kernels.gpu.launch import elementwise, load, row_maximum, row_sum, rows, store
 
 # -------------------------------------------------------------------------------------------------------- relu
 
@@ -79,11 +81,6 @@ def tanh_forward(x, y):
     elementwise(_tanh_forward, x.size, x, x.size, y)
 
 
-@formula
-def tanh_slope(dy, y, one):
-    return dy * (one - y * y)
-
-
 @kernel
 def _tanh_backward(dy, y, size, dx):
     at, one = 4 * cuda.grid(1), y.dtype.type(1)
@@ -99,12 +96,6 @@ def tanh_backward(dy, y, dx):
 # ----------------------------------------------------------------------------------------------------- sigmoid
 
 
-@formula
-def logistic(x, one):
-    e = math.exp(-abs(x))
-    return (e if x < 0 else one) / (one + e)
-
-
 @kernel
 def _sigmoid_forward(x, size, y):
     at, one = 4 * cuda.grid(1), x.dtype.type(1)
@@ -114,11 +105,6 @@ def _sigmoid_forward(x, size, y):
 
 def sigmoid_forward(x, y):
     elementwise(_sigmoid_forward, x.size, x, x.size, y)
-
-
-@formula
-def sigmoid_slope(dy, y, one):
-    return dy * (y * (one - y))
 
 
 @kernel

@@ -1,4 +1,4 @@
-"""Arithmetic on whole arrays, for what is no layer: branches that meet, gradients that are added up or clipped, axes that move.
+"""Arithmetic on whole arrays, outside of layers: branches that join, gradients that are summed or clipped, axes that are swapped.
 
 Flat arrays (n,), C-contiguous, one dtype T (float32 or float64), y may be any of the inputs:
 

@@ -4,7 +4,8 @@ import numpy as np
 from numba import cuda
 
 from nbnet.kernels.gpu import device
-from nbnet.kernels.gpu.launch import BLOCKS, THREADS, add4, divide, elementwise, kernel, load, multiply4, row_sum, run, store
+from nbnet.kernels.gpu.compile import kernel
+from nbnet.kernels.gpu.launch import BLOCKS, THREADS, add4, divide, elementwise, load, multiply4, row_sum, run, store
 
 # -------------------------------------------------------------------------------------------- add, multiply, scale
 
@@ -44,7 +45,7 @@ def scale(a, factor, y):
 
 @kernel
 def _squares(a, size, partials):
-    """A sum for each block."""
+    """One sum per block."""
     total = 0.0
     for at in range(4 * cuda.grid(1), size, 4 * cuda.gridsize(1)):
         v = load(a, at, size)
@@ -56,7 +57,7 @@ def _squares(a, size, partials):
 
 @kernel
 def _total(partials, count, total):
-    """One block adds them up."""
+    """One block adds up the sums of all blocks."""
     mine = 0.0
     for i in range(cuda.threadIdx.x, count, THREADS):
         mine += partials[i]
@@ -77,7 +78,7 @@ def squares(a, total):
 
 @kernel
 def _swap(x, size, b, c, d, y):
-    """Each thread writes one element: neighbours write neighbours."""
+    """Each thread writes one element; neighbouring threads write neighbouring elements."""
     at = cuda.grid(1)
     if at < size:
         rest, i_d = divide(at, d)

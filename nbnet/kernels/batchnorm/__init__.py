@@ -1,4 +1,4 @@
-"""Batch normalisation: four heavy kernels, from which every dialect is made by arithmetic on C numbers; some also with what follows.
+"""Batch normalisation: four heavy kernels, combined for each dialect by arithmetic on C numbers; some are fused with what follows.
 
 Letters: M rows (N*H*W for images), C channels, K chunks. x, dy, y, dx are (M, C), C-contiguous, float32 or float64 (T).
 
@@ -23,18 +23,18 @@ Letters: M rows (N*H*W for images), C channels, K chunks. x, dy, y, dx are (M, C
     apply_smooth(x, center, scale, shift, activation, y)
         y = f((x - center_c) * scale_c + shift_c), where f is tanh or the logistic function: activation is TANH or SIGMOID
     backward_reduce_smooth(dy, y, x, center, activation, partials, g, sum_g, sum_gx)
-        g = dy * f'(...) from y, and its sums as above; backward_apply goes on with g for dy, and slope 1.  g: (M, C) T, overwritten.
+        g = dy * f'(...) from y, and its sums as above; continue with backward_apply with g as dy and slope 1.  g: (M, C) T, overwritten.
 
-act(z) = z where z > 0, else slope * z: slope 1 is no activation, 0 is ReLU, between them leaky ReLU. The backward
-kernels of act recompute z from x, so neither y nor the normalised x is stored.
+act(z) = z where z > 0, else slope * z: slope 1 is no activation, 0 is ReLU, values between are leaky ReLU. The backward
+kernels recompute z from x, so neither y nor the normalised x is stored.
 
 center, scale, shift, a, b, c: (C,) T. partials: (K, 3, C) float64 scratch for the kernels that reduce, with
-K = chunks.count(M, C), and chunks.count(N * (H // 2), 2 * W * C) where a max-pool is fused. Everything overwrites (=);
+K = chunks.count(M, C), or chunks.count(N * (H // 2), 2 * W * C) with a fused max-pool. Everything overwrites (=);
 nothing accumulates. Without a pool y may be x, and dx or g may be dy.
 
-Why a center: x * scale + shift with shift = -mean * scale loses all its digits where the mean is large against the
-deviation. With mean 1e4 and deviation 1 in float32 its error is 5e-4; x - center is exact there (Sterbenz), and the
-part of the mean that float32 cannot hold goes into shift.
+Why a center: x * scale + shift with shift = -mean * scale loses precision if the mean is large against the deviation.
+With mean 1e4 and deviation 1 in float32 its error is 5e-4. x - center is exact there (Sterbenz), and the part of the
+mean that float32 cannot represent goes into shift.
 
 Sums are accumulated in float64 from a shifted origin (the first row of a chunk), and chunks are merged in order by
 Chan's formula (Chan, Golub, LeVeque 1979): delta = mean_b - mean_a, M2 = M2_a + M2_b + delta^2 n_a n_b / (n_a + n_b).

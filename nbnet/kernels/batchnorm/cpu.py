@@ -3,7 +3,7 @@
 import numpy as np
 
 from nbnet.kernels import chunks
-from nbnet.kernels.batchnorm.cpu_max_pool import (  # noqa: F401  # the rest of this room
+from nbnet.kernels.batchnorm.cpu_max_pool import (  # noqa: F401  # kernels of this module
     apply_max_pool_parallel,
     apply_max_pool_serial,
     backward_apply_max_pool_parallel,
@@ -17,78 +17,17 @@ from nbnet.kernels.batchnorm.cpu_smooth import (  # noqa: F401
     backward_reduce_smooth_parallel,
     backward_reduce_smooth_serial,
 )
-from nbnet.kernels.batchnorm.merge import merge_moments, merge_sums
 from nbnet.kernels.cpu.compile import body, serial
 from nbnet.kernels.cpu.parallel_for import parallel, parallel_for
-from nbnet.kernels.cpu.prefetch import AHEAD, comes_late, passes_caches, prefetch, put
+from nbnet.kernels.cpu.prefetch import PREFETCH_DISTANCE, bypasses_cache, needs_prefetch, prefetch, store_or_stream
+from nbnet.kernels.cpu.reductions import merge_moments, merge_sums, moments_of_rows
 from nbnet.kernels.cpu.register_tiles import lanes
 from nbnet.kernels.cpu.vecmath import fma
 from nbnet.kernels.cpu.vector import load, load_as, splat, store, where, widen, zero
 
-# Rows that are summed in registers before the sums go back to memory, while the next ones are asked for, line after line as they lie
-# in memory and not in the order of use, which the processor's own fetching ahead cannot follow: both fit the level-1 cache.
-ROWS = 64
+ROWS = 16  # summed in registers before the sums go back to memory, while the next ones are prefetched
 
 # ---------------------------------------------------------------------------------------------------- moments
-
-
-@body
-def _add_deviations(x, origin, start, stop, left, right, mean, m2):
-    """mean += sum of x - origin, m2 += sum of its squares, over rows start to stop and channels left to right; origin is a row of x."""
-    channels = x.shape[1]
-    flat, late = x.reshape(-1), comes_late(x) and right - left == channels  # some of the columns are no run of memory
-    for block in range(start, stop, ROWS):
-        end, ahead = min(block + ROWS, stop), (block + ROWS) * channels
-        for c in range(left, right, lanes(x)):
-            n = right - c
-            center = widen(load(flat, origin * channels + c, n))
-            s, q = load_as(mean, c, n, center), load_as(m2, c, n, center)
-            t, r = zero(s), zero(s)  # of every other row, since each addition waits for the last one
-            for m in range(block, end - 1, 2):
-                at, next_at = m * channels + c, (m + 1) * channels + c
-                if late:
-                    prefetch(flat, ahead)
-                    prefetch(flat, ahead + lanes(x))
-                    ahead += 2 * lanes(x)
-                d, e = widen(load(flat, at, n)) - center, widen(load(flat, next_at, n)) - center
-                s, q = s + d, q + d * d
-                t, r = t + e, r + e * e
-            if (end - block) % 2 == 1:
-                d = widen(load(flat, (end - 1) * channels + c, n)) - center
-                s, q = s + d, q + d * d
-            store(mean, c, n, s + t)
-            store(m2, c, n, q + r)
-
-
-@body
-def _add_weighted_deviations(x, weights, origin, start, stop, left, right, mean, m2, count):
-    """The same with weights, whose sum goes to count."""
-    step = 1 if weights.shape[1] > 1 else 0
-    for m in range(start, stop):
-        for c in range(left, right):
-            w = np.float64(weights[m, c * step])
-            d = np.float64(x[m, c]) - np.float64(x[origin, c])
-            count[c] += w
-            mean[c] += w * d
-            m2[c] += w * d * d
-
-
-@body
-def moments_of_rows(x, weights, start, stop, left, right, partial):
-    """Mean, sum of squares about it, and sum of weights of rows start to stop, in the rows of partial (3, C), channels left to right."""
-    mean, m2, count = partial[0], partial[1], partial[2]
-    for c in range(left, right):
-        mean[c] = 0.0
-        m2[c] = 0.0
-        count[c] = stop - start if weights is None else 0.0
-    if weights is None:
-        _add_deviations(x, start, start, stop, left, right, mean, m2)
-    else:
-        _add_weighted_deviations(x, weights, start, start, stop, left, right, mean, m2, count)
-    for c in range(left, right):
-        d = mean[c] / count[c] if count[c] > 0 else 0.0
-        m2[c] -= mean[c] * d
-        mean[c] = np.float64(x[start, c]) + d
 
 
 @body
@@ -118,15 +57,15 @@ def _apply(part, parts, x, center, scale, shift, slope, y):
     start, stop = chunks.bounds(part, parts, x.shape[0])
     channels, factor = x.shape[1], splat(x.dtype.type(slope))
     source, target = x.reshape(-1), y.reshape(-1)
-    late, past = comes_late(x), passes_caches(y, channels)
+    prefetches, bypasses = needs_prefetch(x), bypasses_cache(y, channels)
     for m in range(start, stop):
         for c in range(0, channels, lanes(x)):
             n, at = channels - c, m * channels + c
-            if late:
-                prefetch(source, at + AHEAD)
+            if prefetches:
+                prefetch(source, at + PREFETCH_DISTANCE)
             z = fma(load(source, at, n) - load(center, c, n), load(scale, c, n), load(shift, c, n))
             z = where(z > zero(z), z, factor * z)
-            put(target, at, n, z, past)
+            store_or_stream(target, at, n, z, bypasses)
 
 
 @serial
@@ -152,19 +91,18 @@ def _backward_reduce(part, dy, x, center, scale, shift, slope, partials):
     slope = x.dtype.type(slope)
     sum_g, sum_gx = partial[0], partial[1]
     channels = x.shape[1]
-    gradient, source, late = dy.reshape(-1), x.reshape(-1), comes_late(x)
+    gradient, source, prefetches = dy.reshape(-1), x.reshape(-1), needs_prefetch(x)
     for c in range(channels):
         sum_g[c] = 0.0
         sum_gx[c] = 0.0
-    rows = ROWS // 4  # of two arrays
-    for block in range(start, stop, rows):
-        end, ahead = min(block + rows, stop), (block + rows) * channels
+    for block in range(start, stop, ROWS):
+        end, ahead = min(block + ROWS, stop), (block + ROWS) * channels
         for c in range(0, channels, lanes(x)):
             n = channels - c
             middle, factor, offset = load(center, c, n), load(scale, c, n), load(shift, c, n)
             s, sx = load_as(sum_g, c, n, middle), load_as(sum_gx, c, n, middle)
             for m in range(block, end):
-                if late:
+                if prefetches:
                     prefetch(source, ahead)
                     prefetch(gradient, ahead)
                     ahead += lanes(x)
@@ -198,25 +136,25 @@ def _backward_apply(part, parts, dy, x, weights, center, scale, shift, slope, a,
     start, stop = chunks.bounds(part, parts, x.shape[0])
     channels, factor = x.shape[1], splat(x.dtype.type(slope))
     gradient, source, target = dy.reshape(-1), x.reshape(-1), dx.reshape(-1)
-    late, past = comes_late(x), passes_caches(dx, channels)
+    prefetches, bypasses = needs_prefetch(x), bypasses_cache(dx, channels)
     for m in range(start, stop):
         for i in range(0, channels, lanes(x)):
             n, at = channels - i, m * channels + i
-            if late:
-                prefetch(source, at + AHEAD)
-                prefetch(gradient, at + AHEAD)
+            if prefetches:
+                prefetch(source, at + PREFETCH_DISTANCE)
+                prefetch(gradient, at + PREFETCH_DISTANCE)
             d, g = load(source, at, n) - load(center, i, n), load(gradient, at, n)
             g = where(fma(d, load(scale, i, n), load(shift, i, n)) > zero(d), g, factor * g)
             rest = load(b, i, n) + load(c, i, n) * d
             if weights is not None:
                 rest = rest * _weights_of(weights, m, i, n)
             g = load(a, i, n) * g + rest
-            put(target, at, n, g, past)
+            store_or_stream(target, at, n, g, bypasses)
 
 
 @body
 def _weights_of(weights, m, i, n):
-    """Of n numbers from channel i on in row m."""
+    """The weights of n numbers of row m, from channel i."""
     if weights.shape[1] == 1:
         return splat(weights[m, 0])
     return load(weights.reshape(-1), m * weights.shape[1] + i, n)

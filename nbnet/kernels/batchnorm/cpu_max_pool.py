@@ -1,24 +1,24 @@
 """Batch normalisation, activation and a max-pool of 2 x 2 in one pass on the CPU.
 
-What these kernels save is memory traffic: the activation, four times as large as what the pool leaves of it, is never written
-or read. The loops walk over windows, and over the channels of a window in vectors.
+These kernels save memory traffic: the activation, four times as large as the pool's output, is never written or read. The loops run
+over windows, and over the channels of a window in vectors.
 """
 
 from nbnet.kernels import chunks
-from nbnet.kernels.batchnorm.merge import merge_sums
 from nbnet.kernels.cpu.compile import body, serial
 from nbnet.kernels.cpu.parallel_for import parallel, parallel_for
+from nbnet.kernels.cpu.reductions import merge_sums
 from nbnet.kernels.cpu.register_tiles import lanes
 from nbnet.kernels.cpu.vecmath import fma
 from nbnet.kernels.cpu.vector import load, load_as, splat, store, where, widen, zero
-from nbnet.kernels.pool.cpu import fetch_window, first_wins
+from nbnet.kernels.cpu.windows import fetch_window, first_wins
 
 # --------------------------------------------------------------------------------------------- apply_max_pool
 
 
 @body
 def _normalized(x, at, center, scale, shift, c, count):
-    """x - center, and the input of the activation, rounded once: equal pixels must stay equal, whatever is compiled around them."""
+    """x - center, and the input of the activation, rounded once: equal pixels must stay equal, whatever code surrounds this."""
     d = load(x, at, count) - load(center, c, count)
     return d, fma(d, load(scale, c, count), load(shift, c, count))
 
@@ -30,7 +30,7 @@ def _activated(z, slope):
 
 @body
 def _window(x, at, width, center, scale, shift, slope, c, count):
-    """x - center, in the order of rows, and which of a row's two pixels and which row wins, of a window whose first number is at `at`."""
+    """For the window whose first number is at `at`: x - center in row-major order, the winner of each row, the winning row, its z."""
     channels = center.size
     fetch_window(x, at, width, channels)
     d0, z0 = _normalized(x, at, center, scale, shift, c, count)
@@ -80,7 +80,7 @@ def apply_max_pool_parallel(x, center, scale, shift, slope, y):
 
 @body
 def _backward_reduce_max_pool(part, dy, x, center, scale, shift, slope, partials):
-    """Output rows start to stop. Only the winners of the windows have a gradient."""
+    """Output rows start to stop. Only the winner of a window has a gradient."""
     start, stop = chunks.bounds(part, partials.shape[0], dy.shape[0] * dy.shape[1])
     partial = partials[part]
     _, height, width, channels = x.shape
@@ -123,7 +123,7 @@ def backward_reduce_max_pool_parallel(dy, x, center, scale, shift, slope, partia
 
 @body
 def _backward_outside(x, center, b, c, start, stop, dx):
-    """Numbers start to stop, from the first channel of a pixel on, that belong to no window."""
+    """dx of numbers start to stop, whole pixels that belong to no window."""
     channels = center.size
     for pixel in range(start, stop, channels):
         for i in range(0, channels, lanes(x)):
@@ -134,7 +134,7 @@ def _backward_outside(x, center, b, c, start, stop, dx):
 
 @body
 def _backward_apply_max_pool(part, parts, dy, x, center, scale, shift, slope, a, b, c, dx):
-    """Pairs of input rows start to stop, counted over all images; the last of an image may be a single row."""
+    """Pairs of input rows start to stop, counted over all images; the last pair of an image may be a single row."""
     start, stop = chunks.bounds(part, parts, x.shape[0] * ((x.shape[1] + 1) // 2))
     _, height, width, channels = x.shape
     slope = x.dtype.type(slope)

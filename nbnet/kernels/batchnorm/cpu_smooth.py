@@ -1,25 +1,24 @@
 """Batch normalisation and a smooth activation in one pass, on the CPU."""
 
 from nbnet.kernels import chunks
-from nbnet.kernels.activation.cpu import EXP, sigmoid_of_run, tanh_of_run
 from nbnet.kernels.batchnorm import TANH
-from nbnet.kernels.batchnorm.merge import merge_sums
 from nbnet.kernels.cpu.compile import body, serial
 from nbnet.kernels.cpu.parallel_for import parallel, parallel_for
-from nbnet.kernels.cpu.prefetch import comes_late, passes_caches, prefetch, put
+from nbnet.kernels.cpu.prefetch import bypasses_cache, needs_prefetch, prefetch, store_or_stream
+from nbnet.kernels.cpu.reductions import merge_sums
 from nbnet.kernels.cpu.register_tiles import lanes
-from nbnet.kernels.cpu.vecmath import fma
+from nbnet.kernels.cpu.vecmath import EXP, fma, sigmoid_of_run, tanh_of_run
 from nbnet.kernels.cpu.vector import load, load_as, splat_as, store, widen
 
-NUMBERS = 2048  # that are normalised before they are activated: they stay in the level-1 cache
-ROWS = 16  # that are summed in registers before the sums go back to memory, while the next ones are asked for
+NUMBERS = 2048  # normalised before they are activated: they stay in the level-1 cache
+ROWS = 16  # summed in registers before the sums go back to memory, while the next ones are prefetched
 
 # ------------------------------------------------------------------------------------------------------ apply
 
 
 @body
 def _apply_smooth(part, parts, x, center, scale, shift, activation, y):
-    """Some rows are normalised and then activated as one run of numbers, so that few channels leave no vector half empty."""
+    """Normalise some rows, then activate them as one run of numbers, so that vectors are full even with few channels."""
     start, stop = chunks.bounds(part, parts, x.shape[0])
     channels, source, target = x.shape[1], x.reshape(-1), y.reshape(-1)
     rows = max(1, NUMBERS // channels)
@@ -56,8 +55,8 @@ def _backward_reduce_smooth(part, dy, y, x, center, activation, partials, g):
     start, stop = chunks.bounds(part, partials.shape[0], x.shape[0])
     partial = partials[part]
     channels, sum_g, sum_gx = x.shape[1], partial[0], partial[1]
-    gradient, activated, source, target, past = dy.reshape(-1), y.reshape(-1), x.reshape(-1), g.reshape(-1), passes_caches(g, channels)
-    late = comes_late(x)
+    gradient, activated, source, target, bypasses = dy.reshape(-1), y.reshape(-1), x.reshape(-1), g.reshape(-1), bypasses_cache(g, channels)
+    prefetches = needs_prefetch(x)
     for c in range(channels):
         sum_g[c] = 0.0
         sum_gx[c] = 0.0
@@ -69,7 +68,7 @@ def _backward_reduce_smooth(part, dy, y, x, center, activation, partials, g):
             s, sx = load_as(sum_g, c, n, middle), load_as(sum_gx, c, n, middle)
             for m in range(block, end):
                 at = m * channels + c
-                if late:
+                if prefetches:
                     prefetch(gradient, ahead)
                     prefetch(activated, ahead)
                     prefetch(source, ahead)
@@ -77,7 +76,7 @@ def _backward_reduce_smooth(part, dy, y, x, center, activation, partials, g):
                 v = load(activated, at, n)
                 slope = splat_as(1.0, v) - v * v if activation == TANH else v * (splat_as(1.0, v) - v)
                 through = load(gradient, at, n) * slope
-                put(target, at, n, through, past)
+                store_or_stream(target, at, n, through, bypasses)
                 s = s + widen(through)
                 sx = sx + widen(through) * widen(load(source, at, n) - middle)
             store(sum_g, c, n, s)

@@ -1,29 +1,31 @@
 """Batch normalisation on CUDA: threads walk down columns of channels, four at a time.
 
-Sums run in T over a few rows, and go on in float64. Blocks write partial results, and one more small kernel merges them in
-order. The kernels that follow a reduction start at the end of the array, which is still in the level-2 cache.
+Sums run in T over a few rows, then in float64. Blocks write partial results, and a small kernel merges them in order. Kernels that
+follow a reduction start at the end of the array, which is still in the level-2 cache.
 """
 
 import numpy as np
 from numba import cuda
 
-from nbnet.kernels.batchnorm.cuda_max_pool import (  # noqa: F401  # the rest of this room
+from nbnet.kernels.batchnorm.cuda_max_pool import (  # noqa: F401  # kernels of this module
     apply_max_pool,
     backward_apply_max_pool,
     backward_reduce_max_pool,
 )
-from nbnet.kernels.batchnorm.cuda_moments import moments  # noqa: F401
 from nbnet.kernels.batchnorm.cuda_smooth import apply_smooth, backward_reduce_smooth  # noqa: F401
 from nbnet.kernels.gpu import device
+from nbnet.kernels.gpu.activations import activate4, through4
 from nbnet.kernels.gpu.columns import BLOCKS_OF_SUMS, PER_THREAD, RUN, columns, gather, gather_weights, merge_sums, write_sums
-from nbnet.kernels.gpu.launch import activate4, add4, kernel, load, multiply4, multiply_add4, run, store, subtract4, through4, wide4
+from nbnet.kernels.gpu.compile import kernel
+from nbnet.kernels.gpu.launch import add4, load, multiply4, multiply_add4, run, store, subtract4, wide4
+from nbnet.kernels.gpu.reductions import moments  # noqa: F401
 
 # ------------------------------------------------------------------------------------------------------ apply
 
 
 @kernel
 def _apply(x, center, scale, shift, slope, size, channels, period, rows, y):
-    """rows: super-rows, the last of which may be a part."""
+    """rows: super-rows; the last may be partial."""
     column = cuda.blockIdx.y * cuda.blockDim.x + cuda.threadIdx.x
     if column >= period:
         return
@@ -52,7 +54,7 @@ def apply(x, center, scale, shift, slope, y):
 
 @kernel
 def _backward_reduce(dy, x, center, scale, shift, slope, size, channels, period, rows, partials):
-    """rows: super-rows, the last of which may be a part: what is loaded beyond the array is dy = 0."""
+    """rows: super-rows; the last may be partial, and dy is loaded as 0 beyond the array."""
     column = cuda.blockIdx.y * cuda.blockDim.x + cuda.threadIdx.x
     zero = x.dtype.type(0)
     zeros = zero, zero, zero, zero
@@ -99,7 +101,7 @@ def backward_reduce(dy, x, center, scale, shift, slope, partials, sum_g, sum_gx)
 
 @kernel
 def _backward_apply(dy, x, center, scale, shift, slope, a, b, c, size, channels, period, rows, dx):
-    """rows: super-rows, the last of which may be a part."""
+    """rows: super-rows; the last may be partial."""
     column = cuda.blockIdx.y * cuda.blockDim.x + cuda.threadIdx.x
     if column >= period:
         return

@@ -1,40 +1,25 @@
 """Batch normalisation, activation and a max-pool of 2 x 2 in one pass on CUDA.
 
-Threads walk down the columns of the pooled image, four numbers at a time, and read the four windows below them: by 128 bits
-where the channels are a multiple of four, else number by number. Backward finds the winners again from x.
+Threads walk down the columns of the pooled image, four numbers at a time, and read the four windows below them: 128 bits at a time if
+the channels are a multiple of four, else one number at a time. Backward recomputes the winners from x.
 """
 
 import numpy as np
 from numba import cuda
 
 from nbnet.kernels.gpu import device
+from nbnet.kernels.gpu.activations import activate4, through4
 from nbnet.kernels.gpu.columns import BLOCKS_OF_SUMS, PER_THREAD, RUN, columns, gather, merge_sums, write_sums
-from nbnet.kernels.gpu.launch import (
-    THREADS,
-    activate4,
-    add4,
-    divide,
-    formula,
-    kernel,
-    load,
-    load4,
-    multiply4,
-    multiply_add4,
-    run,
-    store,
-    store4,
-    subtract4,
-    through4,
-    wide4,
-)
-from nbnet.kernels.pool.cuda import better
+from nbnet.kernels.gpu.compile import formula, kernel
+from nbnet.kernels.gpu.launch import THREADS, add4, divide, load, load4, multiply4, multiply_add4, run, store, store4, subtract4, wide4
+from nbnet.kernels.gpu.windows import better
 
 # ---------------------------------------------------------------------------------------------------- windows
 
 
 @formula
 def _corner(pixel, channel, shape, out_shape):
-    """Where in x the window of a pixel of y starts."""
+    """The index in x where the window of a pixel of y starts."""
     rest, column = divide(pixel, out_shape[2])
     image, row = divide(rest, out_shape[1])
     return ((image * shape[1] + 2 * row) * shape[2] + 2 * column) * shape[3] + channel
@@ -42,7 +27,7 @@ def _corner(pixel, channel, shape, out_shape):
 
 @formula
 def _corners(row, column, period, shape, out_shape):
-    """Where in x the windows of four neighbours in y start, those of vector `column` of super-row `row`."""
+    """The indices in x where the windows of four neighbours in y start: vector `column` of super-row `row`."""
     channels, at = shape[3], 4 * column
     if channels % 4 == 0:
         first = _corner(row, at, shape, out_shape)
@@ -58,7 +43,7 @@ def _corners(row, column, period, shape, out_shape):
 
 @formula
 def _read(x, at, by, channels):
-    """The numbers of x that are `by` behind four places; 0 for those beyond the array."""
+    """The numbers of x at four indices plus `by`; 0 beyond the array."""
     if channels % 4 == 0:
         return load4(x, at[0] + by)
     zero = x.dtype.type(0)
@@ -72,7 +57,7 @@ def _read(x, at, by, channels):
 
 @formula
 def _write(x, at, by, channels, values):
-    """Write what _read reads."""
+    """Write values where _read reads them."""
     if channels % 4 == 0:
         store4(x, at[0] + by, values)
     else:
@@ -97,7 +82,7 @@ def _deviations(x, at, shape, center):
 
 @formula
 def _winner(y0, y1, y2, y3):
-    """The largest and its place: of equals the first, and NaN counts as the largest."""
+    """The largest and its place: of equals the first; NaN is the largest."""
     best, place = better(y0, 0, y1, 1)
     best, place = better(best, place, y2, 2)
     return better(best, place, y3, 3)
@@ -122,7 +107,7 @@ def _choose(place, v0, v1, v2, v3):
 
 @formula
 def _choose4(places, d):
-    """Of the four pixels d, each window's at its place."""
+    """For each window, the pixel of d at its place."""
     return (
         _choose(places[0], d[0][0], d[1][0], d[2][0], d[3][0]),
         _choose(places[1], d[0][1], d[1][1], d[2][1], d[3][1]),
@@ -133,7 +118,7 @@ def _choose4(places, d):
 
 @formula
 def _where(places, place, g, zero):
-    """g in the windows that are won at `place`, else 0."""
+    """g in the windows whose winner is at `place`, else 0."""
     return (
         g[0] if places[0] == place else zero,
         g[1] if places[1] == place else zero,
@@ -147,7 +132,7 @@ def _where(places, place, g, zero):
 
 @kernel
 def _apply_max_pool(x, shape, center, scale, shift, slope, size, period, rows, out_shape, y):
-    """size: of y; rows: its super-rows, the last of which may be a part."""
+    """size: of y; rows: its super-rows; the last may be partial."""
     column = cuda.blockIdx.y * cuda.blockDim.x + cuda.threadIdx.x
     if column >= period:
         return
@@ -172,7 +157,7 @@ def apply_max_pool(x, center, scale, shift, slope, y):
 
 @kernel
 def _backward_reduce_max_pool(dy, x, shape, center, scale, shift, slope, size, period, rows, out_shape, partials):
-    """As _backward_reduce, over the winners of the windows, which alone have a gradient."""
+    """As _backward_reduce, over the winners of the windows; other pixels have no gradient."""
     column = cuda.blockIdx.y * cuda.blockDim.x + cuda.threadIdx.x
     channels, zero = shape[3], x.dtype.type(0)
     zeros = zero, zero, zero, zero
@@ -210,7 +195,7 @@ def backward_reduce_max_pool(dy, x, center, scale, shift, slope, partials, sum_g
 
 @kernel
 def _backward_apply_max_pool(dy, x, shape, center, scale, shift, slope, a, b, c, size, period, rows, out_shape, dx):
-    """dx in the windows. size: of dy; rows: its super-rows, the last of which may be a part."""
+    """dx in the windows. size: of dy; rows: its super-rows; the last may be partial."""
     column = cuda.blockIdx.y * cuda.blockDim.x + cuda.threadIdx.x
     if column >= period:
         return
@@ -233,7 +218,7 @@ def _backward_apply_max_pool(dy, x, shape, center, scale, shift, slope, a, b, c,
 
 @kernel
 def _backward_outside(x, shape, out_shape, outside, center, b, c, dx):
-    """dx of the pixels that no window holds, `outside` of each image: of an odd last row, then of an odd last column."""
+    """dx of the pixels in no window, `outside` per image: those of an odd last row, then of an odd last column."""
     height, width, channels = shape[1], shape[2], shape[3]
     rest, channel = divide(cuda.grid(1), channels)
     image, pixel = divide(rest, outside)

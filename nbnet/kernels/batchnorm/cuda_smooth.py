@@ -5,11 +5,12 @@ import math
 import numpy as np
 from numba import cuda
 
-from nbnet.kernels.activation.cuda import logistic, sigmoid_slope, tanh_slope
 from nbnet.kernels.batchnorm import TANH
 from nbnet.kernels.gpu import device
+from nbnet.kernels.gpu.activations import logistic, sigmoid_slope, tanh_slope
 from nbnet.kernels.gpu.columns import BLOCKS_OF_SUMS, PER_THREAD, RUN, columns, gather, merge_sums, write_sums
-from nbnet.kernels.gpu.launch import add4, formula, kernel, load, multiply_add4, run, store, subtract4, wide4
+from nbnet.kernels.gpu.compile import formula, kernel
+from nbnet.kernels.gpu.launch import add4, load, multiply_add4, run, store, subtract4, wide4
 
 # ------------------------------------------------------------------------------------------------------ apply
 
@@ -21,7 +22,7 @@ def _activated(z, activation, one):
 
 @kernel
 def _apply_smooth(x, center, scale, shift, activation, size, channels, period, rows, y):
-    """rows: super-rows, the last of which may be a part."""
+    """rows: super-rows; the last may be partial."""
     column, one = cuda.blockIdx.y * cuda.blockDim.x + cuda.threadIdx.x, x.dtype.type(1)
     if column >= period:
         return
@@ -51,7 +52,7 @@ def _through(dy, y, activation, one):
 
 @kernel
 def _backward_reduce_smooth(dy, y, x, center, activation, size, channels, period, rows, partials, g):
-    """rows: super-rows, the last of which may be a part: what is loaded beyond the array is dy = 0."""
+    """rows: super-rows; the last may be partial, and dy is loaded as 0 beyond the array."""
     column, one = cuda.blockIdx.y * cuda.blockDim.x + cuda.threadIdx.x, x.dtype.type(1)
     zero = x.dtype.type(0)
     zeros = zero, zero, zero, zero

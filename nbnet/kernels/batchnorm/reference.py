@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from nbnet.kernels.activation import reference as activations
 from nbnet.kernels.batchnorm import TANH
 
 
@@ -45,13 +44,13 @@ def backward_apply_max_pool(dy, x, center, scale, shift, slope, a, b, c, dx):
 
 
 def apply_smooth(x, center, scale, shift, activation, y):
-    forward = activations.tanh_forward if activation == TANH else activations.sigmoid_forward
-    forward((x - center) * scale + shift, y)
+    z = (x - center) * scale + shift
+    e = np.exp(-np.abs(z))
+    y[:] = np.tanh(z) if activation == TANH else np.where(z < 0, e, 1) / (1 + e)
 
 
 def backward_reduce_smooth(dy, y, x, center, activation, partials, g, sum_g, sum_gx):
-    backward = activations.tanh_backward if activation == TANH else activations.sigmoid_backward
-    backward(dy, y, g)
+    g[:] = dy * (1 - y * y if activation == TANH else y * (1 - y))
     wide = g.astype(np.float64)
     sum_g[:] = wide.sum(axis=0)
     sum_gx[:] = (wide * (x - center)).sum(axis=0)

@@ -1,34 +1,32 @@
-"""Convolution on the CPU: vector register tiles walk over strips of padded rows, or minimal filtering where that is faster."""
+"""Convolution on the CPU: vector register tiles over strips of padded rows, or Winograd's minimal filtering where that is faster."""
 
 import numpy as np
 
 from nbnet.kernels import chunks
-from nbnet.kernels.batchnorm.cpu import moments_of_rows
-from nbnet.kernels.batchnorm.merge import merge_moments
 from nbnet.kernels.conv2d import (
     EDGE,
     GROUP,
     IN_CACHES,
     TILES_A_THREAD,
-    minimal,
+    col2im,
+    col2im_chunks,
     plan,
-    scatter,
-    scatter_chunks,
-    scatters,
     strip_rows,
+    uses_col2im,
+    uses_winograd,
     winograd,
 )
 from nbnet.kernels.cpu.compile import body, inlined, precise, serial
 from nbnet.kernels.cpu.epilogue import activate_rows
-from nbnet.kernels.cpu.gemm import multiply
+from nbnet.kernels.cpu.gemm import gemm
 from nbnet.kernels.cpu.parallel_for import parallel, parallel_for_thread
 from nbnet.kernels.cpu.prefetch import LINE, prefetch_to_write
+from nbnet.kernels.cpu.reductions import add_rows, merge_moments, moments_of_rows
 from nbnet.kernels.cpu.register_tiles import lanes
 from nbnet.kernels.cpu.transpose import transpose
 from nbnet.kernels.cpu.vector import load, load_whole, store_whole, zero
-from nbnet.kernels.dense.cpu import add_rows
 
-BLOCK = 4096  # numbers of dy that backward_weights aims at: they are read once for each few weights, and stay in the level-1 cache
+BLOCK = 4096  # target size of a block of dy in numbers: it is read once per few weights, and stays in the level-1 cache
 
 
 @body
@@ -41,8 +39,8 @@ def _zeros(strip, at, count):
 def _fill(x, image, top, rows, left, row, strip):
     """Copy `rows` rows of an image, from row `top` and column `left` on, zeros outside of it, into strip; `row` numbers in each.
 
-    Whole vectors are stored, from the left to the right, and what they write past their part is overwritten by the next: the strip
-    has room for that at its end.
+    Whole vectors are stored from left to right, and each overwrites what the previous one wrote beyond its part; the strip has space for
+    that at its end.
     """
     height, width, inputs = x.shape[1], x.shape[2], x.shape[3]
     flat = x.reshape(-1)
@@ -69,7 +67,7 @@ def _strips(x, weight, kernel_h, kernel_w, init, stride_h, stride_w, pad_top, pa
     per_image = (out_h + rows - 1) // rows
     b, c = weight.reshape(-1), y.reshape(-1)
     run = kernel_w * inputs
-    asks = y.nbytes > IN_CACHES
+    prefetches = y.nbytes > IN_CACHES
     for unit in range(start, stop):
         image, first = unit // per_image, unit % per_image * rows
         count = min(rows, out_h - first)
@@ -77,10 +75,10 @@ def _strips(x, weight, kernel_h, kernel_w, init, stride_h, stride_w, pad_top, pa
         for r in range(count):
             a_at, c_at = r * stride_h * row, (image * out_h + first + r) * out_w * outputs
             a_r = stride_w * inputs
-            if asks:
+            if prefetches:
                 for at in range(c_at + out_w * outputs, c_at + 2 * out_w * outputs, LINE // y.itemsize):
                     prefetch_to_write(c, at)
-            multiply(out_w, strip, a_at, row, a_r, 1, b, 0, run * outputs, outputs, kernel_h, run, init, 0, 0, c, c_at, outputs, outputs)
+            gemm(out_w, strip, a_at, row, a_r, 1, b, 0, run * outputs, outputs, kernel_h, run, init, 0, 0, c, c_at, outputs, outputs)
             if slope != 1:
                 activate_rows(c, c_at, 1, 0, out_w * outputs, slope)
 
@@ -94,8 +92,8 @@ def _units(first, last, count, y, rows):
 
 @body
 def _cut(y, rows, count, filtered, threads):
-    """How the work is cut: rows of a unit, chunks, and groups of chunks, which threads take one by one. Minimal filtering computes a
-    group together, so that its products have enough rows; that changes no bit of a result, so groups may depend on the threads."""
+    """How the work is cut: rows of a unit, chunks, and groups of chunks, which threads claim one by one. Minimal filtering computes a group
+    together, so that its products have enough rows. That changes no bit of the result, so groups may depend on the number of threads."""
     if not filtered:
         return rows, count, count
     tiles = y.shape[0] * -(-y.shape[1] // EDGE) * -(-y.shape[2] // EDGE)
@@ -133,7 +131,7 @@ def _forward(group, thread, x, weight, bias, slope, stride_h, stride_w, pad_top,
 
 @body
 def _prepare_forward(x, weight, stride_h, stride_w, packed, strips, y):
-    """Transforms the weights; returns how the work is cut."""
+    """Transform the weights; return how the work is cut."""
     kernel_h, kernel_w, inputs, outputs = weight.shape
     filtered = packed.size > 0
     if filtered:
@@ -163,10 +161,10 @@ def forward_parallel(x, weight, bias, slope, stride_h, stride_w, pad_top, pad_le
 
 
 @body
-def _turn(weight, turned):
-    """turned[(kh, kw, o), i] = weight[KH-1-kh, KW-1-kw, i, o]."""
+def _rotate(weight, transposed):
+    """transposed[(kh, kw, o), i] = weight[KH-1-kh, KW-1-kw, i, o]."""
     kernel_h, kernel_w, inputs, outputs = weight.shape
-    source, target = weight.reshape(-1), turned.reshape(-1)
+    source, target = weight.reshape(-1), transposed.reshape(-1)
     for kh in range(kernel_h):
         for kw in range(kernel_w):
             at = ((kernel_h - 1 - kh) * kernel_w + kernel_w - 1 - kw) * inputs * outputs
@@ -174,33 +172,33 @@ def _turn(weight, turned):
 
 
 @body
-def _prepare_backward_data(dy, weight, stride_h, stride_w, turned, packed, strips, dx):
-    """Writes the weights as _backward_data wants them, with zeros at the end of turned; returns how the work is cut."""
+def _prepare_backward_data(dy, weight, stride_h, stride_w, transposed, packed, strips, dx):
+    """Write the weights as _backward_data needs them, with zeros at the end of transposed; return how the work is cut."""
     kernel_h, kernel_w, inputs, outputs = weight.shape
-    turned[kernel_h * kernel_w * outputs :] = 0
-    if scatters(inputs, stride_h, stride_w):
+    transposed[kernel_h * kernel_w * outputs :] = 0
+    if uses_col2im(inputs, stride_h, stride_w):
         depth = kernel_h * kernel_w * inputs
-        transpose(weight.reshape(-1), 0, outputs, depth, outputs, turned.reshape(-1), 0, depth)
-        count = scatter_chunks(dx.shape[0], dy.shape[1], dy.shape[2], outputs, kernel_h, kernel_w, inputs)
+        transpose(weight.reshape(-1), 0, outputs, depth, outputs, transposed.reshape(-1), 0, depth)
+        count = col2im_chunks(dx.shape[0], dy.shape[1], dy.shape[2], outputs, kernel_h, kernel_w, inputs)
         return dx.shape[1], count, count
-    _turn(weight, turned)
+    _rotate(weight, transposed)
     filtered = packed.size > 0
     if filtered:
-        winograd.transform_weights(turned.reshape(-1)[: weight.size], strips[0], packed)
+        winograd.transform_weights(transposed.reshape(-1)[: weight.size], strips[0], packed)
     rows, count = plan(dx.shape[0], dx.shape[1], dx.shape[2], inputs, kernel_h, kernel_w, 1, 1, outputs, filtered)
     return _cut(dx, rows, count, filtered, strips.shape[0])
 
 
 @body
-def _backward_data(group, thread, dy, weight, stride_h, stride_w, pad_top, pad_left, cut, turned, packed, strips, dx):
+def _backward_data(group, thread, dy, weight, stride_h, stride_w, pad_top, pad_left, cut, transposed, packed, strips, dx):
     """The chunks of a group."""
     kernel_h, kernel_w, inputs, _ = weight.shape
     rows, count, groups = cut
-    flat, strip = turned.reshape(-1), strips[thread]
+    flat, strip = transposed.reshape(-1), strips[thread]
     weights, zeros = flat[: weight.size], flat[weight.size :]
-    if scatters(inputs, stride_h, stride_w):
+    if uses_col2im(inputs, stride_h, stride_w):
         start, stop = chunks.bounds(group, count, dx.shape[0])
-        scatter.backward_data(dy, weights, zeros, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, start, stop, strip, dx)
+        col2im.backward_data(dy, weights, zeros, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, start, stop, strip, dx)
         return
     top, left = kernel_h - 1 - pad_top, kernel_w - 1 - pad_left
     first, last = chunks.bounds(group, groups, count)
@@ -213,16 +211,16 @@ def _backward_data(group, thread, dy, weight, stride_h, stride_w, pad_top, pad_l
 
 
 @serial
-def backward_data_serial(dy, weight, stride_h, stride_w, pad_top, pad_left, turned, packed, strips, dx):
-    cut = _prepare_backward_data(dy, weight, stride_h, stride_w, turned, packed, strips, dx)
+def backward_data_serial(dy, weight, stride_h, stride_w, pad_top, pad_left, transposed, packed, strips, dx):
+    cut = _prepare_backward_data(dy, weight, stride_h, stride_w, transposed, packed, strips, dx)
     for k in range(cut[2]):
-        _backward_data(k, 0, dy, weight, stride_h, stride_w, pad_top, pad_left, cut, turned, packed, strips, dx)
+        _backward_data(k, 0, dy, weight, stride_h, stride_w, pad_top, pad_left, cut, transposed, packed, strips, dx)
 
 
 @parallel
-def backward_data_parallel(dy, weight, stride_h, stride_w, pad_top, pad_left, turned, packed, strips, dx):
-    cut = _prepare_backward_data(dy, weight, stride_h, stride_w, turned, packed, strips, dx)
-    parallel_for_thread(cut[2], _backward_data, (dy, weight, stride_h, stride_w, pad_top, pad_left, cut, turned, packed, strips, dx))
+def backward_data_parallel(dy, weight, stride_h, stride_w, pad_top, pad_left, transposed, packed, strips, dx):
+    cut = _prepare_backward_data(dy, weight, stride_h, stride_w, transposed, packed, strips, dx)
+    parallel_for_thread(cut[2], _backward_data, (dy, weight, stride_h, stride_w, pad_top, pad_left, cut, transposed, packed, strips, dx))
 
 
 # ------------------------------------------------------------------------------------------- backward_weights
@@ -247,14 +245,14 @@ def _weights_of_strips(x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, p
             height, b_at = min(block, count - r), (image * out_h + first + r) * out_w * outputs
             for kh in range(kernel_h):
                 at, to = (r * stride_h + kh) * row, kh * run * outputs
-                multiply(run, strip, at, a_outer, 1, a_k, b, b_at, b_outer, outputs, height, out_w, c, to, outputs, c, to, outputs, outputs)
+                gemm(run, strip, at, a_outer, 1, a_k, b, b_at, b_outer, outputs, height, out_w, c, to, outputs, c, to, outputs, outputs)
 
 
 @body
 def _backward_weights(k, thread, x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, strips, partials, biased):
-    """A chunk, with a partial sum (D + 1, O) of its own."""
+    """A chunk, with its own partial sum (D + 1, O)."""
     inputs, outputs = x.shape[3], dy.shape[3]
-    filtered = minimal(kernel_h, kernel_w, stride_h, stride_w, inputs, outputs)
+    filtered = uses_winograd(kernel_h, kernel_w, stride_h, stride_w, inputs, outputs)
     rows, _ = plan(dy.shape[0], dy.shape[1], dy.shape[2], outputs, kernel_h, kernel_w, stride_h, stride_w, inputs, filtered)
     start, stop = _units(k, k + 1, partials.shape[0], dy, rows)
     strip, partial = strips[thread], partials[k]

@@ -18,7 +18,7 @@ def forward(x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, packe
         m2[:] = ((y - mean) ** 2).sum(axis=(0, 1, 2))
 
 
-def backward_data(dy, weight, stride_h, stride_w, pad_top, pad_left, turned, packed, strips, dx):
+def backward_data(dy, weight, stride_h, stride_w, pad_top, pad_left, transposed, packed, strips, dx):
     kernel = weight.shape[:2]
     padded = _pad(np.zeros_like(dx), dy.shape, kernel, stride_h, stride_w, pad_top, pad_left)
     for (kh, kw), window in _windows(padded, dy.shape, kernel, stride_h, stride_w):

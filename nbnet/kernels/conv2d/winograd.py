@@ -3,25 +3,25 @@
 Lavin and Gray 2016, "Fast algorithms for convolutional neural networks", after Winograd 1980. A tile of 4 x 4 outputs y comes
 from 6 x 6 inputs d and the 3 x 3 filter g as
 
-    y = A' [(G g G') * (B' d B)] A        where ' transposes, * multiplies number by number (points.py has the matrices)
+    y = A' [(G g G') * (B' d B)] A        where ' transposes, * multiplies elementwise (winograd_points.py has the matrices)
 
-Over channels the product is, for each of the 36 positions, a matrix product (tiles, I) @ (I, O): the register tiles of
-nbnet.kernels.cpu.register_tiles run it. The gradient with respect to g is the same formula read backwards:
+Over channels, each of the 36 positions is a matrix product (tiles, I) @ (I, O), computed by nbnet.kernels.cpu.gemm. The gradient with
+respect to g is the transposed formula:
 dg = G' [(A dy A') * (B' d B)] G.
 
-Where one or two rows or columns are left at the edge of an image, a tile is low or narrow: 2 outputs that way, from 4 of the 6
-positions, 0, 1, 2 and 5. An image of 14 x 14 so takes 484 products and not 576.
+If one or two rows or columns are left at the edge of an image, a tile is low or narrow: 2 outputs in that direction, from 4 of the 6
+positions, 0, 1, 2 and 5. An image of 14 x 14 then takes 484 products instead of 576.
 
-Positions are planes in scratch: plane 6 * i + j holds (TILES, channels) and some padding. A transform goes down the columns of a
-tile first, then along its rows; what lies between stays in a small buffer.
+Positions are planes in scratch: plane 6 * i + j holds (TILES, channels) and padding. A transform runs over the columns of a tile first,
+then over its rows; the intermediate result stays in a small buffer.
 """
 
 import numpy as np
 
-from nbnet.kernels.conv2d import EDGE, IN_CACHES, PAD, PLANES, TILES, points
+from nbnet.kernels.conv2d import EDGE, IN_CACHES, PAD, PLANES, TILES, winograd_points
 from nbnet.kernels.cpu.compile import inlined, precise
 from nbnet.kernels.cpu.epilogue import activated
-from nbnet.kernels.cpu.gemm import multiply
+from nbnet.kernels.cpu.gemm import gemm
 from nbnet.kernels.cpu.prefetch import LINE, prefetch, prefetch_to_write
 from nbnet.kernels.cpu.register_tiles import lanes
 from nbnet.kernels.cpu.vector import load, load_whole, store, store_whole, zero
@@ -39,14 +39,14 @@ def _position(tile, down, across):
 
 @precise
 def _outer(position):
-    """Whether a low or narrow tile has this of the six positions."""
+    """Whether a low or narrow tile has this position, of six."""
     return position < 3 or position == 5
 
 
 @precise
 def _place(first, tiles, down, across, out_h, out_w, order):
-    """Put the tiles from number `first` on in the order in which they stand in their planes, so that those of a position are
-    neighbours: the low ones, the whole, the narrow, those that are both. Returns where the last three kinds start."""
+    """Order the tiles from number `first` as in their planes, so that the tiles of a position are neighbours: low, whole, narrow, both.
+    Return where the last three kinds start."""
     starts = np.zeros(5, np.intp)
     for tile in range(first, first + tiles):
         starts[_kind(tile, down, across, out_h, out_w) + 1] += 1
@@ -71,7 +71,7 @@ def _kind(tile, down, across, out_h, out_w):
 
 @precise
 def _slots_of(plane, tiles, whole, narrow, both):
-    """The first of the tiles that have a plane, and their number."""
+    """The first tile that has a plane, and the number of such tiles."""
     i, j = divmod(plane, 6)
     start = 0 if _outer(i) else whole
     stop = narrow if not _outer(j) else (tiles if _outer(i) else both)
@@ -80,16 +80,16 @@ def _slots_of(plane, tiles, whole, narrow, both):
 
 @precise
 def _rows_inside(top, height, count):
-    """count for each of the six rows from `top` on that is inside an image, else 0."""
+    """For each of the six rows from `top`: count if it is inside the image, else 0."""
     n0, n1 = count if 0 <= top < height else 0, count if 0 <= top + 1 < height else 0
     n2, n3 = count if 0 <= top + 2 < height else 0, count if 0 <= top + 3 < height else 0
     return n0, n1, n2, n3, count if 0 <= top + 4 < height else 0, count if 0 <= top + 5 < height else 0
 
 
 @precise
-def _ask(images, first, down, across, plane, to_write):
-    """Ask for a plane's share of the numbers of the TILES tiles from number `first` on, about: the products of a plane take longer than
-    their arrival."""
+def _prefetch_share(images, first, down, across, plane, to_write):
+    """Prefetch about a plane's share of the numbers of the TILES tiles from number `first`: they arrive while the products of the plane
+    run."""
     image, top, left = _position(first, down, across)
     share = images.size // (images.shape[0] * down * across) * TILES // PLANES
     start = ((image * images.shape[1] + top) * images.shape[2] + left) * images.shape[3] + plane * share
@@ -138,7 +138,7 @@ def _store_outer(array, at, step, vectors):
 
 @precise
 def _transform_inputs(x, order, tiles, down, across, out_h, out_w, pad_top, pad_left, buffer, planes):
-    """Planes of B' d B. What a store of whole vectors writes past a tile's channels is overwritten by the next one's."""
+    """Planes of B' d B. Stores of whole vectors write beyond a tile's channels; the next tile overwrites that."""
     height, width, channels = x.shape[1], x.shape[2], x.shape[3]
     flat = x.reshape(-1)
     plane, vector, row = TILES * channels + PAD, lanes(x), width * channels
@@ -158,19 +158,19 @@ def _transform_inputs(x, order, tiles, down, across, out_h, out_w, pad_top, pad_
                 d0, d1, d2, d3 = load(flat, at, n0), load(flat, at + row, n1), load(flat, at + 2 * row, n2), load(flat, at + 3 * row, n3)
                 if tall:
                     d4, d5 = load(flat, at + 4 * row, n4), load(flat, at + 5 * row, n5)
-                    _store(buffer, j * vector, 6 * vector, points.inputs(d0, d1, d2, d3, d4, d5))
+                    _store(buffer, j * vector, 6 * vector, winograd_points.inputs(d0, d1, d2, d3, d4, d5))
                 else:
-                    _store_outer(buffer, j * vector, 6 * vector, points.inputs_of_2(d0, d1, d2, d3))
+                    _store_outer(buffer, j * vector, 6 * vector, winograd_points.inputs_of_2(d0, d1, d2, d3))
             for i in range(6):
                 at, to = 6 * i * vector, 6 * i * plane + slot * channels + c
                 if not tall and not _outer(i):
                     continue
                 if wide:
                     d0, d1, d2, d3, d4, d5 = _load6(buffer, at, vector)
-                    _store(planes, to, plane, points.inputs(d0, d1, d2, d3, d4, d5))
+                    _store(planes, to, plane, winograd_points.inputs(d0, d1, d2, d3, d4, d5))
                 else:
                     d0, d1, d2, d3 = _load4(buffer, at, vector)
-                    _store_outer(planes, to, plane, points.inputs_of_2(d0, d1, d2, d3))
+                    _store_outer(planes, to, plane, winograd_points.inputs_of_2(d0, d1, d2, d3))
 
 
 @precise
@@ -183,11 +183,11 @@ def transform_weights(weight, buffer, packed):
         for k in range(3):
             at = k * size + c
             column = load(weight, at, n), load(weight, at + 3 * size, n), load(weight, at + 6 * size, n)
-            _store(buffer, k * vector, 3 * vector, points.filters(*column))
+            _store(buffer, k * vector, 3 * vector, winograd_points.filters(*column))
         for i in range(6):
             at = 3 * i * vector
             row = load_whole(buffer, at), load_whole(buffer, at + vector), load_whole(buffer, at + 2 * vector)
-            _store(flat, 6 * i * plane + c, plane, points.filters(*row))
+            _store(flat, 6 * i * plane + c, plane, winograd_points.filters(*row))
 
 
 @precise
@@ -206,18 +206,18 @@ def _transform_outputs(products, order, tiles, down, across, bias, slope, buffer
                     continue
                 if tall:
                     m0, m1, m2, m3, m4, m5 = _load6(products, at, 6 * plane)
-                    _store(buffer, j * vector, 6 * vector, points.outputs(m0, m1, m2, m3, m4, m5))
+                    _store(buffer, j * vector, 6 * vector, winograd_points.outputs(m0, m1, m2, m3, m4, m5))
                 else:
                     m0, m1, m2, m5 = _load_outer(products, at, 6 * plane)
-                    _store(buffer, j * vector, 6 * vector, points.outputs_of_2(m0, m1, m2, m5))
+                    _store(buffer, j * vector, 6 * vector, winograd_points.outputs_of_2(m0, m1, m2, m5))
             b = load(bias, c, n)
             for i in range(min(EDGE, out_h - top)):
                 at = ((image * out_h + top + i) * out_w + left) * channels + c
                 m0, m1, m2, m3, m4, m5 = _load6(buffer, 6 * i * vector, vector)
                 if wide:
-                    v0, v1, v2, v3 = points.outputs(m0, m1, m2, m3, m4, m5)
+                    v0, v1, v2, v3 = winograd_points.outputs(m0, m1, m2, m3, m4, m5)
                 else:
-                    v0, v1 = points.outputs_of_2(m0, m1, m2, m5)
+                    v0, v1 = winograd_points.outputs_of_2(m0, m1, m2, m5)
                     v2, v3 = v0, v1  # beyond the image
                 v0, v1, v2, v3 = v0 + b, v1 + b, v2 + b, v3 + b
                 if slope != 1:
@@ -231,7 +231,7 @@ def _transform_outputs(products, order, tiles, down, across, bias, slope, buffer
 
 @inlined
 def convolve(x, packed, bias, pad_top, pad_left, start, stop, scratch, y, slope=1.0):
-    """Rows of tiles start to stop, counted over all images, of y = act(bias + x convolved with the weights that `packed` was made of)."""
+    """Rows of tiles start to stop, counted over all images, of y = act(bias + x convolved with the weights in `packed`)."""
     inputs, outputs = x.shape[3], y.shape[3]
     out_h, out_w = y.shape[1], y.shape[2]
     down, across = (out_h + EDGE - 1) // EDGE, (out_w + EDGE - 1) // EDGE
@@ -241,18 +241,18 @@ def convolve(x, packed, bias, pad_top, pad_left, start, stop, scratch, y, slope=
     products, zeros = rest[: PLANES * c_plane], rest[PLANES * c_plane :][:outputs]
     weights, order = packed.reshape(-1), np.empty(TILES, np.intp)
     zeros[:] = 0
-    asks = x.nbytes + y.nbytes > IN_CACHES
+    prefetches = x.nbytes + y.nbytes > IN_CACHES
     for first in range(start * across, stop * across, TILES):
         tiles = min(TILES, stop * across - first)
         whole, narrow, both = _place(first, tiles, down, across, out_h, out_w, order)
         _transform_inputs(x, order, tiles, down, across, out_h, out_w, pad_top, pad_left, buffer, planes)
         for p in range(PLANES):
-            if asks:
-                _ask(x, first + TILES, down, across, p, False)
-                _ask(y, first, down, across, p, True)
+            if prefetches:
+                _prefetch_share(x, first + TILES, down, across, p, False)
+                _prefetch_share(y, first, down, across, p, True)
             slot, count = _slots_of(p, tiles, whole, narrow, both)
             a, b, c = p * a_plane + slot * inputs, p * packed.shape[1], p * c_plane + slot * outputs
-            multiply(count, planes, a, 0, inputs, 1, weights, b, 0, outputs, 1, inputs, zeros, 0, 0, products, c, outputs, outputs)
+            gemm(count, planes, a, 0, inputs, 1, weights, b, 0, outputs, 1, inputs, zeros, 0, 0, products, c, outputs, outputs)
         _transform_outputs(products, order, tiles, down, across, bias, slope, buffer, y)
 
 
@@ -276,18 +276,18 @@ def _transform_gradients(dy, order, tiles, down, across, buffer, planes):
                 d0, d1 = load(flat, at, n0 * i), load(flat, at + row, n1 * i)
                 if tall:
                     d2, d3 = load(flat, at + 2 * row, n2 * i), load(flat, at + 3 * row, n3 * i)
-                    _store(buffer, j * vector, EDGE * vector, points.gradients(d0, d1, d2, d3))
+                    _store(buffer, j * vector, EDGE * vector, winograd_points.gradients(d0, d1, d2, d3))
                 else:
-                    _store_outer(buffer, j * vector, EDGE * vector, points.gradients_of_2(d0, d1))
+                    _store_outer(buffer, j * vector, EDGE * vector, winograd_points.gradients_of_2(d0, d1))
             for i in range(6):
                 at, to = EDGE * i * vector, 6 * i * plane + slot * channels + c
                 if not tall and not _outer(i):
                     continue
                 d0, d1, d2, d3 = _load4(buffer, at, vector)
                 if wide:
-                    _store(planes, to, plane, points.gradients(d0, d1, d2, d3))
+                    _store(planes, to, plane, winograd_points.gradients(d0, d1, d2, d3))
                 else:
-                    _store_outer(planes, to, plane, points.gradients_of_2(d0, d1))
+                    _store_outer(planes, to, plane, winograd_points.gradients_of_2(d0, d1))
 
 
 @precise
@@ -297,10 +297,10 @@ def _gradient(sums, size, buffer, dweight):
     for c in range(0, size, vector):
         for j in range(6):
             u0, u1, u2, u3, u4, u5 = _load6(sums, j * size + c, 6 * size)
-            _store(buffer, j * vector, 6 * vector, points.gather(u0, u1, u2, u3, u4, u5))
+            _store(buffer, j * vector, 6 * vector, winograd_points.gather(u0, u1, u2, u3, u4, u5))
         for i in range(3):
             u0, u1, u2, u3, u4, u5 = _load6(buffer, 6 * i * vector, vector)
-            for j, value in enumerate(points.gather(u0, u1, u2, u3, u4, u5)):
+            for j, value in enumerate(winograd_points.gather(u0, u1, u2, u3, u4, u5)):
                 store(dweight, (3 * i + j) * size + c, size - c, value)
 
 
@@ -316,18 +316,18 @@ def backward_weights(x, dy, pad_top, pad_left, start, stop, scratch, partial):
     gradients, sums = rest[: PLANES * b_plane], rest[PLANES * b_plane :]
     order = np.empty(TILES, np.intp)
     sums[:] = 0
-    asks = x.nbytes + dy.nbytes > IN_CACHES
+    prefetches = x.nbytes + dy.nbytes > IN_CACHES
     for first in range(start * across, stop * across, TILES):
         tiles = min(TILES, stop * across - first)
         whole, narrow, both = _place(first, tiles, down, across, out_h, out_w, order)
         _transform_inputs(x, order, tiles, down, across, out_h, out_w, pad_top, pad_left, buffer, planes)
         _transform_gradients(dy, order, tiles, down, across, buffer, gradients)
         for p in range(PLANES):
-            if asks:
-                _ask(x, first + TILES, down, across, p, False)
-                _ask(dy, first + TILES, down, across, p, False)
+            if prefetches:
+                _prefetch_share(x, first + TILES, down, across, p, False)
+                _prefetch_share(dy, first + TILES, down, across, p, False)
             slot, count = _slots_of(p, tiles, whole, narrow, both)
             if count > 0:
                 a, b, c = p * a_plane + slot * inputs, p * b_plane + slot * outputs, p * inputs * outputs
-                multiply(inputs, planes, a, 0, 1, inputs, gradients, b, 0, outputs, 1, count, sums, c, outputs, sums, c, outputs, outputs)
+                gemm(inputs, planes, a, 0, 1, inputs, gradients, b, 0, outputs, 1, count, sums, c, outputs, sums, c, outputs, outputs)
     _gradient(sums, inputs * outputs, buffer, partial.reshape(-1))

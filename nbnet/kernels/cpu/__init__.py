@@ -1,1 +1,1 @@
-"""The toolkit of the CPU kernels: how they are compiled, the threads they run on, vectors, matrix products."""
+"""The toolkit of CPU kernels: compilation and caching, threads, vectors, matrix products, reductions."""

@@ -1,6 +1,6 @@
-"""What threads need of the processor and of Python: numbers in memory that several of them change, and locks to sleep at.
+"""Atomic operations on numbers in memory, and locks on which threads sleep.
 
-Numbers are intp, at an address. All operations are sequentially consistent: every thread sees them in one order.
+Numbers are intp, given by their address. All operations are sequentially consistent: every thread sees them in the same order.
 """
 
 import ctypes
@@ -46,7 +46,7 @@ def store(context, address, value):
 
 @intrinsic
 def add(context, address, value):
-    """Returns the sum."""
+    """Add to the number; return the sum."""
 
     def generate(context, builder, signature, args):
         return builder.add(builder.atomic_rmw("add", _cell(builder, args[0]), args[1], _ORDER), args[1])
@@ -56,7 +56,7 @@ def add(context, address, value):
 
 @intrinsic
 def swap(context, address, value):
-    """Store the value; returns what was there before."""
+    """Store the value; return the previous one."""
 
     def generate(context, builder, signature, args):
         return builder.atomic_rmw("xchg", _cell(builder, args[0]), args[1], _ORDER)
@@ -65,8 +65,8 @@ def swap(context, address, value):
 
 
 @intrinsic
-def replace(context, address, old, new):
-    """Store `new` where `old` is found; returns whether it was."""
+def compare_and_swap(context, address, old, new):
+    """Store `new` if the number is `old`; return whether it was."""
 
     def generate(context, builder, signature, args):
         return builder.extract_value(builder.cmpxchg(_cell(builder, args[0]), args[1], args[2], _ORDER, _ORDER), 1)
@@ -76,7 +76,7 @@ def replace(context, address, old, new):
 
 @intrinsic
 def pause(context):
-    """A moment in a loop that waits (10 to 50 ns), in which the processor leaves its units to the other thread of the core."""
+    """Pause a waiting loop for 10 to 50 ns; meanwhile the other hardware thread has the core."""
 
     def generate(context, builder, signature, args):
         processor = llvm.get_process_triple().split("-")[0]
@@ -90,8 +90,8 @@ def pause(context):
 
 
 @intrinsic
-def give_way(context):
-    """Let another thread have this processor, if one waits for it."""
+def yield_processor(context):
+    """Yield the processor to another thread that waits for it."""
 
     def generate(context, builder, signature, args):
         _call(builder, "sched_yield", ir.IntType(32))
@@ -102,7 +102,7 @@ def give_way(context):
 
 @intrinsic
 def sleep(context, lock):
-    """Take one of Python's locks: sleeps until it is free. It is the C function, which wants no global interpreter lock."""
+    """Acquire a Python lock; sleep until it is free. Calls the C function, which does not need the GIL."""
 
     def generate(context, builder, signature, args):
         wait = ir.IntType(32)(1)
@@ -114,7 +114,7 @@ def sleep(context, lock):
 
 @intrinsic
 def wake(context, lock):
-    """Free one of Python's locks, whoever took it."""
+    """Release a Python lock, whichever thread acquired it."""
 
     def generate(context, builder, signature, args):
         _call(builder, "PyThread_release_lock", ir.VoidType(), builder.inttoptr(args[0], cgutils.voidptr_t))

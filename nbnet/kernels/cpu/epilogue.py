@@ -1,7 +1,7 @@
-"""The activation at the end of a product, on the CPU: what convolution and dense do to results that are still near.
+"""The activation at the end of a product: convolution and dense apply it while results are still in a near cache.
 
 act(z) = z where z > 0, else slope * z, and 0 where the slope is 0: ReLU of minus infinity is 0 too, as in nbnet.kernels.activation.
-A NaN stays one.
+NaN stays NaN.
 """
 
 from nbnet.kernels.cpu.compile import body, precise
@@ -18,7 +18,7 @@ def activated(z, slope):
 
 @body
 def activate_rows(y, at, rows, stride, columns, slope):
-    """y = act(y) in place, in rows of `columns` numbers that stand `stride` apart from y[at] on."""
+    """y = act(y) in place, for rows of `columns` numbers, `stride` apart, starting at y[at]."""
     for row in range(rows):
         for j in range(0, columns, lanes(y)):
             here, count = at + row * stride + j, columns - j

@@ -1,9 +1,9 @@
-"""Philox4x32-10 on registers full of counters at once, for the CPU: the same bits as nbnet.kernels.philox.
+"""Philox4x32-10 on vector registers of counters, for the CPU: the same bits as nbnet.kernels.philox.
 
-A round multiplies 32-bit words to 64 bits, which processors do in lanes of 64: a word stands in the low half of such a lane, and
-what is in the high half does not matter until the end. Products need no repacking then: the low word is where it should be, and
-the high one is a shift away. A round of a register is two multiplications, two shifts and two exclusive ors of three, which wait
-for each other: the rounds of several registers are interleaved.
+A round multiplies 32-bit words to 64 bits, in 64-bit lanes: a word is in the low half of its lane, and the high half does not matter
+until the end. So products need no repacking: the low word is in place, and the high word needs one shift. A round of a register is two
+multiplications, two shifts and two three-way exclusive ors that depend on each other, so the rounds of several registers are
+interleaved.
 """
 
 from llvmlite import ir
@@ -15,17 +15,17 @@ from nbnet.kernels.cpu.register_tiles import MAX_VECTORS, WIDTH
 from nbnet.kernels.cpu.vector import Mask, splat_value
 from nbnet.kernels.philox import MULTIPLIER_0, MULTIPLIER_1, WEYL_0, WEYL_1
 
-LANES = WIDTH // 4  # words of a register
-LONGS = WIDTH // 8  # counters of a register
-REGISTERS = 4 if MAX_VECTORS == 4 else 2  # of each of the four words
-COUNTERS = REGISTERS * LONGS  # of one call
+LANES = WIDTH // 4  # words per register
+LONGS = WIDTH // 8  # counters per register
+REGISTERS = 4 if MAX_VECTORS == 4 else 2  # for each of the four words
+COUNTERS = REGISTERS * LONGS  # per call
 _LONG, _LOW = ir.IntType(64), 0xFFFFFFFF
 _LONGS = ir.VectorType(_LONG, LONGS)
-_ORDER = [lane // 2 + lane % 2 * LONGS // 2 for lane in range(LONGS)]  # the counters of a register's lanes: the first half in the even ones
+_ORDER = [lane // 2 + lane % 2 * LONGS // 2 for lane in range(LONGS)]  # counters by lane: the first half in the even lanes
 
 
 class Words(types.Type):
-    """Random words, as many as fill a register."""
+    """A register full of random words."""
 
     def __init__(self):
         super().__init__(f"Words({LANES})")
@@ -39,7 +39,7 @@ class _WordsModel(models.PrimitiveModel):
 
 @intrinsic
 def random_words(context, counter, seed, stream, step):
-    """The words of the 4 * COUNTERS elements from 4 * counter on, in their order.
+    """The words of the 4 * COUNTERS elements from element 4 * counter, in order.
 
     counter, seed: uint64. stream, step: below 2^32.
     """
@@ -58,7 +58,8 @@ def random_words(context, counter, seed, stream, step):
 
 @intrinsic
 def at_least(context, words, threshold):
-    """Which words are at least a threshold: uint64, at most 2^32. Asked where it is needed: masks are dear to keep without AVX-512."""
+    """The mask of words that are at least a threshold: uint64, at most 2^32. Compute it where it is used: without AVX-512, masks occupy
+    registers."""
 
     def generate(context, builder, signature, args):
         words, threshold = args
@@ -74,17 +75,17 @@ def _every(value):
 
 
 def _high(builder, longs):
-    """The high words, in the low halves of the lanes."""
+    """The high words, moved to the low halves of the lanes."""
     return builder.lshr(longs, _every(32))
 
 
 def _low(builder, longs):
-    """The low words; free in front of a multiplication."""
+    """The low words; free before a multiplication."""
     return builder.and_(longs, _every(_LOW))
 
 
 def _rounds(builder, groups, seed):
-    """Ten rounds on each group of four words, which change in place."""
+    """Ten rounds on each group of four words, in place."""
     k0, k1 = builder.and_(seed, _LONG(_LOW)), builder.lshr(seed, _LONG(32))
     for _ in range(10):
         for words in groups:
@@ -98,8 +99,8 @@ def _rounds(builder, groups, seed):
 
 
 def _in_order(builder, group):
-    """The words of counter 0, of counter 1, ...: as the elements lie. In _ORDER, an instruction does that puts together the even lanes of
-    two registers, or the odd ones."""
+    """The words of counter 0, of counter 1, ..., in the order of elements. With _ORDER, one instruction suffices that joins the even lanes
+    of two registers, or the odd ones."""
     w0, w1, w2, w3 = group
     firsts, seconds = (builder.or_(_low(builder, even), builder.shl(odd, _every(32))) for even, odd in ((w0, w1), (w2, w3)))
     for parity in range(2):

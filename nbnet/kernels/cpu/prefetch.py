@@ -1,4 +1,4 @@
-"""Loads and stores that tell the caches what comes: what is asked for ahead of its use, and what is written past them."""
+"""Prefetching, and streaming stores that bypass the caches."""
 
 from llvmlite import ir
 from numba import types
@@ -9,14 +9,14 @@ from nbnet.kernels.cpu.register_tiles import WIDTH
 from nbnet.kernels.cpu.vector import address_of, store, write_whole
 
 LINE = 64  # bytes of a cache line
-LARGE = 1 << 24  # bytes of an array that no cache holds until it is read
-NEAR = 1 << 22  # bytes of an array that the caches deliver in time by themselves
-AHEAD = 1024  # numbers after its own that a loop asks for, where it goes through arrays as they lie in memory
+LARGE = 1 << 24  # bytes of an array too large to stay in a cache until it is read
+NEAR = 1 << 22  # bytes of an array that hardware prefetching covers
+PREFETCH_DISTANCE = 1024  # numbers ahead of the loop, where it walks arrays in memory order
 
 
 @intrinsic
-def store_past(context, array, at, value):
-    """array[at : at + lanes] = value, past the caches, where `passes_caches` holds: all of it is inside."""
+def store_streaming(context, array, at, value):
+    """array[at : at + lanes] = value with a streaming store, where bypasses_cache is true; all lanes must be inside."""
 
     def generate(context, builder, signature, args):
         pointer = address_of(context, builder, signature.args[0], args[0], args[1])
@@ -29,27 +29,27 @@ def store_past(context, array, at, value):
 
 
 @register_jitable
-def passes_caches(array, row):
-    """Whether an array that is to be overwritten, in rows of `row` numbers, should be written past the caches.
+def bypasses_cache(array, row):
+    """Whether to overwrite an array, in rows of `row` numbers, with streaming stores: it is larger than the caches.
 
-    A store into the caches reads the line from memory first. That is worth it where somebody reads the array before it is pushed
-    out again, which nobody can if it is larger than the caches. Each vector must start at a multiple of a vector's size.
+    A normal store first reads the cache line from memory, which pays only if the array is read again before it leaves the cache. Every
+    vector must start at a multiple of its size.
     """
     return array.nbytes >= LARGE and row % (WIDTH // array.itemsize) == 0 and array.ctypes.data % WIDTH == 0
 
 
 @register_jitable
-def put(array, at, count, value, past):
-    """store, or store_past where `past` says so."""
-    if past:
-        store_past(array, at, value)
+def store_or_stream(array, at, count, value, bypasses):
+    """store_streaming where `bypasses` is true, else store."""
+    if bypasses:
+        store_streaming(array, at, value)
     else:
         store(array, at, count, value)
 
 
 @register_jitable
-def comes_late(array):
-    """Whether a loop over an array, of which it needs many rows at once, should ask for the next ones while it works on some."""
+def needs_prefetch(array):
+    """Whether to prefetch: the array is larger than hardware prefetching covers."""
     return array.nbytes > NEAR
 
 
@@ -67,5 +67,5 @@ def _prefetch(write):
     return intrinsic(prefetch)
 
 
-# prefetch(array, at): ask for the cache line of array[at] ahead of its use, or of a store to it. `at` may lie past the end.
+# prefetch(array, at): prefetch the cache line of array[at] for a load, or for a store. `at` may lie past the end.
 prefetch, prefetch_to_write = _prefetch(0), _prefetch(1)

@@ -1,16 +1,16 @@
-"""Vector register tiles: the inner loop of convolution and dense, as LLVM vector code behind @njit.
+"""Vector register tiles: the inner loop of convolution and dense layers, as LLVM vector code in @njit functions.
 
 A tile holds ROWS x VECTORS accumulators in registers and runs
 
     c[r, :] = init[r, :] + sum_{o < outer} sum_{k < inner} a[o, r, k] * b[o, k, :]
 
-where a, b, c are flat arrays walked by offsets and strides, so one loop serves y = x @ w (a_r = row, a_k = 1), dw = x.T @ dy
+where a, b, c are flat arrays, read by offsets and strides. So one loop serves y = x @ w (a_r = row, a_k = 1), dw = x.T @ dy
 (a_r = 1, a_k = row) and a direct convolution over a padded image, whose rows of patches overlap in memory: no im2col.
-LLVM's own vectoriser stops at 256 bits and keeps such accumulators in memory; written out, the loop runs at 250 GFLOP/s where
-its floor, a loop of nothing but FMA, is 256 (one core of Zen 5, 4 x 4 vectors of 16 float32).
+LLVM's own vectoriser stops at 256 bits and keeps such accumulators in memory. Written out, the loop runs at 250 GFLOP/s; a loop of
+only FMA runs at 256 (one core of Zen 5, 4 x 4 vectors of 16 float32).
 
-The width comes from the host: 64, 32 or 16 bytes. A tail of columns that is no whole vector is loaded and stored under a mask, by
-tiles of its own: a mask takes time even where it is full.
+The width comes from the host: 64, 32 or 16 bytes. A tail of columns shorter than a vector is loaded and stored under a mask, by
+separate tiles: a mask costs time even if it is full.
 """
 
 import llvmlite.binding as llvm
@@ -29,7 +29,7 @@ MAX_VECTORS = 4 if _REGISTERS == 32 else 2
 
 @intrinsic
 def lanes(context, numbers):
-    """Numbers of an array, or at a pointer, in a vector register: a constant of the machine code, which an array's itemsize is not."""
+    """Numbers per vector register, for an array or a pointer: a compile-time constant, unlike an array's itemsize."""
     count = WIDTH * 8 // numbers.dtype.bitwidth
     return types.intp(numbers), lambda context, builder, signature, args: ir.Constant(ir.IntType(64), count)
 
@@ -38,7 +38,7 @@ def lanes(context, numbers):
 
 
 class _Emitter:
-    """Emits one tile: the loads, the two loops with their accumulators, the stores. tail: the number of the vector that is masked."""
+    """Emits one tile: loads, two loops with their accumulators, stores. tail: the index of the masked vector."""
 
     def __init__(self, builder, element, bits, rows, vectors, masked):
         self.builder = builder
@@ -61,7 +61,7 @@ class _Emitter:
         return self.builder.shuffle_vector(first, ir.Constant(vector, ir.Undefined), zeros)
 
     def set_mask(self, columns):
-        """The lanes of the last vector that are inside `columns` columns."""
+        """Set the mask: the lanes of the last vector that are inside `columns` columns."""
         index_type = ir.VectorType(ir.IntType(64), self.lanes)
         index = ir.Constant(index_type, [self.number(i) for i in range(self.lanes)])
         inside = self.builder.sub(columns, self.number((self.vectors - 1) * self.lanes))
@@ -94,18 +94,18 @@ class _Emitter:
                 yield self.builder.gep(row, [self.number(v * self.lanes)]), v == self.tail
 
     def row_offsets(self, a_r):
-        """How far the rows of a are from the first. LLVM is not to know that they are multiples of one number: it would walk from row to
-        row within each step, with additions that wait for each other as long as the FMAs take."""
+        """Offsets of the rows of a from the first. Hide from LLVM that row offsets are multiples of one stride; otherwise it builds a
+        serial chain of additions on the critical path."""
         kind, offsets = ir.FunctionType(a_r.type, [a_r.type]), [self.number(0)]
         for r in range(1, self.rows):
             if r % 2 == 0:
-                offsets.append(self.builder.shl(offsets[r // 2], self.number(1)))  # a part of the instruction that loads
+                offsets.append(self.builder.shl(offsets[r // 2], self.number(1)))  # folded into the load instruction
             else:
                 offsets.append(self.builder.asm(kind, "", "=r,0", [self.builder.mul(a_r, self.number(r))], False))
         return offsets
 
     def step(self, a, offsets, b, sums):
-        """One k: a vector of b times one number of a for each row."""
+        """One k: for each row, the vectors of b times one number of a."""
         fma = self.external(f"llvm.fma.v{self.lanes}f{self.bits}", self.vector, [self.vector] * 3)
         cells = [self.builder.gep(b, [self.number(v * self.lanes)]) for v in range(self.vectors)]
         columns = [self.load(cell, v == self.tail) for v, cell in enumerate(cells)]
@@ -116,7 +116,7 @@ class _Emitter:
         return out
 
     def loop(self, count, carried, emit, name):
-        """for _ in range(count), at least once: carried = emit(carried). Returns what is carried out."""
+        """for _ in range(count), at least once: carried = emit(carried). Return the final values."""
         before = self.builder.block
         start = self.builder.append_basic_block(name)
         self.builder.branch(start)
@@ -143,7 +143,7 @@ class _Emitter:
 
 @intrinsic
 def further(context, pointer, numbers):
-    """The pointer, so many numbers on."""
+    """The pointer, advanced by that many numbers."""
 
     def generate(context, builder, signature, args):
         return builder.gep(args[0], [args[1]])
@@ -155,15 +155,15 @@ def further(context, pointer, numbers):
 
 
 def make_tile(rows, vectors, masked):
-    """The intrinsic of one tile shape. Where it is masked, `columns` says where rows of b, init and c end: nothing past that is read
-    or written."""
+    """The intrinsic of one tile shape. A masked tile reads and writes nothing beyond the first `columns` numbers of rows of b, init and
+    c."""
 
     @intrinsic
     def tile(context, a, a_outer, a_r, a_k, b, b_outer, b_k, outer, inner, init, init_r, c, c_r, columns):
         signature = types.void(a, *[types.intp] * 3, b, *[types.intp] * 4, init, types.intp, c, *[types.intp] * 2)
 
         def generate(context, builder, signature, args):
-            # Unrolled, the two loops are three times as much machine code, hardly faster, and take 1.6 times as long to compile.
+            # Unrolling the two loops would triple the machine code and take 1.6 times as long to compile, for almost no gain in speed.
             builder.function.attributes.add("optsize")
             a, a_outer, a_r, a_k, b, b_outer, b_k, outer, inner, init, init_r, c, c_r, columns = args
             dtype = signature.args[0].dtype
@@ -196,8 +196,8 @@ def make_tile(rows, vectors, masked):
 
 
 def tile_rows(vectors, masked):
-    """Rows of the tiles of so many vectors, the largest first: enough accumulators to hide the latency of FMA, few enough to leave
-    registers for a, b and a mask. Three rows are what the gradient of a 3 x 3 kernel has for one input channel."""
+    """Rows of the tiles with this many vectors, the largest first: enough accumulators to hide the latency of FMA, few enough to leave
+    registers for a, b and a mask. The gradient of a 3 x 3 kernel has three rows per input channel."""
     if vectors == 4:
         return 4, 3, 1
     if vectors == 1 or _REGISTERS == 32:
@@ -206,7 +206,7 @@ def tile_rows(vectors, masked):
 
 
 def _make_rows(vectors, masked):
-    """A body that runs tiles of `vectors` vectors over `rows` rows of a and c, the largest tiles first."""
+    """A body that runs tiles of `vectors` vectors over `rows` rows of a and c, largest tiles first."""
     *six, most, _, _ = tile_rows(vectors, masked)
     largest, three, one = (make_tile(size, vectors, masked) for size in (most, 3, 1))
 
@@ -229,7 +229,7 @@ def _make_rows(vectors, masked):
 
 
 def _six_first(six, rest):
-    """The body that runs tiles of six rows before the others. Of 7 and 8 rows they would leave one and two: those are 4 + 3 and 4 + 4."""
+    """A body that runs tiles of six rows first. It leaves 7 and 8 rows to the others, which split them into 4 + 3 and 4 + 4."""
 
     @body
     def run(rows, a, a_outer, a_r, a_k, b, b_outer, b_k, outer, inner, init, init_r, c, c_r, columns):
@@ -243,7 +243,7 @@ def _six_first(six, rest):
 
 
 def make_rows(vectors):
-    """The body for columns that fill `vectors` vectors, and the one for fewer, as one."""
+    """A body for any number of columns: whole tiles if the columns fill `vectors` vectors, else masked ones."""
     whole, tail = _make_rows(vectors, masked=False), _make_rows(vectors, masked=True)
 
     @inlined

@@ -1,9 +1,9 @@
-"""Transposition through registers, for weights that a backward pass reads the other way round.
+"""Transposition through registers, for weights that a backward pass reads in the other order.
 
-One number at a time it takes four to eight times as long: each store goes to another line. A block of as many rows as a register
-has lanes is loaded row by row and stored column by column; between them each stage interleaves the lanes of vectors i and i + n / 2.
-With the number of a row in front of that of a lane, a stage rotates the bits of an element's place by one to the left: after log2 n
-of them rows are lanes and lanes are rows.
+One number at a time it takes four to eight times as long, since each store goes to another cache line. Here a block with as many rows
+as a register has lanes is loaded row by row and stored column by column. In between, each stage interleaves the lanes of vectors i and
+i + n / 2. Written as (row, lane) in bits, a stage rotates an element's position left by one bit; after log2 n stages rows and lanes
+have changed places.
 """
 
 from llvmlite import ir
@@ -17,7 +17,7 @@ from nbnet.kernels.cpu.vector import address_of
 
 @intrinsic
 def _block(context, source, at, stride, target, to, target_stride):
-    """A block of lanes x lanes numbers."""
+    """Transpose a block of lanes x lanes numbers."""
 
     def generate(context, builder, signature, args):
         source, at, stride, target, to, target_stride = args

@@ -1,35 +1,37 @@
-"""exp, log, tanh and the logistic function on vectors: polynomials in place of calls of libm, one number at a time.
+"""exp, log, tanh and the logistic function on vectors: polynomials instead of scalar calls to libm.
 
-Errors are at most 2 units in the last place over the whole range (tests/kernels/test_vecmath.py measures them); infinities, NaN,
-overflow and subnormal results come out as in libm. Every lane gets the same bits, wherever in a vector it stands.
+Errors are at most 2 units in the last place over the whole range (measured by tests/kernels/cpu/test_vecmath.py). Infinities, NaN,
+overflow and subnormal results are as in libm. A number gets the same bits in every lane.
 
 exp: x = n log 2 + r with |r| <= log(2) / 2, the log in two parts (Cody and Waite 1980), and the Taylor polynomial of exp r.
 log: x = 2^n m with m from sqrt(1/2) to sqrt(2), and log m = f - f^2 / 2 + s (f^2 / 2 + R(s^2)) with f = m - 1, s = f / (2 + f) and the
      coefficients of fdlibm (Sun Microsystems 1993; for float32 Cygnus Support's).
-tanh: e / (e + 2) with e = exp 2|x| - 1, whose polynomial leaves out the 1; taken as b + (e - b (e + 2)) / (e + 2) with b the smaller
-     of |x| and 1/2, so that what rounding takes from the quotient is little beside b.
-All of it is compiled without fastmath: the order of these steps is what makes them precise.
+tanh: e / (e + 2) with e = exp 2|x| - 1, whose polynomial omits the 1; computed as b + (e - b (e + 2)) / (e + 2) with b the smaller
+     of |x| and 1/2, so that the rounding error of the quotient is small against b.
+All functions are compiled without fastmath: their precision depends on the order of operations.
 
-tanh and the logistic function come in two parts, an exponential and a quotient: one after another, each waits for the other, and
-some 40 operations for every vector are more than a processor looks ahead. A loop for each keeps it busy (kernels/activation/cpu.py).
+tanh and the logistic function have two parts, an exponential and a quotient. In one loop each part waits for the other, and 40
+operations per vector exceed the out-of-order window. Two loops keep the processor busy: tanh_of_run, sigmoid_of_run.
 """
 
 import math
 
+import numpy as np
 from llvmlite import ir
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
-from nbnet.kernels.cpu.compile import precise
-from nbnet.kernels.cpu.vector import Vector, splat_as, where, zero
+from nbnet.kernels.cpu.compile import body, precise
+from nbnet.kernels.cpu.register_tiles import lanes
+from nbnet.kernels.cpu.vector import Vector, load, load_whole, splat_as, store, store_whole, where, zero
 
 LOG2_E = 1 / math.log(2)
-# log 2 in two parts, the first so short that n times it is exact
+# log 2 in two parts, the first short enough that n times it is exact
 LOG_2 = {32: (0.693359375, -2.12194440e-4), 64: (6.93147180369123816490e-1, 1.90821492927058770002e-10)}
 TAYLOR = {bits: [1 / math.factorial(k) for k in range(degree, 1, -1)] for bits, degree in ((32, 7), (64, 13))}  # of (exp r - 1 - r) / r^2
-EXP_RANGE = {32: (-105.0, 90.0), 64: (-750.0, 715.0)}  # beyond, the result is 0 or infinity
-TANH_RANGE = {32: 10.0, 64: 22.0}  # beyond, the result is 1
-ROUND = {32: 1.5 * 2.0**23, 64: 1.5 * 2.0**52}  # a small number that is added to it is rounded, and stands in the last bits of the sum
+EXP_RANGE = {32: (-105.0, 90.0), 64: (-750.0, 715.0)}  # outside, the result is 0 or infinity
+TANH_RANGE = {32: 10.0, 64: 22.0}  # outside, the result is 1
+ROUND = {32: 1.5 * 2.0**23, 64: 1.5 * 2.0**52}  # adding it to a small number rounds that number and leaves it in the last bits of the sum
 LOG = {  # of R(z) / z
     32: [0.24279078841, 0.28498786688, 0.40000972152, 0.66666662693],
     64: [
@@ -42,9 +44,11 @@ LOG = {  # of R(z) / z
         6.666666666666735130e-1,
     ],
 }
-# The least and the largest normal number, and a power of 2 that makes normal numbers of all that are less.
+# The smallest and the largest normal number, and a power of 2 that scales subnormal numbers to normal ones.
 NORMAL = {32: (2.0**-126, (2 - 2.0**-23) * 2.0**127, 25), 64: (2.0**-1022, (2 - 2.0**-52) * 2.0**1023, 54)}
-MANY = 5  # coefficients from which on two chains, of even and of odd powers, are worth the square
+RUN = 256  # numbers whose exponentials are computed before the first one is used
+EXP = 8  # the cost of an exp or a tanh in elementary operations, for the choice of chunks
+MANY = 5  # coefficients from which two chains, of even and odd powers, are worth computing the square
 
 
 # -------------------------------------------------------------------------------------------------- building blocks
@@ -89,7 +93,7 @@ def power_of_2(context, rounded):
 
 
 def _split(builder, x):
-    """Of normal x = 2^n m with m from sqrt(1/2) on to sqrt(2): n and m, as whole numbers and as bits."""
+    """n and m of normal x = 2^n m with m from sqrt(1/2) to sqrt(2): as integers and as bits."""
     bits, digits = (32, 23) if isinstance(x.type.element, ir.FloatType) else (64, 52)
     whole = ir.VectorType(ir.IntType(bits), x.type.count)
 
@@ -117,7 +121,7 @@ def mantissa(context, x):
 def _make_polynomial(coefficients):
     """The intrinsic of a polynomial by Horner's rule. coefficients: of each dtype's bits, highest power first.
 
-    Where they are many, even and odd powers apart, since each step waits for the one before it.
+    Long polynomials are split into even and odd powers, since each step waits for the previous one.
     """
 
     def horner(builder, x, table):
@@ -166,12 +170,12 @@ def _exp(x):
         n = fma(bounded, splat_as(LOG2_E, x), big) - big
         exact = fma(n, splat_as(-high, x), bounded)
         r = fma(n, splat_as(-low, x), exact)
-        lost = fma(n, splat_as(-low, x), exact - r)  # what rounding took from r
+        lost = fma(n, splat_as(-low, x), exact - r)  # the rounding error of r
         one = splat_as(1.0, x)
         nearly = fma(r, one, one)
-        lost = lost + (r - (nearly - one))  # and from 1 + r
+        lost = lost + (r - (nearly - one))  # and of 1 + r
         power = fma(fma(r * r, _taylor(r), lost), one, nearly)
-        # In two steps, since 2^n may overflow, or be subnormal, where the result is not.
+        # In two steps, since 2^n may overflow or be subnormal although the result is not.
         half = fma(n, splat_as(0.5, x), big)
         return fma(fma(power, power_of_2(half), zero(x)), power_of_2(n - (half - big) + big), zero(x))
 
@@ -216,14 +220,14 @@ def sigmoid(x, e):
     """1 / (1 + exp(-x)) of each lane, with e = exp_of_sigmoid(x)."""
     one = splat_as(1.0, x)
     total = one + e
-    lost = e - (total - one)  # what rounding took from 1 + e
+    lost = e - (total - one)  # the rounding error of 1 + e
     positive = x >= zero(x)
     y = where(positive, one, e) / total
     return fma(zero(x) - y * lost, where(positive, y, one - y), y)
 
 
 def exp_of_tanh(x):
-    """exp(2 |x|) - 1 of each lane, as far as tanh sees it."""
+    """exp(2 |x|) - 1 of each lane, clamped where tanh is 1."""
 
 
 @overload(exp_of_tanh, jit_options={"fastmath": False})
@@ -252,3 +256,30 @@ def tanh(x, e):
     b = where(size > half, half, size)
     lacks = fma(b, e, b + b - e) / (e + splat_as(2.0, x))
     return with_sign(b - lacks, x)
+
+
+# -------------------------------------------------------------------------------------------------- runs of numbers
+
+
+@body
+def tanh_of_run(x, start, stop, y):
+    """y[start:stop] = tanh(x[start:stop]); x may be y."""
+    e = np.empty(RUN, x.dtype)
+    for at in range(start, stop, RUN):
+        n = min(RUN, stop - at)
+        for i in range(0, n, lanes(x)):
+            store_whole(e, i, exp_of_tanh(load(x, at + i, n - i)))
+        for i in range(0, n, lanes(x)):
+            store(y, at + i, n - i, tanh(load(x, at + i, n - i), load_whole(e, i)))
+
+
+@body
+def sigmoid_of_run(x, start, stop, y):
+    """y[start:stop] = 1 / (1 + exp(-x[start:stop])); x may be y."""
+    e = np.empty(RUN, x.dtype)
+    for at in range(start, stop, RUN):
+        n = min(RUN, stop - at)
+        for i in range(0, n, lanes(x)):
+            store_whole(e, i, exp_of_sigmoid(load(x, at + i, n - i)))
+        for i in range(0, n, lanes(x)):
+            store(y, at + i, n - i, sigmoid(load(x, at + i, n - i), load_whole(e, i)))

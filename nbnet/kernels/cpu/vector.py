@@ -1,15 +1,15 @@
-"""Vectors as values inside @njit: a register full of numbers is loaded, computed with and stored like one number.
+"""Vectors as values in @njit functions: load, compute with and store a register of numbers like one number.
 
     z = (load(x, at, count) - load(center, c, count)) * load(scale, c, count)
     store(y, at, count, where(z > zero(z), z, splat(slope) * z))
 
-LLVM's own vectoriser gives up where an inner loop walks over a dozen arrays, since it would have to check first that none of
-them overlap, and it stops at 256 bits. Here the full width of the host is used, and the code still reads like scalar code.
+LLVM's own vectoriser gives up on inner loops over a dozen arrays, since it would first have to check that none of them overlap, and it
+stops at 256 bits. Here the full width of the host is used, and the code still reads like scalar code.
 
-Operators do what is written; what may be reordered or contracted is the choice of the function that they are compiled in.
+Operators compute what is written; the function that contains them decides what may be reordered or contracted.
 
-`array` is flat, `at` an offset, and `count` says how many numbers are left: lanes past it are read as 0 and not written. With a
-count of 0 no memory is touched, so `at` may then be anywhere.
+`array` is flat, `at` is an offset, and `count` is how many numbers are left: lanes beyond it are read as 0 and not written. With a
+count of 0 no memory is accessed, so `at` may be out of bounds.
 """
 
 import operator
@@ -27,7 +27,7 @@ _INT = ir.IntType(64)
 
 
 class Vector(types.Type):
-    """Numbers of one dtype: as many as fill a register, or twice as many float64 where float32 was widened."""
+    """Numbers of one dtype that fill a register, or as many float64 as a register has float32."""
 
     def __init__(self, dtype, lanes=None):
         self.dtype, self.lanes = dtype, lanes or WIDTH * 8 // dtype.bitwidth
@@ -35,7 +35,7 @@ class Vector(types.Type):
 
 
 class Mask(types.Type):
-    """One truth value a lane: what comparing two vectors gives."""
+    """One truth value per lane: the result of comparing two vectors."""
 
     def __init__(self, lanes):
         self.lanes = lanes
@@ -59,7 +59,7 @@ class _MaskModel(models.PrimitiveModel):
 
 
 def _operator(function, operands, emit):
-    """Define a Python operator on two vectors, or two masks, of one type. A comparison gives a mask."""
+    """Define a Python operator on two vectors, or two masks, of one type. A comparison returns a mask."""
 
     @infer_global(function)
     class _Template(AbstractTemplate):
@@ -103,7 +103,7 @@ def splat(context, number):
 
 @intrinsic
 def splat_as(context, number, like):
-    """The number, a float64 or of the dtype of `like`, in as many lanes as `like` has, in its dtype."""
+    """The number, float64 or of the dtype of `like`, in every lane of a vector of the type of `like`."""
 
     def generate(context, builder, signature, args):
         vector = context.get_value_type(signature.return_type)
@@ -128,12 +128,12 @@ def sum_of_lanes(context, vector):
 
 @intrinsic
 def largest_lane(context, vector):
-    """The largest of a vector's lanes; of NaNs, anything."""
+    """The largest lane of a vector; undefined if one is NaN."""
 
     def generate(context, builder, signature, args):
         kind, vector = args[0].type, args[0]
         count = kind.count
-        while count > 1:  # the upper half beside the lower one
+        while count > 1:  # compare the upper half with the lower one
             count //= 2
             order = [count + i if i < count else i for i in range(kind.count)]
             indices = ir.Constant(ir.VectorType(ir.IntType(32), kind.count), order)
@@ -160,7 +160,7 @@ def splat_value(builder, value, vector):
 
 
 def _inside(builder, count, lanes):
-    """The mask of the first `count` lanes, compared in 32 bits, which fill no more registers than float32."""
+    """The mask of the first `count` lanes, compared in 32 bits, which need no more registers than float32."""
     index = ir.VectorType(ir.IntType(32), lanes)
     few = builder.select(builder.icmp_signed("<", count, _INT(lanes)), count, _INT(lanes))
     limit = splat_value(builder, builder.trunc(few, ir.IntType(32)), index)
@@ -186,8 +186,7 @@ def write_whole(builder, value, pointer):
 
 
 def _load(builder, pointer, vector, count):
-    """A plain load where all numbers are inside: the processor fetches ahead for it, and forwards what was just stored, which it does
-    not do under a mask."""
+    """A plain load where all lanes are inside: unlike a masked load, it triggers hardware prefetching and store forwarding."""
     with builder.if_else(builder.icmp_signed(">=", count, _INT(vector.count)), likely=True) as (whole, part):
         with whole:
             all_of_it = _load_whole(builder, pointer, vector)
@@ -263,7 +262,7 @@ def load_as(context, array, at, count, like):
 
 @intrinsic
 def widen(context, vector):
-    """The same numbers in float64."""
+    """The vector in float64."""
 
     def generate(context, builder, signature, args):
         wide = context.get_value_type(signature.return_type)
@@ -274,7 +273,7 @@ def widen(context, vector):
 
 @intrinsic
 def narrow(context, vector, like):
-    """The same numbers, from float64 to the dtype of `like`, which has as many lanes."""
+    """The float64 vector in the dtype of `like`, which has as many lanes."""
 
     def generate(context, builder, signature, args):
         target = context.get_value_type(signature.return_type)
@@ -297,7 +296,7 @@ def store(context, array, at, count, value):
 
 @intrinsic
 def load_whole(context, array, at):
-    """array[at : at + lanes] as a vector: all of it is inside. What store_whole wrote is read without waiting for the cache."""
+    """array[at : at + lanes] as a vector; all lanes must be inside. Reads what store_whole wrote by store forwarding."""
 
     def generate(context, builder, signature, args):
         vector = context.get_value_type(signature.return_type)
@@ -309,7 +308,7 @@ def load_whole(context, array, at):
 
 @intrinsic
 def store_whole(context, array, at, value):
-    """array[at : at + lanes] = value: all of it is inside."""
+    """array[at : at + lanes] = value; all lanes must be inside."""
 
     def generate(context, builder, signature, args):
         pointer = address_of(context, builder, signature.args[0], args[0], args[1])

@@ -2,29 +2,28 @@
 
 import numpy as np
 
-from nbnet.kernels.batchnorm.cpu import moments_of_rows
-from nbnet.kernels.batchnorm.merge import merge_moments
-from nbnet.kernels.cpu.compile import body, precise, serial
+from nbnet.kernels.cpu.compile import body, serial
 from nbnet.kernels.cpu.epilogue import activate_rows
-from nbnet.kernels.cpu.gemm import multiply
+from nbnet.kernels.cpu.gemm import gemm
 from nbnet.kernels.cpu.parallel_for import parallel, parallel_for
 from nbnet.kernels.cpu.prefetch import LINE, prefetch
+from nbnet.kernels.cpu.reductions import add_rows, merge_moments, moments_of_rows
 from nbnet.kernels.cpu.register_tiles import lanes
 from nbnet.kernels.cpu.transpose import transpose
-from nbnet.kernels.cpu.vector import load, store, zero
+from nbnet.kernels.cpu.vector import load, store
 from nbnet.kernels.dense import PAD, cell, grid
 from nbnet.kernels.dense.cpu_norm import backward_weights_norm_parallel, backward_weights_norm_serial  # noqa: F401
 
-MANY = 32  # rows of dy that are worth transposing a gradient of few outputs
-PACKED = 64  # rows of a result that are worth packing what they are multiplied by: numbers a power of two apart fall on few sets of caches
-DEPTH = 256  # terms of a sum that are worked on while the rows of the next ones are asked for
+MANY = 32  # rows of dy from which transposing a gradient of few outputs pays
+PACKED = 64  # rows of a result from which packing b pays: numbers a power of two apart map to few sets of the caches
+DEPTH = 256  # terms of a sum that are processed while the rows of the next ones are prefetched
 
 # ---------------------------------------------------------------------------------------------------- a cell
 
 
 @body
 def _pack(b, at, stride, rows, columns, packed, width):
-    """Copy rows of `columns` numbers, which stand `stride` apart, to rows that are `width` apart."""
+    """Copy rows of `columns` numbers, `stride` apart, to rows that are `width` apart."""
     for i in range(rows):
         for j in range(0, columns, lanes(b)):
             store(packed, i * width + j, columns - j, load(b, at + i * stride + j, columns - j))
@@ -34,9 +33,9 @@ def _pack(b, at, stride, rows, columns, packed, width):
 def _multiply(rows, terms, a, a_at, a_r, a_k, b, b_at, init, init_at, c, c_at, outputs, columns):
     """c[r, j] = init[j] + sum over `terms` of a[r, k] * b[k, j], for `columns` columns of b and c, whose rows have `outputs` numbers.
 
-    In blocks of DEPTH terms. The rows of b that come next are asked for, and what many rows of c are multiplied by is packed.
+    In blocks of DEPTH terms. The next rows of b are prefetched, and b is packed if c has many rows.
     """
-    step = DEPTH if columns < outputs else terms  # whole rows lie together, and come by themselves
+    step = DEPTH if columns < outputs else terms  # whole rows are contiguous, which hardware prefetching covers
     packs, width = columns < outputs and rows >= PACKED, columns + PAD
     packed = np.empty(DEPTH * width if packs else 0, b.dtype)
     for k in range(0, terms, step):
@@ -49,7 +48,7 @@ def _multiply(rows, terms, a, a_at, a_r, a_k, b, b_at, init, init_at, c, c_at, o
             _pack(b, at, outputs, depth, columns, packed, width)
             block, at, b_k = packed, 0, width
         start, start_at, start_r = (init, init_at, 0) if k == 0 else (c, c_at, outputs)
-        multiply(rows, a, a_at + k * a_k, 0, a_r, a_k, block, at, 0, b_k, 1, depth, start, start_at, start_r, c, c_at, outputs, columns)
+        gemm(rows, a, a_at + k * a_k, 0, a_r, a_k, block, at, 0, b_k, 1, depth, start, start_at, start_r, c, c_at, outputs, columns)
 
 
 # ---------------------------------------------------------------------------------------------------- forward
@@ -90,62 +89,46 @@ def forward_parallel(x, weight, bias, slope, y, partials, mean, m2):
 
 
 @body
-def _backward_data(part, down, across, dy, weight, turned, dx):
-    """A cell's rows first to last and columns left to right of dx; turned[part] (O + 1, W) is its own."""
+def _backward_data(part, down, across, dy, weight, transposed, dx):
+    """A cell's rows first to last and columns left to right of dx; transposed[part] (O + 1, W) is its own."""
     first, last, left, right = cell(part, down, across, dx.shape[0], dx.shape[1])
-    turned = turned[part]
+    transposed = transposed[part]
     inputs, outputs = weight.shape
-    a, b, c = dy.reshape(-1), turned.reshape(-1), dx.reshape(-1)
-    width = turned.shape[1]
+    a, b, c = dy.reshape(-1), transposed.reshape(-1), dx.reshape(-1)
+    width = transposed.shape[1]
     transpose(weight.reshape(-1), left * outputs, outputs, right - left, outputs, b, 0, width)
-    turned[outputs] = 0
+    transposed[outputs] = 0
     at, zeros, to = first * outputs, outputs * width, first * inputs + left
-    multiply(last - first, a, at, 0, outputs, 1, b, 0, 0, width, 1, outputs, b, zeros, 0, c, to, inputs, right - left)
+    gemm(last - first, a, at, 0, outputs, 1, b, 0, 0, width, 1, outputs, b, zeros, 0, c, to, inputs, right - left)
 
 
 @serial
-def backward_data_serial(dy, weight, turned, dx):
+def backward_data_serial(dy, weight, transposed, dx):
     down, across = grid(dx.shape[0], dx.shape[1], dy.shape[1])
     for k in range(down * across):
-        _backward_data(k, down, across, dy, weight, turned, dx)
+        _backward_data(k, down, across, dy, weight, transposed, dx)
 
 
 @parallel
-def backward_data_parallel(dy, weight, turned, dx):
+def backward_data_parallel(dy, weight, transposed, dx):
     down, across = grid(dx.shape[0], dx.shape[1], dy.shape[1])
-    parallel_for(down * across, _backward_data, (down, across, dy, weight, turned, dx))
+    parallel_for(down * across, _backward_data, (down, across, dy, weight, transposed, dx))
 
 
 # ------------------------------------------------------------------------------------------- backward_weights
 
 
-@precise
-def add_rows(b, at, rows, stride, columns, c, to):
-    """c[to : to + columns] += the sum of rows of b, which stand `stride` numbers apart from b[at] on; in this order, so that all kernels
-    have the same bits."""
-    for j in range(0, columns, lanes(b)):
-        count = columns - j
-        even = load(c, to + j, count)
-        odd = zero(even)  # two sums, since each addition waits for the last one
-        for row in range(0, rows - 1, 2):
-            even = even + load(b, at + row * stride + j, count)
-            odd = odd + load(b, at + (row + 1) * stride + j, count)
-        if rows % 2 == 1:
-            even = even + load(b, at + (rows - 1) * stride + j, count)
-        store(c, to + j, count, even + odd)
-
-
 @body
 def _weights_of_few(x, dy, first, last, dweight):
-    """Inputs first to last of dweight, of few outputs: its transpose, so that registers are full of inputs and not half empty."""
+    """Inputs first to last of dweight for few outputs. Computes its transpose, so that vectors are full of inputs."""
     outputs, width = dy.shape[1], last - first
     a, b, zeros = dy.reshape(-1), x.reshape(-1), outputs * width
-    turned = np.empty(zeros + width, x.dtype)
-    turned[zeros:] = 0  # a row from which all rows start
-    multiply(outputs, a, 0, 0, 1, outputs, b, first, 0, x.shape[1], 1, x.shape[0], turned, zeros, 0, turned, 0, width, width)
+    transposed = np.empty(zeros + width, x.dtype)
+    transposed[zeros:] = 0  # the initial value of all rows
+    gemm(outputs, a, 0, 0, 1, outputs, b, first, 0, x.shape[1], 1, x.shape[0], transposed, zeros, 0, transposed, 0, width, width)
     for i in range(width):
         for o in range(outputs):
-            dweight[first + i, o] = turned[o * width + i]
+            dweight[first + i, o] = transposed[o * width + i]
 
 
 @body
@@ -159,7 +142,7 @@ def _backward_weights(part, down, across, x, dy, dweight, dbias):
         _weights_of_few(x, dy, first, last, dweight)
     else:
         columns, to, zeros = right - left, first * outputs + left, (last - 1) * outputs + left
-        for o in range(columns):  # the row that is written last is what all rows start from
+        for o in range(columns):  # the row that is written last is the initial value of all rows
             c[zeros + o] = 0
         _multiply(last - first, rows, a, first, 1, inputs, b, left, c, zeros, c, to, outputs, columns)
     if first == 0:

@@ -4,17 +4,17 @@ import numpy as np
 
 from nbnet.kernels import chunks
 from nbnet.kernels.cpu.compile import body, precise, serial
-from nbnet.kernels.cpu.gemm import multiply
+from nbnet.kernels.cpu.gemm import gemm
 from nbnet.kernels.cpu.parallel_for import parallel, parallel_for
 from nbnet.kernels.cpu.prefetch import prefetch
 from nbnet.kernels.cpu.register_tiles import lanes
 
-ROWS = 64  # of dy that are multiplied while the next ones are asked for
+ROWS = 64  # of dy that are multiplied while the next ones are prefetched
 
 
 @body
 def _sums(part, x, dy, products, moments):
-    """Of a chunk's rows: products[part] (I, O) = x.T @ dy; moments[part] (I, I + 1) of x about its first row: second moments, and sums."""
+    """For a chunk: products[part] (I, O) = x.T @ dy; moments[part] (I, I + 1) = second moments and sums of x about its first row."""
     first, last = chunks.bounds(part, products.shape[0], x.shape[0])
     inputs, outputs = x.shape[1], dy.shape[1]
     moments = moments[part]
@@ -31,12 +31,12 @@ def _sums(part, x, dy, products, moments):
         rows = min(ROWS, last - row)
         for at in range((row + rows) * outputs, min(row + rows + ROWS, last) * outputs, lanes(b)):
             prefetch(b, at)
-        multiply(inputs, a, row * inputs, 0, 1, inputs, b, row * outputs, 0, outputs, 1, rows, c, to, outputs, c, to, outputs, outputs)
+        gemm(inputs, a, row * inputs, 0, 1, inputs, b, row * outputs, 0, outputs, 1, rows, c, to, outputs, c, to, outputs, outputs)
 
 
 @precise
 def _through_norm(x, weight, mean, center, sum_dy, a, b, c, products, moments, dweight, dbias):
-    """dweight and dbias from the sums of all chunks, which end up in the first."""
+    """dweight and dbias from the sums of all chunks, which are added up in the first chunk's."""
     rows, inputs, outputs = x.shape[0], x.shape[1], weight.shape[1]
     for part in range(1, moments.shape[0]):
         moments[0] += moments[part]

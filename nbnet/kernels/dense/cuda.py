@@ -1,8 +1,14 @@
 """The dense layer on CUDA: a convolution of images of one pixel."""
 
-from nbnet.kernels.batchnorm.cuda import backward_apply
-from nbnet.kernels.conv2d import cuda as conv2d
+from numba import cuda
+
 from nbnet.kernels.gpu import device
+from nbnet.kernels.gpu.columns import gather
+from nbnet.kernels.gpu.compile import kernel
+from nbnet.kernels.gpu.launch import elementwise, load, multiply_add4, store, subtract4
+from nbnet.kernels.gpu.products import convolve, convolve_transposed, correlate
+
+PIXEL = (1, 1), (1, 1), (0, 0)  # kernel size, stride, padding
 
 
 def _images(rows):
@@ -10,19 +16,26 @@ def _images(rows):
 
 
 def forward(x, weight, bias, slope, y, partials, mean, m2):
-    weight = weight.reshape(1, 1, *weight.shape)
-    conv2d.forward(_images(x), weight, bias, slope, 1, 1, 0, 0, None, None, _images(y), partials, mean, m2)
+    convolve(_images(x), weight, bias, slope, *PIXEL, (1, 1), _images(y), mean, m2)
 
 
-def backward_data(dy, weight, turned, dx):
-    conv2d.backward_data(_images(dy), weight.reshape(1, 1, *weight.shape), 1, 1, 0, 0, None, None, None, _images(dx))
+def backward_data(dy, weight, transposed, dx):
+    convolve_transposed(_images(dy), weight, *PIXEL, _images(dx))
 
 
 def backward_weights(x, dy, dweight, dbias):
-    conv2d.backward_weights(_images(x), _images(dy), 1, 1, 0, 0, None, None, dweight.reshape(1, 1, *dweight.shape), dbias)
+    correlate(_images(x), _images(dy), *PIXEL, dweight, dbias)
+
+
+@kernel
+def _through_norm(dy, y, center, a, b, c, size, outputs, g):
+    at = 4 * cuda.grid(1)
+    d = subtract4(load(y, at, size), gather(center, at, outputs))
+    rest = multiply_add4(gather(c, at, outputs), d, gather(b, at, outputs))
+    store(g, at, size, multiply_add4(gather(a, at, outputs), load(dy, at, size), rest))
 
 
 def backward_weights_norm(x, dy, y, weight, mean, center, sum_dy, a, b, c, products, moments, dweight, dbias):
-    through = device.pool().empty(dy.shape, dy.dtype)
-    backward_apply(dy, y, None, center, a, b, 1.0, a, b, c, through)  # slope 1: there is no activation, and no scale and shift
-    backward_weights(x, through, dweight, dbias)
+    g = device.pool().empty(dy.shape, dy.dtype)
+    elementwise(_through_norm, dy.size, dy, y, center, a, b, c, dy.size, dy.shape[1], g)
+    backward_weights(x, g, dweight, dbias)

@@ -12,7 +12,7 @@ def forward(x, weight, bias, slope, y, partials, mean, m2):
         m2[:] = ((y - mean) ** 2).sum(axis=0)
 
 
-def backward_data(dy, weight, turned, dx):
+def backward_data(dy, weight, transposed, dx):
     dx[:] = dy @ weight.T
 
 

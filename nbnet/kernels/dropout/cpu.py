@@ -1,4 +1,4 @@
-"""Dropout on the CPU: random words for registers full of counters, four elements each, compared as they come."""
+"""Dropout on the CPU: random words for vector registers of counters, four elements each, are compared in registers."""
 
 import numpy as np
 
@@ -6,11 +6,11 @@ from nbnet.kernels import chunks
 from nbnet.kernels.cpu.compile import body, serial
 from nbnet.kernels.cpu.parallel_for import parallel, parallel_for
 from nbnet.kernels.cpu.philox_vector import COUNTERS, LANES, at_least, random_words
-from nbnet.kernels.cpu.prefetch import AHEAD, LINE, comes_late, passes_caches, prefetch, put
+from nbnet.kernels.cpu.prefetch import LINE, PREFETCH_DISTANCE, bypasses_cache, needs_prefetch, prefetch, store_or_stream
 from nbnet.kernels.cpu.vector import load_as, load_whole_as, splat_as, store, where
 
-BLOCK = 4 * COUNTERS  # elements whose words are made at once
-WORK = 4  # elementary operations an element, for the choice of chunks
+BLOCK = 4 * COUNTERS  # elements whose words are computed at once
+WORK = 4  # elementary operations per element, for the choice of chunks
 
 # ------------------------------------------------------------------------------------------------------- apply
 
@@ -25,11 +25,11 @@ def _apply(part, parts, x, counter, threshold, scale, shift, dropped, y):
     """A chunk of the elements, in blocks of BLOCK."""
     first, last = chunks.bounds(part, parts, (x.size + BLOCK - 1) // BLOCK)
     factor, offset, instead = x.dtype.type(scale), x.dtype.type(shift), x.dtype.type(dropped)
-    late, past = comes_late(x), passes_caches(y, BLOCK)
+    prefetches, bypasses = needs_prefetch(x), bypasses_cache(y, BLOCK)
     seed, stream, step, limit = counter[0], counter[1], counter[2], np.uint64(threshold)
     for at in range(first * BLOCK, last * BLOCK, BLOCK):
-        if late:
-            for i in range(at + AHEAD, at + AHEAD + BLOCK, LINE // x.itemsize):
+        if prefetches:
+            for i in range(at + PREFETCH_DISTANCE, at + PREFETCH_DISTANCE + BLOCK, LINE // x.itemsize):
                 prefetch(x, i)
         block = random_words(np.uint64(at // 4), seed, stream, step)
         if at + BLOCK > x.size:
@@ -40,7 +40,7 @@ def _apply(part, parts, x, counter, threshold, scale, shift, dropped, y):
         else:
             for words in block:
                 kept = at_least(words, limit)
-                put(y, at, LANES, _kept_or_not(load_whole_as(x, at, kept), kept, factor, offset, instead), past)
+                store_or_stream(y, at, LANES, _kept_or_not(load_whole_as(x, at, kept), kept, factor, offset, instead), bypasses)
                 at += LANES
 
 

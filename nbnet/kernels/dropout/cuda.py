@@ -1,19 +1,19 @@
-"""Dropout on CUDA: four elements a counter and a thread, the random words never leave the registers."""
+"""Dropout on CUDA: four elements per counter and thread; random words stay in registers."""
 
 import numpy as np
 from numba import cuda
 
-from nbnet.kernels.gpu import device
-from nbnet.kernels.gpu.launch import THREADS, elementwise, formula, kernel, load, run, store
+from nbnet.kernels.gpu.compile import SIMULATED, formula, kernel
+from nbnet.kernels.gpu.launch import THREADS, elementwise, load, run, store
 from nbnet.kernels.philox import philox
 
-VECTORS = 2  # of a thread: two loads in flight
+VECTORS = 2  # per thread: two loads in flight
 
-if device.SIMULATED:
+if SIMULATED:
     _philox = philox.py_func
 
     def philox(*words):
-        with np.errstate(over="ignore"):  # 32-bit sums are meant to wrap around
+        with np.errstate(over="ignore"):  # 32-bit sums wrap around
             return _philox(*words)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from nbnet.kernels import philox
 
-BLOCK = 1 << 20  # elements at a time: the words of a large array would take as much memory again
+BLOCK = 1 << 20  # elements at a time: the words of a large array would double its memory
 
 
 def apply(x, counter, threshold, scale, shift, dropped, y):

@@ -1,1 +1,1 @@
-"""The toolkit of the CUDA kernels: device memory, launches, layouts."""
+"""The toolkit of CUDA kernels: compilation and caching, device memory, launches, layouts, matrix products, reductions."""

@@ -1,8 +1,8 @@
 """Rows of channels on CUDA, as columns of vectors of four: the layout, and sums down the columns.
 
-A vector column holds the same channels all the way down if it steps by lcm(C, 4) elements, so a matrix is read as super-rows of
-lcm(C, 4) elements: C = 64 is super-rows of 16 vectors, C = 3 of 3 vectors (4 rows), C = 130 of 65 (2 rows). So one kernel, of
-full width, does for every C. Blocks write partial results (K, ..., lcm(C, 4)), and one more small kernel merges them in order.
+A vector column holds the same channels in every row if it steps by lcm(C, 4) elements. So a matrix is read as super-rows of lcm(C, 4)
+elements: for C = 64, super-rows of 16 vectors; for C = 3, of 3 vectors (4 rows); for C = 130, of 65 vectors (2 rows). One kernel of full
+width then serves every C. Blocks write partial results (K, ..., lcm(C, 4)), and a small kernel merges them in order.
 """
 
 from __future__ import annotations
@@ -13,19 +13,20 @@ from typing import NamedTuple
 import numpy as np
 from numba import cuda
 
-from nbnet.kernels.gpu.launch import BLOCKS, SIMULATED, THREADS, add4, formula, function, kernel_of, load, run, store
+from nbnet.kernels.gpu.compile import SIMULATED, formula, function, kernel_of
+from nbnet.kernels.gpu.launch import BLOCKS, THREADS, add4, load, run, store
 
-MERGERS = (4, 2) if SIMULATED else (8, 128)  # channels and partial results of a merging block
+MERGERS = (4, 2) if SIMULATED else (8, 128)  # channels and partial results per merging block
 MERGING = MERGERS[0] * MERGERS[1]
-BLOCKS_OF_SUMS = BLOCKS // 2 + 1 if SIMULATED else BLOCKS // 2  # fewer partial results to merge
-RUN = 64  # rows summed in T: an origin of their own bounds the cancellation by a factor of RUN
-PER_THREAD = 8  # vectors, where nothing is summed
+BLOCKS_OF_SUMS = BLOCKS // 2 + 1 if SIMULATED else BLOCKS // 2  # fewer blocks, so fewer partial results to merge
+RUN = 64  # rows summed in T, about their own origin: that limits cancellation to a factor of RUN
+PER_THREAD = 8  # vectors per thread, in kernels without sums
 
 
 class Columns(NamedTuple):
     """A matrix of rows of C channels as columns of vectors.
 
-    period: vectors of a super-row. rows: whole super-rows; what is left is a part of one. grid: (blocks of rows, blocks of columns);
+    period: vectors of a super-row. rows: whole super-rows; the rest is partial. grid: (blocks of rows, blocks of columns);
     block: (columns, rows).
     """
 
@@ -36,7 +37,7 @@ class Columns(NamedTuple):
 
 
 def columns(size: int, channels: int, per_thread: int, blocks: int = BLOCKS) -> Columns:
-    """The layout of `size` elements in rows of `channels`: at most `blocks` blocks, in which a thread has about per_thread vectors."""
+    """The layout of `size` elements in rows of `channels`: at most `blocks` blocks, with about per_thread vectors per thread."""
     period = math.lcm(channels, 4) // 4
     tiles = -(-period // (THREADS // 2)) if period > THREADS else 1
     width = -(-period // tiles)
@@ -48,13 +49,13 @@ def columns(size: int, channels: int, per_thread: int, blocks: int = BLOCKS) -> 
 
 @formula
 def wrap(channel, channels):
-    """The channel after the one before `channel`."""
+    """`channel`, or 0 if it is one past the last."""
     return channel if channel < channels else channel - channels
 
 
 @formula
 def gather(array, index, channels):
-    """What a vector column that starts with element `index` holds of a vector of channels."""
+    """The numbers of array (C,) for the vector column that starts with element `index`."""
     c0 = index % channels
     c1 = wrap(c0 + 1, channels)
     c2 = wrap(c1 + 1, channels)
@@ -80,7 +81,7 @@ def gather_weights(weights, index, channels, per_element, size):
 
 @function
 def write_sums(a, b, period, partials):
-    """Add up a and b, four float64 each, over the rows of a block, in a fixed order; write them to its place in partials
+    """Add up a and b, four float64 each, over the rows of a block, in a fixed order; write the sums to the block's place in partials
     (K, 2, 4 * period)."""
     shared = cuda.shared.array((8, THREADS), np.float64)
     me = cuda.threadIdx.y * cuda.blockDim.x + cuda.threadIdx.x
@@ -106,7 +107,8 @@ def write_sums(a, b, period, partials):
 
 @kernel_of(MERGING, 1)
 def _merge_sums(partials, blocks, period, channels, sum_g, sum_gx):
-    """A block has some channels (x) and adds up every so many-th partial result (y), then those, in order."""
+    """A block has MERGERS[0] channels (x). Each of MERGERS[1] threads (y) adds up a strided share of the partial results, then those are
+    added, in order."""
     shared = cuda.shared.array((2, MERGING), np.float64)
     channel = cuda.blockIdx.x * MERGERS[0] + cuda.threadIdx.x
     me = cuda.threadIdx.y * MERGERS[0] + cuda.threadIdx.x
@@ -132,5 +134,5 @@ def _merge_sums(partials, blocks, period, channels, sum_g, sum_gx):
 
 
 def merge_sums(partials, layout, channels, sum_g, sum_gx):
-    """Launch the merging of what the blocks of `layout` wrote to partials (K, 2, 4 * period)."""
+    """Launch the kernel that merges the partials (K, 2, 4 * period) of the blocks of `layout`."""
     run(_merge_sums, -(-channels // MERGERS[0]), MERGERS, partials, layout.grid[0], layout.period, channels, sum_g, sum_gx)

@@ -1,9 +1,8 @@
 """Memory on a CUDA GPU: arrays, a caching pool and copies, all in the order of one stream.
 
-Everything that nbnet does on a GPU goes to one stream, so a block that is freed on the host may be handed out again at once:
-whoever gets it works after whoever had it. Steps in steady state therefore allocate nothing. Uploads alone may go to a second
-stream, beside the kernels; events put their blocks in the order of the first. With NUMBA_ENABLE_CUDASIM=1 the same code runs in
-Numba's simulator.
+All work of nbnet on a GPU goes to one stream, so a block that is freed on the host can be reused at once: its next user runs after the
+previous one. So steps in steady state allocate nothing. Only uploads may use a second stream, in parallel with kernels; events order
+their blocks with the first stream. With NUMBA_ENABLE_CUDASIM=1 the same code runs in Numba's simulator.
 """
 
 from __future__ import annotations
@@ -16,14 +15,11 @@ from typing import Any
 
 import numpy as np
 from numba import cuda
-from numba.cuda.core import config
 
 from nbnet.errors import BackendError
+from nbnet.kernels.gpu.compile import configured, kernel
 
-SIMULATED = bool(config.ENABLE_CUDASIM)
-config.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # small layers have small grids: nothing that a user could mend
-
-ALIGNMENT = 256  # bytes; every array starts on a multiple of 16, which 128-bit loads need
+ALIGNMENT = 256  # bytes; 128-bit loads need a multiple of 16
 
 
 @cache
@@ -34,18 +30,18 @@ def stream() -> Any:
 
 @cache
 def copy_stream() -> Any:
-    """The stream of uploads that run beside the kernels."""
+    """The stream of uploads that run in parallel with kernels."""
     return cuda.stream()
 
 
-@cuda.jit(cache=True)
+@kernel
 def _fill(flat, size, value):
     if cuda.grid(1) < size:
         flat[cuda.grid(1)] = value
 
 
 class _Lease:
-    """A loan of one block, given back when the last array on it dies."""
+    """The use of one block, which returns to the pool when the last array on it is freed."""
 
     __slots__ = ("block", "free")
 
@@ -58,7 +54,7 @@ class _Lease:
 
 
 class _Block:
-    """Bytes on the device, and the typed views of them that were asked for: Numba takes longer to make a view than we to launch."""
+    """Bytes on the device, and typed views of them, cached because Numba takes longer to make a view than to launch a kernel."""
 
     __slots__ = ("bytes", "views")
 
@@ -74,14 +70,14 @@ class _Block:
 
 
 class DeviceArray:
-    """A C-contiguous array on the GPU. Underneath it is flat, so a reshape costs nothing and kernels see one layout.
+    """A C-contiguous array on the GPU. Its memory is flat, so a reshape costs nothing and kernels see one layout.
 
-    `np.asarray(array)` copies it to the host, and waits for it. `array[2:5] = values` copies from the host or the device;
-    `array[2:5]` gives rows. Arithmetic is the kernels' business.
+    `np.asarray(array)` copies it to the host and waits for the copy. `array[2:5] = values` copies from the host or the device;
+    `array[2:5]` returns rows. Arithmetic is done by kernels.
     """
 
     on_device = True
-    __array_ufunc__ = None  # NumPy's functions refuse it instead of copying it behind one's back
+    __array_ufunc__ = None  # NumPy's functions refuse it instead of silently copying it
     __slots__ = ("dtype", "flat", "lease", "shape", "size")
 
     def __init__(self, flat: Any, shape: tuple[int, ...], dtype: np.dtype, lease: Any) -> None:
@@ -107,18 +103,18 @@ class DeviceArray:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         if copy is False:
-            raise ValueError("an array on the GPU has no view on the host: leave copy=False out")
+            raise ValueError("got copy=False for an array on the GPU, expected True or None: it has no view on the host")
         return to_host(self).astype(dtype or self.dtype, copy=False)
 
     def reshape(self, *shape: Any) -> DeviceArray:
         """A view of another shape; one size may be -1."""
-        wanted = tuple(int(n) for n in (shape[0] if len(shape) == 1 and isinstance(shape[0], Iterable) else shape))
-        known = math.prod(n for n in wanted if n != -1)
-        if -1 in wanted:
-            wanted = tuple(self.size // max(known, 1) if n == -1 else n for n in wanted)
-        if math.prod(wanted) != self.size:
-            raise ValueError(f"cannot reshape {self.shape} to {wanted}")
-        return DeviceArray(self.flat, wanted, self.dtype, self.lease)
+        new = tuple(int(n) for n in (shape[0] if len(shape) == 1 and isinstance(shape[0], Iterable) else shape))
+        known = math.prod(n for n in new if n != -1)
+        if -1 in new:
+            new = tuple(self.size // max(known, 1) if n == -1 else n for n in new)
+        if math.prod(new) != self.size:
+            raise ValueError(f"cannot reshape {self.shape} to {new}: expected a shape of {self.size} elements")
+        return DeviceArray(self.flat, new, self.dtype, self.lease)
 
     def copy(self) -> DeviceArray:
         result = pool().empty(self.shape, self.dtype)
@@ -126,7 +122,7 @@ class DeviceArray:
         return result
 
     def __getitem__(self, rows: slice) -> DeviceArray:
-        """Neighbouring rows are a view, unless they start in the middle of 16 bytes; others, such as [::2], are a copy."""
+        """Consecutive rows are a view if they are aligned to 16 bytes; other rows, such as [::2], are a copy."""
         numbers = self._rows(rows)
         shape, whole = (len(numbers), *self.shape[1:]), len(numbers) == self.shape[0]
         if whole and numbers.step == 1:
@@ -147,12 +143,12 @@ class DeviceArray:
         shape = (len(numbers), *self.shape[1:])
         if not isinstance(value, DeviceArray) and np.ndim(value) == 0 and shape == self.shape:
             if self.size:
-                _fill[-(-self.size // 256), min(self.size, 256), stream()](self.flat, self.size, self.dtype.type(value))
+                configured(_fill, -(-self.size // 256), min(self.size, 256), stream())(self.flat, self.size, self.dtype.type(value))
             return
         if not isinstance(value, DeviceArray):
             value = to_device(np.array(np.broadcast_to(value, shape), self.dtype))
         if value.shape != shape or value.dtype != self.dtype:
-            raise ValueError(f"cannot assign {value} to rows of {self}")
+            raise ValueError(f"cannot assign {value} to rows of {self}, expected shape {shape} and dtype {self.dtype}")
         if shape == self.shape and numbers.step == 1:
             _copy(value.flat, self.flat)
             return
@@ -161,7 +157,7 @@ class DeviceArray:
 
     def _rows(self, where: Any) -> range:
         if not isinstance(where, slice):
-            raise IndexError(f"[{where!r}]: an array on the GPU is indexed by a slice of its rows")
+            raise IndexError(f"got index [{where!r}] of an array on the GPU, expected a slice of its rows: use np.asarray to copy it")
         return range(*where.indices(self.shape[0]))
 
     def _row(self, row: int) -> Any:
@@ -170,7 +166,7 @@ class DeviceArray:
 
 
 class Pool:
-    """Blocks of device memory by size. `hits` and `misses` count the requests served from kept and from new memory."""
+    """Blocks of device memory by size. `hits` and `misses` count the requests served from cached and from new memory."""
 
     def __init__(self) -> None:
         self._free: defaultdict[int, list[_Block]] = defaultdict(list)
@@ -182,7 +178,7 @@ class Pool:
         """An uninitialised array.
 
         Raises:
-            BackendError: the GPU has not enough memory.
+            BackendError: the GPU is out of memory.
         """
         dtype = np.dtype(dtype)
         shape = tuple(int(n) for n in shape)
@@ -202,19 +198,19 @@ class Pool:
         except Exception as error:
             if not out_of_memory(error):
                 raise
-            self.clear()  # what is kept of other sizes may be enough
+            self.clear()  # free cached blocks of other sizes
             try:
                 block = _Block(size)
             except Exception as again:
                 if not out_of_memory(again):
                     raise
-                raise BackendError(_no_room(size, self.bytes)) from error
+                raise BackendError(_out_of_memory_message(size, self.bytes)) from error
         self.misses += 1
         self.bytes += size
         return block
 
     def clear(self) -> None:
-        """Give all blocks that nothing uses back to the driver."""
+        """Return all unused blocks to the driver."""
         synchronize()
         for size, free in self._free.items():
             self.bytes -= size * len(free)
@@ -223,7 +219,7 @@ class Pool:
 
 @cache
 def pool() -> Pool:
-    """The one pool, which models and the kernels' scratch share."""
+    """The one pool, shared by models and the scratch of kernels."""
     return Pool()
 
 
@@ -231,24 +227,24 @@ def out_of_memory(error: Exception) -> bool:
     return "OUT_OF_MEMORY" in str(error).upper()
 
 
-def _no_room(size: int, held: int) -> str:
+def _out_of_memory_message(size: int, held: int) -> str:
     free, total = cuda.current_context().get_memory_info()
     return (
-        f"the GPU is out of memory: {size / 2**20:,.1f} MiB were asked for, {free / 2**20:,.1f} of {total / 2**20:,.1f} MiB are free "
+        f"the GPU is out of memory: {size / 2**20:,.1f} MiB were requested, {free / 2**20:,.1f} of {total / 2**20:,.1f} MiB are free "
         f"and nbnet holds {held / 2**20:,.1f}: use a smaller batch, or accumulate= in Trainer"
     )
 
 
 def _size_class(nbytes: int) -> int:
-    """Round up to four steps a power of two, so that batches of nearly the same size share blocks."""
+    """Round up to one of four sizes per power of two, so that batches of similar size share blocks."""
     step = max(ALIGNMENT, 1 << max(0, nbytes.bit_length() - 3))
     return max(1, -(-nbytes // step)) * step
 
 
 class _Staging:
-    """Pinned host memory that uploads pass through: what is copied there is on its way, and the caller's array is free."""
+    """Pinned host memory for uploads: once an array is copied there, the caller may change it."""
 
-    SLOTS = 4  # of a size: the host may be so many uploads ahead of the GPU
+    SLOTS = 4  # per size: the host may be this many uploads ahead of the GPU
 
     def __init__(self) -> None:
         self._slots: defaultdict[int, deque[tuple[Any, np.ndarray]]] = defaultdict(deque)
@@ -279,7 +275,7 @@ def _copy(source: Any, target: Any) -> None:
 
 
 def to_device(array: np.ndarray) -> DeviceArray:
-    """A copy of a host array; returns before it has arrived."""
+    """A copy of a host array; returns before the copy is complete."""
     result = pool().empty(array.shape, array.dtype)
     if array.size:
         _staging().upload(array, result.flat, stream())
@@ -287,10 +283,10 @@ def to_device(array: np.ndarray) -> DeviceArray:
 
 
 class Upload:
-    """A copy of a host array that arrives while kernels run; the host's array is free at once.
+    """A copy of a host array that is uploaded while kernels run; the caller may change the host array at once.
 
-    Its block may have been read by what was launched before, so the copy waits for that; and what is launched after `arrived`, or
-    after the upload was dropped, waits for the copy.
+    Kernels launched earlier may still read its block, so the copy waits for them. Kernels launched after `arrived`, or after the upload
+    was dropped, wait for the copy.
     """
 
     def __init__(self, array: np.ndarray) -> None:
@@ -311,7 +307,7 @@ class Upload:
 
 
 def to_host_all(arrays: Sequence[DeviceArray]) -> list[np.ndarray]:
-    """Copies of arrays on the host; waits once, for all that was launched before."""
+    """Copies of arrays on the host; waits once, for all work launched before."""
     results = [np.empty(array.size, array.dtype) for array in arrays]
     for array, result in zip(arrays, results):
         if array.size:
@@ -321,10 +317,10 @@ def to_host_all(arrays: Sequence[DeviceArray]) -> list[np.ndarray]:
 
 
 def to_host(array: DeviceArray) -> np.ndarray:
-    """A copy of an array on the host; waits for all that was launched before."""
+    """A copy of an array on the host; waits for all work launched before."""
     return to_host_all([array])[0]
 
 
 def synchronize() -> None:
-    """Wait until the GPU has done all that was launched."""
+    """Wait until all launched work is done."""
     stream().synchronize()

@@ -1,56 +1,34 @@
-"""CUDA kernels: how they are compiled, launched and laid out, and the few functions that they share.
+"""CUDA kernels: how they are launched and laid out, and the few functions that they share.
 
 Kernels see flat arrays and read them by `load` and `store`: four elements at a time, one 128-bit access in float32 and two in
-float64, with the ends of the array seen to. Four elements are a tuple, in registers. Every array starts on 16 bytes.
+float64, also at the ends of an array. Four elements are a tuple, in registers. Every array is aligned to 16 bytes.
 
-Grids follow from the shape alone: results are the same bits on every run.
+Grids depend only on the shape: results have the same bits on every run.
 """
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import numpy as np
 from numba import cuda
 
-from nbnet.kernels.cpu.channelwise import source, within
-from nbnet.kernels.cpu.compile import follows_sources
 from nbnet.kernels.gpu import device
-from nbnet.kernels.gpu.device import SIMULATED
+from nbnet.kernels.gpu.compile import SIMULATED, configured, formula, function
 
-THREADS = 8 if SIMULATED else 256  # of a block; few in the simulator, so that tiny arrays need several blocks
-BLOCKS = 3 if SIMULATED else 1056  # of a grid whose blocks loop: 8 for each of the 132 multiprocessors of an H100 or H200
+THREADS = 8 if SIMULATED else 256  # per block; few in the simulator, so that tiny arrays need several blocks
+BLOCKS = 3 if SIMULATED else 1056  # per grid whose blocks loop: 8 for each of the 132 multiprocessors of an H100 or H200
 WARP = 4 if SIMULATED else 32
 ALIGNMENT = None if SIMULATED else 16  # of shared arrays that are read by load4
 
-function = cuda.jit(device=True)
-
-
-def _as_it_is(code: Any) -> Any:
-    return code
-
-
-formula = _as_it_is if SIMULATED else function  # a function of its arguments alone, which the simulator may call as it is
-
-
-def kernel(code: Any, **options: Any) -> Any:
-    """A kernel, kept on disk. There is no fastmath: it would take NaN for granted not to be, and here it is all or nothing."""
-    return cuda.jit(code) if SIMULATED else follows_sources(cuda.jit(cache=True, **options)(code))
-
-
-def kernel_of(threads: int, resident: int) -> Any:
-    """As `kernel`, for blocks of that many threads, `resident` of them on a multiprocessor at once: that bounds the registers."""
-    return lambda code: kernel(code, launch_bounds=(threads, resident))
-
 
 def run(compiled: Any, grid: Any, block: Any, *args: Any) -> None:
-    """Launch a kernel on nbnet's stream. Arrays are passed flat; give their sizes as numbers."""
-    compiled[grid, block, device.stream()](*[arg.flat if type(arg) is device.DeviceArray else arg for arg in args])
+    """Launch a kernel on nbnet's stream. Arrays are passed flat; pass their sizes as numbers."""
+    configured(compiled, grid, block, device.stream())(*[arg.flat if type(arg) is device.DeviceArray else arg for arg in args])
 
 
 def elementwise(compiled: Any, size: int, *args: Any) -> None:
-    """Launch a kernel whose thread i sees to elements 4 i to 4 i + 3 of `size`."""
+    """Launch a kernel whose thread i handles elements 4 i to 4 i + 3 of `size`."""
     if size:
         run(compiled, -(-size // (4 * THREADS)), THREADS, *args)
 
@@ -58,26 +36,15 @@ def elementwise(compiled: Any, size: int, *args: Any) -> None:
 # ------------------------------------------------------------------------------------------- four elements at a time
 
 if SIMULATED:
-    from numba.cuda.simulator.kernelapi import FakeCUDAShared
-
-    def _shared_array(self, shape, dtype, alignment=None):
-        """The array of the line that asks. The simulator's own version looks for it and then makes it: two threads that are switched
-        between get one each."""
-        caller = sys._getframe(1)
-        return self._allocations.setdefault((caller.f_code, caller.f_lineno), np.empty(shape, dtype))
-
-    FakeCUDAShared.array = _shared_array
-
-    def _numbers(array: Any) -> np.ndarray:
-        return array._item._ary if hasattr(array, "_item") else array  # shared arrays are NumPy's
+    from nbnet.kernels.gpu.numba_private import numbers_of
 
     def load4(array, index):
         """Elements index to index + 3, where index is a multiple of 4 and all exist."""
-        return tuple(_numbers(array)[index : index + 4])
+        return tuple(numbers_of(array)[index : index + 4])
 
     def store4(array, index, values):
         """Write what load4 reads."""
-        _numbers(array)[index : index + 4] = values
+        numbers_of(array)[index : index + 4] = values
 
     def _divide32(a, b):
         return a // b
@@ -127,7 +94,7 @@ else:
 
 @formula
 def load(array, index, size):
-    """Elements index to index + 3 of the first `size` ones; 0 for those beyond."""
+    """Elements index to index + 3 of the first `size`; 0 beyond."""
     if index + 4 <= size:
         return load4(array, index)
     zero = array.dtype.type(0)
@@ -141,7 +108,7 @@ def load(array, index, size):
 
 @formula
 def store(array, index, size, values):
-    """Write elements index to index + 3, those that are within the first `size`."""
+    """Write elements index to index + 3, if they are within the first `size`."""
     if index + 4 <= size:
         store4(array, index, values)
     else:
@@ -155,7 +122,7 @@ def store(array, index, size, values):
 
 @formula
 def divide(a, b):
-    """a // b and the rest, for numbers from 0 to 2^31 - 1: some 20 instructions, where 64 bits take 100."""
+    """a // b and a % b, for numbers from 0 to 2^31 - 1: about 20 instructions, where 64 bits take 100."""
     quotient = _divide32(a, b)
     return quotient, a - quotient * b
 
@@ -189,33 +156,11 @@ def wide4(a):
     return np.float64(a[0]), np.float64(a[1]), np.float64(a[2]), np.float64(a[3])
 
 
-@formula
-def activate4(z, slope):
-    """z where it is above 0, else slope * z."""
-    return (
-        z[0] if z[0] > 0 else slope * z[0],
-        z[1] if z[1] > 0 else slope * z[1],
-        z[2] if z[2] > 0 else slope * z[2],
-        z[3] if z[3] > 0 else slope * z[3],
-    )
-
-
-@formula
-def through4(dy, z, slope):
-    """dy times the slope of the activation at z."""
-    return (
-        dy[0] if z[0] > 0 else slope * dy[0],
-        dy[1] if z[1] > 0 else slope * dy[1],
-        dy[2] if z[2] > 0 else slope * dy[2],
-        dy[3] if z[3] > 0 else slope * dy[3],
-    )
-
-
 # --------------------------------------------------------------- a row of numbers for a group of neighbouring threads
 
 
 def row_group(numbers: int) -> int:
-    """Threads for a row of so many numbers: a power of 2, at most a warp, or a whole block where a warp would take long."""
+    """Threads for a row of this many numbers: a power of 2, at most a warp, or a whole block for long rows."""
     return THREADS if numbers >= 32 * WARP else min(WARP, 1 << (numbers - 1).bit_length())
 
 
@@ -262,7 +207,7 @@ def row_sum(value, group, like):
 
 @function
 def row_maximum(value, index, group, like):
-    """The maximum over the group of threads and its index, the first of equals; a NaN is never larger. The rest as for row_sum."""
+    """The maximum over the group of threads and its index, the first of equals; a NaN is never larger. Otherwise as row_sum."""
     offset = min(group, WARP) // 2
     while offset > 0:
         other, other_index = _exchange(value, offset), _exchange(index, offset)
@@ -285,18 +230,7 @@ def row_maximum(value, index, group, like):
 
 
 def rows(compiled: Any, count: int, numbers: int, *args: Any) -> None:
-    """Launch a kernel that gives each of `count` rows to row_group(numbers) threads, the last argument of it."""
+    """Launch a kernel that gives each of `count` rows to row_group(numbers) threads; that number is its last argument."""
     if count:
         group = row_group(numbers)
         run(compiled, -(-count * group // THREADS), THREADS, *args, group)
-
-
-# ------------------------------------------------------------------------------------------------ arithmetic on C numbers
-
-
-def channelwise(arithmetic: Any, outputs: int, arrays: tuple[bool, ...], clamp: bool) -> Any:
-    """The kernel (size, out0, ..., in0, ...) of a formula of numbers: see nbnet.kernels.cpu.channelwise."""
-    loop = "for c in range(cuda.grid(1), size, cuda.gridsize(1)):"
-    scope = {"cuda": cuda, "formula": formula(arithmetic), "within": formula(within)}
-    exec(source("kernel", outputs, arrays, clamp, loop, "size, "), scope)
-    return cuda.jit(scope["kernel"])

@@ -1,24 +1,25 @@
-"""Matrix products on CUDA: the parts of a tile, shared by convolution and dense.
+"""Matrix products on CUDA: the parts of a tile, shared by convolution and dense layers.
 
-A block of threads computes a tile of ROWS x COLUMNS of a result, slice by slice of DEPTH of the long sum. A thread holds up to
-8 x 8 results in registers, as up to four pieces of 4 x 4: its rows are 4 in the upper half of the tile and 4 in the lower one,
-its columns alike, so that neighbouring threads read neighbouring numbers of shared memory, 128 bits at a time.
+A block of threads computes a tile of ROWS x COLUMNS of the result, in slices of DEPTH terms of the sum. A thread holds up to 8 x 8 results
+in registers, as up to four parts of 4 x 4. Its rows are 4 in the upper half of the tile and 4 in the lower half; its columns likewise. So
+neighbouring threads read neighbouring numbers of shared memory, 128 bits at a time.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from nbnet.kernels.gpu.device import SIMULATED
-from nbnet.kernels.gpu.launch import add4, formula, load4, multiply_add4, store4, subtract4
+from nbnet.kernels.gpu.activations import activate
+from nbnet.kernels.gpu.compile import SIMULATED, formula
+from nbnet.kernels.gpu.launch import add4, load4, multiply_add4, store4, subtract4
 
 DEPTH = 8
-RESIDENT = 384  # threads on a multiprocessor at once: 64 results each take 168 registers, and spill with fewer
-MULTIPROCESSORS = 2 if SIMULATED else 132  # that a grid should fill; a constant, so that results do not depend on the GPU
+RESIDENT = 384  # resident threads per multiprocessor: 64 results per thread take 168 registers, and spill with fewer
+MULTIPROCESSORS = 2 if SIMULATED else 132  # that a grid should fill; constant, so that results do not depend on the GPU
 
 
 class Tile(NamedTuple):
-    """rows x columns of the result; the thread's share is 4 * high x 4 * wide."""
+    """rows x columns of the result; a thread has 4 * high x 4 * wide of it."""
 
     rows: int
     columns: int
@@ -39,11 +40,11 @@ TILES = (
 
 
 class Plan(NamedTuple):
-    """How a product is cut: the tile, the grid of tiles, and how many parts of the long sum are computed apart."""
+    """How a product is cut: the tile, the grid of tiles, and the number of parts of the sum that are computed separately."""
 
     tile: Tile
     grid: tuple[int, int, int]
-    part: int  # terms of the long sum in each part but the last
+    part: int  # terms of the sum in each part but the last
 
 
 def plan(rows: int, columns: int, terms: int) -> Plan:
@@ -52,9 +53,9 @@ def plan(rows: int, columns: int, terms: int) -> Plan:
     narrow = [tile for tile in fitting if tile.columns == fitting[0].columns]
     tile = max(narrow) if -(-rows // max(narrow).rows) * -(-columns // fitting[0].columns) >= MULTIPROCESSORS else min(narrow)
     grid = -(-rows // tile.rows), -(-columns // tile.columns)
-    wanted = max(1, 2 * MULTIPROCESSORS // (grid[0] * grid[1]))
+    parts = max(1, 2 * MULTIPROCESSORS // (grid[0] * grid[1]))
     slices = -(-terms // DEPTH)
-    each = max(-(-slices // wanted), min(slices, 1 if SIMULATED else 8))
+    each = max(-(-slices // parts), min(slices, 1 if SIMULATED else 8))
     return Plan(tile, (*grid, -(-slices // each)), each * DEPTH)
 
 
@@ -91,9 +92,9 @@ def outer(c, a, b):
 
 @formula
 def multiply(c, a_tile, b_tile, a_at, b_at, lower, right, high, wide):
-    """Add the products of one column of a_tile and one row of b_tile to the four pieces c that a thread holds.
+    """Add the products of one column of a_tile and one row of b_tile to the four parts c of a thread.
 
-    a_at, b_at: the thread's first numbers; lower, right: how far away the ones of its other half are.
+    a_at, b_at: the thread's first numbers; lower, right: the offsets of its other half.
     """
     c00, c01, c10, c11 = c
     top, west = load4(a_tile, a_at), load4(b_tile, b_at)
@@ -110,15 +111,8 @@ def multiply(c, a_tile, b_tile, a_at, b_at, lower, right, high, wide):
 
 
 @formula
-def activate(z, slope):
-    """z where it is above 0, else slope * z, and 0 where the slope is 0: ReLU of minus infinity is 0 too. A NaN stays one."""
-    low = slope * z if slope > 0 else slope
-    return low if z <= 0 else z
-
-
-@formula
 def activate_tile(c, west, east, slope, high, wide):
-    """The pieces that a thread holds, plus a bias for the columns of its left and of its right half, through the activation."""
+    """The activation of a thread's parts plus a bias for the columns of its left and right half."""
     c00, c01, c10, c11 = c
     c00 = _activate16(c00, west, slope)
     if wide > 1:
@@ -132,7 +126,7 @@ def activate_tile(c, west, east, slope, high, wide):
 
 @formula
 def write_tile(matrix, at, row, rows, column, columns, c, west, east, lower, right, high, wide):
-    """Write the pieces that a thread holds, plus a bias for the columns of its left and of its right half."""
+    """Write a thread's parts plus a bias for the columns of its left and right half."""
     write16(matrix, at, row, rows, column, columns, c[0], west)
     if wide > 1:
         write16(matrix, at, row, rows, column + right, columns, c[1], east)
@@ -144,7 +138,7 @@ def write_tile(matrix, at, row, rows, column, columns, c, west, east, lower, rig
 
 @formula
 def matrix4(matrix, row, rows, column, columns):
-    """Four neighbours in a row of a matrix, 0 for those outside."""
+    """Four neighbours in a row of a matrix, 0 outside."""
     zero = matrix.dtype.type(0)
     at = row * columns + column
     if row >= rows or column >= columns:
@@ -161,7 +155,7 @@ def matrix4(matrix, row, rows, column, columns):
 
 @formula
 def advance_tap(channel, kw, kh, by, channels, kernel_w):
-    """The channel, column and row of the kernel that are `by` numbers further on."""
+    """Channel, column and row of the kernel, advanced by `by` numbers."""
     channel += by
     while channel >= channels:
         channel -= channels
@@ -174,7 +168,7 @@ def advance_tap(channel, kw, kh, by, channels, kernel_w):
 
 @formula
 def advance_pixel(ow, oh, image, by, out_w, out_h):
-    """The pixel that is `by` further on."""
+    """The pixel, advanced by `by` pixels."""
     ow += by
     while ow >= out_w:
         ow -= out_w
@@ -201,7 +195,7 @@ def pixel(x, image, h, w, channel, shape, spread):
 
 @formula
 def patch4(x, image, h, w, tap, shape, kernel_size, spread):
-    """Four neighbours in the patch of x (N, H, W, I) whose first pixel is (h, w): from channel, column and row `tap` on."""
+    """Four neighbours in the patch of x (N, H, W, I) whose first pixel is (h, w), from `tap` (channel, column, row)."""
     channel, kw, kh = tap
     zero = x.dtype.type(0)
     if shape[3] % 4 == 0 and spread[0] * spread[1] == 1:
@@ -221,7 +215,7 @@ def patch4(x, image, h, w, tap, shape, kernel_size, spread):
 
 @formula
 def write4(matrix, at, row, rows, column, columns, values):
-    """Write four neighbours in a row of the matrix (rows, columns) that starts at element `at`, those inside it."""
+    """Write four neighbours in a row of the matrix (rows, columns) that starts at element `at`, if they are inside."""
     if row < rows:
         at += row * columns + column
         if columns % 4 == 0 and column < columns:
@@ -239,7 +233,7 @@ def write4(matrix, at, row, rows, column, columns, values):
 
 @formula
 def write16(matrix, at, row, rows, column, columns, c, bias):
-    """Write a piece of 4 x 4 plus a bias for each column."""
+    """Write a part of 4 x 4 plus a bias per column."""
     write4(matrix, at, row, rows, column, columns, add4((c[0], c[1], c[2], c[3]), bias))
     write4(matrix, at, row + 1, rows, column, columns, add4((c[4], c[5], c[6], c[7]), bias))
     write4(matrix, at, row + 2, rows, column, columns, add4((c[8], c[9], c[10], c[11]), bias))
@@ -248,7 +242,7 @@ def write16(matrix, at, row, rows, column, columns, c, bias):
 
 @formula
 def _activate16(c, bias, slope):
-    """A piece of 4 x 4 plus a bias for each column, through the activation."""
+    """The activation of a part of 4 x 4 plus a bias per column."""
     return (
         activate(c[0] + bias[0], slope),
         activate(c[1] + bias[1], slope),
@@ -271,8 +265,7 @@ def _activate16(c, bias, slope):
 
 @formula
 def add_deviations(sums, row, rows, c, bias, origin):
-    """The sums of columns, and of their squares, and what the rows of a piece of 4 x 4 plus a bias add to them, less the columns'
-    origin."""
+    """Add the rows of a part of 4 x 4 plus a bias, minus the columns' origin, to the sums of columns and of their squares."""
     sums = _add_row(sums, row, rows, (c[0], c[1], c[2], c[3]), bias, origin)
     sums = _add_row(sums, row + 1, rows, (c[4], c[5], c[6], c[7]), bias, origin)
     sums = _add_row(sums, row + 2, rows, (c[8], c[9], c[10], c[11]), bias, origin)

@@ -7,7 +7,7 @@ with N all other axes; instance normalisation is G = C.
     forward(x, groups, gamma, beta, eps, scratch, mean, inv_std, y)
         mean_ng = the mean of x over the P points and W channels of the group, var_ng the biased variance,
         inv_std_ng = 1 / sqrt(var_ng + eps),   xhat = (x - mean_ng) * inv_std_ng,   y = xhat * gamma_c + beta_c
-        mean, inv_std: (N, G) float64, overwritten; what backward needs beside x.
+        mean, inv_std: (N, G) float64, overwritten; backward needs them and x.
     backward(dy, x, groups, gamma, mean, inv_std, partials, dgamma, dbeta, dx)
         g = dy * gamma_c,   dx = inv_std_ng * (g - mean of g over the group - xhat * mean of g * xhat over the group)
         dgamma_c = sum_np dy * xhat,   dbeta_c = sum_np dy
@@ -15,9 +15,9 @@ with N all other axes; instance normalisation is G = C.
 gamma, beta, dgamma, dbeta: (C,) T. scratch: (K, 3, C) and partials: (K, 6, C), float64, with K = chunks.count(N, P * C).
 Everything overwrites (=); nothing accumulates. xhat is recomputed from x, not stored. y may be x, and dx may be dy.
 
-Statistics take two passes over a row, which is in cache: first the mean, as a deviation from the group's first value, then
-the squared deviations from that mean. They and xhat are computed in float64, so nothing is lost where the mean is large
-against the deviation. var + eps counts as at least the smallest normal float64: a constant group is 0 * large = 0.
+Statistics take two passes over a row, which is in the cache: first the mean, as a deviation from the group's first value, then the
+squared deviations from that mean. They and xhat are computed in float64, so a large mean costs no precision. var + eps is at least
+the smallest normal float64, so a constant group gives 0 * large = 0.
 
 Formulas: Wu and He 2018 (group normalisation); Ba, Kiros and Hinton 2016 (layer normalisation).
 """

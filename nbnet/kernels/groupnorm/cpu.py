@@ -1,16 +1,16 @@
 """Group normalisation on the CPU: a body over one chunk of rows, and a serial and a parallel driver over the chunks.
 
-Rows of one point (layer normalisation) go group by group. Rows of several points (images) go point by point, with sums and
-statistics spread over the channels, so that the loops are long however narrow the groups are: 1.6 ms where loops over groups
-of 2 channels took 10 (64 x 1024 x 64 float32, serial).
+Rows of one point (layer normalisation) are processed group by group. Rows of several points (images) are processed point by point, with
+sums and statistics per channel, so that loops are long even for narrow groups: 1.6 ms, where loops over groups of 2 channels took 10 ms
+(64 x 1024 x 64 float32, serial).
 
-Innermost loops run over range(width) and index [first + c]. Over range(first, first + width) Numba cannot tell that c is not
-negative, and its test for that keeps LLVM from vector code. Bodies loop over the rows of a chunk: a call for each row counts
-references to its arrays, 150 ns where a row of 10 channels takes 25.
+Innermost loops run over range(width) and index [first + c]. In range(first, first + width), Numba cannot prove that c is not negative,
+and its check for that prevents vector code. Bodies loop over the rows of a chunk: a call per row counts references to its arrays, which
+takes 150 ns where a row of 10 channels takes 25 ns.
 
-Formulas are `precise` functions, and sums go through _total: what fastmath may round in several ways, LLVM does round in
-several ways, since it optimises a linked body once more in each driver. A driver that was just compiled and one from the
-cache then differ in the last bit, and so do serial and parallel.
+Formulas are `precise` functions, and sums go through _total. LLVM optimises a linked body once more in each driver, and with fastmath
+it may round differently each time. A driver that was just compiled and one from the cache would then differ in the last bit, and so
+would serial and parallel.
 """
 
 import numpy as np
@@ -71,8 +71,8 @@ def _vector_total(values, first, count):
 
 @precise
 def _total(values, first, count):
-    """The sum of values[first : first + count]: whole blocks of 64 in vector code in LLVM's order, which leaves it no rest to sum
-    in another order each time, then the rest as written."""
+    """The sum of values[first : first + count]: whole blocks of 64 as vector code in LLVM's order, then the rest in the order written, so
+    that LLVM has no rest to sum in varying orders."""
     whole = count - count % 64
     i, even, odd = whole, 0.0, 0.0
     while i + 2 <= count:

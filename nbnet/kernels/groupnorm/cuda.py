@@ -1,4 +1,4 @@
-"""Group normalisation on CUDA: a group of threads sees to the statistics of each row and group of channels.
+"""Group normalisation on CUDA: a group of threads computes the statistics of each row and group of channels.
 
 As the contract has it, statistics and xhat are float64: a group may be of two values, whose gradients cancel to the last digit.
 The sums for gamma and beta walk down columns of channels, as those of batch normalisation do.
@@ -11,7 +11,8 @@ from numba import cuda
 
 from nbnet.kernels.gpu import device
 from nbnet.kernels.gpu.columns import BLOCKS_OF_SUMS, columns, merge_sums, write_sums
-from nbnet.kernels.gpu.launch import add4, divide, formula, kernel, load, multiply_add4, row_sum, rows, run, wide4
+from nbnet.kernels.gpu.compile import formula, kernel
+from nbnet.kernels.gpu.launch import add4, divide, load, multiply_add4, row_sum, rows, run, wide4
 from nbnet.kernels.groupnorm import TINY
 
 PER_THREAD = 16  # vectors of a thread that sums down a column

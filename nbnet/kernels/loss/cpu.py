@@ -1,23 +1,23 @@
-"""Losses on the CPU: loss and gradient of a row in one visit."""
+"""Losses on the CPU: loss and gradient of a row in one pass."""
 
 import numpy as np
 
 from nbnet.kernels import chunks
-from nbnet.kernels.activation.cpu import exp_of_row, largest_of_row, scale_row
 from nbnet.kernels.cpu.compile import body, precise, serial
 from nbnet.kernels.cpu.parallel_for import parallel, parallel_for
+from nbnet.kernels.cpu.reductions import exp_of_row, largest_of_row, scale_row
 from nbnet.kernels.cpu.register_tiles import lanes
 from nbnet.kernels.cpu.vecmath import fma, log
 from nbnet.kernels.cpu.vector import load, splat, store, sum_of_lanes, widen, zero
 
-EXP = 16  # elementary operations that an exp is worth, for the choice of chunks
+EXP = 16  # the cost of an exp in elementary operations, for the choice of chunks
 
 # -------------------------------------------------------------------------------------- softmax_cross_entropy
 
 
 @body
 def _first_is(x, at, index, value):
-    """Whether the first number from `at` on that equals value is the one at that index."""
+    """Whether the first number from `at` that equals value is at `index`."""
     if x[at + index] != value:
         return False
     i = 0
@@ -65,15 +65,15 @@ def softmax_cross_entropy_parallel(logits, labels, scale, losses, hits, dlogits)
 
 @precise
 def _squared_error(part, parts, y, target, weight, scale, losses, dy):
-    """In vectors, and so in one order: LLVM's own are for arrays that lie far enough apart, and sum in another order than scalars."""
+    """Written with vectors to fix the order of sums: LLVM's own vector code runs only if no arrays overlap, and sums in another order."""
     start, stop = chunks.bounds(part, parts, y.shape[0])
     size, factor = y.shape[1], splat(y.dtype.type(2 * weight * scale))
-    predicted, wanted, gradient = y.reshape(-1), target.reshape(-1), dy.reshape(-1)
+    predicted, expected, gradient = y.reshape(-1), target.reshape(-1), dy.reshape(-1)
     for m in range(start, stop):
         total = widen(zero(factor))
         for i in range(0, size, lanes(y)):
             at, count = m * size + i, size - i
-            d = load(predicted, at, count) - load(wanted, at, count)
+            d = load(predicted, at, count) - load(expected, at, count)
             store(gradient, at, count, factor * d)
             total = fma(widen(d), widen(d), total)
         losses[m] = weight * sum_of_lanes(total)

@@ -1,10 +1,11 @@
-"""Losses on CUDA: a group of neighbouring threads a row; loss, hit and gradient in one launch."""
+"""Losses on CUDA: a group of neighbouring threads per row; loss, hit and gradient in one launch."""
 
 import math
 
 from numba import cuda
 
-from nbnet.kernels.gpu.launch import kernel, row_maximum, row_sum, rows
+from nbnet.kernels.gpu.compile import kernel
+from nbnet.kernels.gpu.launch import row_maximum, row_sum, rows
 
 # -------------------------------------------------------------------------------------- softmax_cross_entropy
 

@@ -6,7 +6,7 @@ updated in place and start at zero. Options are Python floats, rounded to T once
     sgd(param, grad, velocity, lr, momentum, nesterov, weight_decay)
         v = momentum * v + g;   param -= lr * (g + momentum * v  if nesterov else  v)
         Momentum and Nesterov's form of it as in Sutskever, Martens, Dahl, Hinton 2013, in PyTorch's arrangement: lr
-        multiplies the velocity when it is used, so that a change of lr acts at once; dampening 0.
+        multiplies the velocity when it is used, so a change of lr takes effect at once; dampening 0.
     rmsprop(param, grad, square, velocity, lr, rho, eps, momentum, weight_decay)
         s = rho * s + (1 - rho) * g^2;   v = momentum * v + g / (sqrt(s) + eps);   param -= lr * v
         Tieleman and Hinton 2012 (lecture 6.5), with PyTorch's place for eps and momentum.

@@ -1,10 +1,11 @@
-"""Optimisers on CUDA: four elements a thread, one pass over parameter, gradient and state."""
+"""Optimisers on CUDA: four elements per thread, one pass over parameter, gradient and state."""
 
 import math
 
 from numba import cuda
 
-from nbnet.kernels.gpu.launch import elementwise, formula, kernel, load, store
+from nbnet.kernels.gpu.compile import formula, kernel
+from nbnet.kernels.gpu.launch import elementwise, load, store
 
 # -------------------------------------------------------------------------------------------------------- sgd
 

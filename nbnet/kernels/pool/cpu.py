@@ -1,7 +1,7 @@
 """Pooling on the CPU: channels innermost, so that the loops run over contiguous memory.
 
-Inner loops index the whole array, x[n, h, w, c], and take no slices of it: a slice counts references with an atomic
-operation each, which made serial max_forward five times slower (LLVM hoists the address out of the loop anyway).
+Inner loops index the whole array, x[n, h, w, c], instead of slices: a slice counts references with atomic operations, which made
+serial max_forward five times slower. LLVM hoists the address computation out of the loop anyway.
 """
 
 import numpy as np
@@ -9,41 +9,23 @@ import numpy as np
 from nbnet.kernels import chunks
 from nbnet.kernels.cpu.compile import body, serial
 from nbnet.kernels.cpu.parallel_for import parallel, parallel_for
-from nbnet.kernels.cpu.prefetch import passes_caches, prefetch, put
+from nbnet.kernels.cpu.prefetch import bypasses_cache, store_or_stream
 from nbnet.kernels.cpu.register_tiles import lanes
 from nbnet.kernels.cpu.vector import load, narrow, splat_as, store, where, widen, zero
-
-# Numbers between what is read and what is asked for ahead, at least: the next two rows of an image, since two are read in turns, and
-# the processor finds no stream to follow. Less than that is worse than nothing (batch norm with a max-pool, 128 x 32 x 32 x 64,
-# forward: 1.1 ms; 512 numbers ahead 1.7, 1,536 ahead 2.7).
-AHEAD = 4096
+from nbnet.kernels.cpu.windows import fetch_window, first_wins
 
 
 @body
 def _window(index, size, stride, pad, limit):
-    """The first and the last (exclusive) of the input's rows or columns that output `index` looks at."""
+    """The first and the last (exclusive) of the input's rows or columns in the window of output `index`."""
     first = index * stride - pad
     return max(first, 0), min(first + size, limit)
 
 
 @body
 def _larger(a, b):
-    """The maximum of two, where NaN counts as the largest and the first of equals is kept."""
+    """The maximum of two, where NaN is the largest and the first of equals is kept."""
     return a if a >= b or a != a else b
-
-
-@body
-def fetch_window(x, at, width, channels):
-    """Ask for the pixels of the window two rows below one, whose first number is at `at`."""
-    at += max(AHEAD, 2 * width * channels)
-    for pixel in (at, at + channels, at + width * channels, at + (width + 1) * channels):
-        prefetch(x, pixel)
-
-
-@body
-def first_wins(a, b):
-    """Where a is the maximum of two: NaN counts as the largest, and of equals the first wins."""
-    return (a >= b) | (a != a)
 
 
 @body
@@ -110,7 +92,7 @@ def _max_backward_of_quarters(dy, x, start, stop, dx):
     _, height, width, channels = x.shape
     out_h, out_w = dy.shape[1], dy.shape[2]
     gradient, source, target = dy.reshape(-1), x.reshape(-1), dx.reshape(-1)
-    line, past = width * channels, passes_caches(dx, channels)
+    line, bypasses = width * channels, bypasses_cache(dx, channels)
     for row in range(start * out_h, stop * out_h):
         image, pair = divmod(row, out_h)
         first = (image * height + 2 * pair) * line
@@ -124,10 +106,10 @@ def _max_backward_of_quarters(dy, x, start, stop, dx):
                 in_upper = first_wins(where(upper, x0, x1), where(lower, x2, x3))
                 g = load(gradient, (row * out_w + column) * channels + c, n)
                 above, below = where(in_upper, g, zero(g)), where(in_upper, zero(g), g)
-                put(target, at, n, where(upper, above, zero(g)), past)
-                put(target, at + channels, n, where(upper, zero(g), above), past)
-                put(target, at + line, n, where(lower, below, zero(g)), past)
-                put(target, at + line + channels, n, where(lower, zero(g), below), past)
+                store_or_stream(target, at, n, where(upper, above, zero(g)), bypasses)
+                store_or_stream(target, at + channels, n, where(upper, zero(g), above), bypasses)
+                store_or_stream(target, at + line, n, where(lower, below, zero(g)), bypasses)
+                store_or_stream(target, at + line + channels, n, where(lower, zero(g), below), bypasses)
         _clear(first + 2 * out_w * channels, first + line, target)
         _clear(first + line + 2 * out_w * channels, first + 2 * line, target)
     for image in range(start, stop):
@@ -136,7 +118,7 @@ def _max_backward_of_quarters(dy, x, start, stop, dx):
 
 @body
 def _max_backward(part, parts, dy, x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, dx):
-    """Images start to stop, whole ones: neighbouring windows may add to the same pixel."""
+    """Whole images start to stop: neighbouring windows may add to the same pixel."""
     start, stop = chunks.bounds(part, parts, dy.shape[0])
     quarters = size_h == 2 and size_w == 2 and stride_h == 2 and stride_w == 2 and pad_top == 0 and pad_left == 0
     if quarters and dy.shape[1] == x.shape[1] // 2 and dy.shape[2] == x.shape[2] // 2:
@@ -213,24 +195,24 @@ def avg_forward_parallel(x, size_h, size_w, stride_h, stride_w, pad_top, pad_lef
 
 
 @body
-def _lookers(index, size, stride, pad, outputs):
-    """The first and the last (exclusive) of the output rows or columns whose windows hold input `index`."""
+def _windows_of(index, size, stride, pad, outputs):
+    """The first and the last (exclusive) of the output rows or columns whose windows contain input `index`."""
     at = index + pad
     return max(0, (at - size + stride) // stride), min(at // stride + 1, outputs)
 
 
 @body
 def _avg_backward(part, parts, dy, size_h, size_w, stride_h, stride_w, pad_top, pad_left, dx):
-    """Input rows start to stop, counted over all images: each pixel gathers, so that no two chunks write to one pixel."""
+    """Input rows start to stop, counted over all images: each pixel gathers, so no two chunks write the same pixel."""
     start, stop = chunks.bounds(part, parts, dx.shape[0] * dx.shape[1])
     height, width, channels = dx.shape[1], dx.shape[2], dx.shape[3]
     out_h, out_w = dy.shape[1], dy.shape[2]
     gradient, target = dy.reshape(-1), dx.reshape(-1)
     for row in range(start, stop):
         n, h = divmod(row, height)
-        first_h, last_h = _lookers(h, size_h, stride_h, pad_top, out_h)
+        first_h, last_h = _windows_of(h, size_h, stride_h, pad_top, out_h)
         for w in range(width):
-            first_w, last_w = _lookers(w, size_w, stride_w, pad_left, out_w)
+            first_w, last_w = _windows_of(w, size_w, stride_w, pad_left, out_w)
             for c in range(0, channels, lanes(dx)):
                 count = channels - c
                 total = zero(load(gradient, c, 0))

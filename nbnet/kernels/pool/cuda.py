@@ -1,12 +1,14 @@
-"""Pooling on CUDA: a thread has four channels of a pixel, or one where the channels are no multiple of four.
+"""Pooling on CUDA: a thread computes four channels of a pixel, or one if the channels are not a multiple of four.
 
-Backward gathers: a thread looks at the windows that hold its pixel, so nothing needs adding by several threads, and nothing
-needs zeros first.
+Backward gathers: a thread reads the windows that contain its pixel, so no two threads add to the same number, and dx need not be
+zeroed first.
 """
 
 from numba import cuda
 
-from nbnet.kernels.gpu.launch import THREADS, add4, divide, formula, function, kernel, load4, multiply4, run, store4
+from nbnet.kernels.gpu.compile import formula, function, kernel
+from nbnet.kernels.gpu.launch import THREADS, add4, divide, load4, multiply4, run, store4
+from nbnet.kernels.gpu.windows import better, larger, window, windows_of
 
 
 @function
@@ -19,7 +21,7 @@ def _place(shape, width):
 
 
 def _launch(compiled, shape, *args):
-    """A thread for each four channels, or each channel, of an array of that shape."""
+    """Launch a thread for every four channels, or every channel, of an array of that shape."""
     width = 4 if shape[3] % 4 == 0 else 1
     threads = shape[0] * shape[1] * shape[2] * (shape[3] // width)
     if threads:
@@ -31,40 +33,19 @@ def _at(shape, image, row, column, channel):
     return ((image * shape[1] + row) * shape[2] + column) * shape[3] + channel
 
 
-@formula
-def _window(index, size, stride, pad, limit):
-    """The first and the last (exclusive) of the input's rows or columns that output `index` looks at."""
-    first = index * stride - pad
-    return max(first, 0), min(first + size, limit)
-
-
-@formula
-def _lookers(index, size, stride, pad, outputs):
-    """The first and the last (exclusive) of the output rows or columns whose windows hold input `index`."""
-    at = index + pad
-    first = divide(at - size + stride, stride)[0] if at >= size else 0
-    return first, min(divide(at, stride)[0] + 1, outputs)
-
-
 # ------------------------------------------------------------------------------------------------ max_forward
-
-
-@formula
-def _larger(a, b):
-    """The maximum of two, where NaN counts as the largest and the first of equals is kept."""
-    return a if a >= b or a != a else b
 
 
 @kernel
 def _max_forward(x, shape, size, stride, pad, out_shape, y):
     n, oh, ow, c = _place(out_shape, 1)
     if n < out_shape[0]:
-        top, bottom = _window(oh, size[0], stride[0], pad[0], shape[1])
-        left, right = _window(ow, size[1], stride[1], pad[1], shape[2])
+        top, bottom = window(oh, size[0], stride[0], pad[0], shape[1])
+        left, right = window(ow, size[1], stride[1], pad[1], shape[2])
         best = x[_at(shape, n, top, left, c)]
         for h in range(top, bottom):
             for w in range(left, right):
-                best = _larger(best, x[_at(shape, n, h, w, c)])
+                best = larger(best, x[_at(shape, n, h, w, c)])
         y[_at(out_shape, n, oh, ow, c)] = best
 
 
@@ -72,13 +53,13 @@ def _max_forward(x, shape, size, stride, pad, out_shape, y):
 def _max_forward4(x, shape, size, stride, pad, out_shape, y):
     n, oh, ow, c = _place(out_shape, 4)
     if n < out_shape[0]:
-        top, bottom = _window(oh, size[0], stride[0], pad[0], shape[1])
-        left, right = _window(ow, size[1], stride[1], pad[1], shape[2])
+        top, bottom = window(oh, size[0], stride[0], pad[0], shape[1])
+        left, right = window(ow, size[1], stride[1], pad[1], shape[2])
         best = load4(x, _at(shape, n, top, left, c))
         for h in range(top, bottom):
             for w in range(left, right):
                 v = load4(x, _at(shape, n, h, w, c))
-                best = _larger(best[0], v[0]), _larger(best[1], v[1]), _larger(best[2], v[2]), _larger(best[3], v[3])
+                best = larger(best[0], v[0]), larger(best[1], v[1]), larger(best[2], v[2]), larger(best[3], v[3])
         store4(y, _at(out_shape, n, oh, ow, c), best)
 
 
@@ -90,26 +71,18 @@ def max_forward(x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, y):
 # ----------------------------------------------------------------------------------------------- max_backward
 
 
-@formula
-def better(best, at, value, place):
-    """The winner so far and its place, or the new value and its place."""
-    if best >= value or best != best:
-        return best, at
-    return value, place
-
-
 @kernel
 def _max_backward(dy, x, shape, size, stride, pad, out_shape, dx):
     n, row, column, c = _place(shape, 1)
     if n < shape[0]:
         me = row * shape[2] + column
         total = x.dtype.type(0)
-        first_h, last_h = _lookers(row, size[0], stride[0], pad[0], out_shape[1])
-        first_w, last_w = _lookers(column, size[1], stride[1], pad[1], out_shape[2])
+        first_h, last_h = windows_of(row, size[0], stride[0], pad[0], out_shape[1])
+        first_w, last_w = windows_of(column, size[1], stride[1], pad[1], out_shape[2])
         for oh in range(first_h, last_h):
-            top, bottom = _window(oh, size[0], stride[0], pad[0], shape[1])
+            top, bottom = window(oh, size[0], stride[0], pad[0], shape[1])
             for ow in range(first_w, last_w):
-                left, right = _window(ow, size[1], stride[1], pad[1], shape[2])
+                left, right = window(ow, size[1], stride[1], pad[1], shape[2])
                 best, winner = x[_at(shape, n, top, left, c)], top * shape[2] + left
                 for h in range(top, bottom):
                     for w in range(left, right):
@@ -126,12 +99,12 @@ def _max_backward4(dy, x, shape, size, stride, pad, out_shape, dx):
         me = row * shape[2] + column
         zero = x.dtype.type(0)
         total = zero, zero, zero, zero
-        first_h, last_h = _lookers(row, size[0], stride[0], pad[0], out_shape[1])
-        first_w, last_w = _lookers(column, size[1], stride[1], pad[1], out_shape[2])
+        first_h, last_h = windows_of(row, size[0], stride[0], pad[0], out_shape[1])
+        first_w, last_w = windows_of(column, size[1], stride[1], pad[1], out_shape[2])
         for oh in range(first_h, last_h):
-            top, bottom = _window(oh, size[0], stride[0], pad[0], shape[1])
+            top, bottom = window(oh, size[0], stride[0], pad[0], shape[1])
             for ow in range(first_w, last_w):
-                left, right = _window(ow, size[1], stride[1], pad[1], shape[2])
+                left, right = window(ow, size[1], stride[1], pad[1], shape[2])
                 v = load4(x, _at(shape, n, top, left, c))
                 b0, b1, b2, b3 = v
                 at = top * shape[2] + left
@@ -159,7 +132,7 @@ def max_backward(dy, x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, d
 
 @formula
 def _add(total, lost, value, zero):
-    """total + value, and what rounding lost of it (Kahan 1965): as good as a sum in float64, without its price."""
+    """total + value, and its rounding error (Kahan 1965): as precise as a sum in float64, but cheaper."""
     value -= lost
     following = total + value
     lost = (following - total) - value
@@ -170,8 +143,8 @@ def _add(total, lost, value, zero):
 def _avg_forward(x, shape, size, stride, pad, out_shape, y):
     n, oh, ow, c = _place(out_shape, 1)
     if n < out_shape[0]:
-        top, bottom = _window(oh, size[0], stride[0], pad[0], shape[1])
-        left, right = _window(ow, size[1], stride[1], pad[1], shape[2])
+        top, bottom = window(oh, size[0], stride[0], pad[0], shape[1])
+        left, right = window(ow, size[1], stride[1], pad[1], shape[2])
         zero = x.dtype.type(0)
         total, lost = zero, zero
         for h in range(top, bottom):
@@ -184,8 +157,8 @@ def _avg_forward(x, shape, size, stride, pad, out_shape, y):
 def _avg_forward4(x, shape, size, stride, pad, out_shape, y):
     n, oh, ow, c = _place(out_shape, 4)
     if n < out_shape[0]:
-        top, bottom = _window(oh, size[0], stride[0], pad[0], shape[1])
-        left, right = _window(ow, size[1], stride[1], pad[1], shape[2])
+        top, bottom = window(oh, size[0], stride[0], pad[0], shape[1])
+        left, right = window(ow, size[1], stride[1], pad[1], shape[2])
         zero = x.dtype.type(0)
         t0, t1, t2, t3 = zero, zero, zero, zero
         l0, l1, l2, l3 = zero, zero, zero, zero
@@ -214,12 +187,12 @@ def _avg_backward(dy, shape, size, stride, pad, out_shape, dx):
     if n < shape[0]:
         one = dx.dtype.type(1)
         total = dx.dtype.type(0)
-        first_h, last_h = _lookers(row, size[0], stride[0], pad[0], out_shape[1])
-        first_w, last_w = _lookers(column, size[1], stride[1], pad[1], out_shape[2])
+        first_h, last_h = windows_of(row, size[0], stride[0], pad[0], out_shape[1])
+        first_w, last_w = windows_of(column, size[1], stride[1], pad[1], out_shape[2])
         for oh in range(first_h, last_h):
-            top, bottom = _window(oh, size[0], stride[0], pad[0], shape[1])
+            top, bottom = window(oh, size[0], stride[0], pad[0], shape[1])
             for ow in range(first_w, last_w):
-                left, right = _window(ow, size[1], stride[1], pad[1], shape[2])
+                left, right = window(ow, size[1], stride[1], pad[1], shape[2])
                 share = one / dx.dtype.type((bottom - top) * (right - left))
                 total += dy[_at(out_shape, n, oh, ow, c)] * share
         dx[_at(shape, n, row, column, c)] = total
@@ -231,12 +204,12 @@ def _avg_backward4(dy, shape, size, stride, pad, out_shape, dx):
     if n < shape[0]:
         zero, one = dx.dtype.type(0), dx.dtype.type(1)
         total = zero, zero, zero, zero
-        first_h, last_h = _lookers(row, size[0], stride[0], pad[0], out_shape[1])
-        first_w, last_w = _lookers(column, size[1], stride[1], pad[1], out_shape[2])
+        first_h, last_h = windows_of(row, size[0], stride[0], pad[0], out_shape[1])
+        first_w, last_w = windows_of(column, size[1], stride[1], pad[1], out_shape[2])
         for oh in range(first_h, last_h):
-            top, bottom = _window(oh, size[0], stride[0], pad[0], shape[1])
+            top, bottom = window(oh, size[0], stride[0], pad[0], shape[1])
             for ow in range(first_w, last_w):
-                left, right = _window(ow, size[1], stride[1], pad[1], shape[2])
+                left, right = window(ow, size[1], stride[1], pad[1], shape[2])
                 share = one / dx.dtype.type((bottom - top) * (right - left))
                 g = load4(dy, _at(out_shape, n, oh, ow, c))
                 total = add4(total, multiply4(g, (share, share, share, share)))

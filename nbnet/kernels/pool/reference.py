@@ -31,7 +31,7 @@ def avg_backward(dy, size_h, size_w, stride_h, stride_w, pad_top, pad_left, dx):
 
 
 def _windows(in_shape, out_shape, size_h, size_w, stride_h, stride_w, pad_top, pad_left):
-    """For each output pixel, the rows and columns of the image that its window holds."""
+    """For each output pixel, the rows and columns of the image in its window."""
     for oh in range(out_shape[1]):
         for ow in range(out_shape[2]):
             top, left = oh * stride_h - pad_top, ow * stride_w - pad_left

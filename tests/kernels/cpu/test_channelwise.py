@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nbnet.kernels.cpu.channelwise import LARGEST
+from nbnet.kernels.channelwise import LARGEST
 from nbnet.runtime.backend import get_backend
 
 
@@ -25,10 +25,10 @@ def numbers():
 def test_the_same_bits_as_numpy(name, numbers):
     a, b = numbers
     for arguments in ((a, b, 3.0), (a, 2.0, b), (b, a, b)):
-        found, wanted = ([np.zeros(17), np.zeros(17, np.float32), np.zeros(17)] for _ in range(2))
+        found, expected = ([np.zeros(17), np.zeros(17, np.float32), np.zeros(17)] for _ in range(2))
         get_backend(name).channelwise(mixed, found, *arguments)
-        get_backend("numpy").channelwise(mixed, wanted, *arguments)
-        for x, y in zip(found, wanted):
+        get_backend("numpy").channelwise(mixed, expected, *arguments)
+        for x, y in zip(found, expected):
             assert x.tobytes() == y.tobytes()
 
 

@@ -1,13 +1,17 @@
-"""Machine code on disk: beside other processes, and when one is killed."""
+"""Machine code on disk: with several processes, when one is killed, and what it is linked against."""
 
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from nbnet.kernels.cpu import compile as kernels
+from nbnet.kernels import load
+from nbnet.kernels.cpu.cache import KernelCache
+from nbnet.kernels.cpu.numba_private import cache_of
+from nbnet.kernels.sources import KernelFiles
 
 CODE = """
 import numpy as np
@@ -20,7 +24,7 @@ print((y == 2).all(), sum(add.stats.cache_hits.values()))
 
 
 def add(cache, dtype):
-    """A process that adds: whether the sums are right, and how many kernels came from disk."""
+    """A process that adds and prints whether the sums are right, and how many kernels came from disk."""
     env = os.environ | {"NUMBA_CACHE_DIR": str(cache)}
     return subprocess.Popen([sys.executable, "-c", CODE.format(dtype=dtype)], env=env, stdout=subprocess.PIPE, text=True)
 
@@ -32,49 +36,80 @@ def said(process):
 def test_processes_that_save_at_once(tmp_path):
     for process in [add(tmp_path, dtype) for dtype in ("float32", "float64", "float32", "float64")]:
         assert said(process)[0] == "True"
-    for dtype in ("float32", "float64", "float32", "float64"):  # one of two entries may have been lost, and none mixed up
-        assert said(add(tmp_path, dtype))[0] == "True"
-    assert said(add(tmp_path, "float64")) == ["True", "1"]
+    for dtype in ("float32", "float64"):  # none is lost or mixed up
+        assert said(add(tmp_path, dtype)) == ["True", "1"]
     assert len(list(tmp_path.rglob("*add_serial*.nbc"))) == 2
 
 
-class Index:
-    """As Numba's, in memory, on a file that never comes where `killed`."""
-
-    def __init__(self, folder, stamp):
-        self._cache_path, self._index_name, self._source_stamp = str(folder), "add-1.py.nbi", stamp
-        self.entries, self.killed = {}, False
-
-    def _load_index(self):
-        return dict(self.entries)
-
-    def _save_index(self, entries):
-        self.entries = entries
-
-    def _save_data(self, name, data):
-        if self.killed:
-            raise KeyboardInterrupt
-        (Path(self._cache_path) / name).write_text(data)
-
-    def load(self, key):
-        return (Path(self._cache_path) / self.entries[key]).read_text() if key in self.entries else None
+def files(folder, stamp, dumps=pickle.dumps):
+    return KernelFiles(folder, "add-1.py", stamp, dumps)
 
 
-def test_a_process_that_is_killed_leaves_no_entry_with_other_code(tmp_path):
-    old, new = Index(tmp_path, "old sources"), Index(tmp_path, "new sources")
-    kernels._save(old, ("float32",), "old code")
-    new.killed = True
+def test_a_process_that_is_killed_leaves_no_file_with_other_code(tmp_path):
+    def killed(data):
+        raise KeyboardInterrupt
+
+    old, new = files(tmp_path, "old sources"), files(tmp_path, "new sources")
+    old.save(("float32",), "old code")
     with pytest.raises(KeyboardInterrupt):
-        kernels._save(new, ("float32",), "new code")
+        files(tmp_path, "new sources", killed).save(("float32",), "new code")
     assert new.load(("float32",)) is None
-    new.killed = False
-    kernels._save(new, ("float32",), "new code")
-    kernels._save(new, ("float64",), "new code for others")
+    assert old.load(("float32",)) == "old code"
+    new.save(("float32",), "new code")
+    new.save(("float64",), "new code for others")
     assert (new.load(("float32",)), new.load(("float64",))) == ("new code", "new code for others")
     assert len(list(tmp_path.iterdir())) == 2  # without the old one
 
 
-def test_all_kernels_are_saved_so():
-    from nbnet.kernels import load
+def test_all_kernels_use_this_cache():
+    assert all(isinstance(cache_of(load("array.add", backend)), KernelCache) for backend in ("serial", "parallel"))
 
-    assert all(load("array.add", backend)._cache._cache_file.save.func is kernels._save for backend in ("serial", "parallel"))
+
+WARM = """
+import numpy as np
+from nbnet.kernels.conv2d import cpu
+from nbnet.kernels.cpu import gemm, threads
+assert gemm._define.cache_info().currsize == 0  # nothing is compiled at import
+assert threads._running is None
+import nbnet as nb
+y, saved = nb.functional.dense_forward(np.ones((70, 40), np.{dtype}), np.ones((40, 30), np.{dtype}), backend="{backend}")
+print((y == 40).all(), sum(nb.kernels.load("dense.forward", "{backend}").stats.cache_hits.values()), gemm._define.cache_info().currsize)
+"""
+
+
+@pytest.mark.parametrize("backend", ["serial", "parallel"])
+def test_a_kernel_from_disk_has_what_it_is_linked_against(tmp_path, backend):
+    """The matrix product of its own dtype, and no other one."""
+    for hits in (0, 1):
+        for dtype in ("float32", "float64"):
+            env = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+            code = WARM.format(dtype=dtype, backend=backend)
+            result = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
+            assert result.stdout.split() == ["True", str(hits), "1"], result.stderr
+
+
+FORMULA = """
+import numpy as np
+from nbnet.kernels.cpu.channelwise import compiled
+from formulas import scaled
+y = np.zeros(3)
+kernel = compiled(scaled, 1, (True,), False)
+kernel(y, np.ones(3))
+print(y[0], sum(kernel.stats.cache_hits.values()), kernel.py_func.__code__.co_filename)
+"""
+
+
+def test_generated_kernels_are_kept_until_their_formula_changes(tmp_path):
+    def result():
+        env = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+        env["PYTHONPATH"] = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[3])])
+        return subprocess.run([sys.executable, "-c", FORMULA], env=env, capture_output=True, text=True, check=True).stdout.split()
+
+    formulas = tmp_path / "formulas.py"
+    formulas.write_text("def scaled(x):\n    return (2 * x,)\n")
+    assert result()[:2] == ["2.0", "0"]
+    y, hits, path = result()
+    assert (y, hits) == ("2.0", "1")
+    assert "values = formula(in0[c])" in Path(path).read_text()  # for tracebacks
+    formulas.write_text("def scaled(x):\n    return (3 * x,)\n")
+    assert result()[:2] == ["3.0", "0"]

@@ -1,4 +1,4 @@
-"""A parallel loop of our own, beside range."""
+"""parallel_for against a plain range."""
 
 import os
 import subprocess
@@ -15,14 +15,14 @@ from nbnet.kernels.cpu.parallel_for import parallel_for
 
 
 @body
-def _note(k, first, numbers, factor, wanted, none, out):
+def _note(k, first, numbers, factor, expected, none, out):
     out[k, 0] += 1
-    out[k, 1] = first + k * factor + numbers[k] if wanted and none is None else -1
+    out[k, 1] = first + k * factor + numbers[k] if expected and none is None else -1
 
 
 @njit
-def loop(count, first, numbers, factor, wanted, out):
-    parallel_for(count, _note, (first, numbers, factor, wanted, None, out))
+def loop(count, first, numbers, factor, expected, out):
+    parallel_for(count, _note, (first, numbers, factor, expected, None, out))
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 7, 64, 1000, 100_000])
@@ -87,7 +87,9 @@ def test_a_body_that_returns_something_is_an_error():
     def halves(numbers):
         parallel_for(numbers.size, half, (numbers,))
 
-    with pytest.raises(TypingError, match="the body of a parallel_for returns nothing, and this one returns float64"):
+    with pytest.raises(
+        TypingError, match="a body of a parallel_for that returns float64, expected one that returns nothing: write to an array"
+    ):
         halves(np.ones(3))
 
 
@@ -110,16 +112,16 @@ def test_a_body_with_other_arguments_is_an_error():
     def added(numbers):
         parallel_for(numbers.size, add, (numbers,))
 
-    with pytest.raises(TypingError, match="takes other arguments than k and"):
+    with pytest.raises(TypingError, match=r"got arguments .* expected those that it takes after k"):
         added(np.ones(3))
 
 
 def test_machine_code_from_disk_finds_the_threads(tmp_path):
-    """Of a kernel that is called by itself, without a backend that starts them first."""
+    """For a kernel that is called directly, without a backend that starts the threads first."""
     code = "import numpy as np; from nbnet.kernels.array.cpu import add_parallel as add; a = np.ones(10**5); y = a * 0; add(a, a, y)"
     hits = code + "; print((y == 2).all(), sum(add.stats.cache_hits.values()))"
-    for wanted in ("True 0", "True 1"):
+    for expected in ("True 0", "True 1"):
         result = subprocess.run(
             [sys.executable, "-c", hits], env=os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}, capture_output=True, text=True
         )
-        assert result.stdout.strip() == wanted, result.stderr
+        assert result.stdout.strip() == expected, result.stderr

@@ -1,4 +1,4 @@
-"""The register tiles are what they say: full-width FMA, and accumulators that stay in registers."""
+"""Register tiles use full-width FMA, and their accumulators stay in registers."""
 
 import re
 
@@ -13,7 +13,7 @@ from nbnet.kernels.cpu.compile import C_OPTIONS
 
 REGISTER = {64: "zmm", 32: "ymm"}
 
-pytestmark = pytest.mark.skipif(simd.WIDTH not in REGISTER, reason="the assembly of x86-64 with AVX2 or AVX-512 is looked at")
+pytestmark = pytest.mark.skipif(simd.WIDTH not in REGISTER, reason="the assembly of x86-64 with AVX2 or AVX-512 is inspected")
 
 
 def inner_loops(assembly):
@@ -29,9 +29,9 @@ def inner_loops(assembly):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_tiles_are_full_width_and_do_not_spill(dtype):
     signature = products._signature(getattr(types, dtype))
-    function = products.COMPILED[getattr(types, dtype)].__wrapped__
+    function = products._define(getattr(types, dtype)).__wrapped__
     compiled = CFunc(function, (signature.args, signature.return_type), {}, C_OPTIONS)
-    compiled.compile()  # here: machine code from the cache cannot be looked at
+    compiled.compile()  # not from the cache, whose machine code cannot be inspected
     assembly = compiled._library.get_asm_str()
     loops = list(inner_loops(assembly))
     for masked in (False, True):
@@ -45,7 +45,7 @@ def test_tiles_are_full_width_and_do_not_spill(dtype):
             assert not re.search(r"v?mov\w*\s.*%[xyz]mm\d+.*\(%rsp\)|v?mov\w*\s.*\(%rsp\).*%[xyz]mm", line), f"a spill: {line}"
 
 
-def test_the_host_is_looked_at():
+def test_the_width_is_the_hosts():
     assert simd.WIDTH in (16, 32, 64)
     assert njit(lambda array: simd.lanes(array))(np.zeros(1, np.float32)) * 4 == simd.WIDTH
     assert simd.MAX_VECTORS in (2, 4)

@@ -16,7 +16,7 @@ from nbnet.kernels.cpu.compile import body
 from nbnet.kernels.cpu.parallel_for import parallel_for, parallel_for_thread
 
 ROOT = Path(__file__).parents[3]
-shared = pytest.mark.skipif(config.NUMBA_NUM_THREADS < 2, reason="one thread alone")
+shared = pytest.mark.skipif(config.NUMBA_NUM_THREADS < 2, reason="there is only one thread")
 
 
 def run(script, **environment):
@@ -26,7 +26,7 @@ def run(script, **environment):
 
 @body
 def _wait_for_the_rest(k, begun, done):
-    """Thread 0 begins with k = 0, which ends after the others have been done: by whom, if not by other threads?"""
+    """Thread 0 starts with k = 0, which ends only after all others are done: other threads must have run them."""
     begun[k] = 1
     if k == 0:
         for _ in range(10**9):
@@ -41,7 +41,7 @@ def _first_waits(begun, done):
 
 
 @shared
-def test_threads_take_what_another_has_not_begun():
+def test_threads_claim_what_another_has_not_started():
     for count in (2, 3, 64):
         begun, done = np.zeros(count), np.zeros(count)
         start = time.perf_counter()
@@ -71,11 +71,11 @@ def _with_workspaces(workspaces, seen, conflicts):
 @pytest.mark.parametrize("count", [1, 2, 100, 5000])
 def test_a_thread_has_its_number_to_itself(count):
     workspaces, conflicts = np.zeros(config.NUMBA_NUM_THREADS), np.zeros(1)
-    wanted = [sum(np.sqrt(np.arange(1000.0) + k)) for k in range(count)]
+    expected = [sum(np.sqrt(np.arange(1000.0) + k)) for k in range(count)]
     for _ in range(20):
         seen = np.zeros(count)
         _with_workspaces(workspaces, seen, conflicts)
-        np.testing.assert_allclose(seen, wanted, rtol=1e-12)
+        np.testing.assert_allclose(seen, expected, rtol=1e-12)
     assert conflicts[0] == 0
     assert (workspaces == 0).all()
 
@@ -98,8 +98,8 @@ def test_many_short_loops_one_after_another():
 
 
 def _asleep():
-    seats = range(1, config.NUMBA_NUM_THREADS)
-    return [threads._number(threads.SEATS + t * threads.LINE + threads.ASLEEP).value for t in seats]
+    slots = range(1, config.NUMBA_NUM_THREADS)
+    return [threads._number(threads.SLOTS + t * threads.LINE + threads.ASLEEP).value for t in slots]
 
 
 @shared
@@ -118,7 +118,7 @@ def test_threads_sleep_when_there_is_nothing_to_do_and_wake_up():
 
 
 def test_callers_at_once():
-    """One has the threads, the rest do their loops alone."""
+    """One caller gets the threads; the others run their loops alone."""
     wrong = []
 
     def work():
@@ -144,16 +144,16 @@ def mean(backend):
     return nb.functional.batch_norm_forward(x, None, None, backend=backend)[0]
 def names():
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("nbnet-")]
-wanted = mean("serial")
+expected = mean("serial")
 {before}
 child = os.fork()
 if child == 0:
     assert names() == []
     for _ in range(3):
-        assert (mean("parallel") == wanted).all()
+        assert (mean("parallel") == expected).all()
     print(len(names()), flush=True)
     os._exit(0)
-print(os.waitpid(child, 0)[1], (mean("parallel") == wanted).all(), len(names()))
+print(os.waitpid(child, 0)[1], (mean("parallel") == expected).all(), len(names()))
 """
 
 
@@ -221,7 +221,7 @@ print(nb.get_backend("parallel").threads, nb.functional.batch_norm_forward(x, No
 """
 
 
-def test_a_number_of_threads_that_is_set_too_late_does_nothing():
+def test_a_number_of_threads_set_too_late_is_ignored():
     result = run(SETTINGS)
     assert result.stdout.split() == [str(config.NUMBA_NUM_THREADS), "0.0"], result.stderr
 
@@ -248,6 +248,6 @@ print(sum(caller.is_alive() for caller in callers))
 
 
 def test_the_first_loops_of_several_threads(tmp_path):
-    """Some begin with Numba's lock, and some with the pool's."""
+    """Some acquire Numba's lock first, others the pool's."""
     result = run(AT_ONCE, NUMBA_CACHE_DIR=str(tmp_path))
     assert result.stdout.split() == ["0"], result.stderr

@@ -1,4 +1,4 @@
-"""The transposition against NumPy's: whole blocks, what is left at their edges, and nothing outside."""
+"""Transposition against NumPy: whole blocks, the edges, and nothing outside."""
 
 import numpy as np
 import pytest
@@ -18,8 +18,8 @@ def test_transpose(rng, rows, columns, dtype):
     stride, target_stride = columns + 3, rows + 2
     source = rng.normal(size=5 + rows * stride).astype(dtype)
     target = np.full(7 + columns * target_stride, 9, dtype)
-    wanted = target.copy()
+    expected = target.copy()
     matrix = source[5:].reshape(rows, stride)[:, :columns]
-    wanted[7:].reshape(columns, target_stride)[:, :rows] = matrix.T
+    expected[7:].reshape(columns, target_stride)[:, :rows] = matrix.T
     run(source, 5, stride, rows, columns, target, 7, target_stride)
-    np.testing.assert_array_equal(target, wanted)
+    np.testing.assert_array_equal(target, expected)

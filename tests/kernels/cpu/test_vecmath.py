@@ -1,4 +1,4 @@
-"""The vector functions, held to better precision: errors in units in the last place, and every special case."""
+"""The vector functions against higher precision: errors in units in the last place, and all special cases."""
 
 import numpy as np
 import pytest
@@ -50,7 +50,7 @@ functions = pytest.mark.parametrize("name", FUNCTIONS)
 
 
 def check(name, x):
-    """Against longdouble: 80 bits on x86-64; where it is float64 the truth itself is off by half a unit."""
+    """Against longdouble: 80 bits on x86-64; where it is float64, the reference itself is off by half a unit."""
     mine, true = FUNCTIONS[name]
     wide = np.float64 if x.dtype == np.float32 else np.longdouble
     with np.errstate(all="ignore"):  # of signalling NaNs, too
@@ -59,7 +59,7 @@ def check(name, x):
 
 @functions
 def test_float32_over_all_bit_patterns(name):
-    """Every 257th of the 2^32 numbers, NaN and infinities among them."""
+    """Every 257th of the 2^32 numbers, including NaN and infinities."""
     for start in range(0, 1 << 32, 1 << 30):
         x = np.arange(start + 3, start + (1 << 30), 257, dtype=np.uint32).view(np.float32)
         check(name, x)
@@ -95,13 +95,13 @@ def test_special_values(name, dtype):
     ]
     x = np.array(edges + [-edge for edge in edges], dtype)
     mine = FUNCTIONS[name][0](x)
-    wanted = {
+    expected = {
         "exp": {0.0: 1, np.inf: np.inf, -np.inf: 0},
         "log": {0.0: -np.inf, np.inf: np.inf, 1.0: 0},
         "tanh": {0.0: 0, np.inf: 1, -np.inf: -1},
         "sigmoid": {0.0: 0.5, np.inf: 1, -np.inf: 0},
     }[name]
-    for value, result in wanted.items():
+    for value, result in expected.items():
         assert mine[list(x).index(value)] == result
     assert np.isnan(mine[np.isnan(x)]).all()
     check(name, x)

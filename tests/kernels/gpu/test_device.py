@@ -1,4 +1,4 @@
-"""Arrays on the GPU, or in the simulator, and what the backends say about them."""
+"""Arrays on the GPU, or in the simulator, and the errors of backends."""
 
 import gc
 
@@ -27,7 +27,7 @@ def placed(be, *shape):
 @pytest.mark.parametrize("rows", [slice(None), slice(1, 3), slice(2, None), slice(0, 4, 2), slice(1, None, 2), slice(2, 2)], ids=str)
 @pytest.mark.parametrize("width", [1, 3, 4])
 def test_rows(be, width, rows):
-    """On and off 16 bytes, neighbouring or not, read and written."""
+    """Aligned to 16 bytes or not, consecutive or not, read and written."""
     array, host = placed(be, 5, width)
     assert_close(np.asarray(array[rows]), host[rows], "exact")
     array[rows] = -host[rows]
@@ -61,7 +61,7 @@ def test_numpy_does_not_copy_behind_ones_back(be):
         np.add(host, array)
     with pytest.raises(TypeError):
         array + 1
-    with pytest.raises(IndexError, match="indexed by a slice"):
+    with pytest.raises(IndexError, match="expected a slice of its rows"):
         array[0]
 
 
@@ -81,14 +81,14 @@ def test_a_block_is_used_again_when_its_last_view_has_died(be):
 
 
 def test_many_uploads_arrive(be):
-    """More than there are pinned blocks for, without waiting."""
+    """More uploads than there are pinned blocks, without waiting."""
     arrays = [be.place(np.full(100, i, np.float32)) for i in range(12)]
     assert [float(np.asarray(a)[99]) for a in arrays] == list(range(12))
 
 
 @pytest.fixture
 def log(be, monkeypatch):
-    """What uploads ask of the two streams, in order."""
+    """The operations of uploads on the two streams, in order."""
     device, log = be.device, []
     names = {device.stream(): "kernels", device.copy_stream(): "copies"}
 
@@ -112,7 +112,7 @@ ORDERED = ["record kernels", "copies wait", "copy on copies", "record copies"]
 
 
 def test_an_upload_beside_the_kernels_is_ordered_by_events(be, log):
-    """The copy waits for what was launched before it, and what is launched with the array waits for the copy."""
+    """The copy waits for earlier launches, and launches that use the array wait for the copy."""
     upload = be.device.Upload(np.ones(50, np.float32))
     assert log == ORDERED
     upload.arrived()
@@ -160,7 +160,7 @@ def test_out_of_memory_is_one_line(be, monkeypatch):
         raise Exhausted("Call to cuMemAlloc results in CUDA_ERROR_OUT_OF_MEMORY")
 
     monkeypatch.setattr(be.device.cuda, "device_array", fail)
-    with pytest.raises(BackendError, match=r"out of memory: 4,096\.0 MiB were asked for, .* MiB are free .*: use a smaller batch"):
+    with pytest.raises(BackendError, match=r"out of memory: 4,096\.0 MiB were requested, .* MiB are free .*: use a smaller batch"):
         be.empty((1024, 1024, 1024), np.float32)
 
 

@@ -1,4 +1,4 @@
-"""Every kernel, as its launcher launches it, through the real type checker to PTX, and what must be seen there."""
+"""Every kernel, as its launcher launches it, is compiled to PTX by the real type checker; tests inspect the PTX."""
 
 import importlib
 import re
@@ -19,15 +19,15 @@ FLOAT64 = re.compile(r"\b(add|sub|mul|fma|div|sqrt|neg|abs|min|max)\.(rn\.)?f64\
 # float64 in kernels of float32 data: where partial statistics are merged, once for many elements
 MERGES = {"_moments", "_weighted_moments", "_merge_moments", "_merge_sums"}
 MERGES |= {"_backward_reduce", "_backward_reduce_max_pool", "_backward_reduce_smooth"}
-EPILOGUES = {"convolution"}  # behind the last barrier alone
-# kernels that go element by element, since their rows may be of any length
+EPILOGUES = {"convolution"}  # only after the last barrier
+# kernels that process single elements, since their rows may have any length
 SCALARS = {"_softmax_forward", "_softmax_backward", "_softmax_cross_entropy", "_squared_error", "_add_parts", "_add_gradients", "_turn"}
 SCALARS |= {"_max_forward", "_max_backward", "_avg_forward", "_avg_backward", "_merge_moments", "_merge_sums", "_total", "_swap"}
 SCALARS |= {"_backward_outside"}
 
 
 def arguments(operation, name, dtype):
-    """Arguments of one call, with arrays as (shape, dtype); shapes for which every kernel is launched come as several calls."""
+    """Arguments of one call, with arrays as (shape, dtype); several calls, if it takes several shapes to launch every kernel."""
     T, D = np.dtype(dtype), np.dtype(np.float64)
 
     def a(*shape, dtype=T):
@@ -104,7 +104,7 @@ cases = pytest.mark.parametrize(("operation", "name"), CASES, ids=[".".join(case
 
 @pytest.fixture
 def launches(monkeypatch):
-    """launches(operation, name, dtype) -> {(kernel, signature)}, what the launcher would launch."""
+    """launches(operation, name, dtype) -> {(kernel, signature)}, everything that the launcher would launch."""
     from numba.cuda import dispatcher, types
     from numba.cuda.np.numpy_support import from_dtype
 
@@ -210,7 +210,7 @@ def assembler():
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_registers_do_not_spill(launches, operation, tmp_path):
-    """Asked of the assembler, which comes with the toolkit."""
+    """From the assembler, which is part of the toolkit."""
     ptxas = assembler()
     if ptxas is None:
         pytest.skip("the toolkit has no ptxas")
@@ -228,15 +228,15 @@ def test_formulas_of_channels_compile(launches):
     from numba.cuda import types
 
     from nbnet.functional import batchnorm_coefficients as channel_numbers
-    from nbnet.kernels.gpu import launch
+    from nbnet.kernels.gpu.compile import channelwise
 
     wide, narrow = types.Array(types.float64, 1, "C"), types.Array(types.float32, 1, "C")
     arrays = (True, True, False, True, True, False)
-    kernel = launch.channelwise(channel_numbers.affine_of(np.float32), 5, arrays, True)
+    kernel = channelwise(channel_numbers.affine_of(np.float32), 5, arrays, True)
     outputs = (wide, wide, narrow, narrow, narrow)
     signature = types.void(types.int64, *outputs, wide, wide, types.float64, narrow, narrow, types.float64)
     assert "sqrt" in ptx_of(kernel, signature, (9, 0)) or "pow" in ptx_of(kernel, signature, (9, 0))
     arrays = (True,) * 6 + (False, False, True, False, False)
-    kernel = launch.channelwise(channel_numbers.batch_statistics, 5, arrays, True)
+    kernel = channelwise(channel_numbers.batch_statistics, 5, arrays, True)
     numbers = (wide, wide, narrow, wide, wide, wide, types.float64, types.float64, narrow, types.float64, types.float64)
     assert ".f32" in ptx_of(kernel, types.void(types.int64, *[narrow] * 5, *numbers), (9, 0))

@@ -1,4 +1,4 @@
-"""On a GPU alone: real and odd shapes, held to NumPy in float64 and run twice for the same bits."""
+"""Only on a GPU: real and odd shapes, compared with NumPy in float64 and run twice for the same bits."""
 
 import numpy as np
 import pytest
@@ -14,10 +14,10 @@ matrices = pytest.mark.parametrize("shape", [(m, c) for m in ROWS for c in CHANN
 
 
 def check_matmul(op, args):
-    """cuda alone, which takes no scratch, against the definition; twice."""
-    wanted = run(op, "numpy", "float64", rounded(args, "float32"))
+    """Compare cuda, which takes no scratch, with the definition; twice."""
+    expected = run(op, "numpy", "float64", rounded(args, "float32"))
     results = [run(op, "cuda", "float32", args) for _ in range(2)]
-    for first, second, right in zip(*results, wanted, strict=True):
+    for first, second, right in zip(*results, expected, strict=True):
         assert_close(first, right, "matmul", "float32", f"{op}: ")
         same_bits(first, second, op)
 

@@ -1,7 +1,7 @@
-"""Moments on CUDA: a thread sums a few rows in T, from its own first row as origin, and goes on in float64.
+"""Moments on CUDA: a thread sums a few rows in T, about its own first row, then continues in float64.
 
-So float32 stays precise without float64 arithmetic on every element. Means are kept as deviations from the first row of all.
-Blocks write partial results, and one more small kernel merges them in order.
+So float32 is precise without float64 arithmetic per element. Means are stored as deviations from the first row of the array. Blocks
+write partial results, and a small kernel merges them in order.
 """
 
 import numpy as np
@@ -9,27 +9,13 @@ from numba import cuda
 
 from nbnet.kernels.gpu import device
 from nbnet.kernels.gpu.columns import BLOCKS_OF_SUMS, MERGERS, MERGING, RUN, columns, gather, gather_weights
-from nbnet.kernels.gpu.launch import (
-    THREADS,
-    add4,
-    formula,
-    function,
-    kernel,
-    kernel_of,
-    load,
-    load4,
-    multiply4,
-    multiply_add4,
-    run,
-    store,
-    subtract4,
-    wide4,
-)
+from nbnet.kernels.gpu.compile import formula, function, kernel, kernel_of
+from nbnet.kernels.gpu.launch import THREADS, add4, load, load4, multiply4, multiply_add4, run, store, subtract4, wide4
 
 
 @formula
 def _merge(n, mean, m2, other_n, other_mean, other_m2):
-    """Count, mean and sum of squares of two parts together, in float64 (Chan's formula)."""
+    """Merge count, mean and sum of squares of two parts, in float64 (Chan's formula)."""
     if other_n <= 0.0:
         return n, mean, m2
     total = n + other_n
@@ -68,7 +54,7 @@ def _shifted4(n, total, squares, origin, base):
 
 @function
 def _write_moments(n, mean, m2, period, partials):
-    """Merge the moments of a block's rows, and write them to its place in partials (K, 3, 4 * period)."""
+    """Merge the moments of a block's rows; write them to its place in partials (K, 3, 4 * period)."""
     shared = cuda.shared.array((12, THREADS), np.float64)
     me = cuda.threadIdx.y * cuda.blockDim.x + cuda.threadIdx.x
     height = cuda.blockDim.y
@@ -97,7 +83,7 @@ def _write_moments(n, mean, m2, period, partials):
 
 @kernel
 def _moments(x, size, channels, period, rows, partials):
-    """rows: whole super-rows; the rest of the array belongs to the first block."""
+    """rows: whole super-rows; the first block adds the rest of the array."""
     column = cuda.blockIdx.y * cuda.blockDim.x + cuda.threadIdx.x
     T = x.dtype.type
     none, zeros = (0.0, 0.0, 0.0, 0.0), (T(0), T(0), T(0), T(0))
@@ -135,7 +121,7 @@ def _moments(x, size, channels, period, rows, partials):
 
 @kernel
 def _weighted_moments(x, weights, per_element, size, channels, period, rows, partials):
-    """rows: super-rows, the last of which may be a part."""
+    """rows: super-rows; the last may be partial."""
     column = cuda.blockIdx.y * cuda.blockDim.x + cuda.threadIdx.x
     T = x.dtype.type
     none, zeros = (0.0, 0.0, 0.0, 0.0), (T(0), T(0), T(0), T(0))
@@ -162,7 +148,8 @@ def _weighted_moments(x, weights, per_element, size, channels, period, rows, par
 
 @kernel_of(MERGING, 1)
 def _merge_moments(partials, base, parts, width, channels, mean, squares):
-    """A block has some channels (x) and merges every so many-th partial result (y), then those, in order."""
+    """A block has MERGERS[0] channels (x). Each of MERGERS[1] threads (y) merges a strided share of the partial results, then those are
+    merged, in order."""
     shared = cuda.shared.array((3, MERGING), np.float64)
     channel = cuda.blockIdx.x * MERGERS[0] + cuda.threadIdx.x
     me = cuda.threadIdx.y * MERGERS[0] + cuda.threadIdx.x
@@ -187,7 +174,7 @@ def _merge_moments(partials, base, parts, width, channels, mean, squares):
 
 
 def merge_moments(partials, base, mean, m2):
-    """Launch the merging of counts, means less base, and sums of squares (K, 3, width); lane i of the width is of channel i % C."""
+    """Launch the kernel that merges counts, means minus base, and sums of squares (K, 3, width); index i of width is channel i % C."""
     parts, _, width = partials.shape
     channels = mean.size
     run(_merge_moments, -(-channels // MERGERS[0]), MERGERS, partials, base, parts, width, channels, mean, m2)

@@ -1,23 +1,23 @@
-"""backward_data the other way round: each pixel of dy times all weights, added to the pixels of dx that it came from.
+"""backward_data by col2im: each pixel of dy times all weights, added to the pixels of dx that it came from.
 
-The convolution with turned weights has the channels of dx as its columns: with three of them, a vector register holds three useful
-numbers of sixteen, and with a stride most of the pixels that it multiplies are zeros between those of dy. Here the columns
-are all D = KH*KW*I weights of an output channel, and nothing is multiplied in vain. What is left is to add KH runs of
-KW*I numbers for each pixel. An image belongs to one thread, since neighbouring pixels add to the same numbers.
+A convolution with rotated weights has the channels of dx as its columns: with three channels, a vector register holds three useful
+numbers of sixteen, and with a stride most of the multiplied pixels are zeros between those of dy. Here the columns are all D = KH*KW*I
+weights of an output channel, and no product is wasted. Then KH runs of KW*I numbers are added per pixel. An image belongs to one
+thread, since neighbouring pixels add to the same numbers.
 """
 
 from nbnet.kernels.conv2d import STRIP
 from nbnet.kernels.cpu.compile import body, inlined
-from nbnet.kernels.cpu.gemm import multiply
+from nbnet.kernels.cpu.gemm import gemm
 from nbnet.kernels.cpu.register_tiles import lanes
 from nbnet.kernels.cpu.vector import load, store
 
 
 @body
 def _add_runs(columns, count, left, run, depth, offset, step, kernel_w, row, width, dx):
-    """Add `count` runs of `run` numbers, `depth` apart in columns, to a row of dx, each `step` numbers after the one before.
+    """Add `count` runs of `run` numbers, `depth` apart in columns, to a row of dx, each `step` numbers after the previous one.
 
-    Neighbouring runs overlap; every kernel_w-th is added before their neighbours are, so that no load waits for the store before it.
+    Neighbouring runs overlap, so every kernel_w-th run is added first: no load waits for the previous store.
     """
     for phase in range(kernel_w):
         for pixel in range(phase, count, kernel_w):
@@ -31,7 +31,7 @@ def _add_runs(columns, count, left, run, depth, offset, step, kernel_w, row, wid
 
 
 @inlined
-def backward_data(dy, turned, zeros, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, start, stop, columns, dx):
+def backward_data(dy, transposed, zeros, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, start, stop, columns, dx):
     """dx of images start to stop. zeros (D,); columns: scratch for the products of STRIP // D pixels, at least one."""
     out_h, out_w, outputs = dy.shape[1], dy.shape[2], dy.shape[3]
     height, width, inputs = dx.shape[1], dx.shape[2], dx.shape[3]
@@ -44,7 +44,7 @@ def backward_data(dy, turned, zeros, kernel_h, kernel_w, stride_h, stride_w, pad
             for first in range(0, out_w, block):
                 count = min(block, out_w - first)
                 at = ((image * out_h + oh) * out_w + first) * outputs
-                multiply(count, gradient, at, 0, outputs, 1, turned, 0, 0, depth, 1, outputs, zeros, 0, 0, columns, 0, depth, depth)
+                gemm(count, gradient, at, 0, outputs, 1, transposed, 0, 0, depth, 1, outputs, zeros, 0, 0, columns, 0, depth, depth)
                 left = (first * stride_w - pad_left) * inputs
                 for kh in range(kernel_h):
                     h = oh * stride_h + kh - pad_top

@@ -1,6 +1,6 @@
-"""The matrices of minimal filtering times a column, of 4 outputs (6 points) and of 2 (the points 0, p, -p and infinity).
+"""The matrices of minimal filtering times a column, for 4 outputs (6 points) and for 2 (the points 0, p, -p and infinity).
 
-They evaluate polynomials at points: 0, +-p, +-q and infinity (Toom and Cook). With P = p^2 and Q = q^2,
+They evaluate polynomials at the points 0, +-p, +-q and infinity (Toom and Cook). With P = p^2 and Q = q^2,
 
     B' = PQ   0  -P-Q   0   1  0    G =    1/PQ   (1  0  0)            A' = 1  1   1   1   1   0
           0  -pQ   -Q   p   1  0        1/2P(P-Q) (1  p  P)                 0  p  -p   q  -q   0
@@ -9,16 +9,16 @@ They evaluate polynomials at points: 0, +-p, +-q and infinity (Toom and Cook). W
           0   qP   -P  -q   1  0        1/2Q(Q-P) (1 -q  Q)
           0   PQ    0 -P-Q  0  1                  (0  0  1)
 
-Two outputs need only 0, p, -p and infinity. With the same G, so that filters are transformed once for both,
+Two outputs need only 0, p, -p and infinity. With the same G, so that filters are transformed only once,
 
     B' = PQ        0       -Q   0                                      A' = 1  1   1   0
           0   p(P-Q)      P-Q   0                                           0  p  -p   1
           0  -p(P-Q)      P-Q   0
           0       -P        0   1
 
-Points of nearly the same size lose least to rounding: with p = 3/4, q = 3/2 the error in float32 is about twice that of the plain
-sum, a quarter of what Lavin and Gray's 1 and 2 give (docs/performance.md has the figures). All is compiled without fastmath, so that
-sums have one order, in the serial and in the parallel kernel.
+Points of similar size have the smallest rounding errors: with p = 3/4, q = 3/2 the error in float32 is about twice that of the plain sum,
+a quarter of the error of Lavin and Gray's 1 and 2 (docs/performance.md has the figures). All of it is compiled without fastmath, so
+that serial and parallel kernels add in the same order.
 """
 
 from nbnet.kernels.cpu.compile import precise

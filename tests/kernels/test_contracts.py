@@ -1,4 +1,4 @@
-"""Every operation has the same functions, with the same parameters, in each of its rooms."""
+"""Every operation has the same functions, with the same parameters, in each of its modules."""
 
 import importlib
 import importlib.util
@@ -29,7 +29,7 @@ def parameters(operation, function, backend):
 
 
 def contract(operation):
-    """{function: parameters} that the contract names, at the start of a line like `    forward(x, weight, bias, y)`."""
+    """{function: parameters} in the contract, from lines that start like `    forward(x, weight, bias, y)`."""
     text = importlib.import_module(f"nbnet.kernels.{operation}").__doc__
     return {name: listed.split(", ") for name, listed in re.findall(r"^ {4}(\w+)\(([\w, ]+)\)", text, re.MULTILINE)}
 
@@ -40,16 +40,16 @@ def test_reference_is_the_contract(operation):
 
 
 @operations
-def test_rooms_have_the_same_functions(operation):
-    """Serial and parallel always; cuda where numba-cuda is installed."""
+def test_modules_have_the_same_functions(operation):
+    """Always serial and parallel; cuda if numba-cuda is installed."""
     for backend in ("serial", "parallel", "cuda") if HAS_CUDA else ("serial", "parallel"):
         assert {name: parameters(operation, name, backend) for name in functions(operation)} == contract(operation), backend
 
 
 @operations
 def test_cpu_has_no_kernel_that_the_reference_lacks(operation):
-    room = importlib.import_module(f"nbnet.kernels.{operation}.cpu")
-    drivers = {name for name in vars(room) if re.search("._(serial|parallel)$", name)}
+    module = importlib.import_module(f"nbnet.kernels.{operation}.cpu")
+    drivers = {name for name in vars(module) if re.search("._(serial|parallel)$", name)}
     assert drivers == {f"{name}_{kind}" for name in functions(operation) for kind in ("serial", "parallel")}
 
 
@@ -69,7 +69,7 @@ def test_parallel_differs_from_serial_by_its_loop_alone(operation):
     for name in functions(operation):
         serial, parallel = (inspect.getsource(load(f"{operation}.{name}", kind).py_func) for kind in ("serial", "parallel"))
         serial = serial.replace("@serial", "@parallel").replace(f"{name}_serial(", f"{name}_parallel(")
-        parallel = re.sub(r"parallel_for_thread\((.+), \(", r"parallel_for(\1, (0, ", parallel)  # serial is thread 0 alone
+        parallel = re.sub(r"parallel_for_thread\((.+), \(", r"parallel_for(\1, (0, ", parallel)  # serial runs on thread 0
         one_loop = re.compile(r"for (\w) in range\((.+)\):\n        (\w+)\(\1, (.+)\)\n")
         assert parallel == one_loop.sub(r"parallel_for(\2, \3, (\4))\n", serial)
         assert "parallel_for(" in parallel
@@ -88,20 +88,20 @@ def test_unknown_backend():
         load("pool.max_forward", "parallell")
 
 
-def test_a_missing_room_is_an_error_and_no_silent_fallback(monkeypatch):
+def test_a_missing_module_is_an_error_and_no_silent_fallback(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(KernelError, match="'pool' has no kernels for backend 'cuda' yet"):
         load.__wrapped__("pool.max_forward", "cuda")
 
 
-def test_cuda_without_numba_cuda_is_one_line_with_the_mend(monkeypatch):
+def test_cuda_without_numba_cuda_is_one_line_with_the_fix(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(BackendError, match=r"^backend 'cuda' needs numba-cuda: pip install 'nbnet\[cuda\]', or use 'parallel'"):
         check_cuda()
 
 
 @pytest.mark.skipif(GPU or not HAS_CUDA, reason="there is a GPU, or no numba-cuda")
-def test_cuda_without_a_driver_is_one_line_with_the_mend():
+def test_cuda_without_a_driver_is_one_line_with_the_fix():
     with pytest.raises(BackendError, match=r"^backend 'cuda' found no (NVIDIA driver|GPU).*: .*, or use 'parallel', 'serial' or 'numpy'$"):
         check_cuda()
 
@@ -137,7 +137,7 @@ print(sum(kernel.stats.cache_hits.values()))
 
 
 def test_kept_machine_code_follows_all_sources(tmp_path):
-    """A kernel is compiled again when a source changes that its own file only imports, as in an upgrade."""
+    """A kernel is compiled again when a source changes that its file imports, as in an upgrade."""
     package = tmp_path / "nbnet"
     shutil.copytree(Path(__file__).parents[2] / "nbnet", package, ignore=shutil.ignore_patterns("__pycache__"))
     env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}

@@ -1,0 +1,170 @@
+"""Reductions over rows that several operations share: moments, sums and the parts of softmax.
+
+Partial results of chunks are merged in chunk order, so results have the same bits on any number of threads. Merging is compiled
+without fastmath: with it, LLVM may add in different orders in the serial and the parallel driver.
+"""
+
+import numpy as np
+
+from nbnet.kernels.cpu.compile import body, precise
+from nbnet.kernels.cpu.prefetch import needs_prefetch, prefetch
+from nbnet.kernels.cpu.register_tiles import lanes
+from nbnet.kernels.cpu.vecmath import exp
+from nbnet.kernels.cpu.vector import largest_lane, load, load_as, load_whole, splat_as, store, sum_of_lanes, where, widen, zero
+
+# Rows summed in registers before the sums go back to memory. Meanwhile the next rows are prefetched in memory order, not in order of
+# use, which hardware prefetching cannot follow. Both fit the level-1 cache.
+ROWS = 64
+
+# ------------------------------------------------------------------------------------------------- down the columns
+
+
+@body
+def _add_deviations(x, origin, start, stop, left, right, mean, m2):
+    """mean += sum of x - origin, m2 += sum of its squares, over rows start to stop and channels left to right; origin is a row of x."""
+    channels = x.shape[1]
+    flat, prefetches = x.reshape(-1), needs_prefetch(x) and right - left == channels  # a part of the columns is not contiguous
+    for block in range(start, stop, ROWS):
+        end, ahead = min(block + ROWS, stop), (block + ROWS) * channels
+        for c in range(left, right, lanes(x)):
+            n = right - c
+            center = widen(load(flat, origin * channels + c, n))
+            s, q = load_as(mean, c, n, center), load_as(m2, c, n, center)
+            t, r = zero(s), zero(s)  # for every other row, since each addition waits for the previous one
+            for m in range(block, end - 1, 2):
+                at, next_at = m * channels + c, (m + 1) * channels + c
+                if prefetches:
+                    prefetch(flat, ahead)
+                    prefetch(flat, ahead + lanes(x))
+                    ahead += 2 * lanes(x)
+                d, e = widen(load(flat, at, n)) - center, widen(load(flat, next_at, n)) - center
+                s, q = s + d, q + d * d
+                t, r = t + e, r + e * e
+            if (end - block) % 2 == 1:
+                d = widen(load(flat, (end - 1) * channels + c, n)) - center
+                s, q = s + d, q + d * d
+            store(mean, c, n, s + t)
+            store(m2, c, n, q + r)
+
+
+@body
+def _add_weighted_deviations(x, weights, origin, start, stop, left, right, mean, m2, count):
+    """The same with weights; count += their sum."""
+    step = 1 if weights.shape[1] > 1 else 0
+    for m in range(start, stop):
+        for c in range(left, right):
+            w = np.float64(weights[m, c * step])
+            d = np.float64(x[m, c]) - np.float64(x[origin, c])
+            count[c] += w
+            mean[c] += w * d
+            m2[c] += w * d * d
+
+
+@body
+def moments_of_rows(x, weights, start, stop, left, right, partial):
+    """Write mean, sum of squared deviations and sum of weights of rows start to stop to partial (3, C), for channels left to right."""
+    mean, m2, count = partial[0], partial[1], partial[2]
+    for c in range(left, right):
+        mean[c] = 0.0
+        m2[c] = 0.0
+        count[c] = stop - start if weights is None else 0.0
+    if weights is None:
+        _add_deviations(x, start, start, stop, left, right, mean, m2)
+    else:
+        _add_weighted_deviations(x, weights, start, start, stop, left, right, mean, m2, count)
+    for c in range(left, right):
+        d = mean[c] / count[c] if count[c] > 0 else 0.0
+        m2[c] -= mean[c] * d
+        mean[c] = np.float64(x[start, c]) + d
+
+
+@precise
+def merge_moments(partials, mean, m2):
+    """The mean and the sum of squared deviations of all rows, from those of each chunk."""
+    for c in range(mean.shape[0]):
+        total, mu, squares = 0.0, 0.0, 0.0
+        for k in range(partials.shape[0]):
+            n = partials[k, 2, c]
+            if n > 0:
+                delta = partials[k, 0, c] - mu
+                squares += partials[k, 1, c] + delta * delta * total * n / (total + n)
+                total += n
+                mu += delta * n / total
+        mean[c] = mu
+        m2[c] = squares
+
+
+@precise
+def merge_sums(partials, sum_g, sum_gx):
+    """The sums over all rows, from those of each chunk."""
+    for c in range(sum_g.shape[0]):
+        g, gx = 0.0, 0.0
+        for k in range(partials.shape[0]):
+            g += partials[k, 0, c]
+            gx += partials[k, 1, c]
+        sum_g[c] = g
+        sum_gx[c] = gx
+
+
+@precise
+def add_rows(b, at, rows, stride, columns, c, to):
+    """c[to : to + columns] += the sum of rows of b, `stride` numbers apart, starting at b[at]; in a fixed order, so all kernels give the
+    same bits."""
+    for j in range(0, columns, lanes(b)):
+        count = columns - j
+        even = load(c, to + j, count)
+        odd = zero(even)  # two sums, since each addition waits for the previous one
+        for row in range(0, rows - 1, 2):
+            even = even + load(b, at + row * stride + j, count)
+            odd = odd + load(b, at + (row + 1) * stride + j, count)
+        if rows % 2 == 1:
+            even = even + load(b, at + (rows - 1) * stride + j, count)
+        store(c, to + j, count, even + odd)
+
+
+# ------------------------------------------------------------------------------------------------------ along a row
+
+
+@body
+def _larger(a, b):
+    return where(a > b, a, b)
+
+
+@body
+def largest_of_row(x, at, size):
+    """The largest of `size` numbers of flat x from `at`; undefined if one is NaN."""
+    step = lanes(x)
+    if size < step:
+        largest = x[at]
+        for i in range(at + 1, at + size):
+            largest = max(largest, x[i])
+        return largest
+    vector = load_whole(x, at)
+    for c in range(step, size - step, step):
+        vector = _larger(vector, load_whole(x, at + c))
+    return largest_lane(_larger(vector, load_whole(x, at + size - step)))
+
+
+@body
+def exp_of_row(x, at, size, shift, y):
+    """y = exp(x - shift) for `size` numbers from `at`; return their sum in float64."""
+    whole = size - size % lanes(x)
+    total = widen(zero(load(x, at, 0)))
+    for c in range(0, size, lanes(x)):
+        v = load(x, at + c, size - c)
+        e = exp(v - splat_as(shift, v))
+        store(y, at + c, size - c, e)
+        if c < whole:
+            total = total + widen(e)
+    rest = sum_of_lanes(total)
+    for i in range(at + whole, at + size):
+        rest += np.float64(y[i])
+    return rest
+
+
+@body
+def scale_row(y, at, size, factor):
+    """y *= factor for `size` numbers from `at`."""
+    for c in range(0, size, lanes(y)):
+        v = load(y, at + c, size - c)
+        store(y, at + c, size - c, v * splat_as(factor, v))

@@ -1,0 +1,66 @@
+"""How CUDA kernels are compiled and kept on disk, in one place."""
+
+import warnings
+from functools import lru_cache
+
+from numba import cuda
+
+from nbnet.kernels.channelwise import named, source, within
+from nbnet.kernels.gpu import numba_private
+from nbnet.kernels.gpu.numba_private import SIMULATED
+from nbnet.kernels.sources import KernelFiles, generated
+
+function = cuda.jit(device=True)
+
+
+def _unchanged(code):
+    return code
+
+
+formula = _unchanged if SIMULATED else function  # a function of its arguments alone, which the simulator can call directly
+
+if not SIMULATED:
+
+    class KernelCache(numba_private.CUDACache):
+        """The machine code of a kernel on disk, valid for one state of all sources of the kernels."""
+
+        def __init__(self, code):
+            super().__init__(code)
+            numba_private.set_files(self, KernelFiles(*numba_private.place_of(self), numba_private.dumps))
+
+
+def kernel(code, **options):
+    """A kernel, cached on disk. There is no fastmath: on CUDA it is all or nothing, and would assume that there are no NaNs."""
+    if SIMULATED:
+        return cuda.jit(code)
+    compiled = cuda.jit(**options)(code)
+    numba_private.set_cache(compiled, KernelCache(code))
+    return compiled
+
+
+def kernel_of(threads, resident):
+    """As `kernel`, for blocks of `threads` threads, `resident` of them on a multiprocessor at once: that bounds the registers."""
+    return lambda code: kernel(code, launch_bounds=(threads, resident))
+
+
+def channelwise(arithmetic, outputs, arrays, clamp):
+    """The kernel (size, out0, ..., in0, ...) of a formula of numbers (see nbnet.kernels.channelwise)."""
+    name = named(arithmetic, arrays, clamp) + "_cuda"
+    text = source(name, outputs, arrays, clamp, "for c in range(cuda.grid(1), size, cuda.gridsize(1)):", "size, ")
+    scope = {"cuda": cuda, "formula": formula(arithmetic), "within": formula(within)}
+    if SIMULATED:
+        exec(text, scope)
+        return kernel(scope[name])
+    return kernel(generated(name, text, arithmetic, KernelCache(arithmetic).cache_path, scope))
+
+
+@lru_cache(1024)
+def _configured(compiled, grid, block, stream):
+    with warnings.catch_warnings():  # small layers have small grids: there is nothing that a user could fix
+        warnings.simplefilter("ignore", numba_private.NumbaPerformanceWarning)
+        return compiled[grid, block, stream]
+
+
+def configured(compiled, grid, block, stream):
+    """The kernel, ready for a launch with this grid and these blocks on a stream."""
+    return compiled[grid, block, stream] if SIMULATED else _configured(compiled, grid, block, stream)

@@ -1,0 +1,30 @@
+"""All names of numba-cuda that are not public API. tests/kernels/gpu/test_numba_private.py says which of them a release changed."""
+
+from numba.cuda.core import config
+
+SIMULATED = bool(config.ENABLE_CUDASIM)
+
+if SIMULATED:
+
+    def numbers_of(array):
+        """The NumPy array behind an array of the simulator; its shared arrays are NumPy's."""
+        return array._item._ary if hasattr(array, "_item") else array
+
+else:
+    from numba.cuda.core.errors import NumbaPerformanceWarning
+    from numba.cuda.dispatcher import CUDACache
+    from numba.cuda.serialize import dumps
+
+    __all__ = ["SIMULATED", "CUDACache", "NumbaPerformanceWarning", "dumps"]
+
+    def place_of(cache):
+        """Folder, stem and source stamp of a function's files on disk."""
+        return cache.cache_path, cache._impl.filename_base, cache._impl.locator.get_source_stamp()
+
+    def set_files(cache, files):
+        """Let a cache keep machine code in these files."""
+        cache._cache_file = files
+
+    def set_cache(kernel, cache):
+        """Let a kernel keep its machine code in this cache."""
+        kernel._cache = cache

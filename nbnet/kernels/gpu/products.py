@@ -1,0 +1,323 @@
+"""Matrix products of convolution and dense on CUDA, whose first factor is not stored, but gathered from the image slice by slice.
+
+A convolution is patches (P, D) times weights (D, O), for P output pixels and D = KH*KW*I. Its transpose is the same product over dy,
+with rotated weights; its correlation, the gradient of the weights, is patches, transposed, times dy. A dense layer is a convolution of
+images of one pixel. A block computes a tile of the result (see
+`tiles`). While it computes with one slice of both factors, it loads the next slice into the other half of its shared memory. If there
+are too few tiles to fill a GPU, the sum is cut into parts for several blocks, and another kernel adds them up in order. Statistics of
+channels are computed from the tiles while they are in registers, and another kernel merges them in order.
+"""
+
+from functools import cache
+
+import numpy as np
+from numba import cuda
+
+from nbnet.kernels.gpu import device
+from nbnet.kernels.gpu.activations import activate
+from nbnet.kernels.gpu.compile import function, kernel, kernel_of
+from nbnet.kernels.gpu.launch import ALIGNMENT, THREADS, add4, load4, run, store4
+from nbnet.kernels.gpu.reductions import merge_moments, moments, shifted
+from nbnet.kernels.gpu.tiles import (
+    DEPTH,
+    RESIDENT,
+    Tile,
+    activate_tile,
+    add_deviations,
+    advance_pixel,
+    advance_tap,
+    matrix4,
+    multiply,
+    patch4,
+    plan,
+    write_tile,
+    zeros16,
+)
+
+# --------------------------------------------------------------------------------------------------------- convolve
+
+
+@cache
+def _tile_moments(tile: Tile):
+    """The device function that computes the moments of a tile's columns about its first row, from the threads' registers.
+
+    a_tile, b_tile: shared memory, free once all threads arrive; west, east: the bias of a thread's columns. Written to partials
+    (blocks, 3, outputs): counts, means minus the bias, sums of squares.
+    """
+    ROWS, COLUMNS, HIGH, WIDE = tile
+    DOWN, LOWER, RIGHT, VECTORS = ROWS // (4 * HIGH), ROWS // 2, COLUMNS // 2, COLUMNS // 4
+
+    @function
+    def tile_moments(a_tile, b_tile, row, column, c, west, east, bias, rows, from_column, outputs, partials):
+        """row, column: the thread's first ones in the tile; rows: those of the tile inside the matrix."""
+        me, zero = cuda.threadIdx.x, a_tile.dtype.type(0)
+        none = zero, zero, zero, zero
+        cuda.syncthreads()
+        if row == 0:
+            store4(b_tile, column, add4((c[0][0], c[0][1], c[0][2], c[0][3]), west))
+            if WIDE > 1:
+                store4(b_tile, column + RIGHT, add4((c[1][0], c[1][1], c[1][2], c[1][3]), east))
+        cuda.syncthreads()
+        origin = load4(b_tile, column)
+        sums = add_deviations((none, none), row, rows, c[0], west, origin)
+        if HIGH > 1:
+            sums = add_deviations(sums, row + LOWER, rows, c[2], west, origin)
+        store4(a_tile, row * VECTORS + column, sums[0])
+        store4(a_tile, DOWN * COLUMNS + row * VECTORS + column, sums[1])
+        if WIDE > 1:
+            column += RIGHT
+            origin = load4(b_tile, column)
+            sums = add_deviations((none, none), row, rows, c[1], east, origin)
+            if HIGH > 1:
+                sums = add_deviations(sums, row + LOWER, rows, c[3], east, origin)
+            store4(a_tile, row * VECTORS + column, sums[0])
+            store4(a_tile, DOWN * COLUMNS + row * VECTORS + column, sums[1])
+        cuda.syncthreads()
+        if me < COLUMNS and from_column + me < outputs:
+            total, squares = zero, zero
+            for i in range(DOWN):
+                total += a_tile[i * COLUMNS + me]
+                squares += a_tile[(DOWN + i) * COLUMNS + me]
+            offset = np.float64(b_tile[me]) - np.float64(bias[from_column + me])
+            n, mean, m2 = shifted(np.float64(rows), np.float64(total), np.float64(squares), offset)
+            at = 3 * cuda.blockIdx.x * outputs + from_column + me
+            partials[at], partials[at + outputs], partials[at + 2 * outputs] = n, mean, m2
+
+    return tile_moments
+
+
+@cache
+def _convolution(tile: Tile):
+    """The kernel of y (P, O) = act(bias + patches of x (P, D) times weight (D, O)), for one tile. With several parts of the sum
+    (blockIdx.z) y is partial results, (parts, P, O), without the bias and with slope 1; with one part and slope 1 it can
+    also compute the moments of y."""
+    ROWS, COLUMNS, HIGH, WIDE = tile
+    ACROSS, THREADS = COLUMNS // (4 * WIDE), tile.threads
+    LOWER, RIGHT, VECTORS = ROWS // 2, COLUMNS // 2, COLUMNS // 4
+    A_LOADS, B_LOADS = ROWS * DEPTH // (4 * THREADS), -(-COLUMNS * DEPTH // (4 * THREADS))
+    A_SIZE, B_SIZE = 2 * DEPTH * ROWS, 2 * DEPTH * COLUMNS
+    A_STEP, B_TAKERS = 4 * (THREADS // ROWS), DEPTH * COLUMNS // 4
+    tile_moments = _tile_moments(tile)
+
+    @kernel_of(THREADS, RESIDENT // THREADS)
+    def convolution(
+        x, weight, bias, biased, slope, shape, kernel_size, stride, pad, spread, out_shape, pixels, terms, part, y, moments, partials
+    ):
+        _, out_h, out_w, outputs = out_shape
+        a_tile = cuda.shared.array(A_SIZE, x.dtype, ALIGNMENT)
+        b_tile = cuda.shared.array(B_SIZE, x.dtype, ALIGNMENT)
+        me, zero = cuda.threadIdx.x, x.dtype.type(0)
+        start, stop = cuda.blockIdx.z * part, min(terms, (cuda.blockIdx.z + 1) * part)
+        # the pixel whose patch this thread gathers, and the position in the patch
+        mine, deep = me % ROWS, me // ROWS * 4
+        p = cuda.blockIdx.x * ROWS + mine
+        image = p // (out_h * out_w) if p < pixels else shape[0]
+        h, w = p % (out_h * out_w) // out_w * stride[0] - pad[0], p % out_w * stride[1] - pad[1]
+        tap = advance_tap(0, 0, 0, start + deep, shape[3], kernel_size[1])
+        from_column = cuda.blockIdx.y * COLUMNS
+        none = zero, zero, zero, zero
+        a0, a1, b0, b1 = none, none, none, none
+        row, column = me // ACROSS * 4, me % ACROSS * 4
+        c = zeros16(zero), zeros16(zero), zeros16(zero), zeros16(zero)
+        half, k = 0, start
+        while True:
+            if k < stop:
+                a0 = patch4(x, image, h, w, tap, shape, kernel_size, spread)
+                if A_LOADS > 1:
+                    other = advance_tap(tap[0], tap[1], tap[2], A_STEP, shape[3], kernel_size[1])
+                    a1 = patch4(x, image, h, w, other, shape, kernel_size, spread)
+                if me < B_TAKERS:
+                    b0 = matrix4(weight, k + me // VECTORS, stop, from_column + me % VECTORS * 4, outputs)
+                if B_LOADS > 1:
+                    at = me + THREADS
+                    b1 = matrix4(weight, k + at // VECTORS, stop, from_column + at % VECTORS * 4, outputs)
+                tap = advance_tap(tap[0], tap[1], tap[2], DEPTH, shape[3], kernel_size[1])
+            if k > start:
+                a_at, b_at = (1 - half) * DEPTH * ROWS + row, (1 - half) * DEPTH * COLUMNS + column
+                for d in range(0, DEPTH, 4):
+                    c = multiply(c, a_tile, b_tile, a_at + d * ROWS, b_at + d * COLUMNS, LOWER, RIGHT, HIGH, WIDE)
+                    c = multiply(c, a_tile, b_tile, a_at + (d + 1) * ROWS, b_at + (d + 1) * COLUMNS, LOWER, RIGHT, HIGH, WIDE)
+                    c = multiply(c, a_tile, b_tile, a_at + (d + 2) * ROWS, b_at + (d + 2) * COLUMNS, LOWER, RIGHT, HIGH, WIDE)
+                    c = multiply(c, a_tile, b_tile, a_at + (d + 3) * ROWS, b_at + (d + 3) * COLUMNS, LOWER, RIGHT, HIGH, WIDE)
+            if k >= stop:
+                break
+            for i in range(4):
+                a_tile[(half * DEPTH + deep + i) * ROWS + mine] = a0[i]
+                if A_LOADS > 1:
+                    a_tile[(half * DEPTH + deep + A_STEP + i) * ROWS + mine] = a1[i]
+            if me < B_TAKERS:
+                store4(b_tile, half * DEPTH * COLUMNS + 4 * me, b0)
+            if B_LOADS > 1:
+                store4(b_tile, half * DEPTH * COLUMNS + 4 * (me + THREADS), b1)
+            cuda.syncthreads()
+            half = 1 - half
+            k += DEPTH
+        west, east = none, none
+        if biased:
+            west = matrix4(bias, 0, 1, from_column + column, outputs)
+            east = matrix4(bias, 0, 1, from_column + column + RIGHT, outputs)
+        top, at = cuda.blockIdx.x * ROWS, cuda.blockIdx.z * pixels * outputs
+        if moments:
+            tile_moments(a_tile, b_tile, row, column, c, west, east, bias, min(ROWS, pixels - top), from_column, outputs, partials)
+        if slope != 1:
+            c = activate_tile(c, west, east, slope, HIGH, WIDE)
+            west, east = none, none
+        write_tile(y, at, top + row, pixels, from_column + column, outputs, c, west, east, LOWER, RIGHT, HIGH, WIDE)
+
+    return convolution
+
+
+@kernel
+def _add_parts(partials, parts, size, bias, with_bias, slope, outputs, y):
+    """y = act(bias + the sum of the partial results), part by part."""
+    e = cuda.grid(1)
+    if e < size:
+        total = bias[e % outputs] if with_bias else bias.dtype.type(0)
+        for part in range(parts):
+            total += partials[part * size + e]
+        y[e] = activate(total, slope)
+
+
+def convolve(x, weight, bias, slope, kernel_size, stride, pad, spread, y, mean=None, m2=None):
+    """y = act(bias (or None) + convolution of x, spread with zeros between its pixels, with weight (D, O)); also y's mean and m2."""
+    pixels, outputs = y.size // y.shape[3], y.shape[3]
+    terms = kernel_size[0] * kernel_size[1] * x.shape[3]
+    cut = plan(pixels, outputs, terms)
+    parts, with_bias = cut.grid[2], bias is not None
+    bias = bias if with_bias else weight
+    out = y if parts == 1 else device.pool().empty((parts, pixels, outputs), y.dtype)
+    slope = y.dtype.type(slope)
+    from_tiles = mean is not None and parts == 1 and slope == 1
+    partials = device.pool().empty((cut.grid[0] if from_tiles else 0, 3, outputs), np.float64)
+    geometry = (x.shape, kernel_size, stride, pad, spread, y.shape)
+    epilogue = (with_bias, slope) if parts == 1 else (False, slope.dtype.type(1))
+    args = (x, weight, bias, *epilogue, *geometry, pixels, terms, cut.part, out, from_tiles, partials)
+    run(_convolution(cut.tile), cut.grid, cut.tile.threads, *args)
+    if parts > 1:
+        run(_add_parts, -(-y.size // THREADS), THREADS, out, parts, y.size, bias, with_bias, slope, outputs, y)
+    if from_tiles:
+        merge_moments(partials, bias, mean, m2)
+    elif mean is not None:
+        moments(y.reshape(pixels, outputs), None, None, mean, m2)
+
+
+@kernel
+def _rotate(weight, taps, inputs, outputs, rotated):
+    """rotated[(kh, kw, o), i] = weight[KH-1-kh, KW-1-kw, i, o]"""
+    e = cuda.grid(1)
+    i, o, tap = e % inputs, e // inputs % outputs, e // inputs // outputs
+    if tap < taps:
+        rotated[e] = weight[((taps - 1 - tap) * inputs + i) * outputs + o]
+
+
+def convolve_transposed(dy, weight, kernel_size, stride, pad, dx):
+    """dx = the transpose of the convolution with weight (KH, KW, I, O), applied to dy."""
+    taps, inputs, outputs = kernel_size[0] * kernel_size[1], dx.shape[3], dy.shape[3]
+    rotated = device.pool().empty((taps * outputs, inputs), weight.dtype)
+    run(_rotate, -(-rotated.size // THREADS), THREADS, weight, taps, inputs, outputs, rotated)
+    pad = kernel_size[0] - 1 - pad[0], kernel_size[1] - 1 - pad[1]
+    convolve(dy, rotated, None, 1.0, kernel_size, (1, 1), pad, stride, dx)
+
+
+# -------------------------------------------------------------------------------------------------------- correlate
+
+
+@cache
+def _correlation(tile: Tile):
+    """The kernel of patches of x (P, D), transposed, times dy (P, O), for one tile. Partial results are (parts, D + 1, O), with
+    the sum of dy in the last row."""
+    ROWS, COLUMNS, HIGH, WIDE = tile
+    ACROSS, THREADS = COLUMNS // (4 * WIDE), tile.threads
+    LOWER, RIGHT, VECTORS = ROWS // 2, COLUMNS // 2, COLUMNS // 4
+    A_LOADS, B_LOADS = ROWS * DEPTH // (4 * THREADS), -(-COLUMNS * DEPTH // (4 * THREADS))
+    A_SIZE, B_SIZE = 2 * DEPTH * ROWS, 2 * DEPTH * COLUMNS
+    A_VECTORS, B_TAKERS = ROWS // 4, DEPTH * COLUMNS // 4
+    A_STEP = THREADS // A_VECTORS
+
+    @kernel_of(THREADS, RESIDENT // THREADS)
+    def correlation(x, dy, shape, kernel_size, stride, pad, out_h, out_w, pixels, terms, outputs, part, partials):
+        a_tile = cuda.shared.array(A_SIZE, x.dtype, ALIGNMENT)
+        b_tile = cuda.shared.array(B_SIZE, x.dtype, ALIGNMENT)
+        me, zero = cuda.threadIdx.x, x.dtype.type(0)
+        start, stop = cuda.blockIdx.z * part, min(pixels, (cuda.blockIdx.z + 1) * part)
+        # the position in the patches that this thread gathers, and its pixels
+        deep = me // A_VECTORS
+        tap = advance_tap(0, 0, 0, cuda.blockIdx.x * ROWS + me % A_VECTORS * 4, shape[3], kernel_size[1])
+        ow, oh, image = advance_pixel(0, 0, 0, start % (out_h * out_w) + deep, out_w, out_h)
+        image += start // (out_h * out_w)
+        from_column = cuda.blockIdx.y * COLUMNS
+        none = zero, zero, zero, zero
+        a0, a1, b0, b1 = none, none, none, none
+        row, column = me // ACROSS * 4, me % ACROSS * 4
+        c = zeros16(zero), zeros16(zero), zeros16(zero), zeros16(zero)
+        bias = zero
+        half, k = 0, start
+        while True:
+            if k < stop:
+                a0 = patch4(x, image, oh * stride[0] - pad[0], ow * stride[1] - pad[1], tap, shape, kernel_size, (1, 1))
+                if A_LOADS > 1:
+                    w, h, n = advance_pixel(ow, oh, image, A_STEP, out_w, out_h)
+                    a1 = patch4(x, n, h * stride[0] - pad[0], w * stride[1] - pad[1], tap, shape, kernel_size, (1, 1))
+                if me < B_TAKERS:
+                    b0 = matrix4(dy, k + me // VECTORS, stop, from_column + me % VECTORS * 4, outputs)
+                if B_LOADS > 1:
+                    at = me + THREADS
+                    b1 = matrix4(dy, k + at // VECTORS, stop, from_column + at % VECTORS * 4, outputs)
+                ow, oh, image = advance_pixel(ow, oh, image, DEPTH, out_w, out_h)
+            if k > start:
+                a_at, b_at = (1 - half) * DEPTH * ROWS + row, (1 - half) * DEPTH * COLUMNS + column
+                for d in range(0, DEPTH, 4):
+                    c = multiply(c, a_tile, b_tile, a_at + d * ROWS, b_at + d * COLUMNS, LOWER, RIGHT, HIGH, WIDE)
+                    c = multiply(c, a_tile, b_tile, a_at + (d + 1) * ROWS, b_at + (d + 1) * COLUMNS, LOWER, RIGHT, HIGH, WIDE)
+                    c = multiply(c, a_tile, b_tile, a_at + (d + 2) * ROWS, b_at + (d + 2) * COLUMNS, LOWER, RIGHT, HIGH, WIDE)
+                    c = multiply(c, a_tile, b_tile, a_at + (d + 3) * ROWS, b_at + (d + 3) * COLUMNS, LOWER, RIGHT, HIGH, WIDE)
+                if cuda.blockIdx.x == 0 and me < COLUMNS:
+                    for d in range(DEPTH):
+                        bias += b_tile[((1 - half) * DEPTH + d) * COLUMNS + me]
+            if k >= stop:
+                break
+            store4(a_tile, (half * DEPTH + deep) * ROWS + me % A_VECTORS * 4, a0)
+            if A_LOADS > 1:
+                store4(a_tile, (half * DEPTH + deep + A_STEP) * ROWS + me % A_VECTORS * 4, a1)
+            if me < B_TAKERS:
+                store4(b_tile, half * DEPTH * COLUMNS + 4 * me, b0)
+            if B_LOADS > 1:
+                store4(b_tile, half * DEPTH * COLUMNS + 4 * (me + THREADS), b1)
+            cuda.syncthreads()
+            half = 1 - half
+            k += DEPTH
+        at = cuda.blockIdx.z * (terms + 1) * outputs
+        if cuda.blockIdx.x == 0 and me < COLUMNS and from_column + me < outputs:
+            partials[at + terms * outputs + from_column + me] = bias
+        row, column = row + cuda.blockIdx.x * ROWS, column + from_column
+        write_tile(partials, at, row, terms, column, outputs, c, none, none, LOWER, RIGHT, HIGH, WIDE)
+
+    return correlation
+
+
+@kernel
+def _add_gradients(partials, parts, size, outputs, with_bias, dweight, dbias):
+    """The sums of the partial results, part by part; size: of the weights and biases together."""
+    e = cuda.grid(1)
+    if e < size:
+        total = partials[e]
+        for part in range(1, parts):
+            total += partials[part * size + e]
+        if e < size - outputs:
+            dweight[e] = total
+        elif with_bias:
+            dbias[e - (size - outputs)] = total
+
+
+def correlate(x, dy, kernel_size, stride, pad, dweight, dbias):
+    """dweight = patches of x, transposed, times dy; dbias = the sums of dy, unless its size is 0."""
+    outputs = dy.shape[3]
+    pixels, terms = dy.size // outputs, kernel_size[0] * kernel_size[1] * x.shape[3]
+    cut = plan(terms, outputs, pixels)
+    parts = cut.grid[2]
+    partials = device.pool().empty((parts, terms + 1, outputs), dweight.dtype)
+    geometry = (x.shape, kernel_size, stride, pad)
+    sizes = (dy.shape[1], dy.shape[2], pixels, terms, outputs, cut.part)
+    run(_correlation(cut.tile), cut.grid, cut.tile.threads, x, dy, *geometry, *sizes, partials)
+    size = (terms + 1) * outputs
+    run(_add_gradients, -(-size // THREADS), THREADS, partials, parts, size, outputs, dbias.size > 0, dweight, dbias)

@@ -1,0 +1,33 @@
+"""What kernels over pooling windows share."""
+
+from nbnet.kernels.gpu.compile import formula
+from nbnet.kernels.gpu.launch import divide
+
+
+@formula
+def window(index, size, stride, pad, limit):
+    """The first and the last (exclusive) of the input's rows or columns in the window of output `index`."""
+    first = index * stride - pad
+    return max(first, 0), min(first + size, limit)
+
+
+@formula
+def windows_of(index, size, stride, pad, outputs):
+    """The first and the last (exclusive) of the output rows or columns whose windows contain input `index`."""
+    at = index + pad
+    first = divide(at - size + stride, stride)[0] if at >= size else 0
+    return first, min(divide(at, stride)[0] + 1, outputs)
+
+
+@formula
+def larger(a, b):
+    """The maximum of two, where NaN is the largest and the first of equals is kept."""
+    return a if a >= b or a != a else b
+
+
+@formula
+def better(best, at, value, place):
+    """The larger of the best value so far and a new one, and its place; of equals the first, and NaN is the largest."""
+    if best >= value or best != best:
+        return best, at
+    return value, place
