@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from cuda_machine import GPU
+from cuda_machine import GPU, SIMULATED
 
 from nbnet.errors import BackendError, KernelError
 from nbnet.kernels import BACKENDS, OPERATIONS, functions, load
@@ -100,13 +100,13 @@ def test_cuda_without_numba_cuda_is_one_line_with_the_fix(monkeypatch):
         check_cuda()
 
 
-@pytest.mark.skipif(GPU or not HAS_CUDA, reason="there is a GPU, or no numba-cuda")
+@pytest.mark.skipif(GPU or SIMULATED or not HAS_CUDA, reason="there is a GPU, or no numba-cuda")
 def test_cuda_without_a_driver_is_one_line_with_the_fix():
     with pytest.raises(BackendError, match=r"^backend 'cuda' found no (NVIDIA driver|GPU).*: .*, or use 'parallel', 'serial' or 'numpy'$"):
         check_cuda()
 
 
-@pytest.mark.skipif(not HAS_CUDA, reason="there is no numba-cuda")
+@pytest.mark.skipif(SIMULATED or not HAS_CUDA, reason="there is no numba-cuda")
 @pytest.mark.parametrize(
     ("driver", "gpus", "message"),
     [

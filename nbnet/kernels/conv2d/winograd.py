@@ -1,4 +1,4 @@
-"""Convolution of 3 x 3 with stride 1 by minimal filtering, F(4 x 4, 3 x 3): 36 products where the definition has 144.
+"""Convolution of 3 x 3 with stride 1 by minimal filtering, F(4 x 4, 3 x 3): 36 products instead of 144.
 
 Lavin and Gray 2016, "Fast algorithms for convolutional neural networks", after Winograd 1980. A tile of 4 x 4 outputs y comes
 from 6 x 6 inputs d and the 3 x 3 filter g as
@@ -6,8 +6,7 @@ from 6 x 6 inputs d and the 3 x 3 filter g as
     y = A' [(G g G') * (B' d B)] A        where ' transposes, * multiplies elementwise (winograd_points.py has the matrices)
 
 Over channels, each of the 36 positions is a matrix product (tiles, I) @ (I, O), computed by nbnet.kernels.cpu.gemm. The gradient with
-respect to g is the transposed formula:
-dg = G' [(A dy A') * (B' d B)] G.
+respect to g is the transposed formula, dg = G' [(A dy A') * (B' d B)] G.
 
 If one or two rows or columns are left at the edge of an image, a tile is low or narrow: 2 outputs in that direction, from 4 of the 6
 positions, 0, 1, 2 and 5. An image of 14 x 14 then takes 484 products instead of 576.

@@ -23,7 +23,7 @@ ROWS = 64
 def _add_deviations(x, origin, start, stop, left, right, mean, m2):
     """mean += sum of x - origin, m2 += sum of its squares, over rows start to stop and channels left to right; origin is a row of x."""
     channels = x.shape[1]
-    flat, prefetches = x.reshape(-1), needs_prefetch(x) and right - left == channels  # a part of the columns is not contiguous
+    flat, prefetches = x.reshape(-1), needs_prefetch(x) and right - left == channels  # only whole rows are contiguous
     for block in range(start, stop, ROWS):
         end, ahead = min(block + ROWS, stop), (block + ROWS) * channels
         for c in range(left, right, lanes(x)):

@@ -48,7 +48,7 @@ LOG = {  # of R(z) / z
 NORMAL = {32: (2.0**-126, (2 - 2.0**-23) * 2.0**127, 25), 64: (2.0**-1022, (2 - 2.0**-52) * 2.0**1023, 54)}
 RUN = 256  # numbers whose exponentials are computed before the first one is used
 EXP = 8  # the cost of an exp or a tanh in elementary operations, for the choice of chunks
-MANY = 5  # coefficients from which two chains, of even and odd powers, are worth computing the square
+MANY = 5  # coefficients from which splitting even and odd powers pays
 
 
 # -------------------------------------------------------------------------------------------------- building blocks
@@ -80,7 +80,7 @@ def with_sign(context, x, of):
 
 @intrinsic
 def power_of_2(context, rounded):
-    """2^n of n + ROUND, for whole n from the least to the largest exponent of a normal number."""
+    """2^n of n + ROUND, for integers n from the smallest to the largest exponent of a normal number."""
 
     def generate(context, builder, signature, args):
         vector = args[0].type

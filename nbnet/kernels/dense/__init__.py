@@ -4,16 +4,16 @@ Letters: M rows, I inputs, O outputs, K chunks. All arrays C-contiguous, one dty
 
     forward(x, weight, bias, slope, y, partials, mean, m2)
                                                  y_mo = act(bias_o + sum_i x_mi * weight_io)
-    backward_data(dy, weight, transposed, dx)        dx_mi = sum_o dy_mo * weight_io
+    backward_data(dy, weight, transposed, dx)    dx_mi = sum_o dy_mo * weight_io
     backward_weights(x, dy, dweight, dbias)      dweight_io = sum_m x_mi * dy_mo,  dbias_o = sum_m dy_mo
     backward_weights_norm(x, dy, y, weight, mean, center, sum_dy, a, b, c, products, moments, dweight, dbias)
-        the same for a_o * dy_mo + b_o + c_o * (y_mo - center_o), the gradient dy of a batch norm behind the layer propagated through it
-        (nbnet.kernels.batchnorm). The CPU does not compute this array: y is affine in x, so with means over the rows written x' and y',
+        the same for a_o * dy_mo + b_o + c_o * (y_mo - center_o), the gradient dy after it has passed back through a batch norm behind the
+        layer (nbnet.kernels.batchnorm). The CPU does not compute this array: y is affine in x, so with means over the rows x' and y',
             sum_m x_mi * (y_mo - y'_o) = sum_j sum_m (x_mi - x'_i) * (x_mj - x'_j) * weight_jo
         which is few numbers if there are few inputs.
 
 act(z) = z where z > 0, else slope * z: slope 1 is no activation, 0 is ReLU (0 for minus infinity too), others above 0 are leaky ReLU.
-The gradient through it needs y alone, and comes before these backward kernels: nbnet.kernels.activation has it.
+The gradient through it needs only y, and is computed before these backward kernels: nbnet.kernels.activation.
 
 mean, m2: (O,) float64: the mean and the sum of squared deviations of y's columns; None, with partials, if they are not needed.
 center, sum_dy, a, b, c: (O,), sum_dy of dy's columns.
@@ -34,11 +34,7 @@ from nbnet.kernels import chunks
 from nbnet.kernels.cpu.gemm import MACS
 
 ROWS, COLUMNS = 64, 32  # the least size of a chunk, about: rows share the weights they read, and chunks of columns share no cache line
-FLAT, NARROW, STORE = (
-    8,
-    16,
-    16,
-)  # fewer rows or columns cost a full tile; writing a number costs 16 products
+FLAT, NARROW, STORE = 8, 16, 16  # fewer rows or columns cost as much as these; writing a number costs 16 products
 PAD = 16  # numbers between rows of transposed weights; without them rows of 256 numbers would map to few sets of the level-1 cache
 
 

@@ -1,7 +1,7 @@
 """Group normalisation on CUDA: a group of threads computes the statistics of each row and group of channels.
 
-As the contract has it, statistics and xhat are float64: a group may be of two values, whose gradients cancel to the last digit.
-The sums for gamma and beta walk down columns of channels, as those of batch normalisation do.
+As in the contract, statistics and xhat are float64: a group may have two values, whose gradients cancel to the last digit. The sums
+for gamma and beta run down columns of channels, as in batch normalisation.
 """
 
 import math
@@ -15,12 +15,12 @@ from nbnet.kernels.gpu.compile import formula, kernel
 from nbnet.kernels.gpu.launch import add4, divide, load, multiply_add4, row_sum, rows, run, wide4
 from nbnet.kernels.groupnorm import TINY
 
-PER_THREAD = 16  # vectors of a thread that sums down a column
+PER_THREAD = 16  # vectors per thread, for sums down a column
 
 
 @formula
 def _element(row, i, points, channels, width):
-    """Where value i of group row % groups of example row // groups is, and its channel."""
+    """The index of value i of group row % groups of example row // groups, and its channel."""
     n, g = divide(row, channels // width)
     p, c = divide(i, width)
     return (n * points + p) * channels + g * width + c, g * width + c
@@ -95,7 +95,7 @@ def _xhat(x, at, size, points, channels, width, mean, inv_std):
 
 @kernel
 def _parameter_sums(dy, x, size, points, channels, width, period, super_rows, mean, inv_std, partials):
-    """Partial sums of dy and of dy * xhat in columns; the last of super_rows may be a part."""
+    """Partial sums of dy and of dy * xhat in columns; the last of super_rows may be partial."""
     column = cuda.blockIdx.y * cuda.blockDim.x + cuda.threadIdx.x
     sum_g, sum_gx = (0.0, 0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 0.0)
     row = cuda.blockIdx.x * cuda.blockDim.y + cuda.threadIdx.y
