@@ -1,4 +1,4 @@
-"""Write the README's table and picture, and the tables of docs/performance.md, from the committed results: python benchmarks/readme.py"""
+"""Write the README's table and the tables of docs/performance.md from the committed results: python benchmarks/readme.py"""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OURS = "parallel"
 FIRST, LAST = "<!-- benchmarks/readme.py writes from here -->\n", "<!-- to here -->\n"
 HOW = [
     "checked against the NumPy reference, and takes turns with the others; the best peer is bold. What the machine can do is a memory copy",
-    "and a loop of nothing but FMA, measured in the same run; what fits into a cache can be faster than that copy.",
+    "and a loop of FMA instructions, measured in the same run; a kernel whose data fits into a cache can exceed that copy.",
 ]
 NAMES = {
     "five-conv batch 128": "five-conv, batch 128: a training step",
@@ -32,7 +32,7 @@ NAMES = {
 
 
 def block(report: dict[str, Any]) -> str:
-    """The README's part on speed: a picture, a table with a line for each of the report's summary, and where the figures are from."""
+    """The README's section on speed: a picture, a table with a row per line of the report's summary, and the origin of the figures."""
     titles = report["titles"]
     peers = [name for name in report["peers"] if any(name in line["ratios"] for line in report["summary"])]
     lines = [
@@ -54,7 +54,7 @@ def block(report: dict[str, Any]) -> str:
 
 
 def elsewhere(report: dict[str, Any]) -> str:
-    """A paragraph on another machine: how many times nbnet's figure the best peer has."""
+    """A paragraph on another machine: the best peer's figures as multiples of nbnet's."""
     lines = [line for line in report["summary"] if line["best_peer"] is not None]
     best = "; ".join(f"{line['what']} {line['ratios'][line['best_peer']]:.2f}" for line in lines)
     machine, folder = report["machine"], ELSEWHERE.parent.relative_to(ROOT).as_posix()
@@ -74,7 +74,7 @@ def _listed(names: list[str]) -> str:
 
 
 def tables(reports: dict[str, dict[str, Any]]) -> str:
-    """All tables. reports: by the name of the machine."""
+    """All tables. reports: by machine."""
     return "\n".join(["### What each kernel reaches", "", *_reached(reports), "", "### How cost grows", "", *_growth(reports)]) + "\n"
 
 
@@ -82,9 +82,9 @@ def _reached(reports: dict[str, dict[str, Any]]) -> list[str]:
     measured = {name: {row["workload"]: row for row in _rows(report)} for name, report in reports.items()}
     first = next(iter(measured.values()))
     lines = [
-        "A row's floor is the arithmetic or the traffic that is counted for it, at the rate of the FMA loop or of the copy beside it: a",
-        "step's, of each layer by itself. Minimal filtering multiplies less often than the definition, for which operations are counted;",
-        "fused layers move less; what fits into a cache is faster than a copy of what does not. So a row can have more than 100 %.",
+        "A row's floor is its counted arithmetic or traffic at the rate of the FMA loop or of the copy, measured in the same run; a",
+        "training step's is the sum over its layers. Minimal filtering multiplies less often than the definition, whose operations are",
+        "counted; fused layers move less data; a kernel whose data fits into a cache can exceed the copy. So a row can exceed 100 %.",
         "",
         "| | counted | " + " | ".join(f"{name} | of floor" for name in reports) + " |",
         "|---|---|" + "---|---|" * len(reports),
@@ -106,7 +106,7 @@ def _reached(reports: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def _by_arithmetic(row: dict[str, Any]) -> bool:
-    """Whether arithmetic takes longer than traffic, where a byte takes as long as five operations or so."""
+    """Whether arithmetic takes longer than traffic, if a byte takes as long as about five operations."""
     return row["gflop"] > 5 * row["gigabytes"]
 
 
@@ -121,7 +121,7 @@ def _growth(reports: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def _growths(report: dict[str, Any]) -> dict[str, str]:
-    """{what grows: its costs}."""
+    """Costs by what grows."""
     found = {}
     batches: dict[str, dict[int, float]] = defaultdict(dict)
     for row in _rows(report):
@@ -152,14 +152,14 @@ def _growths(report: dict[str, Any]) -> dict[str, str]:
 
 
 def within(text: str, written: str) -> str:
-    """The text with what is between the marks replaced."""
+    """The text with the part between the marks replaced."""
     before, _, rest = text.partition(FIRST)
     _, _, after = rest.partition(LAST)
     return f"{before}{FIRST}{written}{LAST}{after}"
 
 
 def rewritten(report: dict[str, Any], other: dict[str, Any]) -> dict[Path, str]:
-    """The files as they should be. other: the report of another machine."""
+    """The expected contents of both files. other: the report of another machine."""
     readme, performance = ROOT / "README.md", ROOT / "docs" / "performance.md"
     machines = {"AVX2": other, "AVX-512": report}
     return {

@@ -21,7 +21,7 @@ def network(batch_norm, dropout):
     """Five 3x3 convolutions; the channels of the last one, averaged over the picture, are the scores of the classes."""
     layers = []
     for place, filters in enumerate((64, 64, 32, 16, len(names))):
-        layers.append(nb.Conv2D(filters, 3, use_bias=not batch_norm))  # batch norm has a bias of its own, beta
+        layers.append(nb.Conv2D(filters, 3, use_bias=not batch_norm))  # batch norm has its own bias, beta
         if batch_norm:
             layers.append(nb.BatchNorm(decay=0.9))
         layers.append(nb.ReLU())

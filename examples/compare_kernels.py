@@ -1,4 +1,4 @@
-"""Compare two kernels for one operation: are they right, do they agree, which is faster.
+"""Compare two kernels for one operation: correctness, agreement, speed.
 
 python compare_kernels.py --kernels serial parallel --size 64 compares two of nbnet; numpy is one too, and so is a function of yours
 with the same parameters, such as `mine` below (the default compares it with serial).
@@ -15,7 +15,7 @@ import nbnet as nb
 
 @njit(fastmath={"contract", "reassoc", "nsz", "arcp"})
 def mine(x, y):
-    """Another ReLU: the maximum instead of a branch. Zeros and numbers only: NaN does not survive it."""
+    """Another ReLU: the maximum instead of a branch. For numbers only: it does not pass NaN on."""
     for i in range(x.size):
         y[i] = max(x[i], x.dtype.type(0))
 
@@ -37,7 +37,7 @@ copy = np.zeros_like(x)
 outputs = {name: np.empty_like(x) for name in options.kernels}
 times = {name: [] for name in options.kernels}
 copies = []
-for _ in range(16):  # in turn, so that a busy moment meets all; the first turn compiles and is left out
+for _ in range(16):  # in turns, so that a busy moment affects all; the first turn compiles and is discarded
     for name in options.kernels:
         began = time.perf_counter()
         kernel(name)(x, outputs[name])
@@ -49,7 +49,7 @@ for _ in range(16):  # in turn, so that a busy moment meets all; the first turn 
 print(f"ReLU of {x.size:,} float32 numbers, {x.nbytes / 1e6:.1f} MB")
 for name, output in outputs.items():
     error = abs(output - expected).max()
-    assert error == 0, f"{name} is wrong by {error}"  # no time is told of a kernel that is wrong
+    assert error == 0, f"{name} is wrong by {error}"  # a wrong kernel is not timed
     low, middle, high = np.percentile(times[name][1:], [0, 50, 100])
     rate = 2 * x.nbytes / middle / 1e9
     print(f"{name:>9}: {1e3 * middle:6.2f} ms ({1e3 * low:.2f} to {1e3 * high:.2f}), {rate:.1f} GB/s")

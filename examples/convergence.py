@@ -38,7 +38,7 @@ for axes, deviation in zip(figure.subplots(1, 2), (1.0, 0.01)):
         print(f"weights from N(0, {deviation:g}^2), {name}: test loss {final:.3g} after {epochs} epochs")
         axes.plot(np.arange(1, epochs + 1), losses, label=name)
     axes.set(title=f"Weights from N(0, {deviation:g}²)", xscale="log", yscale="log")
-    axes.set(xlabel="epoch", ylabel="training loss: sum of squares a row")
+    axes.set(xlabel="epoch", ylabel="training loss: sum of squares per row")
     axes.legend(frameon=False)
 figure.savefig("convergence.png", dpi=120)
 print("the picture: convergence.png")

@@ -24,7 +24,7 @@ def network(batch_norm):
 
 
 def activations(model, batch):
-    """What each tanh gives for the batch, on moving statistics."""
+    """The output of each tanh for the batch, on moving statistics."""
     outputs = []
     for layer in model.layers:
         batch, _ = layer.forward(batch)

@@ -9,7 +9,7 @@ x, x_test = (np.linspace(-1, 1, count, dtype=np.float32)[:, None] for count in (
 
 
 def run(rate, seed):
-    """Losses on the 20 points, on others, and on others with average weights."""
+    """Losses on the 20 points, on other points, and on these with averaged weights."""
     rng = np.random.default_rng(seed)
     y, y_test = (points + rng.normal(0, 0.3, points.shape).astype(np.float32) for points in (x, x_test))
     layers = [nb.Dense(300), nb.ReLU(), nb.Dropout(rate), nb.Dense(300), nb.ReLU(), nb.Dropout(rate), nb.Dense(1)]

@@ -42,7 +42,7 @@ for name, make_layers, inputs in (("StandardScaler", list, scaled), ("batch norm
     rate = largest_rate(make_layers, inputs)
     print(f"{name:>24}: largest learning rate {rate:.2g}, {rate / raw:,.0f} times that")
 
-# Why: gradient descent on a square converges below 2 / (its largest curvature), and 200^2 is a large curvature.
+# Why: gradient descent on a quadratic converges below 2 / (its largest curvature), and 200^2 is a large curvature.
 for name, inputs in (("as they are", x), ("scaled", scaled)):
     design = np.column_stack([inputs, np.ones(1000)])
     curvatures = np.linalg.eigvalsh(2 * design.T @ design / 1000)

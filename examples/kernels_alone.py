@@ -1,4 +1,4 @@
-"""Use the kernels in NumPy code, with no layer and no trainer: batch norm by hand, on three backends."""
+"""Use the kernels in NumPy code, without layers or a trainer: batch norm by hand, on three backends."""
 
 import time
 
@@ -16,7 +16,7 @@ y, saved = F.batch_norm_forward(x, gamma, beta, eps=1e-5)
 dx, dgamma, dbeta = F.batch_norm_backward(dy, saved)
 print(f"output mean {abs(y.mean(axis=(0, 1, 2))).max():.1e}, deviation {y.std(axis=(0, 1, 2)).mean():.4f}")
 
-# The statistics apart: four parts of the batch, normalised as one.
+# Separate statistics: four parts of the batch, normalised as one.
 parts = np.split(x, 4)
 merged = F.merge_stats([F.batch_norm_stats(part) for part in parts])
 together = np.concatenate([F.batch_norm_apply(part, merged, gamma, beta)[0] for part in parts])

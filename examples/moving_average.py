@@ -1,4 +1,4 @@
-"""The moving statistics of batch norm: how they are averaged, what a file without them is worth, and how they are frozen."""
+"""The moving statistics of batch norm: how they are averaged, what happens to a file without them, how they are frozen."""
 
 import numpy as np
 
@@ -15,7 +15,7 @@ for t, number in enumerate(numbers):
 for name, average in (("plain", plain), ("step-count decay", counted), ("zero debias", debiased)):
     print(f"after 10 updates, {name}: {average.average('x'):.2f}")
 
-# A checkpoint must have the moving statistics, though no optimiser changes them.
+# A checkpoint must contain the moving statistics, although no optimiser changes them.
 (x, y), (x_test, y_test), _ = nb.datasets.load("digits")
 
 
@@ -43,7 +43,7 @@ nb.batch_norm_report(forgotten, x)
 nb.recalibrate(forgotten, x)
 print(f"recalibrated {accuracy(forgotten):.1%}")
 
-# Three switches: statistics of the batch or the moving ones, whether these follow, whether gamma and beta train.
+# Three switches: batch or moving statistics, whether the moving ones are updated, whether gamma and beta train.
 norm = trained.layers[1]
 for name, switches in (("training", (True, True, True)), ("gamma, beta fixed", (True, True, False)), ("frozen", (False, False, False))):
     norm.use_batch_statistics, norm.update_statistics, norm.trainable = switches

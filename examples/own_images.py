@@ -1,4 +1,4 @@
-"""Train on a folder of your own images, one sub-folder a class: python own_images.py FOLDER
+"""Train on a folder of your own images, one sub-folder per class: python own_images.py FOLDER
 
 Without a folder it draws one first: 120 pictures of discs, squares and stripes in my_images/.
 """
@@ -19,7 +19,7 @@ options = parser.parse_args()
 
 
 def draw(kind, rng):
-    """A picture of 32x32 pixels: the shape in one colour, somewhere, on noise."""
+    """A picture of 32x32 pixels: the shape in one colour at a random position on noise."""
     rows, columns = np.mgrid[:32, :32]
     (row, column), radius = rng.integers(11, 21, 2), rng.integers(6, 10)
     shape = {

@@ -1,4 +1,4 @@
-"""Write a layer of your own: forward, its backward beside it, and the check that the two belong together."""
+"""Write your own layer: forward, backward next to it, and a check that the two agree."""
 
 import numpy as np
 

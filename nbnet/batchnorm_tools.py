@@ -1,4 +1,4 @@
-"""What users ask of batch norm: exact statistics, why evaluation is worse than training, other frameworks' conventions."""
+"""Batch norm tools: exact statistics, a report on moving statistics, conversion between frameworks."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ from nbnet.layers import BatchNorm, Sequential
 
 
 def recalibrate(model: Sequential, data: Any, batch_size: int = 256) -> None:
-    """Set all moving statistics from one pass over data, with the weights as they are.
+    """Set all moving statistics from one pass over data, with the current weights.
 
-    Each layer gets the exact mean and variance of all rows that reach it: the mean of the batches' means, and the variance
-    with the part between the batches. Dropout is off. (Precise BN: Wu and Johnson 2021, section 3.)
+    Each layer gets the exact mean and variance of all rows that reach it, including the variance between batches.
+    Dropout is off. (Precise BN: Wu and Johnson 2021, section 3.)
 
     Args:
-        data: x (N, ...), uint8 or the model's dtype. batch_size: larger is closer to one batch of everything.
+        data: x (N, ...), uint8 or the model's dtype. batch_size: the larger, the closer to one batch of everything.
     """
     for layer, stats in _observe(model, data, batch_size).items():
         layer.assign_statistics(stats)
 
 
 class LayerReport(NamedTuple):
-    """One batch norm: how far its moving statistics are from those of the data."""
+    """How far the moving statistics of one batch norm are from those of the data."""
 
     name: str
     channels: int
     mean_drift: float  # largest |moving mean - mean| of a channel, in deviations of the data
     variance_ratio: float  # largest factor between moving variance and variance, at least 1
-    dead: int  # channels whose deviation is nothing against the layer's, or whose gamma is 0
+    dead: int  # channels whose deviation is negligible in the layer, or whose gamma is 0
     verdict: str
 
 
 def batch_norm_report(model: Sequential, data: Any, batch_size: int = 256, show: bool = True) -> list[LayerReport]:
-    """Compare every batch norm's moving statistics with those of data: the usual reason why evaluation is worse than training.
+    """Compare every batch norm's moving statistics with those of data; a difference is the usual reason for bad evaluation.
 
     Args:
         data: x (N, ...) as in training. show: print the table.
     Returns:
-        a LayerReport for each batch norm, in order.
+        one LayerReport per batch norm, in order.
     """
     rows = []
     for layer, stats in _observe(model, data, batch_size).items():
@@ -66,7 +66,7 @@ def batch_norm_report(model: Sequential, data: Any, batch_size: int = 256, show:
 
 
 def batch_norm_export(layer: BatchNorm, convention: str) -> dict[str, Any]:
-    """The arrays and numbers of a built BatchNorm as "pytorch", "keras" or "onnx" names them.
+    """The arrays and numbers of a built BatchNorm under the names of "pytorch", "keras" or "onnx".
 
     An average of deviations (track="deviation") becomes the variance that gives the same predictions.
     """
@@ -94,13 +94,13 @@ def batch_norm_export(layer: BatchNorm, convention: str) -> dict[str, Any]:
 
 
 def batch_norm_import(layer: BatchNorm, convention: str, values: Mapping[str, Any]) -> None:
-    """Set parameters and moving statistics of a built BatchNorm from arrays named as "pytorch", "keras" or "onnx" names them.
+    """Set parameters and moving statistics of a built BatchNorm from arrays under the names of "pytorch", "keras" or "onnx".
 
-    A momentum among the values is not taken over: the layer keeps its decay.
+    A momentum among the values is ignored: the layer keeps its decay.
 
     Raises:
-        ArgumentError: an array is missing or not finite, a variance is negative, or eps differs from the layer's. ShapeError: one has
-            the wrong shape. Nothing changes then.
+        ArgumentError: an array is missing or not finite, a variance is negative, or eps differs from the layer's. ShapeError: an array
+            has the wrong shape. After an error nothing has changed.
     """
     names = _names(convention)
     channels = len(layer.buffers["moving_mean"])
@@ -119,10 +119,12 @@ def batch_norm_import(layer: BatchNorm, convention: str, values: Mapping[str, An
                 f"{names[key]!r} is not trivial, but the layer has no {key}: build it with {(key == 'gamma' and 'scale') or 'center'}=True"
             )
     if not (arrays["var"] >= 0).all() or not all(np.isfinite(array).all() for array in arrays.values()):
-        raise ArgumentError(f"a number in {names['var']!r} is negative, or one in any array not finite: expected those of a trained layer")
+        raise ArgumentError(
+            f"{names['var']!r} has a negative number, or an array has NaN or infinity: expected the arrays of a trained layer"
+        )
     eps = values.get(names["eps"], layer.eps)
-    if np.float32(eps) != np.float32(layer.eps):  # an ONNX file holds it in float32
-        raise ArgumentError(f"these statistics were made with eps={eps}, the layer has eps={layer.eps}: make it with BatchNorm(eps={eps})")
+    if np.float32(eps) != np.float32(layer.eps):  # an ONNX file stores it in float32
+        raise ArgumentError(f"these statistics belong to eps={eps}, the layer has eps={layer.eps}: create it with BatchNorm(eps={eps})")
     for key in ("gamma", "beta"):
         if key in layer.params:
             layer.params[key].value[:] = arrays[key]
@@ -146,7 +148,7 @@ def _names(convention: str) -> dict[str, str]:
 
 
 def _observe(model: Sequential, data: Any, batch_size: int) -> dict[BatchNorm, Stats]:
-    """Statistics over all data of what reaches each batch norm, each batch normalised by its own."""
+    """Statistics of the input of each batch norm over all data; batches are normalised with their own statistics."""
     seen: dict[BatchNorm, list[Stats]] = {layer: [] for layer in model.walk() if isinstance(layer, BatchNorm)}
     if not seen:
         raise ArgumentError("the model has no BatchNorm")

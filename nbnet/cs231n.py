@@ -1,14 +1,14 @@
 """The API of Stanford's course CS231n, assignment 2 (`cs231n/layers.py`), on nbnet's kernels.
 
 Change `from cs231n.layers import *` into `from nbnet.cs231n import *`: names, arguments, shapes (images are NCHW here, as in
-the course) and what happens in the dictionaries are the course's. Arrays are float64 or float32, contiguous or not; numbers of
-other kinds are converted as NumPy would. What differs:
+the course) and the effects on the dictionaries are the course's. Arrays are float64 or float32, contiguous or not; other numbers
+are converted as NumPy would. Differences:
 
 - dropout's p is the probability to DROP, as in older copies of the course. Its newer text (the one with layer normalisation)
   means the probability to KEEP, "p is the probability of keeping a neuron output": for such a notebook pass 1 - p.
-- np.random is neither seeded nor read: a dropout mask follows from dropout_param["seed"] alone, as different bits than NumPy's.
-- Training on one value a channel, whose variance is 0, is an error.
-- A cache holds x itself and no copy: do not write into x between forward and backward.
+- np.random is neither seeded nor read: a dropout mask depends only on dropout_param["seed"], and differs from NumPy's.
+- Training on one value per channel, whose variance is 0, is an error.
+- A cache refers to x itself, not to a copy: do not write into x between forward and backward.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def batchnorm_forward(x, gamma, beta, bn_param: dict[str, Any]) -> tuple[np.ndar
     Args:
         x: (N, D). gamma, beta: (D,).
         bn_param: "mode": "train" or "test". "eps": added to the variance, default 1e-5. "momentum": the weight of the OLD running
-            value, default 0.9. "running_mean", "running_var": (D,), made of zeros where they are not there, and stored back:
+            value, default 0.9. "running_mean", "running_var": (D,), zeros if missing, and stored back:
             running = momentum * running + (1 - momentum) * batch, with the biased variance, in mode "train".
     Returns:
         out (N, D), and the cache for batchnorm_backward.
@@ -88,7 +88,7 @@ def batchnorm_backward(dout, cache: BatchNormCache) -> tuple[np.ndarray, np.ndar
 
 
 def batchnorm_backward_alt(dout, cache: BatchNormCache) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The same gradients by the simplified formula, written in NumPy: a check of batchnorm_backward, and the page to read.
+    """The same gradients by the simplified formula, in plain NumPy: a readable check of batchnorm_backward.
 
     dx = gamma / (N * sqrt(var + eps)) * (N * dout - sum dout - xhat * sum(dout * xhat)), sums over the batch.
     """
@@ -105,7 +105,7 @@ def batchnorm_backward_alt(dout, cache: BatchNormCache) -> tuple[np.ndarray, np.
 
 
 def spatial_batchnorm_forward(x, gamma, beta, bn_param: dict[str, Any]) -> tuple[np.ndarray, BatchNormCache]:
-    """batchnorm_forward of images x (N, C, H, W): one mean and variance a channel. gamma, beta: (C,). Returns out and the cache."""
+    """batchnorm_forward of images x (N, C, H, W): one mean and variance per channel. gamma, beta: (C,). Returns out and the cache."""
     x = _images(x, "x")
     rows, cache = batchnorm_forward(_channels_last(x).reshape(-1, x.shape[1]), gamma, beta, bn_param)
     return _channels_first(rows, x.shape), cache
@@ -122,7 +122,7 @@ def spatial_batchnorm_backward(dout, cache: BatchNormCache) -> tuple[np.ndarray,
 
 
 def layernorm_forward(x, gamma, beta, ln_param: dict[str, Any]) -> tuple[np.ndarray, GroupNormSaved]:
-    """Normalise each row by its own mean and variance, in training and in test alike.
+    """Normalise each row by its own mean and variance, in training and in test.
 
     Args:
         x: (N, D). gamma, beta: (D,). ln_param: "eps": added to the variance, default 1e-5.
@@ -141,7 +141,7 @@ def layernorm_backward(dout, cache: GroupNormSaved) -> tuple[np.ndarray, np.ndar
 
 
 def spatial_groupnorm_forward(x, gamma, beta, G: int, gn_param: dict[str, Any]) -> tuple[np.ndarray, GroupNormSaved]:
-    """Normalise each image by the mean and variance of each of G groups of channels, in training and in test alike.
+    """Normalise each image by the mean and variance of each of G groups of channels, in training and in test.
 
     Args:
         x: (N, C, H, W). gamma, beta: (1, C, 1, 1). G: a divisor of C. gn_param: "eps": added to the variance, default 1e-5.
@@ -152,7 +152,7 @@ def spatial_groupnorm_forward(x, gamma, beta, G: int, gn_param: dict[str, Any]) 
     channels = x.shape[1]
     for name, values in (("gamma", gamma), ("beta", beta)):
         if values.shape != (1, channels, 1, 1):
-            raise ShapeError(f"{name} has shape {values.shape}, expected (1, {channels}, 1, 1): one number a channel")
+            raise ShapeError(f"{name} has shape {values.shape}, expected (1, {channels}, 1, 1): one number per channel")
     rows, saved = F.group_norm_forward(_channels_last(x), gamma.reshape(-1), beta.reshape(-1), G, eps=gn_param.get("eps", 1e-5))
     return _channels_first(rows, x.shape), saved
 
@@ -176,9 +176,9 @@ def dropout_forward(x, dropout_param: dict[str, Any]) -> tuple[np.ndarray, tuple
             probability to KEEP; its older copies, and nbnet, to drop). "seed": optional, 0 to 2^64 - 1: every call with the
             same seed and shape has the same mask, as gradient checks need. Without a seed each call has a new mask.
     Returns:
-        out, and the cache for dropout_backward. It holds no mask: that is a function of the seed, and computed again.
+        out, and the cache for dropout_backward. It has no mask: the mask is computed again from the seed.
     Raises:
-        ValueError: the mode, p or the seed is none of these.
+        ValueError: the mode, p or the seed is invalid.
     """
     mode = _mode(dropout_param, "dropout_param", "dropout")
     if "p" not in dropout_param:
@@ -210,7 +210,7 @@ def _mode(param: dict[str, Any], name: str, layer: str) -> str:
 
 
 def _floats(*arrays: Any) -> list[np.ndarray]:
-    """The arrays in one dtype, float32 or float64: the one NumPy's arithmetic on them would give."""
+    """The arrays in one dtype, float32 or float64, as NumPy's type promotion chooses it."""
     converted = [np.asarray(array) for array in arrays]
     dtype = np.result_type(np.float32, *(array.dtype for array in converted))
     return [array.astype(dtype, copy=False) for array in converted]
@@ -232,6 +232,6 @@ def _channels_last(x: np.ndarray) -> np.ndarray:
 
 
 def _channels_first(rows: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """(N, C, H, W), contiguous, from the same numbers with channels last."""
+    """Contiguous (N, C, H, W) from channels-last data."""
     count, channels, height, width = shape
     return np.ascontiguousarray(rows.reshape(count, height, width, channels).transpose(0, 3, 1, 2))

@@ -1,4 +1,4 @@
-"""Every exception of nbnet. Each is an NbnetError and also the built-in exception it resembles."""
+"""Every exception of nbnet. Each is an NbnetError and also the built-in exception closest to it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class NbnetError(Exception):
-    """Base of every error that nbnet raises on purpose: one line that says what came, what was expected and the hint."""
+    """Base of every error that nbnet raises on purpose. The message is one line: what was passed, what was expected, how to fix it."""
 
 
 class ShapeError(NbnetError, ValueError):
@@ -19,7 +19,7 @@ class DTypeError(NbnetError, TypeError):
 
 
 class ArgumentError(NbnetError, ValueError):
-    """An option has a value that means nothing."""
+    """An argument or option has an invalid value."""
 
 
 class BackendError(NbnetError, ValueError):
@@ -35,7 +35,7 @@ class BuildError(NbnetError, RuntimeError):
 
 
 class DataError(NbnetError, ValueError):
-    """A data set, an image or a label cannot be used."""
+    """A data set, an image or a label cannot be used, or a file cannot be written."""
 
 
 class CheckpointError(NbnetError, OSError):
@@ -51,7 +51,7 @@ class GradientError(NbnetError, AssertionError):
 
 
 def unknown(kind: str, name: object, options: Iterable[str]) -> str:
-    """The message for a name that is not among options, with the nearest one where there is one."""
+    """The message for an unknown name: it suggests the nearest option, if one is near, and lists all."""
     names = list(options)
     near = difflib.get_close_matches(str(name).lower(), names, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""

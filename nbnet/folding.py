@@ -1,4 +1,4 @@
-"""Batch norm folded into the convolution or dense layer before it, for evaluation."""
+"""Fold batch norm into the convolution or dense layer before it, for evaluation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def fold_batch_norm(model: Sequential) -> Sequential:
     """A copy of the model for evaluation in which each BatchNorm right after a Conv2D or Dense is folded into its weights.
 
     Predictions are the same within rounding: weight * s and (bias - mean) * s + beta, with s = gamma / sqrt(var + eps) of the moving
-    statistics. A fused activation becomes a layer of its own. Batch norms elsewhere are kept. The model itself does not change.
+    statistics. A fused activation becomes a separate layer. Other batch norms are kept. The model itself does not change.
 
     Raises:
         BuildError: the model is not built.
@@ -29,7 +29,7 @@ def fold_batch_norm(model: Sequential) -> Sequential:
 
 
 def _clone(layer):
-    """A copy with parameters and buffers of its own."""
+    """A copy with its own parameters and buffers."""
     twin = copy.copy(layer)
     twin._params = {name: Param(param.value.copy()) for name, param in layer._params.items()}
     twin._buffers = {name: array.copy() for name, array in layer._buffers.items()}
@@ -61,7 +61,7 @@ def _fold(layer: Layer) -> None:
 
 
 def _absorb(layer: Conv2D | Dense, norm: BatchNorm) -> None:
-    """Give the layer the weights that do what it and the norm did."""
+    """Give the layer weights that compute the layer and the norm together."""
     mean, var, eps = norm.moving.read(norm.buffers)
     scale = 1 / np.sqrt(np.asarray(var, np.float64) + eps)
     if norm.scale:
@@ -84,7 +84,7 @@ def _activation(norm: BatchNorm) -> list[Layer]:
 
 
 def _rename(layer: Layer, path: str) -> None:
-    """Give layers the names that their new places have."""
+    """Rename layers by their new positions."""
     layer.name = path or kind(layer)
     if isinstance(layer, (Sequential, Residual)):
         for name, child in layer._children().items():

@@ -1,4 +1,4 @@
-"""Initial values of parameters. Each initializer is `f(rng, shape) -> float64 array`; name one, or pass your own function.
+"""Initial values of parameters. An initializer is a function `f(rng, shape) -> float64 array`: give its name, or your own function.
 
 Fans follow the weight layouts of nbnet: Dense (in, out), Conv2D (kh, kw, in, out); fan_in = kh * kw * in.
 """
@@ -17,7 +17,7 @@ Initializer = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 
 
 def generator(seed: int, stream: int) -> np.random.Generator:
-    """A random generator that depends on the seed and the layer's stream alone."""
+    """A random generator that depends only on the seed and the layer's stream."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, stream])))
 
 
@@ -36,7 +36,7 @@ def normal(std: float = 0.05) -> Initializer:
 
 def _fans(shape: tuple[int, ...]) -> tuple[int, int]:
     if len(shape) < 2:
-        raise ArgumentError(f"this initializer needs a weight of at least 2 axes, got shape {shape}: use 'zeros' or 'ones'")
+        raise ArgumentError(f"got shape {shape}: this initializer expected a weight of at least 2 axes; use 'zeros' or 'ones'")
     receptive = math.prod(shape[:-2])
     return shape[-2] * receptive, shape[-1] * receptive
 
@@ -65,7 +65,7 @@ INITIALIZERS: dict[str, Initializer] = {
 
 
 def get(initializer: Any) -> Initializer:
-    """The initializer of that name, or the function itself."""
+    """The initializer of this name, or the function itself."""
     if callable(initializer):
         return initializer
     if initializer not in INITIALIZERS:

@@ -1,4 +1,4 @@
-"""Networks that are ready to train: functions that return a Sequential, not built yet, for a number of classes."""
+"""Ready-made networks: functions that return an unbuilt Sequential for a number of classes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from nbnet.layers import BatchNorm, Conv2D, Dense, Dropout, Flatten, GlobalAvgPo
 
 
 def digits(classes: int = 10) -> Sequential:
-    """For tiny images, from 4x4 on: 3x3 convolutions with 16 and 32 filters, dropout, dense."""
+    """For tiny images, from 4x4: 3x3 convolutions with 16 and 32 filters, dropout, dense."""
     return Sequential(
         [
             *_conv(16),
@@ -26,7 +26,7 @@ def digits(classes: int = 10) -> Sequential:
 def lenet(classes: int = 10) -> Sequential:
     """For small grey images such as 28x28: 3x3 convolutions with 32 and 64 filters, dense 128, dropout, dense.
 
-    The plan of LeNet-5 (LeCun, Bottou, Bengio and Haffner 1998), with ReLU, batch normalisation and dropout.
+    The layout of LeNet-5 (LeCun, Bottou, Bengio and Haffner 1998), with ReLU, batch normalisation and dropout.
     """
     return Sequential(
         [
@@ -44,7 +44,7 @@ def lenet(classes: int = 10) -> Sequential:
 
 
 def five_conv(classes: int = 10) -> Sequential:
-    """For colour images from 8x8 on, such as 32x32: 3x3 convolutions 64-64-32-16-classes, average pool to 1x1, no dense layer."""
+    """For colour images from 8x8, such as 32x32: 3x3 convolutions 64-64-32-16-classes, average pool to 1x1, no dense layer."""
     return Sequential(
         [
             *_conv(64),
@@ -61,9 +61,9 @@ def five_conv(classes: int = 10) -> Sequential:
 
 
 def resnet9(classes: int = 10, width: int = 16) -> Sequential:
-    """A small residual net for images from 8x8 on: eight 3x3 convolutions, two residual blocks, dense.
+    """A small residual network for images from 8x8: eight 3x3 convolutions, two residual blocks, dense.
 
-    The plan of the ResNet-9 of the DAWNBench competition (Page 2018), with a quarter of its channels, to train on a few cores.
+    The layout of the ResNet-9 of the DAWNBench competition (Page 2018), with a quarter of its channels, to train on a few cores.
 
     Args:
         width: filters of the first convolution; the later ones have 2, 4 and 8 times as many.
@@ -94,10 +94,10 @@ MODELS: dict[str, Callable[[int], Sequential]] = {"digits": digits, "lenet": len
 
 
 def get(name: str) -> Callable[[int], Sequential]:
-    """The function of that name in MODELS.
+    """The function of this name in MODELS.
 
     Raises:
-        ArgumentError: there is none; the message names the nearest.
+        ArgumentError: unknown name; the message suggests the nearest one.
     """
     if name not in MODELS:
         raise ArgumentError(unknown("model", name, MODELS))
@@ -105,7 +105,7 @@ def get(name: str) -> Callable[[int], Sequential]:
 
 
 def choose(name: str, image_shape: tuple[int, int, int]) -> str:
-    """The name itself, or for "auto" what suits images (H, W, C): digits for tiny ones, lenet for small grey ones, else five-conv.
+    """The name itself, or for "auto" a model for images (H, W, C): digits for tiny ones, lenet for small grey ones, else five-conv.
 
     Raises:
         ArgumentError: the name is neither "auto" nor in MODELS.

@@ -1,6 +1,6 @@
 """Pictures of a run: learning curves, the confusion matrix, the mistakes. Each writes one image file.
 
-Matplotlib's object interface alone: no pyplot, so no window, no global figure, and nothing imported before it is needed.
+Only Matplotlib's object interface is used: no pyplot, no window, no global figure, and nothing is imported before it is needed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from nbnet.errors import DataError, ShapeError
 
 TRAIN, VALIDATION, INK, FAINT = "#1f6f9f", "#e07b1a", "#222222", "#8a8a8a"
 DPI = 130
-CELLS = 30  # classes up to which the counts are written into the cells of a confusion matrix
+CELLS = 30  # up to this many classes, counts are written into the cells of a confusion matrix
 SHOWN = 24  # mistakes
 COLUMNS = 6
 
@@ -24,8 +24,8 @@ def curves(history: Mapping[str, Sequence[float]], path: str | Path) -> None:
     """Draw loss and accuracy by epoch, training and validation, side by side.
 
     Args:
-        history: as Trainer.fit returns it: columns loss, accuracy, val_loss, val_accuracy; those that are there are drawn.
-        path: the file to write; its suffix says the format.
+        history: as Trainer.fit returns it; any of the columns loss, accuracy, val_loss, val_accuracy are drawn.
+        path: the file to write; its suffix sets the format.
     Raises:
         DataError: the history is empty, or the file cannot be written.
     """
@@ -72,10 +72,10 @@ def _dress(axes: Any, name: str) -> None:
 
 
 def confusion(matrix: np.ndarray, class_names: Sequence[str], path: str | Path) -> None:
-    """Draw a confusion matrix: counts in the cells, shaded by the share of the true class (blue is right, orange wrong), and recalls.
+    """Draw a confusion matrix: counts, shaded by the share of the true class (blue is right, orange is wrong), and recalls.
 
     Args:
-        matrix: (C, C) counts, one row a true class, one column a predicted class. class_names: C names.
+        matrix: (C, C) counts, one row per true class, one column per predicted class. class_names: C names.
         path: the file to write.
     Raises:
         ShapeError: matrix and names do not fit. DataError: the file cannot be written.
@@ -83,7 +83,7 @@ def confusion(matrix: np.ndarray, class_names: Sequence[str], path: str | Path) 
     matrix = np.asarray(matrix)
     classes = len(class_names)
     if matrix.shape != (classes, classes):
-        raise ShapeError(f"matrix has shape {matrix.shape}, expected ({classes}, {classes}): one row and one column a class name")
+        raise ShapeError(f"matrix has shape {matrix.shape}, expected ({classes}, {classes}): one row and one column per class name")
     rows = matrix.sum(axis=1, keepdims=True)
     share = np.divide(matrix, rows, out=np.zeros(matrix.shape), where=rows > 0)
     longest = max(len(name) for name in class_names)
@@ -92,7 +92,7 @@ def confusion(matrix: np.ndarray, class_names: Sequence[str], path: str | Path) 
     axes = figure.subplots()
     axes.imshow(_shades(share))
     size = 10 if classes <= 12 else 8 if classes <= CELLS else max(3, 240 // classes)
-    crowded = 0.009 * size * longest > side / classes  # inches: a letter is about 0.65 of its size in points
+    crowded = 0.009 * size * longest > side / classes  # inches: a letter is about 0.65 times as wide as its size in points
     turn: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if crowded else {}
     axes.set_xticks(range(classes), class_names, fontsize=size, **turn)
     axes.set_yticks(range(classes), class_names, fontsize=size)
@@ -117,7 +117,7 @@ def confusion(matrix: np.ndarray, class_names: Sequence[str], path: str | Path) 
 
 
 def _shades(share: np.ndarray) -> np.ndarray:
-    """(C, C, 4) colours: hits blue, mistakes orange. The root lets single mistakes show beside hundreds of hits."""
+    """(C, C, 4) colours: hits blue, mistakes orange. The square root keeps single mistakes visible next to hundreds of hits."""
     from matplotlib import colormaps
 
     depth = np.sqrt(share)
@@ -140,11 +140,11 @@ def mistakes(
     class_names: Sequence[str],
     path: str | Path,
 ) -> None:
-    """Draw the wrongly classified images, the most confident first, each with its true class and what the model said.
+    """Draw the wrongly classified images, the most confident first, each with its true and its predicted class.
 
     Args:
         images: (N, H, W, 1 or 3), uint8, or float from 0 to 1. labels, predictions: (N,) class numbers.
-        probabilities: (N, C), of every class. class_names: C names. path: the file to write.
+        probabilities: (N, C), as Sequential.predict_proba returns them. class_names: C names. path: the file to write.
     Raises:
         ShapeError: the arrays do not fit. DataError: the file cannot be written.
     """

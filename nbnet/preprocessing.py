@@ -1,4 +1,4 @@
-"""What happens to data before a model sees it: checks, the order of an epoch, a fair split, uint8 to float."""
+"""Data before it reaches a model: checks, the order of an epoch, a stratified split, uint8 to float."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nbnet.runtime.backend import X_DTYPES, to_float
 
 __all__ = ["check_arrays", "check_labels", "check_rows", "check_targets", "permutation", "stratified_split", "to_float"]
 
-BLOCK = 1 << 20  # elements looked at together by the finite check: its mask stays small
+BLOCK = 1 << 20  # elements per block of the finite check, which keeps its mask small
 
 
 def check_arrays(x: Any, y: Any, num_classes: int | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -22,13 +22,13 @@ def check_arrays(x: Any, y: Any, num_classes: int | None = None) -> tuple[np.nda
     Args:
         x: (N, ...) uint8, float32 or float64; floats must be finite.
         y: with num_classes: (N,) whole numbers from 0 to num_classes - 1. Without: (N, ...) numbers, finite.
-        num_classes: how many classes there are; None for regression.
+        num_classes: the number of classes; None for regression.
     Returns:
-        x and y as arrays (no copy where they are arrays already); labels as int64.
+        x and y as arrays (not copied if they are arrays); labels as int64.
     Raises:
         ShapeError: x has fewer than two axes, x and y have different lengths, labels have more than one axis.
         DTypeError: x is neither uint8 nor float32 nor float64, labels are not whole numbers, targets are not numbers.
-        DataError: there are no rows, or a label is not a class. NonFiniteError: NaN or infinity; names the first.
+        DataError: there are no rows, or a label is not a class. NonFiniteError: NaN or infinity; the message names the first.
     """
     x, y = check_rows(x, y)
     return x, check_targets(y) if num_classes is None else check_labels(y, num_classes)
@@ -44,11 +44,11 @@ def check_rows(x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
     if x.ndim < 2:
         raise ShapeError(f"x has shape {x.shape}: expected at least 2 axes, rows first; one row alone is x[None]")
     if y.ndim < 1 or len(x) != len(y):
-        raise ShapeError(f"x has shape {x.shape} but y has shape {y.shape}: expected one label or target a row")
+        raise ShapeError(f"x has shape {x.shape} but y has shape {y.shape}: expected one label or target per row")
     if x.dtype not in X_DTYPES:
         raise DTypeError(f"x has dtype {x.dtype}: expected uint8 (scaled to [0, 1]), float32 or float64; use x.astype('uint8') for pixels")
     if x.size == 0:
-        raise DataError(f"x has shape {x.shape}: there is nothing in it, expected at least one row")
+        raise DataError(f"x has shape {x.shape}: it is empty, expected at least one row")
     _check_finite(x, "x")
     return x, y
 
@@ -86,7 +86,7 @@ def check_labels(y: Any, num_classes: int) -> np.ndarray:
             hint = "; for one-hot rows use y.argmax(axis=1)"
         elif y.size == len(y):
             hint = "; use y.reshape(-1)"
-        raise ShapeError(f"labels have shape {y.shape}: expected ({len(y)},), one whole number a row{hint}")
+        raise ShapeError(f"labels have shape {y.shape}: expected ({len(y)},), one whole number per row{hint}")
     if y.dtype.kind not in "iu":
         raise DTypeError(f"labels have dtype {y.dtype}: expected whole numbers, 0 to {num_classes - 1}; use y.astype('int64')")
     labels = y.astype(np.int64, copy=False)
@@ -103,7 +103,7 @@ def _check_finite(array: np.ndarray, name: str) -> None:
     if array.dtype.kind != "f":
         return
     with np.errstate(over="ignore", invalid="ignore"):
-        if math.isfinite(array.sum()):  # as it is of no array with NaN or infinity
+        if math.isfinite(array.sum()):  # it never is if the array has NaN or infinity
             return
     rows = max(1, BLOCK // math.prod(array.shape[1:]))
     for start in range(0, len(array), rows):
@@ -118,8 +118,8 @@ def _check_finite(array: np.ndarray, name: str) -> None:
 def permutation(n: int, seed: int, epoch: int = 0) -> np.ndarray:
     """The order of the rows in an epoch: (n,) int64, a pure function of (n, seed, epoch).
 
-    Rows are sorted by the words of Philox4x64 keyed by (seed, epoch). numpy promises that the raw words of a bit generator
-    stay the same in every version (NEP 19), and does not promise it of Generator.permutation: a run resumes in the same order.
+    Rows are sorted by words of Philox4x64 with the key (seed, epoch). NumPy guarantees that the raw words of a bit generator stay the
+    same in every version (NEP 19), but not Generator.permutation: so a run resumes in the same order.
 
     Args:
         seed, epoch: whole numbers from 0 to 2^64 - 1.
@@ -142,9 +142,9 @@ def _word(value: Any, name: str) -> int:
 
 
 def stratified_split(y: np.ndarray, test_fraction: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Split rows so that every class has its share on both sides; a pure function of (y, test_fraction, seed).
+    """Split rows so that every class has the same share in both parts; a pure function of (y, test_fraction, seed).
 
-    Of a class of n rows, round(n * test_fraction) are for the test, but at least 1 and at most n - 1; a single row is for training.
+    Of a class with n rows, round(n * test_fraction) are for the test, at least 1 and at most n - 1; a single row is for training.
 
     Args:
         y: (N,) whole numbers. test_fraction: between 0 and 1, both excluded.

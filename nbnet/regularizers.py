@@ -1,4 +1,4 @@
-"""Regularizers: a penalty on a parameter, whose gradient the Trainer adds to the loss's. Reported losses leave it out."""
+"""Regularizers: penalties on a parameter. The Trainer adds their gradient to the loss's; reported losses exclude them."""
 
 from __future__ import annotations
 

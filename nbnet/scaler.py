@@ -13,7 +13,7 @@ from nbnet.functional import Stats, batch_norm_stats, checks, merge_stats
 class StandardScaler:
     """Scale each feature (the last axis) to mean 0 and deviation 1: (x - mean) / deviation, with the biased deviation.
 
-    A feature that is constant is only centred: it stays finite. Statistics are float64, merged over batches by Chan's formula.
+    A constant feature is only centred, so it stays finite. Statistics are float64, merged over batches by Chan's formula.
     Attributes: mean (C,), variance (C,), count.
     """
 
@@ -21,12 +21,12 @@ class StandardScaler:
         self._stats: Stats | None = None
 
     def fit(self, x: Any) -> StandardScaler:
-        """Learn mean and deviation from x (..., C), forgetting what was learnt before. Returns self."""
+        """Compute mean and deviation of x (..., C), replacing earlier ones. Returns self."""
         self._stats = batch_norm_stats(checks.floats(x, "x"))
         return self
 
     def partial_fit(self, x: Any) -> StandardScaler:
-        """Learn from one more batch: the result is that of one fit over all batches together. Returns self."""
+        """Add one more batch: the result is that of one fit over all batches together. Returns self."""
         stats = batch_norm_stats(checks.floats(x, "x"))
         if self._stats is not None and stats.mean.shape != self._stats.mean.shape:
             raise ShapeError(f"x has {len(stats.mean)} features, but the batches before had {len(self._stats.mean)}")
@@ -56,7 +56,7 @@ class StandardScaler:
         return (y * self._deviation() + self.mean).astype(y.dtype)
 
     def _deviation(self) -> np.ndarray:
-        """1 for features whose deviation is nothing but rounding."""
+        """The deviation; 1 for features whose deviation is only rounding."""
         deviation = np.sqrt(self.variance)
         return np.where(deviation > 10 * np.finfo(np.float64).eps * np.abs(self.mean), deviation, 1.0)
 

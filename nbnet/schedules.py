@@ -1,9 +1,9 @@
-"""Schedules of the learning rate: functions of how much of training is done, from 0 (first step) to 1 (last step).
+"""Schedules of the learning rate: functions of the progress of training, from 0 (first step) to 1 (last step).
 
     schedule = nb.schedules.one_cycle()
     schedule(progress)   # the factor that multiplies the optimiser's lr
 
-A schedule knows neither epochs nor the optimiser, so the same one fits any run, and a resumed run goes on where it was.
+A schedule depends on neither epochs nor the optimiser, so the same one fits any run, and a resumed run continues where it was.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ SCHEDULES: dict[str, Callable[..., Schedule]] = {
 
 
 def get(schedule: str | Schedule | None) -> Schedule:
-    """The schedule of that name with its defaults, or the function itself; None is constant."""
+    """The schedule of this name with its defaults, or the function itself; None is constant."""
     if schedule is None:
         return constant()
     if callable(schedule):
@@ -77,4 +77,6 @@ def _anneal(first: float, last: float, progress: float) -> float:
 
 def _check_fractions(name: str, values: Sequence[float]) -> None:
     if not all(0 < value < 1 for value in values):
-        raise ArgumentError(f"{name}={values if name == 'at' else values[0]!r}: expected a part of training, more than 0 and less than 1")
+        raise ArgumentError(
+            f"{name}={values if name == 'at' else values[0]!r}: expected a fraction of training between 0 and 1, both excluded"
+        )

@@ -72,7 +72,7 @@ def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
 
 
 def check_match(found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray], path: str | Path) -> None:
-    """That two sets of arrays have the same names, shapes and dtypes, so that loading cannot stop halfway.
+    """Check that two sets of arrays have the same names, shapes and dtypes, so that loading cannot stop halfway.
 
     Raises:
         CheckpointError: they differ; the message names the first difference.
@@ -81,7 +81,7 @@ def check_match(found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarr
         if name not in found:
             raise CheckpointError(f"{path} has no {name!r}: it belongs to another model, or was saved with another optimizer")
         if name not in expected:
-            raise CheckpointError(f"{path} has {name!r}, which this model and optimizer have not: it belongs to another model")
+            raise CheckpointError(f"{path} has {name!r}, which this model and optimizer do not have: it belongs to another model")
         a, b = found[name], expected[name]
         if a.shape != b.shape or a.dtype != b.dtype:
             raise CheckpointError(

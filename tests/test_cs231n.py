@@ -51,7 +51,7 @@ def normal(rng, *shapes):
 
 
 def test_signatures_are_the_courses():
-    wanted = {
+    expected = {
         "batchnorm_forward": ["x", "gamma", "beta", "bn_param"],
         "batchnorm_backward": ["dout", "cache"],
         "batchnorm_backward_alt": ["dout", "cache"],
@@ -64,8 +64,8 @@ def test_signatures_are_the_courses():
         "dropout_forward": ["x", "dropout_param"],
         "dropout_backward": ["dout", "cache"],
     }
-    assert {name: list(inspect.signature(getattr(cs231n, name)).parameters) for name in cs231n.__all__} == wanted
-    assert all(globals()[name] is getattr(cs231n, name) for name in wanted)
+    assert {name: list(inspect.signature(getattr(cs231n, name)).parameters) for name in cs231n.__all__} == expected
+    assert all(globals()[name] is getattr(cs231n, name) for name in expected)
 
 
 # -------------------------------------------------------------------------------------------------- batch norm
@@ -134,13 +134,13 @@ def test_batchnorm_backward(rng, backward, mode):
     bn_param = {"mode": mode}
     if mode == "test":
         bn_param |= {"running_mean": rng.normal(size=4), "running_var": rng.uniform(0.5, 2, 4)}
-    wanted = [
+    expected = [
         numerical_gradient(lambda a: fc(a, gamma, beta, bn_param)[0], x, dout),
         numerical_gradient(lambda a: fc(x, a, beta, bn_param)[0], gamma.copy(), dout),
         numerical_gradient(lambda a: fc(x, gamma, a, bn_param)[0], beta.copy(), dout),
     ]
     _, cache = fc(x, gamma, beta, bn_param)
-    for grad, numeric in zip(backward(dout, cache), wanted, strict=True):
+    for grad, numeric in zip(backward(dout, cache), expected, strict=True):
         assert_close(grad, numeric, "differences")
 
 
@@ -157,9 +157,9 @@ def test_the_alternative_is_another_computation(rng, monkeypatch):
     """It calls no kernel: a check that ran the same code twice would check nothing."""
     x, gamma, beta, dout = normal(rng, (6, 3), 3, 3, (6, 3))
     _, cache = fc(x, gamma, beta, {"mode": "train"})
-    wanted = fcb_alt(dout, cache)
+    expected = fcb_alt(dout, cache)
     monkeypatch.setattr(type(cache.saved.backend), "kernel", lambda self, op: pytest.fail(f"{op} was called"))
-    for a, b in zip(fcb_alt(dout, cache), wanted, strict=True):
+    for a, b in zip(fcb_alt(dout, cache), expected, strict=True):
         assert_close(a, b, "exact")
     with pytest.raises(pytest.fail.Exception):
         fcb(dout, cache)
@@ -174,12 +174,12 @@ def test_spatial_batchnorm(rng):
     assert_close(out, batchnorm(rows, gamma, beta).reshape(2, 4, 5, 3).transpose(0, 3, 1, 2), "reduction")
     assert_close(bn_param["running_mean"], 0.1 * rows.mean(axis=0), "reduction")
     assert_close(bn_param["running_var"], 0.1 * rows.var(axis=0), "reduction")
-    wanted = [
+    expected = [
         numerical_gradient(lambda a: images(a, gamma, beta, {"mode": "train"})[0], x, dout),
         numerical_gradient(lambda a: images(x, a, beta, {"mode": "train"})[0], gamma.copy(), dout),
         numerical_gradient(lambda a: images(x, gamma, a, {"mode": "train"})[0], beta.copy(), dout),
     ]
-    for grad, numeric in zip(imagesb(dout, cache), wanted, strict=True):
+    for grad, numeric in zip(imagesb(dout, cache), expected, strict=True):
         assert_close(grad, numeric, "differences")
     bn_param["mode"] = "test"
     out, _ = images(x, gamma, beta, bn_param)
@@ -197,12 +197,12 @@ def test_layernorm(rng, param):
     out, cache = ln(x, gamma, beta, param)
     assert param == before
     assert_close(out, gamma * batchnorm(x.T, 1, 0, param.get("eps", 1e-5)).T + beta, "reduction")
-    wanted = [
+    expected = [
         numerical_gradient(lambda a: ln(a, gamma, beta, param)[0], x, dout),
         numerical_gradient(lambda a: ln(x, a, beta, param)[0], gamma.copy(), dout),
         numerical_gradient(lambda a: ln(x, gamma, a, param)[0], beta.copy(), dout),
     ]
-    for grad, numeric in zip(lnb(dout, cache), wanted, strict=True):
+    for grad, numeric in zip(lnb(dout, cache), expected, strict=True):
         assert_close(grad, numeric, "differences")
 
 
@@ -213,12 +213,12 @@ def test_spatial_groupnorm(rng, groups, param):
     x, gamma, beta, dout = normal(rng, shape, each, each, shape)
     out, cache = gn(x, gamma, beta, groups, param)
     assert_close(out, groupnorm(x, gamma, beta, groups, param.get("eps", 1e-5)), "reduction")
-    wanted = [
+    expected = [
         numerical_gradient(lambda a: gn(a, gamma, beta, groups, param)[0], x, dout),
         numerical_gradient(lambda a: gn(x, a, beta, groups, param)[0], gamma.copy(), dout),
         numerical_gradient(lambda a: gn(x, gamma, a, groups, param)[0], beta.copy(), dout),
     ]
-    for grad, numeric in zip(gnb(dout, cache), wanted, strict=True):
+    for grad, numeric in zip(gnb(dout, cache), expected, strict=True):
         assert_close(grad, numeric, "differences")
 
 
@@ -252,8 +252,8 @@ def test_dropout_with_a_seed_has_one_mask(rng):
     assert dropout_param == before
     other, _ = drop(x, {**dropout_param, "seed": 124})
     assert ((first == 0) != (other == 0)).any()
-    wanted = numerical_gradient(lambda a: drop(a, dropout_param)[0], x, dout)
-    assert_close(dropb(dout, cache), wanted, "differences")
+    expected = numerical_gradient(lambda a: drop(a, dropout_param)[0], x, dout)
+    assert_close(dropb(dout, cache), expected, "differences")
 
 
 def test_dropout_without_a_seed_has_new_masks(rng):
@@ -276,13 +276,13 @@ def test_dropout_caches_hold_no_mask():
 def test_numpy_random_state_is_left_alone(rng, mode):
     x = rng.normal(size=(6, 4))
     np.random.seed(231)  # noqa: NPY002
-    wanted = np.random.rand(5)  # noqa: NPY002
+    expected = np.random.rand(5)  # noqa: NPY002
     np.random.seed(231)  # noqa: NPY002
     for param in ({"mode": mode, "p": 0.5}, {"mode": mode, "p": 0.5, "seed": 7}):
         _, cache = drop(x, param)
         dropb(x, cache)
     fc(x, np.ones(4), np.zeros(4), {"mode": mode})
-    np.testing.assert_array_equal(np.random.rand(5), wanted)  # noqa: NPY002
+    np.testing.assert_array_equal(np.random.rand(5), expected)  # noqa: NPY002
 
 
 # ------------------------------------------------------------------------------------------------- the notebook

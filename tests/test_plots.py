@@ -82,7 +82,7 @@ def test_a_loss_that_falls_far_is_drawn_on_a_log_scale(tmp_path, figures):
 
 @pytest.mark.parametrize(("history", "had"), [({}, "no column"), ({"loss": [], "lr": []}, "loss, lr")])
 def test_curves_of_nothing(tmp_path, history, had):
-    with pytest.raises(DataError, match=f"the history has {had}: wanted at least one epoch"):
+    with pytest.raises(DataError, match=f"the history has {had}: expected at least one epoch"):
         plots.curves(history, tmp_path / "curves.png")
 
 
@@ -109,7 +109,7 @@ def test_confusion_of_two_ten_and_sixty_classes(tmp_path, figures, rng):
 
 
 def test_confusion_that_does_not_fit(tmp_path):
-    with pytest.raises(ShapeError, match=r"matrix has shape \(2, 3\), wanted \(3, 3\)"):
+    with pytest.raises(ShapeError, match=r"matrix has shape \(2, 3\), expected \(3, 3\)"):
         plots.confusion(np.zeros((2, 3)), NAMES, tmp_path / "confusion.png")
 
 
@@ -158,7 +158,7 @@ def test_mistakes_that_do_not_fit(tmp_path, rng):
         (batch(rng, 4, 2), np.zeros((4, 3))),
         (batch(rng, 4, 1), np.zeros(4)),
     ):
-        with pytest.raises(ShapeError, match=r"wanted \(N, H, W, 1 or 3\), \(N,\), \(N,\), \(N, C\)"):
+        with pytest.raises(ShapeError, match=r"expected \(N, H, W, 1 or 3\), \(N,\), \(N,\), \(N, C\)"):
             plots.mistakes(images, labels, labels, probabilities, NAMES, tmp_path / "mistakes.png")
 
 

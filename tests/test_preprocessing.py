@@ -42,30 +42,30 @@ INF[3] = -np.inf
 @pytest.mark.parametrize(
     ("x", "y", "classes", "error", "words"),
     [
-        (np.zeros(4), np.zeros(4), None, ShapeError, r"x has shape \(4,\): wanted at least 2 axes, rows first; one row alone is x\[None\]"),
-        ([[1.0], [1.0, 2.0]], [0, 0], 1, ShapeError, r"x is not an array: .*; wanted rows of equal shape"),
+        (np.zeros(4), np.zeros(4), None, ShapeError, r"x has shape \(4,\): expected at least 2 axes.*x\[None\]"),
+        ([[1.0], [1.0, 2.0]], [0, 0], 1, ShapeError, r"x is not an array: .*; expected rows of equal shape"),
         (
             images(4),
             np.zeros(3, int),
             2,
             ShapeError,
-            r"x has shape \(4, 2, 2, 3\) but y has shape \(3,\): wanted one label or target a row",
+            r"x has shape \(4, 2, 2, 3\) but y has shape \(3,\): expected one label or target per row",
         ),
-        (images(4), np.int64(3), 2, ShapeError, r"y has shape \(\): wanted one label or target a row"),
-        (images(dtype=np.int64), np.zeros(4, int), 2, DTypeError, r"x has dtype int64: wanted uint8 .*; use x.astype\('uint8'\)"),
-        (images(dtype=np.float16), np.zeros(4, int), 2, DTypeError, "x has dtype float16: wanted uint8"),
-        (images(dtype=object), np.zeros(4, int), 2, DTypeError, "x has dtype object: wanted uint8"),
-        (np.zeros((0, 8, 8, 1)), np.zeros(0, int), 2, DataError, r"x has shape \(0, 8, 8, 1\): there is nothing in it"),
-        (np.zeros((2, 0), np.float32), np.zeros(2, int), 2, DataError, r"x has shape \(2, 0\): there is nothing in it"),
-        (BAD, np.zeros(4, int), 2, NonFiniteError, r"x\[2, 1\] is nan: wanted finite numbers; remove that row"),
-        (images(), INF, None, NonFiniteError, r"y\[3\] is -inf: wanted finite numbers"),
-        (images(), np.zeros(4), 2, DTypeError, r"labels have dtype float64: wanted whole numbers, 0 to 1; use y.astype\('int64'\)"),
+        (images(4), np.int64(3), 2, ShapeError, r"y has shape \(\): expected one label or target per row"),
+        (images(dtype=np.int64), np.zeros(4, int), 2, DTypeError, r"x has dtype int64: expected uint8 .*; use x.astype\('uint8'\)"),
+        (images(dtype=np.float16), np.zeros(4, int), 2, DTypeError, "x has dtype float16: expected uint8"),
+        (images(dtype=object), np.zeros(4, int), 2, DTypeError, "x has dtype object: expected uint8"),
+        (np.zeros((0, 8, 8, 1)), np.zeros(0, int), 2, DataError, r"x has shape \(0, 8, 8, 1\): it is empty"),
+        (np.zeros((2, 0), np.float32), np.zeros(2, int), 2, DataError, r"x has shape \(2, 0\): it is empty"),
+        (BAD, np.zeros(4, int), 2, NonFiniteError, r"x\[2, 1\] is nan: expected finite numbers; remove that row"),
+        (images(), INF, None, NonFiniteError, r"y\[3\] is -inf: expected finite numbers"),
+        (images(), np.zeros(4), 2, DTypeError, r"labels have dtype float64: expected whole numbers, 0 to 1; use y.astype\('int64'\)"),
         (images(), np.zeros(4, bool), 2, DTypeError, "labels have dtype bool"),
-        (images(), np.array([0, 1, 3, 2]), 3, DataError, "label 3 of row 2 is not a class: wanted 0 to 2, since there are 3 classes"),
-        (images(), np.array([0, 1, 0, -1]), 3, DataError, "label -1 of row 3 is not a class: wanted 0 to 2"),
-        (images(), np.eye(4, dtype=int), 4, ShapeError, r"labels have shape \(4, 4\): wanted \(4,\).*one-hot rows use y.argmax\(axis=1\)"),
+        (images(), np.array([0, 1, 3, 2]), 3, DataError, "label 3 of row 2 is not a class: expected 0 to 2, since there are 3 classes"),
+        (images(), np.array([0, 1, 0, -1]), 3, DataError, "label -1 of row 3 is not a class: expected 0 to 2"),
+        (images(), np.eye(4, dtype=int), 4, ShapeError, r"labels have shape \(4, 4\): expected \(4,\).*use y.argmax\(axis=1\)"),
         (images(), np.zeros((4, 1), int), 4, ShapeError, r"labels have shape \(4, 1\): .*use y.reshape\(-1\)"),
-        (images(), np.array(list("abcd")), None, DTypeError, r"y has dtype <U1: wanted numbers; use y.astype\('float32'\)"),
+        (images(), np.array(list("abcd")), None, DTypeError, r"y has dtype <U1: expected numbers; use y.astype\('float32'\)"),
     ],
 )
 def test_bad_arrays(x, y, classes, error, words):
@@ -120,7 +120,7 @@ def test_permutation_is_fair():
 
 @pytest.mark.parametrize("seed", [-1, 2**64, 1.5, "a", None])
 def test_permutation_refuses_a_bad_seed(seed):
-    with pytest.raises(ArgumentError, match=r"seed=.*: wanted a whole number from 0 to 2\^64 - 1"):
+    with pytest.raises(ArgumentError, match=r"seed=.*: expected a whole number from 0 to 2\^64 - 1"):
         permutation(4, seed)
     with pytest.raises(ArgumentError, match="epoch="):
         permutation(4, 0, seed)
@@ -140,7 +140,7 @@ def test_split_keeps_every_class_in_proportion():
 
 @pytest.mark.parametrize("fraction", [0, 1, -0.1, 2, float("nan")])
 def test_split_refuses_a_bad_fraction(fraction):
-    with pytest.raises(ArgumentError, match=r"test_fraction=.*: wanted a number between 0 and 1, such as 0.2"):
+    with pytest.raises(ArgumentError, match=r"test_fraction=.*: expected a number between 0 and 1, such as 0.2"):
         stratified_split(np.zeros(4, int), fraction)
 
 
@@ -165,9 +165,9 @@ def test_to_float_copies_floats(source, dtype):
 @pytest.mark.parametrize(
     ("batch", "out", "error", "words"),
     [
-        (np.zeros((2, 3), np.uint8), np.zeros((1, 3)), ShapeError, r"out has shape \(1, 3\): wanted the batch's, \(2, 3\)"),
-        (np.zeros((2, 3), np.int32), np.zeros((2, 3)), DTypeError, "batch has dtype int32: wanted uint8, float32 or float64"),
-        (np.zeros((2, 3), np.uint8), np.zeros((2, 3), np.uint8), DTypeError, "out has dtype uint8: wanted float32 or float64"),
+        (np.zeros((2, 3), np.uint8), np.zeros((1, 3)), ShapeError, r"out has shape \(1, 3\): expected the batch's shape, \(2, 3\)"),
+        (np.zeros((2, 3), np.int32), np.zeros((2, 3)), DTypeError, "batch has dtype int32: expected uint8, float32 or float64"),
+        (np.zeros((2, 3), np.uint8), np.zeros((2, 3), np.uint8), DTypeError, "out has dtype uint8: expected float32 or float64"),
     ],
 )
 def test_to_float_refuses(batch, out, error, words):

@@ -1,4 +1,4 @@
-"""Make nbnet/datasets/digits.npz from scikit-learn's load_digits: the same bytes every time.
+"""Create nbnet/datasets/digits.npz from scikit-learn's load_digits, with the same bytes every time.
 
 python -m pip install scikit-learn && python tools/make_digits.py
 """

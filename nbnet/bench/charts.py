@@ -15,7 +15,7 @@ from nbnet.bench.results import NBNET, fastest_peer
 from nbnet.bench.tables import digits, seconds
 from nbnet.demos import drawing
 
-# nbnet in blues, the frameworks in other hues; one colour a contender in every chart (Okabe and Ito 2008, and two greys)
+# nbnet in blues, the frameworks in other hues; one colour per contender in every chart (Okabe and Ito 2008, and two greys)
 COLOURS = {
     "parallel": drawing.BLUE,
     "serial": drawing.SKY,
@@ -28,12 +28,12 @@ COLOURS = {
     "tensorflow": "#8a7a5c",
 }
 MARKS = {"parallel": "o", "serial": "o", "torch": "s", "torch-kept": "s", "torch-compile": "D", "jax": "^", "tensorflow": "v"}
-COLUMNS = 4  # panels a row
+COLUMNS = 4  # panels per row
 OPS = {"conv2d": "o", "batchnorm": "s", "dropout": "D", "max-pool": "^", "dense": "v", "softmax": "P", "adam": "X"}
 
 
 def draw(report: dict[str, Any], folder: Path) -> list[str]:
-    """Draw every chart that the report has figures for.
+    """Draw every chart that the report has data for.
 
     Returns:
         the names of the files, in the folder.
@@ -92,7 +92,7 @@ def _threads(report: dict[str, Any]) -> str:
 
 
 def _bars(report: dict[str, Any], panels: list[tuple[str, dict[str, Any]]], title: str) -> Any:
-    """A panel a workload: a bar a contender, from zero, in one order of contenders; beside it the median, and over nbnet's."""
+    """One panel per workload, one bar per contender, always in the same order; next to it the median and its ratio to nbnet's."""
     names = [name for name in _titles(report) if any(name in row["contenders"] for _, row in panels)]
     columns = min(COLUMNS if len(panels) > 6 else 3, len(panels))
     lines = -(-len(panels) // columns)
@@ -112,7 +112,7 @@ def _bars(report: dict[str, Any], panels: list[tuple[str, dict[str, Any]]], titl
 def _bar_panel(axes: Any, title: str, contenders: dict[str, Any], names: list[str]) -> None:
     """Bars on the left, their numbers in two columns on the right."""
     medians = [each["median"] for each in contenders.values()]
-    # A contender that is far behind would flatten the others: its bar ends at the edge, with an arrow.
+    # A very slow contender would flatten the other bars: its bar ends at the edge with an arrow.
     limit = 1.08 * min(max(medians), 4 * float(np.median(medians)))
     for place, name in enumerate(names):
         each = contenders.get(name)
@@ -149,7 +149,7 @@ def _patch(colour: str, label: str) -> Any:
 
 
 def _draw_roofline(report: dict[str, Any]) -> Any:
-    """GFLOP/s over operations a byte: the machine's roofs, nbnet's kernels, and the fastest peer of each."""
+    """GFLOP/s over operations per byte: the machine's roofs, nbnet's kernels, and the fastest peer of each."""
     rows = [row for row in _main(report) if row["op"] in OPS and NBNET in row["contenders"]]
     roofs = report["floors"].get(str(report["threads"]))
     if not rows or roofs is None:
@@ -205,7 +205,7 @@ def _draw_sizes(report: dict[str, Any]) -> Any:
     def x_of(row: dict[str, Any]) -> float:
         return row["shape"][0]
 
-    title = f"Cost against size: time a row of the batch ({_threads(report)})"
+    title = f"Cost against size: time per row of the batch ({_threads(report)})"
     return _lines(
         report, groups, title, "batch", x_of, lambda row, name: 1e6 * row["contenders"][name]["median"] / row["shape"][0], "µs a row"
     )
@@ -236,7 +236,7 @@ def _lines(
     y_of: Callable[[dict[str, Any], str], float],
     y_label: str,
 ) -> Any:
-    """A panel a group: a line a contender that was measured at all of its points but one at most."""
+    """One panel per group, one line per contender that lacks at most one of its points."""
     columns = min(3, len(groups))
     lines = -(-len(groups) // columns)
     figure = drawing.figure(max(4.3 * columns, 6), 3.4 * lines + 0.9)
@@ -269,7 +269,7 @@ def _lines(
 
 
 def _axis(axes: Any, values: list[float]) -> None:
-    """Powers of two in plain numbers, and a vertical axis whose numbers are read without exponents."""
+    """Powers of two on the horizontal axis, plain numbers without exponents on the vertical one."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
     axes.set_xscale("log", base=2)

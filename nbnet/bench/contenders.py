@@ -33,11 +33,11 @@ TIMEOUT = 240.0  # seconds per request; compiling a network takes up to a minute
 
 
 class ContenderError(NbnetError, RuntimeError):
-    """A contender's process could not do what it was asked for."""
+    """A contender's process could not do what it was asked to."""
 
 
 class Contender(NamedTuple):
-    """name: as in --backends and --peers. module, options: what the worker makes. The rest as the peers' modules have it."""
+    """name: as in --backends and --peers. module, options: what the worker imports and calls. The rest is defined by the peers' modules."""
 
     name: str
     title: str
@@ -47,7 +47,7 @@ class Contender(NamedTuple):
     ops: tuple[str, ...] = ()
     sweeps: bool = True
     quick: bool = True
-    package: str = "nbnet"  # whose version is told
+    package: str = "nbnet"  # whose version is reported
 
     @property
     def is_ours(self) -> bool:
@@ -70,7 +70,7 @@ def backend(name: str) -> Contender:
 
 
 def default_backends() -> list[Contender]:
-    """Every backend that can run here."""
+    """Every backend that runs on this machine."""
     return [backend(name) for name in OURS if _runs_here(name)]
 
 
@@ -98,7 +98,7 @@ def peer(name: str) -> Contender:
 
 
 def default_peers(installed: bool = True) -> dict[str, Contender]:
-    """Every peer by name; those whose framework is installed, or all."""
+    """Peers by name: all, or only those whose framework is installed."""
     found = {}
     for name, file in PEERS.items():
         path = f"nbnet.bench.peers.{file}"
@@ -113,7 +113,7 @@ class Process:
     """A contender's process.
 
     Args:
-        threads: that it may use. environment: on top of the contender's own.
+        threads: how many it may use. environment: added to the contender's own.
     Raises:
         ContenderError: it does not start.
     """
@@ -132,11 +132,11 @@ class Process:
         )
 
     def wait_until_ready(self) -> None:
-        """Wait until it has imported its framework."""
+        """Wait until the process has imported its framework."""
         self.receive()
 
     def call(self, method: str, *arguments: Any) -> Any:
-        """Ask for something and wait for the answer.
+        """Call a method of the worker and wait for the answer.
 
         Raises:
             ContenderError: it failed; the message is one line.
@@ -153,7 +153,7 @@ class Process:
             raise ContenderError(self._died()) from error
 
     def attempt(self, method: Callable[..., Any], *arguments: Any) -> tuple[Any, str | None]:
-        """The result of one of the methods here, or why there is none."""
+        """The result of one of these methods, or the reason why there is none."""
         try:
             return method(*arguments), None
         except ContenderError as error:

@@ -1,12 +1,12 @@
-"""How operations and bytes are counted, for every workload, in this one place.
+"""The rules for counting operations and bytes, for every workload.
 
-Bytes: every pass that an algorithm cannot do without reads each of its input arrays once and writes each of its outputs once. An
-array that is read and written counts twice. What a cache keeps between two passes counts all the same, and what a store fetches
-before it overwrites (write-allocate) does not: the copy that all is compared with is counted alike, n bytes read and n written.
-Operations: the multiply-adds of convolution and dense are 2 each; of the rest each addition, multiplication, comparison is 1.
+Bytes: every necessary pass reads each of its input arrays once and writes each of its outputs once. An array that is read and
+written counts twice. Data that a cache keeps between two passes still counts; data that a store fetches before overwriting it
+(write-allocate) does not. The memory copy is counted in the same way: n bytes read and n written.
+Operations: a multiply-add of convolution and dense counts 2; elsewhere each addition, multiplication or comparison counts 1.
 
-What a pass is: batch norm's forward reads x for its moments, then reads x and writes y; its backward reads dy and x for the two
-sums, then reads dy and x and writes dx: 8 passes. The ReLU behind it costs none. Scratch, and parameters of a few channels, cost none.
+Example: batch norm's forward reads x for its moments, then reads x and writes y; its backward reads dy and x for the two sums,
+then reads dy and x and writes dx: 8 passes in all. The ReLU after it, scratch, and per-channel parameters cost nothing.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from typing import NamedTuple
 
 
 class Cost(NamedTuple):
-    """Of one part of a workload, which is bound by arithmetic or by memory as a whole."""
+    """The cost of one part of a workload, limited by either arithmetic or memory."""
 
     flops: float
     bytes: float
 
 
 def conv2d(x: tuple[int, ...], outputs: int, part: str, itemsize: int, kernel: int = 3) -> Cost:
-    """One direction of a convolution (N, H, W, I) to (N, H, W, outputs) with stride 1 and padding "same": each of the three has as
-    many multiply-adds, and reads two and writes one of x, y and the weights. Those on the padding count, as everywhere."""
+    """One direction of a convolution (N, H, W, I) to (N, H, W, outputs) with stride 1 and padding "same": the three have
+    equally many multiply-adds, and read two and write one of x, y and the weights. Multiply-adds on the padding count, as is usual."""
     weights = kernel * kernel * x[-1] * outputs
     pixels = prod(x[:-1])
     assert part in ("forward", "backward_data", "backward_weights")
@@ -38,17 +38,17 @@ def dense(x: tuple[int, ...], outputs: int, itemsize: int) -> list[Cost]:
 
 
 def batchnorm(x: tuple[int, ...], itemsize: int) -> Cost:
-    """Forward and backward, with ReLU: 8 passes. Operations an element: moments 4, apply 3, ReLU 1 and 1, sums 4, dx 5."""
+    """Forward and backward, with ReLU: 8 passes. Operations per element: moments 4, apply 3, ReLU 1 and 1, sums 4, dx 5."""
     return Cost(18.0 * prod(x), 8.0 * itemsize * prod(x))
 
 
 def elementwise(x: tuple[int, ...], itemsize: int, operations: float = 2.0) -> Cost:
-    """Forward and backward of a function of each element by itself: dropout, an activation. Read, write; read, write."""
+    """Forward and backward of an elementwise function: dropout, an activation. Read, write; read, write."""
     return Cost(operations * prod(x), 4.0 * itemsize * prod(x))
 
 
 def max_pool(x: tuple[int, ...], size: int, itemsize: int) -> Cost:
-    """Forward reads x and writes y; backward reads x and dy and writes dx. A comparison an element in each."""
+    """Forward reads x and writes y; backward reads x and dy and writes dx. One comparison per element in each."""
     return Cost(2.0 * prod(x), itemsize * prod(x) * (3 + 2 / size**2))
 
 
@@ -58,7 +58,7 @@ def mean_pool(x: tuple[int, ...], itemsize: int) -> Cost:
 
 
 def softmax(x: tuple[int, ...], itemsize: int) -> Cost:
-    """Loss and gradient in one: logits read, gradient written. Operations an element: maximum, difference, exp (as 1), sum, product."""
+    """Loss and gradient in one: logits read, gradient written. Operations per element: maximum, difference, exp (as 1), sum, product."""
     return Cost(5.0 * prod(x), 2.0 * itemsize * prod(x))
 
 

@@ -1,8 +1,8 @@
-"""The floors: how fast this machine copies memory and how fast it multiplies and adds, as a contender among the others.
+"""The floors: how fast this machine copies memory and multiplies and adds, as one more contender.
 
-Copy: n bytes from one array to another, counted as n read and n written. Plain stores make the processor fetch each line before
-it overwrites it (n bytes more on the bus, not counted); streaming stores spare that. Both are measured; the faster is the floor.
-FMA: a loop of fused multiply-adds on full-width vectors that stay in registers, 2 operations a lane.
+Copy: n bytes from one array to another, counted as n read and n written. With plain stores the processor fetches each line before
+overwriting it (n more bytes on the bus, not counted); streaming stores avoid that. Both are measured; the faster is the floor.
+FMA: a loop of fused multiply-adds on full-width vectors that stay in registers; 2 operations per lane.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numba import njit, prange, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-COPY = 1 << 27  # bytes: far more than caches hold
+COPY = 1 << 27  # bytes: much larger than any cache
 LOOPS = 2_000_000  # of the FMA loop: a few milliseconds
 CHAINS = 12  # independent accumulators: two units of latency 4 need 8, sixteen registers hold 12
 
@@ -31,10 +31,10 @@ class Contender:
 
     def __init__(self, threads: int) -> None:
         self.source = np.ones(COPY // 8)
-        self.target = np.zeros(COPY // 8)  # written once: no page of it is new when a copy is timed
+        self.target = np.zeros(COPY // 8)  # written once, so that timed copies cause no page faults
 
     def rates(self, calls: int, threads: int) -> dict[str, list[float]]:
-        """Bytes or operations a second of each of so many calls, by the name of the measure."""
+        """Bytes or operations per second of each call, by the name of the measure."""
         lanes = WIDTH // 4
         measures: dict[str, tuple[Callable[[], Any], float]] = {
             "copy": (lambda: _copy(self.source, self.target, threads), 2.0 * COPY),
@@ -59,12 +59,12 @@ def _copy(source, target, threads):
         first, last = thread * source.size // threads, (thread + 1) * source.size // threads
         a, b = source[first:last], target[first:last]
         for i in range(a.size):
-            b[i] = a[i] + 0.0  # arithmetic, so that it is not replaced by the C library's memcpy, which chooses its stores itself
+            b[i] = a[i] + 0.0  # arithmetic, so that LLVM does not call memcpy, which chooses its own stores
 
 
 @intrinsic
 def _stream_line(context, source, target, at):
-    """One vector from source to target, by a store that passes the caches."""
+    """Copy one vector from source to target with a store that bypasses the caches."""
 
     def generate(context, builder, signature, args):
         vector = ir.VectorType(ir.IntType(8), WIDTH)
@@ -96,7 +96,7 @@ def _stream(source, target, threads):
 def _make_fma(bits):
     @intrinsic
     def loop(context, count):
-        """Run the chains `count` times and return the sum of what they hold, so that nothing can be left out."""
+        """Run the chains `count` times and return their sum, so that nothing can be optimised away."""
         kind = types.float32 if bits == 32 else types.float64
 
         def generate(context, builder, signature, args):

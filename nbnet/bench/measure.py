@@ -1,4 +1,4 @@
-"""Measuring: each workload is checked against the NumPy reference, then all contenders take turns at it, round after round."""
+"""Measuring: each workload is checked against the NumPy reference, then all contenders are timed in turns, round after round."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from nbnet.bench.contenders import Contender, ContenderError, Process
 from nbnet.bench.worker import digest
 from nbnet.bench.workloads import LOSS_TOLERANCE, RANDOM_LOSS, RATE, TOLERANCE, Workload, inputs
 
-TURN = 0.05  # seconds that a turn aims at
-SLOW = 0.1  # seconds of a call from which on turns begin without an untimed one
-NUMPY = 0.1  # seconds of a call up to which the readable definition takes part
+TURN = 0.05  # seconds per turn, roughly
+SLOW = 0.1  # seconds per call from which turns have no untimed first call
+NUMPY = 0.1  # seconds per call up to which the NumPy reference is timed
 FLOOR_ROUNDS = 3
 
 
 @dataclass(frozen=True)
 class Effort:
-    """seconds: for all turns of a workload. rounds: most and fewest turns of a contender."""
+    """seconds: for all turns of a workload. most, fewest: turns per contender."""
 
     seconds: float
     most: int
@@ -36,8 +36,8 @@ def measure(workload: Workload, processes: dict[str, Process], timed: set[str], 
     """Check and time one workload.
 
     Args:
-        workload: a Workload of the definitions. processes: by contender; "floors" and "numpy", the reference, are among them.
-        timed: names of those to time.
+        processes: by contender; "floors" and "numpy", the reference, are among them.
+        timed: names of the contenders to time.
     Returns:
         contenders: {name: {"seconds": [every call]}}; failed: {name: why it was not timed}; floors: {threads: {measure: [rates]}}.
     """
@@ -60,7 +60,7 @@ def measure(workload: Workload, processes: dict[str, Process], timed: set[str], 
 
 
 def _ask_all(processes: dict[str, Process], method: str, *arguments: Any) -> tuple[dict[str, Any], dict[str, str]]:
-    """All at once, since compilers keep one core busy each: the answers, and why there is none."""
+    """Ask all at the same time, since a compiler keeps only one core busy. Returns the answers, and the errors of those that failed."""
     sent = {name: process.attempt(process.send, method, *arguments)[1] for name, process in processes.items()}
     failed = {name: error for name, error in sent.items() if error is not None}
     answers = {}
@@ -77,10 +77,10 @@ def _ask_all(processes: dict[str, Process], method: str, *arguments: Any) -> tup
 def _take_turns(
     processes: dict[str, Process], floors: Process, effort: Effort, failed: dict[str, str]
 ) -> tuple[dict[str, Any], dict[int, Any]]:
-    """Samples of every contender and rates of the machine. A contender that fails is put into `failed`, and the others go on."""
+    """Samples of every contender, and rates of the machine. A contender that fails is added to `failed`; the others continue."""
     calls, rounds, warm = {}, {}, {}
     for name, process in processes.items():
-        first, error = process.attempt(process.call, "time", 1, False)  # not the first call: to build it was to run it
+        first, error = process.attempt(process.call, "time", 1, False)  # not the first call: building has run it once
         if error is not None:
             failed[name] = error
             continue
@@ -109,7 +109,7 @@ def _take_turns(
 
 
 def _is_due(turn: int, turns: int, rounds: int) -> bool:
-    """Whether a contender with so many turns has one in this round: they are spread evenly."""
+    """Whether a contender with `turns` turns has one in this round: they are spread evenly over the rounds."""
     return (turn + 1) * turns // rounds > turn * turns // rounds
 
 
@@ -117,7 +117,7 @@ def _is_due(turn: int, turns: int, rounds: int) -> bool:
 
 
 def compare(workload: Workload, found: dict[str, Any], expected: dict[str, Any]) -> str | None:
-    """What is wrong with a contender's results, or None. Both are as Worker.build returns them."""
+    """What is wrong with a contender's results, or None. Both come from Worker.build."""
     if workload.is_step:
         for key, limit in (("exact", LOSS_TOLERANCE[workload.dtype]), ("random", RANDOM_LOSS)):
             count = 1 if key == "random" else None
@@ -139,7 +139,7 @@ def compare(workload: Workload, found: dict[str, Any], expected: dict[str, Any])
 
 
 def _check_dropout(workload: Workload, found: dict[str, Any]) -> str | None:
-    """The masks differ, but each result is 0 or the input times 1 / (1 - rate), y and dx in the same places, and the share is right."""
+    """Masks differ between contenders. Check that y and dx are 0 in the same places, else input / (1 - rate), and the share of zeros."""
     rate, given = RATE, _input_digests(workload)
     zeros = []
     for name, of in (("y", "x"), ("dx", "dy")):
@@ -153,7 +153,7 @@ def _check_dropout(workload: Workload, found: dict[str, Any]) -> str | None:
     return None if abs(share - rate) < 6 * deviation else f"a share of {share:.4f} is dropped, expected {rate}"
 
 
-@lru_cache(maxsize=1)  # to make them takes as long as to measure with them, and every contender is checked
+@lru_cache(maxsize=1)  # making them takes as long as a measurement, and every contender is checked
 def _input_digests(workload: Workload) -> dict[str, dict[str, Any]]:
     return {name: digest(array) for name, array in inputs(workload).items()}
 
@@ -168,10 +168,10 @@ def _listed(values: Iterable[float]) -> str:
 def start(
     contender: Contender, threads: int, op: str, rows: int, environment: dict[str, str]
 ) -> tuple[dict[str, float] | None, str | None]:
-    """Start a process and make four training steps in it.
+    """Start a process and run four training steps in it.
 
     Returns:
-        seconds until the first step is done, and the bytes that it held at most in all four; or why there is nothing.
+        seconds until the first step is done and the peak memory of all four in bytes; or None and the reason.
     """
     began = time.time()
     process = Process(contender, threads, environment)

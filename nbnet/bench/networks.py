@@ -1,4 +1,4 @@
-"""The networks whose training steps are measured: layers in no framework's words, their first weights, and what they cost."""
+"""The networks whose training steps are measured: layers independent of any framework, first weights, costs."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ NETWORKS = {
 
 
 def shapes(network: Network) -> list[tuple[int, ...]]:
-    """The shape that each layer gives, without the batch."""
+    """The output shape of each layer, without the batch."""
     shape, found = network.input_shape, []
     for kind, *options in network.layers:
         if kind == "conv":
@@ -64,7 +64,7 @@ def shapes(network: Network) -> list[tuple[int, ...]]:
 
 
 def first_weights(network: Network) -> list[dict[str, np.ndarray]]:
-    """One dict a layer: conv "weight" (3, 3, in, out); dense "weight" (in, out) and "bias"; norm "gamma" and "beta". He's normal."""
+    """One dict per layer: conv "weight" (3, 3, in, out); dense "weight" (in, out) and "bias"; norm "gamma" and "beta". He's normal."""
     rng = np.random.default_rng(0)
     found: list[dict[str, np.ndarray]] = []
     before = network.input_shape
@@ -92,12 +92,12 @@ def batch(network: Network, rows: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def without_dropout(network: Network) -> Network:
-    """The same network with nothing random in it, so that its losses can be compared exactly."""
+    """The same network without randomness, so that its losses can be compared exactly."""
     return network._replace(layers=tuple(("dropout", 0.0) if layer[0] == "dropout" else layer for layer in network.layers))
 
 
 def costs(network: Network, rows: int) -> list[Cost]:
-    """What each layer of a training step costs, each on its own: forward, backward, and Adam over all parameters at the end."""
+    """The cost of each layer of a training step by itself: forward, backward, and finally Adam over all parameters."""
     size = np.dtype(network.dtype).itemsize
     found: list[Cost] = []
     before, first = network.input_shape, True
@@ -105,13 +105,13 @@ def costs(network: Network, rows: int) -> list[Cost]:
         x, y = (rows, *before), (rows, *shape)
         if kind == "conv":
             parts = [counts.conv2d(x, shape[-1], part, size) for part in ("forward", "backward_weights", "backward_data")]
-            found += parts[: 2 if first else 3]  # nobody needs the gradient of the images
+            found += parts[: 2 if first else 3]  # the gradient of the images is not needed
         elif kind == "dense":
             found += counts.dense(x, shape[-1], size)[: 2 if first else 3]
         elif kind == "norm":
             found.append(counts.batchnorm(x, size))
         elif kind in ("relu", "tanh"):
-            # Batch norm applies the ReLU behind it as it goes; every other activation is two passes of its own.
+            # Batch norm applies the ReLU after it in the same pass; every other activation takes two passes of its own.
             found += [] if kind == "relu" and len(shape) == 3 else [counts.elementwise(y, size)]
         elif kind == "pool":
             found.append(counts.max_pool(x, options[0], size))

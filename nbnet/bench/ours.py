@@ -19,16 +19,16 @@ Arrays = dict[str, np.ndarray]
 
 
 class Contender:
-    """nbnet on one backend. How many threads it uses is in the environment: asking Numba here would start them before nbnet does."""
+    """nbnet on one backend. The environment sets the number of threads: setting it through Numba would start them too early."""
 
     def __init__(self, threads: int, backend: str = "parallel") -> None:
         self.backend = nb.get_backend(backend)
-        # Of backends whose arrays are not the host's and whose calls return before they are done.
+        # For backends with device arrays and asynchronous calls.
         self.place = getattr(self.backend, "place", lambda array: array)
         self.finish = getattr(self.backend, "synchronize", lambda: None)
 
     def kernel(self, workload: Workload, arrays: Arrays) -> Callable[[], tuple[Any, ...]]:
-        """A function of no arguments that runs the kernel once and returns workloads.RESULTS of it."""
+        """A function without arguments that runs the kernel once and returns its workloads.RESULTS."""
         make = getattr(self, "_" + workload.op.replace("-", "_"))
         placed = {name: self.place(array) if array.dtype.kind == "f" else array for name, array in arrays.items()}
         run = make(workload.part, **placed) if workload.op == "conv2d" else make(**placed)
@@ -106,7 +106,7 @@ class Contender:
     # ------------------------------------------------------------------------------------------------ training
 
     def step(self, network: Network, rows: int) -> Callable[[], float]:
-        """A function that makes one training step on the network's batch and returns its loss: what a user's loop calls."""
+        """A function that runs one training step on the network's batch and returns its loss, as a user's loop would."""
         model = nb.Sequential([_layer(*layer) for layer in network.layers])
         model.build(network.input_shape, backend=self.backend, dtype=network.dtype)
         for layer, arrays in zip(model.layers, networks.first_weights(network)):

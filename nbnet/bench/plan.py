@@ -1,4 +1,4 @@
-"""A run: what is measured with whom, in which order, and the report that comes of it."""
+"""A benchmark run: which contenders measure what, in which order, and the report."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from nbnet.bench import contenders, measure, results
 from nbnet.bench.contenders import Contender, ContenderError, Process
 from nbnet.bench.workloads import Workload
 
-STARTS = 3  # processes started a contender; the one whose start takes longest, torch.compile with a cold cache, once
+STARTS = 3  # of nbnet; slower starts are repeated less often
 CACHES = {"nbnet": "NUMBA_CACHE_DIR", "torch-compile": "TORCHINDUCTOR_CACHE_DIR"}
-SCALED = ("five-conv", "conv2d", "batchnorm", "dropout")  # one workload of each is measured on every thread count
+SCALED = ("five-conv", "conv2d", "batchnorm", "dropout")  # one workload of each is measured with every thread count
 
 
 @dataclass(frozen=True)
 class Plan:
-    """threads: counts, of which the last is the one of the comparison; the others are measured for the
-    chart of cost against threads. start: whether starts and peak memory are measured."""
+    """threads: counts; the comparison uses the last one, the chart of cost against threads uses all.
+    start: whether starts and peak memory are measured."""
 
     backends: list[Contender]
     peers: list[Contender]
@@ -38,16 +38,16 @@ class Plan:
         for each in self.workloads:
             narrow = each.op == "conv2d" and each.shape[3] != each.outputs  # a first layer is not typical
             if each.op in SCALED and each.part in ("", "forward") and not each.sweep and not narrow:
-                found[each.op] = each if each.is_step else found.get(each.op, each)  # of steps the last, which is the shortest
+                found[each.op] = each if each.is_step else found.get(each.op, each)  # of training steps the last, which is the shortest
         return list(found.values())
 
     def steps(self) -> int:
-        """How often `advance` is called."""
+        """How many times `advance` is called."""
         starts = len(self._starts()) if self.start else 0
         return len(self.workloads) + len(self.scaled) * (len(self.threads) - 1) + starts
 
     def run(self, advance: Callable[[str], None]) -> dict[str, Any]:
-        """Measure everything; returns the report, less the facts about the machine.
+        """Measure everything. Returns the report without the facts about the machine.
 
         Args:
             advance: called with the name of what comes next.
@@ -73,7 +73,7 @@ class Plan:
         return found | {"summary": results.summary(found)}
 
     def _measure_all(self, advance: Callable[[str], None], absent: dict[str, str], folder: Path) -> tuple[list[Any], list[Any]]:
-        """The rows of the report, and what they were made from."""
+        """The rows of the report, and the measurements behind them."""
         timed = {each.name for each in [*self.backends, *self.peers]}
         caches = {} if self.quick else {"torch-compile": _cache("torch-compile", folder)}
         if self.start and not self.quick:  # the starts have filled both
@@ -91,7 +91,7 @@ class Plan:
         return rows, measured
 
     def _crowd(self, main: bool) -> list[Contender]:
-        """Who takes part; the reference always does, to check the others by."""
+        """The contenders. The NumPy reference is always among them, since the others are checked against it."""
         ours = self.backends if main else [each for each in self.backends if each.name in ("serial", "parallel")]
         reference = [] if any(each.name == "numpy" for each in ours) else [contenders.backend("numpy")]
         return [contenders.floors(), *reference, *ours, *(peer for peer in self.peers if main or peer.sweeps)]
@@ -99,7 +99,7 @@ class Plan:
     # --------------------------------------------------------------------------------------------------------- start
 
     def _starts(self) -> list[tuple[str, Contender, int]]:
-        """Name in the report, contender, how often. A cold start comes before the warm ones, and leaves them its cache."""
+        """Name in the report, contender, number of starts. A cold start comes first and fills the cache of the warm ones."""
         ours = [each for each in self.backends if each.name == results.NBNET]
         found = [("nbnet cold", ours[0], 1)] if ours and not self.quick else []
         found += [("nbnet", ours[0], STARTS)] if ours else []
@@ -116,7 +116,7 @@ class Plan:
         for name, contender, count in self._starts():
             advance(f"start of {name}")
             key = name.removesuffix(" cold")
-            # A quick run has no cold start: it uses the user's own cache, and starts once more first, in case that is cold.
+            # A quick run has no cold start. It uses the user's own cache, and discards one first start in case that cache is cold.
             cache = _cache(key, folder) if key in CACHES and not self.quick else {}
             spare = int(self.quick and key in CACHES)
             samples: list[dict[str, float]] = []
@@ -132,7 +132,7 @@ class Plan:
 
 
 def _cache(name: str, folder: Path) -> dict[str, str]:
-    """The environment that makes a contender keep what it compiles in a folder of the run's own."""
+    """The environment variable that moves a contender's compilation cache into the run's own folder."""
     return {CACHES[name]: str(folder / name)}
 
 
@@ -140,7 +140,7 @@ def _cache(name: str, folder: Path) -> dict[str, str]:
 def _processes(
     members: list[Contender], threads: int, absent: dict[str, str], environments: dict[str, dict[str, str]]
 ) -> Iterator[dict[str, Process]]:
-    """The contenders' processes by name. A peer that does not start is left out, and `absent` says why."""
+    """The contenders' processes by name. A peer that does not start is left out; `absent` gets the reason."""
     processes: dict[str, Process] = {}
     try:
         for contender in members:

@@ -1,4 +1,4 @@
-"""From samples to results: medians, spread, rates, ratios, shares of the floor; what JSON holds, and what is said of it in short."""
+"""From samples to results: medians, spread, rates, ratios, shares of the floor; the JSON report and its summary."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import numpy as np
 
 from nbnet.bench.workloads import Workload
 
-FORMAT = 1  # of the JSON; one more whenever a reader of the old one would go wrong
+FORMAT = 1  # of the JSON; raised with every incompatible change
 COPIES = ("copy", "copy_streaming")
-NBNET = "parallel"  # the backend that ratios are told of
+NBNET = "parallel"  # the backend that ratios refer to
 
 
 def row(workload: Workload, threads: int, measured: dict[str, Any]) -> dict[str, Any]:
     """One workload's results.
 
     Args:
-        measured: as measure.measure returns it.
+        measured: the result of measure.measure.
     Returns:
-        what the JSON holds; times in seconds, rates in GFLOP/s and GB/s.
+        a row of the JSON; times in seconds, rates in GFLOP/s and GB/s.
     """
     floors = {count: floor_rates(rates, workload.dtype) for count, rates in measured["floors"].items()}
     contenders = {}
@@ -59,14 +59,14 @@ def row(workload: Workload, threads: int, measured: dict[str, Any]) -> dict[str,
 
 
 def floor_rates(rates: dict[str, list[float]], dtype: str) -> dict[str, float] | None:
-    """Operations and bytes a second of the machine: medians, of the faster copy and of the dtype's FMA loop."""
+    """Operations and bytes per second of the machine: medians of the dtype's FMA loop and of the faster copy."""
     if not rates:
         return None
     return {"flops": float(np.median(rates[f"fma_{dtype}"])), "bytes": max(float(np.median(rates[name])) for name in COPIES)}
 
 
 def floors(measured: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """The floors over the whole run: {threads: {measure: {"median", "p10", "p90", "samples"}}} in GB/s and GFLOP/s."""
+    """The machine's rates over the whole run: {threads: {measure: {"median", "p10", "p90", "samples"}}} in GB/s and GFLOP/s."""
     gathered: dict[int, dict[str, list[float]]] = {}
     for each in measured:
         for threads, rates in each["floors"].items():
@@ -82,7 +82,7 @@ def floors(measured: Iterable[dict[str, Any]]) -> dict[str, Any]:
 
 
 def start_row(samples: list[dict[str, float]]) -> dict[str, Any]:
-    """Several starts of one contender."""
+    """The median of several starts of one contender."""
     seconds, peak = [s["seconds"] for s in samples], [s["peak_bytes"] for s in samples]
     return {"seconds": float(np.median(seconds)), "peak_bytes": float(np.median(peak)), "each": seconds}
 
@@ -91,7 +91,7 @@ def start_row(samples: list[dict[str, float]]) -> dict[str, Any]:
 
 
 def fastest_peer(contenders: dict[str, Any], peers: Iterable[str]) -> str | None:
-    """The peer with the least median."""
+    """The peer with the smallest median."""
     there = [name for name in peers if name in contenders]
     return min(there, key=lambda name: contenders[name]["median"]) if there else None
 
@@ -101,11 +101,11 @@ def geometric_mean(values: Iterable[float]) -> float:
 
 
 def summary(report: dict[str, Any]) -> list[dict[str, Any]]:
-    """The run in a few lines: of each training step, of all convolutions together, of each other kernel, of start and memory.
+    """The run in a few lines: each training step, all convolutions together, each other kernel, start and memory.
 
     Returns:
-        lines {"what", "unit", "nbnet", "best_peer", "best", "ratios": {peer: how many times nbnet's its figure is}, "of_floor"}; None
-        where there is nothing to tell. A line of several workloads has geometric means.
+        lines {"what", "unit", "nbnet", "best_peer", "best", "ratios": {peer: its figure / nbnet's}, "of_floor"}; None
+        where nothing was measured. A line over several workloads has geometric means.
     """
     groups: dict[str, list[dict[str, Any]]] = {}
     for each in report["results"]:
@@ -128,12 +128,12 @@ def summary(report: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _cold(seconds: dict[str, float]) -> dict[str, float]:
-    """The figures of cold caches under the peers' own names."""
+    """The figures with cold caches, by peer name."""
     return {name.removesuffix(" cold"): value for name, value in seconds.items() if name.endswith(" cold")}
 
 
 def _mean(rows: list[dict[str, Any]], name: str, key: str) -> float | None:
-    """The geometric mean over the rows, None where one lacks it."""
+    """The geometric mean over the rows; None where a row has no value."""
     values = [each["contenders"].get(name, {}).get(key) for each in rows]
     return geometric_mean(values) if all(values) else None
 

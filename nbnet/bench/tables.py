@@ -8,20 +8,20 @@ from nbnet.bench.results import NBNET, fastest_peer
 
 
 def seconds(value: float) -> str:
-    """Three digits in the unit that suits: "12.3 ms"."""
+    """Three digits in a suitable unit: "12.3 ms"."""
     unit, size = ("s", 1.0) if value >= 1 else ("ms", 1e-3) if value >= 1e-3 else ("µs", 1e-6)
     return f"{digits(value / size)} {unit}"
 
 
 def digits(value: float) -> str:
-    """Three digits, without an exponent: 0.123, 1.23, 12.3, 123, 1,234."""
+    """Three significant digits without an exponent: 0.123, 1.23, 12.3, 123, 1,234."""
     return (
         f"{value:,.0f}" if value >= 99.95 else f"{value:.1f}" if value >= 9.995 else f"{value:.2f}" if value >= 0.9995 else f"{value:.3g}"
     )
 
 
 def show(report: dict[str, Any]) -> None:
-    """Print the table: a line a workload and contender, and what the run comes to."""
+    """Print a line per workload and contender, and a summary of the run."""
     from rich.console import Console
     from rich.table import Table
 
@@ -74,7 +74,7 @@ _NAMES = (
 def _summary(report: dict[str, Any]) -> Any:
     from rich.table import Table
 
-    title = "how many times nbnet's figure the others have" if report["peers"] else "nbnet's figures"
+    title = "the others' figures as multiples of nbnet's" if report["peers"] else "nbnet's figures"
     table = Table(title=f"\n{title}", title_justify="left", box=None, pad_edge=False)
     table.add_column("")
     for name in ("nbnet", *(report["titles"][peer] for peer in report["peers"]), "of floor"):

@@ -1,7 +1,7 @@
 """One contender's process: `python -m nbnet.bench.worker MODULE THREADS [OPTION...]`, driven over stdin and stdout.
 
-A request is a pickled tuple (name of a method, arguments), an answer ("ok", result) or ("error", one line). What libraries print
-goes to stderr. Between requests it waits on the pipe, and so uses no processor.
+A request is a pickled tuple (method name, arguments); an answer is ("ok", result) or ("error", one line). Whatever libraries print
+goes to stderr. Between requests the process blocks on the pipe and uses no processor.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from nbnet.bench import networks, workloads
 from nbnet.bench.networks import NETWORKS
 from nbnet.bench.workloads import Workload
 
-SAMPLE = 65_536  # numbers of a result that are compared one by one; of larger results the sums are compared as well
+SAMPLE = 65_536  # elements of a result that are compared one by one, together with the sum of all squares
 FIRST_STEPS = 3  # training steps whose losses are compared
 
 
 class Worker:
-    """What a request can call."""
+    """The methods that a request can call."""
 
     def __init__(self, module: str, threads: int, *options: Any) -> None:
         self.contender = importlib.import_module(module).Contender(threads, *options)
         self.run: Any = None
 
     def build(self, workload: Workload) -> dict[str, Any]:
-        """Prepare a workload, run it, and return what came out, for the driver to compare: for a training step its first losses,
-        "random" with dropout in it and "exact" without, for a kernel a sample and the sums of each result."""
+        """Prepare a workload, run it, and return results for the driver to compare: for a training step the first losses ("random" with
+        dropout, "exact" without), for a kernel a digest of each result."""
         self.drop()
         if workload.is_step:
             return self._build_step(workload)
@@ -60,7 +60,7 @@ class Worker:
         gc.collect()
 
     def time(self, calls: int, warm: bool) -> list[float]:
-        """Seconds of each of so many calls, after one that is not counted where warm: after a pause caches are cold and threads sleep."""
+        """Seconds of each call. warm: first make an untimed call, since after a pause caches are cold and threads sleep."""
         run = self.run
         if warm:
             run()
@@ -72,19 +72,19 @@ class Worker:
         return found
 
     def first_step(self, op: str, rows: int) -> float:
-        """Make the first training step of a network; returns the time of day at its end."""
+        """Run the first training step of a network. Returns the time of day at its end."""
         self.run = self.contender.step(NETWORKS[op], rows)
         self.run()
         return time.time()
 
     def rates(self, calls: int, threads: int) -> dict[str, list[float]]:
-        """What the contender `floors` measures."""
+        """The rates that the contender `floors` measures."""
         return self.contender.rates(calls, threads)
 
     def peak_memory(self) -> int:
-        """Bytes of physical memory that this process held at most."""
+        """Peak physical memory of this process in bytes."""
         status = Path("/proc/self/status")
-        if status.exists():  # of this program alone: ru_maxrss begins with what the process that started it held
+        if status.exists():  # of this program alone: ru_maxrss starts at the parent's value
             (line,) = (line for line in status.read_text(encoding="ascii").splitlines() if line.startswith("VmHWM"))
             return int(line.split()[1]) * 1024
         import resource
@@ -98,7 +98,7 @@ def results_of(workload: Workload) -> tuple[str, ...]:
 
 
 def digest(array: np.ndarray) -> dict[str, Any]:
-    """Enough of an array to compare it: its shape, every number or a random sample, and its sum and sum of squares."""
+    """Enough of an array to compare it: shape, all elements or a random sample, largest magnitude, sum of squares."""
     flat = np.ravel(array)
     where = np.random.default_rng(0).integers(0, flat.size, SAMPLE) if flat.size > SAMPLE else slice(None)
     return {
@@ -110,8 +110,8 @@ def digest(array: np.ndarray) -> dict[str, Any]:
 
 
 def settle() -> None:
-    """Wait until this process uses no processor: idle threads of many pools spin before they sleep (those of NumPy's BLAS for 80 ms), and
-    would take a processor from the contender whose turn is next."""
+    """Wait until this process uses no processor: idle threads of many pools spin before they sleep (NumPy's BLAS threads for 80 ms) and
+    would slow down the next contender."""
     for _ in range(100):
         used = time.process_time()
         time.sleep(0.012)  # longer than a tick of the system's clock: what a running thread has used is counted at ticks
@@ -138,7 +138,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     module, threads, *options = sys.argv[1:]
-    if hasattr(os, "sched_setaffinity"):  # what a framework's own setting of its threads leaves open, this does not
+    if hasattr(os, "sched_setaffinity"):  # limits frameworks that ignore their thread settings
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(threads)])
     try:
         worker = Worker(module, int(threads), *options)

@@ -1,4 +1,4 @@
-"""Every workload: a kernel or a training step of one size, with its arrays and its cost. NumPy alone."""
+"""Every workload: a kernel or a training step of one size, with its arrays and its cost. Imports NumPy only."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from nbnet.bench.counts import Cost
 
 RATE = 0.5  # of dropout as a kernel
 
-# How far a contender may be from the reference: the largest difference over the largest number. In float32 some peers add up 131,072 rows
-# one by one: the gradient of gamma is off by 2.3e-4 then.
+# Allowed difference from the reference, relative to the largest value. In float32 some peers add up 131,072 rows one by one, which
+# puts gamma's gradient off by 2.3e-4.
 TOLERANCE = {"float32": 1e-3, "float64": 1e-10}
-# Relative, of the losses of the first steps. In float64 it is Keras that needs it: its lr is float32, its Adam adds eps elsewhere.
+# Relative, for the losses of the first steps. The float64 limit is Keras's: its lr is float32, its Adam adds eps in another place.
 LOSS_TOLERANCE = {"float32": 1e-3, "float64": 1e-5}
-RANDOM_LOSS = 0.4  # the same of the first step alone, with dropout in the network: another mask is another loss
+RANDOM_LOSS = 0.4  # the same for the first step of a network with dropout: other masks give other losses
 
 OPS = {
     "five-conv": "a training step of the five-conv network",
@@ -35,7 +35,7 @@ OPS = {
     "adam": "a step of Adam",
 }
 STEPS = tuple(networks.NETWORKS)
-RESULTS = {  # what a kernel gives, in this order
+RESULTS = {  # of a kernel, in this order
     "forward": ("y",),
     "backward_data": ("dx",),
     "backward_weights": ("dweight",),
@@ -89,7 +89,7 @@ class Workload:
 
     @property
     def costs(self) -> list[Cost]:
-        """What its parts cost; each is bound by arithmetic or by memory on its own."""
+        """The costs of its parts; each is limited by arithmetic or by memory."""
         itemsize = np.dtype(self.dtype).itemsize
         if self.is_step:
             return networks.costs(networks.NETWORKS[self.op], self.shape[0])
@@ -113,7 +113,7 @@ class Workload:
         return sum(cost.bytes for cost in self.costs)
 
     def floor(self, flops: float, bandwidth: float) -> float:
-        """Seconds that a machine of so many operations and bytes a second needs at least: each part by what binds it."""
+        """The least time in seconds on a machine with these rates per second: each part at the rate that limits it."""
         return sum(max(cost.flops / flops, cost.bytes / bandwidth) for cost in self.costs)
 
 
@@ -146,8 +146,8 @@ def inputs(workload: Workload) -> dict[str, np.ndarray]:
 
 
 def _keep_off_the_kink(x: np.ndarray, gamma: np.ndarray, beta: np.ndarray) -> None:
-    """Move what the ReLU behind the batch norm would take for 0, or for not quite 0, as rounding has it: one such element of eight
-    million changes a channel's sum by more than the tolerance."""
+    """Move elements that the batch norm would put within rounding of the ReLU's kink: one such element of eight million changes a
+    channel's sum by more than the tolerance."""
     kink = x.mean(axis=0, dtype=np.float64) - beta * x.std(axis=0, dtype=np.float64) / gamma
     x[np.abs(x - kink.astype(np.float32)) < 1e-5] += np.float32(1e-4)
 
@@ -161,7 +161,7 @@ def _convolutions(sizes: list[tuple[int, int, int]], batch: int) -> list[Workloa
 
 
 def standard(quick: bool = False) -> list[Workload]:
-    """The workloads of a run; quick ones are fewer and smaller."""
+    """The workloads of a run; a quick run has fewer and smaller ones."""
     if quick:
         return [
             *(Workload(op, (rows,)) for op, rows in (("five-conv", 32), ("mnist-cnn", 64), ("digits-cnn", 64), ("mlp", 1000))),
@@ -189,7 +189,7 @@ def standard(quick: bool = False) -> list[Workload]:
 
 
 def of_shape(op: str, text: str) -> list[Workload] | None:
-    """The workloads of an operation in a shape that the user gives, or None where it is not of the operation's form."""
+    """The workloads of an operation in a shape given as text, or None where the text does not fit the operation."""
     if op not in FORMS:
         return None
     pattern = re.sub("[A-Z]+", r"([1-9]\\d{0,8})", FORMS[op])

@@ -1,6 +1,6 @@
-"""The command line: nbnet train, predict, bench, demo, info, warmup. One file a command.
+"""The command line: nbnet train, predict, bench, demo, info, warmup. One file per command.
 
-Exit codes: 0 done, 2 a bad argument or bad input (one line on stderr, never a traceback), 130 interrupted with Ctrl-C.
+Exit codes: 0 done, 2 bad argument or bad input (one line on stderr, never a traceback), 130 interrupted with Ctrl-C.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ COMMANDS = {"train": train, "predict": predict, "bench": bench, "demo": demo, "i
 EPILOG = """examples:
   nbnet train                          train a CNN on the handwritten digits that come with nbnet
   nbnet train --data mnist             download MNIST and train on it
-  nbnet train --data photos            your own images: one sub-folder of photos a class
+  nbnet train --data photos            your own images: one sub-folder of photos per class
   nbnet predict runs/digits-digits-1 digit.png
   nbnet train --help                   every option of a command"""
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are nbnet's own, so that they are printed as one line."""
+    """A parser that raises nbnet's own error, which is printed as one line."""
 
     def error(self, message: str) -> NoReturn:
         raise ArgumentError(f"{message} (see {self.prog} --help)")
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Args:
-        argv: the words after `nbnet`; None takes them from the process.
+        argv: the words after `nbnet`; None: sys.argv.
     Returns:
         the exit code.
     """
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("nbnet: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of our output has gone, as in `nbnet info | head -1`
+    except BrokenPipeError:  # the reader closed the pipe, as in `nbnet info | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return code

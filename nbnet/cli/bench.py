@@ -1,4 +1,4 @@
-"""nbnet bench: kernels and training steps, on nbnet's backends and in the frameworks beside it."""
+"""nbnet bench: kernels and training steps, on nbnet's backends and in other frameworks."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from nbnet.progress import Bar
 from nbnet.runtime.processors import processors
 from nbnet.version import __version__
 
-HELP = "Measure kernels and training steps, on every backend and beside PyTorch, JAX and TensorFlow where they are installed."
-EPILOG = """Every contender runs in a process of its own, is checked against the NumPy reference, and then takes turns with the others.
-Written to --out: results.json, and charts as PNG. The same machine should do nothing else meanwhile.
+HELP = "Measure kernels and training steps on every backend, and in PyTorch, JAX and TensorFlow where they are installed."
+EPILOG = """Every contender runs in its own process, is checked against the NumPy reference, and then takes turns with the others.
+results.json and charts (PNG) are written to --out. The machine should do nothing else during the run.
 
 examples:
   nbnet bench --quick                            a minute (with a warm kernel cache)
   nbnet bench                                    everything, ten to twelve minutes
   nbnet bench --ops conv2d,batchnorm --peers torch,jax
   nbnet bench --ops conv2d --shapes 32x14x14x128-256 --peers none
-  nbnet bench --threads 1,2,4,8                  compared on 8 threads; cost against threads
+  nbnet bench --threads 1,2,4,8                  comparison on 8 threads, and cost against threads
 operations: five-conv, mnist-cnn, digits-cnn, mlp (training steps), conv2d, batchnorm, dropout, dense, max-pool, softmax, adam (kernels),
   start (process start and peak memory)
 peers: torch, torch-kept (malloc keeps freed memory), torch-compile, jax, tensorflow"""
@@ -44,12 +44,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ops", metavar="NAMES", help="operations, separated by commas (default: all)")
     parser.add_argument("--backends", metavar="NAMES", help="numpy, serial, parallel, cuda (default: all that run here)")
     parser.add_argument("--peers", metavar="NAMES", help="frameworks, or none (default: all that are installed)")
+    parser.add_argument("--shapes", metavar="SHAPES", help="your own sizes for kernels, such as 128x32x32x64 (instead of the default ones)")
     parser.add_argument(
-        "--shapes", metavar="SHAPES", help="sizes of your own for kernels, such as 128x32x32x64 (instead of the usual ones)"
+        "--threads", metavar="COUNTS", help="thread counts; the comparison uses the largest (default: 1, 2, 4, ... all processors)"
     )
-    parser.add_argument("--threads", metavar="COUNTS", help="thread counts; the largest is compared (default: 1, 2, 4, ... all processors)")
-    parser.add_argument("--out", metavar="DIR", default="runs/bench", help="where results go (default: %(default)s)")
-    parser.add_argument("--quick", action="store_true", help="fewer and smaller workloads, fewer turns: a look, not a measurement")
+    parser.add_argument("--out", metavar="DIR", default="runs/bench", help="folder for the results (default: %(default)s)")
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer and smaller workloads, fewer turns: a first impression, not a measurement"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -59,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"cannot make the folder {folder}: {error.strerror or error}; choose one that can be written with --out") from error
+        raise DataError(f"cannot create the folder {folder}: {error.strerror or error}; choose a writable one with --out") from error
     report = {"command": _command(options), "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"), **machine(plan)}
     with Bar(plan.steps(), "bar count elapsed name") as bar:
         begun = itertools.count()
@@ -83,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def make_plan(options: argparse.Namespace) -> Plan:
-    """What the options ask for.
+    """The plan that the options describe.
 
     Raises:
         ArgumentError, BackendError: an option names something that does not exist or is not installed.
@@ -101,7 +103,7 @@ def make_plan(options: argparse.Namespace) -> Plan:
     if options.peers is None:
         peers = list(contenders.default_peers().values())
         if options.quick:
-            peers = [peer for peer in peers if peer.quick]  # the others start or compile too long for a minute
+            peers = [peer for peer in peers if peer.quick]  # the others take too long to start or compile
     elif options.peers == "none":
         peers = []
     else:
@@ -115,7 +117,7 @@ def make_plan(options: argparse.Namespace) -> Plan:
 def _words(text: str, option: str) -> list[str]:
     words = list(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
     if not words:
-        raise ArgumentError(f"{option} {text!r}: expected one name or several, separated by commas")
+        raise ArgumentError(f"{option} {text!r}: expected one or more names, separated by commas")
     return words
 
 
@@ -125,13 +127,13 @@ def _shaped(shapes: list[str], ops: list[str]) -> list[Workload]:
         fitting = [each for op in ops for each in workloads.of_shape(op, shape) or []]
         if not fitting:
             forms = ", ".join(f"{op} {workloads.FORMS[op]}" for op in ops if op in workloads.FORMS) or "--ops with a kernel, such as conv2d"
-            raise ArgumentError(f"--shapes {shape}: it fits none of the chosen operations; expected {forms}")
+            raise ArgumentError(f"--shapes {shape}: fits none of the chosen operations; expected {forms}")
         found += fitting
     return found
 
 
 def _threads(text: str | None) -> list[int]:
-    """Thread counts, rising."""
+    """Thread counts in ascending order."""
     most = processors()
     if text is None:
         return sorted({*(1 << i for i in range(10) if 1 << i < most), most})
@@ -153,7 +155,7 @@ def _command(options: argparse.Namespace) -> str:
 
 
 def machine(plan: Plan) -> dict[str, Any]:
-    """Where the figures are from: the machine and the versions of all that takes part."""
+    """The machine, and the versions of everything that takes part."""
     facts = dict(info.facts())
     packages = ["numpy", "numba", "llvmlite", *dict.fromkeys(peer.package for peer in plan.peers)]
     distributions = packages_distributions()  # tensorflow, for one, comes from tensorflow or tensorflow-cpu

@@ -1,4 +1,4 @@
-"""nbnet demo: run the demonstrations, keep their pictures and figures, make one page of them."""
+"""nbnet demo: run the demonstrations, write their pictures and figures, and one page with all of them."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from nbnet.version import __version__
 
 HELP = "Run the tutorials' experiments: pictures, and figures over several seeds."
 EPILOG = """examples:
-  nbnet demo                           what there is
+  nbnet demo                           list the demonstrations
   nbnet demo deep-tanh                 minutes: pictures, GIF and results.json in demos/deep-tanh
-  nbnet demo --all --quick             all in short, on one page: demos/index.html
-  nbnet demo cifar-cnn --data cifar10  on data of your choice
+  nbnet demo --all --quick             short versions of all, on one page: demos/index.html
+  nbnet demo cifar-cnn --data cifar10  on other data
 
 Files of an earlier run in the same folder are replaced."""
 
@@ -34,19 +34,21 @@ RESULTS, PAGE = "results.json", "index.html"
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", nargs="?", help=f"one of {', '.join(DEMOS)}; none lists them")
-    parser.add_argument("--all", action="store_true", help=f"all of them, and one page of everything: {PAGE}")
-    parser.add_argument("--out", metavar="DIR", default="demos", help="where each demo has its folder (default: demos)")
-    parser.add_argument("--seeds", type=int, metavar="N", help="how many seeds (default: the demo's own; 2 with --quick)")
+    parser.add_argument("--all", action="store_true", help=f"run all, and write one page with everything: {PAGE}")
+    parser.add_argument("--out", metavar="DIR", default="demos", help="folder with a sub-folder per demo (default: demos)")
+    parser.add_argument("--seeds", type=int, metavar="N", help="number of seeds (default: the demo's own; 2 with --quick)")
     parser.add_argument("--quick", action="store_true", help="seconds instead of minutes: fewer steps, fewer seeds")
     parser.add_argument("--backend", metavar="NAME", help="parallel, serial, numpy or cuda (default: the demo's own)")
-    parser.add_argument("--data", metavar="NAME|PATH", help="images for cifar-cnn: a data set's name or a folder (default: embedded ones)")
-    parser.add_argument("--data-dir", metavar="DIR", help="the data set's own files, instead of a download")
+    parser.add_argument(
+        "--data", metavar="NAME|PATH", help="images for cifar-cnn: the name of a data set, or a folder (default: the embedded digits)"
+    )
+    parser.add_argument("--data-dir", metavar="DIR", help="folder with the data set's files, instead of a download")
 
 
 def run(options: argparse.Namespace) -> int:
     """The command."""
     if options.name is not None and options.all:
-        raise ArgumentError(f"demo {options.name} --all: give a name, or --all")
+        raise ArgumentError(f"demo {options.name} --all: expected a name or --all, not both")
     if options.name is None and not options.all:
         _list()
         return 0
@@ -56,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
         get_backend(options.backend)
     names = list(DEMOS) if options.all else [options.name]
     for name in names:
-        demos.get(name)  # an unknown name is told before anything runs
+        demos.get(name)  # fails on an unknown name before anything runs
     out = Path(options.out).expanduser()
     done = [(name, *_run_one(name, out / name, options)) for name in names]
     if options.all:
@@ -72,12 +74,12 @@ def _list() -> None:
 
 
 def _run_one(name: str, folder: Path, options: argparse.Namespace) -> tuple[Result, str]:
-    """Run one, write its results, print what it found. Returns the result and the command that gives it again."""
+    """Run one, write and print its results. Returns the result and the command that reproduces it."""
     module = demos.get(name)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"cannot make the folder {folder}: {error.strerror or error}; choose one that can be written with --out") from error
+        raise DataError(f"cannot create the folder {folder}: {error.strerror or error}; choose a writable one with --out") from error
     settings = Settings(
         out=folder,
         seeds=options.seeds or (2 if options.quick else module.SEEDS),
@@ -125,7 +127,7 @@ def _versions() -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """The value as JSON has it: NumPy's numbers as Python's, NaN and infinity as null."""
+    """The value as plain JSON types: NumPy numbers become Python numbers, NaN and infinity become None."""
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""What training shows: a line an epoch, and on a terminal a bar below them."""
+"""The output of training: one line per epoch, and on a terminal a progress bar below them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,7 @@ from nbnet.training.trainer import Trainer
 
 
 class Display(Callback):
-    """A context manager and callback: a table with a line an epoch, and below it a bar with loss, accuracy and images per second.
-
-    Without a terminal there is no bar, only the table. The bar of Trainer.fit knows nothing of the test and leaves a line an epoch.
-    """
+    """A context manager and callback: a table with one line per epoch, and a bar with loss, accuracy and images per second."""
 
     def __init__(self, epochs: int, rows: int) -> None:
         self._epochs, self._rows = epochs, rows

@@ -1,4 +1,4 @@
-"""nbnet info: what a report of a problem should hold."""
+"""nbnet info: what a bug report should contain."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ VECTORS = ("sse4.2", "avx", "avx2", "fma", "avx512f", "avx512bw", "avx512vl", "a
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """There is none."""
+    """It has none."""
 
 
 def run(options: argparse.Namespace) -> int:
@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def facts() -> Iterator[tuple[str, str]]:
-    """Names and values, in the order in which they are shown."""
+    """Names and values in the order of the output."""
     import llvmlite
     import llvmlite.binding as llvm
     import numba
@@ -48,7 +48,7 @@ def facts() -> Iterator[tuple[str, str]]:
     yield "llvmlite", llvmlite.__version__
     yield "cpu", f"{_cpu_name()} (LLVM: {llvm.get_host_cpu_name()})"
     features = llvm.get_host_cpu_features()
-    yield "vector features", " ".join(name for name in VECTORS if features.get(name)) or "none of those that are known here"
+    yield "vector features", " ".join(name for name in VECTORS if features.get(name)) or "none that nbnet knows"
     yield "threads", f"{numba.get_num_threads()} of {processors()} processors"
     yield "kernel cache", _kernel_cache()
     yield "data cache", str(download.cache_folder())
@@ -72,7 +72,7 @@ def _cpu_name() -> str:
 
 
 def _kernel_cache() -> str:
-    """The folder and how many compiled kernels are in it. Without NUMBA_CACHE_DIR each operation has one beside its source."""
+    """The folder and the number of compiled kernels in it. Without NUMBA_CACHE_DIR each operation has one next to its source."""
     import numba
 
     config: Any = numba.config

@@ -1,4 +1,4 @@
-"""Ctrl-C that arrives, whatever runs at the moment."""
+"""A Ctrl-C that is never lost, whatever is running."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from types import FrameType
 
 AGAIN = 0.02  # seconds
-CALLED_BY_C = ("_raw_object_cache", "__del__")  # LLVM asks llvmlite for the machine code of a module; names begin so
+CALLED_BY_C = ("_raw_object_cache", "__del__")  # prefixes of functions called from C: llvmlite's object cache, finalisers
 
 
 def interrupt(number: int, frame: FrameType | None) -> None:
-    """KeyboardInterrupt, as Python does it; but in a function that C calls it would be printed and lost: a little later, then."""
+    """Raise KeyboardInterrupt, as Python does. In a function called from C it would be printed and lost: there, signal again later."""
     while frame is not None:
         if frame.f_code.co_name.startswith(CALLED_BY_C):
             later = threading.Timer(AGAIN, signal.raise_signal, [number])
@@ -26,7 +26,7 @@ def interrupt(number: int, frame: FrameType | None) -> None:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Within, Ctrl-C is never lost while kernels compile."""
+    """A context in which Ctrl-C is never lost while kernels compile."""
     mine = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if mine:
         signal.signal(signal.SIGINT, interrupt)

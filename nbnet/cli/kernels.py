@@ -1,4 +1,4 @@
-"""Compiling kernels before they are needed, under a progress bar that names what is being compiled."""
+"""Compile kernels before they are needed, under a progress bar that names what is being compiled."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from nbnet.runtime import compile_ahead
 
 
 def first_step(model: Sequential, optimizer: Optimizer, rows: int = 2) -> Iterator[str]:
-    """One training step and one evaluation on blank images, `rows` of them: yields the name of each part, then runs it.
+    """One training step and one evaluation on `rows` blank images: yield the name of each part, then run it.
 
-    Kernels are compiled for types, not shapes, so that after this nothing is left to compile. The model changes: give a spare one.
+    Kernels are compiled for types, not shapes, so nothing is left to compile afterwards. The model changes: pass a spare one.
     """
     x = model.as_input(np.zeros((rows, *(model.input_shape or ())), np.uint8))
     compile_ahead.compile_ahead(model, len(x))
@@ -41,21 +41,21 @@ def first_step(model: Sequential, optimizer: Optimizer, rows: int = 2) -> Iterat
 
 
 def count_steps(model: Sequential) -> int:
-    """How many parts first_step has."""
+    """The number of parts of first_step."""
     return 2 * len(model.steps) + 3
 
 
 def is_cold(backend: str) -> bool:
-    """Whether this machine's cache holds no convolution, and so nothing worth mentioning."""
+    """Whether the cache has no convolution yet, and so hardly anything."""
     kernel = load("conv2d.forward", backend)
-    if not hasattr(kernel, "stats"):  # of cuda: its kernels are not kept, and compile in moments
+    if not hasattr(kernel, "stats"):  # CUDA kernels are not cached; they compile quickly
         return False
     folder = Path(kernel.stats.cache_path)
     return not any(folder.glob(f"*{kernel.__name__}-*.nbc"))
 
 
 def compiled() -> int:
-    """How many kernels this process and its workers have compiled because no cache held them."""
+    """The number of kernels that this process and its workers had to compile because they were not cached."""
     modules = [module for name, module in list(sys.modules.items()) if name.startswith("nbnet.kernels.")]
     dispatchers = {id(value): value for module in modules for value in vars(module).values() if hasattr(value, "stats")}
     return len(compile_ahead.compiled) + sum(sum(dispatcher.stats.cache_misses.values()) for dispatcher in dispatchers.values())
@@ -65,17 +65,17 @@ def show(names: Iterator[str], total: int, backend: str, message: str) -> int:
     """Run first_step's parts under a progress bar (on a terminal).
 
     Args:
-        message: printed once, where something is compiled: at once on a cold cache, else after the first kernel that it lacks.
+        message: printed once if anything is compiled: at the start if the cache is cold, otherwise after the first missing kernel.
     Returns:
         the number of kernels that were compiled.
     """
-    before, told = compiled(), is_cold(backend)
-    if told:
+    before, announced = compiled(), is_cold(backend)
+    if announced:
         print(message, flush=True)
     with Bar(total, "text bar elapsed name", stream=sys.stdout) as bar:
         for done, name in enumerate(names):
             bar.update(done, "preparing kernels", name)
-            if not told and compiled() > before:
-                told = True
+            if not announced and compiled() > before:
+                announced = True
                 print(message, flush=True)
     return compiled() - before

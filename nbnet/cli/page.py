@@ -1,4 +1,4 @@
-"""One HTML page of all demonstrations: pictures inside it, nothing outside it, readable on a phone, light and dark."""
+"""One self-contained HTML page of all demonstrations, with embedded pictures; readable on phones, light and dark."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nbnet.errors import DataError
 from nbnet.storage import write_file
 
 MIMES = {".png": "image/png", ".gif": "image/gif", ".jpg": "image/jpeg", ".svg": "image/svg+xml"}
-WIDE = 1.9  # width / height from which a picture is twice as wide as a phone, or more; all are scrolled sideways there, not shrunk
+WIDE = 1.9  # width / height from which a picture is at least twice as wide as a phone; pictures scroll sideways there instead of shrinking
 
 STYLE = """
 :root { --back: #fbfaf8; --card: #fff; --ink: #1d2329; --soft: #5c6670; --line: #e3e0da; --accent: #0072b2; color-scheme: light dark; }
@@ -53,7 +53,7 @@ def write(path: Path, parts: Sequence[tuple[str, Path, Result, str]], version: s
     """Write the page.
 
     Args:
-        path: the file to write. parts: of each demonstration its name, its folder, its result and its command.
+        path: the file to write. parts: name, folder, result and command of each demonstration.
     Raises:
         DataError: the page cannot be written, or a picture cannot be read.
     """

@@ -1,4 +1,4 @@
-"""nbnet predict: classes of image files, by a trained run."""
+"""nbnet predict: classify image files with a trained run."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ EPILOG = """examples:
   nbnet predict runs/photos-five-conv-1 holiday/*.jpg
   nbnet predict runs/mnist-lenet-1 --invert paper.jpg    ink on white paper; MNIST and the digits are white on black
 
-Images are resized to what the run was trained on, and turned grey or RGB like it."""
+Images are resized and converted to grey or RGB to match the run's training images."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="a folder that nbnet train wrote")
     parser.add_argument("images", metavar="IMAGE", nargs="+", help="image files")
-    parser.add_argument("--invert", action="store_true", help="swap dark and light first")
+    parser.add_argument("--invert", action="store_true", help="swap dark and light before classifying")
     parser.add_argument("--backend", metavar="NAME", help="parallel, serial, numpy or cuda (default: the run's)")
 
 

@@ -1,4 +1,4 @@
-"""Run folders: where they are made, what config.json says, and how a model is rebuilt from it."""
+"""Run folders: creating them, config.json, and rebuilding a model from it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ CONFIG, MODEL, HISTORY = "config.json", "model.safetensors", "history.json"
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Everything that a run is made from: with it and the same nbnet, the same bits come out."""
+    """Everything that defines a run: with it and the same nbnet, the results are the same bits."""
 
     nbnet: str  # version
     data: str  # a name, or the absolute path of a folder of images
     data_dir: str | None
-    size: tuple[int, int] | None  # height and width that images of a folder are resized to
+    size: tuple[int, int] | None  # (height, width) that the images of a folder are resized to
     checksum: int  # CRC-32 of the images and labels
     image_shape: tuple[int, int, int]
     class_names: list[str]
@@ -38,7 +38,7 @@ class Config:
     seed: int
 
     def build(self, backend: str | None = None) -> Sequential:
-        """The model, built as training builds it; on another backend where one is given."""
+        """The model, built as for training, on another backend if one is given."""
         model = models.get(self.model)(len(self.class_names))
         model.build(self.image_shape, backend=backend or self.backend, dtype=self.dtype, seed=self.seed)
         return model
@@ -55,8 +55,8 @@ def read_config(folder: Path) -> Config:
     """
     path = folder / CONFIG
     if not path.is_file():
-        what = f"{folder} is no run" if folder.exists() else f"there is no run {folder}"
-        raise CheckpointError(f"{what}: expected a folder that nbnet train wrote, with {CONFIG} and {MODEL}")
+        what = f"{folder} is not a run folder" if folder.exists() else f"there is no run {folder}"
+        raise CheckpointError(f"{what}: expected a folder written by nbnet train, with {CONFIG} and {MODEL}")
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         size = None if values["size"] is None else _shape(values["size"], 2)
@@ -79,23 +79,23 @@ def _shape(values: Any, axes: int) -> Any:
 
 
 def check_out(out: str | None) -> None:
-    """That a new run may go into this folder: it is missing or empty.
+    """Check that a new run may use this folder: it must be missing or empty.
 
     Raises:
-        ArgumentError: it holds something, or is a file.
+        ArgumentError: it is not empty, or is a file.
     """
     folder = Path(out or "").expanduser()
     if out is None or not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
-    hint = f", or go on with that run: nbnet train --resume {out}" if (folder / CONFIG).exists() else ""
+    hint = f", or continue that run: nbnet train --resume {out}" if (folder / CONFIG).exists() else ""
     raise ArgumentError(f"--out {out} exists already{' and is not empty' if folder.is_dir() else ''}: choose another folder{hint}")
 
 
 def make_folder(out: str | None, data: str, model: str) -> Path:
-    """Make the folder of a new run: `out`, or runs/<data>-<model>-<n> with the first number that is free.
+    """Create the folder of a new run: `out`, or runs/<data>-<model>-<n> with the first free number.
 
     Raises:
-        CheckpointError: it cannot be made.
+        CheckpointError: it cannot be created.
     """
     try:
         if out is not None:
@@ -114,5 +114,5 @@ def make_folder(out: str | None, data: str, model: str) -> Path:
                 return folder
     except OSError as error:
         raise CheckpointError(
-            f"cannot make the run folder {folder}: {error.strerror or error}; choose one that can be written with --out"
+            f"cannot create the run folder {folder}: {error.strerror or error}; choose a writable one with --out"
         ) from error

@@ -1,4 +1,4 @@
-"""nbnet train: from a data set's name to a run folder with a trained model and its pictures."""
+"""nbnet train: train on a data set and write a run folder with the model and pictures."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from nbnet.training.callbacks import Callback
 from nbnet.training.trainer import Trainer
 from nbnet.version import __version__
 
-HELP = "Train a CNN and keep it in a run folder."
+HELP = "Train a CNN and save it in a run folder."
 EPILOG = """examples:
   nbnet train                                        the digits that come with nbnet: seconds
-  nbnet train --data mnist --data-dir my/mnist       files that you have; without --data-dir they are downloaded
+  nbnet train --data mnist --data-dir my/mnist       your own copy of the files; without --data-dir they are downloaded
   nbnet train --data cifar10 --model resnet9 --epochs 20
   nbnet train --data photos --size 64                photos/cat/*.jpg, photos/dog/*.jpg: your own classes
-  nbnet train --resume runs/mnist-lenet-1            go on with a run that was stopped: Ctrl-C stops one cleanly
+  nbnet train --resume runs/mnist-lenet-1            continue a stopped run; Ctrl-C stops a run cleanly
   nbnet train --resume runs/mnist-lenet-1 --epochs 10
 
 A run folder holds config.json, model.safetensors, history.json, curves.png, confusion.png and mistakes.png."""
@@ -64,16 +64,16 @@ COLD = "compiling kernels (once, about a minute; later runs start at once)"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Every default is None, so that what was given can be told from what was not."""
+    """Every default is None, to distinguish options that were given from those that were not."""
     data = parser.add_argument_group("data")
     data.add_argument("--data", metavar="NAME", help=f"{', '.join(datasets.NAMES)}, or the path of a folder of images (default: digits)")
     data.add_argument("--data-dir", metavar="DIR", help="folder with the files of mnist, fashion-mnist or cifar10 (default: download them)")
-    data.add_argument("--size", type=_size, metavar="N|HxW", help="resize the images of a folder to this (default: 32)")
+    data.add_argument("--size", type=_size, metavar="N|HxW", help="size that the images of a folder are resized to (default: 32)")
     model = parser.add_argument_group("training")
     model.add_argument("--model", metavar="NAME", help=f"auto, {', '.join(models.MODELS)} (default: auto, by the size of the images)")
     model.add_argument("--epochs", type=int, metavar="N", help=f"passes over the data (default: {_by_data('epochs')})")
-    model.add_argument("--batch-size", type=int, metavar="N", help=f"images a step (default: {_by_data('batch_size')})")
-    model.add_argument("--lr", type=float, metavar="X", help=f"learning rate, the highest of its schedule (default: {_by_data('lr')})")
+    model.add_argument("--batch-size", type=int, metavar="N", help=f"images per step (default: {_by_data('batch_size')})")
+    model.add_argument("--lr", type=float, metavar="X", help=f"learning rate, the peak of the schedule (default: {_by_data('lr')})")
     model.add_argument("--optimizer", metavar="NAME", help=f"{', '.join(OPTIMIZERS)} (default: adamw)")
     model.add_argument("--weight-decay", type=float, metavar="X", help=f"of the optimizer (default: {ADAMW_DECAY} for adamw, else 0)")
     model.add_argument("--schedule", metavar="NAME", help=f"of the learning rate: {', '.join(schedules.SCHEDULES)} (default: one_cycle)")
@@ -82,7 +82,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--dtype", metavar="NAME", help="float32 or float64 (default: float32)")
     run = parser.add_argument_group("run folder")
     run.add_argument("--out", metavar="DIR", help="a new folder for the run (default: runs/DATA-MODEL-1, -2, ...)")
-    run.add_argument("--resume", metavar="RUN", help="go on with this run; only --epochs, the new total, may be given with it")
+    run.add_argument("--resume", metavar="RUN", help="continue this run; only --epochs, the new total, may be given with it")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -97,7 +97,7 @@ def run(options: argparse.Namespace) -> int:
         folder = Path(given["resume"])
         trainer.restore(folder / runs.MODEL)
         if trainer.epoch >= config.epochs and (folder / "mistakes.png").exists():
-            raise ArgumentError(f"the run {folder} is complete: it has done {trainer.epoch} epochs; to go on, give a larger --epochs")
+            raise ArgumentError(f"the run {folder} is complete after {trainer.epoch} epochs; to continue, give a larger --epochs")
     shape = "x".join(map(str, config.image_shape))
     print(f"data: {Path(config.data).name}, {len(x):,} training and {len(test[0]):,} test images of {shape}, {len(class_names)} classes")
     print(f"model: {config.model}")
@@ -109,7 +109,7 @@ def run(options: argparse.Namespace) -> int:
     print(f"run: {folder}, from epoch {trainer.epoch + 1} of {config.epochs}" if trainer.epoch or trainer.step else f"run: {folder}")
     _fit(trainer, config, folder, (x, y), test)
     if trainer.epoch < config.epochs:
-        print(f"stopped in epoch {trainer.epoch + 1} of {config.epochs}; the run is saved. To go on:")
+        print(f"stopped in epoch {trainer.epoch + 1} of {config.epochs}; the run is saved. To continue:")
         print(f"  nbnet train --resume {shlex.quote(str(folder))}")
         return 130
     _report(model, test, class_names, folder)
@@ -122,7 +122,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _new(given: dict[str, Any]) -> tuple[runs.Config, Dataset]:
-    """The configuration of a new run from the options, and its data. Names are checked before any data is read."""
+    """The configuration and data of a new run. Names are checked before any data is read."""
     name = given.get("data", "digits")
     defaults = COMMON | DEFAULTS[name if name in datasets.NAMES else "a folder"]
     options = defaults | given
@@ -155,20 +155,20 @@ def _new(given: dict[str, Any]) -> tuple[runs.Config, Dataset]:
 
 
 def _resumed(given: dict[str, Any]) -> tuple[runs.Config, Dataset]:
-    """The configuration of the run that is resumed, and the same data again."""
+    """The configuration and data of a resumed run."""
     other = sorted(given.keys() - {"resume", "epochs"})
     if other:
-        raise ArgumentError(f"--{other[0].replace('_', '-')} cannot change when a run is resumed: give --resume and --epochs alone")
+        raise ArgumentError(f"--{other[0].replace('_', '-')} cannot change when a run is resumed: give only --resume and --epochs")
     folder = Path(given["resume"])
     config = runs.read_config(folder)
     if not (folder / runs.MODEL).is_file():
-        raise CheckpointError(f"{folder} has no {runs.MODEL}: there is nothing to resume; start again with nbnet train")
+        raise CheckpointError(f"{folder} has no {runs.MODEL}: there is nothing to resume; start a new run with nbnet train")
     before = config.epochs
     config = dataclasses.replace(config, epochs=given.get("epochs", before))
     _check_numbers(dataclasses.asdict(config))
     data = datasets.open(config.data, config.data_dir, size=config.size)
     if _checksum(data) != config.checksum:
-        raise DataError(f"{config.data} has other images or labels than {folder} was started with: a run goes on with the same data")
+        raise DataError(f"{config.data} has other images or labels than when {folder} was started: a run must be resumed on the same data")
     if config.epochs != before and config.schedule != "constant":
         print(f"note: the schedule {config.schedule} now spans {config.epochs} epochs, not {before}")
     return config, data
@@ -204,7 +204,7 @@ def _size(text: str) -> tuple[int, int]:
     try:
         height, width = (int(part) for part in (parts * 2 if len(parts) == 1 else parts))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size: expected 32, or height x width such as 48x64") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size: expected 32, or height x width such as 48x64") from None
     return height, width
 
 
@@ -216,9 +216,9 @@ def _by_data(option: str) -> str:
 
 
 def _prepare(config: runs.Config, rows: int) -> None:
-    """Compile what training needs, or load it from the cache, on a spare model: the bar of training then shows training alone.
+    """Compile the kernels of training, or load them from the cache, on a spare model, before training is timed.
 
-    A batch of one row, which not every model can be trained on, is so refused before there is a run folder.
+    This also rejects batches of one row, which some models cannot train on, before the run folder exists.
     """
     model = config.build()
     steps = kernels.first_step(model, _optimizer(config), rows)
@@ -226,7 +226,7 @@ def _prepare(config: runs.Config, rows: int) -> None:
 
 
 class _Saver(Callback):
-    """Writes the run after each epoch."""
+    """Saves the run after each epoch."""
 
     def __init__(self, folder: Path, trainer: Trainer) -> None:
         self._folder = folder
@@ -235,7 +235,7 @@ class _Saver(Callback):
     def save(self, trainer: Trainer) -> None:
         trainer.save(self._folder / runs.MODEL)
         history = {name: [value if math.isfinite(value) else None for value in column] for name, column in trainer.history.items()}
-        storage.write_json(self._folder / runs.HISTORY, history)  # JSON knows no NaN
+        storage.write_json(self._folder / runs.HISTORY, history)  # JSON has no NaN
         self.when = (
             f"after step {trainer.step} in epoch {trainer.epoch + 1}" if trainer.position.batches else f"after epoch {trainer.epoch}"
         )
@@ -244,7 +244,7 @@ class _Saver(Callback):
 
 
 class _Stopper(Callback):
-    """Ends training after the batch in which Ctrl-C came; a second Ctrl-C ends it at once."""
+    """Ends training after the current batch on Ctrl-C; a second Ctrl-C ends it at once."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -264,7 +264,7 @@ class _Stopper(Callback):
 @contextmanager
 def _stopper() -> Iterator[_Stopper]:
     stopper = _Stopper()
-    if threading.current_thread() is not threading.main_thread():  # signals are for the main thread alone
+    if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
         yield stopper
         return
     before = signal.signal(signal.SIGINT, stopper.handle)
@@ -275,17 +275,17 @@ def _stopper() -> Iterator[_Stopper]:
 
 
 def _fit(trainer: Trainer, config: runs.Config, folder: Path, train: Any, test: Any) -> None:
-    """Train to the end, or to Ctrl-C; the run is saved in either case."""
+    """Train until the end or Ctrl-C; the run is saved in either case."""
     saver = _Saver(folder, trainer)
     with _stopper() as stopper:
         try:
-            # A run that blows up is told by its loss, in one line; NumPy's warnings on the way there would be many.
+            # A diverging run is reported once, by its loss; NumPy would print many warnings before that.
             with np.errstate(all="ignore"), Display(config.epochs, len(train[0])) as display:
                 trainer.fit(train, config.epochs, config.batch_size, test, [saver, display, stopper], progress=False)
         except NonFiniteError as error:
-            raise NonFiniteError(f"{error}; {folder} holds the run as it was last saved, {saver.when}") from error
+            raise NonFiniteError(f"{error}; {folder} has the run as last saved, {saver.when}") from error
         except KeyboardInterrupt:
-            print(f"{folder} holds the run as it was last saved, {saver.when}", file=sys.stderr)
+            print(f"{folder} has the run as last saved, {saver.when}", file=sys.stderr)
             raise
         if trainer.position.batches:
             saver.save(trainer)

@@ -1,4 +1,4 @@
-"""nbnet warmup: compile the kernels that training uses, so that later runs start at once."""
+"""nbnet warmup: compile the kernels of training, so that later runs start at once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nbnet.layers import Sequential
 from nbnet.optimizers import OPTIMIZERS
 from nbnet.runtime.backend import float_dtype, get_backend
 
-HELP = "Compile the kernels of every model and optimiser, and keep them in the cache."
+HELP = "Compile the kernels of every model and optimiser into the cache."
 EPILOG = """examples:
   nbnet warmup                       what nbnet train uses
   nbnet warmup --dtype float64
@@ -31,23 +31,23 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """The command."""
     if options.all and (options.backend or options.dtype):
-        raise ArgumentError("--all means both backends and both dtypes: leave --backend and --dtype out")
+        raise ArgumentError("--all with --backend or --dtype: --all means both backends and both dtypes; give only --all")
     backends = ["parallel", "serial"] if options.all else [options.backend or "parallel"]
     dtypes = ["float32", "float64"] if options.all else [options.dtype or "float32"]
     for backend in backends:
         get_backend(backend)
         if backend not in ("parallel", "serial"):
-            raise ArgumentError(f"--backend {backend}: it keeps no compiled kernels; expected parallel or serial")
+            raise ArgumentError(f"--backend {backend}: has no compiled kernels to keep; expected parallel or serial")
     began = time.perf_counter()
     count = 0
     for backend in backends:
         for dtype in dtypes:
             built = _build(backend, float_dtype(dtype).name)
-            # Each model with one optimiser, the last with all of them.
+            # Every model with one optimiser, the last one with all.
             jobs = [(model, "adam") for model in built] + [(built[-1], name) for name in ("sgd", "rmsprop")]
             total = sum(kernels.count_steps(model) for model, _ in jobs)
             count += kernels.show(_steps(jobs, f"{backend} {dtype}"), total, backend, f"compiling kernels: {backend}, {dtype}")
-    what = f"{count} kernels compiled" if count else "every kernel was in the cache already"
+    what = f"{count} kernels compiled" if count else "every kernel was already in the cache"
     print(f"{what} ({', '.join(backends)}; {', '.join(dtypes)}), {time.perf_counter() - began:.1f} s")
     return 0
 

@@ -3,9 +3,9 @@
 x is (N, H, W, C) uint8, y is (N,) int64, class_names[i] is the name of label i.
 
     load("digits")                                  the 1,797 digits that come with nbnet
-    load("mnist", data_dir="folder")                files that you have
-    load("cifar10")                                 downloaded once, checked, kept
-    from_folder("pictures", size=(32, 32))          your own images, one sub-folder a class
+    load("mnist", data_dir="folder")                your own copy of the files
+    load("cifar10")                                 downloaded once, checked, cached
+    from_folder("pictures", size=(32, 32))          your own images, one sub-folder per class
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def load(name: str, data_dir: str | os.PathLike[str] | None = None, *, progress:
     - cifar10 (Krizhevsky 2009): 32x32x3, the binary version, as files or as its .tar.gz.
 
     Args:
-        data_dir: a folder with the data set's own files, gzipped or not, however many images they hold. None: they are
+        data_dir: a folder with the data set's files, gzipped or not, with any number of images. None: they are
             downloaded once into the cache folder (the environment variable NBNET_DATA_DIR, or the user's cache folder) and checked.
         progress: whether to draw a progress bar while downloading; None draws one on a terminal.
     Returns:
@@ -54,7 +54,7 @@ def load(name: str, data_dir: str | os.PathLike[str] | None = None, *, progress:
         raise ArgumentError(unknown("data set", name, NAMES) + hint)
     if name == "digits":
         if data_dir is not None:
-            raise ArgumentError(f"digits come with nbnet and read no folder, got data_dir={str(data_dir)!r}: leave data_dir out")
+            raise ArgumentError(f"digits are part of nbnet, got data_dir={str(data_dir)!r}: leave data_dir out")
         return digits.read()
     return READERS[name](download.fetch(name, progress) if data_dir is None else Path(data_dir).expanduser())
 
@@ -75,7 +75,7 @@ def open(
     """
     if name_or_path in NAMES:
         if size is not None or channels is not None:
-            raise ArgumentError(f"size and channels are for folders of images, not for {name_or_path!r}: leave them out")
+            raise ArgumentError(f"size and channels apply to folders of images, not to {name_or_path!r}: leave them out")
         return load(str(name_or_path), data_dir)
     if not isinstance(name_or_path, (str, os.PathLike)):
         raise ArgumentError(unknown("data set", name_or_path, NAMES) + ", or the path of a folder of images")
@@ -85,5 +85,5 @@ def open(
             raise DataError(f"there is no folder {path}: expected a folder of images, or one of {', '.join(NAMES)}")
         raise ArgumentError(unknown("data set", path, NAMES) + ", or the path of a folder of images")
     if data_dir is not None:
-        raise ArgumentError(f"data_dir is for {', '.join(NAMES[1:])}, and {path} is a folder of images: leave data_dir out")
+        raise ArgumentError(f"data_dir applies to {', '.join(NAMES[1:])}, and {path} is a folder of images: leave data_dir out")
     return from_folder(path, size, channels, test_fraction, seed)

@@ -1,7 +1,7 @@
 """The binary version of CIFAR-10 (Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images").
 
 A record is 3,073 bytes: the label, then 32x32 red, 32x32 green and 32x32 blue values, each by rows. Five files to train,
-one to test, and batches.meta.txt with a class name a line.
+one to test, and batches.meta.txt with one class name per line.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from nbnet.errors import DataError
 
 SIDE, CHANNELS = 32, 3
 RECORD = 1 + CHANNELS * SIDE * SIDE
-BLOCK = 1000  # records converted together, so that little exists twice
+BLOCK = 1000  # records converted at a time, so that little memory is needed twice
 ARCHIVE, SUBFOLDER, META = "cifar-10-binary.tar.gz", "cifar-10-batches-bin", "batches.meta.txt"
 TRAIN, TEST = [f"data_batch_{i}.bin" for i in range(1, 6)], ["test_batch.bin"]
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -57,18 +57,18 @@ def _from_files(folder: Path, names: list[str]) -> Iterator[File]:
             with opened(found[0]) as stream:
                 yield _parse(name, found[0], stream)
         elif name != META:
-            raise DataError(f"{folder} has no {name}: expected it beside what is there ({some(names)})")
+            raise DataError(f"{folder} has no {name}: expected it next to the files there ({some(names)})")
 
 
 def _from_archive(archive: Path) -> Iterator[File]:
-    """The same from the .tar.gz, in its order, without unpacking it to disk."""
+    """The same from the .tar.gz, in the archive's order, without unpacking it to disk."""
     with opened(archive) as stream:
         with tarfile.open(fileobj=stream, mode="r|") as tar:
             for member in tar:
                 name = member.name.rsplit("/", 1)[-1]
                 if member.isfile() and name in [META, *TRAIN, *TEST]:
                     yield _parse(name, archive / member.name, cast(BinaryIO, tar.extractfile(member)))
-        while stream.read(1 << 16):  # to its end, where gzip's checksum is
+        while stream.read(1 << 16):  # to the end, where gzip checks its checksum
             pass
 
 
@@ -103,9 +103,9 @@ def _read_names(path: Path, text: bytes) -> list[str]:
     try:
         names = [line.strip() for line in text.decode("utf-8").splitlines() if line.strip()]
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not text: {error.reason} at byte {error.start}; expected a class name a line") from None
+        raise DataError(f"{path} is not text: {error.reason} at byte {error.start}; expected one class name per line") from None
     if not names:
-        raise DataError(f"{path} is empty: expected a class name a line")
+        raise DataError(f"{path} is empty: expected one class name per line")
     return names
 
 
@@ -120,11 +120,11 @@ def _read_records(path: Path, stream: BinaryIO) -> Iterator[Split]:
         planes = records[:, 1:].reshape(-1, CHANNELS, SIDE, SIDE)
         yield np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), records[:, 0].copy()
     if size == 0 or size % RECORD:
-        raise DataError(f"{path} is truncated or something else: it has {size:,} bytes, expected records of {RECORD:,}; download it again")
+        raise DataError(f"{path} is truncated or of another kind: it has {size:,} bytes, expected records of {RECORD:,}; download it again")
 
 
 def _join(parts: list[Split]) -> Split:
-    """All parts in one array; each part is let go once it is copied."""
+    """All parts in one array; each part is freed once it is copied."""
     rows = sum(len(y) for _, y in parts)
     x, y = np.empty((rows, SIDE, SIDE, CHANNELS), np.uint8), np.empty(rows, np.int64)
     parts.reverse()

@@ -1,4 +1,4 @@
-"""The handwritten digits that come with nbnet (digits-attribution.txt beside this file says whose they are)."""
+"""The handwritten digits that come with nbnet (digits-attribution.txt next to this file has their source and licence)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Downloads of data sets, through pooch: each file is checked, kept in the cache folder and never fetched twice."""
+"""Downloads of data sets through pooch: each file is checked, cached, and never downloaded twice."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from nbnet.errors import DataError
 from nbnet.progress import Bar
 
-TIMEOUT = 30  # seconds without an answer
+TIMEOUT = 30  # seconds
 CHUNK = 1 << 16  # bytes
 
 MIRRORS: dict[str, list[str]] = {
@@ -39,7 +39,7 @@ MD5: dict[str, dict[str, str]] = {
 
 
 def cache_folder() -> Path:
-    """Where downloads are kept: the environment variable NBNET_DATA_DIR, or the user's cache folder."""
+    """The folder of downloads: the environment variable NBNET_DATA_DIR, or the user's cache folder."""
     if os.environ.get("NBNET_DATA_DIR"):
         return Path(os.environ["NBNET_DATA_DIR"]).expanduser()
     import pooch
@@ -48,7 +48,7 @@ def cache_folder() -> Path:
 
 
 def fetch(name: str, progress: bool | None = None) -> Path:
-    """The folder with the files of a data set, downloaded where they are missing or not what they should be.
+    """The folder with the files of a data set. Missing or damaged files are downloaded.
 
     Args:
         progress: whether to draw a progress bar; None draws one on a terminal.
@@ -78,20 +78,20 @@ def _fetch_file(name: str, file: str, md5: str, folder: Path, show: bool) -> Non
             return
         except RequestException as error:
             failures.append(f"{url}: {_reason(error)}")
-        except ValueError:  # pooch's word for a wrong checksum; it has removed the file
-            failures.append(f"{url}: its checksum is wrong, expected md5 {md5}")
+        except ValueError:  # how pooch reports a wrong checksum; it has removed the file
+            failures.append(f"{url}: wrong checksum, expected md5 {md5}")
         except OSError as error:
             raise DataError(
-                f"cannot write to {folder}: {error.strerror or error}; set NBNET_DATA_DIR to a folder that is writable and has room"
+                f"cannot write to {folder}: {error.strerror or error}; set NBNET_DATA_DIR to a writable folder with enough room"
             ) from error
     raise DataError(
-        f"cannot download {name}: {'; '.join(failures)}; try again, or get the files yourself and give their folder as data_dir "
+        f"cannot download {name}: {'; '.join(failures)}; try again, or download the files yourself and pass their folder as data_dir "
         f"(nbnet train: --data-dir)"
     )
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong, without the page that requests writes about it."""
+    """The cause in a few words; requests' own messages are much longer."""
     from requests import exceptions
 
     if isinstance(error, exceptions.HTTPError) and error.response is not None:
@@ -99,7 +99,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, exceptions.Timeout):
         return f"no answer within {TIMEOUT} s"
     if isinstance(error, exceptions.ChunkedEncodingError):
-        return "the transfer broke off"
+        return "the connection was lost"
     if isinstance(error, exceptions.ConnectionError):
         return "no connection"
     return type(error).__name__

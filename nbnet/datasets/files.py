@@ -1,4 +1,4 @@
-"""Files of data sets: finding them, opening them gzipped or not, and errors that name them."""
+"""Files of data sets: find them, open them gzipped or not, and name them in errors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ GZIP_MAGIC = b"\x1f\x8b"
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn what can go wrong while a file is read into a DataError that names it."""
+    """Turn any error while a file is read into a DataError that names the file."""
     try:
         yield
     except (EOFError, tarfile.TarError) as error:
@@ -36,7 +36,7 @@ def reading(path: Path) -> Iterator[None]:
 
 @contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
-    """A file opened for reading; one whose name ends in .gz is unpacked on the way."""
+    """Open a file for reading; one whose name ends in .gz is decompressed."""
     with reading(path), open(path, "rb") as file:
         if path.suffix != ".gz":
             yield file
@@ -45,7 +45,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
         if magic != GZIP_MAGIC:
             raise DataError(
                 f"{path} is not a gzip file: it starts with {magic.hex(' ') or 'nothing'}, expected {GZIP_MAGIC.hex(' ')}; "
-                "download it again, or take .gz off its name if it is unpacked already"
+                "download it again, or remove .gz from its name if it is already unpacked"
             )
         file.seek(0)
         with gzip.GzipFile(fileobj=file) as unpacked:
@@ -53,7 +53,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
 
 
 def read_into(stream: BinaryIO, out: np.ndarray) -> int:
-    """Fill a contiguous uint8 array from a stream. Returns the bytes read: fewer than out.size when the stream ends early."""
+    """Fill a contiguous uint8 array from a stream. Returns the number of bytes read, less than out.size if the stream ends early."""
     view = out.reshape(-1).data
     done = 0
     while done < len(view) and (count := stream.readinto(view[done:])):  # type: ignore[attr-defined]

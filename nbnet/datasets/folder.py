@@ -1,4 +1,4 @@
-"""A user's own images: one sub-folder a class. Pillow, which matplotlib brings, reads the files."""
+"""A user's own images: one sub-folder per class, read with Pillow."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Size = int | tuple[int, int] | None
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 GREY_MODES = ("1", "L", "LA", "La")
-LAYOUT = "a folder with one sub-folder of images a class, or with train and test that hold them"
+LAYOUT = "a folder with one sub-folder of images per class, or with train and test that contain them"
 
 
 def from_folder(
@@ -33,13 +33,13 @@ def from_folder(
 ) -> Dataset:
     """Your own images: path/CLASS/IMAGE, or path/train/CLASS/IMAGE and path/test/CLASS/IMAGE.
 
-    Classes are the sorted names of the sub-folders. Files whose suffix is no image's are passed over, and so are names that
-    start with a dot or two underscores. The split depends on the names and the seed alone, not on the file system.
+    Classes are the sorted names of the sub-folders. Files without an image suffix are skipped, and so are names that start with
+    a dot or two underscores. The split depends only on the names and the seed, not on the file system.
 
     Args:
-        size: (height, width), or one number for both: images are resized whole, bilinearly. None: they must be of one size.
-        channels: 1 for grey, 3 for RGB; None is 1 when every pixel of every image is grey.
-        test_fraction: the share of each class for the test, where the folder has no train and test.
+        size: (height, width), or one number for both: images are resized bilinearly. None: all must have the same size.
+        channels: 1 for grey, 3 for RGB; None: 1 if every pixel of every image is grey, else 3.
+        test_fraction: the share of each class used for the test, if the folder has no train and test.
         seed: of that split.
     Returns:
         (x, y), (x_test, y_test), class_names: x (N, H, W, C) uint8, y (N,) int64, class_names a list of str.
@@ -55,14 +55,14 @@ def from_folder(
         strange = sorted(set(test_names) - set(class_names))
         if strange:
             raise DataError(
-                f"{root / 'test'} has the class {strange[0]!r}, which {root / 'train'} has not: expected {', '.join(class_names)}"
+                f"{root / 'test'} has the class {strange[0]!r}, which {root / 'train'} does not have: expected {', '.join(class_names)}"
             )
         y_test = np.array([class_names.index(name) for name in test_names], np.int64)[y_test]
     else:
         files, labels, class_names = _collect(root)
         train, test = stratified_split(labels, test_fraction, seed)
         if len(test) == 0:
-            raise DataError(f"{root} has one image a class, so nothing is left to test: expected at least two in some class")
+            raise DataError(f"{root} has one image per class, so none is left for the test: expected at least two in some class")
         train_files, y, test_files, y_test = [files[i] for i in train], labels[train], [files[i] for i in test], labels[test]
     x = read_images(train_files + test_files, size, channels)
     return (x[: len(y)], y), (x[len(y) :], y_test), class_names
@@ -73,18 +73,18 @@ def _folders(root: Path, names: list[str]) -> list[str]:
 
 
 def _has_folders(root: Path) -> bool:
-    return bool(_folders(root, listing(root, "a sub-folder of images a class")))
+    return bool(_folders(root, listing(root, "a sub-folder of images per class")))
 
 
 def _collect(root: Path, least: int = 2) -> tuple[list[Path], np.ndarray, list[str]]:
-    """The files, their labels and the names of the classes."""
+    """Files, labels and class names."""
     names = listing(root, LAYOUT)
     class_names = _folders(root, names)
     if len(class_names) < least:
         marks = {"images-idx3-ubyte": "mnist", "data_batch_1.bin": "cifar10"}
         known = [kind for mark, kind in marks.items() if any(mark in name for name in names)]
         hint = f"; these look like the files of {known[0]}: use load({known[0]!r}, data_dir=...)" if known else ""
-        held = f"the sub-folder {class_names[0]} alone" if class_names else f"no sub-folder, only {some(names)}"
+        held = f"only the sub-folder {class_names[0]}" if class_names else f"no sub-folder, only {some(names)}"
         raise DataError(f"{root} has {held}: expected a sub-folder of images for each class, at least {least}{hint}")
     files: list[Path] = []
     counts = []
@@ -92,7 +92,7 @@ def _collect(root: Path, least: int = 2) -> tuple[list[Path], np.ndarray, list[s
         held_names = listing(root / name, "images")
         images = [root / name / file for file in held_names if file.lower().endswith(SUFFIXES)]
         if not images:
-            raise DataError(f"{root / name} has no image ({', '.join(SUFFIXES)}): it holds {some(held_names)}")
+            raise DataError(f"{root / name} has no image ({', '.join(SUFFIXES)}), only {some(held_names)}")
         files += images
         counts.append(len(images))
     return files, np.repeat(np.arange(len(counts), dtype=np.int64), counts), class_names
@@ -101,21 +101,21 @@ def _collect(root: Path, least: int = 2) -> tuple[list[Path], np.ndarray, list[s
 def read_images(paths: Sequence[str | os.PathLike[str]], size: Size = None, channels: int | None = None) -> np.ndarray:
     """Image files as one array, (N, H, W, C) uint8.
 
-    A camera's rotation mark is obeyed, transparent parts become white, colour becomes grey by ITU-R 601 luma where channels
-    is 1, and an animation gives its first picture.
+    The EXIF rotation is applied, transparency becomes white, colour becomes grey by ITU-R 601 luma if channels is 1, and the first
+    frame of an animation is used.
 
     Args:
         size, channels: as in from_folder.
     Raises:
-        DataError: there is no file, one cannot be read, has more than 8 bits a channel, or has another size than the first.
+        DataError: there is no file, one cannot be read, has more than 8 bits per channel, or differs in size from the first.
         ArgumentError: an option is out of range.
     """
     shape = _check_size(size)
     if channels not in (None, 1, 3):
-        raise ArgumentError(f"channels={channels!r}: expected 1 (grey), 3 (RGB) or None (decided from the images)")
+        raise ArgumentError(f"channels={channels!r}: expected 1 (grey), 3 (RGB) or None (decided by the images)")
     files = [Path(path) for path in paths]
     if not files:
-        raise DataError("there is no image: expected at least one file")
+        raise DataError("no image given: expected at least one file")
     depth = channels or (1 if all(_is_grey_file(file) for file in files) else 3)
     first = _pixels(files[0], depth, shape)
     x = np.empty((len(files), *first.shape), np.uint8)
@@ -123,7 +123,9 @@ def read_images(paths: Sequence[str | os.PathLike[str]], size: Size = None, chan
         pixels = _pixels(file, depth, shape)
         if pixels.shape != first.shape:
             (h, w), (a, b) = pixels.shape[:2], first.shape[:2]
-            raise DataError(f"{file} has {h}x{w} pixels but {files[0]} has {a}x{b}: expected one size; give size=, such as size=({a}, {b})")
+            raise DataError(
+                f"{file} has {h}x{w} pixels but {files[0]} has {a}x{b}: expected one size; give size=(height, width), as in size=({a}, {b})"
+            )
         x[i] = pixels
     if channels is None and depth == 3 and all(_is_grey(image) for image in x):
         return np.ascontiguousarray(x[..., :1])
@@ -148,7 +150,7 @@ def _is_grey(image: np.ndarray) -> bool:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """A picture of Pillow's; whatever Pillow raises becomes a DataError that names the file."""
+    """Open an image with Pillow; any error of Pillow becomes a DataError that names the file."""
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -157,13 +159,13 @@ def _opened(path: Path) -> Iterator[Any]:
     except DataError:
         raise
     except UnidentifiedImageError as error:
-        raise DataError(f"{path} is not an image that Pillow can read: expected png, jpg or the like; replace or remove it") from error
+        raise DataError(f"{path} is not an image that Pillow can read: expected png, jpg or similar; replace or remove it") from error
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError) as error:
         raise DataError(f"cannot read the image {path}: {getattr(error, 'strerror', None) or error}; replace or remove it") from error
 
 
 def _is_grey_file(path: Path) -> bool:
-    """Whether the file's own format is grey: its header says so, no pixel is read."""
+    """Whether the file's header says that it is grey; no pixel is read."""
     with _opened(path) as image:
         return image.mode in GREY_MODES
 
@@ -174,7 +176,9 @@ def _pixels(path: Path, channels: int, shape: tuple[int, int] | None) -> np.ndar
 
     with _opened(path) as image:
         if image.mode.startswith(("I", "F")):
-            raise DataError(f"{path} has more than 8 bits a channel (Pillow's mode {image.mode}): expected 8; save it as 8-bit grey or RGB")
+            raise DataError(
+                f"{path} has more than 8 bits per channel (Pillow's mode {image.mode}): expected 8; save it as 8-bit grey or RGB"
+            )
         image.load()
         picture = ImageOps.exif_transpose(image)
         if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:

@@ -1,6 +1,6 @@
 """The IDX format of MNIST and Fashion-MNIST.
 
-Big-endian: two zero bytes, a type byte (8 = unsigned byte), the number of axes, a uint32 a axis, then the data in C order
+Big-endian: two zero bytes, a type byte (8 = unsigned byte), the number of axes, a uint32 per axis, then the data in C order
 (LeCun, Cortes and Burges 1998, "The MNIST database of handwritten digits"). Images have 3 axes, labels 1.
 """
 
@@ -16,7 +16,7 @@ from nbnet.datasets.files import Dataset, Split, listing, opened, read_into, som
 from nbnet.errors import DataError
 
 UNSIGNED_BYTE = 8
-MAX_RATIO = 1100  # deflate packs at most 1032 to 1: a header that promises more is wrong, and nothing is allocated for it
+MAX_RATIO = 1100  # deflate compresses at most 1032 to 1: a header that announces more is wrong, and nothing is allocated
 SPLITS = ("train", "t10k")
 
 
@@ -28,22 +28,24 @@ def read_folder(folder: Path, class_names: list[str]) -> Dataset:
     train, test = (_read_split(images, labels, len(class_names)) for images, labels in paths)
     if train[0].shape[1:] != test[0].shape[1:]:
         (a, b), (c, d) = train[0].shape[1:3], test[0].shape[1:3]
-        raise DataError(f"{paths[0][0]} has images of {a}x{b} but {paths[1][0]} of {c}x{d}: expected two files of one data set")
+        raise DataError(f"{paths[0][0]} has images of {a}x{b} but {paths[1][0]} of {c}x{d}: expected two files of the same data set")
     return train, test, class_names
 
 
 def _find(folder: Path, names: list[str], stem: str, axes: int) -> Path:
-    stems = [f"{stem}-idx{axes}-ubyte", f"{stem}.idx{axes}-ubyte"]  # some sites serve it with a dot
+    stems = [f"{stem}-idx{axes}-ubyte", f"{stem}.idx{axes}-ubyte"]  # some sites use a dot
     for name in [stems[0], stems[0] + ".gz", stems[1], stems[1] + ".gz"]:
         if name in names:
             return folder / name
-    raise DataError(f"{folder} has no {stems[0]} or {stems[0]}.gz: expected it beside what is there ({some(names)})")
+    raise DataError(f"{folder} has no {stems[0]} or {stems[0]}.gz: expected it next to the files there ({some(names)})")
 
 
 def _read_split(images: Path, labels: Path, classes: int) -> Split:
     x, y = read_file(images, 3), read_file(labels, 1)
     if len(x) != len(y):
-        raise DataError(f"{images} has {len(x):,} images but {labels} has {len(y):,} labels: expected as many, two files of one data set")
+        raise DataError(
+            f"{images} has {len(x):,} images but {labels} has {len(y):,} labels: expected equal counts, two files of the same data set"
+        )
     if y.max() >= classes:
         row = int((y >= classes).argmax())
         raise DataError(f"{labels}: label {row} is {y[row]}, expected 0 to {classes - 1}")
@@ -51,10 +53,10 @@ def _read_split(images: Path, labels: Path, classes: int) -> Split:
 
 
 def read_file(path: Path, axes: int) -> np.ndarray:
-    """One IDX file of unsigned bytes: uint8 with so many axes.
+    """Read an IDX file of unsigned bytes: a uint8 array with this number of axes.
 
     Raises:
-        DataError: it is something else, truncated or damaged, or has bytes after its data.
+        DataError: it is another kind of file, truncated or damaged, or has bytes after its data.
     """
     kind = {1: "labels", 3: "images"}[axes]
     with opened(path) as stream:
@@ -68,15 +70,17 @@ def read_file(path: Path, axes: int) -> np.ndarray:
         size = math.prod(shape)
         text = "x".join(map(str, shape))
         if size == 0:
-            raise DataError(f"{path} says it holds {text} bytes of {kind}: expected at least one")
+            raise DataError(f"{path} has {text} bytes of {kind}: expected at least one")
         if size > path.stat().st_size * MAX_RATIO:
-            raise DataError(f"{path} is truncated: its header promises {text} bytes of {kind}, more than it can hold; download it again")
+            raise DataError(f"{path} is truncated: its header announces {text} bytes of {kind}, more than it can hold; download it again")
         data = np.empty(shape, np.uint8)
         found = read_into(stream, data)
         if found < size:
-            raise DataError(f"{path} is truncated: its header promises {size:,} bytes of {kind}, it has {found:,}; download it again")
+            raise DataError(f"{path} is truncated: its header announces {size:,} bytes of {kind}, it has {found:,}; download it again")
         if stream.read(1):
-            raise DataError(f"{path} goes on after the {size:,} bytes of {kind} that its header promises: expected none; download it again")
+            raise DataError(
+                f"{path} has more bytes than the {size:,} of {kind} that its header announces: expected no more; download it again"
+            )
     return data
 
 

@@ -1,13 +1,12 @@
-"""The tutorials' experiments, one file each: `run(settings)` trains, draws its pictures and says what the figures bear out.
+"""The tutorials' experiments, one file each: `run(settings)` trains, draws pictures and summarises the figures.
 
-A demonstration is a module with TITLE, SEEDS (how many it runs by default) and run(settings) -> Result.
-It may have BACKEND, where another than "parallel" suits it.
+A demonstration is a module with TITLE, SEEDS (the default number of seeds) and run(settings) -> Result. BACKEND is optional: the
+default backend where it is not "parallel".
 """
 
 from __future__ import annotations
 
 import importlib
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nbnet.errors import ArgumentError, unknown
+from nbnet.progress import Bar
 
 DEMOS = {  # name: module in this folder
     "deep-tanh": "deep_tanh",
@@ -28,10 +28,10 @@ DEMOS = {  # name: module in this folder
 
 @dataclass(frozen=True)
 class Settings:
-    """What a demonstration is run with.
+    """The settings of a demonstration.
 
     Args:
-        out: its own folder, which exists. seeds: how many, from 0 on. quick: seconds instead of minutes: fewer steps and seeds.
+        out: its own folder, which exists. seeds: their number, counted from 0. quick: seconds instead of minutes: fewer steps and seeds.
         backend: "parallel", "serial" or "numpy". data, data_dir: as in `datasets.open`, for those that train on images.
     """
 
@@ -44,10 +44,10 @@ class Settings:
 
 
 class Result(NamedTuple):
-    """What a demonstration found.
+    """The result of a demonstration.
 
-    `summary` holds sentences that the figures of this run bear out; `figures` what JSON can hold; `pictures` pairs of a file in
-    the folder and its caption.
+    summary: sentences computed from the figures of this run. figures: values for JSON. pictures: pairs of a file in the folder and its
+    caption.
     """
 
     title: str
@@ -60,7 +60,7 @@ def get(name: str) -> Any:
     """The module of a demonstration.
 
     Raises:
-        ArgumentError: there is none of that name; the message has the nearest.
+        ArgumentError: unknown name; the message suggests the nearest one.
     """
     if name not in DEMOS:
         raise ArgumentError(unknown("demo", name, DEMOS))
@@ -69,14 +69,13 @@ def get(name: str) -> Any:
 
 @contextmanager
 def progress(title: str, total: int) -> Iterator[Callable[..., None]]:
-    """A bar on a terminal, nothing otherwise. Yields advance(steps=1), to be called as steps are done."""
-    if not sys.stderr.isatty():
-        yield lambda steps=1: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    """A progress bar on a terminal. Yields advance(steps=1), to be called as steps are done."""
+    done = 0
+    with Bar(total, "name bar count elapsed remaining", title) as bar:
 
-    columns = [TextColumn("{task.description}"), BarColumn(bar_width=24), TaskProgressColumn(), TimeElapsedColumn(), TimeRemainingColumn()]
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(title, total=total)
-        yield lambda steps=1: bar.advance(task, steps)
+        def advance(steps: int = 1) -> None:
+            nonlocal done
+            done += steps
+            bar.update(done)
+
+        yield advance

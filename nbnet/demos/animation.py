@@ -1,4 +1,4 @@
-"""Animations: a figure as it is now becomes a frame; frames become a GIF, through Pillow."""
+"""Animations: a frame is a snapshot of a figure; Pillow writes frames as a GIF."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nbnet.errors import DataError
 
 
 def frame(figure: Any) -> Any:
-    """The matplotlib figure as it is now, as a Pillow image."""
+    """The current state of a matplotlib figure as a Pillow image."""
     from PIL import Image
 
     figure.canvas.draw()
@@ -20,7 +20,7 @@ def frame(figure: Any) -> Any:
 
 
 def save(frames: Sequence[Any], path: Path, milliseconds: Sequence[int], colours: int = 64) -> None:
-    """Write frames as a GIF that repeats, each shown for its time. All take their colours from the last frame.
+    """Write frames as a repeating GIF, each shown for its time. All use the palette of the last frame.
 
     Raises:
         DataError: the file cannot be written.

@@ -1,4 +1,4 @@
-"""Five convolutions on small images: without batch normalisation, with it, and with dropout too."""
+"""Five convolutions on small images: without batch normalisation, with it, and with dropout as well."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TITLE = "A CNN with and without batch norm, and with dropout"
 SEEDS = 5
 PLAIN, NORM, BOTH = "plain", "batch norm", "batch norm + dropout"
 COLOURS = {PLAIN: drawing.RED, NORM: drawing.BLUE, BOTH: drawing.GREEN}
-FILTERS = (64, 64, 32, 16)  # and then one a class
+FILTERS = (64, 64, 32, 16)  # and then one per class
 DECAY, RATE, LR = 0.9, 0.25, 1e-3
 EPOCHS, BATCH = 10, 64
 QUICK_EPOCHS, QUICK_IMAGES = 2, 256
@@ -44,7 +44,7 @@ def network(kind: str, classes: int) -> nb.Sequential:
 
 
 def run(settings: Settings) -> Result:
-    """Train the three networks at every seed and draw what happened."""
+    """Train the three networks with every seed and draw the results."""
     (x, y), (x_test, y_test), names = _data(settings)
     if settings.quick:
         x, y, x_test, y_test = x[:QUICK_IMAGES], y[:QUICK_IMAGES], x_test[:QUICK_IMAGES], y_test[:QUICK_IMAGES]
@@ -79,7 +79,7 @@ def run(settings: Settings) -> Result:
 
 
 def _data(settings: Settings) -> Any:
-    """The data set of the command line; by default the digits that come with nbnet, every pixel doubled to make 16x16."""
+    """The data set of the command line; by default the embedded digits, enlarged to 16x16 by doubling pixels."""
     if settings.data in nb.datasets.NAMES:
         train, test, names = nb.datasets.open(settings.data, settings.data_dir)
     elif settings.data is not None:
@@ -111,7 +111,7 @@ def _figures(runs: dict[str, list[Run]], settings: Settings, images: tuple[int, 
     for kind, each in runs.items():
         accuracy = _column(each, "val_accuracy")
         reached = [int(np.argmax(row >= goal)) + 1 for row in accuracy if (row >= goal).any()]
-        first = min(1, epochs - 1)  # the first epoch of a process waits for compilation
+        first = min(1, epochs - 1)  # the first epoch of a process includes compilation
         speed = [images[0] / np.median(run.history["seconds"][first:]) for run in each]
         figures["networks"][kind] = {
             "test_accuracy": spread(accuracy[:, -1]),
@@ -211,7 +211,7 @@ def _draw_filters(weights: dict[str, np.ndarray], settings: Settings) -> None:
 
 
 def _draw_mistakes(model: nb.Sequential, test: tuple[np.ndarray, np.ndarray], names: list[str], settings: Settings) -> float:
-    """Returns the share that is right."""
+    """Draw the mistakes. Returns the accuracy."""
     from nbnet import plots
 
     x, y = test

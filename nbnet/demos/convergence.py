@@ -1,4 +1,4 @@
-"""One hidden tanh layer, with and without batch norm: level in the end from one initialisation, worlds apart from another."""
+"""One hidden tanh layer with and without batch norm: equal in the end from one initialisation, far apart from another."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TRAIN, TEST, UNITS, LR = 1000, 300, 300, 1e-3
 EPOCHS, EPOCHS_SMALL = 10_000, 2_000
 QUICK = 60
 EARLY = 200  # the epoch at which the start is compared
-LEVELS = (10.0, 1.0, 0.1)  # training losses that are to be reached
+LEVELS = (10.0, 1.0, 0.1)  # training losses to reach
 NAMES = {False: "without batch norm", True: "with batch norm"}
 COLOURS = {False: drawing.RED, True: drawing.BLUE}
 
@@ -55,12 +55,12 @@ def network(batch_norm: bool, deviation: float) -> nb.Sequential:
 
 
 def seen(epochs: int) -> np.ndarray:
-    """Epochs at which the test loss is measured: ever farther apart, as a log axis shows them."""
+    """Epochs at which the test loss is measured, evenly spaced on a log axis."""
     return np.unique(np.round(np.geomspace(1, epochs + 1, 90)).astype(int)) - 1
 
 
 def stepper(model: nb.Sequential, x: np.ndarray, y: np.ndarray) -> Callable[[], float]:
-    """A function that makes one full-batch step of Adam and returns the loss before it: Trainer.train_batch without its checks."""
+    """A function that takes one full-batch step of Adam and returns the loss before it: Trainer.train_batch without checks."""
     optimizer, params = nb.Adam(LR), model.params
 
     def step() -> float:
@@ -74,7 +74,7 @@ def stepper(model: nb.Sequential, x: np.ndarray, y: np.ndarray) -> Callable[[], 
 
 
 def train(seed: int, batch_norm: bool, start: Start, backend: str, advance: Callable[..., None]) -> Run:
-    """One network from one start."""
+    """Train one network from one start."""
     x, y, x_test, y_test = make_data(seed)
     model = network(batch_norm, start.deviation)
     model.build((3,), backend=backend, dtype="float64", seed=seed)
@@ -93,7 +93,7 @@ def train(seed: int, batch_norm: bool, start: Start, backend: str, advance: Call
 
 
 def linear_fit(seed: int) -> float:
-    """The training loss of the best linear function: a network whose tanh units see only tiny inputs is one."""
+    """The training loss of the best linear function, which a network is while its tanh units get tiny inputs."""
     x, y, *_ = make_data(seed)
     design = np.column_stack([x, np.ones(TRAIN)])
     residual = y - design @ np.linalg.lstsq(design, y, rcond=None)[0]
@@ -101,7 +101,7 @@ def linear_fit(seed: int) -> float:
 
 
 def beside_pytorch(backend: str, **options: int) -> dict[str, Any] | None:
-    """Times of a step of ours and of PyTorch's, taken in turn."""
+    """Times of a training step in nbnet and in PyTorch, measured in turns."""
     x, y, *_ = make_data(0)
     ours = {}
     for batch_norm, key in ((False, "without"), (True, "with")):
@@ -112,7 +112,7 @@ def beside_pytorch(backend: str, **options: int) -> dict[str, Any] | None:
 
 
 def run(settings: Settings) -> Result:
-    """Train both networks from both starts at every seed, draw them, time them beside PyTorch where it is installed."""
+    """Train both networks from both starts with every seed, draw the results, and time nbnet against PyTorch where it is installed."""
     starts = [
         Start("tutorial", 1.0, QUICK if settings.quick else EPOCHS, "Weights from N(0, 1²), as in the tutorial"),
         Start("small", 0.01, QUICK if settings.quick else EPOCHS_SMALL, "Weights from N(0, 0.01²)"),
@@ -160,7 +160,7 @@ def reached(losses: np.ndarray, level: float) -> int | None:
 
 
 def _summary(starts: list[Start], figures: dict[str, Any]) -> list[str]:
-    """Sentences of this run's figures."""
+    """Sentences computed from this run's figures."""
     tutorial, small = (figures[start.key] for start in starts)
     last = [start.epochs for start in starts]
     early = min(EARLY, last[0])
@@ -212,7 +212,7 @@ def _draw_curves(starts: list[Start], runs: dict[str, dict[bool, list[Run]]], li
         _log(axes)
         if start.key == "small":
             axes.axhline(linear, color=drawing.INK, linewidth=1, linestyle=":", label="best linear function")
-        drawing.dress(axes, start.title, "epoch (one step each), counted from 1", "sum of squares a row", "lower left")
+        drawing.dress(axes, start.title, "epoch (one step each), counted from 1", "sum of squares per row", "lower left")
     drawing.save(figure, path)
 
 

@@ -18,7 +18,7 @@ BACKEND = "serial"  # 128 rows of 10 numbers are not worth a second thread
 LAYERS, UNITS, DECAY = 8, 10, 0.4
 LR, BATCH, STEPS, QUICK_STEPS = 0.03, 128, 250, 60
 SATURATED = 0.95  # |tanh| beyond which its slope is below a tenth
-STILL = 0.01  # a unit whose output differs by less than this over all test points says nothing about x
+STILL = 0.01  # a unit whose output varies by less than this over all test points carries no information about x
 RANGES = ((-3.0, 3.0), (-1.0, 1.0))  # of pre-activations and activations in the histograms
 BINS = 30
 NAMES = {False: "without batch norm", True: "with batch norm"}
@@ -33,14 +33,14 @@ class Data(NamedTuple):
 
 
 class Run(NamedTuple):
-    steps: list[int]  # before which the network was looked at
+    steps: list[int]  # before which the network was recorded
     losses: list[float]  # on the test points, at these steps
-    fit: np.ndarray  # (200,) the predictions at last
-    layers: list[list[tuple[np.ndarray, np.ndarray]]]  # at these steps: of each layer the pre-activations and activations
+    fit: np.ndarray  # (200,) the final predictions
+    layers: list[list[tuple[np.ndarray, np.ndarray]]]  # at these steps: pre-activations and activations per layer
 
 
 def checked(steps: int) -> list[int]:
-    """Steps before which a network is looked at: closer together at first, when most happens."""
+    """Steps before which a network is recorded: closer together at first, when it changes most."""
     return [*range(0, 20, 2), *range(20, steps + 1, 5)]
 
 
@@ -62,7 +62,7 @@ def network(batch_norm: bool) -> nb.Sequential:
 
 
 def inside(model: nb.Sequential, x: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    """What goes into each tanh and what comes out, on moving statistics; first the input x and what the first dense layer gets."""
+    """Inputs and outputs of each tanh, on moving statistics; first x and the input of the first dense layer."""
     first = model.layers[0]
     y = first.forward(x)[0] if isinstance(first, nb.BatchNorm) else x
     values = [(x, y)]
@@ -74,7 +74,7 @@ def inside(model: nb.Sequential, x: np.ndarray) -> list[tuple[np.ndarray, np.nda
 
 
 def train(seed: int, batch_norm: bool, steps: int, backend: str, advance: Any) -> Run:
-    """One network, trained for `steps` batches; every epoch shuffles anew."""
+    """Train one network for `steps` batches; every epoch has a new order."""
     data = make_data(seed)
     model = network(batch_norm)
     model.build((1,), backend=backend, seed=seed)
@@ -96,7 +96,7 @@ def train(seed: int, batch_norm: bool, steps: int, backend: str, advance: Any) -
 
 
 def run(settings: Settings) -> Result:
-    """Train both networks at every seed, draw them."""
+    """Train both networks with every seed and draw the results."""
     steps = QUICK_STEPS if settings.quick else STEPS
     runs: dict[bool, list[Run]] = {False: [], True: []}
     with progress("training", 2 * settings.seeds * steps) as advance:
@@ -141,7 +141,7 @@ def _figures(runs: list[Run]) -> dict[str, Any]:
 
 
 def _summary(figures: dict[str, Any]) -> list[str]:
-    """Sentences of this run's figures."""
+    """Sentences computed from this run's figures."""
     plain, normed = figures["without"]["test_loss"]["seeds"], figures["with"]["test_loss"]["seeds"]
     mean = figures["test_loss_of_the_mean"]["seeds"]
     sentences = [
@@ -219,10 +219,10 @@ def _draw_units(figures: dict[str, Any], path: Path) -> None:
 
 
 def _animate(runs: dict[bool, list[Run]], every: int, folder: Path) -> None:
-    """layers.gif, and its last frame as layers.png: 4 rows of histograms, one column the input and one a hidden layer."""
+    """layers.gif, and its last frame as layers.png: 4 rows of histograms, one column for the input and one per hidden layer."""
     figure = drawing.figure(13.2, 6.4)
     figure.set_dpi(85)
-    figure.set_layout_engine("none")  # the same places in every frame
+    figure.set_layout_engine("none")  # the same positions in every frame
     places = {"left": 0.05, "right": 0.99, "top": 0.88, "bottom": 0.045, "wspace": 0.16, "hspace": 0.32}
     grid = figure.subplots(4, LAYERS + 1, gridspec_kw=places)
     rows = [(part, batch_norm) for part in (0, 1) for batch_norm in (False, True)]
@@ -257,7 +257,7 @@ def _range(part: int, batch_norm: bool, column: int) -> tuple[float, float]:
 
 
 def _set(patches: list[Any], notes: list[Any], values: list[np.ndarray]) -> None:
-    """Show these values: what lies outside a histogram's range counts in its last bars; the tallest bar has height 1."""
+    """Show these values: values outside a histogram's range count in its outer bars; the tallest bar has height 1."""
     for place, (patch, note, shown) in enumerate(zip(patches, notes, values)):
         edges = patch.get_data().edges
         inner = np.clip(shown, edges[0] + 1e-6, edges[-1] - 1e-6)

@@ -1,4 +1,4 @@
-"""What the demonstrations' pictures share: colours that a colour-blind reader tells apart, medians with their spread, axes in words.
+"""What the demonstrations' pictures share: colours for colour-blind readers, medians with their spread, labelled axes.
 
 Matplotlib's object interface alone, as in nbnet.plots.
 """
@@ -20,7 +20,7 @@ DPI = 120
 
 
 def figure(width: float, height: float) -> Any:
-    """A matplotlib figure of that size in inches, on no window."""
+    """A matplotlib figure of this size in inches, without a window."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -42,7 +42,7 @@ def save(made: Any, path: Path) -> None:
 
 
 def band(axes: Any, x: Any, runs: Any, label: str | None, colour: str, line: str = "-", shade: bool = True) -> None:
-    """The median of the runs (S, T) over x (T,), and between which values all of them lie."""
+    """Draw the median of the runs (S, T) over x (T,), and their range."""
     runs = np.asarray(runs, np.float64)
     axes.plot(x, np.median(runs, axis=0), line, color=colour, linewidth=1.9, label=label)
     if shade and len(runs) > 1:
@@ -50,7 +50,7 @@ def band(axes: Any, x: Any, runs: Any, label: str | None, colour: str, line: str
 
 
 def dots(axes: Any, place: float, values: Any, colour: str, label: str | None = None, width: float = 0.3) -> None:
-    """One dot a seed beside each other at x = place, and a bar at their median."""
+    """One dot per seed around x = place, and a bar at their median."""
     values = np.asarray(values, np.float64)
     offsets = np.linspace(-0.5, 0.5, len(values)) * width if len(values) > 1 else np.zeros(1)
     axes.plot(place + offsets, values, "o", color=colour, markersize=5.5, alpha=0.75, markeredgewidth=0, label=label)
@@ -58,7 +58,7 @@ def dots(axes: Any, place: float, values: Any, colour: str, label: str | None = 
 
 
 def dress(axes: Any, title: str, x: str = "", y: str = "", legend: str | bool = False) -> None:
-    """Title, axis labels, a quiet grid; `legend` is its place, or False."""
+    """Title, axis labels, a light grid; `legend` is its position, or False."""
     axes.set_title(title, loc="left", fontsize=11.5, fontweight="bold", color=INK)
     axes.set_xlabel(x, fontsize=10.5)
     axes.set_ylabel(y, fontsize=10.5)
@@ -70,7 +70,7 @@ def dress(axes: Any, title: str, x: str = "", y: str = "", legend: str | bool = 
 
 
 def percent(axes: Any) -> None:
-    """Shares on the y axis are read in per cent."""
+    """Show shares on the y axis in per cent."""
     from matplotlib.ticker import FuncFormatter
 
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g} %"))
@@ -89,7 +89,7 @@ def plain_log(axis: Any) -> None:
 
 
 def spread(values: Iterable[float]) -> dict[str, Any]:
-    """Figures of one quantity over the seeds: median, least, most, and each."""
+    """One quantity over the seeds: median, least, most, and each value."""
     each = [float(value) for value in values]
     return {"median": float(np.median(each)), "min": min(each), "max": max(each), "seeds": each}
 

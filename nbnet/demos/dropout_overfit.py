@@ -1,4 +1,4 @@
-"""A wide network on twenty points: what dropout does about it, and averaging the weights beside it."""
+"""A wide network on twenty points: the effect of dropout, and of averaging the weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ POINTS, TEST_POINTS, NOISE = 20, 200, 0.3
 UNITS, LR = 300, 0.01
 STEPS, QUICK_STEPS, EVALUATIONS = 1000, 150, 50  # evaluations along the steps, evenly
 EMA_DECAY = 0.99
-FEW = 5  # points a batch, in one more run without dropout, whose gradient is noisy for that reason
+FEW = 5  # points per batch of one more run without dropout: small batches make the gradient noisy
 SNAPSHOTS = 10  # evaluations at the end that are averaged: their losses, or their predictions
 MASKS, QUICK_MASKS = 4096, 256
 GRID = np.linspace(-1.15, 1.15, 161, dtype=np.float32)[:, None]
@@ -27,7 +27,7 @@ GRID = np.linspace(-1.15, 1.15, 161, dtype=np.float32)[:, None]
 
 class Run(NamedTuple):
     history: dict[str, np.ndarray]  # losses by evaluation: train, test, average (of the weights)
-    fit: np.ndarray  # predictions over GRID at last
+    fit: np.ndarray  # final predictions over GRID
     average_fit: np.ndarray  # the same with averaged weights
     ensemble: float  # test loss of the mean prediction of the last evaluations
     model: nb.Sequential
@@ -78,7 +78,7 @@ def train(rate: float, seed: int, steps: int, backend: str, advance: Any, batch:
 
 
 def expectation(model: nb.Sequential, seed: int, counts: np.ndarray) -> dict[str, np.ndarray]:
-    """How far the mean over masks of a hidden layer's dropped output is from its evaluation, relative, after so many masks."""
+    """Relative distance between a hidden layer's dropped output, averaged over masks, and its evaluation, by the number of masks."""
     hidden = model.layers[1].forward(model.layers[0].forward(GRID[::8])[0])[0]
     errors = {}
     for stream, variant in enumerate(("inverted", "vanilla")):
@@ -95,7 +95,7 @@ def expectation(model: nb.Sequential, seed: int, counts: np.ndarray) -> dict[str
 
 
 def run(settings: Settings) -> Result:
-    """Train each rate at every seed, compare the two variants of dropout, and draw it all."""
+    """Train each rate with every seed, compare the two variants of dropout, and draw the results."""
     steps = QUICK_STEPS if settings.quick else STEPS
     counts = 2 ** np.arange(int(np.log2(QUICK_MASKS if settings.quick else MASKS)) + 1)
     runs: dict[float, list[Run]] = {rate: [] for rate in RATES}
@@ -139,12 +139,12 @@ def run(settings: Settings) -> Result:
 
 
 def _late(runs: list[Run], name: str) -> list[float]:
-    """The mean loss of the last snapshots, each on its own: a single step is a matter of luck."""
+    """The mean loss of the last snapshots, each by itself: a single step depends on chance."""
     return [float(run.history[name][-SNAPSHOTS:].mean()) for run in runs]
 
 
 def _slope(fit: np.ndarray) -> float:
-    """Of the straight line nearest to the network's function on [-1, 1]; the truth has 1."""
+    """The slope of the straight line closest to the network's function on [-1, 1]; the true slope is 1."""
     inside = np.abs(GRID[:, 0]) <= 1
     return float(np.polyfit(GRID[inside, 0], fit[inside], 1)[0])
 

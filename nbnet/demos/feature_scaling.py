@@ -1,4 +1,4 @@
-"""Two features of mean 0 and 200: what their scale does to gradient descent, and what StandardScaler and batch norm do about it."""
+"""Two features of mean 0 and 200: how their scale slows gradient descent, and how StandardScaler and batch norm help."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MEANS, DEVIATION, WEIGHTS, NOISE = (0.0, 200.0), 10.0, (1.0, 1.0), 1.0
 LOWEST, HIGHEST = 1e-7, 1e3  # learning rates between which the bisection searches
 PATH, PATH_SHARE = 60, 0.25  # steps that are drawn, and their rate: this share of the largest one
 CURVE_SHARE = 0.1  # the same for the loss curves
-CLOSE = 1.1  # times the least squares' loss: as good as there
+CLOSE = 1.1  # times the least-squares loss counts as converged
 
 
 class Size(NamedTuple):
@@ -48,7 +48,7 @@ def make_data(seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def make_trainer(kind: str, lr: float, backend: str) -> nb.Trainer:
-    """One linear unit that starts from zeros, behind a batch norm of the input where `kind` says so."""
+    """One linear unit that starts from zeros, after a batch norm of the input if `kind` asks for it."""
     first = [nb.BatchNorm(decay=0.99, zero_debias=True, center=False, scale=False)] if kind == NORMED else []
     model = nb.Sequential([*first, nb.Dense(1, weight_initializer="zeros")])
     model.build((2,), backend=backend, dtype="float64", seed=0)
@@ -56,7 +56,7 @@ def make_trainer(kind: str, lr: float, backend: str) -> nb.Trainer:
 
 
 def batches(x: np.ndarray, y: np.ndarray, steps: int) -> Any:
-    """`steps` batches, in a new order every epoch, the same for everyone."""
+    """`steps` batches in a new order every epoch, the same for all networks."""
     rng = np.random.default_rng(0)
     for step in range(steps):
         start = step * BATCH % ROWS
@@ -78,7 +78,7 @@ def converges(kind: str, lr: float, x: np.ndarray, y: np.ndarray, steps: int, ba
 
 
 def largest_rate(kind: str, x: np.ndarray, y: np.ndarray, size: Size, settings: Settings, advance: Any) -> float:
-    """By bisection of log lr."""
+    """The largest learning rate that converges, by bisection of its logarithm."""
     low, high = np.log(LOWEST), np.log(HIGHEST)
     for _ in range(size.bisections):
         middle = (low + high) / 2
@@ -91,7 +91,7 @@ def largest_rate(kind: str, x: np.ndarray, y: np.ndarray, size: Size, settings: 
 
 
 def moments(steps: int) -> np.ndarray:
-    """Step counts, from 0 on and ever further apart, after which the loss is measured."""
+    """Increasing step counts from 0, evenly spaced on a log axis, after which the loss is measured."""
     return np.unique(np.append(0, np.round(np.geomspace(1, steps, 150)).astype(int)))
 
 
@@ -101,12 +101,12 @@ def _weights(trainer: nb.Trainer) -> np.ndarray:
 
 
 def _features(kind: str, x: np.ndarray) -> np.ndarray:
-    """(1000, 3) what multiplies the two weights and the bias."""
+    """The (1000, 3) factors of the two weights and the bias."""
     return np.column_stack([x if kind == RAW else nb.StandardScaler().fit(x).transform(x), np.ones(len(x))])
 
 
 def measure(kind: str, seed: int, size: Size, settings: Settings, advance: Any) -> Run:
-    """Everything about one way to feed the network at one seed."""
+    """Measure one way to feed the network with one seed."""
     x, y = make_data(seed)
     design = _features(kind, x)
     if kind == SCALED:
@@ -120,7 +120,7 @@ def measure(kind: str, seed: int, size: Size, settings: Settings, advance: Any) 
         path.append(_weights(trainer))
     trainer = make_trainer(kind, CURVE_SHARE * largest, settings.backend)
     looks = set(moments(size.steps))
-    losses = [float(np.mean(y**2))]  # zero weights say zero
+    losses = [float(np.mean(y**2))]  # zero weights predict zero
     for step, batch in enumerate(batches(x, y, size.steps), start=1):
         trainer.train_batch(*batch)
         if step in looks:
@@ -131,7 +131,7 @@ def measure(kind: str, seed: int, size: Size, settings: Settings, advance: Any) 
 
 
 def run(settings: Settings) -> Result:
-    """Find the largest learning rate of each way at every seed, walk at it, and draw both."""
+    """Find the largest learning rate of each way with every seed, train with it, and draw both."""
     size = QUICK if settings.quick else FULL
     runs: dict[str, list[Run]] = {kind: [] for kind in COLOURS}
     with progress(TITLE, settings.seeds * len(COLOURS) * (size.bisections + 1)) as advance:
@@ -172,7 +172,7 @@ def _figures(runs: list[Run], size: Size) -> dict[str, Any]:
 
 
 def _steps_until_close(run: Run, size: Size) -> int | None:
-    """After how many steps the loss is at most CLOSE times the best there is."""
+    """The number of steps after which the loss is at most CLOSE times the best possible."""
     close = run.losses <= CLOSE * run.best
     return int(moments(size.steps)[np.argmax(close)]) if close.any() else None
 

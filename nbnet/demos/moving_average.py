@@ -21,7 +21,7 @@ BACKEND = "serial"  # 64 digits are not worth a second thread
 UPDATES, JUMP, LEVELS, VALUES = 400, 200, (5.0, 3.0), 8  # each number is the mean of 8 values N(level, 1)
 PLAIN, COUNTED, DEBIASED, QUICKER = "decay 0.99", "0.99, step-count decay", "0.99, zero debias", "decay 0.9"
 AVERAGES = {PLAIN: drawing.RED, QUICKER: drawing.PURPLE, COUNTED: drawing.ORANGE, DEBIASED: drawing.BLUE}
-EARLY, CLOSE = 10, 0.1  # after how many updates they are compared; a tenth of the level is close
+EARLY, CLOSE = 10, 0.1  # updates after which they are compared; relative distance that counts as close
 
 # Decays in training
 DECAYS = {
@@ -39,12 +39,12 @@ COMPLETE, FORGOTTEN, MENDED = "complete", "without moving\nstatistics", "the sam
 
 
 class Training(NamedTuple):
-    accuracy: dict[str, list[float]]  # on test images by evaluation, of each of DECAYS and BY_BATCH
+    accuracy: dict[str, list[float]]  # on test images by evaluation, for each of DECAYS and BY_BATCH
     model: nb.Sequential  # with decay 0.9, trained
 
 
 def averages(seed: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Numbers around a level that jumps, and the four averages of them, each from 0."""
+    """Numbers around a level that jumps, and four averages of them, each starting at 0."""
     rng = np.random.default_rng([seed, 0])
     level = np.where(np.arange(UPDATES) < JUMP, *LEVELS)
     numbers = level + rng.standard_normal((VALUES, UPDATES)).mean(axis=0)
@@ -59,7 +59,7 @@ def averages(seed: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
 
 
 def train(seed: int, steps: int, data: Digits, backend: str, advance: Any) -> Training:
-    """The same training once for each decay: moving statistics do not touch it, only what evaluation makes of it."""
+    """One training, evaluated with each decay: moving statistics do not affect training, only evaluation."""
     rng = np.random.default_rng([seed, 1])
     models = {}
     for name, (_, options) in DECAYS.items():
@@ -80,14 +80,14 @@ def train(seed: int, steps: int, data: Digits, backend: str, advance: Any) -> Tr
 
 
 def restore(trained: nb.Sequential, seed: int, data: Digits, backend: str) -> dict[str, float]:
-    """Test accuracy of the model from its complete file, from its parameters alone, and of the latter once recalibrated."""
+    """Test accuracy of the model from its complete file, from its parameters alone, and from these after recalibration."""
     complete, forgotten = (moving_modes.convolutional({"decay": 0.9}) for _ in range(2))
     for model in (complete, forgotten):
         model.build((8, 8, 1), backend=backend, seed=seed + 1000)
     with tempfile.TemporaryDirectory() as folder:
         trained.save_weights(Path(folder) / "model.safetensors")
         complete.load_weights(Path(folder) / "model.safetensors")
-    for name, param in forgotten.params.items():  # all that a saver of trainable variables writes
+    for name, param in forgotten.params.items():  # what remains if only trainable variables are saved
         param.value[:] = trained.params[name].value
     found = {"before": moving_modes.accuracy(trained, data)}
     found |= {COMPLETE: moving_modes.accuracy(complete, data), FORGOTTEN: moving_modes.accuracy(forgotten, data)}
@@ -96,7 +96,7 @@ def restore(trained: nb.Sequential, seed: int, data: Digits, backend: str) -> di
 
 
 def run(settings: Settings) -> Result:
-    """All of it at every seed."""
+    """Run all parts with every seed."""
     data, seeds = moving_modes.digits(), range(settings.seeds)
     steps = QUICK_STEPS if settings.quick else STEPS
     with progress(TITLE, 2 * settings.seeds + moving_modes.work(settings)) as advance:
@@ -157,7 +157,7 @@ def _averages_figures(paths: list[tuple[np.ndarray, dict[str, np.ndarray]]]) -> 
 
 
 def _settled(wrong: np.ndarray) -> int:
-    """The number of updates from which on nothing is wrong any more."""
+    """The number of updates from which all values stay right."""
     return int(np.flatnonzero(wrong)[-1]) + 2 if wrong.any() else 1
 
 

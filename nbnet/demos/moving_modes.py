@@ -28,7 +28,7 @@ DARK, TUNE_IMAGES, TUNE_BATCH, TUNE_STEPS = 0.4, 64, 4, 100  # brightness; the s
 NONE, NORM, RENORM = "no batch norm", "batch norm", "batch renormalisation"
 COLOURS = {NONE: drawing.INK, NORM: drawing.RED, RENORM: drawing.BLUE}
 SIZES, ONE_CLASS = (2, 4, 8, 32), 32  # batches of random images; and of images of one class
-IMAGES, ONE_CLASS_IMAGES = 6000, 16000  # that pass by in training
+IMAGES, ONE_CLASS_IMAGES = 6000, 16000  # seen in training
 QUICK_SHARE = 20  # --quick trains on this part of them
 
 Small = dict[str, dict[str, list[float]]]  # kind of network, batches: test accuracy by seed
@@ -65,7 +65,7 @@ def accuracy(model: nb.Sequential, data: Digits) -> float:
 
 
 def accuracy_by_batch(model: nb.Sequential, data: Digits) -> float:
-    """With each batch norm in training mode on the test images as one batch; nothing is learnt from them."""
+    """Accuracy with each batch norm in training mode on the test images as one batch; nothing is learnt from them."""
     for layer in norms(model):
         layer.update_statistics = False
     scores, _ = model.forward(data.x_test, train=True)
@@ -78,7 +78,7 @@ def accuracy_by_batch(model: nb.Sequential, data: Digits) -> float:
 
 
 def fine_tune(trained: nb.Sequential, seed: int, settings: Settings, advance: Any) -> dict[str, dict[str, float]]:
-    """Train on a few dark images, in each position of the switches; what moved, and what the network then knows."""
+    """Train on a few dark images with each setting of the switches; report what changed and the accuracy afterwards."""
     bright, dark = digits(), digits(DARK)
     found = {}
     before = {name: array.copy() for name, array in trained.state().items()}
@@ -160,7 +160,7 @@ def draw_switches(tuned: list[dict[str, dict[str, float]]], settings: Settings) 
 
 
 def dense(kind: str, steps: int) -> nb.Sequential:
-    """Dense layers, whose batch norm has as many values a channel as the batch has rows; renormalisation warms up."""
+    """Dense layers, whose batch norm has as many values per channel as the batch has rows; renormalisation warms up."""
     layers: list[nb.Layer] = [nb.Flatten()]
     for _ in range(2):
         layers.append(nb.Dense(64, use_bias=kind == NONE))

@@ -1,4 +1,4 @@
-"""A 3-layer tanh network in PyTorch, timed beside nbnet's in the same run; only where torch is installed."""
+"""A 3-layer tanh network in PyTorch, timed in turns with nbnet's; only where torch is installed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from nbnet.demos.drawing import spread
 
-ROUNDS, BLOCK = 9, 20  # blocks of steps, taken in turn so that a busy moment meets all
+ROUNDS, BLOCK = 9, 20  # blocks of steps, in turns so that a busy moment affects all
 
 
 Stepper = Callable[[], float]  # makes one training step, returns its loss
@@ -21,7 +21,7 @@ Stepper = Callable[[], float]  # makes one training step, returns its loss
 def measure(
     ours: dict[str, Stepper], x: np.ndarray, y: np.ndarray, units: int, lr: float, backend: str, rounds: int = ROUNDS, block: int = BLOCK
 ) -> dict[str, Any] | None:
-    """Milliseconds a training step of nbnet and PyTorch: median and range of the blocks; None where torch is not installed.
+    """Milliseconds per training step of nbnet and PyTorch: median and range of the blocks; None where torch is not installed.
 
     PyTorch runs eagerly with its own BatchNorm1d, on as many threads as nbnet.
 
@@ -71,7 +71,7 @@ def _torch_stepper(torch: Any, batch_norm: bool, x: Any, y: Any, units: int, lr:
 
 
 def sentences(found: dict[str, Any] | None, epochs: int) -> list[str]:
-    """What the times say, in words."""
+    """The times in words."""
     if found is None:
         return []
     step = {key: found[key]["median"] for key in ("nbnet_without", "nbnet_with", "pytorch_without", "pytorch_with")}

@@ -142,11 +142,11 @@ def test_wrong_results_are_not_timed(reference):
         assert "differs from the reference" in measure.compare(TINY[4], {"y": digest(y)}, right)
     assert "has shape (60, 4)" in measure.compare(TINY[4], {"y": digest(y.reshape(60, 4))}, right)
     step = Workload("digits-cnn", (4,))
-    wanted = {"exact": [2.0, 1.9, 1.8], "random": [2.1, 2.0, 2.2]}
-    assert measure.compare(step, {"exact": [2.0, 1.9, 1.8001], "random": [2.3, 1.0, 3.0]}, wanted) is None
-    assert "the losses" in measure.compare(step, {"exact": [2.0, 1.9, 1.81], "random": [2.1, 2.0, 2.2]}, wanted)
-    assert "the losses" in measure.compare(step, {"exact": [2.0, 1.9, 1.8], "random": [2.1, 2.0, np.nan]}, wanted)
-    assert "the losses" in measure.compare(step, {}, wanted)
+    expected = {"exact": [2.0, 1.9, 1.8], "random": [2.1, 2.0, 2.2]}
+    assert measure.compare(step, {"exact": [2.0, 1.9, 1.8001], "random": [2.3, 1.0, 3.0]}, expected) is None
+    assert "the losses" in measure.compare(step, {"exact": [2.0, 1.9, 1.81], "random": [2.1, 2.0, 2.2]}, expected)
+    assert "the losses" in measure.compare(step, {"exact": [2.0, 1.9, 1.8], "random": [2.1, 2.0, np.nan]}, expected)
+    assert "the losses" in measure.compare(step, {}, expected)
 
 
 def test_wrong_dropout_is_seen():
@@ -218,19 +218,19 @@ def test_start_and_memory(tmp_path):
     ("words", "message"),
     [
         ("--ops conv", "unknown operation 'conv': did you mean 'conv2d'?"),
-        ("--ops ,", "--ops ',': wanted one name or several, separated by commas"),
+        ("--ops ,", "--ops ',': expected one or more names, separated by commas"),
         ("--backends paralel", "unknown backend 'paralel': did you mean 'parallel'?"),
         (
             "--peers pytorch",
             "unknown peer 'pytorch': did you mean 'torch'? choose one of torch, torch-kept, torch-compile, jax, tensorflow, none",
         ),
-        ("--shapes 3x3x3", "--shapes 3x3x3: it fits none of the chosen operations; wanted conv2d NxHxWxC-FILTERS"),
-        ("--ops softmax --shapes 3x3x3", "--shapes 3x3x3: it fits none of the chosen operations; wanted softmax ROWSxCLASSES"),
-        ("--ops mlp --shapes 3x3", "--shapes 3x3: it fits none of the chosen operations; wanted --ops with a kernel"),
-        ("--threads 0", "--threads 0: wanted whole numbers from 1 to"),
-        ("--threads two", "--threads two: wanted whole numbers from 1 to"),
-        ("--threads 99999", "--threads 99999: wanted whole numbers from 1 to"),
-        ("--out /dev/null/x", "cannot make the folder /dev/null/x: Not a directory"),
+        ("--shapes 3x3x3", "--shapes 3x3x3: fits none of the chosen operations; expected conv2d NxHxWxC-FILTERS"),
+        ("--ops softmax --shapes 3x3x3", "--shapes 3x3x3: fits none of the chosen operations; expected softmax ROWSxCLASSES"),
+        ("--ops mlp --shapes 3x3", "--shapes 3x3: fits none of the chosen operations; expected --ops with a kernel"),
+        ("--threads 0", "--threads 0: expected whole numbers from 1 to"),
+        ("--threads two", "--threads two: expected whole numbers from 1 to"),
+        ("--threads 99999", "--threads 99999: expected whole numbers from 1 to"),
+        ("--out /dev/null/x", "cannot create the folder /dev/null/x: Not a directory"),
     ],
 )
 def test_bad_options(words, message, capsys):

@@ -117,10 +117,10 @@ def readme():
 
 def test_the_readme_agrees_with_the_committed_results(readme):
     committed, elsewhere = (json.loads(file.read_text(encoding="utf-8")) for file in (readme.RESULTS, readme.ELSEWHERE))
-    for file, wanted in readme.rewritten(committed, elsewhere).items():
+    for file, expected in readme.rewritten(committed, elsewhere).items():
         text = file.read_text(encoding="utf-8")
         assert text.count(readme.FIRST) == text.count(readme.LAST) == 1
-        assert wanted == text, "run python benchmarks/readme.py"
+        assert expected == text, "run python benchmarks/readme.py"
     for each in (committed, elsewhere):
         assert _rounded(results.summary(each)) == _rounded(each["summary"])
 

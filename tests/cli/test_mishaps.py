@@ -14,9 +14,7 @@ from .running import TINY, nbnet, one_line_error
 def test_nan_keeps_the_last_good_checkpoint(pictures, here, capsys):
     assert nbnet("train", "--data", pictures, "--out", "run", *TINY, "--lr", "1e30", "--schedule", "step", "--optimizer", "sgd") == 2
     error = one_line_error(capsys)
-    assert re.match(
-        r"the loss is nan at step 1: .*layer \d+\.\w+ .*lower the learning rate.*; run holds the run as it was last saved", error
-    )
+    assert re.match(r"the loss is nan at step 1: .*layer \d+\.\w+ .*lower the learning rate.*; run has the run as last saved", error)
     assert error.endswith("after epoch 0")
     values, _ = storage.read(here / "run" / "model.safetensors")
     assert all(np.isfinite(value).all() for value in values.values())
@@ -29,7 +27,7 @@ def test_a_full_disk(pictures, here, capsys, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", full)
     assert nbnet("train", "--data", pictures, "--out", "run", *TINY) == 2
-    assert one_line_error(capsys).startswith("cannot write run/model.safetensors: No space left on device; choose a folder")
+    assert one_line_error(capsys).startswith("cannot write run/config.json: No space left on device; choose a folder")
 
 
 @pytest.mark.parametrize("out", ["file", "file/run"])
@@ -39,7 +37,7 @@ def test_a_run_folder_that_cannot_be_made(pictures, here, capsys, out):
     error = one_line_error(capsys)
     assert error in (
         "--out file exists already: choose another folder",
-        f"cannot make the run folder {out}: Not a directory; choose one that can be written with --out",
+        f"cannot create the run folder {out}: Not a directory; choose a writable one with --out",
     )
 
 
@@ -51,5 +49,5 @@ def test_a_run_is_never_overwritten(pictures, here, capsys):
     assert nbnet("train", "--data", pictures, "--out", "run", *TINY) == 0
     capsys.readouterr()
     assert nbnet("train", "--data", pictures, "--out", "run", *TINY) == 2
-    assert one_line_error(capsys).endswith(", or go on with that run: nbnet train --resume run")
+    assert one_line_error(capsys).endswith(", or continue that run: nbnet train --resume run")
     assert [path.name for path in (here / "full").iterdir()] == ["thesis.txt"]

@@ -35,7 +35,7 @@ def test_ctrl_c_saves_and_the_command_it_prints_resumes(pictures, here, capsys, 
         capsys.readouterr()
         assert nbnet("train", "--data", pictures, "--out", "a run", *TINY) == 130
     out = capsys.readouterr().out
-    assert f"stopped in epoch {step // 5 + 1} of 3; the run is saved. To go on:" in out
+    assert f"stopped in epoch {step // 5 + 1} of 3; the run is saved. To continue:" in out
     assert signal.getsignal(signal.SIGINT) is before
     assert arrays(here / "a run")[1]["step"] == step
     command = shlex.split(out.splitlines()[-1])
@@ -51,7 +51,7 @@ def test_a_second_ctrl_c_ends_at_once(pictures, here, capsys, monkeypatch):
         interrupt_at(patch, 8, times=2)
         assert nbnet("train", "--data", pictures, "--out", "run", *TINY) == 130
     err = capsys.readouterr().err
-    assert "run holds the run as it was last saved, after epoch 1\nnbnet: interrupted" in err
+    assert "run has the run as last saved, after epoch 1\nnbnet: interrupted" in err
     assert "Traceback" not in err
     assert arrays(here / "run")[1]["step"] == 5
     assert nbnet("train", "--resume", "run") == 0
@@ -99,10 +99,10 @@ def test_resume_what_cannot_be_resumed(pictures, here, capsys):
         assert nbnet("train", "--resume", *words) == 2
         return one_line_error(capsys)
 
-    assert refused("nowhere").startswith("there is no run nowhere: wanted a folder that nbnet train wrote, with config.json")
-    assert refused(pictures).startswith(f"{pictures} is no run: wanted")
-    assert refused("run") == "the run run is complete: it has done 3 epochs; to go on, give a larger --epochs"
-    assert refused("run", "--epochs", 2) == "the run run is complete: it has done 3 epochs; to go on, give a larger --epochs"
+    assert refused("nowhere").startswith("there is no run nowhere: expected a folder written by nbnet train, with config.json")
+    assert refused(pictures).startswith(f"{pictures} is not a run folder: expected")
+    assert refused("run") == "the run run is complete after 3 epochs; to continue, give a larger --epochs"
+    assert refused("run", "--epochs", 2) == "the run run is complete after 3 epochs; to continue, give a larger --epochs"
     assert refused("run", "--epochs", 9, "--lr", 1) == "--lr cannot change when a run is resumed: give --resume and --epochs alone"
     model.write_bytes(good[:-9])
     assert "model.safetensors is truncated or not a safetensors file" in refused("run", "--epochs", 9)
@@ -113,7 +113,7 @@ def test_resume_what_cannot_be_resumed(pictures, here, capsys):
         config.write_text(broken)
         assert refused("run", "--epochs", 9).startswith("run/config.json is damaged: ")
     config.write_text(text.replace('"digits"', '"lenet"'))
-    assert "'0.conv2d.weight' has shape (3, 3, 1, 16) and dtype float32, wanted (3, 3, 1, 32)" in refused("run", "--epochs", 9)
+    assert "'0.conv2d.weight' has shape (3, 3, 1, 16) and dtype float32, expected (3, 3, 1, 32)" in refused("run", "--epochs", 9)
     config.write_text(text)
     save(pictures / "left" / "0.png", np.zeros((8, 8), np.uint8))
     assert "pictures has other images or labels than run was started with" in refused("run", "--epochs", 9)

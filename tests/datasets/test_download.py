@@ -125,10 +125,8 @@ def test_a_damaged_file_in_the_cache_is_downloaded_again(cache, server, monkeypa
 def test_wrong_checksum(cache, server, monkeypatch):
     publish(monkeypatch, server, "mnist", MNIST_GZ)
     server.files[X + ".gz"] = b"a page that says: please log in"
-    wanted = hashlib.md5(MNIST_GZ[X + ".gz"]).hexdigest()
-    with pytest.raises(
-        DataError, match=rf"cannot download mnist: {server.url}{X}.gz: its checksum is wrong, wanted md5 {wanted}; .*data_dir"
-    ):
+    expected = hashlib.md5(MNIST_GZ[X + ".gz"]).hexdigest()
+    with pytest.raises(DataError, match=rf"cannot download mnist: {server.url}{X}.gz: wrong checksum, expected md5 {expected}; .*data_dir"):
         datasets.load("mnist")
     assert list((cache / "mnist").iterdir()) == []
 
@@ -136,7 +134,7 @@ def test_wrong_checksum(cache, server, monkeypatch):
 def test_a_broken_transfer_leaves_nothing(cache, server, monkeypatch):
     publish(monkeypatch, server, "mnist", MNIST_GZ)
     server.short.add(X + ".gz")
-    with pytest.raises(DataError, match=rf"cannot download mnist: {server.url}{X}.gz: (the transfer broke off|its checksum is wrong)"):
+    with pytest.raises(DataError, match=rf"cannot download mnist: {server.url}{X}.gz: (the connection was lost|wrong checksum)"):
         datasets.load("mnist")
     assert list((cache / "mnist").iterdir()) == []
     server.short.clear()
@@ -146,9 +144,7 @@ def test_a_broken_transfer_leaves_nothing(cache, server, monkeypatch):
 def test_server_down(cache, monkeypatch):
     with serving() as server:
         publish(monkeypatch, server, "mnist", MNIST_GZ)
-    words = (
-        rf"cannot download mnist: {server.url}{X}.gz: no connection; try again, or get the files yourself and give their folder as data_dir"
-    )
+    words = rf"cannot download mnist: {server.url}{X}.gz: no connection; try again, or download the files yourself and pass .* data_dir"
     with pytest.raises(DataError, match=words):
         datasets.load("mnist")
 
@@ -182,7 +178,7 @@ def test_the_next_mirror_is_tried(cache, server, monkeypatch):
         assert len(wrong.asked) == len(server.asked) == 4
         server.files.clear()
         (cache / "mnist" / (X + ".gz")).unlink()
-        with pytest.raises(DataError, match=f"{dead}.*no connection; {wrong.url}.*checksum is wrong.*; {server.url}.*answers 404"):
+        with pytest.raises(DataError, match=f"{dead}.*no connection; {wrong.url}.*wrong checksum.*; {server.url}.*answers 404"):
             datasets.load("mnist")
 
 
@@ -190,7 +186,7 @@ def test_a_cache_that_cannot_be_written(tmp_path, server, monkeypatch, cache):
     publish(monkeypatch, server, "mnist", MNIST_GZ)
     (tmp_path / "file").write_bytes(b"")
     monkeypatch.setenv("NBNET_DATA_DIR", str(tmp_path / "file"))
-    with pytest.raises(DataError, match=r"cannot write to .*/file/mnist: .*; set NBNET_DATA_DIR to a folder that is writable"):
+    with pytest.raises(DataError, match=r"cannot write to .*/file/mnist: .*; set NBNET_DATA_DIR to a writable folder"):
         datasets.load("mnist")
 
 

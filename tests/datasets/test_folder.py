@@ -60,7 +60,7 @@ def test_train_and_test_folders(tmp_path):
     assert x[:, 0, 0, 0].tolist() == [0, 1, 0, 1, 2]
     assert x_test[:, 0, 0, 0].tolist() == [7, 8]
     paint(tmp_path / "test" / "bird" / "0.png", (1, 2, 3))
-    with pytest.raises(DataError, match=r"test has the class 'bird', which .*train has not: wanted cat, dog"):
+    with pytest.raises(DataError, match=r"test has the class 'bird', which .*train does not have: expected cat, dog"):
         datasets.from_folder(tmp_path)
 
 
@@ -146,17 +146,17 @@ def sixteen_bits(root):
     [
         (
             lambda root: paint(root / "dog" / "03.png", (1, 2, 3), (5, 6)),
-            r"dog/03.png has 5x6 pixels but .*/cat/0\d.PNG has 4x6: wanted one size; give size=\(height, width\), such as size=\(4, 6\)",
+            r"dog/03.png has 5x6 pixels but .*/cat/0\d.PNG has 4x6: expected one size; give size=\(height, width\), as in size=\(4, 6\)",
         ),
         (damage, "cannot read the image .*dog/03.png: .*; replace or remove it"),
         (
             lambda root: (root / "dog" / "03.png").write_bytes(b""),
-            "dog/03.png is not an image that Pillow can read: wanted png, jpg or the like",
+            "dog/03.png is not an image that Pillow can read: expected png, jpg or similar",
         ),
         (lambda root: (root / "dog" / "03.png").write_bytes(b"hello"), "dog/03.png is not an image that Pillow can read"),
-        (sixteen_bits, r"dog/03.png has more than 8 bits a channel \(Pillow's mode I.*\): wanted 8; save it as 8-bit grey or RGB"),
-        (lambda root: (root / "emu").mkdir(), "emu is empty: wanted images"),
-        (lambda root: write(root / "emu", {"a.txt": b""}), r"emu has no image \(.png, .jpg, .*\): it holds a.txt"),
+        (sixteen_bits, r"dog/03.png has more than 8 bits per channel \(Pillow's mode I.*\): expected 8; save it as 8-bit grey or RGB"),
+        (lambda root: (root / "emu").mkdir(), "emu is empty: expected images"),
+        (lambda root: write(root / "emu", {"a.txt": b""}), r"emu has no image \(.png, .jpg, .*\), only a.txt"),
     ],
 )
 def test_bad_folders(tmp_path, spoil, words):
@@ -168,17 +168,17 @@ def test_bad_folders(tmp_path, spoil, words):
 
 
 def test_folders_that_are_something_else(tmp_path):
-    with pytest.raises(DataError, match=r"there is no folder .*nothing: wanted a folder with one sub-folder of images a class"):
+    with pytest.raises(DataError, match=r"there is no folder .*nothing: expected a folder with one sub-folder of images per class"):
         datasets.from_folder(tmp_path / "nothing")
-    with pytest.raises(DataError, match="is empty: wanted a folder with one sub-folder of images a class"):
+    with pytest.raises(DataError, match="is empty: expected a folder with one sub-folder of images per class"):
         datasets.from_folder(tmp_path)
     paint(tmp_path / "loose.png", 0)
-    with pytest.raises(DataError, match=r"has no sub-folder, only loose.png: wanted a sub-folder of images for each class, at least 2"):
+    with pytest.raises(DataError, match=r"has no sub-folder, only loose.png: expected a sub-folder of images for each class, at least 2"):
         datasets.from_folder(tmp_path)
-    with pytest.raises(DataError, match=r"loose.png is a file: wanted a folder"):
+    with pytest.raises(DataError, match=r"loose.png is a file: expected a folder"):
         datasets.from_folder(tmp_path / "loose.png")
     paint(tmp_path / "cat" / "1.png", 0)
-    with pytest.raises(DataError, match="has the sub-folder cat alone: wanted a sub-folder of images for each class, at least 2"):
+    with pytest.raises(DataError, match="has only the sub-folder cat: expected a sub-folder of images for each class, at least 2"):
         datasets.from_folder(tmp_path)
     paint(tmp_path / "dog" / "1.png", 0)
     with pytest.raises(DataError, match="has one image a class, so nothing is left to test"):
@@ -187,7 +187,7 @@ def test_folders_that_are_something_else(tmp_path):
         datasets.from_folder(write(tmp_path / "m", MNIST, gz=True))
     with pytest.raises(DataError, match=r"these look like the files of cifar10"):
         datasets.from_folder(write(tmp_path / "c", CIFAR))
-    with pytest.raises(DataError, match="there is no image: wanted at least one file"):
+    with pytest.raises(DataError, match="there is no image: expected at least one file"):
         datasets.read_images([])
     with pytest.raises(DataError, match=r"cannot read the image .*gone.png: No such file or directory"):
         datasets.read_images([tmp_path / "gone.png"])
@@ -195,13 +195,13 @@ def test_folders_that_are_something_else(tmp_path):
 
 @pytest.mark.parametrize("size", [0, (0, 4), (4,), (4, 5, 6), 2.5, "32", (4.0, 4)])
 def test_bad_size(tmp_path, size):
-    with pytest.raises(ArgumentError, match=r"size=.*: wanted \(height, width\) in pixels, such as \(32, 32\)"):
+    with pytest.raises(ArgumentError, match=r"size=.*: expected \(height, width\) in pixels, such as \(32, 32\)"):
         datasets.from_folder(pets(tmp_path), size=size)
 
 
 def test_bad_channels_and_fraction(tmp_path):
     pets(tmp_path)
-    with pytest.raises(ArgumentError, match=r"channels=4: wanted 1 \(grey\), 3 \(RGB\) or None"):
+    with pytest.raises(ArgumentError, match=r"channels=4: expected 1 \(grey\), 3 \(RGB\) or None"):
         datasets.from_folder(tmp_path, channels=4)
-    with pytest.raises(ArgumentError, match=r"test_fraction=1.5: wanted a number between 0 and 1"):
+    with pytest.raises(ArgumentError, match=r"test_fraction=1.5: expected a number between 0 and 1"):
         datasets.from_folder(tmp_path, test_fraction=1.5)

@@ -16,7 +16,7 @@ def test_unknown_names(tmp_path):
         datasets.load("fashon-mnist")
     with pytest.raises(ArgumentError, match=r"for a folder of images use from_folder\(path\)"):
         datasets.load(str(tmp_path))
-    with pytest.raises(ArgumentError, match=r"digits come with nbnet and read no folder, got data_dir='here': leave data_dir out"):
+    with pytest.raises(ArgumentError, match=r"digits are part of nbnet, got data_dir='here': leave data_dir out"):
         datasets.load("digits", "here")
 
 
@@ -33,11 +33,11 @@ def test_open(tmp_path, monkeypatch):
         datasets.open("minst")
     with pytest.raises(ArgumentError, match="unknown data set 5"):
         datasets.open(5)
-    with pytest.raises(DataError, match=r"there is no folder ./minst: wanted a folder of images, or one of digits, mnist"):
+    with pytest.raises(DataError, match=r"there is no folder ./minst: expected a folder of images, or one of digits, mnist"):
         datasets.open("./minst")
-    with pytest.raises(ArgumentError, match="size and channels are for folders of images, not for 'digits'"):
+    with pytest.raises(ArgumentError, match="size and channels apply to folders of images, not to 'digits'"):
         datasets.open("digits", size=8)
-    with pytest.raises(ArgumentError, match="data_dir is for mnist, fashion-mnist, cifar10, and pets is a folder of images"):
+    with pytest.raises(ArgumentError, match="data_dir applies to mnist, fashion-mnist, cifar10, and pets is a folder of images"):
         datasets.open("pets", "here")
 
 

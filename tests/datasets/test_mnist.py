@@ -39,32 +39,32 @@ def corrupt(name, change, gz=False):
 @pytest.mark.parametrize(
     ("files", "words"),
     [
-        (corrupt(X, lambda d: d[:-1]), rf"{X} is truncated: its header promises 120 bytes of images, it has 119; download it again"),
-        (corrupt(X, lambda d: d[:9]), rf"{X} is truncated: 9 bytes, wanted a header of 16"),
-        (corrupt(X, lambda d: b""), rf"{X} starts with nothing, wanted the magic number 00 00 08 03 of IDX images"),
-        (corrupt(X, lambda d: d + b"!"), rf"{X} goes on after the 120 bytes of images that its header promises: wanted none"),
-        (corrupt(X, lambda d: idx_bytes(LABELS)), rf"{X} starts with 00 00 08 01: a file of labels, wanted the magic number 00 00 08 03"),
-        (corrupt(Y, lambda d: idx_bytes(IMAGES)), rf"{Y} starts with 00 00 08 03: a file of images, wanted the magic number 00 00 08 01"),
-        (corrupt(X, gzip.compress), rf"{X} starts with 1f 8b 08 00: gzip, so its name must end in .gz, wanted"),
-        (corrupt(X, lambda d: b"\0\0\x0d\x03" + d[4:]), rf"{X} starts with 00 00 0d 03, wanted the magic number"),
-        (corrupt(X, lambda d: d[:4] + b"\xff" * 12), rf"{X} is truncated: its header promises 4294967295x4294967295x4294967295 bytes"),
-        (corrupt(X, lambda d: idx_bytes(IMAGES[:0])), rf"{X} says it holds 0x5x4 bytes of images: wanted at least one"),
-        (corrupt(Y, lambda d: idx_bytes(LABELS[:5])), rf"{X} has 6 images but .*{Y} has 5 labels: wanted as many"),
-        (corrupt(Y, lambda d: idx_bytes(LABELS + 1)), rf"{Y}: label 2 is 10, wanted 0 to 9"),
+        (corrupt(X, lambda d: d[:-1]), rf"{X} is truncated: its header announces 120 bytes of images, it has 119; download it again"),
+        (corrupt(X, lambda d: d[:9]), rf"{X} is truncated: 9 bytes, expected a header of 16"),
+        (corrupt(X, lambda d: b""), rf"{X} starts with nothing, expected the magic number 00 00 08 03 of IDX images"),
+        (corrupt(X, lambda d: d + b"!"), rf"{X} has more bytes than the 120 of images that its header announces: expected no more"),
+        (corrupt(X, lambda d: idx_bytes(LABELS)), rf"{X} starts with 00 00 08 01: a file of labels, expected the magic number 00 00 08 03"),
+        (corrupt(Y, lambda d: idx_bytes(IMAGES)), rf"{Y} starts with 00 00 08 03: a file of images, expected the magic number 00 00 08 01"),
+        (corrupt(X, gzip.compress), rf"{X} starts with 1f 8b 08 00: gzip, so its name must end in .gz, expected"),
+        (corrupt(X, lambda d: b"\0\0\x0d\x03" + d[4:]), rf"{X} starts with 00 00 0d 03, expected the magic number"),
+        (corrupt(X, lambda d: d[:4] + b"\xff" * 12), rf"{X} is truncated: its header announces 4294967295x4294967295x4294967295 bytes"),
+        (corrupt(X, lambda d: idx_bytes(IMAGES[:0])), rf"{X} has 0x5x4 bytes of images: expected at least one"),
+        (corrupt(Y, lambda d: idx_bytes(LABELS[:5])), rf"{X} has 6 images but .*{Y} has 5 labels: expected equal counts"),
+        (corrupt(Y, lambda d: idx_bytes(LABELS + 1)), rf"{Y}: label 2 is 10, expected 0 to 9"),
         (
             corrupt("t10k-images-idx3-ubyte", lambda d: idx_bytes(TEST_IMAGES[:, :3])),
             "train-images-idx3-ubyte has images of 5x4 but .*t10k-images-idx3-ubyte of 3x4",
         ),
         (
             corrupt(X, lambda d: MNIST[X], gz=True),
-            rf"{X}.gz is not a gzip file: it starts with 00 00, wanted 1f 8b; .* take .gz off its name",
+            rf"{X}.gz is not a gzip file: it starts with 00 00, expected 1f 8b; .* remove .gz from its name",
         ),
         (corrupt(X, lambda d: b"", gz=True), rf"{X}.gz is not a gzip file: it starts with nothing"),
         (corrupt(X, lambda d: d[:-20], gz=True), rf"{X}.gz is truncated or damaged: .*; download it again"),
         (corrupt(X, flip, gz=True), rf"{X}.gz is a damaged gzip file: CRC check failed"),
         (corrupt(X, lambda d: d[:10] + b"\xff" * 40, gz=True), rf"{X}.gz is a damaged gzip file: .*invalid"),
-        ({X: MNIST[X]}, rf"has no {Y} or {Y}.gz: wanted it beside what is there \({X}\)"),
-        ({"a.txt": b"", "b.txt": b""}, rf"has no {X} or {X}.gz: wanted it beside what is there \(a.txt, b.txt\)"),
+        ({X: MNIST[X]}, rf"has no {Y} or {Y}.gz: expected it next to the files there \({X}\)"),
+        ({"a.txt": b"", "b.txt": b""}, rf"has no {X} or {X}.gz: expected it next to the files there \(a.txt, b.txt\)"),
     ],
 )
 def test_bad_mnist_files(tmp_path, files, words):
@@ -76,13 +76,13 @@ def test_bad_mnist_files(tmp_path, files, words):
 
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "cifar10"])
 def test_missing_and_empty_folders(tmp_path, name):
-    with pytest.raises(DataError, match=rf"there is no folder {re.escape(str(tmp_path))}/nothing: wanted a folder with"):
+    with pytest.raises(DataError, match=rf"there is no folder {re.escape(str(tmp_path))}/nothing: expected a folder with"):
         datasets.load(name, tmp_path / "nothing")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="empty is empty: wanted a folder with"):
+    with pytest.raises(DataError, match="empty is empty: expected a folder with"):
         datasets.load(name, tmp_path / "empty")
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(DataError, match="file is a file: wanted a folder with"):
+    with pytest.raises(DataError, match="file is a file: expected a folder with"):
         datasets.load(name, tmp_path / "file")
 
 

@@ -69,9 +69,9 @@ def test_a_demo_says_what_it_is(name):
 def test_the_page_holds_everything(everything):
     page = (everything / "index.html").read_text(encoding="utf-8")
     sources = re.findall(r'src="([^"]*)"', page)
-    wanted = [everything / name / picture["file"] for name in demos.DEMOS for picture in report(everything, name)["pictures"]]
-    assert len(sources) == len(wanted)
-    for source, path in zip(sources, wanted):
+    expected = [everything / name / picture["file"] for name in demos.DEMOS for picture in report(everything, name)["pictures"]]
+    assert len(sources) == len(expected)
+    for source, path in zip(sources, expected):
         kind, data = re.fullmatch(r"data:image/(\w+);base64,(.*)", source).groups()
         assert base64.b64decode(data) == path.read_bytes()
         assert path.read_bytes().startswith(SIGNATURES[kind])
@@ -106,9 +106,9 @@ def test_without_a_name_it_lists_them(capsys):
     [
         (["deep-tan"], "did you mean 'deep-tanh'?"),
         (["deep-tanh", "--all"], "give a name, or --all"),
-        (["deep-tanh", "--seeds", "0"], "--seeds 0: wanted a whole number, at least 1"),
+        (["deep-tanh", "--seeds", "0"], "--seeds 0: expected a whole number, at least 1"),
         (["deep-tanh", "--backend", "paralel"], "did you mean 'parallel'?"),
-        (["deep-tanh", "--out", "file"], "cannot make the folder"),
+        (["deep-tanh", "--out", "file"], "cannot create the folder"),
     ],
 )
 def test_bad_input_is_one_line(words, said, tmp_path, monkeypatch, capsys):

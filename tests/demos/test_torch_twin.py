@@ -74,5 +74,5 @@ def test_ten_steps_beside_pytorch(rng, name):
         assert_close(np.array(trainer.train_batch(x, y)["loss"]), loss.item(), "training")
     theirs.eval()
     with torch.no_grad():
-        wanted = theirs(torch.tensor(x.transpose(0, 3, 1, 2))).numpy()
-    assert_close(ours.predict(x), wanted, "training")
+        expected = theirs(torch.tensor(x.transpose(0, 3, 1, 2))).numpy()
+    assert_close(ours.predict(x), expected, "training")

@@ -1,13 +1,13 @@
 """The frameworks that nbnet is compared with, one module each.
 
 A peer is a module with TITLE, PACKAGE (what must be importable), ENVIRONMENT (of its process; {threads} is filled in) and
-Contender(threads), which has the methods of `nbnet.bench.ours.Contender`. It may have tuned_step (of several ways to make a
-step, the fastest) and exact_step (where compiling a network a second time, to compare it without dropout, takes too long). Importing
-the module imports no framework: that happens in Contender, in the peer's own process. Every peer runs as its own guide advises, on as
-many threads as nbnet.
+Contender(threads), which has the methods of `nbnet.bench.ours.Contender`. It may have tuned_step (the fastest of several ways to make a
+step) and exact_step (used for the comparison without dropout where compiling the network a second time takes too long). Importing the
+module imports no framework: that happens in Contender, in the peer's own process. Every peer follows its own performance guide and
+uses as many threads as nbnet.
 
-OPS is what it takes part in, SWEEPS whether it is in the charts of cost against size and threads: not where
-each size takes long to compile.
+OPS lists the operations it takes part in. SWEEPS says whether it is in the charts of cost against size and threads; peers that
+compile for a long time at each size are not.
 """
 
 PEERS = {
@@ -17,4 +17,4 @@ PEERS = {
     "jax": "jax_jit",
     "tensorflow": "tensorflow_function",
 }
-QUICK = ("torch", "torch-kept")  # the peers of a quick run: the others start or compile too long for a minute
+QUICK = ("torch", "torch-kept")  # the peers of a quick run: the others take too long to start or compile

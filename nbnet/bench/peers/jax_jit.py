@@ -1,4 +1,4 @@
-"""JAX: a whole training step in one jit, with parameters and optimiser state donated, NHWC."""
+"""JAX: a whole training step in one jit, with donated parameters and optimiser state, NHWC."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Contender:
         keys = iter(self.jax.random.split(self.jax.random.key(0), 1 << 16))
         return lambda: self.jax.block_until_ready(function(*arguments, next(keys)))
 
-    # Each takes the workload's arrays in order and returns its results; jit leaves out what nobody needs.
+    # Each takes the workload's arrays in order and returns its results; jit drops what is not used.
 
     def _convolve(self, x, weight):
         return self.jax.lax.conv_general_dilated(x, weight, (1, 1), "SAME", dimension_numbers=LAYOUT)
@@ -148,7 +148,7 @@ class Contender:
         return step
 
     def _forward(self, network: Network, params, moving, x, key):
-        """The prediction, and the moving statistics after this batch."""
+        """The prediction and the updated moving statistics."""
         updated: list[Any] = []
         for (kind, *options), arrays in zip(network.layers, params):
             if kind == "conv":

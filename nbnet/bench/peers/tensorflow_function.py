@@ -1,6 +1,6 @@
 """TensorFlow: a whole training step in one tf.function, NHWC, with Keras's layers and optimiser.
 
-XLA (jit_compile=True) is tried as well where a step is built, and the faster of the two is kept, as its guide advises to measure.
+XLA (jit_compile=True) is tried too when a step is built, and the faster variant is kept: TensorFlow's guide advises to measure both.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Contender:
 
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(threads)
-        tf.random.set_seed(0)  # the first loss with dropout is compared: of few rows it would now and then be far off
+        tf.random.set_seed(0)  # the first loss with dropout is compared: with few rows and a random seed it would sometimes be far off
         self.tf = tf
         self.xla: dict[str, bool] = {}
 
@@ -111,7 +111,7 @@ class Contender:
     exact_step = step
 
     def tuned_step(self, network: Network, rows: int) -> Callable[[], float]:
-        """With XLA or without, whichever is faster here; found out once for a network."""
+        """With or without XLA, whichever is faster here; measured once per network."""
         if network.title in self.xla:
             return self._step(network, rows, self.xla[network.title])[0]
         tried = [self._step(network, rows, xla) for xla in (False, True)]
@@ -121,7 +121,7 @@ class Contender:
 
     @staticmethod
     def _seconds(step: Callable[[], float], variables: list[Any]) -> float:
-        """Of the fastest of four steps; what they have changed is put back, since to compile them took long."""
+        """The fastest of four steps. Their changes are undone: compiling the step again would take long."""
         before, times = [variable.numpy() for variable in variables], []
         for _ in range(4):
             began = time.perf_counter()
@@ -132,7 +132,7 @@ class Contender:
         return min(times)
 
     def _step(self, network: Network, rows: int, xla: bool) -> tuple[Callable[[], float], list[Any]]:
-        """A step, and all that it changes."""
+        """A training step, and all variables that it changes."""
         tf = self.tf
         model = self._model(network)
         variables = model.trainable_variables

@@ -1,4 +1,4 @@
-"""PyTorch with torch.compile, which fuses what lies between convolutions. It needs a C++ compiler."""
+"""PyTorch with torch.compile, which fuses the operations between convolutions. It needs a C++ compiler."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from nbnet.bench.peers import torch_eager
 TITLE = "torch.compile"
 PACKAGE = "torch"
 ENVIRONMENT = torch_eager.ENVIRONMENT
-OPS = (*workloads.STEPS, "batchnorm", "dropout", "softmax")  # the other kernels are library calls, the same as without it
+OPS = (*workloads.STEPS, "batchnorm", "dropout", "softmax")  # the other kernels are the same library calls as without it
 SWEEPS = False
 
 
 class Contender(torch_eager.Contender):
-    """Compiled: the forward pass with its loss; backward follows from it."""
+    """The forward pass with its loss is compiled; backward follows from it."""
 
     def __init__(self, threads: int) -> None:
         super().__init__(threads)
@@ -31,5 +31,5 @@ class Contender(torch_eager.Contender):
         return torch.compile(function, dynamic=False)
 
     def exact_step(self, network: Network, rows: int) -> Callable[[], float]:
-        """Not compiled, since that takes longest here: of a network with dropout, the loss of the compiled one is compared by itself."""
+        """Not compiled, since compiling takes longest here. The compiled network with dropout is checked by its first loss."""
         return self.eager.step(network, rows)

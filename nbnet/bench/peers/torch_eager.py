@@ -1,4 +1,4 @@
-"""PyTorch, eager, as it is installed: channels-last memory and the fused optimiser, as its performance tuning guide advises."""
+"""PyTorch, eager, as installed: channels-last memory and the fused optimiser, as its performance tuning guide advises."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ SWEEPS = True
 
 
 class Contender:
-    """PyTorch. `wrap` is what a subclass does with a model or function before it is used."""
+    """PyTorch. A subclass overrides `wrap` to change a model or function before it is used."""
 
     def __init__(self, threads: int) -> None:
         import torch
 
         torch.set_num_threads(threads)
-        torch.manual_seed(0)  # the first loss with dropout is compared: of few rows it would now and then be far off
+        torch.manual_seed(0)  # the first loss with dropout is compared: with few rows and a random seed it would sometimes be far off
         self.torch = torch
 
     @staticmethod
@@ -38,7 +38,7 @@ class Contender:
         return array.transpose(0, 2, 3, 1) if array.ndim == 4 else array
 
     def tensor(self, array: np.ndarray) -> Any:
-        """The array as a tensor; images NHWC as NCHW in channels-last memory, the same bytes."""
+        """The array as a tensor; NHWC images become NCHW in channels-last memory, without a copy."""
         made = self.torch.from_numpy(array)
         return made.permute(0, 3, 1, 2) if array.ndim == 4 else made
 
@@ -64,13 +64,13 @@ class Contender:
 
         def backward():
             dx, dweight, _ = torch.ops.aten.convolution_backward(*arguments)
-            # OIHW so that `numpy`, which moves an image's channels to the end, gives HWIO.
+            # Permuted so that `numpy`, which moves channels to the end, returns HWIO.
             return (dx if part == "backward_data" else dweight.permute(2, 0, 3, 1),)
 
         return backward
 
     def _gradients(self, function: Callable[..., Any], dy: Any, *leaves: Any):
-        """A call of function(*leaves) and of its backward: y and the gradients of the leaves."""
+        """A function that calls function(*leaves) and its backward, and returns y and the gradients of the leaves."""
         leaves = tuple(leaf.detach().requires_grad_() for leaf in leaves)
         function = self.wrap(function)
 
@@ -189,7 +189,7 @@ class Contender:
 
 
 def _ChannelsLast(nn: Any) -> Any:
-    """NCHW to NHWC before flattening, so that dense weights mean the same; on channels-last memory it moves nothing."""
+    """NCHW to NHWC before flattening, so that dense weights have the same order; free on channels-last memory."""
 
     class Permute(nn.Module):
         def forward(self, x):

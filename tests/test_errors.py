@@ -1,0 +1,22 @@
+"""The exceptions, and the message for an unknown name."""
+
+from nbnet import errors
+
+
+def test_unknown_names_the_nearest():
+    assert errors.unknown("colour", "gren", ["red", "green"]) == "unknown colour 'gren': did you mean 'green'? choose one of red, green"
+    assert "did you mean" not in errors.unknown("colour", "xyzzy", ["red", "green"])
+
+
+def test_errors_are_also_the_builtin_kind():
+    pairs = [
+        (errors.ShapeError, ValueError),
+        (errors.DTypeError, TypeError),
+        (errors.BuildError, RuntimeError),
+        (errors.CheckpointError, OSError),
+        (errors.NonFiniteError, ArithmeticError),
+        (errors.GradientError, AssertionError),
+    ]
+    for error, builtin in pairs:
+        assert issubclass(error, errors.NbnetError)
+        assert issubclass(error, builtin)
