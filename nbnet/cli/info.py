@@ -11,6 +11,7 @@ from typing import Any
 from nbnet.datasets import download
 from nbnet.errors import BackendError
 from nbnet.kernels import load
+from nbnet.runtime import compile_ahead, memory
 from nbnet.runtime.backend import check_cuda
 from nbnet.runtime.processors import processors
 from nbnet.version import __version__
@@ -49,7 +50,10 @@ def facts() -> Iterator[tuple[str, str]]:
     yield "cpu", f"{_cpu_name()} (LLVM: {llvm.get_host_cpu_name()})"
     features = llvm.get_host_cpu_features()
     yield "vector features", " ".join(name for name in VECTORS if features.get(name)) or "none that nbnet knows"
-    yield "threads", f"{numba.get_num_threads()} of {processors()} processors"
+    yield "threads", f"{numba.get_num_threads()} of {processors()} processors (NUMBA_NUM_THREADS; none with backend='serial')"
+    yield "replay", "on (Trainer(replay=False) turns it off)"
+    yield "compile workers", f"{compile_ahead.workers()} ({compile_ahead.VARIABLE}=0 turns them off)"
+    yield "memory pool", f"{'on' if memory.POOLED else 'off'} ({memory.VARIABLE}=0 turns it off)"
     yield "kernel cache", _kernel_cache()
     yield "data cache", str(download.cache_folder())
     yield "gpu", _gpu()

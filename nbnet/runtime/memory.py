@@ -1,14 +1,17 @@
 """The caching pool behind Backend.empty: freed blocks are kept and handed out again.
 
 Fresh memory costs page faults, which are 40 % of PyTorch's step on a small CNN. A block returns to the pool when the last
-array on it dies: arrays view a lease, and the lease's finaliser gives the block back. A training step therefore asks the
-system for memory once, and steps in steady state allocate nothing.
+array on it is deleted: arrays view a lease, and the lease's finaliser returns the block. A training step therefore asks the
+system for memory once, and later steps allocate nothing large.
+
+The environment variable NBNET_MEMORY_POOL=0 turns the pool off: every array is a new one.
 """
 
 from __future__ import annotations
 
 import math
 import mmap
+import os
 import threading
 from collections import defaultdict, deque
 from contextlib import suppress
@@ -17,12 +20,16 @@ from typing import Any
 
 import numpy as np
 
-HUGE = 1 << 21  # bytes of a huge page: of x86-64, and of ARM with pages of 4 KiB
-PAGE = 4096  # bytes; below this NumPy's own allocator is as quick, and nothing is gained by keeping blocks
+from nbnet.kernels.size_classes import size_class
+
+VARIABLE = "NBNET_MEMORY_POOL"
+POOLED = os.environ.get(VARIABLE, "") != "0"
+HUGE = 1 << 21  # bytes of a huge page, on x86-64 and on ARM with pages of 4 KiB
+PAGE = 4096  # bytes; below this NumPy's own allocator is as fast, and keeping blocks gains nothing
 
 
 class _Lease(np.ndarray):
-    """A loan of one block. NumPy replaces the base of a view by its base's base only while the types agree: neither this
+    """A loan of one block. NumPy replaces the base of a view by its base's base only if both have the same type: neither this
     type nor the block's (an anonymous memory map) is ndarray, so every array on the block keeps the lease alive."""
 
     _free: deque[mmap.mmap] | None = None
@@ -33,16 +40,16 @@ class _Lease(np.ndarray):
 
 
 def _map(size: int) -> mmap.mmap:
-    """New memory of this process alone, in huge pages where the system offers them.
+    """New private memory, in huge pages where the system offers them.
 
-    Python's default is memory shared with forked children, who would write into each other's arrays; on Linux it is slower, too:
-    a training step of the five-conv network took an eighth longer on it.
+    By default mmap shares memory with forked children, which would write into each other's arrays; on Linux it is also slower: a
+    training step of the five-conv network took an eighth longer on it.
     """
     if not hasattr(mmap, "MAP_PRIVATE"):  # Windows, where no process forks
         return mmap.mmap(-1, size)
     block = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if size >= HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
-        with suppress(OSError):  # a kernel built without them
+        with suppress(OSError):  # a Linux kernel built without them
             block.madvise(mmap.MADV_HUGEPAGE)
     return block
 
@@ -57,7 +64,7 @@ class Pool:
         self.bytes = 0
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        """An uninitialised C-contiguous array on a recycled block, which starts on a page."""
+        """An uninitialised C-contiguous array on a recycled block, page-aligned; a small one is NumPy's own."""
         size = _block_size(shape, dtype)
         if size == 0:
             return np.empty(shape, dtype)
@@ -76,14 +83,14 @@ class Pool:
         return block
 
     def clear(self) -> None:
-        """Give all blocks that nothing uses back to the system."""
+        """Return all unused blocks to the system."""
         for size, free in self._free.items():
             self.bytes -= size * len(free)
             free.clear()
 
 
 class _Borrowed(deque[mmap.mmap]):
-    """Free blocks of an arena. They go home when neither the arena nor an array on one of its blocks is left."""
+    """Free blocks of an arena. They return to the pool when neither the arena nor an array on one of its blocks is left."""
 
     home: deque[mmap.mmap]
 
@@ -92,7 +99,7 @@ class _Borrowed(deque[mmap.mmap]):
 
 
 class Arena(Pool):
-    """A pool of one owner, on blocks of another pool, which gets them back in the end."""
+    """A pool of one owner, on blocks of another pool, to which they return in the end."""
 
     def __init__(self, source: Pool) -> None:
         super().__init__()
@@ -106,7 +113,7 @@ class Arena(Pool):
         return free.pop() if free else self._source._take(size)
 
     def alias(self, array: np.ndarray) -> np.ndarray:
-        """An array at the same place which, where the place is the arena's, is no loan: its block may be lent again meanwhile."""
+        """An array at the same address that does not keep its block, if the block is the arena's: the arena may lend it again."""
         lease = array.base
         while type(lease) is np.ndarray:  # of a view: an array on the lease
             lease = lease.base
@@ -117,9 +124,9 @@ class Arena(Pool):
 
 
 class Scratch(threading.local):
-    """Workspaces of kernels, of each thread its own: for each purpose one piece of memory, as large as the largest asked for.
+    """Workspaces of kernels, separate for each thread: one piece of memory per purpose, as large as the largest request.
 
-    A kernel is done with its scratch when it returns, so the next one may have the same memory, which is then in the caches.
+    A kernel is done with its scratch when it returns, so the next one uses the same memory, which is then in the cache.
     """
 
     def __init__(self, pool: Pool) -> None:
@@ -128,7 +135,7 @@ class Scratch(threading.local):
         self.views: dict[tuple[str, tuple[int, ...], Any], np.ndarray] = {}
 
     def array(self, purpose: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        """An array that holds anything, until the next one of this purpose is asked for."""
+        """An uninitialised array, valid until the next call with this purpose."""
         view = self.views.get((purpose, shape, dtype))
         if view is None:
             size = math.prod(shape) * np.dtype(dtype).itemsize
@@ -142,11 +149,8 @@ class Scratch(threading.local):
 
 @lru_cache(1024)
 def _block_size(shape: tuple[int, ...], dtype: Any) -> int:
-    """Bytes of the block for an array: four steps a power of two, so that batches of nearly the same size share blocks; 0: no block."""
+    """Bytes of the block for an array; 0: no block."""
     nbytes = math.prod(shape) * np.dtype(dtype).itemsize
-    if nbytes < PAGE:
+    if nbytes < PAGE or not POOLED:
         return 0
-    step = max(PAGE, 1 << (nbytes.bit_length() - 3))
-    if nbytes >= HUGE:
-        step = max(step, HUGE)  # Linux aligns a mapping to huge pages only if it is a multiple of them
-    return -(-nbytes // step) * step
+    return size_class(nbytes, PAGE if nbytes < HUGE else HUGE)  # Linux aligns a mapping to huge pages if it is a multiple of them

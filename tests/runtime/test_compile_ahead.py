@@ -4,6 +4,8 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -195,3 +197,45 @@ def test_a_fork_does_not_wait(monkeypatch):
         worker._wait(1)
     worker._wait(1)
     assert worker._process.returncode == 0
+
+
+PARENT = """
+import time
+import numpy as np
+from nbnet.kernels import load
+from nbnet.kernels.cpu.numba_private import types_of
+from nbnet.runtime import compile_ahead
+
+x, weight, y = np.ones((1, 4, 4, 3)), np.ones((3, 3, 3, 4)), np.ones((1, 4, 4, 4))
+args = (x, weight, np.ones(4), 1.0, 1, 1, 1, 1, np.ones(0), np.ones((1, 999)), y, np.ones((0, 3, 4)), np.ones(4), np.ones(4))
+types = types_of(load("conv2d.forward", "serial"), args)
+worker = compile_ahead._Worker("serial", [("conv2d.forward", [("conv2d.forward", types)])])
+print(worker._process.pid, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "kill") or sys.platform == "win32", reason="Windows keeps the number of a parent that has exited")
+def test_a_worker_exits_with_its_parent(tmp_path):
+    """Also while it compiles a large kernel."""
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    with subprocess.Popen([sys.executable, "-c", PARENT], env=environment, stdout=subprocess.PIPE, text=True) as parent:
+        pid = int(parent.stdout.readline())
+        time.sleep(1.5)  # the worker has started, and compiles
+        assert alive(pid)
+        parent.kill()
+    for _ in range(50):
+        if not alive(pid):
+            break
+        time.sleep(0.1)
+    assert not alive(pid)
+    assert not list(tmp_path.rglob("*.nbc"))
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    stat = Path(f"/proc/{pid}/stat")  # a zombie has exited
+    return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] != "Z"

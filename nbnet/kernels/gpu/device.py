@@ -18,6 +18,7 @@ from numba import cuda
 
 from nbnet.errors import BackendError
 from nbnet.kernels.gpu.compile import configured, kernel
+from nbnet.kernels.size_classes import size_class
 
 ALIGNMENT = 256  # bytes; 128-bit loads need a multiple of 16
 
@@ -183,7 +184,7 @@ class Pool:
         dtype = np.dtype(dtype)
         shape = tuple(int(n) for n in shape)
         count = math.prod(shape)
-        size = _size_class(count * dtype.itemsize)
+        size = size_class(count * dtype.itemsize, ALIGNMENT)
         free = self._free[size]
         try:
             block = free.pop()
@@ -235,12 +236,6 @@ def _out_of_memory_message(size: int, held: int) -> str:
     )
 
 
-def _size_class(nbytes: int) -> int:
-    """Round up to one of four sizes per power of two, so that batches of similar size share blocks."""
-    step = max(ALIGNMENT, 1 << max(0, nbytes.bit_length() - 3))
-    return max(1, -(-nbytes // step)) * step
-
-
 class _Staging:
     """Pinned host memory for uploads: once an array is copied there, the caller may change it."""
 
@@ -250,7 +245,7 @@ class _Staging:
         self._slots: defaultdict[int, deque[tuple[Any, np.ndarray]]] = defaultdict(deque)
 
     def upload(self, array: np.ndarray, flat: Any, on: Any) -> None:
-        size = _size_class(array.nbytes)
+        size = size_class(array.nbytes, ALIGNMENT)
         slots = self._slots[size]
         if len(slots) < self.SLOTS:
             event, pinned = cuda.event(), cuda.pinned_array(size, np.uint8)
