@@ -181,7 +181,7 @@ def test_folders_that_are_something_else(tmp_path):
     with pytest.raises(DataError, match="has only the sub-folder cat: expected a sub-folder of images for each class, at least 2"):
         datasets.from_folder(tmp_path)
     paint(tmp_path / "dog" / "1.png", 0)
-    with pytest.raises(DataError, match="has one image a class, so nothing is left to test"):
+    with pytest.raises(DataError, match="has one image per class, so none is left for the test"):
         datasets.from_folder(tmp_path)
     with pytest.raises(DataError, match=r"these look like the files of mnist: use load\('mnist', data_dir=...\)"):
         datasets.from_folder(write(tmp_path / "m", MNIST, gz=True))
