@@ -116,5 +116,5 @@ def test_resume_what_cannot_be_resumed(pictures, here, capsys):
     assert "'0.conv2d.weight' has shape (3, 3, 1, 16) and dtype float32, expected (3, 3, 1, 32)" in refused("run", "--epochs", 9)
     config.write_text(text)
     save(pictures / "left" / "0.png", np.zeros((8, 8), np.uint8))
-    assert "pictures has other images or labels than run was started with" in refused("run", "--epochs", 9)
+    assert "pictures has other images or labels than when run was started" in refused("run", "--epochs", 9)
     assert model.read_bytes() == good

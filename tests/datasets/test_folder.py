@@ -187,7 +187,7 @@ def test_folders_that_are_something_else(tmp_path):
         datasets.from_folder(write(tmp_path / "m", MNIST, gz=True))
     with pytest.raises(DataError, match=r"these look like the files of cifar10"):
         datasets.from_folder(write(tmp_path / "c", CIFAR))
-    with pytest.raises(DataError, match="there is no image: expected at least one file"):
+    with pytest.raises(DataError, match="no image given: expected at least one file"):
         datasets.read_images([])
     with pytest.raises(DataError, match=r"cannot read the image .*gone.png: No such file or directory"):
         datasets.read_images([tmp_path / "gone.png"])
