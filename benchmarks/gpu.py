@@ -1,4 +1,4 @@
-"""Check and time every CUDA kernel on the GPU at hand, beside a device copy and PyTorch; one JSON and one chart.
+"""Check every CUDA kernel on the GPU, and time it, a device copy and PyTorch; writes a JSON file and a chart.
 
     python benchmarks/gpu.py --out results            # on a GPU; PyTorch is timed too where it is installed
     NUMBA_ENABLE_CUDASIM=1 python benchmarks/gpu.py   # a dry run at toy sizes in the simulator: its times mean nothing

@@ -17,6 +17,7 @@ import secrets
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from nbnet import functional as F
 from nbnet.errors import ArgumentError, ShapeError
@@ -48,7 +49,7 @@ class BatchNormCache(NamedTuple):
 # ------------------------------------------------------------------------------------------------- batch norm
 
 
-def batchnorm_forward(x, gamma, beta, bn_param: dict[str, Any]) -> tuple[np.ndarray, BatchNormCache]:
+def batchnorm_forward(x: ArrayLike, gamma: ArrayLike, beta: ArrayLike, bn_param: dict[str, Any]) -> tuple[np.ndarray, BatchNormCache]:
     """Normalise each feature by the batch's mean and variance, or by their running averages in mode "test".
 
     Args:
@@ -82,12 +83,12 @@ def batchnorm_forward(x, gamma, beta, bn_param: dict[str, Any]) -> tuple[np.ndar
     return out, BatchNormCache(gamma, mode == "train", saved)
 
 
-def batchnorm_backward(dout, cache: BatchNormCache) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def batchnorm_backward(dout: ArrayLike, cache: BatchNormCache) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Gradients of batchnorm_forward: dx (N, D), dgamma (D,), dbeta (D,). dout: (N, D)."""
     return F.batch_norm_backward(_like(dout, cache.saved.x), cache.saved)
 
 
-def batchnorm_backward_alt(dout, cache: BatchNormCache) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def batchnorm_backward_alt(dout: ArrayLike, cache: BatchNormCache) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The same gradients by the simplified formula, in plain NumPy: a readable check of batchnorm_backward.
 
     dx = gamma / (N * sqrt(var + eps)) * (N * dout - sum dout - xhat * sum(dout * xhat)), sums over the batch.
@@ -104,14 +105,16 @@ def batchnorm_backward_alt(dout, cache: BatchNormCache) -> tuple[np.ndarray, np.
     return dx.astype(dout.dtype, copy=False), dgamma.astype(dout.dtype, copy=False), dbeta
 
 
-def spatial_batchnorm_forward(x, gamma, beta, bn_param: dict[str, Any]) -> tuple[np.ndarray, BatchNormCache]:
+def spatial_batchnorm_forward(
+    x: ArrayLike, gamma: ArrayLike, beta: ArrayLike, bn_param: dict[str, Any]
+) -> tuple[np.ndarray, BatchNormCache]:
     """batchnorm_forward of images x (N, C, H, W): one mean and variance per channel. gamma, beta: (C,). Returns out and the cache."""
     x = _images(x, "x")
     rows, cache = batchnorm_forward(_channels_last(x).reshape(-1, x.shape[1]), gamma, beta, bn_param)
     return _channels_first(rows, x.shape), cache
 
 
-def spatial_batchnorm_backward(dout, cache: BatchNormCache) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def spatial_batchnorm_backward(dout: ArrayLike, cache: BatchNormCache) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Gradients of spatial_batchnorm_forward: dx (N, C, H, W), dgamma (C,), dbeta (C,). dout: (N, C, H, W)."""
     dout = _images(dout, "dout")
     dx, dgamma, dbeta = batchnorm_backward(_channels_last(dout).reshape(-1, dout.shape[1]), cache)
@@ -121,7 +124,7 @@ def spatial_batchnorm_backward(dout, cache: BatchNormCache) -> tuple[np.ndarray,
 # ----------------------------------------------------------------------------------------- layer and group norm
 
 
-def layernorm_forward(x, gamma, beta, ln_param: dict[str, Any]) -> tuple[np.ndarray, GroupNormSaved]:
+def layernorm_forward(x: ArrayLike, gamma: ArrayLike, beta: ArrayLike, ln_param: dict[str, Any]) -> tuple[np.ndarray, GroupNormSaved]:
     """Normalise each row by its own mean and variance, in training and in test.
 
     Args:
@@ -135,12 +138,14 @@ def layernorm_forward(x, gamma, beta, ln_param: dict[str, Any]) -> tuple[np.ndar
     return F.layer_norm_forward(x, gamma, beta, eps=ln_param.get("eps", 1e-5))
 
 
-def layernorm_backward(dout, cache: GroupNormSaved) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def layernorm_backward(dout: ArrayLike, cache: GroupNormSaved) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Gradients of layernorm_forward: dx (N, D), dgamma (D,), dbeta (D,). dout: (N, D)."""
     return F.layer_norm_backward(_like(dout, cache.x), cache)
 
 
-def spatial_groupnorm_forward(x, gamma, beta, G: int, gn_param: dict[str, Any]) -> tuple[np.ndarray, GroupNormSaved]:
+def spatial_groupnorm_forward(
+    x: ArrayLike, gamma: ArrayLike, beta: ArrayLike, G: int, gn_param: dict[str, Any]
+) -> tuple[np.ndarray, GroupNormSaved]:
     """Normalise each image by the mean and variance of each of G groups of channels, in training and in test.
 
     Args:
@@ -157,7 +162,7 @@ def spatial_groupnorm_forward(x, gamma, beta, G: int, gn_param: dict[str, Any]) 
     return _channels_first(rows, x.shape), saved
 
 
-def spatial_groupnorm_backward(dout, cache: GroupNormSaved) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def spatial_groupnorm_backward(dout: ArrayLike, cache: GroupNormSaved) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Gradients of spatial_groupnorm_forward: dx (N, C, H, W), dgamma and dbeta (1, C, 1, 1). dout: (N, C, H, W)."""
     dout = _like(_images(dout, "dout"), cache.x)
     dx, dgamma, dbeta = F.group_norm_backward(_channels_last(dout), cache)
@@ -167,7 +172,7 @@ def spatial_groupnorm_backward(dout, cache: GroupNormSaved) -> tuple[np.ndarray,
 # ----------------------------------------------------------------------------------------------------- dropout
 
 
-def dropout_forward(x, dropout_param: dict[str, Any]) -> tuple[np.ndarray, tuple[dict[str, Any], DropoutSaved]]:
+def dropout_forward(x: ArrayLike, dropout_param: dict[str, Any]) -> tuple[np.ndarray, tuple[dict[str, Any], DropoutSaved]]:
     """Inverted dropout: in mode "train" drop each element with probability p and divide the others by 1 - p; else x itself.
 
     Args:
@@ -193,7 +198,7 @@ def dropout_forward(x, dropout_param: dict[str, Any]) -> tuple[np.ndarray, tuple
     return out, (dropout_param, saved)
 
 
-def dropout_backward(dout, cache: tuple[dict[str, Any], DropoutSaved]) -> np.ndarray:
+def dropout_backward(dout: ArrayLike, cache: tuple[dict[str, Any], DropoutSaved]) -> np.ndarray:
     """dx of dropout_forward: dout / (1 - p) where x was kept, 0 where it was dropped."""
     (dout,) = _floats(dout)
     return F.dropout_backward(dout, cache[1])

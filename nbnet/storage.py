@@ -15,7 +15,7 @@ from nbnet.errors import CheckpointError, DataError, NbnetError
 
 
 def write_file(path: str | Path, data: bytes, error: type[NbnetError] = DataError) -> None:
-    """Write a file by way of a temporary file beside it: afterwards the old or the new one is there, never half of it.
+    """Write a file through a temporary file next to it: the file is always the old or the new one, never half of it.
 
     Raises:
         the given error: the folder is missing or read-only, or the disk is full; an older file at `path` is unchanged.
@@ -33,7 +33,7 @@ def write_file(path: str | Path, data: bytes, error: type[NbnetError] = DataErro
             f"cannot write {path}: {problem.strerror or problem}; choose a folder that exists, is writable and has room"
         ) from problem
     finally:
-        with contextlib.suppress(OSError):  # after an error or Ctrl-C; otherwise it is no longer there
+        with contextlib.suppress(OSError):  # after an error or Ctrl-C; otherwise it has been renamed
             temporary.unlink()
 
 

@@ -1,4 +1,4 @@
-"""What `nbnet bench` runs: every contender in a process of its own, checked against the NumPy reference, then timed in turns.
+"""What `nbnet bench` runs: every contender in its own process, checked against the NumPy reference, then timed in turns.
 
     workloads   every workload: its arrays, its count of operations and bytes
     networks    the networks whose training steps are measured, independent of any framework; counts: their cost

@@ -1,4 +1,4 @@
-"""Contenders: nbnet's backends, the peers, the floors. Each runs in a process of its own and is driven over a pipe."""
+"""Contenders: nbnet's backends, the peers, the floors. Each runs in its own process and is driven over a pipe."""
 
 from __future__ import annotations
 

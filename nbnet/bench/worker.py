@@ -128,7 +128,7 @@ def serve(worker: Worker, requests: BinaryIO, answers: BinaryIO) -> None:
         try:
             answer = ("ok", getattr(worker, method)(*arguments))
             settle()
-        except Exception as error:  # the driver tells of it, and the others go on
+        except Exception as error:  # the driver reports it, and the others continue
             answer = ("error", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
         pickle.dump(answer, answers)
         answers.flush()

@@ -41,7 +41,7 @@ EPILOG = """examples:
   nbnet train --resume runs/mnist-lenet-1            continue a stopped run; Ctrl-C stops a run cleanly
   nbnet train --resume runs/mnist-lenet-1 --epochs 10
 
-A run folder holds config.json, model.safetensors, history.json, curves.png, confusion.png and mistakes.png."""
+A run folder contains config.json, model.safetensors, history.json, curves.png, confusion.png and mistakes.png."""
 
 COMMON: dict[str, Any] = {
     "model": "auto",

@@ -103,7 +103,7 @@ def test_resume_what_cannot_be_resumed(pictures, here, capsys):
     assert refused(pictures).startswith(f"{pictures} is not a run folder: expected")
     assert refused("run") == "the run run is complete after 3 epochs; to continue, give a larger --epochs"
     assert refused("run", "--epochs", 2) == "the run run is complete after 3 epochs; to continue, give a larger --epochs"
-    assert refused("run", "--epochs", 9, "--lr", 1) == "--lr cannot change when a run is resumed: give --resume and --epochs alone"
+    assert refused("run", "--epochs", 9, "--lr", 1) == "--lr cannot change when a run is resumed: give only --resume and --epochs"
     model.write_bytes(good[:-9])
     assert "model.safetensors is truncated or not a safetensors file" in refused("run", "--epochs", 9)
     model.unlink()
@@ -116,5 +116,5 @@ def test_resume_what_cannot_be_resumed(pictures, here, capsys):
     assert "'0.conv2d.weight' has shape (3, 3, 1, 16) and dtype float32, expected (3, 3, 1, 32)" in refused("run", "--epochs", 9)
     config.write_text(text)
     save(pictures / "left" / "0.png", np.zeros((8, 8), np.uint8))
-    assert "pictures has other images or labels than run was started with" in refused("run", "--epochs", 9)
+    assert "pictures has other images or labels than when run was started" in refused("run", "--epochs", 9)
     assert model.read_bytes() == good

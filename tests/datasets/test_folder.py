@@ -181,13 +181,13 @@ def test_folders_that_are_something_else(tmp_path):
     with pytest.raises(DataError, match="has only the sub-folder cat: expected a sub-folder of images for each class, at least 2"):
         datasets.from_folder(tmp_path)
     paint(tmp_path / "dog" / "1.png", 0)
-    with pytest.raises(DataError, match="has one image a class, so nothing is left to test"):
+    with pytest.raises(DataError, match="has one image per class, so none is left for the test"):
         datasets.from_folder(tmp_path)
     with pytest.raises(DataError, match=r"these look like the files of mnist: use load\('mnist', data_dir=...\)"):
         datasets.from_folder(write(tmp_path / "m", MNIST, gz=True))
     with pytest.raises(DataError, match=r"these look like the files of cifar10"):
         datasets.from_folder(write(tmp_path / "c", CIFAR))
-    with pytest.raises(DataError, match="there is no image: expected at least one file"):
+    with pytest.raises(DataError, match="no image given: expected at least one file"):
         datasets.read_images([])
     with pytest.raises(DataError, match=r"cannot read the image .*gone.png: No such file or directory"):
         datasets.read_images([tmp_path / "gone.png"])

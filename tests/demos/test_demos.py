@@ -105,7 +105,7 @@ def test_without_a_name_it_lists_them(capsys):
     ("words", "said"),
     [
         (["deep-tan"], "did you mean 'deep-tanh'?"),
-        (["deep-tanh", "--all"], "give a name, or --all"),
+        (["deep-tanh", "--all"], "expected a name or --all, not both"),
         (["deep-tanh", "--seeds", "0"], "--seeds 0: expected a whole number, at least 1"),
         (["deep-tanh", "--backend", "paralel"], "did you mean 'parallel'?"),
         (["deep-tanh", "--out", "file"], "cannot create the folder"),

@@ -70,7 +70,7 @@ class Contender:
         return backward
 
     def _gradients(self, function: Callable[..., Any], dy: Any, *leaves: Any):
-        """A function that calls function(*leaves) and its backward, and returns y and the gradients of the leaves."""
+        """A function that calls function(*leaves) and its backward and returns y and the gradients of the leaves."""
         leaves = tuple(leaf.detach().requires_grad_() for leaf in leaves)
         function = self.wrap(function)
 
