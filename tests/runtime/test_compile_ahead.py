@@ -207,7 +207,7 @@ from nbnet.kernels.cpu.numba_private import types_of
 from nbnet.runtime import compile_ahead
 
 x, weight, y = np.ones((1, 4, 4, 3)), np.ones((3, 3, 3, 4)), np.ones((1, 4, 4, 4))
-args = (x, weight, np.ones(4), 1.0, 1, 1, 1, 1, np.ones(0), np.ones((1, 999)), y, np.ones((0, 3, 4)), np.ones(4), np.ones(4))
+args = (x, weight, np.ones(4), 1.0, 1, 1, 1, 1, np.ones((36, 0)), np.ones((1, 999)), y, np.ones((0, 3, 4)), np.ones(4), np.ones(4))
 types = types_of(load("conv2d.forward", "serial"), args)
 worker = compile_ahead._Worker("serial", [("conv2d.forward", [("conv2d.forward", types)])])
 print(worker._process.pid, flush=True)
