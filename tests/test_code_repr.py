@@ -105,9 +105,24 @@ def test_signatures_are_those_of_the_constructor():
         nb.Adam(rate=1)
 
 
-def test_a_trainer():
-    model = nb.Sequential([nb.Dense(2)])
-    model.build((3,), backend="serial")
-    code = repr(nb.Trainer(model, optimizer=nb.Adam(), schedule="cosine", seed=3))
-    assert code.startswith("nb.Trainer(")
-    assert code.endswith(", optimizer=nb.Adam(0.001), schedule='cosine', seed=3)")
+def run(code):
+    """The variables of code that a user pastes."""
+    found = {"nb": nb}
+    exec(code, found)
+    return found
+
+
+def test_a_trainer_is_code_with_its_model():
+    model = nb.Sequential([nb.Conv2D(4, 3), nb.BatchNorm(activation="leaky_relu", slope=0.2), nb.Flatten(), nb.Dense(3)])
+    model.build((6, 6, 1), backend="serial", dtype="float64", seed=7, fuse=False)
+    trainer = nb.Trainer(model, optimizer=nb.Adam(1e-2), schedule=nb.schedules.cosine(final=0.1), clip_norm=2.0, seed=3, replay=False)
+    again = run(repr(trainer))["trainer"]
+    assert repr(again) == repr(trainer)
+    assert again.model.state().keys() == model.state().keys()
+    assert all((again.model.state()[name] == array).all() for name, array in model.state().items())
+    assert (again.schedule(0.5), again.clip_norm, again.seed, again.replay) == (trainer.schedule(0.5), 2.0, 3, False)
+
+
+def test_options_that_are_objects_of_their_own():
+    for code in ("nb.BatchNorm(renorm=nb.Renorm(rmax=3, dmax=5))", "nb.schedules.warm_up(0.1, then=nb.schedules.cosine())"):
+        assert repr(eval(code)) == code

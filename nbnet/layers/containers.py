@@ -81,13 +81,13 @@ class Sequential(_Container):
                 raise ShapeError(f"layer {child.name} does not fit {before}, which gives {shape}: {error}") from None
             before = f"layer {child.name}"
         self.output_shape = shape
-        self._fuse = context.fuse
+        self.fused = context.fuse
         self._arrange()
         return shape
 
     def _arrange(self) -> None:
         super()._arrange()
-        self.steps = fuse(self.layers) if self._fuse else list(self.layers)
+        self.steps = fuse(self.layers) if self.fused else list(self.layers)
 
     def inner(self) -> Sequence[Stage]:
         return self.steps

@@ -83,6 +83,13 @@ class Trainer(CodeRepr):
         self._passes = Replay(self.replay)
         self._compiled_for: Sequential | None = None
 
+    def __repr__(self) -> str:
+        """Code that makes such a trainer, with a model that is not trained yet."""
+        model = self.model
+        options = f"backend={model.backend.name!r}, dtype='{model.dtype}', seed={model.seed}{'' if model.fused else ', fuse=False'}"
+        trainer = super().__repr__().replace(repr(model), "model", 1)
+        return f"model = {model!r}\nmodel.build({model.input_shape}, {options})\ntrainer = {trainer}"
+
     # ------------------------------------------------------------------------------------------------ training
 
     def fit(

@@ -20,7 +20,6 @@ from nbnet.layers.batchnorm.presets import PRESETS
 from nbnet.layers.batchnorm.renorm import Renorm
 from nbnet.runtime.backend import float_dtype
 
-SLOPES = {None: 1.0, "relu": 0.0}
 ACTIVATIONS = ("relu", "leaky_relu", "tanh", "sigmoid")
 
 
@@ -118,7 +117,7 @@ class BatchNorm(Layer):
         self.pooled = group_variance == "pooled"
         self.deferred = update == "deferred"
         self.activation = activation
-        self.slope = slope if activation == "leaky_relu" else SLOPES.get(activation, 1.0)
+        self.slope = slope
         self.stats_dtype = None if stats_dtype is None else float_dtype(stats_dtype)
         self.initializers = {"gamma": gamma_initializer, "beta": beta_initializer}
         self.regularizers = {"gamma": gamma_regularizer, "beta": beta_regularizer}
@@ -280,7 +279,9 @@ class BatchNorm(Layer):
     @property
     def epilogue(self) -> Epilogue:
         """The layer's own activation, in the same pass."""
-        return Epilogue(smooth=self.activation) if self.activation in SMOOTH else Epilogue(slope=float(self.slope))
+        if self.activation in SMOOTH:
+            return Epilogue(smooth=self.activation)
+        return Epilogue(slope=float(self.slope) if self.activation == "leaky_relu" else 0.0 if self.activation == "relu" else 1.0)
 
     @property
     def fuses(self) -> bool:

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nbnet.code_repr import CodeRepr
 from nbnet.errors import ArgumentError
 from nbnet.functional import Correction
 
 Bound = float | Callable[[int], float]
 
 
-@dataclass(frozen=True)
-class Renorm:
+@dataclass(frozen=True, repr=False)
+class Renorm(CodeRepr):
     """xhat becomes xhat * r + k: r = clip(std / moving_std, rmin, rmax), k = clip((mean - moving_mean) / moving_std, +-dmax).
 
     r and k are constants to the gradient. The moving values are those before the batch's update.
