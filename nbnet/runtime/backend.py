@@ -339,7 +339,7 @@ def to_float(batch: np.ndarray, out: np.ndarray) -> np.ndarray:
         ShapeError, DTypeError: batch or out does not fit.
     """
     if batch.shape != out.shape:
-        raise ShapeError(f"out has shape {out.shape}: expected the batch's, {batch.shape}")
+        raise ShapeError(f"out has shape {out.shape}: expected the batch's shape, {batch.shape}")
     if batch.dtype not in X_DTYPES:
         raise DTypeError(f"batch has dtype {batch.dtype}: expected uint8, float32 or float64")
     if out.dtype not in FLOATS:

@@ -59,7 +59,7 @@ def test_a_foreign_or_broken_checkpoint_changes_nothing(data, tmp_path):
     cases = [
         (nb.Trainer(other, optimizer=nb.Adam(1e-3)), whole, "belongs to another model"),
         (small_trainer(optimizer=nb.SGD(0.1)), whole, "was trained with Adam, this trainer has SGD"),
-        (small_trainer(dtype="float32"), whole, "float64, .* float32"),
+        (small_trainer(dtype="float32"), whole, "float64, expected .* float32"),
         (small_trainer(), whole[: len(whole) // 2], "truncated or not a safetensors file"),
         (small_trainer(), b"", "truncated or not a safetensors file"),
         (small_trainer(), b"GIF89a" + bytes(100), "truncated or not a safetensors file"),
