@@ -10,9 +10,11 @@ import inspect
 import os
 import pickle
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
 from glob import escape
 from pathlib import Path
+from typing import Any
 
 import numba
 
@@ -53,7 +55,9 @@ class KernelFiles:
         prepare: called with the bytes of a file before they are loaded.
     """
 
-    def __init__(self, folder, stem, stamp, dumps, prepare=lambda data: None):
+    def __init__(
+        self, folder: str, stem: str, stamp: Any, dumps: Callable[[Any], bytes], prepare: Callable[[bytes], None] = lambda data: None
+    ):
         self.folder, self.stem, self.dumps, self.prepare = Path(folder), stem, dumps, prepare
         self.stamp = _short(SOURCES, stamp, numba.__version__)
 
@@ -63,7 +67,7 @@ class KernelFiles:
     def load(self, key):
         try:
             data = self.path(key).read_bytes()
-        except FileNotFoundError:
+        except OSError:  # it is not there, or cannot be read
             return None
         self.prepare(data)
         return pickle.loads(data)

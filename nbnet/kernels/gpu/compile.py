@@ -26,7 +26,8 @@ if not SIMULATED:
 
         def __init__(self, code):
             super().__init__(code)
-            numba_private.set_files(self, KernelFiles(*numba_private.place_of(self), numba_private.dumps))
+            folder, stem, stamp = numba_private.place_of(self)
+            numba_private.set_files(self, KernelFiles(folder, stem, stamp, numba_private.dumps))
 
 
 def kernel(code, **options):

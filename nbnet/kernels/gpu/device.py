@@ -37,7 +37,7 @@ def copy_stream() -> Any:
 
 @kernel
 def _fill(flat, size, value):
-    if cuda.grid(1) < size:
+    if cuda.grid(1) < size:  # type: ignore[call-arg]
         flat[cuda.grid(1)] = value
 
 
