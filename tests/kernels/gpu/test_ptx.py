@@ -21,7 +21,7 @@ MERGES = {"_moments", "_weighted_moments", "_merge_moments", "_merge_sums"}
 MERGES |= {"_backward_reduce", "_backward_reduce_max_pool", "_backward_reduce_smooth"}
 EPILOGUES = {"convolution"}  # only after the last barrier
 # kernels that process single elements, since their rows may have any length
-SCALARS = {"_softmax_forward", "_softmax_backward", "_softmax_cross_entropy", "_squared_error", "_add_parts", "_add_gradients", "_turn"}
+SCALARS = {"_softmax_forward", "_softmax_backward", "_softmax_cross_entropy", "_squared_error", "_add_parts", "_add_gradients", "_rotate"}
 SCALARS |= {"_max_forward", "_max_backward", "_avg_forward", "_avg_backward", "_merge_moments", "_merge_sums", "_total", "_swap"}
 SCALARS |= {"_backward_outside"}
 
