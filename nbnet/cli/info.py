@@ -51,6 +51,7 @@ def facts() -> Iterator[tuple[str, str]]:
     features = llvm.get_host_cpu_features()
     yield "vector features", " ".join(name for name in VECTORS if features.get(name)) or "none that nbnet knows"
     yield "threads", f"{numba.get_num_threads()} of {processors()} processors (NUMBA_NUM_THREADS; none with backend='serial')"
+    yield "fusion", "on (build(fuse=False) turns it off)"
     yield "replay", "on (Trainer(replay=False) turns it off)"
     yield "compile workers", f"{compile_ahead.workers()} ({compile_ahead.VARIABLE}=0 turns them off)"
     yield "memory pool", f"{'on' if memory.POOLED else 'off'} ({memory.VARIABLE}=0 turns it off)"

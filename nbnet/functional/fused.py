@@ -5,7 +5,7 @@
     product_activation  convolution or dense layer, then ReLU or leaky ReLU on results that are still in registers or in the cache
     product_dropout     product_activation with ReLU, then dropout in place: backward needs y alone, no random numbers
 
-`nbnet.layers.fusion` decides which layers run as which pair. Results have the same bits as those of the separate calls.
+`nbnet.layers.fusion` decides which layers run as which pair. Results are those of the separate calls within rounding.
 """
 
 from __future__ import annotations

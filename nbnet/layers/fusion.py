@@ -1,7 +1,7 @@
 """Fusion: a table of runs of layers that go through memory as one, and the steps that run them.
 
 `fuse` cuts a list of layers into steps. A step has forward and backward like a layer; most steps are a layer. The layers stay what
-they are: they own parameters and buffers, and results and gradients have the same bits either way. The computation of each fused
+they are: they own parameters and buffers, and results and gradients are the same within rounding. The computation of each fused
 run is a pair in nbnet.functional.fused.
 
     Conv2D, BatchNorm       the convolution takes the channels' statistics of each chunk while it is in the cache; Dense does too, and a

@@ -55,7 +55,7 @@ def test_a_batch_of_one_row_leaves_no_run(pictures, here, capsys):
     """Its last layers see one pixel: a batch norm there has one value a channel."""
     options = ["--model", "resnet9", "--size", 8, "--batch-size", 1, "--backend", "numpy", "--out", "run"]
     assert nbnet("train", "--data", pictures, *options) == 2
-    assert "one value a channel has no variance to normalise by; train on a larger batch" in one_line_error(capsys)
+    assert "one value per channel has no variance to normalise by; train on a larger batch" in one_line_error(capsys)
     assert not (here / "run").exists()
 
 
