@@ -15,7 +15,7 @@ from nbnet.errors import ArgumentError, BuildError, DTypeError, ShapeError
 from nbnet.functional import checks
 from nbnet.layers.parameters import FlatParameters, Param
 from nbnet.runtime.backend import Backend, float_dtype, get_backend, on_device
-from nbnet.runtime.replay import Stage
+from nbnet.runtime.stage import Stage
 
 Shape = tuple[int, ...]
 

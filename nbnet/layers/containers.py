@@ -15,7 +15,7 @@ from nbnet.layers.activations import Softmax
 from nbnet.layers.base import Context, Layer, Shape, kind
 from nbnet.layers.fusion import FusedStep, fuse, step_backward
 from nbnet.runtime.backend import FLOATS, on_device, to_float
-from nbnet.runtime.replay import Stage
+from nbnet.runtime.stage import Stage
 
 
 class _Container(Layer):

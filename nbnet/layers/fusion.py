@@ -32,7 +32,7 @@ from nbnet.layers.conv2d import Conv2D
 from nbnet.layers.dense import Dense
 from nbnet.layers.dropout import Dropout
 from nbnet.layers.pool import MaxPool2D
-from nbnet.runtime.replay import Stage, can_replay
+from nbnet.runtime.stage import Stage, can_replay
 
 
 class FusedStep(Stage):

@@ -30,7 +30,7 @@ from nbnet.kernels.cpu.cache import compiling_elsewhere, is_compiled
 from nbnet.kernels.cpu.numba_private import types_of
 from nbnet.runtime.backend import NumpyBackend
 from nbnet.runtime.processors import processors
-from nbnet.runtime.replay import copy_on
+from nbnet.runtime.recording import copy_on
 
 VARIABLE = "NBNET_COMPILE_WORKERS"
 WORKERS = 3  # at most by default: the convolution that is compiled first takes as long as everything these have to do

@@ -8,7 +8,8 @@ import pytest
 import nbnet as nb
 from nbnet.errors import NonFiniteError
 from nbnet.functional import fused
-from nbnet.runtime.replay import KEPT, Pass, Recording, Replay
+from nbnet.runtime.recording import Pass, Recording
+from nbnet.runtime.replay import KEPT, Replay
 
 NETWORKS = {
     "all in one pass": lambda: [nb.Conv2D(5, 3), nb.BatchNorm(), nb.ReLU(), nb.MaxPool2D(2), nb.Flatten(), nb.Dense(3)],

@@ -1,0 +1,203 @@
+"""Recordings: the kernel calls of one forward and one backward pass over batches of one shape.
+
+A recorder notes every call and keeps the arrays where they are. A stage that cannot be recorded runs live: its forward and backward are
+themselves calls of the recording.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from nbnet.errors import DTypeError, ShapeError
+from nbnet.kernels.cpu.numba_private import machine_code
+from nbnet.runtime.backend import Backend, channelwise_kernel, to_float
+from nbnet.runtime.memory import Arena
+from nbnet.runtime.stage import Stage, can_replay
+
+# --------------------------------------------------------------------------------------------- one pass, layer by layer
+
+
+class Pass:
+    """Forward and backward of one batch, layer by layer."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    def forward(self, x: Any) -> Any:
+        """The prediction for x."""
+        prediction, tape = self.model.forward(x, train=True)
+        self.tape = list(tape)
+        return prediction
+
+    def backward(self, gradient: Any) -> None:
+        """Write the gradients of the parameters, from the gradient of the prediction. The tape is freed on the way."""
+        self.model.backward(gradient, self.tape, need_dx=False)
+        self.model.apply_updates()
+
+
+# ------------------------------------------------------------------------------------------------------------ recording
+
+
+class Recorder:
+    """A backend around another one that notes every call in `calls`. Its arrays stay where they are as long as it lives."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.name, self.threads = backend.name, backend.threads
+        self.backend = backend
+        self.arena = Arena(backend.pool)
+        self.empty = self.on_host = self.arena.empty
+        self.vectors, self.scratch, self.place, self.host = backend.vectors, backend.scratch, backend.place, backend.host
+        self.no_bias = backend.no_bias  # it never changes, so no call has to make it
+        self.upload, self.synchronize = backend.upload, backend.synchronize
+        self.calls: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
+
+    def kernel(self, op: str) -> Callable[..., Any]:
+        return partial(self.run, self.backend.kernel(op))
+
+    def run(self, function: Callable[..., Any], *args: Any) -> None:
+        function(*args)
+        kept = tuple([self.arena.alias(arg) if type(arg) is np.ndarray else arg for arg in args])
+        self.calls.append((machine_code(function, kept), kept))
+
+    def zeros(self, shape: tuple[int, ...], dtype: Any = np.float32) -> Any:
+        array = self.empty(shape, dtype)
+        self.run(np.ndarray.fill, array, 0)
+        return array
+
+    def channelwise(self, function: Callable[..., tuple], outputs: Sequence[Any], *args: Any, clamp: bool = False) -> None:
+        self.run(channelwise_kernel(function, outputs, args, clamp), *outputs, *args)
+
+    def take_calls(self) -> list[tuple[Callable[..., Any], tuple[Any, ...]]]:
+        """The calls so far; the next ones start a new list."""
+        calls, self.calls = self.calls, []
+        return calls
+
+
+class Live(Stage):
+    """In a recording, a stage that cannot be recorded: its forward and backward are calls of the recording, and run each time."""
+
+    def __init__(self, stage: Stage, backend: Any) -> None:
+        self.stage, self.backend = stage, backend
+        self.saved: Any = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stage, name)
+
+    def forward(self, x: Any, train: bool = False) -> tuple[Any, Any]:
+        y = self.backend.empty((len(x), *self.stage.output_shape), self.stage.dtype)
+        self.backend.run(self._forward, x, y)
+        return y, (x, y)  # on the tape they keep their memory, which the stage may need until backward
+
+    def _forward(self, x: Any, y: Any) -> None:
+        result, self.saved = self.stage.forward(x, train=True)
+        if result.shape != y.shape or result.dtype != y.dtype:
+            name, error = type(self.stage).__name__, ShapeError if result.shape != y.shape else DTypeError
+            raise error(
+                f"{name}.forward returned shape {result.shape} and dtype {result.dtype}, expected {y.shape} and {y.dtype}: "
+                f"{name}.create(input_shape) must return the shape of one output, and forward must keep the dtype of x"
+            )
+        np.copyto(y, result)
+
+    def backward(self, dy: Any, saved: Any, need_dx: bool = True) -> Any:
+        dx = self.backend.empty(saved[0].shape, saved[0].dtype) if need_dx else None
+        self.backend.run(self._backward, dy, dx)
+        return dx
+
+    def _backward(self, dy: Any, dx: Any) -> None:
+        result = self.stage.backward(dy, self.saved, dx is not None)
+        self.saved = None
+        if dx is not None:
+            np.copyto(dx, result)
+
+    def apply_updates(self) -> None:
+        self.stage.apply_updates()
+
+
+def copy_on(stage: Stage, backend: Any) -> tuple[Any, list[Live]]:
+    """A copy of a stage, and of all that it runs, on another backend; and those of its stages that run live.
+
+    Parameters, buffers and everything else are shared with the original.
+    """
+    copies: dict[int, Any] = {}
+    live: list[Live] = []
+    return _copied(stage, stage.backend, backend, copies, live), live
+
+
+def _copied(thing: Any, original: Any, backend: Any, copies: dict[int, Any], live: list[Live]) -> Any:
+    """A stage or a list of them on `backend` instead of `original`; anything else as it is. copies: by id, of what was copied before."""
+    if isinstance(thing, list):
+        return [_copied(part, original, backend, copies, live) for part in thing]
+    if not isinstance(thing, Stage):
+        return thing
+    if id(thing) not in copies and can_replay(thing, original):
+        twin: Any = copy.copy(thing)
+        copies[id(thing)] = twin
+        vars(twin).update({name: _copied(value, original, backend, copies, live) for name, value in vars(thing).items()})
+        if "backend" in vars(thing):
+            twin.backend = backend
+    elif id(thing) not in copies:
+        copies[id(thing)] = Live(thing, backend)
+        live.append(copies[id(thing)])
+    return copies[id(thing)]
+
+
+class Recording:
+    """Forward and backward of batches of one shape: recorded the first time, then replayed.
+
+    Args:
+        model: the model, whose stages are copied onto a Recorder; parameters and buffers are shared.
+        shape: of the batch.
+    """
+
+    def __init__(self, model: Any, shape: tuple[int, ...]) -> None:
+        self.recorder = Recorder(model.backend)
+        twin, self.live = copy_on(model, self.recorder)
+        self.x = self.recorder.empty(shape, model.dtype)
+        self.prediction: Any = None
+        self.gradient: Any = None
+        self.pass_ = Pass(twin)
+        self.calls_forward: list[Any] | None = None
+        self.calls_backward: list[Any] | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether both passes were recorded to their end."""
+        return self.calls_backward is not None
+
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        """The prediction for x."""
+        to_float(x, self.x)
+        if self.calls_forward is None:
+            self.prediction = self.pass_.forward(self.x)
+            self.calls_forward = self.recorder.take_calls()
+        else:
+            for function, args in self.calls_forward:
+                function(*args)
+        return self.prediction.copy()
+
+    def backward(self, gradient: np.ndarray) -> None:
+        """Write the gradients of the parameters, from the gradient of the prediction."""
+        wanted = self.prediction
+        if gradient.shape != wanted.shape or gradient.dtype != wanted.dtype:
+            error = ShapeError if gradient.shape != wanted.shape else DTypeError
+            raise error(
+                f"the gradient of the loss has shape {gradient.shape} and dtype {gradient.dtype}, "
+                f"expected {wanted.shape} and {wanted.dtype}, as the prediction has"
+            )
+        if self.calls_backward is None:
+            self.gradient = self.recorder.empty(gradient.shape, gradient.dtype)
+            np.copyto(self.gradient, gradient)
+            self.pass_.backward(self.gradient)
+            self.calls_backward = self.recorder.take_calls()
+            del self.pass_
+            return
+        np.copyto(self.gradient, gradient)
+        for function, args in self.calls_backward:
+            function(*args)
+        for stage in self.live:
+            stage.apply_updates()

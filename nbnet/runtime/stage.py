@@ -1,0 +1,65 @@
+"""Stages: what a training pass runs, one after the other, and whether replay may record them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from nbnet.runtime.backend import FLOATS
+from nbnet.runtime.watched import Watched
+
+BUFFERS = (*FLOATS, np.dtype(np.int64), np.dtype(np.uint64))  # dtypes of buffers that kernels take without a copy
+
+
+class Stage(Watched):
+    """What a pass runs: a layer, or several layers fused into one step (nbnet.layers)."""
+
+    replayable: Any = False  # a bool, or a property: whether forward(train=True) and backward may be recorded
+    backend: Any
+    dtype: Any
+    name: str
+    output_shape: tuple[int, ...]
+    params: Any  # by name
+
+    def forward(self, x: Any, train: bool = False) -> tuple[Any, Any]:
+        """y, and what backward needs (None if train is False)."""
+        raise NotImplementedError
+
+    def backward(self, dy: Any, saved: Any, need_dx: bool = True) -> Any:
+        """dx, from what forward saved; may be None if need_dx is False."""
+        raise NotImplementedError
+
+    def apply_updates(self) -> None:
+        """Make updates of buffers that forward(train=True) deferred. The Trainer calls this after each step."""
+
+    def settings(self) -> list[Callable[[], Iterable[Any]]]:
+        """Functions that return what decides, apart from the shape of x, which calls are made: attributes of Watched objects."""
+        return [vars(self).values]
+
+    def contents(self) -> list[Callable[[], Iterable[Any]]]:
+        """The same for the contents of dicts and lists, which change without an attribute assignment."""
+        return []
+
+    def inner(self) -> Sequence[Stage]:
+        """The stages that this one runs."""
+        return ()
+
+
+def overrides(thing: Any) -> bool:
+    """Whether an object has attributes of its own that replace methods of its class."""
+    return any(callable(getattr(type(thing), name, None)) for name in vars(thing))
+
+
+def can_replay(stage: Stage, backend: Any) -> bool:
+    """Whether the calls of a stage on this backend can be recorded: it is replayable, none of its methods is replaced on the object, and
+    kernels take its arrays without a copy, which would not be part of the recording."""
+    if not stage.replayable or overrides(stage) or stage.backend is not backend:
+        return False
+    if stage.inner():
+        return True
+    params, buffers = vars(stage)["_params"], vars(stage)["_buffers"]
+    return all(param.value.flags.c_contiguous and param.value.dtype == stage.dtype for param in params.values()) and all(
+        array.flags.c_contiguous and array.dtype in BUFFERS for array in buffers.values()
+    )
