@@ -65,7 +65,7 @@ class Sequential(_Container):
                 raise ArgumentError(f"Sequential got {layer!r}, expected layers such as nb.Dense(10)")
         self.steps: list[Stage] = []
         if len({id(layer) for layer in self.layers}) != len(self.layers):
-            raise ArgumentError("Sequential got the same layer object twice: make a new layer for each place")
+            raise ArgumentError("Sequential got the same layer object twice: expected a new layer for each position")
 
     def _children(self) -> dict[str, Layer]:
         return {f"{i}.{kind(layer)}": layer for i, layer in enumerate(self.layers)}

@@ -15,8 +15,8 @@ class Conv2D(Layer):
     Args:
         filters: number of output channels.
         kernel_size, stride: a number of pixels, or (height, width).
-        padding: "same" (TensorFlow's rule), "valid", or a number of zero pixels on every side.
-        use_bias: False leaves the bias out, as before a BatchNorm, which would cancel it.
+        padding: "same" (as in TensorFlow: ceil(H / stride) outputs), "valid", or a number of zero pixels on every side.
+        use_bias: False leaves the bias out; before a BatchNorm it would have no effect.
         weight_initializer, bias_initializer: a name ("he_normal", "glorot_uniform", ...) or a function (rng, shape) -> array.
     Params: weight (kh, kw, in, filters), bias (filters,).
     """

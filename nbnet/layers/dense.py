@@ -15,7 +15,7 @@ class Dense(Layer):
 
     Args:
         units: number of outputs.
-        use_bias: False leaves the bias out, as before a BatchNorm, which would cancel it.
+        use_bias: False leaves the bias out; before a BatchNorm it would have no effect.
         weight_initializer, bias_initializer: a name ("he_normal", "glorot_uniform", ...) or a function (rng, shape) -> array.
     Params: weight (in, units), bias (units,).
     """

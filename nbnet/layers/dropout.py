@@ -17,15 +17,15 @@ class Dropout(Layer):
 
     Args:
         rate: the probability to DROP, 0 to 1.
-        variant: "inverted": what is kept is divided by 1 - rate, evaluation is the identity (Srivastava et al. 2014);
+        variant: "inverted": kept elements are divided by 1 - rate, evaluation is the identity (Srivastava et al. 2014);
             "vanilla": evaluation multiplies by 1 - rate instead; "alpha": for SELU (Klambauer et al. 2017).
-        noise_shape: one decision for the whole of each axis that is 1 here; None keeps x's size: (None, 1, 1, None) drops
-            whole channels of each image. The batch axis comes first.
+        noise_shape: an axis of size 1 shares one decision; None is x's size: (None, 1, 1, None) drops whole channels of each
+            image. The batch axis comes first.
         spatial: True is short for noise_shape=(None, 1, ..., 1, None)   (Tompson et al. 2015).
         seed: None follows the model's seed.
-    Buffers: seed, and step, the number of training passes so far, which makes each pass's mask another one. The mask is a
-    function of (seed, layer, step, element): backward recomputes it and holds no array, and a resumed run goes on with the
-    same masks. `fixed_mask = True` keeps the step, and so the mask, as it is.
+    Buffers: seed, and step, the number of training passes so far, so that every pass has its own mask. The mask is a
+    function of (seed, layer, step, element): backward recomputes it and stores no array, and a resumed run continues with the
+    same masks. `fixed_mask = True` keeps the step, and so the mask, the same.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Dropout(Layer):
         if variant not in VARIANTS:
             raise ArgumentError(unknown("dropout variant", variant, VARIANTS))
         if spatial and noise_shape is not None:
-            raise ArgumentError("spatial=True is a noise_shape: give one of the two")
+            raise ArgumentError("spatial=True is a noise_shape: expected one of the two")
         if seed is not None:
             checks.whole(seed, "seed", 0, (1 << 64) - 1)
         self.variant = variant

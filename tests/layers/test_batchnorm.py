@@ -157,8 +157,8 @@ def test_float32_is_right_in_hard_cases(rng, backend, case):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"decay": None, "zero_debias": True}, "zero_debias mean nothing"),
-        ({"decay": None, "warm_decay": True}, "warm_decay and zero_debias mean nothing"),
+        ({"decay": None, "zero_debias": True}, "has no warm_decay or zero_debias"),
+        ({"decay": None, "warm_decay": True}, "has no warm_decay or zero_debias"),
         ({"track": "sigma"}, "'variance' or 'deviation'"),
         ({"zero_debias": "both"}, "expected False, True"),
         ({"groups": "stride"}, "did you mean 'strided'"),

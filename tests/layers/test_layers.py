@@ -153,7 +153,7 @@ def test_batchnorm_moving_statistics(rng):
 
 
 def test_batchnorm_refuses_momentum():
-    with pytest.raises(ArgumentError, match="say decay="):
+    with pytest.raises(ArgumentError, match="use decay="):
         nb.BatchNorm(momentum=0.1)
 
 
@@ -305,7 +305,7 @@ def test_a_fixed_mask_stays():
 
 
 def test_bad_dropout_layers():
-    with pytest.raises(ArgumentError, match="give one of the two"):
+    with pytest.raises(ArgumentError, match="expected one of the two"):
         nb.Dropout(0.5, spatial=True, noise_shape=(None, 1))
     with pytest.raises(ArgumentError, match="did you mean 'alpha'"):
         nb.Dropout(0.5, variant="alfa")

@@ -31,25 +31,25 @@ class BatchNorm(Layer):
     Args:
         decay: the weight of the OLD moving value, 0 to 1; None is the cumulative average of all batches.
         eps: added to the variance.
-        axis: of the channels: -1 for NHWC, 1 for NCHW, any other.
+        axis: the channels: -1 for NHWC, 1 for NCHW, or another axis, but not the batch's.
         center, scale: whether there is a beta, a gamma.
-        unbiased: the moving variance averages n / (n - 1) times the variance that normalises, as the paper's algorithm 2 and
-            PyTorch have it; False averages the biased one, as Keras and Flax have it.
-        unbiased_batch: the batch too is normalised by its unbiased variance.
+        unbiased: the moving variance averages the unbiased variance, as in the paper's algorithm 2 and PyTorch; False averages the
+            biased one, as in Keras and Flax.
+        unbiased_batch: the batch is also normalised by its unbiased variance.
         track, zero_debias, warm_decay, initial_var: see MovingStatistics.
         renorm: a Renorm, for batch renormalisation.
         virtual_batch_size: examples that are normalised together (ghost batches, Hoffer, Hubara and Soudry 2017); None is the batch.
-        groups: "contiguous", or "strided" as TensorFlow has them: of 8 examples in groups of 4, {0, 2, 4, 6} and {1, 3, 5, 7}.
-        group_variance: the moving variance takes the "pooled" variance of the batch, or the "mean" of the groups', as TensorFlow.
-        update: "inline", or "deferred": forward only notes the update and `apply_updates()` makes it; forgetting that is an error.
+        groups: "contiguous", or "strided" as in TensorFlow: of 8 examples in groups of 4, {0, 2, 4, 6} and {1, 3, 5, 7}.
+        group_variance: the moving variance averages the "pooled" variance of the batch, or the "mean" of the groups', as in TensorFlow.
+        update: "inline", or "deferred": forward only stores the update, and `apply_updates()` applies it; the next forward needs that.
         activation: None, "relu", "leaky_relu" (of `slope`), "tanh" or "sigmoid", applied in the same pass.
         stats_dtype: of the moving statistics; None is the layer's.
         gamma_initializer, beta_initializer: a name or a function (rng, shape) -> array.
         gamma_regularizer, beta_regularizer: see nbnet.regularizers.
-        momentum: refused, since PyTorch and Keras mean opposite things by it.
-    Three switches, attributes that may be set at any time and matter in forward(train=True) alone:
+        momentum: an error, since PyTorch and Keras use the word for opposite things.
+    Three switches, attributes that can be set at any time and only affect forward(train=True):
         use_batch_statistics: normalise by the batch's statistics, or by the moving ones, as constants.
-        update_statistics: whether the moving statistics follow.
+        update_statistics: whether the moving statistics are updated.
         trainable: whether optimisers change gamma and beta.
     Params: gamma (C,), beta (C,). Buffers: moving_mean (C,), moving_var (C,) (or moving_std), updates, and those of the options.
     """
@@ -85,8 +85,8 @@ class BatchNorm(Layer):
         super().__init__()
         if momentum is not None:
             raise ArgumentError(
-                f"momentum={momentum!r} is ambiguous: PyTorch means the weight of the new value, Keras of the old one; "
-                f"say decay=, the weight of the old moving value (PyTorch's 0.1 is decay=0.9, Keras's 0.99 is decay=0.99)"
+                f"momentum={momentum!r} is ambiguous: in PyTorch it is the weight of the new value, in Keras of the old one; "
+                f"use decay=, the weight of the old moving value (PyTorch's 0.1 is decay=0.9, Keras's 0.99 is decay=0.99)"
             )
         if not 0 < eps < float("inf"):
             raise ArgumentError(f"eps={eps!r}: expected a number above 0, or a constant channel divides 0 by 0")
@@ -101,7 +101,9 @@ class BatchNorm(Layer):
         if virtual_batch_size is not None:
             virtual_batch_size = checks.whole(virtual_batch_size, "virtual_batch_size")
         if (gamma_regularizer is not None and not scale) or (beta_regularizer is not None and not center):
-            raise ArgumentError("a regularizer for a parameter that scale=False or center=False leaves out: drop one of the two")
+            raise ArgumentError(
+                "got a regularizer for a parameter that scale=False or center=False leaves out: drop one of the two"
+            )
         if renorm is not None and not isinstance(renorm, Renorm):
             raise ArgumentError(f"renorm={renorm!r}: expected nb.Renorm(rmax=3, dmax=5) or None")
         self.moving = MovingStatistics(decay, warm_decay, track, zero_debias, initial_var, eps)

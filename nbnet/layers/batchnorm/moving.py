@@ -18,7 +18,7 @@ ZERO_DEBIAS = (False, "mean", True)
 
 
 class MovingStatistics(Watched):
-    """How the moving mean and variance follow the batches'. The values live in a layer's buffers.
+    """How the moving mean and variance are updated from the batches. The values are buffers of the layer.
 
     With d the weight of the old value:  moving <- d * moving + (1 - d) * batch.
 
@@ -29,8 +29,8 @@ class MovingStatistics(Watched):
         zero_debias: averages start at 0 and are divided by 1 - (product of d so far): True for both; "mean" for the mean alone,
             as TensorFlow has it (its variance starts at `initial_var` and stays biased towards it: 10.4 instead of 100 after 100 steps
             of decay 0.999).
-        initial_var: where the moving variance starts.
-        eps: of the deviation.
+        initial_var: the moving variance at the start.
+        eps: added to the variance before its square root, for the deviation.
     """
 
     def __init__(self, decay: float | None, warm_decay: bool, track: str, zero_debias: bool | str, initial_var: float, eps: float) -> None:
@@ -43,9 +43,7 @@ class MovingStatistics(Watched):
         if zero_debias not in ZERO_DEBIAS:
             raise ArgumentError(f"zero_debias={zero_debias!r}: expected False, True (mean and variance) or 'mean' (TensorFlow's)")
         if decay is None and (warm_decay or zero_debias):
-            raise ArgumentError(
-                "decay=None is the exact mean of all batches: warm_decay and zero_debias mean nothing for it, leave them out"
-            )
+            raise ArgumentError("decay=None is the exact mean of all batches and has no warm_decay or zero_debias: leave them out")
         if not initial_var >= 0:
             raise ArgumentError(f"initial_var={initial_var!r}: expected a number that is at least 0")
         self.decay = decay
@@ -67,7 +65,7 @@ class MovingStatistics(Watched):
             add_buffer("biased_spread", np.zeros(channels), dtype)
 
     def update(self, buffers: Buffers, mean: Any, m2: Any, divisor: Any, be: Backend) -> None:
-        """Take in the mean and variance m2 / divisor (C,) of a batch."""
+        """Update the moving values with the mean and variance m2 / divisor (C,) of a batch."""
         d = self._next_decay(int(buffers["updates"][0]))
         be.channelwise(_next, (buffers["updates"],), buffers["updates"])
         follow = _follow_deviation if self.spread == "moving_std" else _follow_variance
@@ -85,7 +83,7 @@ class MovingStatistics(Watched):
 
     @property
     def steady(self) -> bool:
-        """Whether every update is the same arithmetic."""
+        """Whether every update is the same computation, so that replay can repeat it."""
         return self.decay is not None and not self.warm_decay and not self.zero_debias
 
     def _next_decay(self, t: int) -> float:
