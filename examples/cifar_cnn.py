@@ -10,7 +10,7 @@ import sys
 import nbnet as nb
 
 if sys.argv[1:]:
-    (x, y), (x_test, y_test), names = nb.datasets.open(*sys.argv[1:3])
+    (x, y), (x_test, y_test), names = nb.datasets.open_data(*sys.argv[1:3])
     epochs = 10
 else:
     (x, y), (x_test, y_test), names = nb.datasets.load("digits")

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import sys
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from numbers import Real
-from typing import Any
+from typing import Any, ParamSpec
 
+import numpy as np
+
+Options = ParamSpec("Options")
 WIDTH = 100  # characters; above this, a list is printed with one element per line
 
 
@@ -21,6 +26,29 @@ class _Signature:
         return signature.replace(parameters=list(signature.parameters.values())[1:])
 
 
+class _Weak:
+    """An argument that is not a plain value: its type, and the object as long as somebody else keeps it."""
+
+    def __init__(self, value: Any) -> None:
+        self.type = type(value)
+        try:
+            self.get: Callable[[], Any] = weakref.ref(value)
+        except TypeError:  # such as a list
+            self.get = _gone
+
+    def __reduce__(self) -> tuple[Any, ...]:  # of a copy
+        return _Weak, (None,)
+
+
+def _gone() -> None:
+    """What a reference returns whose object is gone."""
+
+
+def _kept(value: Any) -> Any:
+    plain = value is None or isinstance(value, (bool, Real, str, np.dtype, type))
+    return value if plain or (isinstance(value, tuple) and all(_kept(each) is each for each in value)) else _Weak(value)
+
+
 class CodeRepr:
     """Mixin whose repr is the call that makes an equal object: `nb.Adam(0.001, weight_decay=0.1)`.
 
@@ -31,10 +59,11 @@ class CodeRepr:
     __signature__ = _Signature()
     _arguments: tuple[tuple[Any, ...], dict[str, Any]]
     _always_shown: str | None = None  # the name of a first argument that is shown though it has a default
+    _attributes: dict[str, str] = {}  # of arguments whose attribute has another name
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         self = super().__new__(cls)
-        self.__dict__["_arguments"] = args, kwargs
+        self.__dict__["_arguments"] = tuple(map(_kept, args)), {name: _kept(value) for name, value in kwargs.items()}
         return self
 
     def __init__(self) -> None:
@@ -42,12 +71,15 @@ class CodeRepr:
 
     def __repr__(self) -> str:
         cls = type(self)
-        prefix = "nb." if getattr(sys.modules.get("nbnet"), cls.__name__, None) is cls else ""
-        parts = list(self._parts())
-        line = f"{prefix}{cls.__name__}({', '.join(name + _code(value) for name, value in parts)})"
+        name = f"{'nb.' if getattr(sys.modules.get('nbnet'), cls.__name__, None) is cls else ''}{cls.__name__}"
+        try:
+            parts = list(self._parts())
+        except (TypeError, AttributeError):  # made in another way than by its constructor
+            return f"<{name}>"
+        line = f"{name}({', '.join(name + _code(value) for name, value in parts)})"
         if len(line) <= WIDTH or not any(isinstance(value, (list, tuple)) for _, value in parts):
             return line
-        return f"{prefix}{cls.__name__}({', '.join(name + _long_code(value) for name, value in parts)})"
+        return f"{name}({', '.join(name + _long_code(value) for name, value in parts)})"
 
     def _parts(self) -> Iterator[tuple[str, Any]]:
         """Each argument that is shown: "" or "name=", and the value."""
@@ -57,9 +89,12 @@ class CodeRepr:
         positional = True  # until an argument is shown with its name, or left out
         for name, parameter in signature.parameters.items():
             if parameter.kind is parameter.VAR_POSITIONAL:
-                yield from (("", value) for value in bound.arguments.get(name, ()))
+                passed = bound.arguments.get(name, ())
+                current = getattr(self, name, None)
+                values = current if isinstance(current, tuple) and len(current) == len(passed) else map(_value, passed)
+                yield from (("", value) for value in values)
             elif parameter.kind is parameter.VAR_KEYWORD:
-                yield from ((f"{key}=", value) for key, value in bound.arguments.get(name, {}).items())
+                yield from ((f"{key}=", _value(value)) for key, value in bound.arguments.get(name, {}).items())
             else:
                 value = self._current(name, bound.arguments.get(name, parameter.default))
                 required = parameter.default is parameter.empty or name == self._always_shown
@@ -68,9 +103,19 @@ class CodeRepr:
                     yield "" if positional else f"{name}=", value
 
     def _current(self, name: str, passed: Any) -> Any:
-        value = vars(self).get(name, passed)
-        alike = type(value) is type(passed) or (_is_number(value) and _is_number(passed)) or isinstance(passed, Iterator)
+        missing = object()
+        value = getattr(self, self._attributes.get(name, name), missing)
+        if isinstance(passed, _Weak):
+            return _value(passed) if value is missing else value
+        alike = type(value) is type(passed) or (_is_number(value) and _is_number(passed))
         return value if alike else passed
+
+
+def _value(passed: Any) -> Any:
+    if not isinstance(passed, _Weak):
+        return passed
+    value = passed.get()
+    return ... if value is None else value
 
 
 def _is_number(value: Any) -> bool:
@@ -95,3 +140,30 @@ def _long_code(value: Any) -> str:
     lines = "".join(f"    {_code(element)},\n".replace("\n", "\n    ").removesuffix("    ") for element in value)
     start, end = ("[", "]") if isinstance(value, list) else ("(", ")")
     return f"{start}\n{lines}{end}"
+
+
+class _Made:
+    """A function whose repr is the call that made it."""
+
+    def __init__(self, function: Callable[..., Any], code: str) -> None:
+        self._function, self._code = function, code
+
+    def __call__(self, *args: Any) -> Any:
+        return self._function(*args)
+
+    def __repr__(self) -> str:
+        return self._code
+
+
+def shown(module: str) -> Callable[[Callable[Options, Any]], Callable[Options, Any]]:
+    """A decorator for functions that return functions: the repr of these is the call that made them, such as `nb.schedules.cosine(0.1)`."""
+
+    def decorate(make: Callable[Options, Any]) -> Callable[Options, Any]:
+        @functools.wraps(make)
+        def made(*args: Options.args, **options: Options.kwargs) -> Any:
+            shown = [*map(repr, args), *(f"{name}={value!r}" for name, value in options.items())]
+            return _Made(make(*args, **options), f"{module}.{make.__name__}({', '.join(shown)})")
+
+        return made
+
+    return decorate

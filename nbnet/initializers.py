@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from nbnet.code_repr import shown
 from nbnet.errors import ArgumentError, unknown
 
 Initializer = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
@@ -29,6 +30,7 @@ def ones(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     return np.ones(shape)
 
 
+@shown("nb.initializers")
 def normal(std: float = 0.05) -> Initializer:
     """Normal with mean 0 and the given standard deviation."""
     return lambda rng, shape: rng.normal(0.0, std, shape)

@@ -6,17 +6,20 @@ from collections.abc import Callable
 
 import numpy as np
 
+from nbnet.code_repr import shown
 from nbnet.errors import ArgumentError
 
 Regularizer = Callable[[np.ndarray], np.ndarray]
 
 
+@shown("nb.regularizers")
 def l2(strength: float) -> Regularizer:
     """Penalty strength * sum(value^2), the convention of Keras: the gradient is 2 * strength * value."""
     _check(strength)
     return lambda value: 2 * strength * value
 
 
+@shown("nb.regularizers")
 def l1(strength: float) -> Regularizer:
     """Penalty strength * sum(|value|): the gradient is strength * sign(value)."""
     _check(strength)

@@ -10,57 +10,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import wraps
-from typing import ParamSpec
 
+from nbnet.code_repr import shown
 from nbnet.errors import ArgumentError, unknown
 
 Schedule = Callable[[float], float]
-Options = ParamSpec("Options")
 
 
-class _Made:
-    """A schedule whose repr is the call that made it."""
-
-    def __init__(self, function: Schedule, code: str) -> None:
-        self._function, self._code = function, code
-
-    def __call__(self, progress: float) -> float:
-        return self._function(progress)
-
-    def __repr__(self) -> str:
-        return self._code
-
-
-def _shown(make: Callable[Options, Schedule]) -> Callable[Options, Schedule]:
-    @wraps(make)
-    def made(*args: Options.args, **options: Options.kwargs) -> Schedule:
-        shown = [*map(repr, args), *(f"{name}={value!r}" for name, value in options.items())]
-        return _Made(make(*args, **options), f"nb.schedules.{make.__name__}({', '.join(shown)})")
-
-    return made
-
-
-@_shown
+@shown("nb.schedules")
 def constant() -> Schedule:
     """The same rate throughout."""
     return lambda progress: 1.0
 
 
-@_shown
+@shown("nb.schedules")
 def cosine(final: float = 0.0) -> Schedule:
     """Half a cosine from 1 to `final`   (Loshchilov and Hutter 2017)."""
     return lambda progress: _anneal(1.0, final, progress)
 
 
-@_shown
+@shown("nb.schedules")
 def step(at: Sequence[float] = (0.5, 0.75), factor: float = 0.1) -> Schedule:
     """Multiply by `factor` at each of the given points of training, from 0 to 1."""
     _check_fractions("at", at)
     return lambda progress: factor ** sum(progress >= point for point in at)
 
 
-@_shown
+@shown("nb.schedules")
 def one_cycle(warm: float = 0.3, start: float = 1 / 25, final: float = 1e-4) -> Schedule:
     """A cosine up from `start` to 1 over the first `warm` of training, then down to start * final.
 
@@ -73,7 +49,7 @@ def one_cycle(warm: float = 0.3, start: float = 1 / 25, final: float = 1e-4) -> 
     )
 
 
-@_shown
+@shown("nb.schedules")
 def warm_up(fraction: float = 0.05, then: Schedule | None = None) -> Schedule:
     """A straight line from 0 to 1 over the first `fraction` of training, then the schedule `then` (constant) over the rest."""
     _check_fractions("fraction", [fraction])

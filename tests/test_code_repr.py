@@ -1,8 +1,10 @@
 """Reprs that can be pasted back as code."""
 
 import copy
+import gc
 import inspect
 import pickle
+import weakref
 from dataclasses import dataclass
 
 import numpy as np
@@ -124,5 +126,35 @@ def test_a_trainer_is_code_with_its_model():
 
 
 def test_options_that_are_objects_of_their_own():
-    for code in ("nb.BatchNorm(renorm=nb.Renorm(rmax=3, dmax=5))", "nb.schedules.warm_up(0.1, then=nb.schedules.cosine())"):
-        assert repr(eval(code)) == code
+    for code in (
+        "nb.BatchNorm(renorm=nb.Renorm(rmax=3, dmax=5))",
+        "nb.BatchNorm(gamma_regularizer=nb.regularizers.l2(0.1))",
+        "nb.Dense(3, weight_initializer=nb.initializers.normal(0.1))",
+        "nb.Dropout(0.3, seed=5)",
+        "nb.schedules.warm_up(0.1, then=nb.schedules.cosine())",
+    ):
+        made = eval(code)
+        assert repr(made) == code
+        if isinstance(made, nb.Layer):
+            made.build((4,), seed=7)
+            assert repr(made) == code
+
+
+def test_arguments_are_not_kept_alive():
+    model = nb.Sequential([nb.Dense(3), nb.Dense(2)])
+    model.build((4,), backend="serial")
+    trainer = nb.Trainer(model, optimizer=nb.Adam(1e-3))
+    gone = weakref.ref(model.layers[0]), weakref.ref(trainer.optimizer), weakref.ref(model)
+    trainer.optimizer, model = nb.SGD(0.1), None
+    trainer.model = nb.Sequential([nb.Dense(2)])
+    trainer.model.build((4,), backend="serial")
+    gc.collect()
+    assert [reference() for reference in gone] == [None] * 3
+    assert "nb.SGD(0.1)" in repr(trainer)
+
+
+def test_copies_and_objects_made_without_a_constructor():
+    model = nb.Sequential(nb.Dense(n) for n in (3, 2))
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert repr(other) == repr(model) == "nb.Sequential([nb.Dense(3), nb.Dense(2)])"
+    assert repr(nb.Dense.__new__(nb.Dense)) == "<nb.Dense>"

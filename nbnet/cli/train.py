@@ -137,7 +137,7 @@ def _new(given: dict[str, Any]) -> tuple[runs.Config, Dataset]:
     if name not in datasets.NAMES:
         name = os.path.abspath(os.path.expanduser(name)) if os.path.exists(os.path.expanduser(name)) else name
     data_dir = None if "data_dir" not in given else os.path.abspath(os.path.expanduser(given["data_dir"]))
-    data = datasets.open(name, data_dir, size=options.get("size"))
+    data = datasets.open_data(name, data_dir, size=options.get("size"))
     (height, width, channels), class_names = data[0][0].shape[1:], data[2]
     config = runs.Config(
         nbnet=__version__,
@@ -166,7 +166,7 @@ def _resumed(given: dict[str, Any]) -> tuple[runs.Config, Dataset]:
     before = config.epochs
     config = dataclasses.replace(config, epochs=given.get("epochs", before))
     _check_numbers(dataclasses.asdict(config))
-    data = datasets.open(config.data, config.data_dir, size=config.size)
+    data = datasets.open_data(config.data, config.data_dir, size=config.size)
     if _checksum(data) != config.checksum:
         raise DataError(f"{config.data} has other images or labels than when {folder} was started: a run must be resumed on the same data")
     if config.epochs != before and config.schedule != "constant":

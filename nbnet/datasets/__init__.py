@@ -19,7 +19,7 @@ from nbnet.datasets.files import Dataset
 from nbnet.datasets.folder import Size, from_folder, read_images
 from nbnet.errors import ArgumentError, DataError, unknown
 
-__all__ = ["NAMES", "Dataset", "from_folder", "load", "open", "read_images"]
+__all__ = ["NAMES", "Dataset", "from_folder", "load", "open_data", "read_images"]
 
 NAMES = ("digits", "mnist", "fashion-mnist", "cifar10")
 
@@ -59,7 +59,7 @@ def load(name: str, data_dir: str | os.PathLike[str] | None = None, *, progress:
     return READERS[name](download.fetch(name, progress) if data_dir is None else Path(data_dir).expanduser())
 
 
-def open(
+def open_data(
     name_or_path: str | os.PathLike[str],
     data_dir: str | os.PathLike[str] | None = None,
     *,

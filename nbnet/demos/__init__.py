@@ -32,7 +32,7 @@ class Settings:
 
     Args:
         out: its own folder, which exists. seeds: their number, counted from 0. quick: seconds instead of minutes: fewer steps and seeds.
-        backend: "parallel", "serial" or "numpy". data, data_dir: as in `datasets.open`, for those that train on images.
+        backend: "parallel", "serial" or "numpy". data, data_dir: as in `datasets.open_data`, for those that train on images.
     """
 
     out: Path

@@ -81,9 +81,9 @@ def run(settings: Settings) -> Result:
 def _data(settings: Settings) -> Any:
     """The data set of the command line; by default the embedded digits, enlarged to 16x16 by doubling pixels."""
     if settings.data in nb.datasets.NAMES:
-        train, test, names = nb.datasets.open(settings.data, settings.data_dir)
+        train, test, names = nb.datasets.open_data(settings.data, settings.data_dir)
     elif settings.data is not None:
-        train, test, names = nb.datasets.open(settings.data, settings.data_dir, size=(32, 32))
+        train, test, names = nb.datasets.open_data(settings.data, settings.data_dir, size=(32, 32))
     else:
         train, test, names = nb.datasets.load("digits")
     factor = -(-SMALLEST // min(train[0].shape[1:3]))

@@ -46,7 +46,7 @@ def _write(path, data):
 
 
 class KernelFiles:
-    """The machine code of one function on disk: a file per signature, in the place of Numba's numbered files and their index.
+    """The machine code of one function on disk: a file per signature, replacing Numba's numbered files and index.
 
     The name of a file says what is in it, so processes that save at the same time cannot mix up their entries.
 

@@ -37,11 +37,13 @@ class ReLU(_Elementwise):
 
 
 class LeakyReLU(_Elementwise):
-    """y = x where x > 0, else slope * x.
+    """y = x where x > 0, else slope * x   (Maas, Hannun and Ng 2013).
 
     Args:
         slope: of the negative part, above 0 (0 is ReLU).
     """
+
+    replayable = True
 
     function = "leaky_relu"
 

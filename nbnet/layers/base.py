@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -43,14 +42,14 @@ class Layer(CodeRepr, Stage):
         forward(x, train=False) -> y, saved      # starts with x = self.check_input(x); saved: what backward needs
         backward(dy, saved, need_dx=True) -> dx  # overwrites the gradients; dx may be None if need_dx is False
 
-    Shapes leave out the batch axis. `params` belong to optimisers; `buffers` (moving statistics, counters) do not, and change
-    only in forward(train=True). Checkpoints hold both.
+    They must not change x and dy in place. Shapes leave out the batch axis. `params` belong to optimisers; `buffers` (moving
+    statistics, counters) do not, and change only in forward(train=True). Checkpoints hold both.
 
     Attributes:
         replayable: whether the Trainer may record the layer's calls and repeat them without its Python (nbnet.runtime.replay). Set it
             to True only if forward(train=True) and backward look at shapes and settings, never at values, and compute only by
-            `self.backend.kernel(...)` and `self.backend.run(...)`. False is always right, and slows down only this layer. A
-            subclass that defines methods of its own must set it again.
+            `self.backend.kernel(...)` and `self.backend.run(...)`. If it is False, only this layer runs in Python. A subclass that
+            defines its own methods must set it again; a container must return its layers from `inner()`.
         name, input_shape, output_shape, backend, dtype: known once the layer is built.
     """
 
@@ -59,13 +58,6 @@ class Layer(CodeRepr, Stage):
     output_shape: Shape = ()
     backend: Backend
     dtype: np.dtype
-
-    def __init_subclass__(cls) -> None:
-        """What a class declares about itself says nothing about a subclass with other code."""
-        super().__init_subclass__()
-        methods = {name for name, value in vars(cls).items() if inspect.isroutine(value) or isinstance(value, property)}
-        if "replayable" not in vars(cls) and methods - {"__init__", "create"}:
-            cls.replayable = False
 
     def __init__(self) -> None:
         self._params: dict[str, Param] = {}
@@ -120,7 +112,10 @@ class Layer(CodeRepr, Stage):
         self.stream = next(context.streams)
         self._rng = initializers.generator(self.seed, self.stream)
         self._params, self._buffers = {}, {}
-        self.output_shape = self.create(input_shape)
+        shape = self.create(input_shape)
+        if not isinstance(shape, (tuple, list)):
+            raise ShapeError(f"{type(self).__name__}.create returned {shape!r}, expected the shape of one output, such as {input_shape}")
+        self.output_shape = tuple(shape)
         self.input_shape = input_shape
         return self.output_shape
 
@@ -141,8 +136,10 @@ class Layer(CodeRepr, Stage):
             initializer: a name, such as "he_normal", or a function (rng, shape) -> array (see nbnet.initializers).
             regularizer: None, or a function of the value whose result is added to the gradient (see nbnet.regularizers).
         Raises:
-            ShapeError: the initializer returned another shape.
+            ShapeError: the initializer returned another shape. ArgumentError: the name is taken.
         """
+        self._check_name(name)
+        shape = tuple(shape)
         value = np.asarray(initializers.get(initializer)(self._rng, shape))
         if value.shape != shape:
             raise ShapeError(f"the initializer of {name} returned shape {value.shape}, expected {shape}")
@@ -156,8 +153,13 @@ class Layer(CodeRepr, Stage):
         Args:
             dtype: None is the layer's. on_host: keep it in NumPy on any backend, as a counter.
         """
+        self._check_name(name)
         array = np.array(values, self.dtype if dtype is None else dtype)
         self._buffers[name] = array if on_host else self.backend.place(array)
+
+    def _check_name(self, name: str) -> None:
+        if name in self._params or name in self._buffers:
+            raise ArgumentError(f"{kind(self)} has a parameter or buffer {name!r} already: expected another name")
 
     def check_input(self, x: Any) -> Any:
         """x as a contiguous batch of what this layer was built for, where its backend computes.

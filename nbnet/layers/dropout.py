@@ -28,6 +28,8 @@ class Dropout(Layer):
     same masks. `fixed_mask = True` keeps the step, and so the mask, the same.
     """
 
+    _attributes = {"seed": "_own_seed"}  # `seed` is the model's
+
     def __init__(
         self,
         rate: float,

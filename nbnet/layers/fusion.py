@@ -12,8 +12,8 @@ run is a pair in nbnet.functional.fused.
     Conv2D, ReLU            the activation is applied to results that are still in registers or in the cache; so for Dense
     ..., ReLU, Dropout      dropout works on y in place; backward, y alone shows what either of them set to 0: no random numbers
 
-ReLU stands for LeakyReLU too, except before a Dropout, and Tanh for Sigmoid. To add a run: a pair in nbnet.functional.fused, a step
-here that calls it, and a row of PATTERNS.
+Rows with ReLU also match LeakyReLU (except before Dropout); rows with Tanh also match Sigmoid. To add a run: a pair in
+nbnet.functional.fused, a step here that calls it, and a row of PATTERNS.
 """
 
 from __future__ import annotations
@@ -37,6 +37,9 @@ from nbnet.runtime.stage import Stage, can_replay
 
 class FusedStep(Stage):
     """Several neighbouring layers as one step of a container. A subclass defines `run` and `run_backward`, the fused pair."""
+
+    def __init_subclass__(cls) -> None:
+        cls.replayable = FusedStep.replayable  # type: ignore[method-assign]  # the pairs of nbnet.functional.fused look at shapes and settings alone
 
     def __init__(self, layers: Sequence[Any]) -> None:
         self.layers = list(layers)
@@ -103,8 +106,7 @@ class NormStep(FusedStep):
     def __init__(self, layers: Sequence[Any]) -> None:
         super().__init__(layers)
         self.norm = next(layer for layer in layers if isinstance(layer, BatchNorm))
-        activation = next((layer for layer in layers if isinstance(layer, (ReLU, LeakyReLU, Tanh, Sigmoid))), None)
-        self.activation = None if activation is None else _epilogue(activation)
+        self.activation = next((layer for layer in layers if isinstance(layer, (ReLU, LeakyReLU, Tanh, Sigmoid))), None)
         self.max_pool = isinstance(layers[-1], MaxPool2D)
 
     def run(self, x: Any, train: bool) -> tuple[Any, Any]:
@@ -120,7 +122,8 @@ class NormStep(FusedStep):
     @property
     def epilogue(self) -> Epilogue:
         """The batch norm's own activation or the layer's, and the pool."""
-        return (self.activation or self.norm.epilogue)._replace(max_pool=self.max_pool)
+        epilogue = self.norm.epilogue if self.activation is None else _epilogue(self.activation)
+        return epilogue._replace(max_pool=self.max_pool)
 
     def numbers(self, x: Any, stats: F.Stats | None, train: bool) -> Any:
         """What x is normalised by."""
@@ -262,8 +265,8 @@ def step_backward(step: Stage, above: Stage | None, dy: Any, saved: Any, need_dx
 
 
 def _may_overwrite(step: Stage, above: Stage) -> bool:
-    """Whether the backward of a step may overwrite the gradient from the step above: a new array, which nobody else holds. A backward
-    of the user's own in place of a layer's may keep what it gets and returns."""
+    """Whether the backward of a step may overwrite the gradient from the step above: True if no other code holds the array. A backward
+    that was replaced on an object may keep references, so then False."""
     if not isinstance(step, NormStep) or type(above) not in (Conv2D, Dense, *(kind for kind, _ in PATTERNS)):
         return False
     return not any("backward" in vars(each) for of_two in (step, above) for each in (of_two, *getattr(of_two, "layers", ())))

@@ -38,6 +38,6 @@ def get(loss: Any) -> Loss:
         raise ArgumentError(f"loss={loss.__name__}: expected a loss object, got a class; use loss={loss.__name__}()")
     if callable(loss):
         return loss if hasattr(loss, "check_targets") else FunctionLoss(loss)
-    if loss not in LOSSES:
+    if not isinstance(loss, str) or loss not in LOSSES:
         raise ArgumentError(unknown("loss", loss, LOSSES))
     return LOSSES[loss]

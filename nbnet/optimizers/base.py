@@ -45,8 +45,9 @@ class Optimizer(CodeRepr):
 
     def prepare(self, params: Mapping[str, Param]) -> None:
         """Make the state arrays, as zeros, if there are none."""
-        if self.state or self._flat:
+        if self.state:
             return
+        self._flat, self._runs_of = {}, []
         seen: set[Param] = set()  # a parameter with two names has two states, of which one lies in the flat arrays
         states: list[list[Any]] = []
         for param in params.values():
@@ -85,6 +86,8 @@ class Optimizer(CodeRepr):
     def _check_state(self, params: Mapping[str, Param]) -> None:
         """Kernels walk over parameters and state with one index: both must be contiguous and of the same shape."""
         for name, param in params.items():
+            if not param.trainable:
+                continue
             for attribute, array in (("value", param.value), ("grad", param.grad)):
                 if not on_device(array) and not array.flags.c_contiguous:
                     raise ArgumentError(f"the {attribute} of {name!r} is not C-contiguous: use np.ascontiguousarray({attribute})")

@@ -21,7 +21,7 @@ X_DTYPES = (np.dtype(np.uint8), *FLOATS)  # of data
 
 
 def on_device(array: Any) -> bool:
-    """Whether an array is on the GPU. NumPy has no part in such an array; np.asarray copies it."""
+    """Whether an array is on the GPU. NumPy cannot operate on such an array directly; np.asarray copies it to the host."""
     return getattr(type(array), "on_device", False)
 
 
@@ -226,7 +226,8 @@ class CudaBackend(SerialBackend):
         return [next(copies) if on_device(array) else array for array in arrays]
 
     def channelwise(self, function: Callable[..., tuple], outputs: Sequence[Any], *args: Any, clamp: bool = False) -> None:
-        from nbnet.kernels.gpu import compile, launch
+        from nbnet.kernels.gpu import launch
+        from nbnet.kernels.gpu.compile import channelwise
 
         if not on_device(outputs[0]):
             super().channelwise(function, outputs, *args, clamp=clamp)
@@ -234,7 +235,7 @@ class CudaBackend(SerialBackend):
         arrays = tuple(on_device(arg) or np.ndim(arg) > 0 for arg in args)
         key = function, arrays, clamp
         if key not in self._channelwise:
-            self._channelwise[key] = compile.channelwise(function, len(outputs), arrays, clamp)
+            self._channelwise[key] = channelwise(function, len(outputs), arrays, clamp)
         placed = [
             self.place(np.asarray(arg, np.float64) if not on_device(arg) else arg) if is_array else float(arg)
             for arg, is_array in zip(args, arrays)

@@ -31,6 +31,7 @@ from nbnet.kernels.cpu.numba_private import types_of
 from nbnet.runtime.backend import NumpyBackend
 from nbnet.runtime.processors import processors
 from nbnet.runtime.recording import copy_on
+from nbnet.runtime.stage import Stage
 
 VARIABLE = "NBNET_COMPILE_WORKERS"
 WORKERS = 3  # at most by default: the convolution that is compiled first takes as long as everything these have to do
@@ -64,6 +65,22 @@ class _Blank(NumpyBackend):
         """Nothing runs."""
 
 
+class _Skipped(Stage):
+    """A stage that cannot be recorded, on the blank backend: it returns blank arrays."""
+
+    def __init__(self, stage: Stage, backend: Any) -> None:
+        self.stage, self.backend = stage, backend
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stage, name)
+
+    def forward(self, x: Any, train: bool = False) -> tuple[Any, Any]:
+        return self.backend.empty((len(x), *self.stage.output_shape), self.stage.dtype), x
+
+    def backward(self, dy: Any, saved: Any, need_dx: bool = True) -> Any:
+        return saved
+
+
 def calls(model: Any, rows: int) -> list[Call]:
     """The kernels that the replayable layers of a model call for a batch, forward and backward, in order (see nbnet.runtime.replay).
 
@@ -71,7 +88,7 @@ def calls(model: Any, rows: int) -> list[Call]:
         model: a built Sequential. rows: of the batch.
     """
     blank = _Blank(model.backend.name, model.backend.threads)
-    twin, _ = copy_on(model, blank)
+    twin, _ = copy_on(model, blank, _Skipped)
     y, tape = twin.forward(blank.empty((rows, *(model.input_shape or ())), model.dtype), train=True)
     twin.backward(y, list(tape), need_dx=False)
     return list(blank.calls)

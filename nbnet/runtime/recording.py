@@ -61,6 +61,10 @@ class Recorder:
 
     def run(self, function: Callable[..., Any], *args: Any) -> None:
         function(*args)
+        self.note(function, *args)
+
+    def note(self, function: Callable[..., Any], *args: Any) -> None:
+        """Let replays call this function with these arrays. It is not called now."""
         kept = tuple([self.arena.alias(arg) if type(arg) is np.ndarray else arg for arg in args])
         self.calls.append((machine_code(function, kept), kept))
 
@@ -79,70 +83,112 @@ class Recorder:
 
 
 class Live(Stage):
-    """In a recording, a stage that cannot be recorded: its forward and backward are calls of the recording, and run each time."""
+    """In a recording, a stage that cannot be recorded: its forward and backward are calls of the recording, and run each time.
 
-    def __init__(self, stage: Stage, backend: Any) -> None:
-        self.stage, self.backend = stage, backend
-        self.saved: Any = None
+    It works on copies of x and dy, which it may keep: the recording uses its own arrays again.
+    """
+
+    def __init__(self, stage: Stage, recorder: Recorder) -> None:
+        self.stage, self.recorder = stage, recorder
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stage, name)
 
     def forward(self, x: Any, train: bool = False) -> tuple[Any, Any]:
-        y = self.backend.empty((len(x), *self.stage.output_shape), self.stage.dtype)
-        self.backend.run(self._forward, x, y)
-        return y, (x, y)  # on the tape they keep their memory, which the stage may need until backward
-
-    def _forward(self, x: Any, y: Any) -> None:
-        result, self.saved = self.stage.forward(x, train=True)
-        if result.shape != y.shape or result.dtype != y.dtype:
-            name, error = type(self.stage).__name__, ShapeError if result.shape != y.shape else DTypeError
-            raise error(
-                f"{name}.forward returned shape {result.shape} and dtype {result.dtype}, expected {y.shape} and {y.dtype}: "
-                f"{name}.create(input_shape) must return the shape of one output, and forward must keep the dtype of x"
-            )
+        call = LiveCall(self.stage)
+        result = call.forward(x)
+        y = self.recorder.empty(result.shape, result.dtype)
         np.copyto(y, result)
+        self.recorder.note(call.forward_into, x, y)
+        return y, call
 
-    def backward(self, dy: Any, saved: Any, need_dx: bool = True) -> Any:
-        dx = self.backend.empty(saved[0].shape, saved[0].dtype) if need_dx else None
-        self.backend.run(self._backward, dy, dx)
-        return dx
-
-    def _backward(self, dy: Any, dx: Any) -> None:
-        result = self.stage.backward(dy, self.saved, dx is not None)
-        self.saved = None
-        if dx is not None:
+    def backward(self, dy: Any, saved: LiveCall, need_dx: bool = True) -> Any:
+        result, dx = saved.backward(dy, need_dx), None
+        if result is not None and need_dx:
+            dx = self.recorder.empty(result.shape, result.dtype)
             np.copyto(dx, result)
+        self.recorder.note(saved.backward_into, dy, dx)
+        return dx
 
     def apply_updates(self) -> None:
         self.stage.apply_updates()
 
 
-def copy_on(stage: Stage, backend: Any) -> tuple[Any, list[Live]]:
-    """A copy of a stage, and of all that it runs, on another backend; and those of its stages that run live.
+class LiveCall:
+    """One use of a live stage in a pass: forward, and then backward with what it saved."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        self.saved: Any = None
+
+    def forward(self, x: Any) -> Any:
+        """y, in memory of the stage's own."""
+        y, self.saved = self.stage.forward(self._copy(x), True)
+        return y
+
+    def backward(self, dy: Any, need_dx: bool) -> Any:
+        """dx, in memory of the stage's own."""
+        saved, self.saved = self.saved, None
+        return self.stage.backward(self._copy(dy), saved, need_dx)
+
+    def forward_into(self, x: Any, y: Any) -> None:
+        """forward in a replay."""
+        self._put(y, self.forward(x), "forward")
+
+    def backward_into(self, dy: Any, dx: Any) -> None:
+        """backward in a replay."""
+        result = self.backward(dy, dx is not None)
+        if dx is not None:
+            self._put(dx, result, "backward")
+
+    def _copy(self, array: Any) -> Any:
+        copied = self.stage.backend.empty(array.shape, array.dtype)
+        np.copyto(copied, array)
+        return copied
+
+    def _put(self, target: Any, result: Any, method: str) -> None:
+        if getattr(result, "shape", None) != target.shape or result.dtype != target.dtype:
+            got = f"shape {result.shape} and dtype {result.dtype}" if hasattr(result, "shape") else type(result).__name__
+            error = DTypeError if getattr(result, "shape", None) == target.shape else ShapeError
+            raise error(
+                f"layer {self.stage.name}: {method} returned {got}, expected shape {target.shape} and dtype {target.dtype} as in the step "
+                f"before; for a layer whose results change, use Trainer(replay=False)"
+            )
+        np.copyto(target, result)
+
+
+def copy_on(stage: Stage, backend: Any, stand_in: Callable[[Stage, Any], Any] = Live) -> tuple[Any, list[Any]]:
+    """A copy of a stage, and of all that it runs, on another backend; and what stands in for the stages that cannot be recorded.
 
     Parameters, buffers and everything else are shared with the original.
+
+    Args:
+        stand_in: makes, of a stage that cannot be recorded and the backend, what takes its place.
     """
     copies: dict[int, Any] = {}
-    live: list[Live] = []
-    return _copied(stage, stage.backend, backend, copies, live), live
+    others: list[Any] = []
+
+    def replace(thing: Stage) -> Any:
+        others.append(stand_in(thing, backend))
+        return others[-1]
+
+    return _copied(stage, stage.backend, backend, copies, replace), others
 
 
-def _copied(thing: Any, original: Any, backend: Any, copies: dict[int, Any], live: list[Live]) -> Any:
+def _copied(thing: Any, original: Any, backend: Any, copies: dict[int, Any], replace: Callable[[Stage], Any]) -> Any:
     """A stage or a list of them on `backend` instead of `original`; anything else as it is. copies: by id, of what was copied before."""
     if isinstance(thing, list):
-        return [_copied(part, original, backend, copies, live) for part in thing]
+        return [_copied(part, original, backend, copies, replace) for part in thing]
     if not isinstance(thing, Stage):
         return thing
     if id(thing) not in copies and can_replay(thing, original):
         twin: Any = copy.copy(thing)
         copies[id(thing)] = twin
-        vars(twin).update({name: _copied(value, original, backend, copies, live) for name, value in vars(thing).items()})
+        vars(twin).update({name: _copied(value, original, backend, copies, replace) for name, value in vars(thing).items()})
         if "backend" in vars(thing):
             twin.backend = backend
     elif id(thing) not in copies:
-        copies[id(thing)] = Live(thing, backend)
-        live.append(copies[id(thing)])
+        copies[id(thing)] = replace(thing)
     return copies[id(thing)]
 
 

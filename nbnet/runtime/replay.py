@@ -82,14 +82,15 @@ class Replay:
         self.clear()
         self.model = model
         self._seen: set[tuple[int, ...]] = set()  # shapes of batches so far: a shape is recorded when it comes again
-        stages = list(dict.fromkeys(_stages(model, model.backend)))
-        replayed = [stage for stage in stages if can_replay(stage, model.backend)]
+        stages = {id(stage): stage for stage in _stages(model, model.backend)}  # a layer may define == and no hash
+        replayed = [stage for stage in stages.values() if can_replay(stage, model.backend)]
         self._changes = Watched.changes
         self._contents = [look for stage in replayed for look in stage.contents()]
         self._held = list(_values(self._contents))
         # Of a live stage, which may change its attributes in every step, only whether it is still live.
         live: list[Callable[[], Iterable[Any]]]
-        live = [partial(_replays, stage, model.backend) for stage in stages if stage not in replayed]
+        ids = {id(stage) for stage in replayed}
+        live = [partial(_replays, stage, model.backend) for key, stage in stages.items() if key not in ids]
         self._looks = [*(look for stage in replayed for look in stage.settings()), *live]
         self._params = [param for stage in replayed for param in vars(stage).get("_params", {}).values()]
         self._settings = list(self._now())

@@ -48,14 +48,14 @@ class Stage(Watched):
 
 
 def overrides(thing: Any) -> bool:
-    """Whether an object has attributes of its own that replace methods of its class."""
+    """Whether a method is overridden on the instance."""
     return any(callable(getattr(type(thing), name, None)) for name in vars(thing))
 
 
 def can_replay(stage: Stage, backend: Any) -> bool:
-    """Whether the calls of a stage on this backend can be recorded: it is replayable, none of its methods is replaced on the object, and
+    """Whether the calls of a stage on this backend can be recorded: its class says so, no method is overridden on the instance, and
     kernels take its arrays without a copy, which would not be part of the recording."""
-    if not stage.replayable or overrides(stage) or stage.backend is not backend:
+    if not stage.replayable or not _is_declared(type(stage)) or overrides(stage) or stage.backend is not backend or _hides_stages(stage):
         return False
     if stage.inner():
         return True
@@ -63,3 +63,33 @@ def can_replay(stage: Stage, backend: Any) -> bool:
     return all(param.value.flags.c_contiguous and param.value.dtype == stage.dtype for param in params.values()) and all(
         array.flags.c_contiguous and array.dtype in BUFFERS for array in buffers.values()
     )
+
+
+def _is_declared(cls: type) -> bool:
+    """Whether `replayable` was declared for the code of this class: by the class itself, or by a base class whose methods no class
+    between the two replaces. Only constructors, `create` and plain values may differ."""
+    for each in cls.__mro__:
+        if "replayable" in vars(each):
+            return True
+        if any(callable(value) or hasattr(type(value), "__get__") for name, value in vars(each).items() if name not in _HARMLESS):
+            return False
+    return False
+
+
+_HARMLESS = {"__init__", "create", "__dict__", "__weakref__", "__annotate__", "__annotate_func__"}
+
+
+def _hides_stages(stage: Stage) -> bool:
+    """Whether a stage holds stages that it does not return from `inner()`, or where a copy of it would not find them."""
+    known = {id(each) for inner in stage.inner() for each in (inner, *inner.inner())}
+    for value in vars(stage).values():
+        if isinstance(value, (tuple, set, dict)) and any(isinstance(each, Stage) for each in _members(value)):
+            return True
+        held = value if isinstance(value, list) else [value]
+        if any(isinstance(each, Stage) and id(each) not in known for each in held):
+            return True
+    return False
+
+
+def _members(value: Any) -> Any:
+    return value.values() if isinstance(value, dict) else value

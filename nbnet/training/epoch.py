@@ -45,8 +45,12 @@ def check_data(data: tuple[Any, Any], name: str, model: Sequential, loss: Loss) 
             expected = ", ".join(map(str, shape))
             raise ShapeError(f"x has shape {x.shape}, but the model was built for (N, {expected}){checks.shape_hint(x.shape, shape)}")
         y = loss.check_targets(y, model.output_shape)
+        if not isinstance(y, np.ndarray) or len(y) != len(x):
+            got = f"an array with {len(y)} rows" if isinstance(y, np.ndarray) else type(y).__name__
+            raise ArgumentError(f"check_targets of the loss returned {got}, expected an array with {len(x)} rows, one per row of x")
     except NbnetError as error:
-        raise type(error)(f"{name}: {error}") from None
+        error.args = (f"{name}: {error}", *error.args[1:])
+        raise
     return x if x.dtype == np.uint8 else x.astype(model.dtype, copy=False), y
 
 

@@ -1,4 +1,4 @@
-"""What the Trainer does with gradients beside backward: clipping, and finding the source of NaN or infinity."""
+"""Gradient clipping, and locating the source of NaN or infinity."""
 
 from __future__ import annotations
 

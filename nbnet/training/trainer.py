@@ -79,9 +79,18 @@ class Trainer(CodeRepr):
         self.history: dict[str, list[float]] = {}
         self.position = Position()
         self.stop_reason: str | None = None
-        self.replay = bool(replay)
-        self._passes = Replay(self.replay)
+        self._passes = Replay(bool(replay))
         self._compiled_for: Sequential | None = None
+
+    @property
+    def replay(self) -> bool:
+        """Whether passes are recorded and replayed. It can be set at any time."""
+        return self._passes.enabled
+
+    @replay.setter
+    def replay(self, value: bool) -> None:
+        self._passes.enabled = bool(value)
+        self._passes.clear()
 
     def __repr__(self) -> str:
         """Code that makes such a trainer, with a model that is not trained yet."""
@@ -166,7 +175,7 @@ class Trainer(CodeRepr):
         return True
 
     def _close_epoch(self, validation: tuple[np.ndarray, np.ndarray] | None) -> None:
-        """Add the row of a complete epoch to the history. Where a row lacks a column, it gets NaN."""
+        """Add the row of a complete epoch to the history. Missing values are filled with NaN."""
         done = self.position
         row = metrics(done.loss, done.correct, done.rows)
         if validation is not None:
@@ -229,7 +238,7 @@ class Trainer(CodeRepr):
             total += result.total
             correct = add_correct(correct, result.correct)
             if not math.isfinite(total):
-                self.model.discard_updates()
+                self.model.discard_updates()  # the explanation runs the layers again
                 raise NonFiniteError(f"the loss is {total} at step {self.step}: {explain_not_finite(self.model, images)}")
             one.backward(result.gradient)
             if stop - start < len(x):

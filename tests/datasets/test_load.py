@@ -21,24 +21,24 @@ def test_unknown_names(tmp_path):
 
 
 def test_open(tmp_path, monkeypatch):
-    assert len(datasets.open("digits")[0][0]) == 1438
-    check_mnist(datasets.open("mnist", write(tmp_path / "m", MNIST)))
+    assert len(datasets.open_data("digits")[0][0]) == 1438
+    check_mnist(datasets.open_data("mnist", write(tmp_path / "m", MNIST)))
     pets(tmp_path / "pets")
-    (x, _), _, names = datasets.open(tmp_path / "pets", size=(2, 3), test_fraction=0.4)
+    (x, _), _, names = datasets.open_data(tmp_path / "pets", size=(2, 3), test_fraction=0.4)
     assert x.shape == (9, 2, 3, 3)
     assert names == ["cat", "dog"]
     monkeypatch.chdir(tmp_path)
-    assert len(datasets.open("pets")[0][0]) == 12
+    assert len(datasets.open_data("pets")[0][0]) == 12
     with pytest.raises(ArgumentError, match=r"unknown data set 'minst': did you mean 'mnist'.*or the path of a folder of images"):
-        datasets.open("minst")
+        datasets.open_data("minst")
     with pytest.raises(ArgumentError, match="unknown data set 5"):
-        datasets.open(5)
+        datasets.open_data(5)
     with pytest.raises(DataError, match=r"there is no folder ./minst: expected a folder of images, or one of digits, mnist"):
-        datasets.open("./minst")
+        datasets.open_data("./minst")
     with pytest.raises(ArgumentError, match="size and channels apply to folders of images, not to 'digits'"):
-        datasets.open("digits", size=8)
+        datasets.open_data("digits", size=8)
     with pytest.raises(ArgumentError, match="data_dir applies to mnist, fashion-mnist, cifar10, and pets is a folder of images"):
-        datasets.open("pets", "here")
+        datasets.open_data("pets", "here")
 
 
 if "NBNET_TEST_DATA" in os.environ:  # a folder with mnist and cifar-10-batches-bin

@@ -325,3 +325,16 @@ def test_functions_in_place_of_a_layers(rng, patched):
     assert len(kept) == 2
     for array, as_it_was in kept:
         assert_close(array, as_it_was, "exact")
+
+
+def test_a_slope_that_is_set_after_build(rng):
+    x, dy = rng.normal(size=(6, 4)), rng.normal(size=(6, 3))
+    models = [nb.Sequential([nb.Dense(5, use_bias=False), nb.BatchNorm(), nb.LeakyReLU(0.3), nb.Dense(3)]) for _ in range(2)]
+    results = []
+    for model, fuse in zip(models, (True, False)):
+        model.build((4,), backend="serial", dtype="float64", fuse=fuse)
+        model.layers[2].slope = 0.7
+        y, tape = model.forward(x, train=True)
+        results.append((y, model.backward(dy, tape)))
+    for fused, plain in zip(*results):
+        assert_close(fused, plain, "reduction")

@@ -311,3 +311,33 @@ def test_bad_dropout_layers():
         nb.Dropout(0.5, variant="alfa")
     with pytest.raises(ShapeError, match=r"does not fit \(N, 6, 5, 3\)"):
         nb.Dropout(0.5, noise_shape=(None, 2, 1, 1)).build(IMAGE)
+
+
+class Own(nb.Layer):
+    """A layer whose create is given."""
+
+    def __init__(self, create):
+        super().__init__()
+        self.create = create
+
+
+@pytest.mark.parametrize(
+    ("create", "message"),
+    [
+        (lambda layer: (layer.add_param("w", (3,)), layer.add_buffer("w", 0), (3,))[-1], "has a parameter or buffer 'w' already"),
+        (lambda layer: 3, r"Own.create returned 3, expected the shape of one output, such as \(3,\)"),
+        (lambda layer: None, "Own.create returned None, expected the shape"),
+        (lambda layer: layer.add_param("w", (3,), lambda rng, shape: np.zeros(4)), r"the initializer of w returned shape \(4,\), expected"),
+    ],
+)
+def test_what_a_create_may_not_do(create, message):
+    layer = Own(lambda input_shape: create(layer))
+    with pytest.raises(nb.NbnetError, match=message):
+        layer.build((3,))
+    assert layer.input_shape is None
+
+
+def test_a_shape_may_be_a_list():
+    layer = Own(lambda input_shape: layer.add_param("w", [2, 3]) or [3])
+    layer.build((3,), backend="serial")
+    assert (layer.params["w"].value.shape, layer.output_shape) == ((2, 3), (3,))

@@ -199,3 +199,45 @@ def test_unknown_losses():
         losses.get("softmax_crossentropy")
     with pytest.raises(ArgumentError, match=r"loss=Subclass: expected a loss object, got a class; use loss=Subclass\(\)"):
         losses.get(Subclass)
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (lambda y: list(y), "list, expected an array with 6 rows"),
+        (lambda y: y[:2], "an array with 2 rows"),
+        (lambda y: None, "NoneType"),
+    ],
+)
+def test_targets_that_a_loss_returns_are_checked(returned, message):
+    class Odd(nb.losses.Loss):
+        def check_targets(self, y, output_shape):
+            return returned(y)
+
+    model = nb.Sequential([nb.Dense(2)])
+    model.build((4,), backend="serial")
+    trainer = nb.Trainer(model, loss=Odd(), optimizer=nb.SGD(0.1))
+    with pytest.raises(nb.errors.ArgumentError, match=f"batch: check_targets of the loss returned (?:.* )?{message}"):
+        trainer.train_batch(np.ones((6, 4), np.float32), np.arange(6) % 2)
+
+
+def test_an_error_of_the_users_own_stays_what_it_is():
+    class Mine(nb.NbnetError):
+        def __init__(self, text, code):
+            super().__init__(text)
+            self.code = code
+
+    class Odd(nb.losses.Loss):
+        def check_targets(self, y, output_shape):
+            raise Mine("no such target", 7)
+
+    model = nb.Sequential([nb.Dense(2)])
+    model.build((4,), backend="serial")
+    with pytest.raises(Mine, match=r"^batch: no such target$") as caught:
+        nb.Trainer(model, loss=Odd(), optimizer=nb.SGD(0.1)).train_batch(np.ones((6, 4), np.float32), np.arange(6) % 2)
+    assert caught.value.code == 7
+
+
+def test_a_loss_that_is_no_name():
+    with pytest.raises(nb.errors.ArgumentError, match="unknown loss"):
+        nb.losses.get([])

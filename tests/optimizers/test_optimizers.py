@@ -75,3 +75,41 @@ def test_the_state_of_another_model_is_refused(backend, inputs):
     other.model.build((8,), backend=backend)
     with pytest.raises(ArgumentError, match=r"no state for '1.dense.weight'"):
         other.train_batch(np.ones((4, 8), np.float32), np.arange(4))
+
+
+def test_a_state_that_is_cleared_starts_again(tmp_path):
+    """From zeros, and with a checkpoint that can be restored."""
+
+    def made():
+        model = nb.Sequential([nb.Dense(3), nb.Dense(2)])
+        model.build((4,), backend="serial", seed=1)
+        return nb.Trainer(model, optimizer=nb.Adam(0.1))
+
+    x, y = np.random.default_rng(0).random((6, 4), dtype=np.float32), np.arange(6) % 2
+    trainer, fresh = made(), made()
+    start = {name: array.copy() for name, array in trainer.model.state().items()}
+    trainer.train_batch(x, y)
+    trainer.optimizer.state = {}
+    trainer.optimizer.steps = 0
+    for name, array in trainer.model.state().items():
+        array[...] = start[name]
+    assert trainer.train_batch(x, y) == fresh.train_batch(x, y)
+    for name, array in trainer.model.state().items():
+        np.testing.assert_array_equal(array, fresh.model.state()[name])
+    trainer.save(tmp_path / "run.safetensors")
+    made().restore(tmp_path / "run.safetensors")
+    trainer.model.build((4,), backend="serial")
+    trainer.optimizer.state = {}
+    trainer.train_batch(x, y)
+
+
+def test_a_frozen_parameter_may_lie_as_it_likes():
+    model = nb.Sequential([nb.Dense(3), nb.Dense(2)])
+    model.build((4,), backend="serial")
+    param = model.params["0.dense.weight"]
+    param.trainable, param.value = False, np.asfortranarray(param.value)
+    trainer = nb.Trainer(model, optimizer=nb.SGD(0.1))
+    trainer.train_batch(np.ones((5, 4), np.float32), np.arange(5) % 2)
+    param.trainable = True
+    with pytest.raises(ArgumentError, match=r"the value of '0\.dense\.weight' is not C-contiguous"):
+        trainer.train_batch(np.ones((5, 4), np.float32), np.arange(5) % 2)

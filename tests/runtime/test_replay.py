@@ -1,6 +1,7 @@
 """Passes that are played back give what the layers give one by one, bit for bit, and follow every change that is made on the way."""
 
 import threading
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from nbnet.errors import NonFiniteError
 from nbnet.functional import fused
 from nbnet.runtime.recording import Pass, Recording
 from nbnet.runtime.replay import KEPT, Replay
+from nbnet.runtime.stage import can_replay
 
 NETWORKS = {
     "all in one pass": lambda: [nb.Conv2D(5, 3), nb.BatchNorm(), nb.ReLU(), nb.MaxPool2D(2), nb.Flatten(), nb.Dense(3)],
@@ -183,21 +185,44 @@ def test_layers_of_users_run_live():
     assert doubled.calls == 4
 
 
-def test_a_subclass_declares_anew():
-    """A class whose methods are its own is not replayable because its base is; one that changes none of them is."""
+class Own(nb.Tanh):
+    def backward(self, dy, saved, need_dx=True):
+        return super().backward(dy, saved, need_dx)
 
-    class Own(nb.Tanh):
-        def backward(self, dy, saved, need_dx=True):
-            return super().backward(dy, saved, need_dx)
 
-    class Named(nb.Tanh):
-        def __init__(self):
-            super().__init__()
+class Named(nb.Tanh):
+    def __init__(self):
+        super().__init__()
 
-    class Declared(Own):
-        replayable = True
 
-    assert [kind.replayable for kind in (nb.Tanh, Own, Named, Declared, Doubled)] == [True, False, True, True, False]
+class DeclaredAgain(Own):
+    replayable = True
+
+
+class Mixin:
+    def forward(self, x, train=False):
+        return super().forward(x, train)
+
+
+class Mixed(Mixin, nb.Tanh):
+    pass
+
+
+class AssignedLater(nb.Tanh):
+    pass
+
+
+AssignedLater.forward = lambda self, x, train=False: nb.Tanh.forward(self, x, train)
+
+
+@pytest.mark.parametrize(
+    ("kind", "replayed"),
+    [(nb.Tanh, True), (nb.LeakyReLU, True), (Own, False), (Named, True), (DeclaredAgain, True), (Mixed, False), (AssignedLater, False)],
+)
+def test_a_class_is_replayable_only_if_its_own_code_was_declared_so(kind, replayed):
+    layer = kind()
+    layer.build((3,), backend="serial")
+    assert can_replay(layer, layer.backend) == replayed
 
 
 class Scaled(nb.Layer):
@@ -230,27 +255,150 @@ def test_a_replayable_layer_of_a_user():
     assert live(both(lambda: [Scaled(), nb.Flatten(), nb.Dense(3)], steps)) == []
 
 
+class Remembers(nb.Layer):
+    """Adds the mean of the last inputs: it keeps the arrays that it gets."""
+
+    kept = ()
+
+    def forward(self, x, train=False):
+        if train:
+            self.kept = (*self.kept[-2:], x)
+        return x + np.mean([each.mean(axis=0) for each in self.kept], axis=0).astype(x.dtype), None
+
+    def backward(self, dy, saved, need_dx=True):
+        return dy
+
+
+class Twice(nb.Layer):
+    """Twice as many rows, and half of them."""
+
+    def forward(self, x, train=False):
+        return np.concatenate([x, x * x]), x
+
+    def backward(self, dy, saved, need_dx=True):
+        return dy[: len(saved)] + 2 * saved * dy[len(saved) :]
+
+
+class Half(nb.Layer):
+    def forward(self, x, train=False):
+        half = len(x) // 2
+        return x[:half] - x[half:], None
+
+    def backward(self, dy, saved, need_dx=True):
+        return np.concatenate([dy, -dy])
+
+
+@dataclass
+class Settings(nb.Layer):
+    """A layer without a hash."""
+
+    factor: float = 2.0
+
+    def __post_init__(self):
+        super().__init__()
+
+    def forward(self, x, train=False):
+        return x * x.dtype.type(self.factor), None
+
+    def backward(self, dy, saved, need_dx=True):
+        return dy * dy.dtype.type(self.factor)
+
+
+SHARED = {"own": Doubled, "nbnet's": lambda: nb.Dropout(0.3, noise_shape=(None, 1))}
+USERS = {
+    "keeps its input": lambda: [nb.Flatten(), nb.Dense(5), nb.Tanh(), Remembers(), nb.Dense(3)],
+    "changes the batch": lambda: [nb.Flatten(), nb.Dense(5), Twice(), nb.Dense(4), Half(), nb.Dense(3)],
+    "has no hash": lambda: [nb.Flatten(), nb.Dense(5), Settings(), nb.Dense(3)],
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", USERS)
+def test_whatever_a_live_layer_does(name, dtype):
+    def steps(trainer):
+        return [trainer.train_batch(*batch(seed=i, dtype=dtype)) for i in range(6)]
+
+    assert len(live(both(USERS[name], steps, dtype=dtype))) in (1, 2)
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_a_live_layer_in_two_places(name):
+    def layers():
+        shared = SHARED[name]()
+        return [nb.Flatten(), nb.Dense(5), nb.Sequential([shared]), nb.Dense(5), nb.Sequential([shared]), nb.Dense(3)]
+
+    both(layers, lambda trainer: [trainer.train_batch(*batch(seed=i)) for i in range(6)])
+
+
+class Pair(nb.Layer):
+    """A container that says that it is replayable, and hides its layers in a tuple."""
+
+    replayable = True
+
+    def __init__(self):
+        super().__init__()
+        self.parts = nb.Dense(4), nb.Tanh()
+
+    def _build(self, input_shape, context):
+        super()._build(input_shape, context)
+        self.output_shape = self.parts[1]._build(self.parts[0]._build(input_shape, context.child("a")), context.child("b"))
+        self._params = {f"a.{name}": param for name, param in self.parts[0].params.items()}
+        return self.output_shape
+
+    def forward(self, x, train=False):
+        tape = []
+        for part in self.parts:
+            x, saved = part.forward(x, train)
+            tape.append(saved)
+        return x, tape
+
+    def backward(self, dy, saved, need_dx=True):
+        for part, of_part in zip(reversed(self.parts), reversed(saved)):
+            dy = part.backward(dy, of_part)
+        return dy
+
+
+def test_a_container_that_hides_its_layers_runs_live():
+    layers = lambda: [nb.Flatten(), Pair(), nb.Dense(3)]  # noqa: E731
+    assert live(both(layers, lambda trainer: [trainer.train_batch(*batch(seed=i)) for i in range(5)])) == ["1.pair"]
+
+
 class Wrong(nb.Layer):
-    """create says that it gives half of the columns, and forward gives them all, from the second time on."""
+    """Its gradient has another shape from the third time on."""
 
     calls = 0
 
-    def create(self, input_shape):
-        return (input_shape[0] // 2,)
-
     def forward(self, x, train=False):
-        self.calls += 1
-        return (x[:, : x.shape[1] // 2] if self.calls == 1 else x), x.shape
+        return x, None
 
     def backward(self, dy, saved, need_dx=True):
-        return np.ones(saved, dy.dtype)
+        self.calls += 1
+        return dy if self.calls < 3 else dy.sum(axis=0, keepdims=True)
 
 
-def test_a_live_layer_with_another_shape_than_it_said_is_one_clear_error():
-    t = trainer([nb.Flatten(), Wrong(), nb.Dense(3)])
-    t.train_batch(*batch())
-    with pytest.raises(nb.errors.ShapeError, match=r"Wrong.forward returned shape \(8, 126\) .*, expected \(8, 63\)"):
+def test_a_live_layer_whose_results_change_is_one_clear_error():
+    t = trainer([nb.Flatten(), nb.Dense(5), Wrong(), nb.Dense(3)])
+    for i in range(2):
+        t.train_batch(*batch(seed=i))
+    before = state(t)
+    with pytest.raises(nb.errors.ShapeError, match=r"layer 2.wrong: backward returned shape \(1, 5\) .*, expected shape \(8, 5\)"):
         t.train_batch(*batch())
+    assert state(t) == before
+
+
+def test_replay_can_be_turned_off_and_on():
+    t = trainer(NETWORKS["norms"]())
+    for i in range(3):
+        t.train_batch(*batch(seed=i))
+    assert recordings(t)
+    t.replay = False
+    assert not recordings(t)
+    for i in range(3):
+        t.train_batch(*batch(seed=i))
+    assert not recordings(t)
+    t.replay = True
+    t.train_batch(*batch())
+    assert recordings(t)
 
 
 def test_nothing_is_recorded_without_replay():

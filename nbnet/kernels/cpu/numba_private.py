@@ -41,7 +41,7 @@ def types_of(kernel, args):
 
 
 def machine_code(function, args):
-    """The compiled function for arguments of these types, which spares each call the type check; else the function itself."""
+    """The compiled function for arguments of these types, to skip the type check on each call; else the function itself."""
     overloads = getattr(function, "overloads", {})
     compiled = overloads.get(types_of(function, args)) if overloads else None
     return function if compiled is None else compiled.entry_point

@@ -101,9 +101,7 @@ class BatchNorm(Layer):
         if virtual_batch_size is not None:
             virtual_batch_size = checks.whole(virtual_batch_size, "virtual_batch_size")
         if (gamma_regularizer is not None and not scale) or (beta_regularizer is not None and not center):
-            raise ArgumentError(
-                "got a regularizer for a parameter that scale=False or center=False leaves out: drop one of the two"
-            )
+            raise ArgumentError("got a regularizer for a parameter that scale=False or center=False leaves out: drop one of the two")
         if renorm is not None and not isinstance(renorm, Renorm):
             raise ArgumentError(f"renorm={renorm!r}: expected nb.Renorm(rmax=3, dmax=5) or None")
         self.moving = MovingStatistics(decay, warm_decay, track, zero_debias, initial_var, eps)
@@ -313,8 +311,8 @@ class BatchNorm(Layer):
     # ---------------------------------------------------------------------------------------- moving statistics
 
     def _correction(self, stats: list[F.Stats]) -> F.Correction | None:
-        """Renormalisation's r and k for the whole batch, from the averages before its update; none for an observer, who needs what
-        evaluation will be like."""
+        """Renormalisation's r and k for the whole batch, from the averages before its update. None while an observer is set: it
+        needs the values that evaluation will produce."""
         renorm, buffers = self.renorm, self._buffers
         if renorm is None or self.observer is not None:
             return None
