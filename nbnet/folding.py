@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +29,7 @@ def fold_batch_norm(model: Sequential) -> Sequential:
     return folded
 
 
-def _clone(layer):
+def _clone(layer: Any) -> Any:
     """A copy with its own parameters and buffers."""
     twin = copy.copy(layer)
     twin._params = {name: Param(param.value.copy()) for name, param in layer._params.items()}

@@ -138,7 +138,7 @@ class Sequential(_Container):
             y[start : start + batch_size] = self.forward(rows.astype(self.dtype, copy=False) if x.dtype in FLOATS else rows)[0]
         return y
 
-    def predict_proba(self, x, batch_size: int = 256) -> np.ndarray:
+    def predict_proba(self, x: Any, batch_size: int = 256) -> np.ndarray:
         """Class probabilities for x: the softmax of `predict` over the last axis, computed in float64: (N, classes) float64.
 
         A model that ends with Softmax gives probabilities already: they are returned as `predict` gives them.

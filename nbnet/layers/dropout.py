@@ -89,6 +89,6 @@ class Dropout(Layer):
         return counter
 
 
-def _count(seed, stream, step):
+def _count(seed: Any, stream: Any, step: Any) -> Any:
     """The counter of this pass (seed, stream, step), and the step of the next."""
     return seed, stream, step & 0xFFFFFFFF, step + 1

@@ -108,17 +108,17 @@ class MovingStatistics(Watched):
             buffers["biased_spread"][:] = buffers[self.spread]
 
 
-def _next(updates):
+def _next(updates: Any) -> Any:
     return (updates + 1,)
 
 
-def _follow_variance(moving_mean, moving_var, mean, m2, divisor, d, eps):
+def _follow_variance(moving_mean: Any, moving_var: Any, mean: Any, m2: Any, divisor: Any, d: Any, eps: Any) -> Any:
     return d * np.float64(moving_mean) + (1 - d) * mean, d * np.float64(moving_var) + (1 - d) * (m2 / divisor)
 
 
-def _follow_deviation(moving_mean, moving_std, mean, m2, divisor, d, eps):
+def _follow_deviation(moving_mean: Any, moving_std: Any, mean: Any, m2: Any, divisor: Any, d: Any, eps: Any) -> Any:
     return d * np.float64(moving_mean) + (1 - d) * mean, d * np.float64(moving_std) + (1 - d) * (m2 / divisor + eps) ** 0.5
 
 
-def _debiased(biased, weight):
+def _debiased(biased: Any, weight: Any) -> Any:
     return (biased / weight,)
