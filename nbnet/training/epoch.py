@@ -9,6 +9,7 @@ import numpy as np
 
 from nbnet.errors import ArgumentError, NbnetError, ShapeError
 from nbnet.functional import checks
+from nbnet.kernels import chunks
 from nbnet.layers import Sequential
 from nbnet.losses import Loss
 from nbnet.preprocessing import check_rows, permutation
@@ -66,7 +67,7 @@ def batches(rows: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarra
 def parts(rows: int, count: int) -> list[tuple[int, int]]:
     """Start and stop of `count` parts of a batch, whose sizes differ by at most one; fewer where there are fewer rows."""
     count = min(count, rows)
-    return [(part * rows // count, (part + 1) * rows // count) for part in range(count)]
+    return [chunks.bounds(part, count, rows) for part in range(count)]
 
 
 def gather(x: np.ndarray, rows: np.ndarray, backend: Backend) -> np.ndarray:
