@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,27 +15,36 @@ import numpy as np
 from nbnet.errors import CheckpointError, DataError, NbnetError
 
 
-def write_file(path: str | Path, data: bytes, error: type[NbnetError] = DataError) -> None:
-    """Write a file through a temporary file next to it: the file is always the old or the new one, never half of it.
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a file through a temporary file next to it: every process sees the old or the new file, never half of it.
 
     Raises:
-        the given error: the folder is missing or read-only, or the disk is full; an older file at `path` is unchanged.
+        OSError: it cannot be written; an older file at `path` is unchanged.
     """
-    path = Path(path)
-    temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
+    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
     try:
         with open(temporary, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(OSError):  # after an error or Ctrl-C; otherwise it has been renamed
+            temporary.unlink()
+
+
+def write_file(path: str | Path, data: bytes, error: type[NbnetError] = DataError) -> None:
+    """replace_file, with an error of nbnet.
+
+    Raises:
+        the given error: the folder is missing or read-only, or the disk is full; an older file at `path` is unchanged.
+    """
+    try:
+        replace_file(Path(path), data)
     except OSError as problem:
         raise error(
             f"cannot write {path}: {problem.strerror or problem}; choose a folder that exists, is writable and has room"
         ) from problem
-    finally:
-        with contextlib.suppress(OSError):  # after an error or Ctrl-C; otherwise it has been renamed
-            temporary.unlink()
 
 
 def write_json(path: str | Path, value: Any) -> None:

@@ -7,9 +7,7 @@ sources in nbnet/kernels.
 
 import hashlib
 import inspect
-import os
 import pickle
-import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from glob import escape
@@ -17,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import numba
+
+from nbnet.storage import replace_file
 
 
 def digest(folder):
@@ -32,17 +32,6 @@ SOURCES = digest(Path(__file__).parent)
 
 def _short(*parts):
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
-
-
-def _write(path, data):
-    """Write a file that other processes see either whole or not at all."""
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
 
 
 class KernelFiles:
@@ -73,7 +62,7 @@ class KernelFiles:
         return pickle.loads(data)
 
     def save(self, key, data):
-        _write(self.path(key), self.dumps(data))
+        replace_file(self.path(key), self.dumps(data))
         for path in self.folder.glob(f"{escape(self.stem)}.*.nbc"):
             if not path.name.startswith(f"{self.stem}.{self.stamp}."):  # compiled from other sources
                 with suppress(OSError):
@@ -96,7 +85,7 @@ def generated(name, text, formula, folder, scope):
     path = Path(folder) / f"{name}_{_short(text)}.py"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write(path, text.encode())
+        replace_file(path, text.encode())
     scope["__name__"] = formula.__module__
     exec(compile(text, str(path), "exec"), scope)
     return scope[name]
