@@ -63,6 +63,18 @@ class Layer(CodeRepr, Stage):
         self._params: dict[str, Param] = {}
         self._buffers: dict[str, Any] = {}
 
+    def __copy__(self) -> Layer:
+        """Another object with the same parameters, buffers and inner layers; copy.deepcopy copies these too."""
+        twin: Layer = type(self).__new__(type(self))
+        vars(twin).update(vars(self))
+        return twin
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Of a deep copy and a pickle. A container's state comes after its layers', so its layout is the one that stays."""
+        vars(self).update(state)
+        if self.input_shape is not None:
+            FlatParameters.renew(self.params.values(), self.dtype, self.backend)
+
     @property
     def params(self) -> dict[str, Param]:
         """Parameters by name, for example "weight"; a container's by path, for example "0.conv2d.weight"."""
@@ -179,8 +191,12 @@ class Layer(CodeRepr, Stage):
             raise DTypeError(f"layer {self.name} got x of dtype {x.dtype}, expected {self.dtype}: use x.astype('{self.dtype}')")
         return self.backend.place(x)
 
-    def discard_updates(self) -> None:
-        """Drop the updates that `apply_updates` would make: the step that deferred them has failed."""
+    def discard_updates(self, since: int = 0) -> None:
+        """Drop the updates that `apply_updates` would make: the step that deferred them has failed.
+
+        Args:
+            since: keep those that were deferred before Watched.changes had this value (nbnet.runtime.watched).
+        """
 
     # ------------------------------------------------------------------------------------------------ walking, replay
 
