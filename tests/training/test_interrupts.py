@@ -20,13 +20,15 @@ class Interrupt(BaseException):
 
 
 def lines_of(function, interrupt_at=None):
-    """Run a function, and raise Interrupt in front of the line of nbnet with this number. The lines that it ran, as file:number."""
+    """Run a function, and raise Interrupt in front of the line of nbnet with this number. The lines that it ran, as file:number; of the
+    functions where a step becomes valid, one for each instruction."""
     lines = []
 
     def trace(frame, event, _):
         if not frame.f_code.co_filename.startswith(PACKAGE) or frame.f_code.co_name == "__del__":  # where exceptions are only printed
             return None
-        if event == "line":
+        frame.f_trace_opcodes = by_instruction = frame.f_code.co_name in ("_train_step", "commit")
+        if event == ("opcode" if by_instruction else "line"):
             lines.append(f"{frame.f_code.co_filename}:{frame.f_lineno}")
             if len(lines) - 1 == interrupt_at:
                 raise Interrupt
@@ -113,8 +115,8 @@ def test_an_exception_at_every_line_of_a_step(batch, backend, options, passes):
     lines = step()
     assert len(lines) > 200
     first = {line: n for n, line in reversed(list(enumerate(lines)))}
-    last = {line: n for n, line in enumerate(lines) if "training" in line or "optimizers" in line}
-    for n in sorted({*first.values(), *last.values()}):
+    updating = [n for n, line in enumerate(lines) if "trainer" in line or "commit" in line or "optimizers" in line]
+    for n in sorted({*first.values(), *updating}):
         assert step(n) == lines[: n + 1]
         now = state(trainer)
         assert now in (before, after), lines[n]
