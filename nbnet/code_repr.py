@@ -45,7 +45,7 @@ def _gone() -> None:
 
 
 def _kept(value: Any) -> Any:
-    plain = value is None or isinstance(value, (bool, Real, str, np.dtype, type))
+    plain = value is None or isinstance(value, (bool, Real, str, np.dtype, type, Made))
     return value if plain or (isinstance(value, tuple) and all(_kept(each) is each for each in value)) else _Weak(value)
 
 

@@ -58,6 +58,7 @@ class Layer(CodeRepr, Stage):
     output_shape: Shape = ()
     backend: Backend
     dtype: np.dtype
+    _outermost = False  # whether it was built by itself, not by a container
 
     def __init__(self) -> None:
         self._params: dict[str, Param] = {}
@@ -70,9 +71,9 @@ class Layer(CodeRepr, Stage):
         return twin
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Of a deep copy and a pickle. A container's state comes after its layers', so its layout is the one that stays."""
+        """Of a deep copy and a pickle. A layer that is copied without its container has each parameter in arrays of its own."""
         vars(self).update(state)
-        if self.input_shape is not None:
+        if self._outermost:
             FlatParameters.renew(self.params.values(), self.dtype, self.backend)
 
     @property
@@ -118,6 +119,7 @@ class Layer(CodeRepr, Stage):
 
     def _build(self, input_shape: Shape, context: Context) -> Shape:
         self.name = context.name or kind(self)
+        self._outermost = not context.name
         self.backend = context.backend
         self.dtype = context.dtype
         self.seed = context.seed

@@ -35,7 +35,7 @@ class Param(Watched):
         self.index = 0
 
     def __getstate__(self) -> tuple[None, dict[str, Any]]:
-        """A copy has arrays of its own, and the layout that Layer.__setstate__ makes for all parameters of a copied layer."""
+        """A copy has arrays of its own, in the layout that Layer.__setstate__ makes for all parameters of a copied model."""
         state = {name: getattr(self, name) for name in self.__slots__}
         return None, state | {"layout": None if self.layout is None or not self.layout.holds(self) else self.layout}
 
@@ -82,10 +82,17 @@ class FlatParameters:
 
     @staticmethod
     def renew(params: Iterable[Param], dtype: np.dtype, backend: Backend) -> None:
-        """Give copied parameters a layout of their own, except those that had none."""
+        """Give copied parameters a layout of their own, except those that had none; arrays of two parameters stay one array."""
+        params = list(params)
         copies = [param for param in params if param.layout is not None]
-        if copies:
-            FlatParameters(copies, dtype, backend)
+        if not copies:
+            return
+        arrays = [(param, name, getattr(param, name)) for param in params for name in ("value", "grad")]
+        FlatParameters(copies, dtype, backend)
+        moved = {id(array): getattr(param, name) for param, name, array in arrays if param.layout is not None}
+        for param, name, array in arrays:
+            if param.layout is None:
+                setattr(param, name, moved.get(id(array), array))
 
     def zeros(self) -> FlatArray:
         """A long-lived flat array of zeros in this layout, for example for the state of an optimiser."""
