@@ -12,7 +12,7 @@ from nbnet import storage
 from nbnet.errors import ArgumentError, BuildError, ShapeError
 from nbnet.functional import checks
 from nbnet.layers.activations import Softmax
-from nbnet.layers.base import Context, Layer, Shape, kind
+from nbnet.layers.base import Context, Layer, Param, Shape, kind
 from nbnet.layers.fusion import FusedStep, fuse, step_backward
 from nbnet.runtime.backend import FLOATS, on_device, to_float
 from nbnet.runtime.stage import Stage
@@ -20,6 +20,14 @@ from nbnet.runtime.stage import Stage
 
 class _Container(Layer):
     """Base of containers: named children, whose parameters and buffers they gather."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Its arrays are those of its layers, also where each reference to an array became an array (as joblib copies them)."""
+        super().__setstate__(state)
+        names = self._params.keys(), self._buffers.keys()
+        gathered = self._gathered()
+        if (gathered[0].keys(), gathered[1].keys()) == names:
+            self._params, self._buffers = gathered
 
     def _children(self) -> dict[str, Layer]:
         raise NotImplementedError
@@ -42,9 +50,12 @@ class _Container(Layer):
 
     def _arrange(self) -> None:
         """Gather the parameters and buffers of the children, once they are built."""
+        self._params, self._buffers = self._gathered()
+
+    def _gathered(self) -> tuple[dict[str, Param], dict[str, Any]]:
         children = self._children().items()
-        self._params = {f"{name}.{key}": param for name, child in children for key, param in child.params.items()}
-        self._buffers = {f"{name}.{key}": array for name, child in children for key, array in child.buffers.items()}
+        params = {f"{name}.{key}": param for name, child in children for key, param in child.params.items()}
+        return params, {f"{name}.{key}": array for name, child in children for key, array in child.buffers.items()}
 
 
 class Sequential(_Container):
