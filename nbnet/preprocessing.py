@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from nbnet.errors import ArgumentError, DataError, DTypeError, NonFiniteError, ShapeError
+from nbnet.functional.checks import as_array
 from nbnet.runtime.backend import X_DTYPES, to_float
 
 __all__ = ["check_arrays", "check_labels", "check_rows", "check_targets", "permutation", "stratified_split", "to_float"]
@@ -40,7 +41,7 @@ def check_rows(x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         x and y as arrays. Raises: as check_arrays.
     """
-    x, y = _as_array(x, "x"), _as_array(y, "y")
+    x, y = as_array(x, "x"), as_array(y, "y")
     if x.ndim < 2:
         raise ShapeError(f"x has shape {x.shape}: expected at least 2 axes, rows first; one row alone is x[None]")
     if y.ndim < 1 or len(x) != len(y):
@@ -59,18 +60,11 @@ def check_targets(y: Any) -> np.ndarray:
     Raises:
         ShapeError: y is not an array. DTypeError: it holds other things than numbers. NonFiniteError: NaN or infinity.
     """
-    y = _as_array(y, "y")
+    y = as_array(y, "y")
     if y.dtype.kind not in "iuf":
         raise DTypeError(f"y has dtype {y.dtype}: expected numbers; use y.astype('float32')")
     _check_finite(y, "y")
     return y
-
-
-def _as_array(value: Any, name: str) -> np.ndarray:
-    try:
-        return np.asarray(value)
-    except ValueError as error:
-        raise ShapeError(f"{name} is not an array: {error}; expected rows of equal shape") from None
 
 
 def check_labels(y: Any, num_classes: int) -> np.ndarray:
@@ -79,7 +73,7 @@ def check_labels(y: Any, num_classes: int) -> np.ndarray:
     Raises:
         ShapeError: y has more than one axis. DTypeError: it holds other things than integers. DataError: a label is not a class.
     """
-    y = _as_array(y, "y")
+    y = as_array(y, "y")
     if y.ndim != 1:
         hint = ""
         if y.shape == (len(y), num_classes):
