@@ -14,6 +14,7 @@ from nbnet.runtime.backend import X_DTYPES, to_float
 
 __all__ = ["check_arrays", "check_labels", "check_rows", "check_targets", "permutation", "stratified_split", "to_float"]
 
+SMALL = 1 << 12  # elements for which looking at each takes less time than a sum whose warnings are off
 BLOCK = 1 << 20  # elements per block of the finite check, which keeps its mask small
 
 
@@ -94,7 +95,7 @@ def check_labels(y: Any, num_classes: int) -> np.ndarray:
 
 
 def _check_finite(array: np.ndarray, name: str) -> None:
-    if array.dtype.kind != "f":
+    if array.dtype.kind != "f" or (array.size <= SMALL and np.isfinite(array).all()):
         return
     with np.errstate(over="ignore", invalid="ignore"):
         if math.isfinite(array.sum()):  # it never is if the array has NaN or infinity

@@ -55,7 +55,7 @@ FITS = {
     "(x, y[:, None]), epochs=1": r"labels have shape \(12, 1\): expected \(12,\), one whole number per row; use y.reshape\(-1\)$",
     "(x, np.eye(3)[y]), epochs=1": r"labels have shape \(12, 3\): .*; for one-hot rows use y.argmax\(axis=1\)$",
     "(x, y.astype(float)), epochs=1": r"labels have dtype float64: expected whole numbers, 0 to 2; use y.astype\('int64'\)$",
-    "(Tensor(), y), epochs=1": r"data: x is not an array: Can't call numpy\(\) on Tensor that requires grad. Use tensor.detach\(\).numpy\(\) instead.; expected",
+    "(Tensor(), y), epochs=1": r"data: x is not an array: Can't call numpy\(\) on Tensor that requires grad. Use tensor",
 }
 
 

@@ -282,7 +282,7 @@ def _fit(trainer: Trainer, config: runs.Config, folder: Path, train: Any, test: 
         try:
             # A diverging run is reported once, by its loss; NumPy would print many warnings before that.
             with np.errstate(all="ignore"), warnings.catch_warnings(), Display(config.epochs, len(train[0])) as display:
-                warnings.filterwarnings("ignore", "the learning rate jumps")  # `run` has said so
+                warnings.filterwarnings("ignore", "the learning rate jumps|fit has nothing to train")  # `run` has said so, or draws only
                 trainer.fit(train, config.epochs, config.batch_size, test, [saver, display, stopper], progress=False)
         except NonFiniteError as error:
             raise NonFiniteError(f"{error}; {folder} has the run as last saved, {saver.when}") from error

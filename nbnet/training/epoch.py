@@ -87,11 +87,15 @@ def _instead_of_pair(data: Any) -> str:
     return f"{parts}: for weights of rows write a loss of your own (nbnet.losses.Loss), with the weights in y"
 
 
+def count(rows: int, batch_size: int) -> int:
+    """The number of batches of an epoch: a last batch of one row joins the one before it."""
+    number = -(-rows // batch_size)
+    return number - (number > 1 and rows - (number - 1) * batch_size == 1)
+
+
 def batches(rows: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
-    """The row numbers of each batch, in shuffled order. A last batch of one row joins the one before it."""
-    starts = list(range(0, rows, batch_size))
-    if len(starts) > 1 and rows - starts[-1] == 1:
-        starts.pop()
+    """The row numbers of each batch, in shuffled order."""
+    starts = [index * batch_size for index in range(count(rows, batch_size))]
     order = permutation(rows, seed, epoch)
     return [order[start:stop] for start, stop in pairwise([*starts, rows])]
 

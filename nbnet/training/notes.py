@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from nbnet.training.epoch import batches
+from nbnet.training.epoch import count
 
 
 def rate(trainer: Any, step: int, steps: int) -> float:
@@ -19,7 +19,7 @@ def rate_jump(trainer: Any, epochs: int, rows: int, batch_size: int) -> str | No
     rates = [trainer.position.lr] if trainer.position.batches else trainer.history.get("lr", [])
     if not rates or not trainer.step:
         return None
-    steps = epochs * len(batches(rows, batch_size, 0, 0))
+    steps = epochs * count(rows, batch_size)
     if math.isclose(rate(trainer, trainer.step - 1, steps), rates[-1], rel_tol=1e-9):
         return None
     after = rate(trainer, trainer.step, steps)

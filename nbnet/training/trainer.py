@@ -185,9 +185,10 @@ class Trainer(CodeRepr):
         if validation is not None:
             row |= {f"val_{key}": value for key, value in self._evaluate(*validation).items()}
         row |= {"lr": done.lr, "seconds": done.seconds}
-        columns = {key: [*self.history.get(key, [math.nan] * self.epoch), row.get(key, math.nan)] for key in [*row, *self.history]}
-        changes = {"epoch": self.epoch + 1, "position": Position()}
-        commit([partial(self.history.update, columns), *(partial(setattr, self, name, value) for name, value in changes.items())])
+        new = {key: [*[math.nan] * self.epoch, value] for key, value in row.items() if key not in self.history}
+        calls: list[Call] = [partial(column.append, row.get(key, math.nan)) for key, column in self.history.items()]
+        calls += [partial(self.history.update, new), partial(setattr, self, "epoch", self.epoch + 1)]
+        commit([*calls, partial(setattr, self, "position", Position())])
 
     @explained("train_batch(x, y)")
     def train_batch(self, x: Any, y: Any) -> dict[str, float]:
@@ -225,7 +226,10 @@ class Trainer(CodeRepr):
                     param.grad[:] = np.asarray(param.grad) + param.regularizer(np.asarray(param.value))
             if self.clip_norm is not None:
                 clip(params.values(), self.clip_norm, self.model.backend)
-            calls = self._update(params, lr)
+            if getattr(self.optimizer.step, "__func__", None) is Optimizer.step:
+                calls = self.optimizer.calls(params, self.model.backend, lr)
+            else:  # a method of the user's
+                calls = [partial(self.optimizer.step, params, self.model.backend, lr)]
             calls.append(partial(setattr, self, "step", step + 1))
             if within is not None:
                 calls.append(partial(setattr, self, "position", self.position.after(len(x), total, correct, lr, *within)))
@@ -238,12 +242,6 @@ class Trainer(CodeRepr):
                 commit([*restored, partial(setattr, self.optimizer, "steps", updates)])
             raise
         return total, correct
-
-    def _update(self, params: dict[str, Param], lr: float) -> list[Call]:
-        """The calls that make the optimiser's step."""
-        if getattr(self.optimizer.step, "__func__", None) is Optimizer.step:
-            return self.optimizer.calls(params, self.model.backend, lr)
-        return [partial(self.optimizer.step, params, self.model.backend, lr)]  # a method of the user's
 
     def _gradients(self, x: np.ndarray, y: np.ndarray, params: list[Param], changes: int) -> tuple[float, int | None]:
         """Write the gradients of the batch into the parameters, summed over its parts. changes: Watched.changes before the step."""
