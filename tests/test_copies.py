@@ -70,7 +70,7 @@ def data(rng):
 
 def bits(trainer):
     arrays, run = trainer.state()
-    history = {name: column for name, column in run["history"].items() if name != "seconds"}
+    history = {name: list(column) for name, column in run["history"].items() if name != "seconds"}
     return (
         {name: np.asarray(array).tobytes() for name, array in arrays.items()},
         run | {"history": history, "position": run["position"] | {"seconds": 0}},

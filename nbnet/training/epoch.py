@@ -102,6 +102,8 @@ def batches(rows: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarra
 
 def parts(rows: int, count: int) -> list[tuple[int, int]]:
     """Start and stop of `count` parts of a batch, whose sizes differ by at most one; fewer where there are fewer rows."""
+    if count == 1:  # in every step
+        return [(0, rows)]
     count = min(count, rows)
     return [chunks.bounds(part, count, rows) for part in range(count)]
 

@@ -6,7 +6,7 @@ import copy
 import math
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -190,7 +190,6 @@ class Trainer(CodeRepr):
         calls += [partial(self.history.update, new), partial(setattr, self, "epoch", self.epoch + 1)]
         commit([*calls, partial(setattr, self, "position", Position())])
 
-    @explained("train_batch(x, y)")
     def train_batch(self, x: Any, y: Any) -> dict[str, float]:
         """One optimiser step on one batch, with the optimiser's lr.
 
@@ -220,7 +219,7 @@ class Trainer(CodeRepr):
         before = [array.copy() for array in buffers.values()]
         try:
             with np.errstate(over="ignore", invalid="ignore"):  # overflow shows in the loss, which gives one clear error
-                total, correct = self._gradients(x, y, list(params.values()), changes)
+                total, correct = self._gradients(x, y, params.values(), changes)
             for param in params.values():
                 if param.regularizer is not None:
                     param.grad[:] = np.asarray(param.grad) + param.regularizer(np.asarray(param.value))
@@ -243,7 +242,7 @@ class Trainer(CodeRepr):
             raise
         return total, correct
 
-    def _gradients(self, x: np.ndarray, y: np.ndarray, params: list[Param], changes: int) -> tuple[float, int | None]:
+    def _gradients(self, x: np.ndarray, y: np.ndarray, params: Collection[Param], changes: int) -> tuple[float, int | None]:
         """Write the gradients of the batch into the parameters, summed over its parts. changes: Watched.changes before the step."""
         total = 0.0
         sums: list[Any] = []

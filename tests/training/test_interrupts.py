@@ -66,7 +66,7 @@ def state(trainer):
     """All that a run carries on, except times."""
     arrays, run = trainer.state()
     waiting = [layer._pending is not None for layer in trainer.model.walk() if isinstance(layer, nb.BatchNorm)]
-    history = {name: column for name, column in run["history"].items() if name != "seconds"}
+    history = {name: list(column) for name, column in run["history"].items() if name != "seconds"}
     run = run | {"history": history, "position": run["position"] | {"seconds": 0}}
     return {name: array.tobytes() for name, array in arrays.items()}, run, waiting
 
