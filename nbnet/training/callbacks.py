@@ -28,7 +28,7 @@ class Callback:
     """Base class of callbacks: override what you need. `trainer.stop(reason)` ends training after the current batch."""
 
     def on_batch_end(self, trainer: Any) -> None:
-        """Called with the Trainer after each optimiser step."""
+        """Called with the Trainer after each optimiser step. An exception leaves the run as after that step."""
 
     def on_epoch_end(self, trainer: Any) -> None:
         """Called with the Trainer after each epoch, once its row is in trainer.history."""

@@ -129,13 +129,18 @@ class Trainer(CodeRepr):
             data: (x, y): x (N, ...) uint8 (scaled to [0, 1] batch by batch), float32 or float64; y (N, ...) as the loss takes it.
             batch_size: a last batch of one row joins the one before it, since one row has no variance to normalise by.
             validation: (x, y) to evaluate after each epoch.
-            callbacks: objects with on_batch_end(trainer) and on_epoch_end(trainer).
+            callbacks: objects with on_batch_end(trainer) and on_epoch_end(trainer); after `restore` in one, training continues there.
             progress: whether to show a progress bar; None shows one on a terminal.
         Returns:
             history: loss, accuracy (classification), val_loss, val_accuracy (with validation), lr, seconds: one value per epoch.
         Raises:
             DataError, ShapeError, DTypeError, ArgumentError: the data or an option does not fit; nothing has changed.
             NonFiniteError: NaN or infinity in the data or the loss; parameters and buffers are as they were before that step.
+        Any exception: a step has happened completely or not at all, so that another call of `fit` continues the run. One in
+        on_batch_end or on_epoch_end comes after that step or epoch, and the other callbacks do not see it. Only what a layer, loss or
+        optimiser of your own keeps outside of parameters, buffers and state may have gone on; on "cuda" also what is being launched.
+        Warns:
+            UserWarning: there is nothing left to train, or the learning rate jumps since the schedule now spans other epochs.
         """
         x, y = self._check_data(data, "data")
         if validation is not None:
@@ -349,7 +354,7 @@ class Trainer(CodeRepr):
         )
 
     def save(self, path: str | Path) -> None:
-        """Write the whole run (see `state`) to a safetensors file.
+        """Write the whole run (see `state`) to a safetensors file, which is safe to load from anyone. (A pickle of a trainer runs code.)
 
         Raises:
             CheckpointError: it cannot be written; an older file there is untouched.
