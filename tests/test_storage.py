@@ -74,6 +74,6 @@ def test_files_that_are_none(tmp_path):
 
 def test_json_has_no_nan(tmp_path):
     storage.write_json(tmp_path / "file", {"a": [1, None]})
-    assert (tmp_path / "file").read_text() == '{\n "a": [\n  1,\n  null\n ]\n}\n'
+    assert (tmp_path / "file").read_text(encoding="utf-8") == '{\n "a": [\n  1,\n  null\n ]\n}\n'
     with pytest.raises(ValueError, match="JSON"):
         storage.write_json(tmp_path / "file", float("nan"))

@@ -37,7 +37,7 @@ def test_patterns_that_the_shell_leaves(trained, pictures, here, rng, capsys):
 
 
 def test_predict_bad_input(trained, here, capsys):
-    (here / "text.png").write_text("no picture")
+    (here / "text.png").write_text("no picture", encoding="utf-8")
     capsys.readouterr()
     cases = {
         ("run", "nowhere.png"): "cannot read the image nowhere.png: No such file or directory",

@@ -17,9 +17,9 @@ def test_folder(tmp_path):
     root = pets(tmp_path)
     (root / ".git").mkdir()
     (root / "__MACOSX").mkdir()
-    (root / "notes.txt").write_text("hello")
-    (root / "cat" / "notes.txt").write_text("hello")
-    (root / "cat" / ".hidden.png").write_text("hello")
+    (root / "notes.txt").write_text("hello", encoding="utf-8")
+    (root / "cat" / "notes.txt").write_text("hello", encoding="utf-8")
+    (root / "cat" / ".hidden.png").write_text("hello", encoding="utf-8")
     (x, y), (x_test, y_test), names = datasets.from_folder(root)
     assert names == ["cat", "dog"]
     assert x.shape == (12, 4, 6, 3)

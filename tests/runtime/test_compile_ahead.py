@@ -179,7 +179,7 @@ def test_a_worker_that_fails_is_not_waited_for(program, monkeypatch):
 
 def test_a_worker_that_hangs_is_given_up(monkeypatch, tmp_path):
     program = tmp_path / "python"
-    program.write_text("#!/bin/sh\nexec sleep 60\n")
+    program.write_text("#!/bin/sh\nexec sleep 60\n", encoding="utf-8")
     program.chmod(0o755)
     monkeypatch.setattr(compile_ahead, "get_executable", lambda: str(program))
     monkeypatch.setattr(compile_ahead, "PATIENCE", 0.2)
@@ -238,4 +238,4 @@ def alive(pid):
     except ProcessLookupError:
         return False
     stat = Path(f"/proc/{pid}/stat")  # a zombie has exited
-    return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] != "Z"
+    return not stat.exists() or stat.read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
