@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -27,6 +28,25 @@ class Position(NamedTuple):
     seconds: float = 0.0
     data_rows: int = 0  # of the data set; this and
     batch_size: int = 0  # must be the same when the epoch continues
+
+    def after(
+        self, rows: int, loss: float, correct: int | None, lr: float, batches: int, began: float, data_rows: int, batch_size: int
+    ) -> Position:
+        """The position after one more batch, of `rows` rows."""
+        seconds = time.perf_counter() - began
+        return Position(batches, self.rows + rows, self.loss + loss, add_correct(self.correct, correct), lr, seconds, data_rows, batch_size)
+
+    def check_continues(self, rows: int, batch_size: int) -> None:
+        """Check that the epoch can continue on a data set of `rows` rows.
+
+        Raises:
+            ArgumentError: it has other rows or another batch size.
+        """
+        if self.batches and (self.data_rows, self.batch_size) != (rows, batch_size):
+            raise ArgumentError(
+                f"this run stopped within an epoch of {self.data_rows} rows in batches of {self.batch_size}: it cannot continue "
+                f"with {rows} rows in batches of {batch_size}; use the same data and batch_size"
+            )
 
 
 def check_data(data: tuple[Any, Any], name: str, model: Sequential, loss: Loss) -> tuple[np.ndarray, np.ndarray]:
