@@ -25,6 +25,16 @@ def on_device(array: Any) -> bool:
     return getattr(type(array), "on_device", False)
 
 
+def for_kernels(array: Any) -> np.ndarray:
+    """The array itself where kernels may take it, else a copy.
+
+    Numba compiles a kernel for each kind of array, which takes seconds. So kernels get arrays of one kind only: C-contiguous, aligned and
+    writeable. (An array that shares the memory of a read-only one would have to stay read-only wherever it is returned.)
+    """
+    array = np.ascontiguousarray(array)
+    return array if array.flags.carray else array.copy()
+
+
 def zeros_like(array: Any) -> Any:
     """A long-lived array of zeros beside another one."""
     zeros = array.copy()
@@ -74,7 +84,7 @@ class Backend(Protocol):
         """The batches, one by one, where models of this dtype read them."""
 
     def place(self, array: Any) -> Any:
-        """A C-contiguous array where kernels read it: the same array if it is there already.
+        """An array where kernels read it, as they take it (see `for_kernels`): the same array if it is there already.
 
         Raises:
             BackendError: it is on the GPU, and this backend is not.
@@ -148,7 +158,7 @@ class NumpyBackend:
             raise BackendError(
                 f"an array is on the GPU, but the backend is {self.name!r}: use backend='cuda', or copy it: np.asarray(array)"
             )
-        return np.ascontiguousarray(array)
+        return for_kernels(array)
 
     def host(self, *arrays: Any) -> list[np.ndarray]:
         return list(arrays)
