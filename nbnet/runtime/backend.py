@@ -106,6 +106,9 @@ class Backend(Protocol):
     def synchronize(self) -> None:
         """Wait until everything launched is done."""
 
+    def empty_cache(self) -> None:
+        """Return memory that is kept for later arrays to the system."""
+
 
 class NumpyBackend:
     """The readable definition of every operation, in NumPy; what all CPU backends share."""
@@ -171,6 +174,10 @@ class NumpyBackend:
 
     def synchronize(self) -> None:
         """Nothing to wait for: a call on the CPU is done when it returns."""
+
+    def empty_cache(self) -> None:
+        self._scratch.clear()
+        self.pool.clear()
 
 
 class SerialBackend(NumpyBackend):
@@ -256,6 +263,10 @@ class CudaBackend(SerialBackend):
     def synchronize(self) -> None:
         self.device.synchronize()
 
+    def empty_cache(self) -> None:
+        super().empty_cache()
+        self._host_pool.clear()
+
 
 def channelwise_kernel(function: Callable[..., tuple], outputs: Sequence[Any], args: Sequence[Any], clamp: bool) -> Any:
     """The compiled loop of `Backend.channelwise` on the CPU; call it with the outputs and then the args."""
@@ -265,12 +276,23 @@ def channelwise_kernel(function: Callable[..., tuple], outputs: Sequence[Any], a
 _CLASSES: dict[str, Callable[[], Any]] = {each.name: each for each in (NumpyBackend, SerialBackend, ParallelBackend, CudaBackend)}
 
 
+_made: list[Backend] = []
+
+
 @cache
 def _make(name: str) -> Backend:
     if name == "cuda":
         check_cuda()
     backend: Backend = _CLASSES[name]()
+    _made.append(backend)
     return backend
+
+
+def empty_cache() -> None:
+    """Return the memory that nbnet keeps for later arrays to the system (or to the GPU's driver): unused blocks of all backends, and the
+    calling thread's scratch. Later calls take new memory. A trainer keeps the memory of its last passes until it is deleted or evaluates."""
+    for backend in _made:
+        backend.empty_cache()
 
 
 def get_backend(backend: str | Backend) -> Backend:

@@ -51,7 +51,7 @@ def everything(x, w, gamma, dy, logits, labels):
     for forward, backward, options in (
         (lambda x: F.conv2d_forward(x, w, gamma, backend="serial"), F.conv2d_backward, {}),
         (lambda x: F.batch_norm_forward(x, gamma[:3], gamma[:3], backend="serial"), F.batch_norm_backward, {}),
-        (lambda x: F.group_norm_forward(x, 1, gamma[:3], gamma[:3], backend="serial"), F.group_norm_backward, {}),
+        (lambda x: F.group_norm_forward(x, gamma[:3], gamma[:3], groups=1, backend="serial"), F.group_norm_backward, {}),
         (lambda x: F.max_pool2d_forward(x, 1, backend="serial"), F.max_pool2d_backward, {}),
         (lambda x: F.avg_pool2d_forward(x, 1, backend="serial"), F.avg_pool2d_backward, {}),
         (lambda x: F.dropout_forward(x, 0.5, seed=1, backend="serial"), F.dropout_backward, {}),
