@@ -7,6 +7,7 @@ import pytest
 from numba import njit
 
 MODULES = {
+    "llvmlite.binding.ffi": ["lib._lock.__enter__"],
     "numba.core.caching": ["FunctionCache"],
     "numba.core.ccallback": ["CFunc"],
     "numba.core.compiler_lock": ["global_compiler_lock"],
