@@ -86,7 +86,8 @@ def confusion(matrix: np.ndarray, class_names: Sequence[str], path: str | Path) 
         raise ShapeError(f"matrix has shape {matrix.shape}, expected ({classes}, {classes}): one row and one column per class name")
     rows = matrix.sum(axis=1, keepdims=True)
     share = np.divide(matrix, rows, out=np.zeros(matrix.shape), where=rows > 0)
-    longest = max(len(name) for name in class_names)
+    names = [_text(name) for name in class_names]
+    longest = max(len(name) for name in names)
     side = min(max(3.0, 0.52 * classes), 16.0)
     figure = _figure(side + 1.9 + 0.09 * longest, side + 1.2 + (0.06 * longest if longest > 2 else 0))
     axes = figure.subplots()
@@ -94,8 +95,8 @@ def confusion(matrix: np.ndarray, class_names: Sequence[str], path: str | Path) 
     size = 10 if classes <= 12 else 8 if classes <= CELLS else max(3, 240 // classes)
     crowded = 0.009 * size * longest > side / classes  # inches: a letter is about 0.65 times as wide as its size in points
     turn: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if crowded else {}
-    axes.set_xticks(range(classes), class_names, fontsize=size, **turn)
-    axes.set_yticks(range(classes), class_names, fontsize=size)
+    axes.set_xticks(range(classes), names, fontsize=size, **turn)
+    axes.set_yticks(range(classes), names, fontsize=size)
     axes.set_xticks(np.arange(classes - 1) + 0.5, minor=True)
     axes.set_yticks(np.arange(classes - 1) + 0.5, minor=True)
     axes.grid(which="minor", color="#ececec", linewidth=1.0)
@@ -187,7 +188,12 @@ def _nothing_wrong(count: int) -> Any:
 
 
 def _short(name: str, limit: int = 11) -> str:
-    return name if len(name) <= limit else name[: limit - 1] + "…"
+    return _text(name if len(name) <= limit else name[: limit - 1] + "…")
+
+
+def _text(name: str) -> str:
+    """A name as Matplotlib draws it: `$` does not start a formula, and what is no printable text (a file name may be any bytes) is `?`."""
+    return "".join(character if character.isprintable() else "?" for character in name).replace("$", r"\$")
 
 
 def _figure(width: float, height: float) -> Any:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -116,3 +119,8 @@ def make_folder(out: str | None, data: str, model: str) -> Path:
         raise CheckpointError(
             f"cannot create the run folder {folder}: {error.strerror or error}; choose a writable one with --out"
         ) from error
+
+
+def quoted(path: Path) -> str:
+    """A path as a word of a command that can be pasted into the shell: cmd.exe and PowerShell do not know POSIX quotes."""
+    return subprocess.list2cmdline([str(path)]) if sys.platform == "win32" else shlex.quote(str(path))

@@ -6,7 +6,6 @@ import argparse
 import dataclasses
 import math
 import os
-import shlex
 import signal
 import sys
 import threading
@@ -110,11 +109,11 @@ def run(options: argparse.Namespace) -> int:
     _fit(trainer, config, folder, (x, y), test)
     if trainer.epoch < config.epochs:
         print(f"stopped in epoch {trainer.epoch + 1} of {config.epochs}; the run is saved. To continue:")
-        print(f"  nbnet train --resume {shlex.quote(str(folder))}")
+        print(f"  nbnet train --resume {runs.quoted(folder)}")
         return 130
     _report(model, test, class_names, folder)
     print(f"run: {folder}, with its model, history and pictures, in {time.perf_counter() - began:.1f} s")
-    print(f"to use it: nbnet predict {shlex.quote(str(folder))} IMAGE...")
+    print(f"to use it: nbnet predict {runs.quoted(folder)} IMAGE...")
     return 0
 
 

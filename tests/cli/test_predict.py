@@ -27,6 +27,15 @@ def test_predict(trained, here, rng, capsys):
     assert capsys.readouterr().out.splitlines()[1].split()[:2] == ["inverted.png", "top"]
 
 
+def test_patterns_that_the_shell_leaves(trained, pictures, here, rng, capsys):
+    """cmd.exe and PowerShell pass *.png on. A file whose name looks like a pattern is that file."""
+    save(here / "a[1].png", picture(rng, "left"))
+    capsys.readouterr()
+    assert nbnet("predict", trained, f"{pictures}/top/1*.png", "a[1].png") == 0
+    names = [row.split()[0] for row in capsys.readouterr().out.splitlines()[1:]]
+    assert names == [*(str(pictures / "top" / f"{n}.png") for n in ("1", "10", "11", "12", "13", "14")), "a[1].png"]
+
+
 def test_predict_bad_input(trained, here, capsys):
     (here / "text.png").write_text("no picture")
     capsys.readouterr()
