@@ -86,8 +86,10 @@ def test_threads_and_processes_save_to_one_path(tmp_path):
         thread.start()
     for thread in threads:
         thread.join()
+    for process in processes:
+        process.communicate()
     assert problems == []
-    assert [process.wait() for process in processes] == [0, 0]
+    assert [process.returncode for process in processes] == [0, 0]
     assert os.listdir(tmp_path) == ["run.safetensors"]
 
 
