@@ -40,7 +40,7 @@ MD5: dict[str, dict[str, str]] = {
 def cache_folder() -> Path:
     """The folder of downloads: the environment variable NBNET_DATA_DIR, or the user's cache folder."""
     if os.environ.get("NBNET_DATA_DIR"):
-        return Path(os.environ["NBNET_DATA_DIR"]).expanduser()
+        return Path(os.path.expanduser(os.environ["NBNET_DATA_DIR"]))
     import pooch
 
     return Path(pooch.os_cache("nbnet"))
