@@ -57,7 +57,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """The command."""
     plan = make_plan(options)
-    folder = Path(options.out).expanduser()
+    folder = Path(os.path.expanduser(options.out))
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -41,7 +41,7 @@ def test_predict_bad_input(trained, here, capsys):
     capsys.readouterr()
     cases = {
         ("run", "nowhere.png"): "cannot read the image nowhere.png: No such file or directory",
-        ("run", "text.png"): "text.png is not an image that Pillow can read",
+        ("run", "text.png"): "text.png is not an image that nbnet reads",
         ("nowhere", "text.png"): "there is no run nowhere: expected a folder written by nbnet train",
         ("run", "--backend", "cdua", "text.png"): "unknown backend 'cdua': did you mean 'cuda'?",
         ("run",): "the following arguments are required: IMAGE (see nbnet predict --help)",

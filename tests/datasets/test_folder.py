@@ -151,9 +151,9 @@ def sixteen_bits(root):
         (damage, "cannot read the image .*dog/03.png: .*; replace or remove it"),
         (
             lambda root: (root / "dog" / "03.png").write_bytes(b""),
-            "dog/03.png is not an image that Pillow can read: expected png, jpg or similar",
+            "dog/03.png is not an image that nbnet reads: expected PNG, JPEG",
         ),
-        (lambda root: (root / "dog" / "03.png").write_bytes(b"hello"), "dog/03.png is not an image that Pillow can read"),
+        (lambda root: (root / "dog" / "03.png").write_bytes(b"hello"), "dog/03.png is not an image that nbnet reads"),
         (sixteen_bits, r"dog/03.png has more than 8 bits per channel \(Pillow's mode I.*\): expected 8; save it as 8-bit grey or RGB"),
         (lambda root: (root / "emu").mkdir(), "emu is empty: expected images"),
         (lambda root: write(root / "emu", {"a.txt": b""}), r"emu has no image \(.png, .jpg, .*\), only a.txt"),

@@ -199,6 +199,7 @@ def test_a_fork_does_not_wait(monkeypatch):
     assert worker._process.returncode == 0
 
 
+AS_ON_WINDOWS = "; import nbnet.runtime.compile_ahead as c; c.WINDOWS = True; main()"
 PARENT = """
 import time
 import numpy as np
@@ -215,11 +216,14 @@ time.sleep(600)
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "kill") or sys.platform == "win32", reason="Windows keeps the number of a parent that has exited")
-def test_a_worker_exits_with_its_parent(tmp_path):
+@pytest.mark.skipif(sys.platform == "win32", reason="needs os.kill as on Unix")
+@pytest.mark.parametrize("windows", [False, True])
+def test_a_worker_exits_with_its_parent(tmp_path, windows):
     """Also while it compiles a large kernel."""
     environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
-    with subprocess.Popen([sys.executable, "-c", PARENT], env=environment, stdout=subprocess.PIPE, text=True) as parent:
+    start = "from nbnet.runtime import compile_ahead\ncompile_ahead.COMMAND = compile_ahead.COMMAND.replace('; main()', AS_ON_WINDOWS)\n"
+    code = f"AS_ON_WINDOWS = {AS_ON_WINDOWS!r}\n{start}{PARENT}" if windows else PARENT
+    with subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True) as parent:
         pid = int(parent.stdout.readline())
         time.sleep(1.5)  # the worker has started, and compiles
         assert alive(pid)
