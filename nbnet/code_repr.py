@@ -12,6 +12,8 @@ from typing import Any, ParamSpec
 
 import numpy as np
 
+from nbnet.hints import check_keywords
+
 Options = ParamSpec("Options")
 WIDTH = 100  # characters; above this, a list is printed with one element per line
 
@@ -62,6 +64,8 @@ class CodeRepr:
     _attributes: dict[str, str] = {}  # of arguments whose attribute has another name
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        if kwargs:
+            check_keywords(cls, kwargs)
         self = super().__new__(cls)
         self.__dict__["_arguments"] = tuple(map(_kept, args)), {name: _kept(value) for name, value in kwargs.items()}
         return self

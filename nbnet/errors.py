@@ -22,6 +22,14 @@ class ArgumentError(NbnetError, ValueError):
     """An argument or option has an invalid value."""
 
 
+class CallError(NbnetError, TypeError):
+    """A call has an argument that the function does not have, or lacks one."""
+
+
+class MethodError(NbnetError, AttributeError):
+    """A method of other libraries that nbnet does not have."""
+
+
 class BackendError(NbnetError, ValueError):
     """The backend is unknown or cannot run on this machine."""
 
@@ -50,9 +58,30 @@ class GradientError(NbnetError, AssertionError):
     """A backward pass disagrees with finite differences."""
 
 
+# What other libraries call it.
+OTHER_NAMES = {
+    "mse": "mean_squared_error",
+    "l2": "mean_squared_error",
+    "cross_entropy": "softmax_cross_entropy",
+    "crossentropyloss": "softmax_cross_entropy",
+    "categorical_crossentropy": "softmax_cross_entropy",
+    "sparse_categorical_crossentropy": "softmax_cross_entropy",
+    "nll": "softmax_cross_entropy",
+    "xavier": "glorot_uniform",
+    "xavier_uniform": "glorot_uniform",
+    "xavier_normal": "glorot_normal",
+    "kaiming": "he_normal",
+    "kaiming_uniform": "he_uniform",
+    "kaiming_normal": "he_normal",
+    "cpu": "parallel",
+    "gpu": "cuda",
+}
+
+
 def unknown(kind: str, name: object, options: Iterable[str]) -> str:
     """The message for an unknown name: it suggests the nearest option, if one is near, and lists all."""
     names = list(options)
-    near = difflib.get_close_matches(str(name).lower(), names, n=1, cutoff=0.5)
+    text = str(name).lower()
+    near = [each for each in (OTHER_NAMES.get(text),) if each in names] or difflib.get_close_matches(text, names, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return f"unknown {kind} {name!r}: {hint}choose one of {', '.join(names)}"

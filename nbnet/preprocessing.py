@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 
 from nbnet.errors import ArgumentError, DataError, DTypeError, NonFiniteError, ShapeError
+from nbnet.functional.checks import as_array
 from nbnet.runtime.backend import X_DTYPES, to_float
 
 __all__ = ["check_arrays", "check_labels", "check_rows", "check_targets", "permutation", "stratified_split", "to_float"]
 
+SMALL = 1 << 12  # elements for which looking at each takes less time than a sum whose warnings are off
 BLOCK = 1 << 20  # elements per block of the finite check, which keeps its mask small
 
 
@@ -40,7 +42,7 @@ def check_rows(x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         x and y as arrays. Raises: as check_arrays.
     """
-    x, y = _as_array(x, "x"), _as_array(y, "y")
+    x, y = as_array(x, "x"), as_array(y, "y")
     if x.ndim < 2:
         raise ShapeError(f"x has shape {x.shape}: expected at least 2 axes, rows first; one row alone is x[None]")
     if y.ndim < 1 or len(x) != len(y):
@@ -59,18 +61,11 @@ def check_targets(y: Any) -> np.ndarray:
     Raises:
         ShapeError: y is not an array. DTypeError: it holds other things than numbers. NonFiniteError: NaN or infinity.
     """
-    y = _as_array(y, "y")
+    y = as_array(y, "y")
     if y.dtype.kind not in "iuf":
         raise DTypeError(f"y has dtype {y.dtype}: expected numbers; use y.astype('float32')")
     _check_finite(y, "y")
     return y
-
-
-def _as_array(value: Any, name: str) -> np.ndarray:
-    try:
-        return np.asarray(value)
-    except ValueError as error:
-        raise ShapeError(f"{name} is not an array: {error}; expected rows of equal shape") from None
 
 
 def check_labels(y: Any, num_classes: int) -> np.ndarray:
@@ -79,7 +74,7 @@ def check_labels(y: Any, num_classes: int) -> np.ndarray:
     Raises:
         ShapeError: y has more than one axis. DTypeError: it holds other things than integers. DataError: a label is not a class.
     """
-    y = _as_array(y, "y")
+    y = as_array(y, "y")
     if y.ndim != 1:
         hint = ""
         if y.shape == (len(y), num_classes):
@@ -100,7 +95,7 @@ def check_labels(y: Any, num_classes: int) -> np.ndarray:
 
 
 def _check_finite(array: np.ndarray, name: str) -> None:
-    if array.dtype.kind != "f":
+    if array.dtype.kind != "f" or (array.size <= SMALL and np.isfinite(array).all()):
         return
     with np.errstate(over="ignore", invalid="ignore"):
         if math.isfinite(array.sum()):  # it never is if the array has NaN or infinity

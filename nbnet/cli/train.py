@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ from nbnet.layers import Sequential
 from nbnet.optimizers import OPTIMIZERS, Optimizer
 from nbnet.runtime.backend import float_dtype, get_backend
 from nbnet.training.callbacks import Callback
+from nbnet.training.notes import rate_jump
 from nbnet.training.trainer import Trainer
 from nbnet.version import __version__
 
@@ -105,6 +107,8 @@ def run(options: argparse.Namespace) -> int:
     if "resume" not in given:
         folder = runs.make_folder(given.get("out"), config.data, config.model)
     storage.write_json(folder / runs.CONFIG, dataclasses.asdict(config))
+    if (jump := rate_jump(trainer, config.epochs, len(x), config.batch_size)) is not None:
+        print(f"note: {jump}")
     print(f"run: {folder}, from epoch {trainer.epoch + 1} of {config.epochs}" if trainer.epoch or trainer.step else f"run: {folder}")
     _fit(trainer, config, folder, (x, y), test)
     if trainer.epoch < config.epochs:
@@ -168,8 +172,6 @@ def _resumed(given: dict[str, Any]) -> tuple[runs.Config, Dataset]:
     data = datasets.open_data(config.data, config.data_dir, size=config.size)
     if _checksum(data) != config.checksum:
         raise DataError(f"{config.data} has other images or labels than when {folder} was started: a run must be resumed on the same data")
-    if config.epochs != before and config.schedule != "constant":
-        print(f"note: the schedule {config.schedule} now spans {config.epochs} epochs, not {before}")
     return config, data
 
 
@@ -277,7 +279,8 @@ def _fit(trainer: Trainer, config: runs.Config, folder: Path, train: Any, test: 
     with _stopper() as stopper:
         try:
             # A diverging run is reported once, by its loss; NumPy would print many warnings before that.
-            with np.errstate(all="ignore"), Display(config.epochs, len(train[0])) as display:
+            with np.errstate(all="ignore"), warnings.catch_warnings(), Display(config.epochs, len(train[0])) as display:
+                warnings.filterwarnings("ignore", "the learning rate jumps|fit has nothing to train")  # `run` has said so, or draws only
                 trainer.fit(train, config.epochs, config.batch_size, test, [saver, display, stopper], progress=False)
         except NonFiniteError as error:
             raise NonFiniteError(f"{error}; {folder} has the run as last saved, {saver.when}") from error

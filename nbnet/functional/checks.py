@@ -11,6 +11,20 @@ from nbnet.errors import ArgumentError, BackendError, DTypeError, ShapeError
 from nbnet.runtime.backend import FLOATS, Backend, on_device
 
 
+def as_array(value: Any, name: str) -> np.ndarray:
+    """value as an array: a list, a series or a tensor on the host becomes one.
+
+    Raises:
+        ShapeError: its rows have different shapes. DTypeError: its library refuses (a tensor with a gradient, or on a GPU).
+    """
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise ShapeError(f"{name} is not an array: {error}; expected rows of equal shape") from None
+    except (TypeError, RuntimeError) as error:
+        raise DTypeError(f"{name} is not an array: {' '.join(str(error).split())}; expected a NumPy array") from None
+
+
 def floats(
     x: Any, name: str, ndim: int | None = None, dtype: np.dtype | None = None, empty: bool = False, *, be: Backend | None = None
 ) -> Any:

@@ -12,6 +12,7 @@ from nbnet import initializers
 from nbnet.code_repr import CodeRepr
 from nbnet.errors import ArgumentError, BuildError, DTypeError, ShapeError
 from nbnet.functional import checks
+from nbnet.hints import explained
 from nbnet.layers.parameters import FlatParameters, Param
 from nbnet.runtime.backend import Backend, float_dtype, get_backend, on_device
 from nbnet.runtime.stage import Stage
@@ -86,6 +87,7 @@ class Layer(CodeRepr, Stage):
         """Arrays by name that are saved but not trained; a container's by path."""
         return self._buffers
 
+    @explained("build((28, 28, 1))")
     def build(
         self, input_shape: Shape, *, backend: str | Backend = "parallel", dtype: Any = "float32", seed: int = 0, fuse: bool = True
     ) -> Shape:
@@ -184,7 +186,7 @@ class Layer(CodeRepr, Stage):
         if self.input_shape is None:
             raise BuildError(f"{kind(self)} is not built yet: call build(input_shape) first")
         if type(x) is not np.ndarray and not on_device(x):
-            x = np.asarray(x)
+            x = checks.as_array(x, "x")
         if x.shape[1:] != self.input_shape or x.shape[0] == 0:
             expected = ", ".join(str(n) for n in self.input_shape)
             hint = checks.shape_hint(x.shape, self.input_shape)

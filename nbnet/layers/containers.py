@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from nbnet import storage
-from nbnet.errors import ArgumentError, BuildError, ShapeError
+from nbnet.errors import ArgumentError, BuildError, CallError, MethodError, ShapeError
 from nbnet.functional import checks
+from nbnet.hints import METHODS, explained
 from nbnet.layers.activations import Softmax
-from nbnet.layers.base import Context, Layer, Shape, kind
+from nbnet.layers.base import Context, Layer, Param, Shape, kind
 from nbnet.layers.fusion import FusedStep, fuse, step_backward
 from nbnet.runtime.backend import FLOATS, on_device, to_float
 from nbnet.runtime.stage import Stage
@@ -20,6 +21,14 @@ from nbnet.runtime.stage import Stage
 
 class _Container(Layer):
     """Base of containers: named children, whose parameters and buffers they gather."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Its arrays are those of its layers, also where each reference to an array became an array (as joblib copies them)."""
+        super().__setstate__(state)
+        names = self._params.keys(), self._buffers.keys()
+        gathered = self._gathered()
+        if (gathered[0].keys(), gathered[1].keys()) == names:
+            self._params, self._buffers = gathered
 
     def _children(self) -> dict[str, Layer]:
         raise NotImplementedError
@@ -42,9 +51,12 @@ class _Container(Layer):
 
     def _arrange(self) -> None:
         """Gather the parameters and buffers of the children, once they are built."""
+        self._params, self._buffers = self._gathered()
+
+    def _gathered(self) -> tuple[dict[str, Param], dict[str, Any]]:
         children = self._children().items()
-        self._params = {f"{name}.{key}": param for name, child in children for key, param in child.params.items()}
-        self._buffers = {f"{name}.{key}": array for name, child in children for key, array in child.buffers.items()}
+        params = {f"{name}.{key}": param for name, child in children for key, param in child.params.items()}
+        return params, {f"{name}.{key}": array for name, child in children for key, array in child.buffers.items()}
 
 
 class Sequential(_Container):
@@ -66,6 +78,14 @@ class Sequential(_Container):
         self.steps: list[Stage] = []
         if len({id(layer) for layer in self.layers}) != len(self.layers):
             raise ArgumentError("Sequential got the same layer object twice: expected a new layer for each position")
+
+    def __getattr__(self, name: str) -> Any:
+        """Only for what a model lacks."""
+        hint = f": {METHODS[name]}" if name in METHODS else ""
+        raise MethodError(f"{type(self).__name__} has no attribute {name!r}{hint}")
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        raise CallError("a model is not called: write model.predict(x), or y, saved = model.forward(x, train=True)")
 
     def _children(self) -> dict[str, Layer]:
         return {f"{i}.{kind(layer)}": layer for i, layer in enumerate(self.layers)}
@@ -97,7 +117,7 @@ class Sequential(_Container):
 
     def as_input(self, x: Any) -> Any:
         """x in the form of the first layer's input: checked, and scaled to [0, 1] if it is uint8."""
-        x = x if on_device(x) else np.asarray(x)
+        x = x if on_device(x) else checks.as_array(x, "x")
         if x.dtype == np.uint8 and self.input_shape is not None:
             x = to_float(x, self.backend.on_host(x.shape, self.dtype))
         return self.check_input(x)
@@ -120,13 +140,14 @@ class Sequential(_Container):
             dy = step_backward(step, above, dy, of_step, need_dx or i > first)
         return dy if need_dx else None
 
+    @explained("predict(x)")
     def predict(self, x: Any, batch_size: int = 256) -> np.ndarray:
         """The outputs for x on moving statistics, batch by batch: (N, ...) in the model's dtype. x: uint8, float32 or float64.
 
         Raises:
             BuildError: the model is not built. ShapeError, DTypeError, ArgumentError: x or batch_size does not fit.
         """
-        x, batch_size = np.asarray(x), checks.whole(batch_size, "batch_size")
+        x, batch_size = checks.as_array(x, "x"), checks.whole(batch_size, "batch_size")
         if self.input_shape is None:
             raise BuildError("the model is not built yet: call model.build(input_shape) first")
         if x.shape[1:] != self.input_shape:

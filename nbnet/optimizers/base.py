@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
+from numbers import Real
 from operator import is_
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from nbnet.layers import Param
 from nbnet.layers.parameters import FlatArray, FlatParameters
 from nbnet.runtime.backend import Backend, on_device, zeros_like
 from nbnet.runtime.commit import Call, assignment, commit, compiled
+from nbnet.runtime.watched import Watched
 
 
 class Optimizer(CodeRepr):
@@ -41,12 +43,11 @@ class Optimizer(CodeRepr):
         self.steps = 0
         self.state: dict[str, Any] = {}
         self._flat: dict[FlatParameters, list[FlatArray]] | None = None  # one flat array per slot; None: not made, or not copied
-        # The parameters' arrays (as objects, since an id may be used again), and the runs that were found for them.
-        self._found: tuple[list[Any], list[_Run]] = [], []
+        self._found = _Found()
 
     def __getstate__(self) -> dict[str, Any]:
         """Without flat arrays: those of a copy would no longer be the memory of its state arrays."""
-        return vars(self) | {"_flat": None, "_found": ([], [])}
+        return vars(self) | {"_flat": None, "_found": _Found()}
 
     def __copy__(self) -> Optimizer:
         """Like copy.deepcopy: two optimisers with one state would spoil it for each other."""
@@ -70,7 +71,7 @@ class Optimizer(CodeRepr):
             states.append([array.views[param.index] for array in flats[layout]])
         made = {f"{slot}.{name}": array for slot, arrays in zip(self.slots, zip(*states)) for name, array in zip(params, arrays)}
         state = {name: _moved(array, made.get(name)) for name, array in self.state.items()} or made
-        changes = {"_flat": flats, "state": state, "_found": ([], [])}
+        changes = {"_flat": flats, "state": state, "_found": _Found()}
         commit([partial(setattr, self, name, value) for name, value in changes.items()])
 
     def step(self, params: Mapping[str, Param], backend: Backend, lr: float | None = None) -> None:
@@ -91,35 +92,46 @@ class Optimizer(CodeRepr):
         Args, Raises: as in `step`.
         """
         self.prepare(params)
+        changes, found = Watched.changes, self._found
+        if changes != found.changes or len(params) != len(found.params) or not all(map(is_, params.values(), found.params)):
+            found = self._find(params, changes)
+        step, lr = self.steps + 1, self.lr if lr is None else lr
+        calls = [partial(setattr, self, "steps", step)]
+        python = backend.name not in ("serial", "parallel") or type(self)._update is not Optimizer._update
+        for run in found.runs:
+            if python:
+                calls += self._python_calls(run, backend, step, lr)
+                continue
+            op, args = self._call(run.value, run.grad, run.slots, lr, step)
+            kernel = backend.kernel(op)
+            if run.kernel is not kernel:
+                run.compile(kernel, args)
+            calls.append(partial(run.code, *args))
+        return calls
+
+    def _find(self, params: Mapping[str, Param], changes: int) -> _Found:
+        """The runs of the parameters as they are; those found before, if nothing about them has changed."""
         arrays = [array for param in params.values() if param.trainable for array in (param.value, param.grad)]
-        known, runs = self._found
+        runs, known = self._found.runs, self._found.arrays
         if len(arrays) != len(known) or not all(map(is_, arrays, known)):
             self._check_state(params)
             flats = self._find_runs(params)
             runs = [_Run(*flat, tied=any(_overlap(flat[0], before[0]) for before in flats[:i])) for i, flat in enumerate(flats)]
-            self._found = arrays, runs
-        step, lr = self.steps + 1, self.lr if lr is None else lr
-        calls = [partial(setattr, self, "steps", step)]
-        for run in runs:
-            calls += self._prepared(run, backend, step, lr)
-        return calls
+        self._found = _Found(changes, list(params.values()), arrays, runs)
+        return self._found
 
-    def _prepared(self, run: _Run, backend: Backend, step: int, lr: float) -> list[Call]:
-        """The calls that update the arrays of a run."""
-        compiles = backend.name != "numpy" and type(self)._update is Optimizer._update
-        if backend.name == "cuda" or (run.tied and not compiles):  # an interruption may come between these calls
+    def _python_calls(self, run: _Run, backend: Backend, step: int, lr: float) -> list[Call]:
+        """The calls that update the arrays of a run, where the update is Python that writes into arrays: it works on copies."""
+        if backend.name == "cuda" or run.tied:  # no copies there: an interruption may come between these calls
             return [partial(self._update, backend, run.value, run.grad, run.slots, lr)]
-        if not compiles:  # Python that writes into arrays: let it have copies
-            targets = [run.value, *run.slots]
-            value, *slots = copies = [array.copy() for array in targets]
-            try:
-                self.steps = step
-                self._update(backend, value, run.grad, slots, lr)
-            finally:
-                self.steps = step - 1  # until the commit
-            return [assignment(array, new) for array, new in zip(targets, copies)]
-        op, args = self._call(run.value, run.grad, run.slots, lr, step)
-        return [partial(run.code(backend.kernel(op), args), *args)]
+        targets = [run.value, *run.slots]
+        value, *slots = copies = [array.copy() for array in targets]
+        try:
+            self.steps = step
+            self._update(backend, value, run.grad, slots, lr)
+        finally:
+            self.steps = step - 1  # until the commit
+        return [assignment(array, new) for array, new in zip(targets, copies)]
 
     def _check_state(self, params: Mapping[str, Param]) -> None:
         """Kernels walk over parameters and state with one index: both must be contiguous and of the same shape."""
@@ -180,14 +192,22 @@ class _Run:
 
     def __init__(self, value: Any, grad: Any, *slots: Any, tied: bool) -> None:
         self.value, self.grad, self.slots, self.tied = value, grad, list(slots), tied
-        self._code: tuple[Any, Any] = None, None
+        self.kernel: Any = None
+        self.code: Any = None  # machine code of the kernel
 
-    def code(self, kernel: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-        """The machine code of a kernel for these arrays and for other arguments of these types."""
-        types = (kernel, *map(type, args))
-        if self._code[0] != types:
-            self._code = types, compiled(kernel, args)
-        return self._code[1]
+    def compile(self, kernel: Any, args: tuple[Any, ...]) -> None:
+        """Find the machine code for these arrays. It takes any number for a float."""
+        numbers = [float(arg) if isinstance(arg, Real) and not isinstance(arg, bool) else arg for arg in args]
+        self.code, self.kernel = compiled(kernel, tuple(numbers)), kernel
+
+
+class _Found(NamedTuple):
+    """The runs that were found. Arrays and parameters are kept as objects, since an id may be used again."""
+
+    changes: int = -1  # Watched.changes then
+    params: list[Param] = []
+    arrays: list[Any] = []  # values and gradients of those that are trainable
+    runs: list[_Run] = []
 
 
 def _overlap(a: Any, b: Any) -> bool:

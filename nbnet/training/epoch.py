@@ -58,7 +58,7 @@ def check_data(data: tuple[Any, Any], name: str, model: Sequential, loss: Loss) 
         ArgumentError: data is not a pair. ShapeError, DTypeError, DataError, NonFiniteError: x does not fit the model, or y the loss.
     """
     if not isinstance(data, (tuple, list)) or len(data) != 2:
-        raise ArgumentError(f"{name}: expected a pair (x, y) of arrays, got {type(data).__name__}")
+        raise ArgumentError(f"{name}: expected a pair (x, y) of arrays, got {_instead_of_pair(data)}")
     shape = model.input_shape or ()
     try:
         x, y = check_rows(*data)
@@ -73,6 +73,18 @@ def check_data(data: tuple[Any, Any], name: str, model: Sequential, loss: Loss) 
         error.args = (f"{name}: {error}", *error.args[1:])
         raise
     return x if x.dtype == np.uint8 else x.astype(model.dtype, copy=False), y
+
+
+def _instead_of_pair(data: Any) -> str:
+    """What was passed, and what to write instead."""
+    if not isinstance(data, (tuple, list)):
+        arrays = hasattr(data, "shape")
+        hint = "write fit((x, y), epochs=10)" if arrays else "for batches of your own call trainer.train_batch(x, y) on each"
+        return f"{type(data).__name__}: {hint}"
+    parts = f"{len(data)} parts"
+    if data and isinstance(data[0], (tuple, list)) and len(data[0]) == 2:
+        return f"{parts}: write (x, y), (x_test, y_test), names = data, then fit((x, y), validation=(x_test, y_test), epochs=10)"
+    return f"{parts}: for weights of rows write a loss of your own (nbnet.losses.Loss), with the weights in y"
 
 
 def count_batches(rows: int, batch_size: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
+import warnings
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -12,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from nbnet import losses, schedules, storage
+from nbnet import losses, optimizers, schedules, storage
 from nbnet.code_repr import CodeRepr
 from nbnet.errors import ArgumentError, BuildError, CheckpointError, NonFiniteError
 from nbnet.functional import checks
+from nbnet.hints import explained
 from nbnet.layers import Param, Sequential
 from nbnet.optimizers import Optimizer
 from nbnet.runtime.commit import Call, assignment, commit
@@ -26,6 +28,7 @@ from nbnet.training import checkpoint
 from nbnet.training.callbacks import Callback
 from nbnet.training.epoch import Position, add_correct, batches, check_data, gather, metrics, parts
 from nbnet.training.gradients import clip, explain_not_finite
+from nbnet.training.notes import before_fit, rate
 from nbnet.training.progress import epoch_bar
 
 OPTIMIZER = "optimizer."  # before the names of the optimiser's arrays in a state
@@ -37,7 +40,7 @@ class Trainer(CodeRepr):
     Args:
         model: a built Sequential.
         loss: "softmax_cross_entropy", "mean_squared_error", "sum_squared_error", a loss object, or a function (see nbnet.losses.get).
-        optimizer: nb.SGD, RMSProp, Adam or AdamW.
+        optimizer: nb.SGD, RMSProp, Adam or AdamW, or the name of one with its default options, such as "adam".
         schedule: "constant", "cosine", "step", "one_cycle", "warm_up", or a function of progress (0 to 1) whose value multiplies
             the optimiser's lr. It is used by `fit`, which knows the number of steps.
         clip_norm: gradients are scaled down so that their global L2 norm is at most this   (Pascanu, Mikolov and Bengio 2013).
@@ -57,7 +60,7 @@ class Trainer(CodeRepr):
         self,
         model: Sequential,
         loss: Any = "softmax_cross_entropy",
-        optimizer: Optimizer | None = None,
+        optimizer: Optimizer | str | None = None,
         *,
         schedule: Any = None,
         clip_norm: float | None = None,
@@ -67,13 +70,11 @@ class Trainer(CodeRepr):
     ) -> None:
         if model.input_shape is None:
             raise BuildError("the model is not built yet: call model.build(input_shape) before Trainer(model)")
-        if not isinstance(optimizer, Optimizer):
-            raise ArgumentError(f"optimizer={optimizer!r}: expected an optimiser such as nb.Adam(1e-3)")
         if clip_norm is not None and not clip_norm > 0:
             raise ArgumentError(f"clip_norm={clip_norm!r}: expected a number above 0, or None")
         self.model = model
         self.loss = losses.get(loss)
-        self.optimizer = optimizer
+        self.optimizer = optimizers.get(optimizer)
         self.schedule = schedules.get(schedule)
         self.clip_norm = clip_norm
         self.accumulate = checks.whole(accumulate, "accumulate")
@@ -112,6 +113,7 @@ class Trainer(CodeRepr):
 
     # ------------------------------------------------------------------------------------------------ training
 
+    @explained("fit((x, y), epochs=10)")
     def fit(
         self,
         data: tuple[Any, Any],
@@ -142,6 +144,8 @@ class Trainer(CodeRepr):
         self.position.check_continues(len(x), batch_size)
         self.stop_reason = None
         callbacks = list(callbacks)
+        if (note := before_fit(self, epochs, len(x), batch_size)) is not None:
+            warnings.warn(note, stacklevel=3)
         while self.epoch < epochs and self.stop_reason is None:
             if self._run_epoch(x, y, epochs, batch_size, callbacks, progress):
                 self._close_epoch(validation)
@@ -156,13 +160,13 @@ class Trainer(CodeRepr):
         its last batch."""
         self.position.check_continues(len(x), batch_size)  # a callback may have restored it
         all_rows = batches(len(x), batch_size, self.seed, self.epoch)
-        last_step = max(1, epochs * len(all_rows) - 1)
+        steps = epochs * len(all_rows)
         with epoch_bar(self.epoch + 1, epochs, len(x), self.position.rows, progress) as bar:
             began = time.perf_counter() - self.position.seconds
             left = all_rows[self.position.batches :]
             images = self.model.backend.upload((gather(x, rows, self.model.backend) for rows in left), self.model.dtype)
             for batch, rows in enumerate(left, start=self.position.batches):
-                lr = self.optimizer.lr * self.schedule(min(1.0, self.step / last_step))
+                lr = rate(self, self.step, steps)
                 self._train_step(next(images), y[rows], lr, (batch + 1, began, len(x), batch_size))
                 done = self.position
                 bar.update(done.rows, metrics(done.loss, done.correct, done.rows))
@@ -181,10 +185,12 @@ class Trainer(CodeRepr):
         if validation is not None:
             row |= {f"val_{key}": value for key, value in self._evaluate(*validation).items()}
         row |= {"lr": done.lr, "seconds": done.seconds}
-        columns = {key: [*self.history.get(key, [math.nan] * self.epoch), row.get(key, math.nan)] for key in [*row, *self.history]}
-        changes = {"epoch": self.epoch + 1, "position": Position()}
-        commit([partial(self.history.update, columns), *(partial(setattr, self, name, value) for name, value in changes.items())])
+        new = {key: [*[math.nan] * self.epoch, value] for key, value in row.items() if key not in self.history}
+        calls: list[Call] = [partial(column.append, row.get(key, math.nan)) for key, column in self.history.items()]
+        calls += [partial(self.history.update, new), partial(setattr, self, "epoch", self.epoch + 1)]
+        commit([*calls, partial(setattr, self, "position", Position())])
 
+    @explained("train_batch(x, y)")
     def train_batch(self, x: Any, y: Any) -> dict[str, float]:
         """One optimiser step on one batch, with the optimiser's lr.
 
@@ -220,7 +226,10 @@ class Trainer(CodeRepr):
                     param.grad[:] = np.asarray(param.grad) + param.regularizer(np.asarray(param.value))
             if self.clip_norm is not None:
                 clip(params.values(), self.clip_norm, self.model.backend)
-            calls = self._update(params, lr)
+            if getattr(self.optimizer.step, "__func__", None) is Optimizer.step:
+                calls = self.optimizer.calls(params, self.model.backend, lr)
+            else:  # a method of the user's
+                calls = [partial(self.optimizer.step, params, self.model.backend, lr)]
             calls.append(partial(setattr, self, "step", step + 1))
             if within is not None:
                 calls.append(partial(setattr, self, "position", self.position.after(len(x), total, correct, lr, *within)))
@@ -233,12 +242,6 @@ class Trainer(CodeRepr):
                 commit([*restored, partial(setattr, self.optimizer, "steps", updates)])
             raise
         return total, correct
-
-    def _update(self, params: dict[str, Param], lr: float) -> list[Call]:
-        """The calls that make the optimiser's step."""
-        if getattr(self.optimizer.step, "__func__", None) is Optimizer.step:
-            return self.optimizer.calls(params, self.model.backend, lr)
-        return [partial(self.optimizer.step, params, self.model.backend, lr)]  # a method of the user's
 
     def _gradients(self, x: np.ndarray, y: np.ndarray, params: list[Param], changes: int) -> tuple[float, int | None]:
         """Write the gradients of the batch into the parameters, summed over its parts. changes: Watched.changes before the step."""
@@ -273,6 +276,7 @@ class Trainer(CodeRepr):
 
     # ---------------------------------------------------------------------------------------------- evaluation
 
+    @explained("evaluate(x, y)")
     def evaluate(self, x: Any, y: Any, batch_size: int = 256) -> dict[str, float]:
         """Loss and accuracy with moving statistics.
 

@@ -29,7 +29,39 @@ def test_epochs_count_from_the_start_of_the_run(data):
     trainer = small_trainer()
     trainer.fit(data, epochs=2)
     assert len(trainer.fit(data, epochs=3)["loss"]) == 3
-    assert len(trainer.fit(data, epochs=3)["loss"]) == 3
+    with pytest.warns(
+        UserWarning, match="nothing to train: 3 epochs are complete, and epochs=2 counts .*; for 2 more write epochs=5"
+    ) as said:
+        assert len(trainer.fit(data, epochs=2)["loss"]) == 3
+    assert said[0].filename == __file__
+
+
+def test_a_finished_schedule_that_goes_on_says_what_the_rate_does(data):
+    trainer = small_trainer(optimizer=nb.Adam(1e-2), schedule="one_cycle")
+    trainer.fit(data, epochs=2, batch_size=16)
+    before = bits(trainer)
+    wanted = r"the learning rate jumps from 4e-08 to 0\.00764: nb\.schedules\.one_cycle\(\) now spans 4 epochs; for small steps"
+    with pytest.raises(UserWarning, match=wanted):  # before anything is trained
+        trainer.fit(data, epochs=4, batch_size=16)
+    assert bits(trainer) == before
+    with pytest.warns(UserWarning, match=wanted):
+        trainer.fit(data, epochs=4, batch_size=16, callbacks=[StopAt(12)])
+    assert trainer.position.batches == 2
+    trainer.fit(data, epochs=4, batch_size=16, callbacks=[StopAt(14)])  # the same schedule
+    with pytest.warns(UserWarning, match="now spans 3 epochs"):
+        trainer.fit(data, epochs=3, batch_size=16)
+    constant = small_trainer()
+    constant.fit(data, epochs=1)
+    constant.fit(data, epochs=2)
+
+
+class StopAt(nb.callbacks.Callback):
+    def __init__(self, step):
+        self.step = step
+
+    def on_batch_end(self, trainer):
+        if trainer.step == self.step:
+            trainer.stop("test")
 
 
 def test_ten_steps_agree_on_every_backend(data):
@@ -234,7 +266,12 @@ def test_a_trainer_needs_a_built_model_and_an_optimizer():
         nb.Trainer(nb.Sequential([nb.Dense(2)]), optimizer=nb.Adam())
     model = small_model()
     with pytest.raises(ArgumentError, match="expected an optimiser"):
-        nb.Trainer(model, optimizer="adam")
+        nb.Trainer(model)
+    with pytest.raises(ArgumentError, match="the class Adam: expected an optimiser such as"):
+        nb.Trainer(model, optimizer=nb.Adam)
+    with pytest.raises(ArgumentError, match="unknown optimizer 'adm': did you mean 'adam'"):
+        nb.Trainer(model, optimizer="adm")
+    assert repr(nb.Trainer(model, optimizer="Adam").optimizer) == "nb.Adam(0.001)"
     with pytest.raises(ArgumentError, match="did you mean 'softmax_cross_entropy'"):
         nb.Trainer(model, "softmax_crossentropy", nb.Adam())
     with pytest.raises(ArgumentError, match="did you mean 'one_cycle'"):
