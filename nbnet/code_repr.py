@@ -45,7 +45,7 @@ def _gone() -> None:
 
 
 def _kept(value: Any) -> Any:
-    plain = value is None or isinstance(value, (bool, Real, str, np.dtype, type))
+    plain = value is None or isinstance(value, (bool, Real, str, np.dtype, type, Made))
     return value if plain or (isinstance(value, tuple) and all(_kept(each) is each for each in value)) else _Weak(value)
 
 
@@ -142,11 +142,13 @@ def _long_code(value: Any) -> str:
     return f"{start}\n{lines}{end}"
 
 
-class _Made:
-    """A function whose repr is the call that made it."""
+class Made:
+    """A function whose repr is the call that made it, in code and in pickles: `make(*args, **options)`, of the module `where`."""
 
-    def __init__(self, function: Callable[..., Any], code: str) -> None:
-        self._function, self._code = function, code
+    def __init__(self, function: Callable[..., Any], where: str, make: Callable[..., Any], /, *args: Any, **options: Any) -> None:
+        self._function, self._call = function, (make, args, options)
+        shown = [*map(repr, args), *(f"{name}={value!r}" for name, value in options.items())]
+        self._code = f"{where}.{make.__name__}({', '.join(shown)})"
 
     def __call__(self, *args: Any) -> Any:
         return self._function(*args)
@@ -154,15 +156,21 @@ class _Made:
     def __repr__(self) -> str:
         return self._code
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _make, self._call
+
+
+def _make(make: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    return make(*args, **options)
+
 
 def shown(module: str) -> Callable[[Callable[Options, Any]], Callable[Options, Any]]:
-    """A decorator for functions that return functions: the repr of these is the call that made them, such as `nb.schedules.cosine(0.1)`."""
+    """A decorator for functions that return functions, which become Made: `nb.schedules.cosine(0.1)`, or "nb.<module>.<name>(...)"."""
 
     def decorate(make: Callable[Options, Any]) -> Callable[Options, Any]:
         @functools.wraps(make)
         def made(*args: Options.args, **options: Options.kwargs) -> Any:
-            shown = [*map(repr, args), *(f"{name}={value!r}" for name, value in options.items())]
-            return _Made(make(*args, **options), f"{module}.{make.__name__}({', '.join(shown)})")
+            return Made(make(*args, **options), module, made, *args, **options)
 
         return made
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from nbnet.code_repr import shown
+from nbnet.code_repr import Made, shown
 from nbnet.errors import ArgumentError, unknown
 
 Initializer = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
@@ -43,27 +43,15 @@ def _fans(shape: tuple[int, ...]) -> tuple[int, int]:
     return shape[-2] * receptive, shape[-1] * receptive
 
 
-def _scaled(gain: float, mode: str, uniform: bool) -> Initializer:
-    """Variance gain / fan, drawn from a normal or a uniform distribution."""
+def _scaled(name: str, gain: float, mode: str, uniform: bool) -> Initializer:
+    """The initializer of this name: variance gain / fan, drawn from a normal or a uniform distribution."""
 
     def initialize(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         fan_in, fan_out = _fans(shape)
         std = math.sqrt(gain / (fan_in if mode == "in" else (fan_in + fan_out) / 2))
         return rng.uniform(-math.sqrt(3) * std, math.sqrt(3) * std, shape) if uniform else rng.normal(0.0, std, shape)
 
-    return initialize
-
-
-INITIALIZERS: dict[str, Initializer] = {
-    "zeros": zeros,
-    "ones": ones,
-    "he_normal": _scaled(2, "in", False),  # He, Zhang, Ren and Sun 2015: for ReLU
-    "he_uniform": _scaled(2, "in", True),
-    "glorot_normal": _scaled(1, "average", False),  # Glorot and Bengio 2010: for tanh
-    "glorot_uniform": _scaled(1, "average", True),
-    "lecun_normal": _scaled(1, "in", False),  # LeCun, Bottou, Orr and Mueller 1998: for SELU
-    "lecun_uniform": _scaled(1, "in", True),
-}
+    return Made(initialize, "nb.initializers", get, name)
 
 
 def get(initializer: Any) -> Initializer:
@@ -73,3 +61,18 @@ def get(initializer: Any) -> Initializer:
     if initializer not in INITIALIZERS:
         raise ArgumentError(unknown("initializer", initializer, INITIALIZERS))
     return INITIALIZERS[initializer]
+
+
+_SCALED = {
+    "he_normal": (2, "in", False),  # He, Zhang, Ren and Sun 2015: for ReLU
+    "he_uniform": (2, "in", True),
+    "glorot_normal": (1, "average", False),  # Glorot and Bengio 2010: for tanh
+    "glorot_uniform": (1, "average", True),
+    "lecun_normal": (1, "in", False),  # LeCun, Bottou, Orr and Mueller 1998: for SELU
+    "lecun_uniform": (1, "in", True),
+}
+INITIALIZERS: dict[str, Initializer] = {
+    "zeros": zeros,
+    "ones": ones,
+    **{name: _scaled(name, *options) for name, options in _SCALED.items()},
+}

@@ -1,5 +1,6 @@
 """Test settings that must be in place before Numba is imported."""
 
+import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -8,14 +9,20 @@ import pytest
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # two processes of tests share the cores: waiting threads sleep
 os.environ["NUMBA_CACHE_DIR"] = str(Path(__file__).parents[1] / ".numba_cache")
-
-
-if os.environ.get("NUMBA_ENABLE_CUDASIM") == "1":  # what is about the CPU alone, and runs without it
+SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
+INSTALLED = importlib.util.find_spec("numba_cuda") is not None
+if SIMULATED:  # what is about the CPU alone, and runs without it
     collect_ignore = ["kernels/cpu"]
 
 
+def pytest_collection_modifyitems(items):
+    if SIMULATED and not INSTALLED:
+        for item in items:
+            item.add_marker(pytest.mark.skip(reason="there is no numba-cuda, which has the simulator (nor wheels of it for macOS)"))
+
+
 def pytest_configure(config):
-    if os.environ.get("NUMBA_ENABLE_CUDASIM") == "1":
+    if SIMULATED and INSTALLED:
         # Threads of the simulator compute with NumPy's scalars, which warn where a GPU gives infinity or NaN.
         config.addinivalue_line("filterwarnings", "ignore::RuntimeWarning")
         # A thread that waits for the others polls: it should not keep Python for long.

@@ -36,8 +36,8 @@ def check_picture(path):
 def figures(monkeypatch):
     """The figures that were saved."""
     saved = []
-    save = plots._save
-    monkeypatch.setattr(plots, "_save", lambda figure, path: (saved.append(figure), save(figure, path)))
+    save = plots.save
+    monkeypatch.setattr(plots, "save", lambda figure, path: (saved.append(figure), save(figure, path)))
     return saved
 
 
@@ -106,6 +106,17 @@ def test_confusion_of_two_ten_and_sixty_classes(tmp_path, figures, rng):
         plots.confusion(rng.integers(0, 2000, (classes, classes)), names, tmp_path / f"{classes}.png")
         check_picture(tmp_path / f"{classes}.png")
     assert [len(texts(figure.axes[0])) for figure in figures] == [4, 100, 0]
+
+
+def test_names_are_drawn_as_they_are(tmp_path, figures):
+    """A dollar starts no formula, and a file name that is not text is drawn with question marks."""
+    names = [r"$\bad$", "caf\udce9\n", "2 $"]
+    plots.confusion(np.eye(3, dtype=int), names, tmp_path / "confusion.png")
+    images, said = np.zeros((3, 6, 6, 1), np.uint8), np.array([1, 2, 0])
+    plots.mistakes(images, np.arange(3), said, np.eye(3)[said], names, tmp_path / "mistakes.png")
+    check_picture(tmp_path / "confusion.png")
+    check_picture(tmp_path / "mistakes.png")
+    assert [label.get_text() for label in figures[0].axes[0].get_yticklabels()] == [r"\$\bad\$", "caf??", r"2 \$"]
 
 
 def test_confusion_that_does_not_fit(tmp_path):

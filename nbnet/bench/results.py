@@ -122,8 +122,9 @@ def summary(report: dict[str, Any]) -> list[dict[str, Any]]:
         found.append(_line("start to the end of the first step", "s", seconds, "nbnet"))
     if "nbnet cold" in starts:
         found.append(_line("the same with nothing compiled", "s", seconds | _cold(seconds), "nbnet cold"))
-    if "nbnet" in starts:
-        found.append(_line("peak memory", "MB", {name: each["peak_bytes"] for name, each in starts.items()}, "nbnet", 1e-6))
+    memory = {name: each["peak_bytes"] for name, each in starts.items() if each["peak_bytes"]}
+    if "nbnet" in memory:
+        found.append(_line("peak memory", "MB", memory, "nbnet", 1e-6))
     return found
 
 

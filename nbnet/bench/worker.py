@@ -82,13 +82,15 @@ class Worker:
         return self.contender.rates(calls, threads)
 
     def peak_memory(self) -> int:
-        """Peak physical memory of this process in bytes."""
+        """Peak physical memory of this process in bytes; 0 where the system does not report it."""
         status = Path("/proc/self/status")
         if status.exists():  # of this program alone: ru_maxrss starts at the parent's value
             (line,) = (line for line in status.read_text(encoding="ascii").splitlines() if line.startswith("VmHWM"))
             return int(line.split()[1]) * 1024
-        import resource
-
+        try:
+            import resource
+        except ImportError:  # Windows
+            return 0
         most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return most if sys.platform == "darwin" else most * 1024
 

@@ -12,6 +12,7 @@ from nbnet.datasets import download
 from nbnet.errors import BackendError
 from nbnet.kernels import load
 from nbnet.kernels.cpu import threads
+from nbnet.kernels.sources import check_folder
 from nbnet.runtime import compile_ahead, memory
 from nbnet.runtime.backend import check_cuda
 from nbnet.runtime.processors import processors
@@ -90,5 +91,9 @@ def _kernel_cache() -> str:
         root, where = path.parent.parent, str(path.parent.parent / "*" / "__pycache__")
     else:
         root, where = path.parent, str(path.parent)
+    try:
+        check_folder(str(path))
+    except BackendError as error:
+        return f"refused: {error}"
     files = list(root.rglob("*.nbc"))
     return f"{where}: {len(files)} compiled kernels, {sum(file.stat().st_size for file in files) / 1e6:.1f} MB"

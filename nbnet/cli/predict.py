@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from glob import glob
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,8 @@ def run(options: argparse.Namespace) -> int:
     model = config.build(options.backend)
     model.load_weights(folder / runs.MODEL)
     height, width, channels = config.image_shape
-    x = read_images(options.images, (height, width), channels)
+    images = [name for word in options.images for name in sorted(glob(word)) or [word]]  # Windows' shells leave *.jpg to the program
+    x = read_images(images, (height, width), channels)
     probabilities = model.predict_proba(255 - x if options.invert else x)
     order = np.argsort(-probabilities, axis=1, kind="stable")
     table = Table(box=None, pad_edge=False)
@@ -48,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
     table.add_column("class")
     table.add_column("probability", justify="right")
     table.add_column("runner-up")
-    for i, image in enumerate(options.images):
+    for i, image in enumerate(images):
         best, second = order[i, :2]
         runner_up = f"{config.class_names[second]} ({_percent(probabilities[i, second])})"
         table.add_row(image, config.class_names[best], _percent(probabilities[i, best]), runner_up)

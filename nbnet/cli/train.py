@@ -6,7 +6,6 @@ import argparse
 import dataclasses
 import math
 import os
-import shlex
 import signal
 import sys
 import threading
@@ -19,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from nbnet import datasets, models, plots, schedules, storage
+from nbnet import datasets, models, plots, schedules, schema, storage
 from nbnet.cli import kernels, runs
 from nbnet.cli.display import Display
 from nbnet.cli.interrupts import interrupt
@@ -110,11 +109,11 @@ def run(options: argparse.Namespace) -> int:
     _fit(trainer, config, folder, (x, y), test)
     if trainer.epoch < config.epochs:
         print(f"stopped in epoch {trainer.epoch + 1} of {config.epochs}; the run is saved. To continue:")
-        print(f"  nbnet train --resume {shlex.quote(str(folder))}")
+        print(f"  nbnet train --resume {runs.quoted(folder)}")
         return 130
     _report(model, test, class_names, folder)
     print(f"run: {folder}, with its model, history and pictures, in {time.perf_counter() - began:.1f} s")
-    print(f"to use it: nbnet predict {shlex.quote(str(folder))} IMAGE...")
+    print(f"to use it: nbnet predict {runs.quoted(folder)} IMAGE...")
     return 0
 
 
@@ -139,7 +138,7 @@ def _new(given: dict[str, Any]) -> tuple[runs.Config, Dataset]:
     data_dir = None if "data_dir" not in given else os.path.abspath(os.path.expanduser(given["data_dir"]))
     data = datasets.open_data(name, data_dir, size=options.get("size"))
     (height, width, channels), class_names = data[0][0].shape[1:], data[2]
-    config = runs.Config(
+    settings = dict(
         nbnet=__version__,
         data=name,
         data_dir=data_dir,
@@ -151,7 +150,7 @@ def _new(given: dict[str, Any]) -> tuple[runs.Config, Dataset]:
         dtype=dtype,
         **{key: options[key] for key in ("epochs", "batch_size", "lr", "optimizer", "weight_decay", "schedule", "backend", "seed")},
     )
-    return config, data
+    return runs.new_config(settings), data
 
 
 def _resumed(given: dict[str, Any]) -> tuple[runs.Config, Dataset]:
@@ -162,7 +161,7 @@ def _resumed(given: dict[str, Any]) -> tuple[runs.Config, Dataset]:
     folder = Path(given["resume"])
     config = runs.read_config(folder)
     if not (folder / runs.MODEL).is_file():
-        raise CheckpointError(f"{folder} has no {runs.MODEL}: there is nothing to resume; start a new run with nbnet train")
+        raise CheckpointError(f"{folder} has no {runs.MODEL}: there is nothing to resume; start it again with nbnet train --out {folder}")
     before = config.epochs
     config = dataclasses.replace(config, epochs=given.get("epochs", before))
     _check_numbers(dataclasses.asdict(config))
@@ -175,13 +174,11 @@ def _resumed(given: dict[str, Any]) -> tuple[runs.Config, Dataset]:
 
 
 def _check_numbers(options: dict[str, Any]) -> None:
-    for name in ("epochs", "batch_size"):
-        if options[name] < 1:
-            raise ArgumentError(f"--{name.replace('_', '-')} {options[name]}: expected a whole number, at least 1")
-    if not 0 < options["lr"] < float("inf"):
-        raise ArgumentError(f"--lr {options['lr']}: expected a number above 0, such as 0.01")
-    if not 0 <= options["weight_decay"] < float("inf"):
-        raise ArgumentError(f"--weight-decay {options['weight_decay']}: expected a number that is at least 0")
+    for name in ("epochs", "batch_size", "lr", "weight_decay", "seed"):
+        try:
+            runs.FIELDS[name](options[name], name)
+        except schema.Unfit as problem:  # noqa: PERF203
+            raise ArgumentError(f"--{name.replace('_', '-')} {options[name]}: expected {problem.expected}") from problem
 
 
 def _trainer(config: runs.Config, model: Sequential) -> Trainer:

@@ -114,8 +114,8 @@ def beside_pytorch(backend: str, **options: int) -> dict[str, Any] | None:
 def run(settings: Settings) -> Result:
     """Train both networks from both starts with every seed, draw the results, and time nbnet against PyTorch where it is installed."""
     starts = [
-        Start("tutorial", 1.0, QUICK if settings.quick else EPOCHS, "Weights from N(0, 1²), as in the tutorial"),
-        Start("small", 0.01, QUICK if settings.quick else EPOCHS_SMALL, "Weights from N(0, 0.01²)"),
+        Start("tutorial", 1.0, QUICK if settings.quick else EPOCHS, "Weights with standard deviation 1, as in the tutorial"),
+        Start("small", 0.01, QUICK if settings.quick else EPOCHS_SMALL, "Weights with standard deviation 0.01"),
     ]
     runs: dict[str, dict[bool, list[Run]]] = {start.key: {False: [], True: []} for start in starts}
     with progress("training", 2 * settings.seeds * sum(start.epochs + 1 for start in starts)) as advance:

@@ -58,10 +58,23 @@ class Layer(CodeRepr, Stage):
     output_shape: Shape = ()
     backend: Backend
     dtype: np.dtype
+    _outermost = False  # whether it was built by itself, not by a container
 
     def __init__(self) -> None:
         self._params: dict[str, Param] = {}
         self._buffers: dict[str, Any] = {}
+
+    def __copy__(self) -> Layer:
+        """Another object with the same parameters, buffers and inner layers; copy.deepcopy copies these too."""
+        twin: Layer = type(self).__new__(type(self))
+        vars(twin).update(vars(self))
+        return twin
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Of a deep copy and a pickle. A layer that is copied without its container has each parameter in arrays of its own."""
+        vars(self).update(state)
+        if self._outermost:
+            FlatParameters.renew(self.params.values(), self.dtype, self.backend)
 
     @property
     def params(self) -> dict[str, Param]:
@@ -106,6 +119,7 @@ class Layer(CodeRepr, Stage):
 
     def _build(self, input_shape: Shape, context: Context) -> Shape:
         self.name = context.name or kind(self)
+        self._outermost = not context.name
         self.backend = context.backend
         self.dtype = context.dtype
         self.seed = context.seed
@@ -179,8 +193,12 @@ class Layer(CodeRepr, Stage):
             raise DTypeError(f"layer {self.name} got x of dtype {x.dtype}, expected {self.dtype}: use x.astype('{self.dtype}')")
         return self.backend.place(x)
 
-    def discard_updates(self) -> None:
-        """Drop the updates that `apply_updates` would make: the step that deferred them has failed."""
+    def discard_updates(self, since: int = 0) -> None:
+        """Drop the updates that `apply_updates` would make: the step that deferred them has failed.
+
+        Args:
+            since: keep those that were deferred before Watched.changes had this value (nbnet.runtime.watched).
+        """
 
     # ------------------------------------------------------------------------------------------------ walking, replay
 

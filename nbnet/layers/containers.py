@@ -28,9 +28,9 @@ class _Container(Layer):
         for child in self._children().values():
             child.apply_updates()
 
-    def discard_updates(self) -> None:
+    def discard_updates(self, since: int = 0) -> None:
         for child in self._children().values():
-            child.discard_updates()
+            child.discard_updates(since)
 
     def walk(self) -> Iterator[Layer]:
         yield self

@@ -34,6 +34,11 @@ class Param(Watched):
         self.layout: FlatParameters | None = None
         self.index = 0
 
+    def __getstate__(self) -> tuple[None, dict[str, Any]]:
+        """A copy has arrays of its own, in the layout that Layer.__setstate__ makes for all parameters of a copied model."""
+        state = {name: getattr(self, name) for name in self.__slots__}
+        return None, state | {"layout": None if self.layout is None or not self.layout.holds(self) else self.layout}
+
     def __repr__(self) -> str:
         return f"Param(shape={self.value.shape}, dtype={self.value.dtype}{'' if self.trainable else ', frozen'})"
 
@@ -71,9 +76,23 @@ class FlatParameters:
             value[...], grad[...] = param.value, param.grad
             param.value, param.grad, param.layout, param.index = value, grad, self, index
 
-    def __reduce__(self) -> tuple[type, tuple[()]]:
-        """A copy of a parameter has arrays of its own and belongs to no layout: this object copies and pickles as None."""
-        return type(None), ()
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy holds nothing: the copies of its parameters have arrays of their own, until a new layout takes them."""
+        return FlatParameters, ((), self.dtype, self.backend)
+
+    @staticmethod
+    def renew(params: Iterable[Param], dtype: np.dtype, backend: Backend) -> None:
+        """Give copied parameters a layout of their own, except those that had none; arrays of two parameters stay one array."""
+        params = list(params)
+        copies = [param for param in params if param.layout is not None]
+        if not copies:
+            return
+        arrays = [(param, name, getattr(param, name)) for param in params for name in ("value", "grad")]
+        FlatParameters(copies, dtype, backend)
+        moved = {id(array): getattr(param, name) for param, name, array in arrays if param.layout is not None}
+        for param, name, array in arrays:
+            if param.layout is None:
+                setattr(param, name, moved.get(id(array), array))
 
     def zeros(self) -> FlatArray:
         """A long-lived flat array of zeros in this layout, for example for the state of an optimiser."""
@@ -88,6 +107,8 @@ class FlatParameters:
 
     def holds(self, param: Param) -> bool:
         """Whether the parameter still has the arrays that this layout gave it."""
+        if not self.shapes:  # a copy
+            return False
         return param.value is self.values.views[param.index] and param.grad is self.grads.views[param.index]
 
     def run(self, arrays: Sequence[FlatArray], first: int, last: int) -> list[Any]:

@@ -51,10 +51,17 @@ class Loss(CodeRepr):
         """
         raise NotImplementedError
 
+    @property
+    def _standard(self) -> bool:
+        """Whether this is the object of that name in nbnet.losses."""
+        return bool(self.name) and getattr(sys.modules.get("nbnet.losses"), self.name, None) is self
+
     def __repr__(self) -> str:
-        if self.name and getattr(sys.modules.get("nbnet.losses"), self.name, None) is self:
-            return f"nb.losses.{self.name}"
-        return super().__repr__()
+        return f"nb.losses.{self.name}" if self._standard else super().__repr__()
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """A copy of a standard loss is that loss."""
+        return self.name if self._standard else super().__reduce_ex__(protocol)
 
 
 class FunctionLoss(Loss):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from nbnet.optimizers.base import Optimizer, fraction, positive
-from nbnet.runtime.backend import Backend
 
 
 class Adam(Optimizer):
@@ -32,10 +31,10 @@ class Adam(Optimizer):
         self.beta2 = fraction("beta2", beta2)
         self.eps = positive("eps", eps)
 
-    def _update(self, backend: Backend, value: Any, grad: Any, slots: list[Any], lr: float) -> None:
-        corrections = 1 - self.beta1**self.steps, 1 - self.beta2**self.steps
+    def _call(self, value: Any, grad: Any, slots: list[Any], lr: float, step: int) -> tuple[str, tuple[Any, ...]]:
+        corrections = 1 - self.beta1**step, 1 - self.beta2**step
         options = (lr, self.beta1, self.beta2, self.eps, self.weight_decay, self.decoupled)
-        backend.kernel("optimizer.adam")(value, grad, *slots, *options, *corrections)
+        return "optimizer.adam", (value, grad, *slots, *options, *corrections)
 
 
 class AdamW(Adam):

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from operator import is_
 from typing import Any
+
+import numpy as np
 
 from nbnet.code_repr import CodeRepr
 from nbnet.errors import ArgumentError
 from nbnet.layers import Param
 from nbnet.layers.parameters import FlatArray, FlatParameters
 from nbnet.runtime.backend import Backend, on_device, zeros_like
+from nbnet.runtime.commit import Call, assignment, commit, compiled
 
 
 class Optimizer(CodeRepr):
-    """Base class of optimisers. A subclass names its `slots` and defines `_update`.
+    """Base class of optimisers. A subclass names its `slots` and defines `_update`, or `_call` where its update is one kernel call.
 
     Args:
         lr: learning rate, above 0; a schedule multiplies it.
@@ -35,19 +40,23 @@ class Optimizer(CodeRepr):
         self.weight_decay = at_least_0("weight_decay", weight_decay)
         self.steps = 0
         self.state: dict[str, Any] = {}
-        self._flat: dict[FlatParameters, list[FlatArray]] = {}  # one flat array per slot
-        self._runs: list[list[Any]] = []  # flat arrays (value, gradient, slots) of each kernel call
-        self._runs_of: list[Any] = []  # the parameters' arrays that _runs was made for; as objects, since an id may be used again
+        self._flat: dict[FlatParameters, list[FlatArray]] | None = None  # one flat array per slot; None: not made, or not copied
+        # The parameters' arrays (as objects, since an id may be used again), and the runs that were found for them.
+        self._found: tuple[list[Any], list[_Run]] = [], []
 
     def __getstate__(self) -> dict[str, Any]:
         """Without flat arrays: those of a copy would no longer be the memory of its state arrays."""
-        return vars(self) | {"_flat": {}, "_runs": [], "_runs_of": []}
+        return vars(self) | {"_flat": None, "_found": ([], [])}
+
+    def __copy__(self) -> Optimizer:
+        """Like copy.deepcopy: two optimisers with one state would spoil it for each other."""
+        return copy.deepcopy(self)
 
     def prepare(self, params: Mapping[str, Param]) -> None:
-        """Make the state arrays, as zeros, if there are none."""
-        if self.state:
+        """Make the state arrays, as zeros, if there are none; after a copy, move them to where one kernel call updates many."""
+        if self._flat is not None and (self.state or not self.slots):
             return
-        self._flat, self._runs_of = {}, []
+        flats: dict[FlatParameters, list[FlatArray]] = {}
         seen: set[Param] = set()  # a parameter with two names has two states, of which one lies in the flat arrays
         states: list[list[Any]] = []
         for param in params.values():
@@ -56,14 +65,16 @@ class Optimizer(CodeRepr):
                 states.append([zeros_like(param.value) for _ in self.slots])
                 continue
             seen.add(param)
-            if layout not in self._flat:
-                self._flat[layout] = [layout.zeros() for _ in self.slots]
-            states.append([array.views[param.index] for array in self._flat[layout]])
-        for slot, arrays in zip(self.slots, zip(*states)):
-            self.state |= {f"{slot}.{name}": array for name, array in zip(params, arrays)}
+            if layout not in flats:
+                flats[layout] = [layout.zeros() for _ in self.slots]
+            states.append([array.views[param.index] for array in flats[layout]])
+        made = {f"{slot}.{name}": array for slot, arrays in zip(self.slots, zip(*states)) for name, array in zip(params, arrays)}
+        state = {name: _moved(array, made.get(name)) for name, array in self.state.items()} or made
+        changes = {"_flat": flats, "state": state, "_found": ([], [])}
+        commit([partial(setattr, self, name, value) for name, value in changes.items()])
 
     def step(self, params: Mapping[str, Param], backend: Backend, lr: float | None = None) -> None:
-        """Update every trainable parameter from its gradient, once.
+        """Update every trainable parameter from its gradient, once: after an exception, all of them are updated, or none.
 
         Args:
             params: by name, as model.params gives them.
@@ -72,16 +83,43 @@ class Optimizer(CodeRepr):
         Raises:
             ArgumentError: the state belongs to other parameters, or an array is not contiguous; nothing has changed.
         """
+        commit(self.calls(params, backend, lr))
+
+    def calls(self, params: Mapping[str, Param], backend: Backend, lr: float | None = None) -> list[Call]:
+        """The calls that make a step, for nbnet.runtime.commit. Nothing has changed yet.
+
+        Args, Raises: as in `step`.
+        """
         self.prepare(params)
         arrays = [array for param in params.values() if param.trainable for array in (param.value, param.grad)]
-        if len(arrays) != len(self._runs_of) or not all(map(is_, arrays, self._runs_of)):
+        known, runs = self._found
+        if len(arrays) != len(known) or not all(map(is_, arrays, known)):
             self._check_state(params)
-            self._runs = self._find_runs(params)
-            self._runs_of = arrays
-        self.steps += 1
-        lr = self.lr if lr is None else lr
-        for value, grad, *slots in self._runs:
-            self._update(backend, value, grad, slots, lr)
+            flats = self._find_runs(params)
+            runs = [_Run(*flat, tied=any(_overlap(flat[0], before[0]) for before in flats[:i])) for i, flat in enumerate(flats)]
+            self._found = arrays, runs
+        step, lr = self.steps + 1, self.lr if lr is None else lr
+        calls = [partial(setattr, self, "steps", step)]
+        for run in runs:
+            calls += self._prepared(run, backend, step, lr)
+        return calls
+
+    def _prepared(self, run: _Run, backend: Backend, step: int, lr: float) -> list[Call]:
+        """The calls that update the arrays of a run."""
+        compiles = backend.name != "numpy" and type(self)._update is Optimizer._update
+        if backend.name == "cuda" or (run.tied and not compiles):  # an interruption may come between these calls
+            return [partial(self._update, backend, run.value, run.grad, run.slots, lr)]
+        if not compiles:  # Python that writes into arrays: let it have copies
+            targets = [run.value, *run.slots]
+            value, *slots = copies = [array.copy() for array in targets]
+            try:
+                self.steps = step
+                self._update(backend, value, run.grad, slots, lr)
+            finally:
+                self.steps = step - 1  # until the commit
+            return [assignment(array, new) for array, new in zip(targets, copies)]
+        op, args = self._call(run.value, run.grad, run.slots, lr, step)
+        return [partial(run.code(backend.kernel(op), args), *args)]
 
     def _check_state(self, params: Mapping[str, Param]) -> None:
         """Kernels walk over parameters and state with one index: both must be contiguous and of the same shape."""
@@ -114,7 +152,7 @@ class Optimizer(CodeRepr):
                 continue
             layout, index = param.layout, param.index
             state = [self.state[f"{slot}.{name}"] for slot in self.slots]
-            flat = None if layout is None else self._flat.get(layout)
+            flat = None if layout is None or self._flat is None else self._flat.get(layout)
             if layout is None or flat is None or not layout.holds(param) or any(a is not f.views[index] for a, f in zip(state, flat)):
                 runs.append([array.reshape(-1) for array in (param.value, param.grad, *state)])
                 before = None, 0
@@ -128,8 +166,40 @@ class Optimizer(CodeRepr):
         return runs
 
     def _update(self, backend: Backend, value: Any, grad: Any, slots: list[Any], lr: float) -> None:
-        """Update flat arrays (n,) in place, with one kernel call."""
+        """Update flat arrays (n,) in place."""
+        op, args = self._call(value, grad, slots, lr, self.steps)
+        backend.kernel(op)(*args)
+
+    def _call(self, value: Any, grad: Any, slots: list[Any], lr: float, step: int) -> tuple[str, tuple[Any, ...]]:
+        """The kernel that updates flat arrays (n,) in place at this step (1, 2, ...), and its arguments."""
         raise NotImplementedError
+
+
+class _Run:
+    """The flat arrays of one kernel call; tied: a run before it updates some of the same values."""
+
+    def __init__(self, value: Any, grad: Any, *slots: Any, tied: bool) -> None:
+        self.value, self.grad, self.slots, self.tied = value, grad, list(slots), tied
+        self._code: tuple[Any, Any] = None, None
+
+    def code(self, kernel: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        """The machine code of a kernel for these arrays and for other arguments of these types."""
+        types = (kernel, *map(type, args))
+        if self._code[0] != types:
+            self._code = types, compiled(kernel, args)
+        return self._code[1]
+
+
+def _overlap(a: Any, b: Any) -> bool:
+    return not on_device(a) and not on_device(b) and np.may_share_memory(a, b)
+
+
+def _moved(array: Any, target: Any) -> Any:
+    """The target with the values of an array that fits it, else the array."""
+    if target is None or target.shape != array.shape or target.dtype != array.dtype:
+        return array
+    target[...] = array
+    return target
 
 
 def positive(name: str, value: float) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from nbnet.optimizers.base import Optimizer, fraction, positive
-from nbnet.runtime.backend import Backend
 
 
 class RMSProp(Optimizer):
@@ -32,5 +31,5 @@ class RMSProp(Optimizer):
         self.eps = positive("eps", eps)
         self.momentum = fraction("momentum", momentum)
 
-    def _update(self, backend: Backend, value: Any, grad: Any, slots: list[Any], lr: float) -> None:
-        backend.kernel("optimizer.rmsprop")(value, grad, *slots, lr, self.rho, self.eps, self.momentum, self.weight_decay)
+    def _call(self, value: Any, grad: Any, slots: list[Any], lr: float, step: int) -> tuple[str, tuple[Any, ...]]:
+        return "optimizer.rmsprop", (value, grad, *slots, lr, self.rho, self.eps, self.momentum, self.weight_decay)

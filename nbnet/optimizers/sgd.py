@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from nbnet.optimizers.base import Optimizer, fraction
-from nbnet.runtime.backend import Backend
 
 
 class SGD(Optimizer):
@@ -29,5 +28,5 @@ class SGD(Optimizer):
         self.momentum = fraction("momentum", momentum)
         self.nesterov = bool(nesterov)
 
-    def _update(self, backend: Backend, value: Any, grad: Any, slots: list[Any], lr: float) -> None:
-        backend.kernel("optimizer.sgd")(value, grad, *slots, lr, self.momentum, self.nesterov, self.weight_decay)
+    def _call(self, value: Any, grad: Any, slots: list[Any], lr: float, step: int) -> tuple[str, tuple[Any, ...]]:
+        return "optimizer.sgd", (value, grad, *slots, lr, self.momentum, self.nesterov, self.weight_decay)

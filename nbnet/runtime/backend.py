@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import importlib.util
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
@@ -124,6 +125,12 @@ class NumpyBackend:
     def __repr__(self) -> str:
         return f"nb.get_backend({self.name!r})"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy of a backend is that backend; a pickle names it."""
+        if type(self) is not _CLASSES.get(self.name):
+            raise BackendError(f"{type(self).__name__} is not a backend of nbnet, which pickle by name: define __reduce__ in it")
+        return get_backend, (self.name,)
+
     def kernel(self, op: str) -> Callable[..., Any]:
         return load(op, self.name)
 
@@ -210,6 +217,7 @@ class CudaBackend(SerialBackend):
 
         super().__init__()
         self.device = device
+        copyreg.pickle(device.DeviceArray, _through_host)
         self._host_pool, self.pool = self.pool, device.pool()
         self._channelwise: dict[Any, Any] = {}
 
@@ -266,6 +274,15 @@ class CudaBackend(SerialBackend):
     def empty_cache(self) -> None:
         super().empty_cache()
         self._host_pool.clear()
+
+
+def _through_host(array: Any) -> tuple[Any, ...]:
+    """How an array on the GPU is copied and pickled."""
+    return _on_gpu, (np.asarray(array),)
+
+
+def _on_gpu(array: np.ndarray) -> Any:
+    return get_backend("cuda").place(array)
 
 
 def channelwise_kernel(function: Callable[..., tuple], outputs: Sequence[Any], args: Sequence[Any], clamp: bool) -> Any:

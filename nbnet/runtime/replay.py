@@ -56,7 +56,8 @@ class Replay:
         same = all(map(is_, _values(self._contents), self._held))
         if same and changes != self._changes:
             same = all(map(is_, self._now(), self._settings))
-            self._changes = changes
+            if same:  # else an interruption before the new start would hide the change
+                self._changes = changes
         if not same or self._place != _place():
             self._start(model)
         if not self._recorded:
@@ -64,11 +65,15 @@ class Replay:
         known = x.shape in self._recordings
         recording = self._recordings.pop(x.shape, None)
         if known and (recording is None or not recording.complete):  # an interrupted one is made again
-            recording = Recording(self.model, x.shape)
+            recording = Recording(model, x.shape)
         self._recordings[x.shape] = recording
         if len(self._recordings) > KEPT:
             self._recordings.popitem(last=False)
         return recording or Pass(model)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy makes recordings of its own."""
+        return Replay, (self.enabled,)
 
     def clear(self) -> None:
         """Drop the recordings; their memory returns to the backend."""
@@ -77,7 +82,7 @@ class Replay:
     def _start(self, model: Any) -> None:
         """Start again with the settings as they are now."""
         self._recordings.clear()
-        self.model = model
+        self.model = None  # until the end: an interrupted start is made again
         stages = {id(stage): stage for stage in _stages(model, model.backend)}  # a layer may define == and no hash
         replayed = [stage for stage in stages.values() if can_replay(stage, model.backend)]
         self._changes = Watched.changes
@@ -92,6 +97,7 @@ class Replay:
         self._settings = list(self._now())
         self._recorded = any(not stage.inner() for stage in replayed)
         self._place = _place()
+        self.model = model
 
     def _now(self) -> Iterator[Any]:
         """The attributes that decide which calls are made, apart from the shape of the batch."""

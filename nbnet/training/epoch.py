@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -27,6 +28,25 @@ class Position(NamedTuple):
     seconds: float = 0.0
     data_rows: int = 0  # of the data set; this and
     batch_size: int = 0  # must be the same when the epoch continues
+
+    def after(
+        self, rows: int, loss: float, correct: int | None, lr: float, batches: int, began: float, data_rows: int, batch_size: int
+    ) -> Position:
+        """The position after one more batch, of `rows` rows."""
+        seconds = time.perf_counter() - began
+        return Position(batches, self.rows + rows, self.loss + loss, add_correct(self.correct, correct), lr, seconds, data_rows, batch_size)
+
+    def check_continues(self, rows: int, batch_size: int) -> None:
+        """Check that the epoch can continue on a data set of `rows` rows.
+
+        Raises:
+            ArgumentError: it has other rows or another batch size.
+        """
+        if self.batches and (self.data_rows, self.batch_size) != (rows, batch_size):
+            raise ArgumentError(
+                f"this run stopped within an epoch of {self.data_rows} rows in batches of {self.batch_size}: it cannot continue "
+                f"with {rows} rows in batches of {batch_size}; use the same data and batch_size"
+            )
 
 
 def check_data(data: tuple[Any, Any], name: str, model: Sequential, loss: Loss) -> tuple[np.ndarray, np.ndarray]:
@@ -55,11 +75,15 @@ def check_data(data: tuple[Any, Any], name: str, model: Sequential, loss: Loss) 
     return x if x.dtype == np.uint8 else x.astype(model.dtype, copy=False), y
 
 
+def count_batches(rows: int, batch_size: int) -> int:
+    """How many batches an epoch has. A last batch of one row joins the one before it."""
+    count = -(-rows // batch_size)
+    return count - 1 if count > 1 and rows - (count - 1) * batch_size == 1 else count
+
+
 def batches(rows: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
-    """The row numbers of each batch, in shuffled order. A last batch of one row joins the one before it."""
-    starts = list(range(0, rows, batch_size))
-    if len(starts) > 1 and rows - starts[-1] == 1:
-        starts.pop()
+    """The row numbers of each batch, in shuffled order."""
+    starts = [i * batch_size for i in range(count_batches(rows, batch_size))]
     order = permutation(rows, seed, epoch)
     return [order[start:stop] for start, stop in pairwise([*starts, rows])]
 
@@ -78,7 +102,7 @@ def gather(x: np.ndarray, rows: np.ndarray, backend: Backend) -> np.ndarray:
 
 def add_correct(a: int | None, b: int | None) -> int | None:
     """The sum of two counts of correct rows; None where the loss counts none."""
-    return None if a is None or b is None else a + b
+    return None if a is None or b is None else a + int(b)
 
 
 def metrics(loss: float, correct: int | None, rows: int) -> dict[str, float]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,10 @@ from nbnet.errors import ArgumentError, BuildError, CheckpointError, NonFiniteEr
 from nbnet.functional import checks
 from nbnet.layers import Param, Sequential
 from nbnet.optimizers import Optimizer
+from nbnet.runtime.commit import Call, assignment, commit
 from nbnet.runtime.compile_ahead import compile_ahead
 from nbnet.runtime.replay import Replay
+from nbnet.runtime.watched import Watched
 from nbnet.training import checkpoint
 from nbnet.training.callbacks import Callback
 from nbnet.training.epoch import Position, add_correct, batches, check_data, gather, metrics, parts
@@ -73,7 +77,7 @@ class Trainer(CodeRepr):
         self.schedule = schedules.get(schedule)
         self.clip_norm = clip_norm
         self.accumulate = checks.whole(accumulate, "accumulate")
-        self.seed = seed
+        self.seed = checks.whole(seed, "seed", 0, checkpoint.WORD)
         self.step = 0
         self.epoch = 0
         self.history: dict[str, list[float]] = {}
@@ -81,6 +85,13 @@ class Trainer(CodeRepr):
         self.stop_reason: str | None = None
         self._passes = Replay(bool(replay))
         self._compiled_for: Sequential | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_compiled_for": None}  # of this process
+
+    def __copy__(self) -> Trainer:
+        """Like copy.deepcopy: two trainers of one run would spoil it for each other."""
+        return copy.deepcopy(self)
 
     @property
     def replay(self) -> bool:
@@ -128,12 +139,7 @@ class Trainer(CodeRepr):
         if validation is not None:
             validation = self._check_data(validation, "validation")
         epochs, batch_size = checks.whole(epochs, "epochs"), checks.whole(batch_size, "batch_size")
-        if self.position.batches and (self.position.data_rows, self.position.batch_size) != (len(x), batch_size):
-            was = self.position
-            raise ArgumentError(
-                f"this run stopped within an epoch of {was.data_rows} rows in batches of {was.batch_size}: it cannot continue "
-                f"with {len(x)} rows in batches of {batch_size}; use the same data and batch_size"
-            )
+        self.position.check_continues(len(x), batch_size)
         self.stop_reason = None
         callbacks = list(callbacks)
         while self.epoch < epochs and self.stop_reason is None:
@@ -146,7 +152,9 @@ class Trainer(CodeRepr):
     def _run_epoch(
         self, x: np.ndarray, y: np.ndarray, epochs: int, batch_size: int, callbacks: list[Callback], progress: bool | None
     ) -> bool:
-        """Run the rest of the current epoch. Returns False when `stop` ended it before its last batch."""
+        """Run the rest of the current epoch. Returns False when `stop`, or a callback that restored another position, ended it before
+        its last batch."""
+        self.position.check_continues(len(x), batch_size)  # a callback may have restored it
         all_rows = batches(len(x), batch_size, self.seed, self.epoch)
         last_step = max(1, epochs * len(all_rows) - 1)
         with epoch_bar(self.epoch + 1, epochs, len(x), self.position.rows, progress) as bar:
@@ -155,21 +163,13 @@ class Trainer(CodeRepr):
             images = self.model.backend.upload((gather(x, rows, self.model.backend) for rows in left), self.model.dtype)
             for batch, rows in enumerate(left, start=self.position.batches):
                 lr = self.optimizer.lr * self.schedule(min(1.0, self.step / last_step))
-                loss, correct = self._train_step(next(images), y[rows], lr)
-                was = self.position
-                self.position = Position(
-                    batch + 1,
-                    was.rows + len(rows),
-                    was.loss + loss,
-                    add_correct(was.correct, correct),
-                    lr,
-                    time.perf_counter() - began,
-                    len(x),
-                    batch_size,
-                )
-                bar.update(self.position.rows, metrics(self.position.loss, self.position.correct, self.position.rows))
+                self._train_step(next(images), y[rows], lr, (batch + 1, began, len(x), batch_size))
+                done = self.position
+                bar.update(done.rows, metrics(done.loss, done.correct, done.rows))
                 for callback in callbacks:
                     callback.on_batch_end(self)
+                if self.position is not done:
+                    return False
                 if self.stop_reason is not None and batch + 1 < len(all_rows):
                     return False
         return True
@@ -181,10 +181,9 @@ class Trainer(CodeRepr):
         if validation is not None:
             row |= {f"val_{key}": value for key, value in self._evaluate(*validation).items()}
         row |= {"lr": done.lr, "seconds": done.seconds}
-        for key in [*row, *(self.history.keys() - row.keys())]:
-            self.history.setdefault(key, [math.nan] * self.epoch).append(row.get(key, math.nan))
-        self.epoch += 1
-        self.position = Position()
+        columns = {key: [*self.history.get(key, [math.nan] * self.epoch), row.get(key, math.nan)] for key in [*row, *self.history]}
+        changes = {"epoch": self.epoch + 1, "position": Position()}
+        commit([partial(self.history.update, columns), *(partial(setattr, self, name, value) for name, value in changes.items())])
 
     def train_batch(self, x: Any, y: Any) -> dict[str, float]:
         """One optimiser step on one batch, with the optimiser's lr.
@@ -200,30 +199,49 @@ class Trainer(CodeRepr):
         loss, correct = self._train_step(x, y, self.optimizer.lr)
         return metrics(loss, correct, len(x))
 
-    def _train_step(self, x: np.ndarray, y: np.ndarray, lr: float) -> tuple[float, int | None]:
-        """Forward, loss, backward, update. Returns the sum of the rows' losses and the number of correct rows."""
+    def _train_step(
+        self, x: np.ndarray, y: np.ndarray, lr: float, within: tuple[int, float, int, int] | None = None
+    ) -> tuple[float, int | None]:
+        """Forward, loss, backward, update. Returns the sum of the rows' losses and the number of correct rows.
+
+        After an exception, everything that a run carries on is as before the step, or as after it.
+
+        Args:
+            within: in an epoch, whose position advances with the step: its batches so far, when it began, its rows and batch size.
+        """
         params, buffers = self.model.params, self.model.buffers
+        step, updates, changes = self.step, self.optimizer.steps, Watched.changes
         before = [array.copy() for array in buffers.values()]
         try:
             with np.errstate(over="ignore", invalid="ignore"):  # overflow shows in the loss, which gives one clear error
-                total, correct = self._gradients(x, y, list(params.values()))
-        except Exception:
-            self.model.discard_updates()
-            self._passes.clear()
-            for array, old in zip(buffers.values(), before):
-                array[:] = old
+                total, correct = self._gradients(x, y, list(params.values()), changes)
+            for param in params.values():
+                if param.regularizer is not None:
+                    param.grad[:] = np.asarray(param.grad) + param.regularizer(np.asarray(param.value))
+            if self.clip_norm is not None:
+                clip(params.values(), self.clip_norm, self.model.backend)
+            calls = self._update(params, lr)
+            calls.append(partial(setattr, self, "step", step + 1))
+            if within is not None:
+                calls.append(partial(setattr, self, "position", self.position.after(len(x), total, correct, lr, *within)))
+            commit(calls)
+        except BaseException:
+            if self.step == step:
+                self.model.discard_updates(changes)
+                self._passes.clear()
+                restored = [assignment(array, old) for array, old in zip(buffers.values(), before)]
+                commit([*restored, partial(setattr, self.optimizer, "steps", updates)])
             raise
-        for param in params.values():
-            if param.regularizer is not None:
-                param.grad[:] = np.asarray(param.grad) + param.regularizer(np.asarray(param.value))
-        if self.clip_norm is not None:
-            clip(params.values(), self.clip_norm, self.model.backend)
-        self.optimizer.step(params, self.model.backend, lr)
-        self.step += 1
         return total, correct
 
-    def _gradients(self, x: np.ndarray, y: np.ndarray, params: list[Param]) -> tuple[float, int | None]:
-        """Write the gradients of the batch into the parameters, summed over its parts."""
+    def _update(self, params: dict[str, Param], lr: float) -> list[Call]:
+        """The calls that make the optimiser's step."""
+        if getattr(self.optimizer.step, "__func__", None) is Optimizer.step:
+            return self.optimizer.calls(params, self.model.backend, lr)
+        return [partial(self.optimizer.step, params, self.model.backend, lr)]  # a method of the user's
+
+    def _gradients(self, x: np.ndarray, y: np.ndarray, params: list[Param], changes: int) -> tuple[float, int | None]:
+        """Write the gradients of the batch into the parameters, summed over its parts. changes: Watched.changes before the step."""
         total = 0.0
         sums: list[Any] = []
         correct: int | None = 0
@@ -235,10 +253,10 @@ class Trainer(CodeRepr):
             one = self._passes.of(self.model, images)
             prediction = one.forward(images)
             result = self.loss(prediction, y[start:stop], rows=len(x), backend=self.model.backend)
-            total += result.total
+            total += float(result.total)
             correct = add_correct(correct, result.correct)
             if not math.isfinite(total):
-                self.model.discard_updates()  # the explanation runs the layers again
+                self.model.discard_updates(changes)  # the explanation runs the layers again
                 raise NonFiniteError(f"the loss is {total} at step {self.step}: {explain_not_finite(self.model, images)}")
             one.backward(result.gradient)
             if stop - start < len(x):
@@ -276,7 +294,7 @@ class Trainer(CodeRepr):
             batch = slice(start, start + batch_size)
             prediction, _ = self.model.forward(x[batch])
             result = self.loss(prediction, y[batch], backend=self.model.backend)
-            total += result.total
+            total += float(result.total)
             correct = add_correct(correct, result.correct)
         return metrics(total, correct, len(x))
 
@@ -305,24 +323,20 @@ class Trainer(CodeRepr):
         Raises:
             CheckpointError: the state is damaged, or belongs to another model or optimiser; nothing has changed.
         """
-        run = state.run
-        try:
-            position = Position(**run["position"])
-            seed, step, epoch, optimizer_steps = (int(run[key]) for key in ("seed", "step", "epoch", "optimizer_steps"))
-            history = {key: [float(value) for value in values] for key, values in run["history"].items()}
-            optimizer = run["optimizer"]
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise CheckpointError(f"{source}: the description of the run is damaged: {error!r}") from error
+        run = checkpoint.check(state.run, source)
         own = type(self.optimizer).__name__
-        if optimizer != own:
-            raise CheckpointError(f"{source} was trained with {optimizer}, this trainer has {own}: use the same optimiser")
+        if run["optimizer"] != own:
+            raise CheckpointError(f"{source} was trained with {run['optimizer']}, this trainer has {own}: use the same optimiser")
         arrays = self.state().arrays
         storage.check_match(state.arrays, arrays, source)
-        for name, array in state.arrays.items():
-            arrays[name][...] = array
-        self.optimizer.steps = optimizer_steps
-        self.seed, self.step, self.epoch = seed, step, epoch
-        self.history, self.position = history, position
+        changes = {name: run[name] for name in ("seed", "step", "epoch", "history", "position")}
+        commit(
+            [
+                *(assignment(arrays[name], array) for name, array in state.arrays.items()),
+                partial(setattr, self.optimizer, "steps", run["optimizer_steps"]),
+                *(partial(setattr, self, name, value) for name, value in changes.items()),
+            ]
+        )
 
     def save(self, path: str | Path) -> None:
         """Write the whole run (see `state`) to a safetensors file.

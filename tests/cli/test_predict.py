@@ -27,12 +27,21 @@ def test_predict(trained, here, rng, capsys):
     assert capsys.readouterr().out.splitlines()[1].split()[:2] == ["inverted.png", "top"]
 
 
+def test_patterns_that_the_shell_leaves(trained, pictures, here, rng, capsys):
+    """cmd.exe and PowerShell pass *.png on. A file whose name looks like a pattern is that file."""
+    save(here / "a[1].png", picture(rng, "left"))
+    capsys.readouterr()
+    assert nbnet("predict", trained, f"{pictures}/top/1*.png", "a[1].png") == 0
+    names = [row.split()[0] for row in capsys.readouterr().out.splitlines()[1:]]
+    assert names == [*(str(pictures / "top" / f"{n}.png") for n in ("1", "10", "11", "12", "13", "14")), "a[1].png"]
+
+
 def test_predict_bad_input(trained, here, capsys):
-    (here / "text.png").write_text("no picture")
+    (here / "text.png").write_text("no picture", encoding="utf-8")
     capsys.readouterr()
     cases = {
         ("run", "nowhere.png"): "cannot read the image nowhere.png: No such file or directory",
-        ("run", "text.png"): "text.png is not an image that Pillow can read",
+        ("run", "text.png"): "text.png is not an image that nbnet reads",
         ("nowhere", "text.png"): "there is no run nowhere: expected a folder written by nbnet train",
         ("run", "--backend", "cdua", "text.png"): "unknown backend 'cdua': did you mean 'cuda'?",
         ("run",): "the following arguments are required: IMAGE (see nbnet predict --help)",

@@ -40,7 +40,7 @@ from numba.extending import register_jitable
 
 from nbnet.kernels import chunks
 from nbnet.kernels.cpu.gemm import MACS, TERMS
-from nbnet.kernels.cpu.register_tiles import WIDTH
+from nbnet.kernels.cpu.target import WIDTH
 
 STRIP = 16384  # target size of a strip in numbers: it stays in the level-2 cache, with a block of weights
 FEW = 8  # channels of dx up to which backward_data uses col2im

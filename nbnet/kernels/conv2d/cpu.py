@@ -21,6 +21,7 @@ from nbnet.kernels.cpu.parallel_for import parallel, parallel_for_thread
 from nbnet.kernels.cpu.reductions import add_rows, merge_moments, moments_of_rows
 from nbnet.kernels.cpu.transpose import transpose
 
+
 @body
 def _units(first, last, count, y, rows):
     """The half-open range of units, `rows` rows of an image or what is left of them, that belong to chunks first to last."""
@@ -59,7 +60,9 @@ def _forward(group, thread, x, weight, bias, slope, stride_h, stride_w, pad_top,
         winograd.convolve(x, weight.reshape(-1), packed, bias, pad_top, pad_left, start, stop, strips[thread], y, slope)
     else:
         flat = weight.reshape(-1, outputs)
-        direct.convolve(x, flat, kernel_h, kernel_w, bias, stride_h, stride_w, pad_top, pad_left, rows, start, stop, strips[thread], y, slope)
+        direct.convolve(
+            x, flat, kernel_h, kernel_w, bias, stride_h, stride_w, pad_top, pad_left, rows, start, stop, strips[thread], y, slope
+        )
     if partials.shape[0] > 0:
         for chunk in range(first, last):
             start, stop = _units(chunk, chunk + 1, count, y, rows)
@@ -175,9 +178,7 @@ def _backward_weights(k, thread, x, dy, kernel_h, kernel_w, stride_h, stride_w, 
     terms = summed_together(dy.size // outputs, partials.shape[0])
     # Minimal filtering spreads NaN, infinity and overflow to weights that do not depend on it.
     if not filtered or not winograd.backward_weights(x, dy, pad_top, pad_left, start, stop, terms, strip, partial):
-        direct.backward_weights(
-            x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, rows, start, stop, terms, strip, partial
-        )
+        direct.backward_weights(x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, rows, start, stop, terms, strip, partial)
     if biased:
         bias = partial[partial.shape[0] - 1]
         bias[:] = 0

@@ -6,6 +6,7 @@ from nbnet.kernels.conv2d import EDGE, PLANES, TILES
 from nbnet.kernels.cpu.compile import precise
 from nbnet.kernels.cpu.prefetch import LINE, prefetch, prefetch_to_write
 
+
 @precise
 def position(tile, down, across):
     """Image, row and column of a tile counted over all images."""

@@ -15,7 +15,8 @@ A range is one number, (end, next). A thread claims k by replacing the number wi
 number has changed. It reads the job only after it has claimed a k. The job is then the right one: a job is not over, and not
 overwritten, before all its chunks are done.
 
-One such loop runs at a time. A second caller runs its loop alone. A forked process has no threads until it calls `start`.
+All chunks run in the caller's floating-point mode. One such loop runs at a time. A second caller runs its loop alone. A forked process
+has no threads until it calls `start`.
 """
 
 import atexit
@@ -35,6 +36,7 @@ from nbnet.errors import ArgumentError
 from nbnet.kernels.cpu.atomics import add, compare_and_swap, load, pause, sleep, store, swap, wake, yield_processor
 from nbnet.kernels.cpu.cache import symbols
 from nbnet.kernels.cpu.compile import body, c_function
+from nbnet.kernels.cpu.floating_point import mode, set_mode
 from nbnet.kernels.cpu.numba_private import GET_NUM_THREADS, global_compiler_lock, launch_threads
 
 # The most threads, including the caller. Read once: workspaces have this size, and Numba may read its settings again later.
@@ -48,7 +50,7 @@ SPINS_BETWEEN = 1_000  # pauses after which a waiting thread yields its processo
 LINE = 128
 GENERATION, DONE, BUSY, THREADS = 0, LINE, 2 * LINE, 3 * LINE
 PATIENCE = THREADS + 8  # pauses before a waiting thread sleeps
-TASK, DATA, COUNT, SHARERS = (4 * LINE + 8 * i for i in range(4))  # the job
+TASK, DATA, COUNT, SHARERS, MODE = (4 * LINE + 8 * i for i in range(5))  # the job
 SLOTS = 5 * LINE  # one line per thread:
 RANGE, ASLEEP, LOCK = 0, 8, 16
 
@@ -108,7 +110,7 @@ def _run_chunks(state, thread):
 
     A late thread may read `sharers` of the previous job and run in addition to the requested threads. That is harmless.
     """
-    ran, sharers = 0, load(state + SHARERS)
+    ran, sharers, own = 0, load(state + SHARERS), mode()
     for i in range(sharers):
         cell = _slot(state, (thread + i) % sharers) + RANGE
         while True:
@@ -117,6 +119,10 @@ def _run_chunks(state, thread):
             if k >= end:
                 break
             if compare_and_swap(cell, left, left + 1):
+                callers = load(state + MODE)
+                if own != callers:
+                    set_mode(callers)
+                    own = callers
                 _call(load(state + TASK), k, thread, load(state + DATA))
                 ran += 1
     return ran
@@ -134,6 +140,7 @@ def _run(task, count, data):
     store(state + DATA, data)
     store(state + COUNT, count)
     store(state + SHARERS, threads)
+    store(state + MODE, mode())
     store(state + DONE, 0)
     for t in range(threads):
         store(_slot(state, t) + RANGE, ((t + 1) * count // threads) << 32 | t * count // threads)

@@ -19,6 +19,7 @@ from nbnet.layers.batchnorm.moving import MovingStatistics
 from nbnet.layers.batchnorm.presets import PRESETS
 from nbnet.layers.batchnorm.renorm import Renorm
 from nbnet.runtime.backend import float_dtype
+from nbnet.runtime.watched import Watched
 
 ACTIVATIONS = ("relu", "leaky_relu", "tanh", "sigmoid")
 
@@ -125,7 +126,7 @@ class BatchNorm(Layer):
         self.update_statistics = True
         self.observer: Callable[[F.Stats], None] | None = None
         self._trainable = True
-        self._pending: list[F.Stats] | None = None
+        self._pending: tuple[int, list[F.Stats]] | None = None  # Watched.changes before the update was deferred, and its statistics
 
     @classmethod
     def preset(cls, name: str, **options: Any) -> BatchNorm:
@@ -246,9 +247,10 @@ class BatchNorm(Layer):
                 raise ShapeError(
                     f"layer {self.name}: one value per channel has no unbiased variance; train on a larger batch, or use unbiased=False"
                 )
-            self._pending = stats
-            if not self.deferred:
-                self.apply_updates()
+            if self.deferred:
+                self._pending = Watched.changes, stats
+            else:
+                self._update(stats)
 
     def _normalization(self, x: Any, stats: F.Stats | None, weights: Any, correction: F.Correction | None) -> Normalization:
         gamma = self.params["gamma"].value if self.scale else None
@@ -336,14 +338,18 @@ class BatchNorm(Layer):
             for name, value in zip(("renorm_mean", "renorm_std"), self._mean_and_std([stats])):
                 self._buffers[name][:] = value
 
-    def discard_updates(self) -> None:
-        self._pending = None
+    def discard_updates(self, since: int = 0) -> None:
+        if self._pending is not None and self._pending[0] >= since:
+            self._pending = None
 
     def apply_updates(self) -> None:
         """Make the deferred update of the moving statistics, if there is one. The Trainer calls this after each step."""
-        if self._pending is None:
-            return
-        stats, self._pending = self._pending, None
+        if self._pending is not None:
+            (_, stats), self._pending = self._pending, None
+            self._update(stats)
+
+    def _update(self, stats: list[F.Stats]) -> None:
+        """Update the moving statistics, and renormalisation's averages."""
         if self.renorm is not None and self.renorm.decay is not None:
             d = self.renorm.decay
             for name, value in zip(("renorm_mean", "renorm_std"), self._mean_and_std(stats)):

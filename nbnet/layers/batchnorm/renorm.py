@@ -15,6 +15,29 @@ from nbnet.functional import Correction
 Bound = float | Callable[[int], float]
 
 
+@dataclass(frozen=True)
+class _Ramp:
+    """A bound that is `first` until the update `start`, and then goes in a straight line to `last` at the update `end`."""
+
+    start: int
+    end: int
+    first: float
+    last: float
+
+    def __call__(self, t: int) -> float:
+        return self.first + (self.last - self.first) * min(1.0, max(0.0, (t - self.start) / (self.end - self.start)))
+
+
+@dataclass(frozen=True)
+class _Inverse:
+    """1 / bound."""
+
+    bound: _Ramp
+
+    def __call__(self, t: int) -> float:
+        return 1 / self.bound(t)
+
+
 @dataclass(frozen=True, repr=False)
 class Renorm(CodeRepr):
     """xhat becomes xhat * r + k: r = clip(std / moving_std, rmin, rmax), k = clip((mean - moving_mean) / moving_std, +-dmax).
@@ -40,14 +63,8 @@ class Renorm(CodeRepr):
     @staticmethod
     def warm_up(start: int = 5000, r_end: int = 40000, d_end: int = 25000, rmax: float = 3.0, dmax: float = 5.0) -> Renorm:
         """The paper's schedule: plain batch norm until `start` updates, then rmax from 1 and dmax from 0 in straight lines."""
-
-        def ramp(t: int, end: int) -> float:
-            return min(1.0, max(0.0, (t - start) / (end - start)))
-
-        def r(t: int) -> float:
-            return 1 + (rmax - 1) * ramp(t, r_end)
-
-        return Renorm(rmax=r, rmin=lambda t: 1 / r(t), dmax=lambda t: dmax * ramp(t, d_end))
+        r = _Ramp(start, r_end, 1.0, rmax)
+        return Renorm(rmax=r, rmin=_Inverse(r), dmax=_Ramp(start, d_end, 0.0, dmax))
 
     def bounds(self, t: int) -> tuple[float, float, float]:
         """rmin, rmax, dmax at update t."""
