@@ -115,12 +115,12 @@ def transform_weights(weight, buffer, packed):
 
 
 @precise
-def _first_lanes(vector, count, buffer, at):
-    """The vector with 0 in the lanes from `count` on. buffer[at] and what follows is overwritten."""
+def _first_lanes(vector, count, buffer):
+    """The vector with 0 in the lanes from `count` on. The start of the buffer is overwritten."""
     if count < lanes(buffer):
-        store_whole(buffer, at, zero(vector))
-        store(buffer, at, count, vector)
-        vector = load_whole(buffer, at)
+        store_whole(buffer, 0, zero(vector))
+        store(buffer, 0, count, vector)
+        vector = load_whole(buffer, 0)
     return vector
 
 
@@ -155,6 +155,7 @@ def _transform_outputs(products, order, tiles, down, across, bias, slope, buffer
                     m0, m1, m2, m5 = _load_outer(products, at, 6 * plane)
                     _store(buffer, j * vector, 6 * vector, winograd_points.outputs_of_2(m0, m1, m2, m5))
             b = load(bias, c, n)
+            total = zero(b)
             for i in range(min(EDGE, out_h - top)):
                 at = ((image * out_h + top + i) * out_w + left) * channels + c
                 m0, m1, m2, m3, m4, m5 = _load6(buffer, 6 * i * vector, vector)
@@ -163,7 +164,7 @@ def _transform_outputs(products, order, tiles, down, across, bias, slope, buffer
                 else:
                     v0, v1 = winograd_points.outputs_of_2(m0, m1, m2, m5)
                     v2, v3 = v0, v1  # beyond the image
-                seen = seen + _first_lanes((v0 + v1) + (v2 + v3), n, buffer, 6 * i * vector)
+                total = total + ((v0 + v1) + (v2 + v3))
                 v0, v1, v2, v3 = v0 + b, v1 + b, v2 + b, v3 + b
                 if slope != 1:
                     v0, v1, v2, v3 = activated(v0, slope), activated(v1, slope), activated(v2, slope), activated(v3, slope)
@@ -172,6 +173,7 @@ def _transform_outputs(products, order, tiles, down, across, bias, slope, buffer
                 else:
                     for j, value in enumerate((v0, v1, v2, v3)):
                         store(flat, at + j * channels, n if left + j < out_w else 0, value)
+            seen = seen + _first_lanes(total, n, buffer)
         if not _is_finite(seen):
             order[again] = order[slot]
             again += 1
@@ -243,21 +245,27 @@ def _transform_gradients(dy, order, tiles, down, across, buffer, planes):
 
 
 @precise
-def _gradient(sums, size, buffer, dweight):
-    """dweight (9, I, O) += G' u G, from the 36 planes u of `size` numbers. Return whether all numbers are finite."""
+def _gradient(sums, size, adds, buffer, dweight):
+    """dweight (9, I, O) = G' u G, from the 36 planes u of `size` numbers, or += if it adds. Return whether all numbers are finite."""
     vector = lanes(sums)
     seen = zero(load_whole(sums, 0))
     for c in range(0, size, vector):
         for j in range(6):
             u0, u1, u2, u3, u4, u5 = _load6(sums, j * size + c, 6 * size)
             _store(buffer, j * vector, 6 * vector, winograd_points.gather(u0, u1, u2, u3, u4, u5))
+        total = zero(seen)
         for i in range(3):
             u0, u1, u2, u3, u4, u5 = _load6(buffer, 6 * i * vector, vector)
-            for j, value in enumerate(winograd_points.gather(u0, u1, u2, u3, u4, u5)):
-                at = (3 * i + j) * size + c
-                value = load(dweight, at, size - c) + value
-                store(dweight, at, size - c, value)
-                seen = seen + _first_lanes(value, size - c, buffer, 6 * i * vector)
+            v0, v1, v2 = winograd_points.gather(u0, u1, u2, u3, u4, u5)
+            at, n = 3 * i * size + c, size - c
+            if adds:
+                v0, v1 = v0 + load(dweight, at, n), v1 + load(dweight, at + size, n)
+                v2 = v2 + load(dweight, at + 2 * size, n)
+            total = total + (v0 + v1 + v2)
+            store(dweight, at, n, v0)
+            store(dweight, at + size, n, v1)
+            store(dweight, at + 2 * size, n, v2)
+        seen = seen + _first_lanes(total, size - c, buffer)
     return _is_finite(seen)
 
 
@@ -274,8 +282,7 @@ def backward_weights(x, dy, pad_top, pad_left, start, stop, terms, scratch, part
     gradients, sums = rest[: PLANES * b_plane], rest[PLANES * b_plane :]
     order = np.empty(TILES, np.intp)
     sums[:] = 0
-    partial[:] = 0
-    finite, waiting = True, 0
+    finite, adds, waiting = True, False, 0
     prefetches = x.nbytes + dy.nbytes > IN_CACHES
     for first in range(start * across, stop * across, TILES):
         tiles = min(TILES, stop * across - first)
@@ -292,7 +299,8 @@ def backward_weights(x, dy, pad_top, pad_left, start, stop, terms, scratch, part
                 gemm(inputs, planes, a, 0, 1, inputs, gradients, b, 0, outputs, 1, count, sums, c, outputs, sums, c, outputs, outputs)
         waiting += tiles
         if 0 < terms <= waiting or first + TILES >= stop * across:
-            finite = _gradient(sums, inputs * outputs, buffer, partial.reshape(-1)) and finite
-            sums[:] = 0
-            waiting = 0
+            finite = _gradient(sums, inputs * outputs, adds, buffer, partial.reshape(-1)) and finite
+            if first + TILES < stop * across:
+                sums[:] = 0
+                adds, waiting = True, 0
     return finite

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from nbnet.kernels.cpu.compile import body, precise, serial
+from nbnet.kernels.cpu.compile import body, serial
 from nbnet.kernels.cpu.epilogue import activate_rows
 from nbnet.kernels.cpu.gemm import TERMS, gemm
 from nbnet.kernels.cpu.parallel_for import parallel, parallel_for
@@ -52,14 +52,16 @@ def _multiply_block(rows, terms, a, a_at, a_r, a_k, b, b_at, b_k, part_of_rows, 
         gemm(rows, a, a_at + k * a_k, 0, a_r, a_k, block, at, 0, stride, 1, depth, start, start_at, start_r, c, c_at, c_r, columns)
 
 
-@precise
-def _widen_sums(sums, total):
-    for i in range(total.size):
-        total[i] += np.float64(sums[i])
-
-
-@precise
-def _write_sums(total, init, init_at, c, c_at, c_r, rows, columns):
+@body
+def _multiply_long(rows, terms, a, a_at, a_r, a_k, b, b_at, b_k, part_of_rows, init, init_at, c, c_at, c_r, columns):
+    """As _multiply_block, for more than TERMS terms: in float64 from blocks of TERMS."""
+    sums, total = np.zeros((rows + 1) * columns, c.dtype), np.zeros(rows * columns)
+    zeros = rows * columns  # the last row of sums stays 0
+    for k in range(0, terms, TERMS):
+        depth, from_a, from_b = min(TERMS, terms - k), a_at + k * a_k, b_at + k * b_k
+        _multiply_block(rows, depth, a, from_a, a_r, a_k, b, from_b, b_k, part_of_rows, sums, zeros, sums, 0, columns, columns)
+        for i in range(total.size):
+            total[i] += np.float64(sums[i])
     for r in range(rows):
         for j in range(columns):
             c[c_at + r * c_r + j] = total[r * columns + j] + np.float64(init[init_at + j])
@@ -67,18 +69,11 @@ def _write_sums(total, init, init_at, c, c_at, c_r, rows, columns):
 
 @body
 def _multiply(rows, terms, a, a_at, a_r, a_k, b, b_at, b_k, part_of_rows, init, init_at, c, c_at, c_r, columns):
-    """As _multiply_block; long sums in float64 from blocks of TERMS terms."""
-    splits = terms > TERMS
-    sums = np.zeros((rows + 1) * columns if splits else 0, c.dtype)  # the last row stays 0
-    total = np.zeros(rows * columns if splits else 0)
-    start, start_at = (sums, rows * columns) if splits else (init, init_at)
-    target, to, to_r = (sums, 0, columns) if splits else (c, c_at, c_r)
-    for k in range(0, terms, TERMS):
-        depth, from_a, from_b = min(TERMS, terms - k), a_at + k * a_k, b_at + k * b_k
-        _multiply_block(rows, depth, a, from_a, a_r, a_k, b, from_b, b_k, part_of_rows, start, start_at, target, to, to_r, columns)
-        _widen_sums(sums, total)
-    if splits:
-        _write_sums(total, init, init_at, c, c_at, c_r, rows, columns)
+    """As _multiply_block, for any number of terms."""
+    if terms > TERMS:
+        _multiply_long(rows, terms, a, a_at, a_r, a_k, b, b_at, b_k, part_of_rows, init, init_at, c, c_at, c_r, columns)
+    else:
+        _multiply_block(rows, terms, a, a_at, a_r, a_k, b, b_at, b_k, part_of_rows, init, init_at, c, c_at, c_r, columns)
 
 
 # ---------------------------------------------------------------------------------------------------- forward
@@ -129,7 +124,11 @@ def _backward_data(part, down, across, dy, weight, transposed, dx):
     transpose(weight.reshape(-1), left * outputs, outputs, right - left, outputs, b, 0, width)
     transposed[outputs] = 0
     at, zeros, to = first * outputs, outputs * width, first * inputs + left
-    _multiply(last - first, outputs, a, at, outputs, 1, b, 0, width, False, b, zeros, c, to, inputs, right - left)
+    rows, columns = last - first, right - left
+    if outputs > TERMS:
+        _multiply_long(rows, outputs, a, at, outputs, 1, b, 0, width, False, b, zeros, c, to, inputs, columns)
+    else:
+        gemm(rows, a, at, 0, outputs, 1, b, 0, 0, width, 1, outputs, b, zeros, 0, c, to, inputs, columns)
 
 
 @serial
@@ -155,7 +154,11 @@ def _weights_of_few(x, dy, first, last, dweight):
     a, b, zeros = dy.reshape(-1), x.reshape(-1), outputs * width
     transposed = np.empty(zeros + width, x.dtype)
     transposed[zeros:] = 0  # the initial value of all rows
-    _multiply(outputs, x.shape[0], a, 0, 1, outputs, b, first, x.shape[1], False, transposed, zeros, transposed, 0, width, width)
+    rows, inputs = x.shape
+    if rows > TERMS:
+        _multiply_long(outputs, rows, a, 0, 1, outputs, b, first, inputs, False, transposed, zeros, transposed, 0, width, width)
+    else:
+        gemm(outputs, a, 0, 0, 1, outputs, b, first, 0, inputs, 1, rows, transposed, zeros, 0, transposed, 0, width, width)
     for i in range(width):
         for o in range(outputs):
             dweight[first + i, o] = transposed[o * width + i]
