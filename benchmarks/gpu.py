@@ -11,7 +11,6 @@ compiled, with TF32 off and, for convolutions, on.
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import statistics
 import time
@@ -22,6 +21,7 @@ import numpy as np
 from gpu_cases import TOLERANCE, Case, cases
 
 import nbnet
+from nbnet import plots, storage
 from nbnet.kernels.gpu import device
 from nbnet.runtime.backend import check_cuda, get_backend
 
@@ -162,7 +162,7 @@ def chart(rows: list[dict[str, Any]], title: str, path: Path) -> None:
     import matplotlib.pyplot as plt
 
     names = sorted({name for row in rows for name in row["speed-up"]}) or ["device copy"]
-    figure, axes = plt.subplots(figsize=(11, 1.5 + 0.35 * len(rows) * max(1, len(names) / 2)))
+    figure, axes = plt.subplots(dpi=110, figsize=(11, 1.5 + 0.35 * len(rows) * max(1, len(names) / 2)))
     height = 0.8 / len(names)
     for i, name in enumerate(names):
         values = [row["speed-up"].get(name, 0) if rows[0]["speed-up"] else row["of copy"] for row in rows]
@@ -174,7 +174,7 @@ def chart(rows: list[dict[str, Any]], title: str, path: Path) -> None:
     axes.set_title(title, fontsize=9)
     axes.legend(fontsize=7)
     figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    plots.save(figure, path)
     plt.close(figure)
 
 
@@ -200,7 +200,7 @@ def main() -> None:
             )
     facts = machine(copy, toy)
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "gpu.json").write_text(json.dumps(facts | {"rows": rows}, indent=1) + "\n")
+    storage.write_json(options.out / "gpu.json", facts | {"rows": rows})
     if rows:
         chart(rows, f"nbnet {nbnet.__version__} on {facts['device']}", options.out / "gpu.png")
     print(f"{options.out / 'gpu.json'}, {options.out / 'gpu.png'}")

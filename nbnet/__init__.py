@@ -27,7 +27,7 @@ from nbnet.layers import (
     Tanh,
 )
 from nbnet.optimizers import SGD, Adam, AdamW, RMSProp
-from nbnet.runtime.backend import get_backend
+from nbnet.runtime.backend import empty_cache, get_backend
 from nbnet.scaler import StandardScaler
 from nbnet.training import callbacks
 from nbnet.training.averages import ExponentialMovingAverage
@@ -71,6 +71,7 @@ __all__ = [
     "callbacks",
     "cs231n",
     "datasets",
+    "empty_cache",
     "errors",
     "fold_batch_norm",
     "functional",

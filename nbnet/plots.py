@@ -5,13 +5,15 @@ Only Matplotlib's object interface is used: no pyplot, no window, no global figu
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nbnet.errors import DataError, ShapeError
+from nbnet import storage
+from nbnet.errors import DataError, ShapeError, unknown
 
 TRAIN, VALIDATION, INK, FAINT = "#1f6f9f", "#e07b1a", "#222222", "#8a8a8a"
 DPI = 130
@@ -39,7 +41,7 @@ def curves(history: Mapping[str, Sequence[float]], path: str | Path) -> None:
             if np.isfinite(values).any():
                 _curve(axes, values, label, colour, "{:.1%}" if name == "accuracy" else "{:.3g}")
         _dress(axes, name)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _curve(axes: Any, values: np.ndarray, label: str, colour: str, form: str) -> None:
@@ -114,7 +116,7 @@ def confusion(matrix: np.ndarray, class_names: Sequence[str], path: str | Path) 
     total, hits = int(matrix.sum()), int(np.trace(matrix))
     accuracy = f"{100 * hits / total:.2f} % right: {hits:,} of {total:,}" if total else "no images"
     axes.set_title(accuracy, loc="left", fontsize=12, fontweight="bold", color=INK)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _shades(share: np.ndarray) -> np.ndarray:
@@ -158,7 +160,7 @@ def mistakes(
     wrong = np.flatnonzero(np.asarray(labels) != predictions)
     shown = wrong[np.argsort(-confidence[wrong], kind="stable")][:SHOWN]
     if len(shown) == 0:
-        _save(_nothing_wrong(count), path)
+        save(_nothing_wrong(count), path)
         return
     columns = min(COLUMNS, len(shown))
     rows = -(-len(shown) // columns)
@@ -177,7 +179,7 @@ def mistakes(
             axes.imshow(image, cmap="gray", vmin=0, vmax=limit, interpolation="nearest")
             names = f"{_short(class_names[labels[i]])} → {_short(class_names[predictions[i]])}"
             axes.set_title(f"{names}\n{100 * confidence[i]:.0f} %", fontsize=9, color=INK, linespacing=1.15)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _nothing_wrong(count: int) -> Any:
@@ -205,8 +207,17 @@ def _figure(width: float, height: float) -> Any:
     return figure
 
 
-def _save(figure: Any, path: str | Path) -> None:
-    try:
-        figure.savefig(path, facecolor="white")
-    except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror or error}; choose a folder that exists, is writable and has room") from error
+def save(figure: Any, path: str | Path) -> None:
+    """Write a Matplotlib figure with storage.write_file; the path's suffix sets the format, and without one it gets .png.
+
+    Raises:
+        DataError: the format is unknown, or the file cannot be written.
+    """
+    path = Path(path) if Path(path).suffix else Path(f"{path}.png")
+    known = figure.canvas.get_supported_filetypes()
+    kind = path.suffix[1:].lower()
+    if kind not in known:
+        raise DataError(f"cannot write {path}: " + unknown("format", kind, known))
+    picture = io.BytesIO()
+    figure.savefig(picture, format=kind, facecolor="white")
+    storage.write_file(path, picture.getvalue())

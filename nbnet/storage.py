@@ -5,32 +5,107 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from nbnet.errors import CheckpointError, DataError, NbnetError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+TEMPORARY = ".nbnet-*.tmp"  # names of files that are being written
+TRIES = 3
+PATIENCE = 2.0  # seconds in which Windows may refuse to replace a file that somebody reads
+ABANDONED = 3600.0  # seconds after which Windows, where no lock tells, takes a temporary file for abandoned
+
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Write a file through a temporary file next to it: every process sees the old or the new file, never half of it.
+    """Write a file with `replacing`.
 
     Raises:
         OSError: it cannot be written; an older file at `path` is unchanged.
     """
-    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
+    for left in reversed(range(TRIES)):
+        try:
+            with replacing(path) as file:
+                file.write(data)
+        except FileNotFoundError:  # noqa: PERF203 - on a network folder, another machine that sees no locks removed it
+            if not left or not path.parent.is_dir():
+                raise
+        else:
+            return
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A new file that replaces `path` at the end of the block, unless the block raises.
+
+    Any number of threads and processes may write and read one path: each reader gets a whole file, the old or the new one. The data is
+    on disk before the file gets its name; if the machine stops just then, the old file may be there. A process that is killed leaves a
+    temporary file, which the next call for the same folder removes.
+
+    Raises:
+        OSError: it cannot be written; an older file at `path` is unchanged.
+    """
+    _remove_abandoned(path.parent)
+    file, temporary = _create(path.parent)
     try:
-        with open(temporary, "wb") as file:
-            file.write(data)
+        with file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+            if fcntl is not None:  # while the lock is held
+                os.replace(temporary, path)
+        if fcntl is None:  # an open file cannot be renamed
+            _replace_patiently(temporary, path)
     finally:
         with contextlib.suppress(OSError):  # after an error or Ctrl-C; otherwise it has been renamed
             temporary.unlink()
+
+
+def _create(folder: Path) -> tuple[BinaryIO, Path]:
+    """A new temporary file, locked as long as it is open."""
+    while True:
+        temporary = folder / TEMPORARY.replace("*", uuid.uuid4().hex)
+        file = open(temporary, "xb")  # noqa: SIM115
+        if fcntl is not None:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file.fileno()).st_nlink:
+            return file, temporary
+        file.close()  # another process removed it before it was locked
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove the temporary files of processes that were killed: nobody holds their locks."""
+    for path in folder.glob(TEMPORARY):
+        with contextlib.suppress(OSError):  # it is locked, gone, or another user's
+            if fcntl is None:
+                if time.time() - path.stat().st_mtime > ABANDONED:
+                    path.unlink()
+                continue
+            with open(path, "r+b") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+
+
+def _replace_patiently(temporary: Path, path: Path) -> None:
+    """os.replace on Windows, which refuses while somebody has the file open."""
+    last = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return os.replace(temporary, path)
+        except PermissionError as error:  # noqa: PERF203
+            if time.monotonic() > last:
+                raise PermissionError(error.errno, f"{error.strerror} (is it open in another program?)") from error
+            time.sleep(0.01)
 
 
 def write_file(path: str | Path, data: bytes, error: type[NbnetError] = DataError) -> None:
@@ -41,9 +116,9 @@ def write_file(path: str | Path, data: bytes, error: type[NbnetError] = DataErro
     """
     try:
         replace_file(Path(path), data)
-    except OSError as problem:
+    except (OSError, ValueError) as problem:  # a ValueError: the path contains a zero byte
         raise error(
-            f"cannot write {path}: {problem.strerror or problem}; choose a folder that exists, is writable and has room"
+            f"cannot write {path}: {getattr(problem, 'strerror', None) or problem}; choose a folder that exists, is writable and has room"
         ) from problem
 
 

@@ -10,7 +10,8 @@ def test_the_oldest_dependencies():
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     lists = re.findall(r"^(?:dependencies|test) = \[\n(.*?)^\]", project, re.DOTALL | re.MULTILINE)
     least = dict(re.findall(r'"([\w-]+)(?:\[\w+\])?>=([\d.]+)', "".join(lists)))
-    lines = (ROOT / ".ci" / "oldest.txt").read_text(encoding="utf-8").splitlines()[1:]
-    oldest = dict(line.removesuffix(".*").split("==") for line in lines)
+    listed = re.findall(r"^([\w-]+)==([\d.]+?)(?:\.\*)?$", (ROOT / ".ci" / "oldest.txt").read_text(encoding="utf-8"), re.MULTILINE)
+    oldest = dict(listed)
     assert {"numpy", "numba", "pytest", "numba-cuda"} <= least.keys()
-    assert {name: f"{version}.0"[: len(oldest.get(name, ""))] for name, version in least.items()} == oldest
+    for name in least.keys() - {"ruff", "mypy"}:  # the tools that run without the package
+        assert f"{oldest[name]}.0".startswith(least[name]), name

@@ -25,7 +25,7 @@ PROMISES = {
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
 def test_example(path, tmp_path):
-    assert len(path.read_text().splitlines()) <= 80
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 80
     environment = os.environ | {"PYTHONPATH": str(path.parents[1]), "PYTHONWARNINGS": "error", "COLUMNS": "100"}
     run = subprocess.run([sys.executable, str(path)], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200)
     assert run.returncode == 0, run.stderr

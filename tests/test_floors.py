@@ -14,7 +14,7 @@ from nbnet.kernels import OPERATIONS
 PACKAGE = Path(nbnet.__file__).parent
 # Where a module belongs; a package stands for all in it. The first set is free to all.
 FLOORS = [
-    {"errors", "version", "storage", "progress", "code_repr", "hints"},
+    {"errors", "version", "storage", "schema", "progress", "code_repr", "hints"},
     {"kernels"},
     {"runtime"},
     {"functional"},

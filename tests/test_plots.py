@@ -36,8 +36,8 @@ def check_picture(path):
 def figures(monkeypatch):
     """The figures that were saved."""
     saved = []
-    save = plots._save
-    monkeypatch.setattr(plots, "_save", lambda figure, path: (saved.append(figure), save(figure, path)))
+    save = plots.save
+    monkeypatch.setattr(plots, "save", lambda figure, path: (saved.append(figure), save(figure, path)))
     return saved
 
 

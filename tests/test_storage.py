@@ -1,6 +1,10 @@
 """Files: written whole or not at all, and read with their metadata."""
 
 import os
+import subprocess
+import sys
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -38,7 +42,141 @@ def test_after_an_error_the_old_file_is_there_and_no_other(problem, raised, tmp_
         assert str(caught.value) == expected
 
 
-@pytest.mark.parametrize("path", ["missing/file", "", "."])
+BUSY = """
+import sys, time
+import numpy as np
+from nbnet import storage
+
+path, number, seconds = sys.argv[1], float(sys.argv[2]), float(sys.argv[3])
+print(flush=True)
+end = time.monotonic() + seconds
+while time.monotonic() < end:
+    storage.write(path, {"a": np.full(9000, number)}, {"number": str(number)})
+"""
+
+
+def busy(path, number, seconds):
+    """A process that keeps saving to one path; it has started."""
+    process = subprocess.Popen([sys.executable, "-c", BUSY, str(path), str(number), str(seconds)], stdout=subprocess.PIPE)
+    process.stdout.readline()
+    return process
+
+
+def check_whole(path):
+    arrays, metadata = storage.read(path)
+    assert (arrays["a"] == float(metadata["number"])).all()
+
+
+def test_threads_and_processes_save_to_one_path(tmp_path):
+    path = tmp_path / "run.safetensors"
+    storage.write(path, {"a": np.zeros(9000)}, {"number": "0"})
+    processes = [busy(path, number, 1.5) for number in (1, 2)]
+    problems = []
+
+    def repeat(action):
+        try:
+            while any(process.poll() is None for process in processes):
+                action()
+        except Exception as problem:
+            problems.append(problem)
+
+    saving = [lambda n=n: storage.write(path, {"a": np.full(9000, float(n))}, {"number": str(n)}) for n in range(3, 7)]
+    threads = [threading.Thread(target=repeat, args=(action,)) for action in [*saving, *[lambda: check_whole(path)] * 2]]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for process in processes:
+        process.communicate()
+    assert problems == []
+    assert [process.returncode for process in processes] == [0, 0]
+    assert os.listdir(tmp_path) == ["run.safetensors"]
+
+
+def test_a_killed_process_leaves_the_last_file_and_its_temporary_file_is_removed(tmp_path):
+    path = tmp_path / "run.safetensors"
+    storage.write(path, {"a": np.zeros(9000)}, {"number": "0"})
+    for number in range(1, 4):
+        with busy(path, number, 60) as process:
+            while not list(tmp_path.glob(storage.TEMPORARY)):
+                pass
+            process.kill()
+        check_whole(path)
+    abandoned = tmp_path / storage.TEMPORARY.replace("*", "0")
+    abandoned.write_bytes(b"half")
+    storage.write_file(tmp_path / "other", b"")
+    assert sorted(os.listdir(tmp_path)) == ["other", "run.safetensors"]
+
+
+def test_the_temporary_file_of_a_living_writer_is_left_alone(tmp_path):
+    with storage.replacing(tmp_path / "slow") as file:
+        file.write(b"slow")
+        storage.write_file(tmp_path / "quick", b"quick")
+    assert (tmp_path / "slow").read_bytes() == b"slow"
+    assert sorted(os.listdir(tmp_path)) == ["quick", "slow"]
+
+
+def test_a_temporary_file_that_was_removed_is_written_again(tmp_path, monkeypatch):
+    """On a network folder without locks, another machine cannot know that somebody writes it."""
+    fsync, removed = os.fsync, []
+
+    def remove(number):
+        fsync(number)
+        if not removed:
+            removed.extend(tmp_path.glob(storage.TEMPORARY))
+            removed[0].unlink()
+
+    monkeypatch.setattr(os, "fsync", remove)
+    storage.write_file(tmp_path / "file", b"new")
+    assert removed
+    assert (tmp_path / "file").read_bytes() == b"new"
+
+
+@pytest.mark.skipif(storage.fcntl is None, reason="Windows has no fcntl")
+def test_a_file_system_without_locks(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(storage.fcntl, "flock", refuse)
+    other = tmp_path / storage.TEMPORARY.replace("*", "0")
+    other.write_bytes(b"perhaps somebody writes it")
+    storage.write_file(tmp_path / "file", b"new")
+    assert (tmp_path / "file").read_bytes() == b"new"
+    assert other.exists()
+
+
+def test_windows_waits_for_readers(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "fcntl", None)
+    monkeypatch.setattr(storage, "PATIENCE", 0.1)
+    path, replace, refusals = tmp_path / "file", os.replace, [3]
+    path.write_bytes(b"old")
+
+    def refuse(source, target):
+        if refusals[0]:
+            refusals[0] -= 1
+            raise PermissionError(13, "Access is denied")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", refuse)
+    storage.write_file(path, b"new")
+    assert path.read_bytes() == b"new"
+    refusals[0] = 10**6
+    with pytest.raises(DataError, match=r"cannot write .*file: Access is denied \(is it open in another program\?\); choose a folder"):
+        storage.write_file(path, b"newer")
+    assert (path.read_bytes(), os.listdir(tmp_path)) == (b"new", ["file"])
+
+
+def test_windows_removes_old_temporary_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "fcntl", None)
+    old, young = (tmp_path / storage.TEMPORARY.replace("*", name) for name in ("old", "young"))
+    for path in (old, young):
+        path.write_bytes(b"half")
+    os.utime(old, (0, time.time() - 2 * storage.ABANDONED))
+    storage.write_file(tmp_path / "file", b"new")
+    assert sorted(os.listdir(tmp_path)) == sorted([young.name, "file"])
+
+
+@pytest.mark.parametrize("path", ["missing/file", "", ".", "zero\0byte"])
 def test_paths_that_cannot_be_written(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CheckpointError, match="cannot write"):
@@ -74,6 +212,6 @@ def test_files_that_are_none(tmp_path):
 
 def test_json_has_no_nan(tmp_path):
     storage.write_json(tmp_path / "file", {"a": [1, None]})
-    assert (tmp_path / "file").read_text() == '{\n "a": [\n  1,\n  null\n ]\n}\n'
+    assert (tmp_path / "file").read_text(encoding="utf-8") == '{\n "a": [\n  1,\n  null\n ]\n}\n'
     with pytest.raises(ValueError, match="JSON"):
         storage.write_json(tmp_path / "file", float("nan"))

@@ -2,7 +2,8 @@
 
 Copy: n bytes from one array to another, counted as n read and n written. With plain stores the processor fetches each line before
 overwriting it (n more bytes on the bus, not counted); streaming stores avoid that. Both are measured; the faster is the floor.
-FMA: a loop of fused multiply-adds on full-width vectors that stay in registers; 2 operations per lane.
+FMA: a loop of fused multiply-adds (where the processor has none, of multiplications and additions) on full-width vectors that stay in
+registers; 2 operations per lane.
 """
 
 from __future__ import annotations
@@ -11,19 +12,17 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 from numba import njit, prange, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from nbnet.kernels.cpu.target import WIDTH
+
 COPY = 1 << 27  # bytes: much larger than any cache
 LOOPS = 2_000_000  # of the FMA loop: a few milliseconds
 CHAINS = 12  # independent accumulators: two units of latency 4 need 8, sixteen registers hold 12
-
-_features = llvm.get_host_cpu_features()
-WIDTH = 64 if _features.get("avx512f") else 32 if _features.get("avx2") else 16  # bytes of a vector
 
 
 class Contender:
@@ -102,7 +101,7 @@ def _make_fma(bits):
         def generate(context, builder, signature, args):
             element, lanes = context.get_value_type(kind), WIDTH * 8 // bits
             vector = ir.VectorType(element, lanes)
-            fma = cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector, [vector] * 3), f"llvm.fma.v{lanes}f{bits}")
+            fma = cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector, [vector] * 3), f"llvm.fmuladd.v{lanes}f{bits}")
             factor, term = (ir.Constant(vector, [number] * lanes) for number in (0.5, 1.0))
             before, body, done = builder.block, builder.append_basic_block("fma"), builder.append_basic_block("fma.done")
             builder.branch(body)

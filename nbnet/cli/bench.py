@@ -57,7 +57,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """The command."""
     plan = make_plan(options)
-    folder = Path(options.out).expanduser()
+    folder = Path(os.path.expanduser(options.out))
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -158,7 +158,7 @@ def machine(plan: Plan) -> dict[str, Any]:
     """The machine, and the versions of everything that takes part."""
     facts = dict(info.facts())
     packages = ["numpy", "numba", "llvmlite", *dict.fromkeys(peer.package for peer in plan.peers)]
-    distributions = packages_distributions()  # tensorflow, for one, comes from tensorflow or tensorflow-cpu
-    versions = {"nbnet": __version__} | {package: version(distributions[package][0]) for package in packages}
+    distributions = packages_distributions()  # tensorflow, for one, comes from tensorflow or tensorflow-cpu; Python 3.10 misses some
+    versions = {"nbnet": __version__} | {package: version(distributions.get(package, [package])[0]) for package in packages}
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
     return {"machine": {name: facts[name] for name in FACTS} | {"processors": processors(), "memory_bytes": memory}, "versions": versions}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import platform
 import time
 from pathlib import Path
@@ -59,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
     names = list(DEMOS) if options.all else [options.name]
     for name in names:
         demos.get(name)  # fails on an unknown name before anything runs
-    out = Path(options.out).expanduser()
+    out = Path(os.path.expanduser(options.out))
     done = [(name, *_run_one(name, out / name, options)) for name in names]
     if options.all:
         page.write(out / PAGE, [(name, out / name, result, command) for name, result, command in done], __version__)

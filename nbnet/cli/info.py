@@ -11,6 +11,8 @@ from typing import Any
 from nbnet.datasets import download
 from nbnet.errors import BackendError
 from nbnet.kernels import load
+from nbnet.kernels.cpu import threads
+from nbnet.kernels.sources import check_folder
 from nbnet.runtime import compile_ahead, memory
 from nbnet.runtime.backend import check_cuda
 from nbnet.runtime.processors import processors
@@ -51,10 +53,11 @@ def facts() -> Iterator[tuple[str, str]]:
     features = llvm.get_host_cpu_features()
     yield "vector features", " ".join(name for name in VECTORS if features.get(name)) or "none that nbnet knows"
     yield "threads", f"{numba.get_num_threads()} of {processors()} processors (NUMBA_NUM_THREADS; none with backend='serial')"
+    yield "spinning", f"{threads.spin_microseconds()} us before a waiting thread sleeps ({threads.VARIABLE}=0: it sleeps at once)"
     yield "fusion", "on (build(fuse=False) turns it off)"
     yield "replay", "on (Trainer(replay=False) turns it off)"
     yield "compile workers", f"{compile_ahead.workers()} ({compile_ahead.VARIABLE}=0 turns them off)"
-    yield "memory pool", f"{'on' if memory.POOLED else 'off'} ({memory.VARIABLE}=0 turns it off)"
+    yield "memory pool", f"{'on' if memory.POOLED else 'off'} ({memory.VARIABLE}=0 turns it off; nb.empty_cache() empties it)"
     yield "kernel cache", _kernel_cache()
     yield "data cache", str(download.cache_folder())
     yield "gpu", _gpu()
@@ -88,5 +91,9 @@ def _kernel_cache() -> str:
         root, where = path.parent.parent, str(path.parent.parent / "*" / "__pycache__")
     else:
         root, where = path.parent, str(path.parent)
+    try:
+        check_folder(str(path))
+    except BackendError as error:
+        return f"refused: {error}"
     files = list(root.rglob("*.nbc"))
     return f"{where}: {len(files)} compiled kernels, {sum(file.stat().st_size for file in files) / 1e6:.1f} MB"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import math
+import os
 import re
 import shlex
 import subprocess
@@ -11,11 +12,50 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from nbnet import models
+from nbnet import models, schedules, schema, storage
 from nbnet.errors import ArgumentError, CheckpointError
+from nbnet.kernels import BACKENDS
 from nbnet.layers import Sequential
+from nbnet.optimizers import OPTIMIZERS
+from nbnet.training.checkpoint import WORD
 
 CONFIG, MODEL, HISTORY = "config.json", "model.safetensors", "history.json"
+PATH = schema.text(4096)
+SIDE = schema.whole(1, 65535)
+LARGEST = 1 << 24  # numbers in an image
+
+
+def _image(value: Any, where: str) -> tuple[int, ...]:
+    shape = schema.rows(SIDE, 3, 3)(value, where)
+    if math.prod(shape) > LARGEST:
+        raise schema.Unfit(where, f"is {shape}", f"an image of at most {LARGEST:,} numbers")
+    return tuple(shape)
+
+
+def _size(value: Any, where: str) -> tuple[int, ...]:
+    return tuple(schema.rows(SIDE, 2, 2)(value, where))
+
+
+FIELDS: dict[str, schema.Check] = {
+    "nbnet": schema.text(),
+    "data": PATH,
+    "data_dir": schema.optional(PATH),
+    "size": schema.optional(_size),
+    "checksum": schema.whole(0, (1 << 32) - 1),
+    "image_shape": _image,
+    "class_names": schema.rows(schema.text(), 2, 10_000),
+    "model": schema.one_of(models.MODELS),
+    "epochs": schema.whole(1),
+    "batch_size": schema.whole(1),
+    "lr": schema.number(above=0),
+    "optimizer": schema.one_of(OPTIMIZERS),
+    "weight_decay": schema.number(0),
+    "schedule": schema.one_of(schedules.SCHEDULES),
+    "backend": schema.one_of(BACKENDS),
+    "dtype": schema.one_of(("float32", "float64")),
+    "seed": schema.whole(0, WORD),
+}
+SCHEMA = schema.record(**FIELDS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +87,13 @@ class Config:
         return model
 
 
-_KINDS: dict[str, Any] = {"str": str, "int": int, "float": (int, float), "str | None": (str, type(None)), "list[str]": list}
+def new_config(values: dict[str, Any]) -> Config:
+    """The configuration of a new run.
+
+    Raises:
+        ArgumentError: `read_config` would refuse a value.
+    """
+    return Config(**schema.fit(values, SCHEMA, "cannot train this", ArgumentError))
 
 
 def read_config(folder: Path) -> Config:
@@ -61,37 +107,37 @@ def read_config(folder: Path) -> Config:
         what = f"{folder} is not a run folder" if folder.exists() else f"there is no run {folder}"
         raise CheckpointError(f"{what}: expected a folder written by nbnet train, with {CONFIG} and {MODEL}")
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        size = None if values["size"] is None else _shape(values["size"], 2)
-        config = Config(**values | {"size": size, "image_shape": _shape(values["image_shape"], 3)})
-        for field in dataclasses.fields(Config):
-            value = getattr(config, field.name)
-            if str(field.type) in _KINDS and not isinstance(value, _KINDS[str(field.type)]):
-                raise ValueError(f"{field.name} is {value!r}")
+        text = path.read_bytes()
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, TypeError, KeyError) as error:
-        raise CheckpointError(f"{path} is damaged: {error}") from error
-    return config
-
-
-def _shape(values: Any, axes: int) -> Any:
-    if not isinstance(values, list) or len(values) != axes or not all(isinstance(n, int) for n in values):
-        raise ValueError(f"{values!r} is not a list of {axes} whole numbers")
-    return tuple(values)
+    return Config(**schema.parse(text, SCHEMA, f"{path} is damaged", CheckpointError))
 
 
 def check_out(out: str | None) -> None:
-    """Check that a new run may use this folder: it must be missing or empty.
+    """Check that a new run may use this folder: it must be missing or empty, or have only what a run that was killed before its first
+    save has left.
 
     Raises:
         ArgumentError: it is not empty, or is a file.
     """
-    folder = Path(out or "").expanduser()
-    if out is None or not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    if out is None:
+        return
+    folder = Path(os.path.expanduser(out))
+    if not folder.exists() or (folder.is_dir() and _unused(folder)):
         return
     hint = f", or continue that run: nbnet train --resume {out}" if (folder / CONFIG).exists() else ""
     raise ArgumentError(f"--out {out} exists already{' and is not empty' if folder.is_dir() else ''}: choose another folder{hint}")
+
+
+def _unused(folder: Path) -> bool:
+    names = [path.name for path in folder.iterdir() if not path.match(storage.TEMPORARY)]
+    if names != [CONFIG]:
+        return not names
+    try:
+        read_config(folder)
+    except CheckpointError:  # somebody else's
+        return False
+    return True
 
 
 def make_folder(out: str | None, data: str, model: str) -> Path:
@@ -102,7 +148,7 @@ def make_folder(out: str | None, data: str, model: str) -> Path:
     """
     try:
         if out is not None:
-            folder = Path(out).expanduser()
+            folder = Path(os.path.expanduser(out))
             folder.mkdir(parents=True, exist_ok=True)
             return folder
         name = re.sub(r"[^\w.-]+", "-", Path(data).name) or "images"

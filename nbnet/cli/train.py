@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from nbnet import datasets, models, plots, schedules, storage
+from nbnet import datasets, models, plots, schedules, schema, storage
 from nbnet.cli import kernels, runs
 from nbnet.cli.display import Display
 from nbnet.cli.interrupts import interrupt
@@ -142,7 +142,7 @@ def _new(given: dict[str, Any]) -> tuple[runs.Config, Dataset]:
     data_dir = None if "data_dir" not in given else os.path.abspath(os.path.expanduser(given["data_dir"]))
     data = datasets.open_data(name, data_dir, size=options.get("size"))
     (height, width, channels), class_names = data[0][0].shape[1:], data[2]
-    config = runs.Config(
+    settings = dict(
         nbnet=__version__,
         data=name,
         data_dir=data_dir,
@@ -154,7 +154,7 @@ def _new(given: dict[str, Any]) -> tuple[runs.Config, Dataset]:
         dtype=dtype,
         **{key: options[key] for key in ("epochs", "batch_size", "lr", "optimizer", "weight_decay", "schedule", "backend", "seed")},
     )
-    return config, data
+    return runs.new_config(settings), data
 
 
 def _resumed(given: dict[str, Any]) -> tuple[runs.Config, Dataset]:
@@ -165,7 +165,7 @@ def _resumed(given: dict[str, Any]) -> tuple[runs.Config, Dataset]:
     folder = Path(given["resume"])
     config = runs.read_config(folder)
     if not (folder / runs.MODEL).is_file():
-        raise CheckpointError(f"{folder} has no {runs.MODEL}: there is nothing to resume; start a new run with nbnet train")
+        raise CheckpointError(f"{folder} has no {runs.MODEL}: there is nothing to resume; start it again with nbnet train --out {folder}")
     before = config.epochs
     config = dataclasses.replace(config, epochs=given.get("epochs", before))
     _check_numbers(dataclasses.asdict(config))
@@ -176,13 +176,11 @@ def _resumed(given: dict[str, Any]) -> tuple[runs.Config, Dataset]:
 
 
 def _check_numbers(options: dict[str, Any]) -> None:
-    for name in ("epochs", "batch_size"):
-        if options[name] < 1:
-            raise ArgumentError(f"--{name.replace('_', '-')} {options[name]}: expected a whole number, at least 1")
-    if not 0 < options["lr"] < float("inf"):
-        raise ArgumentError(f"--lr {options['lr']}: expected a number above 0, such as 0.01")
-    if not 0 <= options["weight_decay"] < float("inf"):
-        raise ArgumentError(f"--weight-decay {options['weight_decay']}: expected a number that is at least 0")
+    for name in ("epochs", "batch_size", "lr", "weight_decay", "seed"):
+        try:
+            runs.FIELDS[name](options[name], name)
+        except schema.Unfit as problem:  # noqa: PERF203
+            raise ArgumentError(f"--{name.replace('_', '-')} {options[name]}: expected {problem.expected}") from problem
 
 
 def _trainer(config: runs.Config, model: Sequential) -> Trainer:

@@ -40,8 +40,9 @@ def load(name: str, data_dir: str | os.PathLike[str] | None = None, *, progress:
     - cifar10 (Krizhevsky 2009): 32x32x3, the binary version, as files or as its .tar.gz.
 
     Args:
-        data_dir: a folder with the data set's files, gzipped or not, with any number of images. None: they are
-            downloaded once into the cache folder (the environment variable NBNET_DATA_DIR, or the user's cache folder) and checked.
+        data_dir: a folder with the data set's files, gzipped or not, with any number of images; a gzipped file may unpack to 1 GiB.
+            None: they are downloaded once into the cache folder (the environment variable NBNET_DATA_DIR, or the user's cache folder)
+            and checked.
         progress: whether to draw a progress bar while downloading; None draws one on a terminal.
     Returns:
         x (N, H, W, C) uint8 and y (N,) int64, for training and for the test; class_names, a list of str.
@@ -56,7 +57,7 @@ def load(name: str, data_dir: str | os.PathLike[str] | None = None, *, progress:
         if data_dir is not None:
             raise ArgumentError(f"digits are part of nbnet, got data_dir={str(data_dir)!r}: leave data_dir out")
         return digits.read()
-    return READERS[name](download.fetch(name, progress) if data_dir is None else Path(data_dir).expanduser())
+    return READERS[name](download.fetch(name, progress) if data_dir is None else Path(os.path.expanduser(data_dir)))
 
 
 def open_data(

@@ -13,12 +13,14 @@ from typing import BinaryIO, NamedTuple, cast
 
 import numpy as np
 
+from nbnet import schema
 from nbnet.datasets.files import Dataset, Split, listing, opened, some
 from nbnet.errors import DataError
 
 SIDE, CHANNELS = 32, 3
 RECORD = 1 + CHANNELS * SIDE * SIDE
 BLOCK = 1000  # records converted at a time, so that little memory is needed twice
+MAX_META = 1 << 16  # bytes that are read of the class names
 ARCHIVE, SUBFOLDER, META = "cifar-10-binary.tar.gz", "cifar-10-batches-bin", "batches.meta.txt"
 TRAIN, TEST = [f"data_batch_{i}.bin" for i in range(1, 6)], ["test_batch.bin"]
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -65,7 +67,9 @@ def _from_archive(archive: Path) -> Iterator[File]:
     with opened(archive) as stream:
         with tarfile.open(fileobj=stream, mode="r|") as tar:
             for member in tar:
-                name = member.name.rsplit("/", 1)[-1]
+                *folders, name = member.name.split("/")
+                if ".." in folders or member.name.startswith("/"):
+                    raise DataError(f"{archive} has the member {member.name!r}, which leaves the archive: download it again")
                 if member.isfile() and name in [META, *TRAIN, *TEST]:
                     yield _parse(name, archive / member.name, cast(BinaryIO, tar.extractfile(member)))
         while stream.read(1 << 16):  # to the end, where gzip checks its checksum
@@ -74,7 +78,7 @@ def _from_archive(archive: Path) -> Iterator[File]:
 
 def _parse(name: str, path: Path, stream: BinaryIO) -> File:
     if name == META:
-        return File(name, path, [], _read_names(path, stream.read()))
+        return File(name, path, [], _read_names(path, stream.read(MAX_META)))
     return File(name, path, list(_read_records(path, stream)), [])
 
 
@@ -106,7 +110,7 @@ def _read_names(path: Path, text: bytes) -> list[str]:
         raise DataError(f"{path} is not text: {error.reason} at byte {error.start}; expected one class name per line") from None
     if not names:
         raise DataError(f"{path} is empty: expected one class name per line")
-    return names
+    return schema.fit(names, schema.rows(schema.text(), 1, 256), f"{path} is damaged", DataError)
 
 
 def _read_records(path: Path, stream: BinaryIO) -> Iterator[Split]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from pathlib import Path
 
+from nbnet import storage
 from nbnet.errors import DataError
 from nbnet.progress import Bar
 
@@ -41,7 +40,7 @@ MD5: dict[str, dict[str, str]] = {
 def cache_folder() -> Path:
     """The folder of downloads: the environment variable NBNET_DATA_DIR, or the user's cache folder."""
     if os.environ.get("NBNET_DATA_DIR"):
-        return Path(os.environ["NBNET_DATA_DIR"]).expanduser()
+        return Path(os.path.expanduser(os.environ["NBNET_DATA_DIR"]))
     import pooch
 
     return Path(pooch.os_cache("nbnet"))
@@ -57,9 +56,8 @@ def fetch(name: str, progress: bool | None = None) -> Path:
     """
     folder = cache_folder() / name
     show = sys.stderr.isatty() if progress is None else progress
-    with _quiet(show):
-        for file, md5 in MD5[name].items():
-            _fetch_file(name, file, md5, folder, show)
+    for file, md5 in MD5[name].items():
+        _fetch_file(name, file, md5, folder, show)
     return folder
 
 
@@ -67,19 +65,28 @@ def _fetch_file(name: str, file: str, md5: str, folder: Path, show: bool) -> Non
     import pooch
     from requests.exceptions import RequestException
 
+    path = folder / file
     failures = []
     for mirror in MIRRORS[name]:
         url = mirror + file
         bar = _Bar(file)
         downloader = pooch.HTTPDownloader(progressbar=bar if show else False, chunk_size=CHUNK, timeout=TIMEOUT)
         try:
-            with closing(bar):
-                pooch.retrieve(url, f"md5:{md5}", fname=file, path=folder, downloader=downloader)
+            if path.exists() and pooch.file_hash(str(path), "md5") == md5:
+                return
+            folder.mkdir(parents=True, exist_ok=True)
+            if not show:
+                pooch.get_logger().info("downloading %s to %s", url, folder)
+            with closing(bar), storage.replacing(path) as stream:
+                downloader(url, stream, None)
+                stream.flush()
+                if pooch.file_hash(stream.name, "md5") != md5:
+                    raise DataError(f"{url}: wrong checksum, expected md5 {md5}")
             return
         except RequestException as error:
             failures.append(f"{url}: {_reason(error)}")
-        except ValueError:  # how pooch reports a wrong checksum; it has removed the file
-            failures.append(f"{url}: wrong checksum, expected md5 {md5}")
+        except DataError as error:
+            failures.append(str(error))
         except OSError as error:
             raise DataError(
                 f"cannot write to {folder}: {error.strerror or error}; set NBNET_DATA_DIR to a writable folder with enough room"
@@ -130,17 +137,3 @@ class _Bar:
 
     def close(self) -> None:
         self._bars.close()
-
-
-@contextmanager
-def _quiet(show: bool) -> Iterator[None]:
-    """Silence pooch's log, which says what is downloaded, where bars do."""
-    import pooch
-
-    log = pooch.get_logger()
-    level = log.level
-    log.setLevel(logging.WARNING if show else level)
-    try:
-        yield
-    finally:
-        log.setLevel(level)

@@ -19,6 +19,7 @@ Split = tuple[np.ndarray, np.ndarray]
 Dataset = tuple[Split, Split, list[str]]
 
 GZIP_MAGIC = b"\x1f\x8b"
+MAX_UNPACKED = 1 << 30  # bytes: a .gz file of 1 MB can hold 1 GB of zeros
 
 
 @contextmanager
@@ -36,7 +37,9 @@ def reading(path: Path) -> Iterator[None]:
 
 @contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
-    """Open a file for reading; one whose name ends in .gz is decompressed."""
+    """Open a file for reading; one whose name ends in .gz is decompressed, up to MAX_UNPACKED bytes."""
+    if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe or device may never end
+        raise DataError(f"{path} is not a file: expected the data itself, or a link to it")
     with reading(path), open(path, "rb") as file:
         if path.suffix != ".gz":
             yield file
@@ -48,8 +51,23 @@ def opened(path: Path) -> Iterator[BinaryIO]:
                 "download it again, or remove .gz from its name if it is already unpacked"
             )
         file.seek(0)
-        with gzip.GzipFile(fileobj=file) as unpacked:
+        with _Unpacked(path, file) as unpacked:
             yield cast(BinaryIO, unpacked)
+
+
+class _Unpacked(gzip.GzipFile):
+    """The contents of a .gz file; too many are an error."""
+
+    def __init__(self, path: Path, file: BinaryIO) -> None:
+        super().__init__(fileobj=file)
+        self._path = path
+
+    def read(self, size: int | None = -1) -> bytes:
+        left = MAX_UNPACKED - self.tell()
+        data = super().read(left + 1 if size is None or not 0 <= size <= left else size)
+        if len(data) > left:
+            raise DataError(f"{self._path} holds more than {MAX_UNPACKED:,} bytes: expected at most that; unpack it yourself with gunzip")
+        return data
 
 
 def read_into(stream: BinaryIO, out: np.ndarray) -> int:

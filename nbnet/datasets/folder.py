@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import operator
 import os
-import struct
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,12 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from nbnet import schema
 from nbnet.datasets.files import Dataset, listing, some
-from nbnet.errors import ArgumentError, DataError
+from nbnet.errors import ArgumentError, DataError, NbnetError
 from nbnet.preprocessing import stratified_split
 
 Size = int | tuple[int, int] | None
 
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # Pillow's names; PPM reads .pgm too
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 GREY_MODES = ("1", "L", "LA", "La")
 LAYOUT = "a folder with one sub-folder of images per class, or with train and test that contain them"
@@ -34,7 +34,7 @@ def from_folder(
     """Your own images: path/CLASS/IMAGE, or path/train/CLASS/IMAGE and path/test/CLASS/IMAGE.
 
     Classes are the sorted names of the sub-folders. Files without an image suffix are skipped, and so are names that start with
-    a dot or two underscores. The split depends only on the names and the seed, not on the file system.
+    a dot or two underscores. Links must stay in the folder. The split depends only on the names and the seed, not on the file system.
 
     Args:
         size: (height, width), or one number for both: images are resized bilinearly. None: all must have the same size.
@@ -45,7 +45,7 @@ def from_folder(
         (x, y), (x_test, y_test), class_names: x (N, H, W, C) uint8, y (N,) int64, class_names a list of str.
     Raises:
         DataError: a folder is missing or empty, an image cannot be read, sizes differ, train and test have different classes,
-            or fewer than two classes or no test image remain. ArgumentError: an option is out of range.
+            a link leaves the folder, or fewer than two classes or no test image remain. ArgumentError: an option is out of range.
     """
     root = Path(path)
     names = _folders(root, listing(root, LAYOUT))
@@ -64,8 +64,17 @@ def from_folder(
         if len(test) == 0:
             raise DataError(f"{root} has one image per class, so none is left for the test: expected at least two in some class")
         train_files, y, test_files, y_test = [files[i] for i in train], labels[train], [files[i] for i in test], labels[test]
+    _check_links(train_files + test_files, root.resolve())
     x = read_images(train_files + test_files, size, channels)
     return (x[: len(y)], y), (x[len(y) :], y_test), class_names
+
+
+def _check_links(files: list[Path], root: Path) -> None:
+    """Check that neither the files nor their folders are links to something outside `root`."""
+    for path in [*{file.parent for file in files}, *(file for file in files if file.is_symlink())]:
+        target = Path(os.path.realpath(path))
+        if root not in target.parents:
+            raise DataError(f"{path} leads to {target}, which is not in {root}: expected images in the folder; copy them there")
 
 
 def _folders(root: Path, names: list[str]) -> list[str]:
@@ -79,7 +88,7 @@ def _has_folders(root: Path) -> bool:
 def _collect(root: Path, least: int = 2) -> tuple[list[Path], np.ndarray, list[str]]:
     """Files, labels and class names."""
     names = listing(root, LAYOUT)
-    class_names = _folders(root, names)
+    class_names = schema.fit(_folders(root, names), schema.rows(schema.text()), f"{root}: a folder cannot be a class", DataError)
     if len(class_names) < least:
         marks = {"images-idx3-ubyte": "mnist", "data_batch_1.bin": "cifar10"}
         known = [kind for mark, kind in marks.items() if any(mark in name for name in names)]
@@ -99,7 +108,7 @@ def _collect(root: Path, least: int = 2) -> tuple[list[Path], np.ndarray, list[s
 
 
 def read_images(paths: Sequence[str | os.PathLike[str]], size: Size = None, channels: int | None = None) -> np.ndarray:
-    """Image files as one array, (N, H, W, C) uint8.
+    """Image files as one array, (N, H, W, C) uint8. Formats: PNG, JPEG, BMP, GIF, WebP, TIFF, PPM and PGM.
 
     The EXIF rotation is applied, transparency becomes white, colour becomes grey by ITU-R 601 luma if channels is 1, and the first
     frame of an animation is used.
@@ -118,7 +127,10 @@ def read_images(paths: Sequence[str | os.PathLike[str]], size: Size = None, chan
         raise DataError("no image given: expected at least one file")
     depth = channels or (1 if all(_is_grey_file(file) for file in files) else 3)
     first = _pixels(files[0], depth, shape)
-    x = np.empty((len(files), *first.shape), np.uint8)
+    try:
+        x = np.empty((len(files), *first.shape), np.uint8)
+    except MemoryError:
+        raise DataError(f"{len(files):,} images like {files[0]}, {first.shape}, do not fit into memory: give a smaller size") from None
     for i, file in enumerate(files):
         pixels = _pixels(file, depth, shape)
         if pixels.shape != first.shape:
@@ -154,13 +166,15 @@ def _opened(path: Path) -> Iterator[Any]:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(path) as image:
+        if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe may never end
+            raise DataError(f"{path} is not a file: expected an image; remove it")
+        with Image.open(path, formats=FORMATS) as image:
             yield image
-    except DataError:
+    except NbnetError:
         raise
     except UnidentifiedImageError as error:
-        raise DataError(f"{path} is not an image that Pillow can read: expected png, jpg or similar; replace or remove it") from error
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError) as error:
+        raise DataError(f"{path} is not an image that nbnet reads: expected {', '.join(FORMATS)}; replace or remove it") from error
+    except Exception as error:  # whatever a decoder raises: Pillow gives no list
         raise DataError(f"cannot read the image {path}: {getattr(error, 'strerror', None) or error}; replace or remove it") from error
 
 

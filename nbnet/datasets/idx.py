@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nbnet.datasets.files import Dataset, Split, listing, opened, read_into, some
+from nbnet.datasets.files import MAX_UNPACKED, Dataset, Split, listing, opened, read_into, some
 from nbnet.errors import DataError
 
 UNSIGNED_BYTE = 8
@@ -71,8 +71,14 @@ def read_file(path: Path, axes: int) -> np.ndarray:
         text = "x".join(map(str, shape))
         if size == 0:
             raise DataError(f"{path} has {text} bytes of {kind}: expected at least one")
-        if size > path.stat().st_size * MAX_RATIO:
+        packed = path.suffix == ".gz"
+        if size > path.stat().st_size * (MAX_RATIO if packed else 1):
             raise DataError(f"{path} is truncated: its header announces {text} bytes of {kind}, more than it can hold; download it again")
+        if packed and size > MAX_UNPACKED:
+            raise DataError(
+                f"{path}: its header announces {text} bytes of {kind}, expected at most {MAX_UNPACKED:,} in a .gz file; "
+                "unpack it yourself with gunzip"
+            )
         data = np.empty(shape, np.uint8)
         found = read_into(stream, data)
         if found < size:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nbnet.errors import DataError
+from nbnet.storage import write_file
 
 
 def frame(figure: Any) -> Any:
@@ -29,7 +30,6 @@ def save(frames: Sequence[Any], path: Path, milliseconds: Sequence[int], colours
 
     palette = frames[-1].quantize(colours, method=Image.Quantize.FASTOCTREE)
     images = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in frames]
-    try:
-        images[0].save(path, save_all=True, append_images=images[1:], duration=list(milliseconds), loop=0, optimize=False)
-    except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror or error}; choose a folder that is writable and has room") from error
+    animation = io.BytesIO()
+    images[0].save(animation, "GIF", save_all=True, append_images=images[1:], duration=list(milliseconds), loop=0, optimize=False)
+    write_file(path, animation.getvalue())

@@ -6,12 +6,11 @@ Matplotlib's object interface alone, as in nbnet.plots.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nbnet.errors import DataError
+from nbnet.plots import save as save
 
 # Okabe and Ito 2008, "Color universal design"
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
@@ -27,18 +26,6 @@ def figure(width: float, height: float) -> Any:
     made = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
     FigureCanvasAgg(made)
     return made
-
-
-def save(made: Any, path: Path) -> None:
-    """Write the figure.
-
-    Raises:
-        DataError: the file cannot be written.
-    """
-    try:
-        made.savefig(path, facecolor="white")
-    except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror or error}; choose a folder that exists and is writable") from error
 
 
 def band(axes: Any, x: Any, runs: Any, label: str | None, colour: str, line: str = "-", shade: bool = True) -> None:

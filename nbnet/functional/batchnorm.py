@@ -15,7 +15,7 @@ from nbnet.errors import ArgumentError, ShapeError
 from nbnet.functional import checks
 from nbnet.functional.batchnorm_coefficients import about_mean, affine_of, batch_statistics, constant_statistics, corrected_affine_of
 from nbnet.functional.moments import Stats, batch_norm_stats, partials, row_weights
-from nbnet.runtime.backend import FLOATS, Backend, get_backend, on_device
+from nbnet.runtime.backend import FLOATS, Backend, for_kernels, get_backend, on_device
 
 
 class Correction(NamedTuple):
@@ -293,8 +293,8 @@ def _normalize(x: Any, by: Normalization, be: Backend) -> tuple[np.ndarray, Batc
 
 
 def _channels(values: Any, name: str, channels: int) -> Any:
-    """values (C,), not copied if they are contiguous floats: a gamma, or a moving mean, itself."""
-    vector = values if on_device(values) else np.asarray(values, order="C")
+    """values (C,), not copied if they are floats as kernels take them: a gamma, or a moving mean, itself."""
+    vector = values if on_device(values) else for_kernels(values)
     if vector.dtype not in FLOATS:
         vector = vector.astype(np.float64)
     if vector.shape != (channels,):

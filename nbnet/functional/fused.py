@@ -166,7 +166,7 @@ def _backward_weights_norm(dy: Any, product: DenseSaved, norm: NormalizationSave
     dweight = checks.output(grads.weight, "dweight", weight.shape, x.dtype, be=be)
     dbias = checks.output(grads.bias, "dbias", (outputs,), x.dtype, be=be)
     parts = chunks.count(len(x), outputs)
-    products = be.scratch("products", (parts, inputs, outputs), x.dtype)
+    products = be.scratch("products", (parts, inputs, outputs), np.float64)
     moments = be.scratch("moments", (parts, inputs, inputs + 1), np.float64)
     of_norm = (norm.norm.x, weight, norm.norm.mean, norm.norm.affine[0], sum_g, *coefficients)
     be.kernel("dense.backward_weights_norm")(x, g, *of_norm, products, moments, dweight, dbias)

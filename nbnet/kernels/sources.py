@@ -7,16 +7,25 @@ sources in nbnet/kernels.
 
 import hashlib
 import inspect
+import os
 import pickle
+import stat
+import zlib
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from glob import escape
 from pathlib import Path
 from typing import Any
 
 import numba
 
+from nbnet.errors import BackendError
 from nbnet.storage import replace_file
+
+WRITABLE = stat.S_IWGRP | stat.S_IWOTH  # by others than the owner
+CHECKSUM = 4  # bytes at the end of a file
+CHECKED = hasattr(os, "geteuid")  # Windows has no such owners and modes
 
 
 def digest(folder):
@@ -34,6 +43,56 @@ def _short(*parts):
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
+@cache
+def _trusted():
+    """Whose files are loaded: this user's, root's, and those of the owner of nbnet's sources, whose code runs anyway."""
+    return os.geteuid(), 0, os.stat(Path(__file__).parent).st_uid
+
+
+@cache
+def check_folder(folder):
+    """Check, once in a process, that nobody else can put files into a folder: to load machine code is to run whatever is in its file.
+
+    Those who can write to nbnet's own sources may. The folder above may be like /tmp, where nobody can replace another user's folder.
+
+    Raises:
+        BackendError: others can write to it.
+    """
+    if not CHECKED or not os.path.isdir(folder):
+        return
+    sources = os.stat(Path(__file__).parent)
+    for path in (folder, os.path.dirname(folder)):
+        found = os.lstat(path)
+        if stat.S_ISLNK(found.st_mode) and found.st_uid in _trusted():
+            found = os.stat(path)
+        same = WRITABLE if found.st_gid == sources.st_gid else stat.S_IWOTH
+        open_to = found.st_mode & WRITABLE & ~(sources.st_mode & same)
+        if path != folder:  # who can only add to it cannot replace the folder; other users may own it
+            open_to = 0 if found.st_mode & stat.S_ISVTX else open_to & stat.S_IWOTH
+        elif found.st_uid not in _trusted():
+            raise _foreign(path, f"belongs to user {found.st_uid}")
+        if open_to:
+            raise _foreign(path, f"can be written by {'everyone' if open_to & stat.S_IWOTH else 'its group'}", f", or chmod go-w {path}")
+
+
+def _foreign(path, how, hint=""):
+    return BackendError(
+        f"the kernel cache {path} {how}, who could run any code here: expected a folder that only you can write to; "
+        f"set NUMBA_CACHE_DIR to another one{hint}"
+    )
+
+
+def _checksum(code):
+    return zlib.crc32(code).to_bytes(CHECKSUM, "little")
+
+
+@cache
+def make_private(folder):
+    """Close a new folder to others, unless it is a __pycache__, which has Python's files too."""
+    if CHECKED and os.path.basename(folder) != "__pycache__" and not os.listdir(folder) and os.stat(folder).st_uid == os.geteuid():
+        os.chmod(folder, 0o700)
+
+
 class KernelFiles:
     """The machine code of one function on disk: a file per signature, replacing Numba's numbered files and index.
 
@@ -47,22 +106,33 @@ class KernelFiles:
     def __init__(
         self, folder: str, stem: str, stamp: Any, dumps: Callable[[Any], bytes], prepare: Callable[[bytes], None] = lambda data: None
     ):
-        self.folder, self.stem, self.dumps, self.prepare = Path(folder), stem, dumps, prepare
+        self.folder, self.stem, self.dumps, self.prepare = Path(folder).absolute(), stem, dumps, prepare
         self.stamp = _short(SOURCES, stamp, numba.__version__)
+        make_private(str(self.folder))
 
     def path(self, key):
         return self.folder / f"{self.stem}.{self.stamp}.{_short(key)}.nbc"
 
     def load(self, key):
+        """What was saved; None if it is missing or damaged. Raises BackendError where others could have written it."""
+        check_folder(str(self.folder))
         try:
-            data = self.path(key).read_bytes()
+            with open(self.path(key), "rb") as file:
+                owner = os.fstat(file.fileno()).st_uid
+                data = file.read()
         except OSError:  # it is not there, or cannot be read
+            return None
+        if CHECKED and owner not in _trusted():
+            raise _foreign(self.path(key), f"belongs to user {owner}", ", or remove it")
+        if _checksum(memoryview(data)[:-CHECKSUM]) != data[-CHECKSUM:]:
             return None
         self.prepare(data)
         return pickle.loads(data)
 
     def save(self, key, data):
-        replace_file(self.path(key), self.dumps(data))
+        check_folder(str(self.folder))
+        code = self.dumps(data)
+        replace_file(self.path(key), code + _checksum(code))
         for path in self.folder.glob(f"{escape(self.stem)}.*.nbc"):
             if not path.name.startswith(f"{self.stem}.{self.stamp}."):  # compiled from other sources
                 with suppress(OSError):
@@ -83,6 +153,7 @@ def generated(name, text, formula, folder, scope):
         cells = [cell.cell_contents for cell in formula.__closure__ or ()]
         text = f"# {formula.__module__}.{formula.__qualname__} {cells} of source {hashlib.sha256(source).hexdigest()[:16]}\n{text}\n"
     path = Path(folder) / f"{name}_{_short(text)}.py"
+    check_folder(str(folder))
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, text.encode())

@@ -260,6 +260,7 @@ class Residual(_Container):
         return self._add(y, z), (body, shortcut) if train else None
 
     def backward(self, dy: Any, saved: Any, need_dx: bool = True) -> Any:
+        dy = self.backend.place(dy)
         dx = self.body.backward(dy, saved[0], need_dx)
         dz = self.shortcut.backward(dy, saved[1], need_dx)
         if dx is None or dz is None:

@@ -21,4 +21,4 @@ class Flatten(Layer):
         return x.reshape(len(x), -1), x.shape if train else None
 
     def backward(self, dy: Any, saved: Any, need_dx: bool = True) -> Any:
-        return dy.reshape(saved)
+        return self.backend.place(dy).reshape(saved)

@@ -139,8 +139,12 @@ class Optimizer(CodeRepr):
             if not param.trainable:
                 continue
             for attribute, array in (("value", param.value), ("grad", param.grad)):
-                if not on_device(array) and not array.flags.c_contiguous:
+                if on_device(array) or array.flags.carray:
+                    continue
+                if not array.flags.c_contiguous:
                     raise ArgumentError(f"the {attribute} of {name!r} is not C-contiguous: use np.ascontiguousarray({attribute})")
+                wrong = "not aligned" if array.flags.writeable else "read-only"
+                raise ArgumentError(f"the {attribute} of {name!r} is {wrong}: use np.array({attribute})")
         for slot, (name, param) in itertools.product(self.slots, params.items()):
             found = self.state.get(f"{slot}.{name}")
             if found is None or found.shape != param.value.shape:

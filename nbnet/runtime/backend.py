@@ -26,6 +26,16 @@ def on_device(array: Any) -> bool:
     return getattr(type(array), "on_device", False)
 
 
+def for_kernels(array: Any) -> np.ndarray:
+    """The array itself where kernels may take it, else a copy.
+
+    Numba compiles a kernel for each kind of array, which takes seconds. So kernels get arrays of one kind only: C-contiguous, aligned and
+    writeable. (An array that shares the memory of a read-only one would have to stay read-only wherever it is returned.)
+    """
+    array = np.ascontiguousarray(array)
+    return array if array.flags.carray else array.copy()
+
+
 def zeros_like(array: Any) -> Any:
     """A long-lived array of zeros beside another one."""
     zeros = array.copy()
@@ -75,7 +85,7 @@ class Backend(Protocol):
         """The batches, one by one, where models of this dtype read them."""
 
     def place(self, array: Any) -> Any:
-        """A C-contiguous array where kernels read it: the same array if it is there already.
+        """An array where kernels read it, as they take it (see `for_kernels`): the same array if it is there already.
 
         Raises:
             BackendError: it is on the GPU, and this backend is not.
@@ -96,6 +106,9 @@ class Backend(Protocol):
 
     def synchronize(self) -> None:
         """Wait until everything launched is done."""
+
+    def empty_cache(self) -> None:
+        """Return memory that is kept for later arrays to the system."""
 
 
 class NumpyBackend:
@@ -155,7 +168,7 @@ class NumpyBackend:
             raise BackendError(
                 f"an array is on the GPU, but the backend is {self.name!r}: use backend='cuda', or copy it: np.asarray(array)"
             )
-        return np.ascontiguousarray(array)
+        return for_kernels(array)
 
     def host(self, *arrays: Any) -> list[np.ndarray]:
         return list(arrays)
@@ -168,6 +181,10 @@ class NumpyBackend:
 
     def synchronize(self) -> None:
         """Nothing to wait for: a call on the CPU is done when it returns."""
+
+    def empty_cache(self) -> None:
+        self._scratch.clear()
+        self.pool.clear()
 
 
 class SerialBackend(NumpyBackend):
@@ -254,6 +271,10 @@ class CudaBackend(SerialBackend):
     def synchronize(self) -> None:
         self.device.synchronize()
 
+    def empty_cache(self) -> None:
+        super().empty_cache()
+        self._host_pool.clear()
+
 
 def _through_host(array: Any) -> tuple[Any, ...]:
     """How an array on the GPU is copied and pickled."""
@@ -272,12 +293,23 @@ def channelwise_kernel(function: Callable[..., tuple], outputs: Sequence[Any], a
 _CLASSES: dict[str, Callable[[], Any]] = {each.name: each for each in (NumpyBackend, SerialBackend, ParallelBackend, CudaBackend)}
 
 
+_made: list[Backend] = []
+
+
 @cache
 def _make(name: str) -> Backend:
     if name == "cuda":
         check_cuda()
     backend: Backend = _CLASSES[name]()
+    _made.append(backend)
     return backend
+
+
+def empty_cache() -> None:
+    """Return the memory that nbnet keeps for later arrays to the system (or to the GPU's driver): unused blocks of all backends, and the
+    calling thread's scratch. Later calls take new memory. A trainer keeps the memory of its last passes until it is deleted or evaluates."""
+    for backend in _made:
+        backend.empty_cache()
 
 
 def get_backend(backend: str | Backend) -> Backend:

@@ -37,6 +37,7 @@ VARIABLE = "NBNET_COMPILE_WORKERS"
 WORKERS = 3  # at most by default: the convolution that is compiled first takes as long as everything these have to do
 FEW = 4  # kernels that are not worth a worker, which takes a second to start and compiles the shared bodies again
 PATIENCE = 240.0  # seconds without a finished kernel after which a worker is killed: the largest kernel takes 15
+WINDOWS = sys.platform == "win32"
 POLL = 0.5  # seconds between a worker's checks that its parent is alive
 COMMAND = "import sys; sys.path[:] = sys.argv[1:]; from nbnet.runtime.compile_ahead import main; main()"  # with this process's sys.path
 
@@ -148,7 +149,7 @@ class _Worker:
         requests: Any = self._process.stdin
         with contextlib.suppress(OSError):  # it has ended already, which `_wait` will notice
             pickle.dump((os.getpid(), backend, self._calls), requests)
-            requests.close()
+            requests.flush()  # and it stays open, until this process ends
         finished = 0
         for op, calls in work:
             finished += len(calls)
@@ -169,6 +170,8 @@ class _Worker:
                 self._done += 1
             if not line or self._done == len(self._calls):
                 answers.close()
+                with contextlib.suppress(OSError):  # it read no request
+                    self._process.stdin.close()  # type: ignore[union-attr]
                 self._process.wait()
 
 
@@ -184,7 +187,10 @@ def main() -> None:
 
 
 def _exit_with(parent: int) -> None:
-    """Exit when the parent has exited. (On Windows the parent of a process never changes: there, the next print fails.)"""
-    while os.getppid() == parent:
-        time.sleep(POLL)
+    """Exit when the parent has exited, also within a long compilation: LLVM runs without the GIL."""
+    if WINDOWS:  # the parent of a process never changes; but its end of the pipe is closed when it exits (elsewhere a fork keeps it open)
+        os.read(0, 1)
+    else:
+        while os.getppid() == parent:
+            time.sleep(POLL)
     os._exit(1)

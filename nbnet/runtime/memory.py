@@ -4,6 +4,10 @@ Fresh memory costs page faults, which are 40 % of PyTorch's step on a small CNN.
 array on it is deleted: arrays view a lease, and the lease's finaliser returns the block. A training step therefore asks the
 system for memory once, and later steps allocate nothing large.
 
+When the shapes change all the time, blocks of every size come together. A request that finds no block of its size takes a larger
+one, up to twice as large. And before the pool asks for new memory, it returns the blocks of the sizes that were not used for longest,
+until it holds at most twice the memory that was ever in use at once. `nb.empty_cache()` returns all that is unused.
+
 The environment variable NBNET_MEMORY_POOL=0 turns the pool off: every array is a new one.
 """
 
@@ -26,6 +30,7 @@ VARIABLE = "NBNET_MEMORY_POOL"
 POOLED = os.environ.get(VARIABLE, "") != "0"
 HUGE = 1 << 21  # bytes of a huge page, on x86-64 and on ARM with pages of 4 KiB
 PAGE = 4096  # bytes; below this NumPy's own allocator is as fast, and keeping blocks gains nothing
+SLACK = 2  # how many times as large as a request a block may be, and the pool as what was in use at once
 
 
 class _Lease(np.ndarray):
@@ -55,38 +60,74 @@ def _map(size: int) -> mmap.mmap:
 
 
 class Pool:
-    """Blocks of memory by size. `hits` and `misses` count the requests served from kept and from new memory."""
+    """Blocks of memory by size. `hits` and `misses` count the requests served from kept and from new memory; `bytes` is the size of all
+    blocks, `peak` the most that was in use at once."""
 
     def __init__(self) -> None:
         self._free: dict[int, deque[mmap.mmap]] = defaultdict(deque)
+        self._used: dict[int, int] = {}  # by size: the number of the last request that took such a block
         self.hits = 0
         self.misses = 0
         self.bytes = 0
+        self.peak = 0
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         """An uninitialised C-contiguous array on a recycled block, page-aligned; a small one is NumPy's own."""
         size = _block_size(shape, dtype)
         if size == 0:
             return np.empty(shape, dtype)
-        lease = _Lease((size,), np.uint8, buffer=self._take(size))
-        lease._free = self._free[size]
+        block = self._take(size)
+        lease = _Lease((len(block),), np.uint8, buffer=block)
+        lease._free = self._free[len(block)]
         return np.ndarray(shape, dtype, buffer=lease)
 
     def _take(self, size: int) -> mmap.mmap:
+        """A block of at least this size."""
+        self._used[size] = self.hits + self.misses
         try:
             block = self._free[size].pop()
-            self.hits += 1
         except IndexError:
-            block = _map(size)
-            self.misses += 1
-            self.bytes += size
+            found = self._take_larger(size)
+            if found is None:
+                return self._new(size)
+            block = found
+        self.hits += 1
         return block
+
+    def _take_larger(self, size: int) -> mmap.mmap | None:
+        for larger in sorted(self._free):
+            if size < larger <= SLACK * size:
+                with suppress(IndexError):
+                    block = self._free[larger].pop()
+                    self._used[larger] = self.hits + self.misses
+                    return block
+        return None
+
+    def _new(self, size: int) -> mmap.mmap:
+        """A new block, for which unused ones of other sizes may go. Only here: a step that needs no new memory returns none."""
+        unused = sum(each * len(free) for each, free in list(self._free.items()))
+        self.peak = max(self.peak, self.bytes - unused + size)
+        for each in sorted(self._free, key=lambda each: self._used.get(each, 0)):
+            self._return(each, self.bytes + size - SLACK * self.peak)
+        block = _map(size)
+        self.misses += 1
+        self.bytes += size
+        return block
+
+    def _return(self, size: int, excess: float) -> None:
+        """Return unused blocks of this size to the system, until there are none or the excess is gone."""
+        free = self._free[size]
+        while excess > 0 and free:
+            with suppress(IndexError):  # another thread took it
+                free.popleft()  # unmapped when nothing refers to it
+                self.bytes -= size
+                excess -= size
 
     def clear(self) -> None:
         """Return all unused blocks to the system."""
-        for size, free in self._free.items():
-            self.bytes -= size * len(free)
-            free.clear()
+        for size in list(self._free):
+            self._return(size, math.inf)
+        self.peak = self.bytes
 
 
 class _Borrowed(deque[mmap.mmap]):
@@ -98,18 +139,29 @@ class _Borrowed(deque[mmap.mmap]):
         self.home.extend(self)
 
 
+class _Borrowing(dict[int, _Borrowed]):
+    """The free blocks of an arena, by size."""
+
+    def __init__(self, source: Pool) -> None:
+        super().__init__()
+        self._source = source
+
+    def __missing__(self, size: int) -> _Borrowed:
+        self[size] = borrowed = _Borrowed()
+        borrowed.home = self._source._free[size]
+        return borrowed
+
+
 class Arena(Pool):
     """A pool of one owner, on blocks of another pool, to which they return in the end."""
 
     def __init__(self, source: Pool) -> None:
         super().__init__()
         self._source = source
+        self._free = _Borrowing(source)  # type: ignore[assignment]
 
     def _take(self, size: int) -> mmap.mmap:
-        if size not in self._free:
-            self._free[size] = borrowed = _Borrowed()
-            borrowed.home = self._source._free[size]
-        free = self._free[size]
+        free = self._free.get(size)
         return free.pop() if free else self._source._take(size)
 
     def alias(self, array: np.ndarray) -> np.ndarray:
@@ -145,6 +197,10 @@ class Scratch(threading.local):
             view = self.pieces[purpose][:size].view(dtype).reshape(shape)
             self.views[purpose, shape, dtype] = view
         return view
+
+    def clear(self) -> None:
+        """Forget the workspaces of this thread."""
+        self.pieces, self.views = {}, {}
 
 
 @lru_cache(1024)

@@ -25,16 +25,16 @@ from nbnet.runtime.stage import Stage, can_replay
 from nbnet.runtime.watched import Watched
 
 BACKENDS = ("serial", "parallel")  # whose passes are recorded: on the others, calls are not what takes the time
-KEPT = 4  # recordings: for example a batch in two parts, and the last batch of an epoch, have up to four shapes
+KEPT = 4  # shapes: for example a batch in two parts, and the last batch of an epoch, have up to four
 _END = object()  # ends a list of settings, so that a longer or shorter list is a different one
 _arrays = attrgetter("value", "grad")
 
 
 class Replay:
-    """Chooses how a batch passes through a model: replayed for the last few shapes, else layer by layer.
+    """Chooses how a batch passes through a model: replayed if its shape is one of the last few, else layer by layer.
 
-    To record takes as long as some passes of a small model. So the first batch of a shape, and the first one after a change, runs
-    layer by layer: a rate that changes in every step, or a new shape for every batch, costs only the check.
+    To record takes as long as some passes of a small model, and a recording keeps its memory. So the first batch of a shape, and the
+    first one after a change, runs layer by layer: a rate that changes in every step, or a new shape for every batch, costs only the check.
 
     Args:
         enabled: False runs every batch layer by layer.
@@ -42,7 +42,7 @@ class Replay:
 
     def __init__(self, enabled: bool = True) -> None:
         self.enabled = enabled
-        self._recordings: OrderedDict[tuple[int, ...], Recording] = OrderedDict()
+        self._recordings: OrderedDict[tuple[int, ...], Recording | None] = OrderedDict()  # of the last KEPT shapes, in order of use
         self.model: Any = None
         self._changes = 0  # Watched.changes at the last check of all settings
 
@@ -62,17 +62,14 @@ class Replay:
             self._start(model)
         if not self._recorded:
             return Pass(model)
+        known = x.shape in self._recordings
         recording = self._recordings.pop(x.shape, None)
-        if recording is not None and recording.complete:  # an interrupted one is made again
-            self._recordings[x.shape] = recording  # in order of use
-            return recording
-        if x.shape not in self._seen:
-            self._seen.add(x.shape)
-            return Pass(model)
-        recording = self._recordings[x.shape] = Recording(model, x.shape)
+        if known and (recording is None or not recording.complete):  # an interrupted one is made again
+            recording = Recording(model, x.shape)
+        self._recordings[x.shape] = recording
         if len(self._recordings) > KEPT:
-            self._seen.remove(self._recordings.popitem(last=False)[0])
-        return recording
+            self._recordings.popitem(last=False)
+        return recording or Pass(model)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy makes recordings of its own."""
@@ -80,13 +77,12 @@ class Replay:
 
     def clear(self) -> None:
         """Drop the recordings; their memory returns to the backend."""
-        self._recordings.clear()
+        self._recordings = OrderedDict.fromkeys(self._recordings)
 
     def _start(self, model: Any) -> None:
         """Start again with the settings as they are now."""
-        self.clear()
+        self._recordings.clear()
         self.model = None  # until the end: an interrupted start is made again
-        self._seen: set[tuple[int, ...]] = set()  # shapes of batches so far: a shape is recorded when it comes again
         stages = {id(stage): stage for stage in _stages(model, model.backend)}  # a layer may define == and no hash
         replayed = [stage for stage in stages.values() if can_replay(stage, model.backend)]
         self._changes = Watched.changes

@@ -60,8 +60,8 @@ def can_replay(stage: Stage, backend: Any) -> bool:
     if stage.inner():
         return True
     params, buffers = vars(stage)["_params"], vars(stage)["_buffers"]
-    return all(param.value.flags.c_contiguous and param.value.dtype == stage.dtype for param in params.values()) and all(
-        array.flags.c_contiguous and array.dtype in BUFFERS for array in buffers.values()
+    return all(param.value.flags.carray and param.value.dtype == stage.dtype for param in params.values()) and all(
+        array.flags.carray and array.dtype in BUFFERS for array in buffers.values()
     )
 
 

@@ -10,10 +10,30 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nbnet import storage
+from nbnet import schema, storage
 from nbnet.errors import CheckpointError
+from nbnet.training.epoch import Position, count_batches
 
 FORMAT = "nbnet checkpoint 1"
+WORD = (1 << 64) - 1  # the largest seed
+RUN = schema.record(
+    optimizer=schema.text(),
+    optimizer_steps=schema.whole(),
+    seed=schema.whole(0, WORD),
+    step=schema.whole(),
+    epoch=schema.whole(),
+    history=schema.mapping(schema.rows(schema.number(finite=False))),
+    position=schema.record(
+        batches=schema.whole(),
+        rows=schema.whole(),
+        loss=schema.number(),
+        correct=schema.optional(schema.whole()),
+        lr=schema.number(0),
+        seconds=schema.number(0),
+        data_rows=schema.whole(),
+        batch_size=schema.whole(),
+    ),
+)
 
 
 class State(NamedTuple):
@@ -42,7 +62,28 @@ def read(path: str | Path) -> State:
     if metadata.get("format") != FORMAT:
         found = metadata.get("format")
         raise CheckpointError(f"{path} is not a checkpoint of a run (format {found!r}, expected {FORMAT!r}); for weights use load_weights")
-    try:
-        return State(arrays, json.loads(metadata["run"]))
-    except (KeyError, ValueError) as error:
-        raise CheckpointError(f"{path}: the description of the run is damaged: {error!r}") from error
+    return State(arrays, schema.parse(metadata.get("run", ""), RUN, f"{path}: the description of the run is damaged", CheckpointError))
+
+
+def check(run: Any, source: str | Path) -> dict[str, Any]:
+    """The run of a state, with its position as a Position. Training can continue there.
+
+    Raises:
+        CheckpointError: something is missing, has another type, is out of range, or contradicts the rest.
+    """
+    prefix = f"{source}: the description of the run is damaged"
+    run = schema.fit(run, RUN, prefix, CheckpointError)
+    at = run["position"] = Position(**run["position"])
+    epochs = max(map(len, run["history"].values()), default=0)
+    if epochs != run["epoch"]:
+        raise CheckpointError(f"{prefix}: epoch is {run['epoch']}, but the history has {epochs} epochs")
+    if at.batches == 0:
+        fits = at == Position()
+    else:
+        fits = min(at.data_rows, at.batch_size) >= 1
+        last = count_batches(at.data_rows, at.batch_size) if fits else 0
+        rows = at.data_rows if at.batches == last else at.batches * at.batch_size
+        fits = fits and at.batches <= last and at.rows == rows and (at.correct or 0) <= rows
+    if not fits:
+        raise CheckpointError(f"{prefix}: no epoch has the position {at._asdict()}")
+    return run

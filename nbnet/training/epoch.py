@@ -87,15 +87,15 @@ def _instead_of_pair(data: Any) -> str:
     return f"{parts}: for weights of rows write a loss of your own (nbnet.losses.Loss), with the weights in y"
 
 
-def count(rows: int, batch_size: int) -> int:
-    """The number of batches of an epoch: a last batch of one row joins the one before it."""
-    number = -(-rows // batch_size)
-    return number - (number > 1 and rows - (number - 1) * batch_size == 1)
+def count_batches(rows: int, batch_size: int) -> int:
+    """How many batches an epoch has. A last batch of one row joins the one before it."""
+    count = -(-rows // batch_size)
+    return count - 1 if count > 1 and rows - (count - 1) * batch_size == 1 else count
 
 
 def batches(rows: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
     """The row numbers of each batch, in shuffled order."""
-    starts = [index * batch_size for index in range(count(rows, batch_size))]
+    starts = [i * batch_size for i in range(count_batches(rows, batch_size))]
     order = permutation(rows, seed, epoch)
     return [order[start:stop] for start, stop in pairwise([*starts, rows])]
 
@@ -116,7 +116,7 @@ def gather(x: np.ndarray, rows: np.ndarray, backend: Backend) -> np.ndarray:
 
 def add_correct(a: int | None, b: int | None) -> int | None:
     """The sum of two counts of correct rows; None where the loss counts none."""
-    return None if a is None or b is None else a + b
+    return None if a is None or b is None else a + int(b)
 
 
 def metrics(loss: float, correct: int | None, rows: int) -> dict[str, float]:

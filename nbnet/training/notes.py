@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from nbnet.training.epoch import count
+from nbnet.training.epoch import count_batches
 
 
 def rate(trainer: Any, step: int, steps: int) -> float:
@@ -19,7 +19,7 @@ def rate_jump(trainer: Any, epochs: int, rows: int, batch_size: int) -> str | No
     rates = [trainer.position.lr] if trainer.position.batches else trainer.history.get("lr", [])
     if not rates or not trainer.step:
         return None
-    steps = epochs * count(rows, batch_size)
+    steps = epochs * count_batches(rows, batch_size)
     if math.isclose(rate(trainer, trainer.step - 1, steps), rates[-1], rel_tol=1e-9):
         return None
     after = rate(trainer, trainer.step, steps)

@@ -78,7 +78,7 @@ class Trainer(CodeRepr):
         self.schedule = schedules.get(schedule)
         self.clip_norm = clip_norm
         self.accumulate = checks.whole(accumulate, "accumulate")
-        self.seed = seed
+        self.seed = checks.whole(seed, "seed", 0, checkpoint.WORD)
         self.step = 0
         self.epoch = 0
         self.history: dict[str, list[float]] = {}
@@ -260,7 +260,7 @@ class Trainer(CodeRepr):
             one = self._passes.of(self.model, images)
             prediction = one.forward(images)
             result = self.loss(prediction, y[start:stop], rows=len(x), backend=self.model.backend)
-            total += result.total
+            total += float(result.total)
             correct = add_correct(correct, result.correct)
             if not math.isfinite(total):
                 self.model.discard_updates(changes)  # the explanation runs the layers again
@@ -302,7 +302,7 @@ class Trainer(CodeRepr):
             batch = slice(start, start + batch_size)
             prediction, _ = self.model.forward(x[batch])
             result = self.loss(prediction, y[batch], backend=self.model.backend)
-            total += result.total
+            total += float(result.total)
             correct = add_correct(correct, result.correct)
         return metrics(total, correct, len(x))
 
@@ -331,24 +331,17 @@ class Trainer(CodeRepr):
         Raises:
             CheckpointError: the state is damaged, or belongs to another model or optimiser; nothing has changed.
         """
-        run = state.run
-        try:
-            position = Position(**run["position"])
-            seed, step, epoch, optimizer_steps = (int(run[key]) for key in ("seed", "step", "epoch", "optimizer_steps"))
-            history = {key: [float(value) for value in values] for key, values in run["history"].items()}
-            optimizer = run["optimizer"]
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise CheckpointError(f"{source}: the description of the run is damaged: {error!r}") from error
+        run = checkpoint.check(state.run, source)
         own = type(self.optimizer).__name__
-        if optimizer != own:
-            raise CheckpointError(f"{source} was trained with {optimizer}, this trainer has {own}: use the same optimiser")
+        if run["optimizer"] != own:
+            raise CheckpointError(f"{source} was trained with {run['optimizer']}, this trainer has {own}: use the same optimiser")
         arrays = self.state().arrays
         storage.check_match(state.arrays, arrays, source)
-        changes = {"seed": seed, "step": step, "epoch": epoch, "history": history, "position": position}
+        changes = {name: run[name] for name in ("seed", "step", "epoch", "history", "position")}
         commit(
             [
                 *(assignment(arrays[name], array) for name, array in state.arrays.items()),
-                partial(setattr, self.optimizer, "steps", optimizer_steps),
+                partial(setattr, self.optimizer, "steps", run["optimizer_steps"]),
                 *(partial(setattr, self, name, value) for name, value in changes.items()),
             ]
         )

@@ -256,3 +256,10 @@ def test_shapes_of_the_users_own():
     assert workloads.of_shape("adam", "1000") == [Workload("adam", (1000,))]
     assert next(each.name for each in workloads.of_shape("conv2d", "1x2x3x4-5")) == "conv2d forward 1x2x3x4-5"
     assert [workloads.of_shape(*each) for each in (("conv2d", "1x2x3x4"), ("dropout", "1x2x3x0"), ("five-conv", "128"))] == [None] * 3
+
+
+def test_versions_where_python_does_not_know_what_a_package_comes_from(monkeypatch):
+    """Python 3.10, for packages without a top_level.txt."""
+    monkeypatch.setattr(cli.bench, "packages_distributions", lambda: {"numba": ["numba"]})
+    found = cli.bench.machine(plan.Plan([], [], [], [1], False, True))
+    assert found["versions"]["numpy"] == np.__version__

@@ -16,7 +16,7 @@ def test_it_checks_times_and_writes(tmp_path):
     only = [] if SIMULATED else ["--only", "ReLU"]
     done = subprocess.run([sys.executable, "-W", "ignore", SCRIPT, "--out", tmp_path, *only], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    results = json.loads((tmp_path / "gpu.json").read_text())
+    results = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))
     assert results["simulated"] is SIMULATED
     names = [row["name"] for row in results["rows"]]
     words = "ReLU + max pool", "dropout", "conv2d", "with statistics", "max pool 2x2", "cross-entropy", "Adam"

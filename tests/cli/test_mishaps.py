@@ -32,7 +32,7 @@ def test_a_full_disk(pictures, here, capsys, monkeypatch):
 
 @pytest.mark.parametrize("out", ["file", "file/run"])
 def test_a_run_folder_that_cannot_be_made(pictures, here, capsys, out):
-    (here / "file").write_text("")
+    (here / "file").write_text("", encoding="utf-8")
     assert nbnet("train", "--data", pictures, "--out", out, *TINY) == 2
     error = one_line_error(capsys)
     assert error in (
@@ -43,7 +43,7 @@ def test_a_run_folder_that_cannot_be_made(pictures, here, capsys, out):
 
 def test_a_run_is_never_overwritten(pictures, here, capsys):
     (here / "full").mkdir()
-    (here / "full" / "thesis.txt").write_text("ten years of work")
+    (here / "full" / "thesis.txt").write_text("ten years of work", encoding="utf-8")
     assert nbnet("train", "--data", pictures, "--out", "full", *TINY) == 2
     assert one_line_error(capsys) == "--out full exists already and is not empty: choose another folder"
     assert nbnet("train", "--data", pictures, "--out", "run", *TINY) == 0

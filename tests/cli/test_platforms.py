@@ -36,7 +36,7 @@ for module, names in GONE.items():
 def stripped(tmp_path):
     """The environment of processes that start without those names."""
     (tmp_path / "start").mkdir()
-    (tmp_path / "start" / "sitecustomize.py").write_text(WITHOUT)
+    (tmp_path / "start" / "sitecustomize.py").write_text(WITHOUT, encoding="utf-8")
     paths = [str(tmp_path / "start"), str(Path(cli.__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
     return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
 

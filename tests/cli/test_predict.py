@@ -37,11 +37,11 @@ def test_patterns_that_the_shell_leaves(trained, pictures, here, rng, capsys):
 
 
 def test_predict_bad_input(trained, here, capsys):
-    (here / "text.png").write_text("no picture")
+    (here / "text.png").write_text("no picture", encoding="utf-8")
     capsys.readouterr()
     cases = {
         ("run", "nowhere.png"): "cannot read the image nowhere.png: No such file or directory",
-        ("run", "text.png"): "text.png is not an image that Pillow can read",
+        ("run", "text.png"): "text.png is not an image that nbnet reads",
         ("nowhere", "text.png"): "there is no run nowhere: expected a folder written by nbnet train",
         ("run", "--backend", "cdua", "text.png"): "unknown backend 'cdua': did you mean 'cuda'?",
         ("run",): "the following arguments are required: IMAGE (see nbnet predict --help)",

@@ -75,7 +75,7 @@ def test_resume_to_more_epochs_from_elsewhere(pictures, here, capsys, monkeypatc
     assert "from epoch 4 of 5" in out
     state = arrays(here / "run")[1]
     assert (state["epoch"], state["step"]) == (5, 25)
-    assert json.loads((here / "run" / "config.json").read_text())["epochs"] == 5
+    assert json.loads((here / "run" / "config.json").read_text(encoding="utf-8"))["epochs"] == 5
     assert not list((here / "other").iterdir())
 
 
@@ -93,7 +93,7 @@ def test_resume_draws_what_is_missing(pictures, here):
 def test_resume_what_cannot_be_resumed(pictures, here, capsys):
     assert nbnet("train", "--data", pictures, "--out", "run", *TINY) == 0
     model, config = here / "run" / "model.safetensors", here / "run" / "config.json"
-    good, text = model.read_bytes(), config.read_text()
+    good, text = model.read_bytes(), config.read_text(encoding="utf-8")
     capsys.readouterr()
 
     def refused(*words):

@@ -26,12 +26,12 @@ def test_train(pictures, here, capsys):
     assert wrong
     assert "to use it: nbnet predict run IMAGE..." in out
     assert {path.name for path in (here / "run").iterdir()} == FILES
-    history = json.loads((here / "run" / "history.json").read_text())
+    history = json.loads((here / "run" / "history.json").read_text(encoding="utf-8"))
     assert list(history) == ["loss", "accuracy", "val_loss", "val_accuracy", "lr", "seconds"]
     assert {len(column) for column in history.values()} == {3}
     assert float(wrong[1]) == pytest.approx(100 * history["val_accuracy"][-1], abs=0.01)
     assert int(wrong[2]) == round(9 * (1 - history["val_accuracy"][-1]))
-    config = json.loads((here / "run" / "config.json").read_text())
+    config = json.loads((here / "run" / "config.json").read_text(encoding="utf-8"))
     assert config | {"checksum": 0, "nbnet": ""} == {
         "nbnet": "",
         "data": str(pictures),
@@ -63,7 +63,7 @@ def test_train_digits_learns_and_numbers_its_runs(here, capsys):
     for number in (1, 2):
         assert nbnet("train", "--epochs", 4, "--backend", "serial", "--seed", number) == 0
         assert f"run: runs/digits-digits-{number}\n" in capsys.readouterr().out
-        history = json.loads((here / "runs" / f"digits-digits-{number}" / "history.json").read_text())
+        history = json.loads((here / "runs" / f"digits-digits-{number}" / "history.json").read_text(encoding="utf-8"))
         assert history["val_accuracy"][-1] > 0.9
     assert arrays(here / "runs/digits-digits-1") != arrays(here / "runs/digits-digits-2")
 

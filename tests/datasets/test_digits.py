@@ -44,6 +44,6 @@ DIGITS_SHA256 = "caab4143e6900256409822b15abad7aab7130cae21b876b2b7366c6397b03e1
 
 
 def test_digits_name_their_makers():
-    text = (Path(digits.__file__).parent / "digits-attribution.txt").read_text()
+    text = (Path(digits.__file__).parent / "digits-attribution.txt").read_text(encoding="utf-8")
     for word in ("Alpaydin", "Kaynak", "10.24432/C50P49", "CC BY 4.0", "Changes:"):
         assert word in text

@@ -17,9 +17,9 @@ def test_folder(tmp_path):
     root = pets(tmp_path)
     (root / ".git").mkdir()
     (root / "__MACOSX").mkdir()
-    (root / "notes.txt").write_text("hello")
-    (root / "cat" / "notes.txt").write_text("hello")
-    (root / "cat" / ".hidden.png").write_text("hello")
+    (root / "notes.txt").write_text("hello", encoding="utf-8")
+    (root / "cat" / "notes.txt").write_text("hello", encoding="utf-8")
+    (root / "cat" / ".hidden.png").write_text("hello", encoding="utf-8")
     (x, y), (x_test, y_test), names = datasets.from_folder(root)
     assert names == ["cat", "dog"]
     assert x.shape == (12, 4, 6, 3)
@@ -151,9 +151,9 @@ def sixteen_bits(root):
         (damage, "cannot read the image .*dog/03.png: .*; replace or remove it"),
         (
             lambda root: (root / "dog" / "03.png").write_bytes(b""),
-            "dog/03.png is not an image that Pillow can read: expected png, jpg or similar",
+            "dog/03.png is not an image that nbnet reads: expected PNG, JPEG",
         ),
-        (lambda root: (root / "dog" / "03.png").write_bytes(b"hello"), "dog/03.png is not an image that Pillow can read"),
+        (lambda root: (root / "dog" / "03.png").write_bytes(b"hello"), "dog/03.png is not an image that nbnet reads"),
         (sixteen_bits, r"dog/03.png has more than 8 bits per channel \(Pillow's mode I.*\): expected 8; save it as 8-bit grey or RGB"),
         (lambda root: (root / "emu").mkdir(), "emu is empty: expected images"),
         (lambda root: write(root / "emu", {"a.txt": b""}), r"emu has no image \(.png, .jpg, .*\), only a.txt"),

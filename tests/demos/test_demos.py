@@ -113,7 +113,7 @@ def test_without_a_name_it_lists_them(capsys):
 )
 def test_bad_input_is_one_line(words, said, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     assert cli.main(["demo", *words]) == 2
     printed = capsys.readouterr()
     assert said in printed.err

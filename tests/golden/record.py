@@ -297,7 +297,7 @@ def write_readme():
             terms = ", ".join(f"{key} {json.dumps(value)}" for key, value in o["nbnet"].items())
             lines.append(f"| {case} | `{o['call']}` | {o['dtype']} | {first.shape} | {len(case.steps)} | {terms} |")
         lines.append("")
-    (HERE / "README.md").write_text("\n".join(lines).rstrip() + "\n")
+    (HERE / "README.md").write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
 
 
 def main(names):

@@ -228,6 +228,49 @@ def test_nan_reaches_only_the_pixels_that_see_it(rng, backend):
     assert np.isnan(y).sum() == 4 * case.outputs
 
 
+SPREADING = [name for name in CASES if "minimal filtering" in name] + ["same 3 by 3", "stride 2, same"]
+BAD = {"nan": np.nan, "infinity": np.inf, "minus infinity": -np.inf, "nearly too large": 1e38}
+
+
+@not_simulated
+@np.errstate(all="ignore")  # of the definition
+@pytest.mark.parametrize("bad", BAD)
+@dtypes
+@pytest.mark.parametrize("name", SPREADING)
+def test_what_is_not_finite_reaches_only_results_that_depend_on_it(rng, dtype, name, bad):
+    """And what is large makes only results infinite that are too large. Statistics are those of the same y."""
+    case, value = Case(name, rng), BAD[bad]
+    value = value * 1e270 if dtype == "float64" and np.isfinite(value) else value
+    if np.isfinite(value):
+        case.weight *= 1e-3
+        case.dy *= 1e-3
+    clean = case.x.copy()
+    case.x[-1, 0, 1, -1] = case.x[0, -1, -1, 0] = value
+    for slope in (1.0, 0.0):
+        check("conv2d.forward", dtype, "matmul", case.forward(slope=slope))
+    check("conv2d.backward_weights", dtype, "matmul", case.backward_weights())
+    case.x = clean
+    case.dy[-1, 0, 1, -1] = case.dy[0, -1, -1, 0] = value
+    check("conv2d.backward_data", dtype, "matmul", case.backward_data())
+    check("conv2d.backward_weights", dtype, "matmul", case.backward_weights())
+
+
+@not_simulated
+@np.errstate(all="ignore")
+@pytest.mark.parametrize("name", [name for name in SPREADING if "minimal" in name])
+def test_tiles_without_what_is_not_finite_keep_their_bits(rng, name):
+    """So results do not depend on how tiles are grouped. A weight that is not finite changes one channel."""
+    case = Case(name, rng)
+    (plain,) = run("conv2d.forward", "parallel", "float32", case.forward())
+    case.x[0, 0, 0, 0] = np.nan
+    (y,) = run("conv2d.forward", "parallel", "float32", case.forward())
+    assert_close(y[0, 4:], plain[0, 4:], "exact")
+    assert_close(y[1:], plain[1:], "exact")
+    case.x[0, 0, 0, 0] = 1
+    case.weight[1, 1, 0, 2] = np.inf
+    check("conv2d.forward", "float32", "matmul", case.forward())
+
+
 @pytest.mark.parametrize(("stride", "padding"), [(1, 0), (1, 1), (2, 1), (3, 2)])
 def test_against_torch(rng, stride, padding):
     torch = pytest.importorskip("torch")

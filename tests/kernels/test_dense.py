@@ -114,7 +114,7 @@ def through_norm(rng, shape, dtype, offset=0.0):
     x += offset
     y = x @ weight + bias
     mean, parts = y.mean(axis=0), chunks.count(rows, outputs)
-    scratch = Out((parts, inputs, outputs), scratch=True), Out((parts, inputs, inputs + 1), np.float64, scratch=True)
+    scratch = Out((parts, inputs, outputs), np.float64, scratch=True), Out((parts, inputs, inputs + 1), np.float64, scratch=True)
     return [x, dy, y, weight, mean, mean.astype(np.float32).astype(float), dy.sum(axis=0)], scratch
 
 

@@ -30,7 +30,7 @@ def batch(rows=8, seed=0, dtype="float32"):
 
 
 def recordings(trainer):
-    return list(trainer._passes._recordings.values())
+    return [recording for recording in trainer._passes._recordings.values() if recording]
 
 
 def state(trainer):

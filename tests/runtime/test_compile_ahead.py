@@ -179,7 +179,7 @@ def test_a_worker_that_fails_is_not_waited_for(program, monkeypatch):
 
 def test_a_worker_that_hangs_is_given_up(monkeypatch, tmp_path):
     program = tmp_path / "python"
-    program.write_text("#!/bin/sh\nexec sleep 60\n")
+    program.write_text("#!/bin/sh\nexec sleep 60\n", encoding="utf-8")
     program.chmod(0o755)
     monkeypatch.setattr(compile_ahead, "get_executable", lambda: str(program))
     monkeypatch.setattr(compile_ahead, "PATIENCE", 0.2)
@@ -199,6 +199,7 @@ def test_a_fork_does_not_wait(monkeypatch):
     assert worker._process.returncode == 0
 
 
+AS_ON_WINDOWS = "; import nbnet.runtime.compile_ahead as c; c.WINDOWS = True; main()"
 PARENT = """
 import time
 import numpy as np
@@ -215,11 +216,14 @@ time.sleep(600)
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "kill") or sys.platform == "win32", reason="Windows keeps the number of a parent that has exited")
-def test_a_worker_exits_with_its_parent(tmp_path):
+@pytest.mark.skipif(sys.platform == "win32", reason="needs os.kill as on Unix")
+@pytest.mark.parametrize("windows", [False, True])
+def test_a_worker_exits_with_its_parent(tmp_path, windows):
     """Also while it compiles a large kernel."""
     environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
-    with subprocess.Popen([sys.executable, "-c", PARENT], env=environment, stdout=subprocess.PIPE, text=True) as parent:
+    start = "from nbnet.runtime import compile_ahead\ncompile_ahead.COMMAND = compile_ahead.COMMAND.replace('; main()', AS_ON_WINDOWS)\n"
+    code = f"AS_ON_WINDOWS = {AS_ON_WINDOWS!r}\n{start}{PARENT}" if windows else PARENT
+    with subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True) as parent:
         pid = int(parent.stdout.readline())
         time.sleep(1.5)  # the worker has started, and compiles
         assert alive(pid)
@@ -238,4 +242,4 @@ def alive(pid):
     except ProcessLookupError:
         return False
     stat = Path(f"/proc/{pid}/stat")  # a zombie has exited
-    return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] != "Z"
+    return not stat.exists() or stat.read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"

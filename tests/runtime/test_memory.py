@@ -4,7 +4,8 @@ import threading
 
 import numpy as np
 
-from nbnet.runtime.memory import Pool, Scratch
+import nbnet as nb
+from nbnet.runtime.memory import SLACK, Arena, Pool, Scratch
 
 
 def test_a_dead_block_is_used_again():
@@ -105,3 +106,81 @@ def test_threads_have_scratch_of_their_own():
     thread.start()
     thread.join()
     assert not np.shares_memory(mine, others[0])
+
+
+def step(pool, rows):
+    """Arrays as a pass over a batch makes them: some live until backward, others die at once."""
+    live = []
+    for channels in (300, 1200, 1200, 600, 600, 20):
+        live.append(pool.empty((rows, channels), np.float32))
+        pool.empty((rows, channels // 2), np.float32)
+    while live:
+        pool.empty(live.pop().shape, np.float32)
+
+
+def test_batches_of_all_sizes_need_little_more_than_the_largest(rng):
+    alone = Pool()
+    for _ in range(3):
+        step(alone, 512)
+    pool = Pool()
+    for rows in rng.integers(1, 513, 500):
+        step(pool, int(rows))
+        assert pool.bytes <= SLACK * pool.peak
+    assert pool.bytes <= SLACK * alone.bytes
+    for rows in (64, 300):
+        step(pool, rows)
+        before = pool.bytes, pool.misses
+        for _ in range(3):
+            step(pool, rows)
+        assert (pool.bytes, pool.misses) == before
+
+
+def test_blocks_that_are_not_used_go_when_others_are_needed():
+    """The same memory, in ever smaller pieces, too small for the blocks before."""
+    pool = Pool()
+    for pieces in (10, 25, 64, 160, 400):
+        live = [pool.empty((4000 // pieces, 4096), np.uint8) for _ in range(pieces)]
+        assert pool.bytes <= SLACK * pool.peak < 1.3 * SLACK * 4000 * 4096
+        before = pool.misses
+        del live
+        live = [pool.empty((4000 // pieces, 4096), np.uint8) for _ in range(pieces)]
+        assert pool.misses == before
+        del live
+
+
+def test_a_small_array_takes_no_large_block():
+    pool = Pool()
+    pool.empty((100, 4096), np.uint8)
+    kept = pool.empty((40, 4096), np.uint8)
+    assert (pool.hits, pool.misses) == (0, 2)
+    pool.empty((60, 4096), np.uint8)
+    assert (pool.hits, pool.misses) == (1, 2)
+    assert kept.size == 40 * 4096
+
+
+def test_an_arena_returns_larger_blocks_to_where_they_came_from():
+    pool = Pool()
+    pool.empty((1000, 150), np.float64)
+    arena = Arena(pool)
+    array = arena.empty((1000, 100), np.float64)
+    alias = arena.alias(array)
+    assert alias is not array
+    assert (pool.hits, pool.misses) == (1, 1)
+    address = array.ctypes.data
+    del array, alias
+    assert arena.empty((1000, 150), np.float64).ctypes.data == address
+    del arena
+    assert pool.empty((1000, 150), np.float64).ctypes.data == address
+
+
+def test_empty_cache():
+    x = np.ones((1000, 300), np.float32)
+    backend = nb.get_backend("serial")
+    nb.functional.batch_norm_forward(np.ones((8000, 300), np.float32), None, None, backend="serial")
+    y = nb.functional.batch_norm_forward(x, None, None, backend="serial")[0]
+    expected = y.copy()
+    assert backend.pool.bytes > 8 * x.nbytes
+    nb.empty_cache()
+    assert x.nbytes <= backend.pool.bytes < 4 * x.nbytes  # y is alive
+    assert np.array_equal(y, expected)
+    assert np.array_equal(nb.functional.batch_norm_forward(x, None, None, backend="serial")[0], expected)

@@ -12,7 +12,7 @@ from nbnet.runtime.processors import processors
     ("quota", "expected"), [("max 100000", 8), ("200000 100000", 2), ("50000 100000", 1), ("1600000 100000", 8), ("nonsense", 8)]
 )
 def test_a_container_has_the_processors_of_its_quota(quota, expected, tmp_path, monkeypatch):
-    (tmp_path / "cpu.max").write_text(quota + "\n")
+    (tmp_path / "cpu.max").write_text(quota + "\n", encoding="utf-8")
     monkeypatch.setattr(module, "QUOTA", tmp_path / "cpu.max")
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(8), raising=False)
     assert processors() == expected

@@ -94,7 +94,18 @@ def test_uint8_and_batches_of_many_shapes():
             result.append(trainer.train_batch((x * 50).astype(np.uint8) if i % 3 else x, y))
         return result
 
-    assert len(recordings(both(NETWORKS["all in one pass"], steps))) == KEPT
+    assert 0 < len(recordings(both(NETWORKS["all in one pass"], steps))) < KEPT
+
+
+def test_a_shape_is_recorded_if_it_comes_again_soon():
+    t = trainer(NETWORKS["norms"]())
+    for rows in range(2, 8):
+        t.train_batch(*batch(rows))
+    t.train_batch(*batch(2))
+    assert not recordings(t)
+    for rows in (7, 2, 6, 7):
+        t.train_batch(*batch(rows))
+    assert [recording.x.shape[0] for recording in recordings(t)] == [2, 6, 7]
 
 
 def test_a_whole_run_in_parts():

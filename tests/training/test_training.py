@@ -193,7 +193,7 @@ def test_best_checkpoint_is_the_best_epoch(data, tmp_path):
 def test_csv_log(data, tmp_path):
     path = tmp_path / "log.csv"
     history = small_trainer().fit(data, epochs=3, callbacks=[nb.callbacks.CSVLog(path)])
-    lines = path.read_text().splitlines()
+    lines = path.read_text(encoding="utf-8").splitlines()
     assert lines[0] == "epoch,loss,accuracy,lr,seconds"
     assert [float(line.split(",")[1]) for line in lines[1:]] == history["loss"]
     with pytest.raises(DataError, match="cannot write"):

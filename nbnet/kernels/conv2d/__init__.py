@@ -25,16 +25,22 @@ There is no im2col: a strip of rows is copied with its padding, and tiles read t
 so the patches of neighbouring pixels overlap in memory and are read from the level-1 cache. 3 x 3 convolutions with stride 1 over
 enough channels use Winograd's minimal filtering (winograd.py), with 4 times fewer products. backward_data with few input channels, or
 with a stride, adds up the products of each pixel of dy with all weights (col2im.py).
+
+Minimal filtering mixes the numbers of a tile. If a result is not finite, the tile is computed again without it (direct.py): so NaN and
+infinity reach exactly the results that depend on them, and only results that are too large overflow. Its rounding errors are relative to the
+largest input of the tile, where those of the direct sum are relative to the inputs of each result. Sums of many products are added up in
+blocks: see `summed_together`.
 """
 
+import math
 from functools import cache
 from typing import NamedTuple
 
 from numba.extending import register_jitable
 
 from nbnet.kernels import chunks
-from nbnet.kernels.cpu.gemm import MACS
-from nbnet.kernels.cpu.register_tiles import WIDTH
+from nbnet.kernels.cpu.gemm import MACS, TERMS
+from nbnet.kernels.cpu.target import WIDTH
 
 STRIP = 16384  # target size of a strip in numbers: it stays in the level-2 cache, with a block of weights
 FEW = 8  # channels of dx up to which backward_data uses col2im
@@ -107,12 +113,23 @@ def scratch(
 ) -> Scratch:
     """For a convolution from `inputs` to `outputs` channels and for its backward_weights."""
     filtered = uses_winograd(kernel_h, kernel_w, stride_h, stride_w, inputs, outputs)
-    _, count = plan(images, out_h, out_w, outputs, kernel_h, kernel_w, stride_h, stride_w, inputs, filtered)
-    if filtered:
-        numbers = LANES + TILES * (inputs + outputs) + 2 * PAD + inputs * outputs  # for each of the planes
-        return Scratch(count, PLANES * numbers + LANES, (PLANES, inputs * outputs + PAD))
-    rows, row = strip_rows(out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, inputs)
-    return Scratch(count, ((rows - 1) * stride_h + kernel_h) * row + LANES, (0, 1))
+    rows, count = plan(images, out_h, out_w, outputs, kernel_h, kernel_w, stride_h, stride_w, inputs, filtered)
+    _, row = strip_rows(out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, inputs)
+    pixels = images * out_h * out_w
+    sums = kernel_h * kernel_w * inputs * outputs if summed_together(pixels, partial_sums(count, pixels)) > 0 else 0
+    direct = ((rows - 1) * stride_h + kernel_h) * row + LANES + sums
+    if not filtered:
+        return Scratch(count, direct, (0, 1))
+    numbers = LANES + TILES * (inputs + outputs) + 2 * PAD + inputs * outputs  # for each of the planes
+    return Scratch(count, max(direct, PLANES * numbers + LANES), (PLANES, inputs * outputs + PAD))
+
+
+@register_jitable
+def summed_together(pixels, parts):
+    """How many products backward_weights adds up one after the other before it adds their sum to the others', or 0 for all. The square
+    root balances both, where there are many."""
+    part = pixels // parts
+    return max(TERMS, int(math.sqrt(part))) if part > TERMS else 0
 
 
 def partial_sums(chunk_count: int, pixels: int) -> int:

@@ -6,81 +6,20 @@ from nbnet.kernels import chunks
 from nbnet.kernels.conv2d import (
     EDGE,
     GROUP,
-    IN_CACHES,
     TILES_A_THREAD,
     col2im,
     col2im_chunks,
+    direct,
     plan,
-    strip_rows,
+    summed_together,
     uses_col2im,
     uses_winograd,
     winograd,
 )
-from nbnet.kernels.cpu.compile import body, inlined, precise, serial
-from nbnet.kernels.cpu.epilogue import activate_rows
-from nbnet.kernels.cpu.gemm import gemm
+from nbnet.kernels.cpu.compile import body, precise, serial
 from nbnet.kernels.cpu.parallel_for import parallel, parallel_for_thread
-from nbnet.kernels.cpu.prefetch import LINE, prefetch_to_write
 from nbnet.kernels.cpu.reductions import add_rows, merge_moments, moments_of_rows
-from nbnet.kernels.cpu.register_tiles import lanes
 from nbnet.kernels.cpu.transpose import transpose
-from nbnet.kernels.cpu.vector import load, load_whole, store_whole, zero
-
-BLOCK = 4096  # target size of a block of dy in numbers: it is read once per few weights, and stays in the level-1 cache
-
-
-@body
-def _zeros(strip, at, count):
-    for i in range(at, at + count, lanes(strip)):
-        store_whole(strip, i, zero(load_whole(strip, i)))
-
-
-@body
-def _fill(x, image, top, rows, left, row, strip):
-    """Copy `rows` rows of an image, from row `top` and column `left` on, zeros outside of it, into strip; `row` numbers in each.
-
-    Whole vectors are stored from left to right, and each overwrites what the previous one wrote beyond its part; the strip has space for
-    that at its end.
-    """
-    height, width, inputs = x.shape[1], x.shape[2], x.shape[3]
-    flat = x.reshape(-1)
-    columns = row // inputs
-    first = min(max(0, -left), columns) * inputs
-    last = max(first, min(columns, width - left) * inputs)
-    for r in range(rows):
-        at, h = r * row, top + r
-        if h < 0 or h >= height:
-            _zeros(strip, at, row)
-            continue
-        offset = ((image * height + h) * width + left) * inputs
-        _zeros(strip, at, first)
-        for i in range(first, last, lanes(x)):
-            store_whole(strip, at + i, load(flat, offset + i, last - i))
-        _zeros(strip, at + last, row - last)
-
-
-@inlined
-def _strips(x, weight, kernel_h, kernel_w, init, stride_h, stride_w, pad_top, pad_left, rows, start, stop, strip, y, slope=1.0):
-    """Strips of `rows` rows start to stop of a convolution: y = act(init + patches of x @ weight (D, O))."""
-    inputs, out_h, out_w, outputs = x.shape[3], y.shape[1], y.shape[2], y.shape[3]
-    _, row = strip_rows(out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, inputs)
-    per_image = (out_h + rows - 1) // rows
-    b, c = weight.reshape(-1), y.reshape(-1)
-    run = kernel_w * inputs
-    prefetches = y.nbytes > IN_CACHES
-    for unit in range(start, stop):
-        image, first = unit // per_image, unit % per_image * rows
-        count = min(rows, out_h - first)
-        _fill(x, image, first * stride_h - pad_top, (count - 1) * stride_h + kernel_h, -pad_left, row, strip)
-        for r in range(count):
-            a_at, c_at = r * stride_h * row, (image * out_h + first + r) * out_w * outputs
-            a_r = stride_w * inputs
-            if prefetches:
-                for at in range(c_at + out_w * outputs, c_at + 2 * out_w * outputs, LINE // y.itemsize):
-                    prefetch_to_write(c, at)
-            gemm(out_w, strip, a_at, row, a_r, 1, b, 0, run * outputs, outputs, kernel_h, run, init, 0, 0, c, c_at, outputs, outputs)
-            if slope != 1:
-                activate_rows(c, c_at, 1, 0, out_w * outputs, slope)
 
 
 @body
@@ -118,10 +57,12 @@ def _forward(group, thread, x, weight, bias, slope, stride_h, stride_w, pad_top,
     first, last = chunks.bounds(group, groups, count)
     start, stop = _units(first, last, count, y, rows)
     if packed.size > 0:
-        winograd.convolve(x, packed, bias, pad_top, pad_left, start, stop, strips[thread], y, slope)
+        winograd.convolve(x, weight.reshape(-1), packed, bias, pad_top, pad_left, start, stop, strips[thread], y, slope)
     else:
         flat = weight.reshape(-1, outputs)
-        _strips(x, flat, kernel_h, kernel_w, bias, stride_h, stride_w, pad_top, pad_left, rows, start, stop, strips[thread], y, slope)
+        direct.convolve(
+            x, flat, kernel_h, kernel_w, bias, stride_h, stride_w, pad_top, pad_left, rows, start, stop, strips[thread], y, slope
+        )
     if partials.shape[0] > 0:
         for chunk in range(first, last):
             start, stop = _units(chunk, chunk + 1, count, y, rows)
@@ -204,10 +145,10 @@ def _backward_data(group, thread, dy, weight, stride_h, stride_w, pad_top, pad_l
     first, last = chunks.bounds(group, groups, count)
     start, stop = _units(first, last, count, dx, rows)
     if packed.size > 0:
-        winograd.convolve(dy, packed, zeros, top, left, start, stop, strip, dx)
+        winograd.convolve(dy, weights, packed, zeros, top, left, start, stop, strip, dx)
     else:
         matrix = weights.reshape(-1, inputs)
-        _strips(dy, matrix, kernel_h, kernel_w, zeros, 1, 1, top, left, rows, start, stop, strip, dx)
+        direct.convolve(dy, matrix, kernel_h, kernel_w, zeros, 1, 1, top, left, rows, start, stop, strip, dx)
 
 
 @serial
@@ -226,28 +167,6 @@ def backward_data_parallel(dy, weight, stride_h, stride_w, pad_top, pad_left, tr
 # ------------------------------------------------------------------------------------------- backward_weights
 
 
-@inlined
-def _weights_of_strips(x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, rows, start, stop, strip, partial):
-    """x's patches, transposed, times dy in the first rows of partial (D + 1, O), for strips of `rows` rows start to stop."""
-    inputs, out_h, out_w, outputs = x.shape[3], dy.shape[1], dy.shape[2], dy.shape[3]
-    _, row = strip_rows(out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, inputs)
-    per_image = (out_h + rows - 1) // rows
-    b, c = dy.reshape(-1), partial.reshape(-1)
-    run = kernel_w * inputs
-    block = max(1, BLOCK // (out_w * outputs))
-    partial[:] = 0
-    for unit in range(start, stop):
-        image, first = unit // per_image, unit % per_image * rows
-        count = min(rows, out_h - first)
-        _fill(x, image, first * stride_h - pad_top, (count - 1) * stride_h + kernel_h, -pad_left, row, strip)
-        a_outer, a_k, b_outer = stride_h * row, stride_w * inputs, out_w * outputs
-        for r in range(0, count, block):
-            height, b_at = min(block, count - r), (image * out_h + first + r) * out_w * outputs
-            for kh in range(kernel_h):
-                at, to = (r * stride_h + kh) * row, kh * run * outputs
-                gemm(run, strip, at, a_outer, 1, a_k, b, b_at, b_outer, outputs, height, out_w, c, to, outputs, c, to, outputs, outputs)
-
-
 @body
 def _backward_weights(k, thread, x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, strips, partials, biased):
     """A chunk, with its own partial sum (D + 1, O)."""
@@ -256,10 +175,10 @@ def _backward_weights(k, thread, x, dy, kernel_h, kernel_w, stride_h, stride_w, 
     rows, _ = plan(dy.shape[0], dy.shape[1], dy.shape[2], outputs, kernel_h, kernel_w, stride_h, stride_w, inputs, filtered)
     start, stop = _units(k, k + 1, partials.shape[0], dy, rows)
     strip, partial = strips[thread], partials[k]
-    if filtered:
-        winograd.backward_weights(x, dy, pad_top, pad_left, start, stop, strip, partial)
-    else:
-        _weights_of_strips(x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, rows, start, stop, strip, partial)
+    terms = summed_together(dy.size // outputs, partials.shape[0])
+    # Minimal filtering spreads NaN, infinity and overflow to weights that do not depend on it.
+    if not filtered or not winograd.backward_weights(x, dy, pad_top, pad_left, start, stop, terms, strip, partial):
+        direct.backward_weights(x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, rows, start, stop, terms, strip, partial)
     if biased:
         bias = partial[partial.shape[0] - 1]
         bias[:] = 0

@@ -30,7 +30,7 @@ def backward_weights(x, dy, stride_h, stride_w, pad_top, pad_left, strips, parti
     padded = _pad(x, dy.shape, dweight.shape[:2], stride_h, stride_w, pad_top, pad_left)
     for (kh, kw), window in _windows(padded, dy.shape, dweight.shape[:2], stride_h, stride_w):
         dweight[kh, kw] = np.tensordot(window, dy, axes=([0, 1, 2], [0, 1, 2]))
-    dbias[:] = dy.sum(axis=(0, 1, 2))[: dbias.size]
+    dbias[:] = dy.sum(axis=(0, 1, 2), dtype=np.float64)[: dbias.size]
 
 
 def _pad(x, out_shape, kernel, stride_h, stride_w, pad_top, pad_left):

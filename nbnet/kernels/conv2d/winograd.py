@@ -17,88 +17,13 @@ then over its rows; the intermediate result stays in a small buffer.
 
 import numpy as np
 
-from nbnet.kernels.conv2d import EDGE, IN_CACHES, PAD, PLANES, TILES, winograd_points
+from nbnet.kernels.conv2d import EDGE, IN_CACHES, PAD, PLANES, TILES, direct, winograd_points
+from nbnet.kernels.conv2d.winograd_tiles import outer, place, position, prefetch_share, rows_inside, slots_of
 from nbnet.kernels.cpu.compile import inlined, precise
 from nbnet.kernels.cpu.epilogue import activated
 from nbnet.kernels.cpu.gemm import gemm
-from nbnet.kernels.cpu.prefetch import LINE, prefetch, prefetch_to_write
 from nbnet.kernels.cpu.register_tiles import lanes
-from nbnet.kernels.cpu.vector import load, load_whole, store, store_whole, zero
-
-# ------------------------------------------------------------------------------------------------ tiles and planes
-
-
-@precise
-def _position(tile, down, across):
-    """Image, row and column of a tile counted over all images."""
-    row, column = divmod(tile, across)
-    image, row = divmod(row, down)
-    return image, EDGE * row, EDGE * column
-
-
-@precise
-def _outer(position):
-    """Whether a low or narrow tile has this position, of six."""
-    return position < 3 or position == 5
-
-
-@precise
-def _place(first, tiles, down, across, out_h, out_w, order):
-    """Order the tiles from number `first` as in their planes, so that the tiles of a position are neighbours: low, whole, narrow, both.
-    Return where the last three kinds start."""
-    starts = np.zeros(5, np.intp)
-    for tile in range(first, first + tiles):
-        starts[_kind(tile, down, across, out_h, out_w) + 1] += 1
-    for kind in range(4):
-        starts[kind + 1] += starts[kind]
-    whole, narrow, both = starts[1], starts[2], starts[3]
-    for tile in range(first, first + tiles):
-        kind = _kind(tile, down, across, out_h, out_w)
-        order[starts[kind]] = tile
-        starts[kind] += 1
-    return whole, narrow, both
-
-
-@precise
-def _kind(tile, down, across, out_h, out_w):
-    """0: low, 1: whole, 2: narrow, 3: low and narrow."""
-    _, top, left = _position(tile, down, across)
-    if out_w - left <= 2:
-        return 3 if out_h - top <= 2 else 2
-    return 0 if out_h - top <= 2 else 1
-
-
-@precise
-def _slots_of(plane, tiles, whole, narrow, both):
-    """The first tile that has a plane, and the number of such tiles."""
-    i, j = divmod(plane, 6)
-    start = 0 if _outer(i) else whole
-    stop = narrow if not _outer(j) else (tiles if _outer(i) else both)
-    return start, stop - start
-
-
-@precise
-def _rows_inside(top, height, count):
-    """For each of the six rows from `top`: count if it is inside the image, else 0."""
-    n0, n1 = count if 0 <= top < height else 0, count if 0 <= top + 1 < height else 0
-    n2, n3 = count if 0 <= top + 2 < height else 0, count if 0 <= top + 3 < height else 0
-    return n0, n1, n2, n3, count if 0 <= top + 4 < height else 0, count if 0 <= top + 5 < height else 0
-
-
-@precise
-def _prefetch_share(images, first, down, across, plane, to_write):
-    """Prefetch about a plane's share of the numbers of the TILES tiles from number `first`: they arrive while the products of the plane
-    run."""
-    image, top, left = _position(first, down, across)
-    share = images.size // (images.shape[0] * down * across) * TILES // PLANES
-    start = ((image * images.shape[1] + top) * images.shape[2] + left) * images.shape[3] + plane * share
-    flat = images.reshape(-1)
-    for at in range(start, start + share, LINE // images.itemsize):
-        if to_write:
-            prefetch_to_write(flat, at)
-        else:
-            prefetch(flat, at)
-
+from nbnet.kernels.cpu.vector import load, load_whole, store, store_whole, sum_of_lanes, widen, zero
 
 # ------------------------------------------------------------------------------------- a column or a row of vectors
 
@@ -142,12 +67,12 @@ def _transform_inputs(x, order, tiles, down, across, out_h, out_w, pad_top, pad_
     flat = x.reshape(-1)
     plane, vector, row = TILES * channels + PAD, lanes(x), width * channels
     for slot in range(tiles):
-        image, top, left = _position(order[slot], down, across)
+        image, top, left = position(order[slot], down, across)
         tall, wide = out_h - top > 2, out_w - left > 2
         top, left = top - pad_top, left - pad_left
         pixel = (image * height + top) * width + left
         for c in range(0, channels, vector):
-            n0, n1, n2, n3, n4, n5 = _rows_inside(top, height, channels - c)
+            n0, n1, n2, n3, n4, n5 = rows_inside(top, height, channels - c)
             for j in range(6 if wide else 4):
                 at = (pixel + j) * channels + c
                 if not 0 <= left + j < width:
@@ -162,7 +87,7 @@ def _transform_inputs(x, order, tiles, down, across, out_h, out_w, pad_top, pad_
                     _store_outer(buffer, j * vector, 6 * vector, winograd_points.inputs_of_2(d0, d1, d2, d3))
             for i in range(6):
                 at, to = 6 * i * vector, 6 * i * plane + slot * channels + c
-                if not tall and not _outer(i):
+                if not tall and not outer(i):
                     continue
                 if wide:
                     d0, d1, d2, d3, d4, d5 = _load6(buffer, at, vector)
@@ -190,18 +115,38 @@ def transform_weights(weight, buffer, packed):
 
 
 @precise
+def _first_lanes(vector, count, buffer):
+    """The vector with 0 in the lanes from `count` on. The start of the buffer is overwritten."""
+    if count < lanes(buffer):
+        store_whole(buffer, 0, zero(vector))
+        store(buffer, 0, count, vector)
+        vector = load_whole(buffer, 0)
+    return vector
+
+
+@precise
+def _is_finite(vector):
+    """Whether all lanes are finite."""
+    total = sum_of_lanes(widen(vector * zero(vector)))
+    return total == total  # 0 times infinity is NaN
+
+
+@precise
 def _transform_outputs(products, order, tiles, down, across, bias, slope, buffer, y):
+    """y from the planes of products. Return how many tiles have sums that are not finite; they are moved to the start of `order`."""
+    again = 0
     out_h, out_w, channels = y.shape[1], y.shape[2], y.shape[3]
     flat = y.reshape(-1)
     plane, vector = TILES * channels + PAD, lanes(y)
     for slot in range(tiles):
-        image, top, left = _position(order[slot], down, across)
+        image, top, left = position(order[slot], down, across)
         tall, wide = out_h - top > 2, out_w - left > 2
+        seen = zero(load_whole(products, 0))  # the sum of the tile before the bias: NaN or infinite if one number is
         for c in range(0, channels, vector):
             n = channels - c
             for j in range(6):
                 at = j * plane + slot * channels + c
-                if not wide and not _outer(j):
+                if not wide and not outer(j):
                     continue
                 if tall:
                     m0, m1, m2, m3, m4, m5 = _load6(products, at, 6 * plane)
@@ -210,6 +155,7 @@ def _transform_outputs(products, order, tiles, down, across, bias, slope, buffer
                     m0, m1, m2, m5 = _load_outer(products, at, 6 * plane)
                     _store(buffer, j * vector, 6 * vector, winograd_points.outputs_of_2(m0, m1, m2, m5))
             b = load(bias, c, n)
+            total = zero(b)
             for i in range(min(EDGE, out_h - top)):
                 at = ((image * out_h + top + i) * out_w + left) * channels + c
                 m0, m1, m2, m3, m4, m5 = _load6(buffer, 6 * i * vector, vector)
@@ -218,6 +164,7 @@ def _transform_outputs(products, order, tiles, down, across, bias, slope, buffer
                 else:
                     v0, v1 = winograd_points.outputs_of_2(m0, m1, m2, m5)
                     v2, v3 = v0, v1  # beyond the image
+                total = total + ((v0 + v1) + (v2 + v3))
                 v0, v1, v2, v3 = v0 + b, v1 + b, v2 + b, v3 + b
                 if slope != 1:
                     v0, v1, v2, v3 = activated(v0, slope), activated(v1, slope), activated(v2, slope), activated(v3, slope)
@@ -226,11 +173,17 @@ def _transform_outputs(products, order, tiles, down, across, bias, slope, buffer
                 else:
                     for j, value in enumerate((v0, v1, v2, v3)):
                         store(flat, at + j * channels, n if left + j < out_w else 0, value)
+            seen = seen + _first_lanes(total, n, buffer)
+        if not _is_finite(seen):
+            order[again] = order[slot]
+            again += 1
+    return again
 
 
 @inlined
-def convolve(x, packed, bias, pad_top, pad_left, start, stop, scratch, y, slope=1.0):
-    """Rows of tiles start to stop, counted over all images, of y = act(bias + x convolved with the weights in `packed`)."""
+def convolve(x, weight, packed, bias, pad_top, pad_left, start, stop, scratch, y, slope=1.0):
+    """Rows of tiles start to stop, counted over all images, of y = act(bias + x convolved with weight (9 * I * O,)), which `packed` holds
+    transformed. Tiles with sums that are not finite are computed directly."""
     inputs, outputs = x.shape[3], y.shape[3]
     out_h, out_w = y.shape[1], y.shape[2]
     down, across = (out_h + EDGE - 1) // EDGE, (out_w + EDGE - 1) // EDGE
@@ -243,16 +196,18 @@ def convolve(x, packed, bias, pad_top, pad_left, start, stop, scratch, y, slope=
     prefetches = x.nbytes + y.nbytes > IN_CACHES
     for first in range(start * across, stop * across, TILES):
         tiles = min(TILES, stop * across - first)
-        whole, narrow, both = _place(first, tiles, down, across, out_h, out_w, order)
+        whole, narrow, both = place(first, tiles, down, across, out_h, out_w, order)
         _transform_inputs(x, order, tiles, down, across, out_h, out_w, pad_top, pad_left, buffer, planes)
         for p in range(PLANES):
             if prefetches:
-                _prefetch_share(x, first + TILES, down, across, p, False)
-                _prefetch_share(y, first, down, across, p, True)
-            slot, count = _slots_of(p, tiles, whole, narrow, both)
+                prefetch_share(x, first + TILES, down, across, p, False)
+                prefetch_share(y, first, down, across, p, True)
+            slot, count = slots_of(p, tiles, whole, narrow, both)
             a, b, c = p * a_plane + slot * inputs, p * packed.shape[1], p * c_plane + slot * outputs
             gemm(count, planes, a, 0, inputs, 1, weights, b, 0, outputs, 1, inputs, zeros, 0, 0, products, c, outputs, outputs)
-        _transform_outputs(products, order, tiles, down, across, bias, slope, buffer, y)
+        for slot in range(_transform_outputs(products, order, tiles, down, across, bias, slope, buffer, y)):
+            image, top, left = position(order[slot], down, across)
+            direct.convolve_tile(x, weight, bias, pad_top, pad_left, image, top, left, planes, y, slope)
 
 
 # -------------------------------------------------------------------------------------------------- backward_weights
@@ -265,10 +220,10 @@ def _transform_gradients(dy, order, tiles, down, across, buffer, planes):
     flat = dy.reshape(-1)
     plane, vector, row = TILES * channels + PAD, lanes(dy), out_w * channels
     for slot in range(tiles):
-        image, top, left = _position(order[slot], down, across)
+        image, top, left = position(order[slot], down, across)
         tall, wide = out_h - top > 2, out_w - left > 2
         for c in range(0, channels, vector):
-            n0, n1, n2, n3, _, _ = _rows_inside(top, out_h, channels - c)
+            n0, n1, n2, n3, _, _ = rows_inside(top, out_h, channels - c)
             for j in range(EDGE if wide else 2):
                 at = ((image * out_h + top) * out_w + left + j) * channels + c
                 i = 1 if left + j < out_w else 0
@@ -280,7 +235,7 @@ def _transform_gradients(dy, order, tiles, down, across, buffer, planes):
                     _store_outer(buffer, j * vector, EDGE * vector, winograd_points.gradients_of_2(d0, d1))
             for i in range(6):
                 at, to = EDGE * i * vector, 6 * i * plane + slot * channels + c
-                if not tall and not _outer(i):
+                if not tall and not outer(i):
                     continue
                 d0, d1, d2, d3 = _load4(buffer, at, vector)
                 if wide:
@@ -290,22 +245,34 @@ def _transform_gradients(dy, order, tiles, down, across, buffer, planes):
 
 
 @precise
-def _gradient(sums, size, buffer, dweight):
-    """dweight (9, I, O) = G' u G, from the 36 planes u of `size` numbers."""
+def _gradient(sums, size, adds, buffer, dweight):
+    """dweight (9, I, O) = G' u G, from the 36 planes u of `size` numbers, or += if it adds. Return whether all numbers are finite."""
     vector = lanes(sums)
+    seen = zero(load_whole(sums, 0))
     for c in range(0, size, vector):
         for j in range(6):
             u0, u1, u2, u3, u4, u5 = _load6(sums, j * size + c, 6 * size)
             _store(buffer, j * vector, 6 * vector, winograd_points.gather(u0, u1, u2, u3, u4, u5))
+        total = zero(seen)
         for i in range(3):
             u0, u1, u2, u3, u4, u5 = _load6(buffer, 6 * i * vector, vector)
-            for j, value in enumerate(winograd_points.gather(u0, u1, u2, u3, u4, u5)):
-                store(dweight, (3 * i + j) * size + c, size - c, value)
+            v0, v1, v2 = winograd_points.gather(u0, u1, u2, u3, u4, u5)
+            at, n = 3 * i * size + c, size - c
+            if adds:
+                v0, v1 = v0 + load(dweight, at, n), v1 + load(dweight, at + size, n)
+                v2 = v2 + load(dweight, at + 2 * size, n)
+            total = total + (v0 + v1 + v2)
+            store(dweight, at, n, v0)
+            store(dweight, at + size, n, v1)
+            store(dweight, at + 2 * size, n, v2)
+        seen = seen + _first_lanes(total, size - c, buffer)
+    return _is_finite(seen)
 
 
 @inlined
-def backward_weights(x, dy, pad_top, pad_left, start, stop, scratch, partial):
-    """The gradient of the weights in the first rows of partial (9 * I + 1, O), from rows of tiles start to stop."""
+def backward_weights(x, dy, pad_top, pad_left, start, stop, terms, scratch, partial):
+    """The gradient of the weights in the first rows of partial (9 * I + 1, O), from rows of tiles start to stop. Return whether it is
+    finite. terms: as in direct.backward_weights, of tiles."""
     inputs, outputs = x.shape[3], dy.shape[3]
     out_h, out_w = dy.shape[1], dy.shape[2]
     down, across = (out_h + EDGE - 1) // EDGE, (out_w + EDGE - 1) // EDGE
@@ -315,18 +282,25 @@ def backward_weights(x, dy, pad_top, pad_left, start, stop, scratch, partial):
     gradients, sums = rest[: PLANES * b_plane], rest[PLANES * b_plane :]
     order = np.empty(TILES, np.intp)
     sums[:] = 0
+    finite, adds, waiting = True, False, 0
     prefetches = x.nbytes + dy.nbytes > IN_CACHES
     for first in range(start * across, stop * across, TILES):
         tiles = min(TILES, stop * across - first)
-        whole, narrow, both = _place(first, tiles, down, across, out_h, out_w, order)
+        whole, narrow, both = place(first, tiles, down, across, out_h, out_w, order)
         _transform_inputs(x, order, tiles, down, across, out_h, out_w, pad_top, pad_left, buffer, planes)
         _transform_gradients(dy, order, tiles, down, across, buffer, gradients)
         for p in range(PLANES):
             if prefetches:
-                _prefetch_share(x, first + TILES, down, across, p, False)
-                _prefetch_share(dy, first + TILES, down, across, p, False)
-            slot, count = _slots_of(p, tiles, whole, narrow, both)
+                prefetch_share(x, first + TILES, down, across, p, False)
+                prefetch_share(dy, first + TILES, down, across, p, False)
+            slot, count = slots_of(p, tiles, whole, narrow, both)
             if count > 0:
                 a, b, c = p * a_plane + slot * inputs, p * b_plane + slot * outputs, p * inputs * outputs
                 gemm(inputs, planes, a, 0, 1, inputs, gradients, b, 0, outputs, 1, count, sums, c, outputs, sums, c, outputs, outputs)
-    _gradient(sums, inputs * outputs, buffer, partial.reshape(-1))
+        waiting += tiles
+        if 0 < terms <= waiting or first + TILES >= stop * across:
+            finite = _gradient(sums, inputs * outputs, adds, buffer, partial.reshape(-1)) and finite
+            if first + TILES < stop * across:
+                sums[:] = 0
+                adds, waiting = True, 0
+    return finite

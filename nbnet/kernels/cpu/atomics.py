@@ -12,6 +12,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from nbnet.kernels.cpu.target import ARCHITECTURE
+
 _NUMBER, _ORDER = cgutils.intp_t, "seq_cst"
 _SIZE = _NUMBER.width // 8
 if sys.platform == "win32":
@@ -22,7 +24,7 @@ def _cell(builder, address):
     return builder.inttoptr(address, _NUMBER.as_pointer())
 
 
-def _call(builder, name, result, *args):
+def call_external(builder, name, result, *args):
     kind = ir.FunctionType(result, [arg.type for arg in args])
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), args)
 
@@ -79,11 +81,10 @@ def pause(context):
     """Pause a waiting loop for 10 to 50 ns; meanwhile the other hardware thread has the core."""
 
     def generate(context, builder, signature, args):
-        processor = llvm.get_process_triple().split("-")[0]
-        if processor == "x86_64":
-            _call(builder, "llvm.x86.sse2.pause", ir.VoidType())
-        elif processor in ("aarch64", "arm64"):
-            builder.asm(ir.FunctionType(ir.VoidType(), []), "isb", "~{memory}", [], True)
+        if ARCHITECTURE == "x86_64":
+            call_external(builder, "llvm.x86.sse2.pause", ir.VoidType())
+        elif ARCHITECTURE == "aarch64":  # isb: `yield` does nothing there. Not as inline assembly, which Numba's LLVM cannot assemble
+            call_external(builder, "llvm.aarch64.isb", ir.VoidType(), ir.IntType(32)(15))
         return context.get_dummy_value()
 
     return types.void(), generate
@@ -94,7 +95,7 @@ def yield_processor(context):
     """Yield the processor to another thread that waits for it."""
 
     def generate(context, builder, signature, args):
-        _call(builder, "sched_yield", ir.IntType(32))
+        call_external(builder, "sched_yield", ir.IntType(32))
         return context.get_dummy_value()
 
     return types.void(), generate
@@ -106,7 +107,7 @@ def sleep(context, lock):
 
     def generate(context, builder, signature, args):
         wait = ir.IntType(32)(1)
-        _call(builder, "PyThread_acquire_lock", ir.IntType(32), builder.inttoptr(args[0], cgutils.voidptr_t), wait)
+        call_external(builder, "PyThread_acquire_lock", ir.IntType(32), builder.inttoptr(args[0], cgutils.voidptr_t), wait)
         return context.get_dummy_value()
 
     return types.void(types.intp), generate
@@ -117,7 +118,7 @@ def wake(context, lock):
     """Release a Python lock, whichever thread acquired it."""
 
     def generate(context, builder, signature, args):
-        _call(builder, "PyThread_release_lock", ir.VoidType(), builder.inttoptr(args[0], cgutils.voidptr_t))
+        call_external(builder, "PyThread_release_lock", ir.VoidType(), builder.inttoptr(args[0], cgutils.voidptr_t))
         return context.get_dummy_value()
 
     return types.void(types.intp), generate

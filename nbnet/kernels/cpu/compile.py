@@ -5,10 +5,12 @@ parallel_for. They are two drivers, not one function jitted twice, because Numba
 would silently get the machine code of the first (numba issue 6845). Only drivers are cached: a body is linked into them.
 """
 
+import os
+
 from numba import njit
 
 from nbnet.kernels.cpu.cache import KernelCache
-from nbnet.kernels.cpu.numba_private import CFunc, set_cache
+from nbnet.kernels.cpu.numba_private import CFunc, global_compiler_lock, llvm_lock, set_cache
 
 # The full "fast" set would let LLVM assume that there are no NaNs and delete the checks for them.
 FASTMATH = {"contract", "reassoc", "nsz", "arcp"}
@@ -45,3 +47,18 @@ precise = njit(fastmath=False, **_OPTIONS)
 serial = _cached(fastmath=FASTMATH)
 serial_precise = _cached(fastmath=False)
 parallel = serial  # with a parallel_for inside: see nbnet.kernels.cpu.parallel_for
+
+
+def _wait_for_other_threads():
+    """Before a fork: wait until no other thread compiles. Its locks would stay locked in the child, which has only the forking thread."""
+    global_compiler_lock.acquire()
+    llvm_lock.__enter__()  # in the order in which a thread that compiles takes them
+
+
+def _go_on():
+    llvm_lock.__exit__()
+    global_compiler_lock.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_wait_for_other_threads, after_in_parent=_go_on, after_in_child=_go_on)

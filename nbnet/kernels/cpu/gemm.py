@@ -19,6 +19,9 @@ from nbnet.kernels.cpu.register_tiles import MAX_VECTORS, further, lanes, rows_o
 from nbnet.kernels.cpu.vector import address_of
 
 MACS = 32  # multiply-adds that cost as much as one elementary operation of `chunks`
+# Products that are added up one after the other, in T. Callers with longer sums add up such blocks: a sum of a million float32 numbers,
+# one after the other, has lost four digits.
+TERMS = 1024
 
 
 def _symbol(dtype):

@@ -1,14 +1,22 @@
-"""All names of Numba that are not public API. tests/kernels/cpu/test_numba_private.py says which of them a release of Numba changed."""
+"""All names of Numba and llvmlite that are not public API. tests/kernels/cpu/test_numba_private.py says which of them a release of Numba changed."""
 
+from llvmlite.binding.ffi import lib as _llvm
 from numba.core.caching import FunctionCache
 from numba.core.ccallback import CFunc
 from numba.core.compiler_lock import global_compiler_lock
+from numba.core.registry import cpu_target
 from numba.core.serialize import dumps
 from numba.np.ufunc.parallel import _launch_threads as launch_threads
 
-__all__ = ["CFunc", "FunctionCache", "dumps", "global_compiler_lock", "launch_threads"]
+__all__ = ["CFunc", "FunctionCache", "dumps", "global_compiler_lock", "launch_threads", "llvm_lock"]
 
+llvm_lock = _llvm._lock  # of all calls of LLVM
 GET_NUM_THREADS = "get_num_threads"  # the C function behind numba.get_num_threads, once launch_threads was called
+
+
+def target_machine():
+    """LLVM's description of the processor that Numba compiles for."""
+    return cpu_target.target_context.codegen()._tm
 
 
 def place_of(cache):

@@ -11,7 +11,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
-from nbnet.kernels.cpu.register_tiles import MAX_VECTORS, WIDTH
+from nbnet.kernels.cpu.register_tiles import MAX_VECTORS
+from nbnet.kernels.cpu.target import WIDTH
 from nbnet.kernels.cpu.vector import Mask, splat_value
 from nbnet.kernels.philox import MULTIPLIER_0, MULTIPLIER_1, WEYL_0, WEYL_1
 

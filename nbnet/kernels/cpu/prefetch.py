@@ -5,7 +5,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, register_jitable
 
-from nbnet.kernels.cpu.register_tiles import WIDTH
+from nbnet.kernels.cpu.target import WIDTH
 from nbnet.kernels.cpu.vector import address_of, store, write_whole
 
 LINE = 64  # bytes of a cache line

@@ -10,7 +10,7 @@ from nbnet.kernels.cpu.compile import body, precise
 from nbnet.kernels.cpu.prefetch import needs_prefetch, prefetch
 from nbnet.kernels.cpu.register_tiles import lanes
 from nbnet.kernels.cpu.vecmath import exp
-from nbnet.kernels.cpu.vector import largest_lane, load, load_as, load_whole, splat_as, store, sum_of_lanes, where, widen, zero
+from nbnet.kernels.cpu.vector import largest_lane, load, load_as, load_whole, narrow, splat_as, store, sum_of_lanes, where, widen, zero
 
 # Rows summed in registers before the sums go back to memory. Meanwhile the next rows are prefetched in memory order, not in order of
 # use, which hardware prefetching cannot follow. Both fit the level-1 cache.
@@ -109,17 +109,31 @@ def merge_sums(partials, sum_g, sum_gx):
 @precise
 def add_rows(b, at, rows, stride, columns, c, to):
     """c[to : to + columns] += the sum of rows of b, `stride` numbers apart, starting at b[at]; in a fixed order, so all kernels give the
-    same bits."""
+    same bits, and in float64 from blocks of ROWS rows, so that long sums lose no digits."""
     for j in range(0, columns, lanes(b)):
         count = columns - j
-        even = load(c, to + j, count)
-        odd = zero(even)  # two sums, since each addition waits for the previous one
-        for row in range(0, rows - 1, 2):
-            even = even + load(b, at + row * stride + j, count)
-            odd = odd + load(b, at + (row + 1) * stride + j, count)
-        if rows % 2 == 1:
-            even = even + load(b, at + (rows - 1) * stride + j, count)
-        store(c, to + j, count, even + odd)
+        before = load(c, to + j, count)
+        total = widen(before)
+        for block in range(0, rows, ROWS):
+            end = min(block + ROWS, rows)
+            even, odd = zero(before), zero(before)  # two sums, since each addition waits for the previous one
+            for row in range(block, end - 1, 2):
+                even = even + load(b, at + row * stride + j, count)
+                odd = odd + load(b, at + (row + 1) * stride + j, count)
+            if (end - block) % 2 == 1:
+                even = even + load(b, at + (end - 1) * stride + j, count)
+            total = total + widen(even + odd)
+        store(c, to + j, count, narrow(total, before))
+
+
+@precise
+def take_sums(source, at, target, to, size):
+    """target[to : to + size] += source[at : at + size], which is then 0."""
+    for i in range(0, size, lanes(source)):
+        n = size - i
+        sums = load(source, at + i, n)
+        store(target, to + i, n, load(target, to + i, n) + sums)
+        store(source, at + i, n, zero(sums))
 
 
 # ------------------------------------------------------------------------------------------------------ along a row

@@ -9,22 +9,19 @@ where a, b, c are flat arrays, read by offsets and strides. So one loop serves y
 LLVM's own vectoriser stops at 256 bits and keeps such accumulators in memory. Written out, the loop runs at 250 GFLOP/s; a loop of
 only FMA runs at 256 (one core of Zen 5, 4 x 4 vectors of 16 float32).
 
-The width comes from the host: 64, 32 or 16 bytes. A tail of columns shorter than a vector is loaded and stored under a mask, by
-separate tiles: a mask costs time even if it is full.
+A vector fills a register: 64, 32 or 16 bytes. A tail of columns shorter than a vector is loaded and stored under a mask, by separate
+tiles: a mask costs time even if it is full.
 """
 
-import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 from nbnet.kernels.cpu.compile import body, inlined
+from nbnet.kernels.cpu.target import REGISTERS, WIDTH
 
-_FEATURES = llvm.get_host_cpu_features()
-WIDTH = 64 if _FEATURES.get("avx512f") else 32 if _FEATURES.get("avx2") else 16  # bytes of a vector register
-_REGISTERS = 32 if WIDTH == 64 or _FEATURES.get("neon") else 16
-MAX_VECTORS = 4 if _REGISTERS == 32 else 2
+MAX_VECTORS = 4 if REGISTERS == 32 else 2
 
 
 @intrinsic
@@ -106,7 +103,7 @@ class _Emitter:
 
     def step(self, a, offsets, b, sums):
         """One k: for each row, the vectors of b times one number of a."""
-        fma = self.external(f"llvm.fma.v{self.lanes}f{self.bits}", self.vector, [self.vector] * 3)
+        fma = self.external(f"llvm.fmuladd.v{self.lanes}f{self.bits}", self.vector, [self.vector] * 3)  # see vecmath.fma
         cells = [self.builder.gep(b, [self.number(v * self.lanes)]) for v in range(self.vectors)]
         columns = [self.load(cell, v == self.tail) for v, cell in enumerate(cells)]
         out = []
@@ -200,7 +197,7 @@ def tile_rows(vectors, masked):
     registers for a, b and a mask. The gradient of a 3 x 3 kernel has three rows per input channel."""
     if vectors == 4:
         return 4, 3, 1
-    if vectors == 1 or _REGISTERS == 32:
+    if vectors == 1 or REGISTERS == 32:
         return 8, 3, 1
     return (4, 3, 1) if masked else (6, 4, 3, 1)
 

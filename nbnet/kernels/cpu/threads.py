@@ -15,13 +15,15 @@ A range is one number, (end, next). A thread claims k by replacing the number wi
 number has changed. It reads the job only after it has claimed a k. The job is then the right one: a job is not over, and not
 overwritten, before all its chunks are done.
 
-One such loop runs at a time. A second caller runs its loop alone. A forked process has no threads until it calls `start`.
+All chunks run in the caller's floating-point mode. One such loop runs at a time. A second caller runs its loop alone. A forked process
+has no threads until it calls `start`.
 """
 
 import atexit
 import ctypes
 import os
 import threading
+from contextlib import suppress
 from functools import cache
 
 import llvmlite.binding as llvm
@@ -30,21 +32,25 @@ from numba import config, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from nbnet.errors import ArgumentError
 from nbnet.kernels.cpu.atomics import add, compare_and_swap, load, pause, sleep, store, swap, wake, yield_processor
 from nbnet.kernels.cpu.cache import symbols
 from nbnet.kernels.cpu.compile import body, c_function
+from nbnet.kernels.cpu.floating_point import mode, set_mode
 from nbnet.kernels.cpu.numba_private import GET_NUM_THREADS, global_compiler_lock, launch_threads
 
 # The most threads, including the caller. Read once: workspaces have this size, and Numba may read its settings again later.
 LIMIT = config.NUMBA_NUM_THREADS
-# Pauses before a waiting thread sleeps, about 0.5 ms: longer than most of the Python between two kernels, since waking is slow.
-SPINS = 20_000
+# How long a waiting thread spins before it sleeps: longer than most of the Python between two kernels, since waking is slow.
+VARIABLE, MICROSECONDS = "NBNET_SPIN_MICROSECONDS", 500
+SPINS = 40  # pauses in a microsecond, about
 SPINS_BETWEEN = 1_000  # pauses after which a waiting thread yields its processor to other processes
 
 # Offsets into the state, in bytes. Numbers that different threads write lie in different cache lines.
 LINE = 128
 GENERATION, DONE, BUSY, THREADS = 0, LINE, 2 * LINE, 3 * LINE
-TASK, DATA, COUNT, SHARERS = (4 * LINE + 8 * i for i in range(4))  # the job
+PATIENCE = THREADS + 8  # pauses before a waiting thread sleeps
+TASK, DATA, COUNT, SHARERS, MODE = (4 * LINE + 8 * i for i in range(5))  # the job
 SLOTS = 5 * LINE  # one line per thread:
 RANGE, ASLEEP, LOCK = 0, 8, 16
 
@@ -104,7 +110,7 @@ def _run_chunks(state, thread):
 
     A late thread may read `sharers` of the previous job and run in addition to the requested threads. That is harmless.
     """
-    ran, sharers = 0, load(state + SHARERS)
+    ran, sharers, own = 0, load(state + SHARERS), mode()
     for i in range(sharers):
         cell = _slot(state, (thread + i) % sharers) + RANGE
         while True:
@@ -113,6 +119,10 @@ def _run_chunks(state, thread):
             if k >= end:
                 break
             if compare_and_swap(cell, left, left + 1):
+                callers = load(state + MODE)
+                if own != callers:
+                    set_mode(callers)
+                    own = callers
                 _call(load(state + TASK), k, thread, load(state + DATA))
                 ran += 1
     return ran
@@ -130,6 +140,7 @@ def _run(task, count, data):
     store(state + DATA, data)
     store(state + COUNT, count)
     store(state + SHARERS, threads)
+    store(state + MODE, mode())
     store(state + DONE, 0)
     for t in range(threads):
         store(_slot(state, t) + RANGE, ((t + 1) * count // threads) << 32 | t * count // threads)
@@ -138,13 +149,14 @@ def _run(task, count, data):
         _wake_slot(_slot(state, t))
 
     add(state + DONE, _run_chunks(state, 0))
-    slot, spins = _slot(state, 0), 0
+    slot, spins, patience = _slot(state, 0), 0, load(state + PATIENCE)
     while load(state + DONE) < count:
         pause()
         spins += 1
         if spins % SPINS_BETWEEN == 0:
             yield_processor()
-        if spins % SPINS == 0:
+        if spins > patience:
+            spins = 0
             store(slot + ASLEEP, 1)
             # The last thread either sees that this one is asleep, or finished before this check.
             if load(state + DONE) < count or not swap(slot + ASLEEP, 0):
@@ -155,7 +167,7 @@ def _run(task, count, data):
 def _thread_main(thread):
     """The main loop of a thread."""
     state = _state()
-    slot, seen, spins = _slot(state, thread), 0, 0
+    slot, seen, spins, patience = _slot(state, thread), 0, 0, load(state + PATIENCE)
     while load(state + THREADS) > 0:
         generation = load(state + GENERATION)
         if generation != seen:
@@ -171,7 +183,8 @@ def _thread_main(thread):
         spins += 1
         if spins % SPINS_BETWEEN == 0:
             yield_processor()
-        if spins % SPINS == 0:
+        if spins > patience:
+            spins = 0
             store(slot + ASLEEP, 1)
             idle = load(state + GENERATION) == seen and load(state + THREADS) > 0
             if idle or not swap(slot + ASLEEP, 0):
@@ -205,11 +218,28 @@ def _compiled():
     return run, c_function(types.void(types.intp))(_thread_main)
 
 
+def spin_microseconds():
+    """How long a thread that waits for work keeps its processor before it sleeps, about: NBNET_SPIN_MICROSECONDS, by default 500.
+
+    Raises:
+        ArgumentError: the variable is not a whole number.
+    """
+    text = os.environ.get(VARIABLE, "")
+    if text and not (text.isdecimal() and len(text) < 10):
+        raise ArgumentError(f"{VARIABLE}={text!r}: expected a whole number of microseconds below 10^9, 0 to sleep at once")
+    return int(text) if text else MICROSECONDS
+
+
 def start():
-    """Start the threads of this process, unless they are running. Without them, loops run on the caller's thread."""
+    """Start the threads of this process, unless they are running. Loops work with fewer threads, and on the caller's thread alone.
+
+    Raises:
+        ArgumentError: NBNET_SPIN_MICROSECONDS is not a whole number.
+    """
     global _running
     if _running is not None:
         return
+    patience = spin_microseconds() * SPINS
     with global_compiler_lock:  # before _starting: a thread that compiles a loop already holds it
         _, thread_main = _compiled()
     with _starting:
@@ -219,10 +249,12 @@ def start():
             lock = _allocate_lock()
             _acquire_lock(lock, 1)
             _number(SLOTS + t * LINE + LOCK).value = lock
+        _number(PATIENCE).value = patience
         _number(THREADS).value = LIMIT
         _running = [threading.Thread(target=thread_main.ctypes, args=(t,), name=f"nbnet-{t}", daemon=True) for t in range(1, LIMIT)]
-        for thread in _running:  # loops work without a thread that fails to start
-            thread.start()
+        with suppress(RuntimeError):  # "can't start new thread": those that run do the work of the others
+            for thread in _running:
+                thread.start()
 
 
 symbols["nbnet_parallel_for"] = start

@@ -11,7 +11,8 @@ from numba import types
 from numba.extending import intrinsic
 
 from nbnet.kernels.cpu.compile import body
-from nbnet.kernels.cpu.register_tiles import WIDTH, lanes
+from nbnet.kernels.cpu.register_tiles import lanes
+from nbnet.kernels.cpu.target import WIDTH
 from nbnet.kernels.cpu.vector import address_of
 
 

@@ -63,8 +63,9 @@ def _call(builder, name, *args):
 
 @intrinsic
 def fma(context, a, b, c):
-    """a * b + c, rounded once."""
-    return a(a, b, c), lambda context, builder, signature, args: _call(builder, "fma", *args)
+    """a * b + c: rounded once where the processor has an instruction for it, else twice. (llvm.fma always rounds once, and where there is
+    no instruction it calls libm for each lane.)"""
+    return a(a, b, c), lambda context, builder, signature, args: _call(builder, "fmuladd", *args)
 
 
 @intrinsic
@@ -127,7 +128,7 @@ def _make_polynomial(coefficients):
     def horner(builder, x, table):
         first, *rest = (ir.Constant(x.type, [c] * x.type.count) for c in table)
         for c in rest:
-            first = _call(builder, "fma", first, x, c)
+            first = _call(builder, "fmuladd", first, x, c)
         return first
 
     @intrinsic
@@ -138,7 +139,7 @@ def _make_polynomial(coefficients):
                 return horner(builder, x, table)
             square = builder.fmul(x, x)
             odd, even = (horner(builder, square, table[first::2]) for first in (-len(table) % 2, (1 - len(table)) % 2))
-            return _call(builder, "fma", odd, x, even)
+            return _call(builder, "fmuladd", odd, x, even)
 
         return x(x), generate
 

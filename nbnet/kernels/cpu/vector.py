@@ -21,7 +21,7 @@ from numba.core.imputils import lower_builtin
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, models, register_model
 
-from nbnet.kernels.cpu.register_tiles import WIDTH
+from nbnet.kernels.cpu.target import WIDTH
 
 _INT = ir.IntType(64)
 

@@ -20,7 +20,7 @@ center, sum_dy, a, b, c: (O,), sum_dy of dy's columns.
 
 x, dx: (M, I).  y, dy: (M, O).  weight, dweight: (I, O).  bias, dbias: (O,).
 Scratch: transposed (K, O + 1, W) T of transposed_shape(M, I, O): for each chunk, its part of the transposed weights and a row of zeros;
-partials (P, 3, O) float64, P the first number of grid(M, O, I), for statistics; products (K, I, O) T and moments (K, I, I + 1) float64,
+partials (P, 3, O) float64, P the first number of grid(M, O, I), for statistics; products (K, I, O) and moments (K, I, I + 1), both float64,
 K = chunks.count(M, O), for the sums of each chunk.
 Everything overwrites (=). Backward needs x and weight from forward.
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from nbnet.kernels.cpu.compile import body, serial
 from nbnet.kernels.cpu.epilogue import activate_rows
-from nbnet.kernels.cpu.gemm import gemm
+from nbnet.kernels.cpu.gemm import TERMS, gemm
 from nbnet.kernels.cpu.parallel_for import parallel, parallel_for
 from nbnet.kernels.cpu.prefetch import LINE, prefetch
 from nbnet.kernels.cpu.reductions import add_rows, merge_moments, moments_of_rows
@@ -30,25 +30,50 @@ def _pack(b, at, stride, rows, columns, packed, width):
 
 
 @body
-def _multiply(rows, terms, a, a_at, a_r, a_k, b, b_at, init, init_at, c, c_at, outputs, columns):
-    """c[r, j] = init[j] + sum over `terms` of a[r, k] * b[k, j], for `columns` columns of b and c, whose rows have `outputs` numbers.
+def _multiply_block(rows, terms, a, a_at, a_r, a_k, b, b_at, b_k, part_of_rows, init, init_at, c, c_at, c_r, columns):
+    """c[r, j] = init[j] + sum over `terms` of a[r, k] * b[k, j], for `columns` columns of b and c, whose rows are b_k and c_r numbers apart.
 
-    In blocks of DEPTH terms. The next rows of b are prefetched, and b is packed if c has many rows.
+    If these columns are part of larger rows of b, in blocks of DEPTH terms: the next rows of b are prefetched (of whole rows hardware
+    prefetching does it), and b is packed if c has many rows.
     """
-    step = DEPTH if columns < outputs else terms  # whole rows are contiguous, which hardware prefetching covers
-    packs, width = columns < outputs and rows >= PACKED, columns + PAD
+    step = DEPTH if part_of_rows else terms
+    packs, width = part_of_rows and rows >= PACKED, columns + PAD
     packed = np.empty(DEPTH * width if packs else 0, b.dtype)
     for k in range(0, terms, step):
         depth = min(step, terms - k)
         for i in range(k + depth, min(k + depth + step, terms)):
             for j in range(0, columns, LINE // b.itemsize):
-                prefetch(b, b_at + i * outputs + j)
-        block, at, b_k = b, b_at + k * outputs, outputs
+                prefetch(b, b_at + i * b_k + j)
+        block, at, stride = b, b_at + k * b_k, b_k
         if packs:
-            _pack(b, at, outputs, depth, columns, packed, width)
-            block, at, b_k = packed, 0, width
-        start, start_at, start_r = (init, init_at, 0) if k == 0 else (c, c_at, outputs)
-        gemm(rows, a, a_at + k * a_k, 0, a_r, a_k, block, at, 0, b_k, 1, depth, start, start_at, start_r, c, c_at, outputs, columns)
+            _pack(b, at, b_k, depth, columns, packed, width)
+            block, at, stride = packed, 0, width
+        start, start_at, start_r = (init, init_at, 0) if k == 0 else (c, c_at, c_r)
+        gemm(rows, a, a_at + k * a_k, 0, a_r, a_k, block, at, 0, stride, 1, depth, start, start_at, start_r, c, c_at, c_r, columns)
+
+
+@body
+def _multiply_long(rows, terms, a, a_at, a_r, a_k, b, b_at, b_k, part_of_rows, init, init_at, c, c_at, c_r, columns):
+    """As _multiply_block, for more than TERMS terms: in float64 from blocks of TERMS."""
+    sums, total = np.zeros((rows + 1) * columns, c.dtype), np.zeros(rows * columns)
+    zeros = rows * columns  # the last row of sums stays 0
+    for k in range(0, terms, TERMS):
+        depth, from_a, from_b = min(TERMS, terms - k), a_at + k * a_k, b_at + k * b_k
+        _multiply_block(rows, depth, a, from_a, a_r, a_k, b, from_b, b_k, part_of_rows, sums, zeros, sums, 0, columns, columns)
+        for i in range(total.size):
+            total[i] += np.float64(sums[i])
+    for r in range(rows):
+        for j in range(columns):
+            c[c_at + r * c_r + j] = total[r * columns + j] + np.float64(init[init_at + j])
+
+
+@body
+def _multiply(rows, terms, a, a_at, a_r, a_k, b, b_at, b_k, part_of_rows, init, init_at, c, c_at, c_r, columns):
+    """As _multiply_block, for any number of terms."""
+    if terms > TERMS:
+        _multiply_long(rows, terms, a, a_at, a_r, a_k, b, b_at, b_k, part_of_rows, init, init_at, c, c_at, c_r, columns)
+    else:
+        _multiply_block(rows, terms, a, a_at, a_r, a_k, b, b_at, b_k, part_of_rows, init, init_at, c, c_at, c_r, columns)
 
 
 # ---------------------------------------------------------------------------------------------------- forward
@@ -61,7 +86,7 @@ def _forward(part, down, across, x, weight, bias, slope, y, partials):
     inputs, outputs = weight.shape
     rows, columns, to = last - first, right - left, first * outputs + left
     a, b, c = x.reshape(-1), weight.reshape(-1), y.reshape(-1)
-    _multiply(rows, inputs, a, first * inputs, inputs, 1, b, left, bias, left, c, to, outputs, columns)
+    _multiply(rows, inputs, a, first * inputs, inputs, 1, b, left, outputs, columns < outputs, bias, left, c, to, outputs, columns)
     if slope != 1:
         activate_rows(c, to, rows, outputs, columns, slope)
     if partials is not None:
@@ -99,7 +124,11 @@ def _backward_data(part, down, across, dy, weight, transposed, dx):
     transpose(weight.reshape(-1), left * outputs, outputs, right - left, outputs, b, 0, width)
     transposed[outputs] = 0
     at, zeros, to = first * outputs, outputs * width, first * inputs + left
-    gemm(last - first, a, at, 0, outputs, 1, b, 0, 0, width, 1, outputs, b, zeros, 0, c, to, inputs, right - left)
+    rows, columns = last - first, right - left
+    if outputs > TERMS:
+        _multiply_long(rows, outputs, a, at, outputs, 1, b, 0, width, False, b, zeros, c, to, inputs, columns)
+    else:
+        gemm(rows, a, at, 0, outputs, 1, b, 0, 0, width, 1, outputs, b, zeros, 0, c, to, inputs, columns)
 
 
 @serial
@@ -125,7 +154,11 @@ def _weights_of_few(x, dy, first, last, dweight):
     a, b, zeros = dy.reshape(-1), x.reshape(-1), outputs * width
     transposed = np.empty(zeros + width, x.dtype)
     transposed[zeros:] = 0  # the initial value of all rows
-    gemm(outputs, a, 0, 0, 1, outputs, b, first, 0, x.shape[1], 1, x.shape[0], transposed, zeros, 0, transposed, 0, width, width)
+    rows, inputs = x.shape
+    if rows > TERMS:
+        _multiply_long(outputs, rows, a, 0, 1, outputs, b, first, inputs, False, transposed, zeros, transposed, 0, width, width)
+    else:
+        gemm(outputs, a, 0, 0, 1, outputs, b, first, 0, inputs, 1, rows, transposed, zeros, 0, transposed, 0, width, width)
     for i in range(width):
         for o in range(outputs):
             dweight[first + i, o] = transposed[o * width + i]
@@ -144,7 +177,7 @@ def _backward_weights(part, down, across, x, dy, dweight, dbias):
         columns, to, zeros = right - left, first * outputs + left, (last - 1) * outputs + left
         for o in range(columns):  # the row that is written last is the initial value of all rows
             c[zeros + o] = 0
-        _multiply(last - first, rows, a, first, 1, inputs, b, left, c, zeros, c, to, outputs, columns)
+        _multiply(last - first, rows, a, first, 1, inputs, b, left, outputs, columns < outputs, c, zeros, c, to, outputs, columns)
     if first == 0:
         for o in range(left, right):
             dbias[o] = 0

@@ -4,12 +4,12 @@ import numpy as np
 
 from nbnet.kernels import chunks
 from nbnet.kernels.cpu.compile import body, precise, serial
-from nbnet.kernels.cpu.gemm import gemm
+from nbnet.kernels.cpu.gemm import TERMS, gemm
 from nbnet.kernels.cpu.parallel_for import parallel, parallel_for
 from nbnet.kernels.cpu.prefetch import prefetch
 from nbnet.kernels.cpu.register_tiles import lanes
 
-ROWS = 64  # of dy that are multiplied while the next ones are prefetched
+ROWS = 64  # of dy that are multiplied while the next ones are prefetched; a part of TERMS
 
 
 @body
@@ -25,13 +25,18 @@ def _sums(part, x, dy, products, moments):
             moments[i, inputs] += from_first
             for j in range(i + 1):
                 moments[i, j] += from_first * (np.float64(x[m, j]) - np.float64(x[0, j]))
-    a, b, c, to = x.reshape(-1), dy.reshape(-1), products.reshape(-1), part * inputs * outputs
-    products[part] = 0
+    a, b, total, zeros = x.reshape(-1), dy.reshape(-1), products[part].reshape(-1), inputs * outputs
+    sums = np.zeros(zeros + outputs, x.dtype)  # the last row stays 0
+    total[:] = 0
     for row in range(first, last, ROWS):
         rows = min(ROWS, last - row)
         for at in range((row + rows) * outputs, min(row + rows + ROWS, last) * outputs, lanes(b)):
             prefetch(b, at)
-        gemm(inputs, a, row * inputs, 0, 1, inputs, b, row * outputs, 0, outputs, 1, rows, c, to, outputs, c, to, outputs, outputs)
+        start, start_r = (zeros, 0) if (row - first) % TERMS == 0 else (0, outputs)
+        gemm(inputs, a, row * inputs, 0, 1, inputs, b, row * outputs, 0, outputs, 1, rows, sums, start, start_r, sums, 0, outputs, outputs)
+        if (row + ROWS - first) % TERMS == 0 or row + rows == last:
+            for i in range(zeros):
+                total[i] += np.float64(sums[i])
 
 
 @precise

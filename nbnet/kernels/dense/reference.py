@@ -18,7 +18,7 @@ def backward_data(dy, weight, transposed, dx):
 
 def backward_weights(x, dy, dweight, dbias):
     dweight[:] = x.T @ dy
-    dbias[:] = dy.sum(axis=0)
+    dbias[:] = dy.sum(axis=0, dtype=np.float64)
 
 
 def backward_weights_norm(x, dy, y, weight, mean, center, sum_dy, a, b, c, products, moments, dweight, dbias):

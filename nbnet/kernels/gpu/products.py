@@ -272,8 +272,10 @@ def _correlation(tile: Tile):
                     c = multiply(c, a_tile, b_tile, a_at + (d + 2) * ROWS, b_at + (d + 2) * COLUMNS, LOWER, RIGHT, HIGH, WIDE)
                     c = multiply(c, a_tile, b_tile, a_at + (d + 3) * ROWS, b_at + (d + 3) * COLUMNS, LOWER, RIGHT, HIGH, WIDE)
                 if cuda.blockIdx.x == 0 and me < COLUMNS:
+                    slice_sum = zero  # shorter sums lose fewer digits
                     for d in range(DEPTH):
-                        bias += b_tile[((1 - half) * DEPTH + d) * COLUMNS + me]
+                        slice_sum += b_tile[((1 - half) * DEPTH + d) * COLUMNS + me]
+                    bias += slice_sum
             if k >= stop:
                 break
             store4(a_tile, (half * DEPTH + deep) * ROWS + me % A_VECTORS * 4, a0)

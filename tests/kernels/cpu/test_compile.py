@@ -106,10 +106,10 @@ def test_generated_kernels_are_kept_until_their_formula_changes(tmp_path):
         return subprocess.run([sys.executable, "-c", FORMULA], env=env, capture_output=True, text=True, check=True).stdout.split()
 
     formulas = tmp_path / "formulas.py"
-    formulas.write_text("def scaled(x):\n    return (2 * x,)\n")
+    formulas.write_text("def scaled(x):\n    return (2 * x,)\n", encoding="utf-8")
     assert result()[:2] == ["2.0", "0"]
     y, hits, path = result()
     assert (y, hits) == ("2.0", "1")
-    assert "values = formula(in0[c])" in Path(path).read_text()  # for tracebacks
-    formulas.write_text("def scaled(x):\n    return (3 * x,)\n")
+    assert "values = formula(in0[c])" in Path(path).read_text(encoding="utf-8")  # for tracebacks
+    formulas.write_text("def scaled(x):\n    return (3 * x,)\n", encoding="utf-8")
     assert result()[:2] == ["3.0", "0"]

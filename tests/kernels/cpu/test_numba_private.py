@@ -7,9 +7,11 @@ import pytest
 from numba import njit
 
 MODULES = {
+    "llvmlite.binding.ffi": ["lib._lock.__enter__"],
     "numba.core.caching": ["FunctionCache"],
     "numba.core.ccallback": ["CFunc"],
     "numba.core.compiler_lock": ["global_compiler_lock"],
+    "numba.core.registry": ["cpu_target.target_context.codegen"],
     "numba.core.serialize": ["dumps"],
     "numba.np.ufunc.parallel": ["_launch_threads"],
 }
@@ -64,6 +66,12 @@ def test_machine_code_of_a_signature(kernel):
         lacking("Dispatcher.get_compile_result as it was")
     if look_up(compiled, "entry_point", "CompileResult")(1.5) != 3:
         lacking("CompileResult.entry_point as it was")
+
+
+def test_the_target_machine():
+    from numba.core.registry import cpu_target
+
+    look_up(cpu_target.target_context.codegen(), "_tm.triple", "CPUCodegen")
 
 
 def test_a_c_function(tmp_path):

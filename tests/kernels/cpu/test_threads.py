@@ -251,3 +251,103 @@ def test_the_first_loops_of_several_threads(tmp_path):
     """Some acquire Numba's lock first, others the pool's."""
     result = run(AT_ONCE, NUMBA_CACHE_DIR=str(tmp_path))
     assert result.stdout.split() == ["0"], result.stderr
+
+
+LIMITED = """
+import threading
+import numpy as np, nbnet as nb
+start, started = threading.Thread.start, []
+def limited(thread):
+    if thread.name.startswith("nbnet-"):
+        if len(started) == {most}:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+    start(thread)
+threading.Thread.start = limited
+x = np.random.default_rng(0).normal(size=(70000, 3))
+for _ in range(2):
+    results = [nb.functional.batch_norm_forward(x, None, None, backend=backend)[0] for backend in ("serial", "parallel")]
+    print((results[0] == results[1]).all())
+print(len(started))
+"""
+
+
+@pytest.mark.parametrize("most", [0, 2])
+def test_threads_that_cannot_start_are_not_needed(most):
+    result = run(LIMITED.format(most=most), NUMBA_NUM_THREADS="5")
+    assert result.stdout.split() == ["True", "True", str(most)], result.stderr
+    assert result.returncode == 0
+
+
+def test_more_threads_than_processors():
+    result = run(LIMITED.format(most=1000), NUMBA_NUM_THREADS="67")
+    assert result.stdout.split() == ["True", "True", "66"], result.stderr
+
+
+SPIN = """
+import time
+import numpy as np, nbnet as nb
+from nbnet.errors import ArgumentError
+x = np.random.default_rng(0).normal(size=(70000, 3))
+try:
+    results = [nb.functional.batch_norm_forward(x, None, None, backend=backend)[0] for backend in ("serial", "parallel")]
+except ArgumentError as error:
+    print(error)
+    raise SystemExit
+used, start = time.process_time(), time.perf_counter()
+time.sleep(0.3)
+print((results[0] == results[1]).all(), (time.process_time() - used) / (time.perf_counter() - start) > 0.5)
+"""
+
+
+@shared
+@pytest.mark.parametrize(("microseconds", "spins"), [("", False), ("0", False), ("5000000", True)])
+def test_how_long_threads_spin_is_a_setting(microseconds, spins):
+    """The same machine code spins for another time: it is not compiled in."""
+    result = run(SPIN, NBNET_SPIN_MICROSECONDS=microseconds)
+    assert result.stdout.split() == ["True", str(spins)], result.stderr
+
+
+@pytest.mark.parametrize("text", ["soon", "-1", "0.5", "1" * 30])
+def test_a_time_to_spin_that_is_none(text):
+    result = run(SPIN, NBNET_SPIN_MICROSECONDS=text)
+    expected = "expected a whole number of microseconds below 10^9, 0 to sleep at once"
+    assert result.stdout.strip() == f"NBNET_SPIN_MICROSECONDS={text!r}: {expected}", result.stderr
+
+
+COMPILING = """
+import os, threading, time, warnings
+import numpy as np, nbnet as nb
+from numba import njit
+from nbnet.kernels.cpu import numba_private
+warnings.simplefilter("ignore")
+held = threading.Event()
+def work():
+    with numba_private.{lock}:
+        held.set()
+        time.sleep(0.3)
+thread = threading.Thread(target=work)
+thread.start()
+held.wait()
+child = os.fork()
+if child == 0:
+    print(njit(lambda x: x + 1)(1.5), flush=True)
+    os._exit(0)
+thread.join()
+for _ in range(600):
+    done, status = os.waitpid(child, os.WNOHANG)
+    if done:
+        break
+    time.sleep(0.1)
+else:
+    os.kill(child, 9)
+    status = "hangs"
+print(status)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.parametrize("lock", ["global_compiler_lock", "llvm_lock"])
+def test_a_child_can_compile_after_a_fork_while_another_thread_compiled(lock):
+    result = run(COMPILING.format(lock=lock))
+    assert result.stdout.split() == ["2.5", "0"], result.stderr

@@ -50,4 +50,4 @@ def test_kernels_and_generated_kernels_are_kept():
     generated = channelwise(about_mean, 1, (True,) * 4, False)
     assert isinstance(array._add._cache, KernelCache)
     assert isinstance(generated._cache, KernelCache)
-    assert "values = formula(in0[c], in1[c], in2[c], in3[c])" in Path(generated.py_func.__code__.co_filename).read_text()
+    assert "values = formula(in0[c], in1[c], in2[c], in3[c])" in Path(generated.py_func.__code__.co_filename).read_text(encoding="utf-8")

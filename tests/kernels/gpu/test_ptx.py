@@ -217,7 +217,7 @@ def test_registers_do_not_spill(launches, operation, tmp_path):
     for name in functions(operation):
         for i, (kernel, signature) in enumerate(launches(operation, name, "float32")):
             source = tmp_path / f"{i}.ptx"
-            source.write_text(ptx_of(kernel, signature, (9, 0)))
+            source.write_text(ptx_of(kernel, signature, (9, 0)), encoding="utf-8")
             done = subprocess.run([ptxas, "-v", "-arch=sm_90", source, "-o", tmp_path / "out"], capture_output=True, text=True, check=True)
             spills = re.findall(r"(\d+) bytes spill", done.stderr)
             assert set(spills) == {"0"}, f"{kernel.py_func.__name__}: {done.stderr}"

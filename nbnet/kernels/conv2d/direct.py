@@ -1,0 +1,113 @@
+"""Convolution by register tiles over strips of padded rows, and single tiles of it where minimal filtering would not be precise."""
+
+from nbnet.kernels.conv2d import EDGE, IN_CACHES, strip_rows
+from nbnet.kernels.cpu.compile import body, inlined
+from nbnet.kernels.cpu.epilogue import activate_rows
+from nbnet.kernels.cpu.gemm import gemm
+from nbnet.kernels.cpu.prefetch import LINE, prefetch_to_write
+from nbnet.kernels.cpu.reductions import take_sums
+from nbnet.kernels.cpu.register_tiles import lanes
+from nbnet.kernels.cpu.vector import load, load_whole, store_whole, zero
+
+BLOCK = 4096  # target size of a block of dy in numbers: it is read once per few weights, and stays in the level-1 cache
+
+
+@body
+def _zeros(strip, at, count):
+    for i in range(at, at + count, lanes(strip)):
+        store_whole(strip, i, zero(load_whole(strip, i)))
+
+
+@body
+def fill(x, image, top, rows, left, row, strip):
+    """Copy `rows` rows of an image, from row `top` and column `left` on, zeros outside of it, into strip; `row` numbers in each.
+
+    Whole vectors are stored from left to right, and each overwrites what the previous one wrote beyond its part; the strip has space for
+    that at its end.
+    """
+    height, width, inputs = x.shape[1], x.shape[2], x.shape[3]
+    flat = x.reshape(-1)
+    columns = row // inputs
+    first = min(max(0, -left), columns) * inputs
+    last = max(first, min(columns, width - left) * inputs)
+    for r in range(rows):
+        at, h = r * row, top + r
+        if h < 0 or h >= height:
+            _zeros(strip, at, row)
+            continue
+        offset = ((image * height + h) * width + left) * inputs
+        _zeros(strip, at, first)
+        for i in range(first, last, lanes(x)):
+            store_whole(strip, at + i, load(flat, offset + i, last - i))
+        _zeros(strip, at + last, row - last)
+
+
+@inlined
+def convolve(x, weight, kernel_h, kernel_w, init, stride_h, stride_w, pad_top, pad_left, rows, start, stop, strip, y, slope=1.0):
+    """Strips of `rows` rows start to stop of a convolution: y = act(init + patches of x @ weight (D, O))."""
+    inputs, out_h, out_w, outputs = x.shape[3], y.shape[1], y.shape[2], y.shape[3]
+    _, row = strip_rows(out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, inputs)
+    per_image = (out_h + rows - 1) // rows
+    b, c = weight.reshape(-1), y.reshape(-1)
+    run = kernel_w * inputs
+    prefetches = y.nbytes > IN_CACHES
+    for unit in range(start, stop):
+        image, first = unit // per_image, unit % per_image * rows
+        count = min(rows, out_h - first)
+        fill(x, image, first * stride_h - pad_top, (count - 1) * stride_h + kernel_h, -pad_left, row, strip)
+        for r in range(count):
+            a_at, c_at = r * stride_h * row, (image * out_h + first + r) * out_w * outputs
+            a_r = stride_w * inputs
+            if prefetches:
+                for at in range(c_at + out_w * outputs, c_at + 2 * out_w * outputs, LINE // y.itemsize):
+                    prefetch_to_write(c, at)
+            gemm(out_w, strip, a_at, row, a_r, 1, b, 0, run * outputs, outputs, kernel_h, run, init, 0, 0, c, c_at, outputs, outputs)
+            if slope != 1:
+                activate_rows(c, c_at, 1, 0, out_w * outputs, slope)
+
+
+@body
+def convolve_tile(x, weight, bias, pad_top, pad_left, image, top, left, strip, y, slope):
+    """The tile of at most EDGE x EDGE outputs from row `top` and column `left` of a 3 x 3 convolution with stride 1."""
+    inputs, out_h, out_w, outputs = x.shape[3], y.shape[1], y.shape[2], y.shape[3]
+    row, columns, c = (EDGE + 2) * inputs, min(EDGE, out_w - left), y.reshape(-1)
+    fill(x, image, top - pad_top, EDGE + 2, left - pad_left, row, strip)
+    for r in range(min(EDGE, out_h - top)):
+        at, run = ((image * out_h + top + r) * out_w + left) * outputs, 3 * inputs
+        gemm(columns, strip, r * row, row, inputs, 1, weight, 0, run * outputs, outputs, 3, run, bias, 0, 0, c, at, outputs, outputs)
+        if slope != 1:
+            activate_rows(c, at, 1, 0, columns * outputs, slope)
+
+
+@inlined
+def backward_weights(x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, rows, start, stop, terms, strip, partial):
+    """x's patches, transposed, times dy in the first rows of partial (D + 1, O), for strips of `rows` rows start to stop.
+
+    terms: the pixels whose products are added up in T before their sum is added to partial, or 0 for all: see `summed_together`.
+    """
+    inputs, out_h, out_w, outputs = x.shape[3], dy.shape[1], dy.shape[2], dy.shape[3]
+    _, row = strip_rows(out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, inputs)
+    per_image = (out_h + rows - 1) // rows
+    b, total, run = dy.reshape(-1), partial.reshape(-1), kernel_w * inputs
+    size, pixels = kernel_h * run * outputs, 0
+    c, to = (strip, strip.size - size) if terms > 0 else (total, 0)
+    block = max(1, BLOCK // (out_w * outputs))
+    partial[:] = 0
+    if terms > 0:
+        strip[to:] = 0
+    for unit in range(start, stop):
+        image, first = unit // per_image, unit % per_image * rows
+        count = min(rows, out_h - first)
+        fill(x, image, first * stride_h - pad_top, (count - 1) * stride_h + kernel_h, -pad_left, row, strip)
+        a_outer, a_k, b_outer = stride_h * row, stride_w * inputs, out_w * outputs
+        for r in range(0, count, block):
+            height, b_at = min(block, count - r), (image * out_h + first + r) * out_w * outputs
+            for kh in range(kernel_h):
+                at, here = (r * stride_h + kh) * row, to + kh * run * outputs
+                gemm(run, strip, at, a_outer, 1, a_k, b, b_at, b_outer, outputs, height, out_w, c, here, outputs, c, here, outputs, outputs)
+            pixels += height * out_w
+            if 0 < terms <= pixels:
+                take_sums(strip, to, total, 0, size)
+                pixels = 0
+    if terms > 0:
+        take_sums(strip, to, total, 0, size)
