@@ -83,9 +83,10 @@ def output(array: Any, name: str, shape: tuple[int, ...], dtype: np.dtype, *, be
         return be.empty(shape, dtype) if be.name == "cuda" else np.empty(shape, dtype)
     if on_device(array) != (be.name == "cuda"):
         raise BackendError(f"{name} is {'' if on_device(array) else 'not '}on the GPU, and the backend is {be.name!r}")
-    if array.shape != shape or array.dtype != dtype or not (on_device(array) or array.flags.c_contiguous):
+    fits = on_device(array) or array.flags.carray
+    if array.shape != shape or array.dtype != dtype or not (fits or array.flags.c_contiguous):
         raise ShapeError(f"{name} has shape {array.shape} and dtype {array.dtype}, expected contiguous {shape} {dtype}")
-    if not on_device(array) and not array.flags.carray:
+    if not fits:
         wrong = "not aligned" if array.flags.writeable else "read-only"
         raise ArgumentError(f"{name} is {wrong}, expected an array to write to, as np.empty makes it")
     return array

@@ -41,6 +41,9 @@ def conv2d_forward(
 ) -> tuple[np.ndarray, Conv2DSaved]:
     """Cross-correlate images with a bank of filters: what deep learning calls convolution.
 
+    NaN and infinity reach the results that depend on them, and no others, on every backend. On serial and parallel, rounding errors are
+    relative to the largest input of a result and of its neighbours (minimal filtering: nbnet.kernels.conv2d).
+
     Args:
         x: (N, H, W, I) float32 or float64. weight: (KH, KW, I, O). bias: (O,) or None.
         stride: a number of pixels, or (height, width).

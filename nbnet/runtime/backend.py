@@ -164,7 +164,9 @@ class NumpyBackend:
         return iter(batches)
 
     def place(self, array: Any) -> Any:
-        if type(array) is not np.ndarray and on_device(array):
+        if type(array) is np.ndarray:
+            return array if array.flags.carray else for_kernels(array)
+        if on_device(array):
             raise BackendError(
                 f"an array is on the GPU, but the backend is {self.name!r}: use backend='cuda', or copy it: np.asarray(array)"
             )
@@ -306,8 +308,8 @@ def _make(name: str) -> Backend:
 
 
 def empty_cache() -> None:
-    """Return the memory that nbnet keeps for later arrays to the system (or to the GPU's driver): unused blocks of all backends, and the
-    calling thread's scratch. Later calls take new memory. A trainer keeps the memory of its last passes until it is deleted or evaluates."""
+    """Return the memory that nbnet keeps for later arrays to the system, or to the GPU's driver: unused blocks of all backends, and the
+    calling thread's scratch. A trainer keeps the memory of its last passes until it evaluates or is deleted."""
     for backend in _made:
         backend.empty_cache()
 

@@ -17,6 +17,7 @@ import math
 import mmap
 import os
 import threading
+from bisect import bisect_right, insort
 from collections import defaultdict, deque
 from contextlib import suppress
 from functools import lru_cache
@@ -65,7 +66,8 @@ class Pool:
 
     def __init__(self) -> None:
         self._free: dict[int, deque[mmap.mmap]] = defaultdict(deque)
-        self._used: dict[int, int] = {}  # by size: the number of the last request that took such a block
+        self._sizes: list[int] = []  # of all blocks, in order
+        self._used: dict[int, int] = {}  # by size: `hits` when such a block was last taken
         self.hits = 0
         self.misses = 0
         self.bytes = 0
@@ -77,13 +79,14 @@ class Pool:
         if size == 0:
             return np.empty(shape, dtype)
         block = self._take(size)
-        lease = _Lease((len(block),), np.uint8, buffer=block)
-        lease._free = self._free[len(block)]
+        size = len(block)
+        lease = _Lease((size,), np.uint8, buffer=block)
+        lease._free = self._free[size]
         return np.ndarray(shape, dtype, buffer=lease)
 
     def _take(self, size: int) -> mmap.mmap:
         """A block of at least this size."""
-        self._used[size] = self.hits + self.misses
+        self._used[size] = self.hits
         try:
             block = self._free[size].pop()
         except IndexError:
@@ -95,21 +98,24 @@ class Pool:
         return block
 
     def _take_larger(self, size: int) -> mmap.mmap | None:
-        for larger in sorted(self._free):
-            if size < larger <= SLACK * size:
-                with suppress(IndexError):
-                    block = self._free[larger].pop()
-                    self._used[larger] = self.hits + self.misses
-                    return block
+        for larger in self._sizes[bisect_right(self._sizes, size) :]:
+            if larger > SLACK * size:
+                break
+            with suppress(IndexError):
+                block = self._free[larger].pop()
+                self._used[larger] = self.hits
+                return block
         return None
 
     def _new(self, size: int) -> mmap.mmap:
         """A new block, for which unused ones of other sizes may go. Only here: a step that needs no new memory returns none."""
         unused = sum(each * len(free) for each, free in list(self._free.items()))
         self.peak = max(self.peak, self.bytes - unused + size)
-        for each in sorted(self._free, key=lambda each: self._used.get(each, 0)):
+        for each in sorted(self._sizes, key=self._used.__getitem__):
             self._return(each, self.bytes + size - SLACK * self.peak)
         block = _map(size)
+        if size not in self._sizes:
+            insort(self._sizes, size)
         self.misses += 1
         self.bytes += size
         return block
@@ -125,7 +131,7 @@ class Pool:
 
     def clear(self) -> None:
         """Return all unused blocks to the system."""
-        for size in list(self._free):
+        for size in self._sizes:
             self._return(size, math.inf)
         self.peak = self.bytes
 

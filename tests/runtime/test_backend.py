@@ -48,14 +48,14 @@ def test_what_kernels_take(rng, tmp_path, kind):
 def everything(x, w, gamma, dy, logits, labels):
     """Results of all kinds of calls: functional ones, layers, training."""
     results = []
-    for forward, backward, options in (
-        (lambda x: F.conv2d_forward(x, w, gamma, backend="serial"), F.conv2d_backward, {}),
-        (lambda x: F.batch_norm_forward(x, gamma[:3], gamma[:3], backend="serial"), F.batch_norm_backward, {}),
-        (lambda x: F.group_norm_forward(x, gamma[:3], gamma[:3], groups=1, backend="serial"), F.group_norm_backward, {}),
-        (lambda x: F.max_pool2d_forward(x, 1, backend="serial"), F.max_pool2d_backward, {}),
-        (lambda x: F.avg_pool2d_forward(x, 1, backend="serial"), F.avg_pool2d_backward, {}),
-        (lambda x: F.dropout_forward(x, 0.5, seed=1, backend="serial"), F.dropout_backward, {}),
-        (lambda x: F.dense_forward(x.reshape(-1, 3), w[0, 0], gamma, backend="serial"), F.dense_backward, {}),
+    for forward, backward in (
+        (lambda x: F.conv2d_forward(x, w, gamma, backend="serial"), F.conv2d_backward),
+        (lambda x: F.batch_norm_forward(x, gamma[:3], gamma[:3], backend="serial"), F.batch_norm_backward),
+        (lambda x: F.group_norm_forward(x, gamma[:3], gamma[:3], groups=1, backend="serial"), F.group_norm_backward),
+        (lambda x: F.max_pool2d_forward(x, 1, backend="serial"), F.max_pool2d_backward),
+        (lambda x: F.avg_pool2d_forward(x, 1, backend="serial"), F.avg_pool2d_backward),
+        (lambda x: F.dropout_forward(x, 0.5, seed=1, backend="serial"), F.dropout_backward),
+        (lambda x: F.dense_forward(x.reshape(-1, 3), w[0, 0], gamma, backend="serial"), F.dense_backward),
     ):
         y, saved = forward(x)
         results += [y, *np.atleast_1d(backward(dy.reshape(-1)[: y.size].reshape(y.shape), saved)[0])]

@@ -1,4 +1,5 @@
-"""All names of Numba and llvmlite that are not public API. tests/kernels/cpu/test_numba_private.py says which of them a release of Numba changed."""
+"""All names of Numba and llvmlite that are not public API. tests/kernels/cpu/test_numba_private.py says which of them a release
+changed."""
 
 from llvmlite.binding.ffi import lib as _llvm
 from numba.core.caching import FunctionCache

@@ -31,7 +31,8 @@ def _pack(b, at, stride, rows, columns, packed, width):
 
 @body
 def _multiply_block(rows, terms, a, a_at, a_r, a_k, b, b_at, b_k, part_of_rows, init, init_at, c, c_at, c_r, columns):
-    """c[r, j] = init[j] + sum over `terms` of a[r, k] * b[k, j], for `columns` columns of b and c, whose rows are b_k and c_r numbers apart.
+    """c[r, j] = init[j] + sum over `terms` of a[r, k] * b[k, j], for `columns` columns of b and c, whose rows are b_k and c_r numbers
+    apart.
 
     If these columns are part of larger rows of b, in blocks of DEPTH terms: the next rows of b are prefetched (of whole rows hardware
     prefetching does it), and b is packed if c has many rows.
