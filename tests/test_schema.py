@@ -89,10 +89,10 @@ def test_what_does_not_fit_is_one_line_that_says_where(kind, text, words):
 
 
 def test_bytes_that_are_no_text():
-    with pytest.raises(NbnetError, match="^file is damaged: it is not JSON: "):
+    with pytest.raises(NbnetError, match=r"^file is damaged: it is not JSON: "):
         schema.parse(b'"\xff"', KINDS["text"], "file is damaged", CheckpointError)
 
 
 def test_a_number_that_cannot_be_printed():
-    with pytest.raises(CheckpointError, match="it is (a number of thousands of digits|9999)"):
+    with pytest.raises(CheckpointError, match=r"it is (a number of thousands of digits|9999)"):
         schema.fit(10**5000 - 1, KINDS["whole"], "file", CheckpointError)

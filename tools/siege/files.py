@@ -27,6 +27,7 @@ import nbnet as nb
 from nbnet import cli, storage
 from nbnet.cli import runs
 from nbnet.datasets import cifar, load, read_images
+from nbnet.datasets.folder import FORMATS
 from nbnet.errors import NbnetError
 
 Case = Callable[[random.Random], bool]  # damages something, reads it, checks; returns whether it was accepted
@@ -109,15 +110,14 @@ def damaged_json(value: Any, rng: random.Random) -> str:
         if kind == 0:
             del holder[key]
         elif kind == 1 and isinstance(holder, dict):
-            holder[rng.choice(["extra", "seed", "", "a" * 1000])] = rng.choice(NASTY)
+            holder[rng.choice(["extra", "seed", "", "a" * 1000])] = copy.deepcopy(rng.choice(NASTY))
         elif kind == 2:
             other, name = rng.choice(places)
-            with contextlib.suppress(LookupError):  # one is inside the other, which has been replaced
-                holder[key], other[name] = copy.deepcopy(other[name]), copy.deepcopy(holder[key])
+            holder[key], other[name] = copy.deepcopy(other[name]), copy.deepcopy(holder[key])
         elif kind == 3 and isinstance(holder, list):
-            holder.insert(key, rng.choice(NASTY))
+            holder.insert(key, copy.deepcopy(rng.choice(NASTY)))
         else:
-            holder[key] = rng.choice(NASTY)
+            holder[key] = copy.deepcopy(rng.choice(NASTY))
     text = json.dumps(value)
     for name, raw in RAW.items():
         text = text.replace(json.dumps(name), raw)
@@ -311,9 +311,9 @@ def _picture(mode: str = "RGB") -> Any:
 
 def images(seed: int, count: int, seconds: float) -> dict[str, Any]:
     """Damaged image files of the formats that nbnet reads, and files of other formats with the suffix of one."""
-    wanted = "PNG JPEG BMP GIF WEBP TIFF PPM ICO TGA SGI DDS PCX JPEG2000 AVIF BLP EPS PDF".split()
+    others = ("ICO", "TGA", "SGI", "DDS", "PCX", "JPEG2000", "AVIF", "BLP", "EPS", "PDF")
     whole = []
-    for name in wanted:
+    for name in (*FORMATS, *others):
         for mode in ("RGB", "L", "P", "1", "RGBA", "CMYK", "LA"):
             buffer = io.BytesIO()
             with contextlib.suppress(KeyError, OSError, ValueError):  # no such format, or no such mode in it
