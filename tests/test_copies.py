@@ -239,7 +239,7 @@ OBJECTS = [
 
 
 @copies
-@pytest.mark.parametrize("thing", OBJECTS, ids=repr)
+@pytest.mark.parametrize("thing", OBJECTS, ids=lambda thing: repr(thing).partition(" at 0x")[0])
 def test_other_objects(thing, duplicate):
     twin = duplicate(thing)
     assert type(twin) is type(thing)

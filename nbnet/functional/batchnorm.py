@@ -132,6 +132,7 @@ def batch_norm_backward(
     Returns:
         dx, dgamma (C,), dbeta (C,).
     """
+    checks.from_training(saved)
     dy = checks.shaped(dy, "dy", saved.x.shape, saved.x.dtype, be=saved.backend)
     coefficients, dgamma, dbeta = backward_coefficients(*reduce(dy, saved), saved.affine[0], saved, dgamma, dbeta)
     return input_gradient(dy, saved, coefficients), dgamma, dbeta
@@ -162,6 +163,7 @@ def batch_norm_apply(
 
 def batch_norm_backward_reduce(dy: Any, saved: BatchNormSaved) -> Sums:
     """The sums over the rows of this part that dx of every part needs. For a batch in parts, add them: `Sums(g1 + g2, gd1 + gd2)`."""
+    checks.from_training(saved)
     dy = checks.shaped(dy, "dy", saved.x.shape, saved.x.dtype, be=saved.backend)
     sum_g, sum_gx = reduce(dy, saved)
     saved.backend.channelwise(about_mean, (sum_gx,), sum_g, sum_gx, saved.mean, saved.affine[0])
@@ -178,6 +180,7 @@ def batch_norm_parameter_gradients(
 
 def batch_norm_backward_apply(dy: Any, saved: BatchNormSaved, sums: Sums) -> np.ndarray:
     """dx of one part, from the sums over all parts."""
+    checks.from_training(saved)
     dy = checks.shaped(dy, "dy", saved.x.shape, saved.x.dtype, be=saved.backend)
     coefficients, _, _ = backward_coefficients(*sums, saved.mean, saved, None, None)
     return input_gradient(dy, saved, coefficients)

@@ -56,6 +56,12 @@ def shaped(x: Any, name: str, shape: tuple[int, ...], dtype: np.dtype, *, be: Ba
     return x
 
 
+def from_training(saved: Any) -> None:
+    """Check that backward was given what forward saved."""
+    if saved is None:
+        raise ArgumentError("saved is None: expected what forward returned with train=True; a pass without training saves nothing")
+
+
 def shape_hint(shape: tuple[int, ...], expected: tuple[int, ...]) -> str:
     """How to fix an array of this shape where rows of `expected` are needed: the end of an error message, if it is clear."""
     if shape == expected:

@@ -104,6 +104,7 @@ def conv2d_backward(
     Returns:
         dx (N, H, W, I), dweight (KH, KW, I, O), dbias (O,).
     """
+    checks.from_training(saved)
     x, weight, geometry, out_shape, be = saved
     kernel_h, kernel_w, inputs, outputs = weight.shape
     dy = checks.shaped(dy, "dy", out_shape, x.dtype, be=be)

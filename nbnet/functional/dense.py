@@ -70,6 +70,7 @@ def dense_backward(
     Returns:
         dx (M, I), dweight (I, O), dbias (O,).
     """
+    checks.from_training(saved)
     x, weight, be = saved
     inputs, outputs = weight.shape
     dy = checks.shaped(dy, "dy", (len(x), outputs), x.dtype, be=be)

@@ -96,6 +96,7 @@ def dropout_at(
 
 def dropout_backward(dy: Any, saved: DropoutSaved) -> np.ndarray:
     """dx: dy times the factor of the elements that were kept, 0 elsewhere."""
+    checks.from_training(saved)
     return _run(checks.shaped(dy, "dy", saved.shape, saved.dtype, be=saved.backend), saved, 0.0, 0.0)
 
 

@@ -60,6 +60,7 @@ def group_norm_backward(
     Returns:
         dx, dgamma (C,), dbeta (C,).
     """
+    checks.from_training(saved)
     x, rows, gamma, mean, inv_std, be = saved
     dy = checks.shaped(dy, "dy", x.shape, x.dtype, be=be)
     dgamma = checks.output(dgamma, "dgamma", gamma.shape, x.dtype, be=be)

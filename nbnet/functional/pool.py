@@ -63,6 +63,7 @@ def max_pool2d_forward(
 
 def max_pool2d_backward(dy: Any, saved: MaxPool2DSaved) -> np.ndarray:
     """dx (N, H, W, C): each dy goes to the maximum of its window; of equal pixels, to the first in row-major order."""
+    checks.from_training(saved)
     x, window, out_shape, be = saved
     dy = checks.shaped(dy, "dy", out_shape, x.dtype, be=be)
     dx = be.empty(x.shape, x.dtype)
@@ -87,6 +88,7 @@ def avg_pool2d_forward(
 
 def avg_pool2d_backward(dy: Any, saved: AvgPool2DSaved) -> np.ndarray:
     """dx (N, H, W, C): each dy is shared equally among the real pixels of its window."""
+    checks.from_training(saved)
     in_shape, dtype, window, out_shape, be = saved
     dy = checks.shaped(dy, "dy", out_shape, dtype, be=be)
     dx = be.empty(in_shape, dtype)

@@ -23,6 +23,7 @@ class _Elementwise(Layer):
         return y, y if train else None
 
     def backward(self, dy: Any, saved: Any, need_dx: bool = True) -> Any:
+        checks.from_training(saved)
         dy = checks.shaped(dy, "dy", saved.shape, saved.dtype, be=self.backend)
         dx = self.backend.empty(saved.shape, saved.dtype)
         kernel = self.backend.kernel(f"activation.{self.function}_backward")
@@ -87,6 +88,7 @@ class Softmax(Layer):
         return y, y if train else None
 
     def backward(self, dy: Any, saved: Any, need_dx: bool = True) -> Any:
+        checks.from_training(saved)
         dy = checks.shaped(dy, "dy", saved.shape, saved.dtype, be=self.backend)
         dx = self.backend.empty(saved.shape, saved.dtype)
         self.backend.kernel("activation.softmax_backward")(dy, saved, dx)

@@ -99,8 +99,8 @@ class Layer(CodeRepr, Stage):
             seed: initial parameters and dropout masks follow from it.
             fuse: whether containers run neighbouring layers in one pass where they can (nbnet.layers.fusion).
         Raises:
-            ShapeError: a layer does not fit its input. BackendError, DTypeError, ArgumentError: an option is wrong. All layers are
-                then as they were before.
+            ShapeError: a layer does not fit its input. BackendError, DTypeError, ArgumentError: an option is wrong. BuildError: a
+                Sequential has no layers, or there is too little memory. All layers are then as they were before.
         """
         shape = tuple(input_shape) if np.iterable(input_shape) else ()
         if not shape or not all(isinstance(n, (int, np.integer)) and n > 0 for n in shape):
@@ -111,12 +111,14 @@ class Layer(CodeRepr, Stage):
         before = [(layer, vars(layer).copy()) for layer in self.walk()]
         try:
             output_shape = self._build(shape, context)
-        except Exception:
+            FlatParameters(self.params.values(), self.dtype, self.backend)
+        except Exception as error:
             for layer, attributes in before:
                 vars(layer).clear()
                 vars(layer).update(attributes)
+            if isinstance(error, MemoryError):
+                raise BuildError(f"the parameters for input_shape={shape} do not fit into memory: expected smaller layers") from error
             raise
-        FlatParameters(self.params.values(), self.dtype, self.backend)
         return output_shape
 
     def _build(self, input_shape: Shape, context: Context) -> Shape:

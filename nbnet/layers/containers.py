@@ -91,6 +91,8 @@ class Sequential(_Container):
         return {f"{i}.{kind(layer)}": layer for i, layer in enumerate(self.layers)}
 
     def _build(self, input_shape: Shape, context: Context) -> Shape:
+        if not self.layers and not context.name:  # within another layer it is the identity
+            raise BuildError("this Sequential has no layers: expected at least one, such as nb.Dense(10)")
         super()._build(input_shape, context)
         shape, before = input_shape, "the input"
         for name, layer in self._children().items():
@@ -132,6 +134,7 @@ class Sequential(_Container):
 
     def backward(self, dy: Any, saved: Any, need_dx: bool = True) -> Any:
         """dx. `saved` is the tape; a list is emptied on the way, so that its memory can be used again."""
+        checks.from_training(saved)
         # Without dx, nothing below the first step with parameters is needed.
         first = 0 if need_dx else next((i for i, step in enumerate(self.steps) if step.params), len(self.steps))
         for i in range(len(self.steps) - 1, first - 1, -1):
@@ -260,6 +263,7 @@ class Residual(_Container):
         return self._add(y, z), (body, shortcut) if train else None
 
     def backward(self, dy: Any, saved: Any, need_dx: bool = True) -> Any:
+        checks.from_training(saved)
         dy = self.backend.place(dy)
         dx = self.body.backward(dy, saved[0], need_dx)
         dz = self.shortcut.backward(dy, saved[1], need_dx)

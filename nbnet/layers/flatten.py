@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from nbnet.functional import checks
 from nbnet.layers.base import Layer, Shape
 
 
@@ -21,4 +22,5 @@ class Flatten(Layer):
         return x.reshape(len(x), -1), x.shape if train else None
 
     def backward(self, dy: Any, saved: Any, need_dx: bool = True) -> Any:
+        checks.from_training(saved)
         return self.backend.place(dy).reshape(saved)

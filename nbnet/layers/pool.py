@@ -73,4 +73,5 @@ class GlobalAvgPool2D(Layer):
         return y.reshape(len(x), -1), saved if train else None
 
     def backward(self, dy: Any, saved: Any, need_dx: bool = True) -> Any:
+        checks.from_training(saved)
         return F.avg_pool2d_backward(dy.reshape(saved.out_shape), saved)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copyreg
 import importlib.util
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -371,13 +372,10 @@ def float_dtype(dtype: Any) -> np.dtype:
     Raises:
         DTypeError: it is neither float32 nor float64.
     """
-    try:
-        wanted = np.dtype(dtype)
-    except TypeError:
-        wanted = None
-    if wanted not in FLOATS:
-        raise DTypeError(f"dtype {dtype!r}: nbnet computes in 'float32' or 'float64'")
-    return wanted
+    with contextlib.suppress(TypeError, ValueError, SyntaxError):  # NumPy raises all of them for names that are none
+        if dtype is not None and np.dtype(dtype) in FLOATS:  # None is float64 for NumPy, and equal to it
+            return np.dtype(dtype)
+    raise DTypeError(f"dtype {dtype!r}: nbnet computes in 'float32' or 'float64'")
 
 
 def to_float(batch: np.ndarray, out: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ import pytest
 
 from nbnet import storage
 
-from .running import TINY, nbnet, one_line_error
+from .running import FILES, TINY, arrays, nbnet, one_line_error
 
 
 def test_nan_keeps_the_last_good_checkpoint(pictures, here, capsys):
@@ -39,6 +39,31 @@ def test_a_run_folder_that_cannot_be_made(pictures, here, capsys, out):
         "--out file exists already: choose another folder",
         f"cannot create the run folder {out}: Not a directory; choose a writable one with --out",
     )
+
+
+def test_a_run_that_was_killed_before_its_first_save(pictures, here, capsys):
+    """What it left is used again: a temporary file, or settings without a model."""
+    assert nbnet("train", "--data", pictures, "--out", "other", *TINY) == 0
+    for left in ({}, {"config.json": (here / "other" / "config.json").read_bytes()}):
+        run = here / f"run{len(left)}"
+        run.mkdir()
+        for name, data in {**left, storage.TEMPORARY.replace("*", "0"): b"half"}.items():
+            (run / name).write_bytes(data)
+        if left:
+            capsys.readouterr()
+            assert nbnet("train", "--resume", run) == 2
+            assert one_line_error(capsys).endswith(f"there is nothing to resume; start it again with nbnet train --out {run}")
+        assert nbnet("train", "--data", pictures, "--out", run, *TINY) == 0
+        assert {path.name for path in run.iterdir()} == FILES
+        assert arrays(run) == arrays(here / "other")
+
+
+def test_a_config_of_something_else_is_never_overwritten(pictures, here, capsys):
+    (here / "app").mkdir()
+    (here / "app" / "config.json").write_text("{}")
+    assert nbnet("train", "--data", pictures, "--out", "app", *TINY) == 2
+    assert one_line_error(capsys).startswith("--out app exists already and is not empty: choose another folder")
+    assert (here / "app" / "config.json").read_text() == "{}"
 
 
 def test_a_run_is_never_overwritten(pictures, here, capsys):

@@ -90,6 +90,25 @@ def test_resume_draws_what_is_missing(pictures, here):
     assert arrays(here / "run") == before
 
 
+NASTY = [
+    ("seed", str(10**40), " is 1000"),
+    ("lr", "1e400", " is inf, expected a finite number above 0"),
+    ("weight_decay", '"inf"', " is 'inf', expected a finite number, at least 0"),
+    ("epochs", "1.5", " is 1.5, expected a whole number, at least 1"),
+    ("dtype", '""', " is '', expected one of float32, float64"),
+    ("dtype", '"float31"', " is 'float31', expected one of float32, float64"),
+    ("optimizer", '"one_cycle"', " is 'one_cycle', expected one of sgd"),
+    ("schedule", '"adamw"', " is 'adamw', expected one of constant"),
+    ("backend", "[]", " is [], expected one of numpy"),
+    ("image_shape", "[1000000, 1000000, 3]", "[0] is 1000000, expected a whole number, 1 to 65535"),
+    ("image_shape", "[65535, 65535, 3]", " is [65535, 65535, 3], expected an image of at most 16,777,216 numbers"),
+    ("class_names", '[["a"], "b", "c"]', "[0] is ['a'], expected a line of text"),
+    ("class_names", '["a"]', " is ['a'], expected a list of 2 to 10,000 values"),
+    ("size", "8", " is 8, expected a list of 2 values"),
+    ("data", "null", " is None, expected a line of text"),
+]
+
+
 def test_resume_what_cannot_be_resumed(pictures, here, capsys):
     assert nbnet("train", "--data", pictures, "--out", "run", *TINY) == 0
     model, config = here / "run" / "model.safetensors", here / "run" / "config.json"
@@ -113,6 +132,9 @@ def test_resume_what_cannot_be_resumed(pictures, here, capsys):
     for broken in (text[:-20], text.replace('"seed"', '"sead"'), text.replace("[\n  8,\n  8,\n  1\n ]", "[8, 8]"), "[]"):
         config.write_text(broken)
         assert refused("run", "--epochs", 9).startswith("run/config.json is damaged: ")
+    for key, value, words in NASTY:
+        config.write_text(json.dumps(json.loads(text) | {key: "@"}).replace('"@"', value))
+        assert refused("run", "--epochs", 9).startswith(f"run/config.json is damaged: {key}{words}")
     config.write_text(text.replace('"digits"', '"lenet"'))
     assert "'0.conv2d.weight' has shape (3, 3, 1, 16) and dtype float32, expected (3, 3, 1, 32)" in refused("run", "--epochs", 9)
     config.write_text(text)

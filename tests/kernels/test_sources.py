@@ -107,9 +107,8 @@ def test_as_open_as_the_sources(folder, monkeypatch):
 
 def test_a_folder_or_file_of_another_user_is_refused(folder, monkeypatch):
     monkeypatch.setattr(sources, "_trusted", lambda: (os.geteuid() + 1,))
-    with pytest.raises(
-        BackendError, match=rf"^the kernel cache {files(folder).path(KEY)} belongs to user {os.geteuid()}, .*, or remove it$"
-    ):
+    own = f"belongs to user {os.geteuid()}"
+    with pytest.raises(BackendError, match=rf"^the kernel cache {files(folder).path(KEY)} {own}, .*, or remove it$"):
         files(folder).load(KEY)  # the folder has been checked
     sources.check_folder.cache_clear()
     with pytest.raises(BackendError, match=rf"^the kernel cache {folder} {own}, .*NUMBA_CACHE_DIR to another one$"):

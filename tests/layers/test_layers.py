@@ -105,6 +105,9 @@ def test_same_seed_same_layer(name):
 @everywhere
 def test_bad_input(name):
     layer, x = make(name)
+    y, saved = layer.forward(x)
+    with pytest.raises(ArgumentError, match="saved is None: expected what forward returned with train=True"):
+        layer.backward(y, saved)
     with pytest.raises(ShapeError, match="expected \\(N, "):
         layer.forward(x[:, :-1])
     with pytest.raises(ShapeError, match="N at least 1"):
@@ -341,3 +344,28 @@ def test_a_shape_may_be_a_list():
     layer = Own(lambda input_shape: layer.add_param("w", [2, 3]) or [3])
     layer.build((3,), backend="serial")
     assert (layer.params["w"].value.shape, layer.output_shape) == ((2, 3), (3,))
+
+
+def test_a_sequential_without_layers():
+    model = nb.Sequential([])
+    with pytest.raises(BuildError, match=r"this Sequential has no layers: expected at least one, such as nb.Dense\(10\)"):
+        model.build((3,), backend="numpy")
+    assert model.input_shape is None
+
+
+@pytest.mark.parametrize("dtype", ["", "float31", None, "f4,", "(", ",", 7, "float16", ">f4"])
+def test_a_dtype_that_is_none(dtype):
+    model = nb.Sequential([nb.Dense(1)])
+    with pytest.raises(DTypeError, match="nbnet computes in 'float32' or 'float64'"):
+        model.build((3,), backend="numpy", dtype=dtype)
+    assert model.input_shape is None
+
+
+def test_parameters_that_do_not_fit_into_memory():
+    def full(rng, shape):
+        raise MemoryError
+
+    model = nb.Sequential([nb.Dense(1, weight_initializer=full)])
+    with pytest.raises(BuildError, match=r"the parameters for input_shape=\(3,\) do not fit into memory: expected smaller layers"):
+        model.build((3,), backend="numpy")
+    assert model.input_shape is None

@@ -4,9 +4,11 @@ import json
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 import nbnet as nb
 from nbnet.errors import ArgumentError, CheckpointError
+from nbnet.training import checkpoint
 
 from .small import bits, small_model, small_trainer
 
@@ -99,6 +101,26 @@ def test_a_state_goes_from_trainer_to_trainer(data):
         lambda run: run.update(step="seven"),
         lambda run: run.update(history=[1.0]),
         lambda run: run["position"].update(rows_left=3),
+        lambda run: run.update(step=10**40),
+        lambda run: run.update(step=True),
+        lambda run: run.update(seed=-1),
+        lambda run: run.update(epoch=5),
+        lambda run: run.update(epoch=10**400),
+        lambda run: run.update(optimizer=["Adam"]),
+        lambda run: run["history"].update(loss=[10**400]),
+        lambda run: run["history"].update(loss=["0.1"]),
+        lambda run: run["history"].update({"loss\n": []}),
+        lambda run: run.update(extra=1),
+        lambda run: run.update(position=None),
+        lambda run: run["position"].update(rows=3),
+        lambda run: run["position"].update(batches=1),
+        lambda run: run["position"].update(batches=1, rows=64, data_rows=70, batch_size="64"),
+        lambda run: run["position"].update(batches=1, rows=63, data_rows=70, batch_size=64),
+        lambda run: run["position"].update(batches=3, rows=70, data_rows=70, batch_size=64),
+        lambda run: run["position"].update(batches=1, rows=64, data_rows=70, batch_size=64, correct=65),
+        lambda run: run["position"].update(batches=1, rows=64, data_rows=70, batch_size=64, loss="0"),
+        lambda run: run["position"].update(batches=1, rows=64, data_rows=70, batch_size=64, lr=float("inf")),
+        lambda run: run["position"].update(batches=1, rows=0, data_rows=0, batch_size=0),
     ],
 )
 def test_a_damaged_state_changes_nothing(data, change):
@@ -110,6 +132,41 @@ def test_a_damaged_state_changes_nothing(data, change):
     with pytest.raises(CheckpointError, match=r"^the state: the description of the run is damaged"):
         second.load_state(state)
     assert (bits(second), second.step) == before
+
+
+@pytest.mark.parametrize(
+    ("metadata", "words"),
+    [
+        (None, "is not a checkpoint of a run .format None"),
+        ({"format": checkpoint.FORMAT}, "is damaged: it is not JSON"),
+        ({"format": checkpoint.FORMAT, "run": "[" * 100_000}, "is damaged: it is not JSON: maximum recursion depth"),
+        ({"format": checkpoint.FORMAT, "run": "[1]"}, r"is damaged: it is \[1\], expected an object"),
+        ({"format": checkpoint.FORMAT, "run": '{"step": 1e400}'}, "is damaged: it has no 'optimizer', expected the keys optimizer, "),
+    ],
+)
+def test_damaged_metadata_changes_nothing(data, tmp_path, metadata, words):
+    trainer, path = small_trainer(), tmp_path / "run.safetensors"
+    before = bits(trainer)
+    arrays = {name: np.asarray(array) for name, array in trainer.state().arrays.items()}
+    path.write_bytes(safetensors.numpy.save(arrays, metadata))
+    with pytest.raises(CheckpointError, match=words) as caught:
+        trainer.restore(path)
+    assert "\n" not in str(caught.value)
+    assert bits(trainer) | before == bits(trainer)
+    assert (trainer.step, trainer.epoch, trainer.history) == (0, 0, {})
+
+
+def test_what_a_loss_of_ones_own_counts_can_be_saved(data, tmp_path):
+    """Its numbers may be NumPy's, which JSON does not know."""
+
+    def loss(prediction, target, *, rows=None, backend):
+        found = nb.losses.softmax_cross_entropy(prediction, target, rows=rows, backend=backend)
+        return nb.losses.LossResult(np.float32(found.total), np.int64(found.correct), found.gradient)
+
+    trainer = small_trainer(loss=loss, seed=np.int64(4))
+    trainer.fit(data, epochs=2, batch_size=16, callbacks=[StopAt(7)])
+    trainer.save(tmp_path / "run.safetensors")
+    small_trainer(loss=loss).restore(tmp_path / "run.safetensors")
 
 
 def test_weights_load_from_a_checkpoint(data, tmp_path):

@@ -203,6 +203,7 @@ class BatchNorm(Layer):
         return channels_back(y, self._channel_axis, self.backend), saved if train else None
 
     def backward(self, dy: Any, saved: Any, need_dx: bool = True) -> Any:
+        checks.from_training(saved)
         dy = channels_last(self.backend.place(dy), self._channel_axis, self.backend)
         parts = [(where, self.backend.place(dy[where]), part) for where, part in saved]
         if len(parts) == 1:
