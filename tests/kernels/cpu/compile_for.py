@@ -1,0 +1,92 @@
+"""Compile every kernel for another processor, without running it: python compile_for.py triple processor
+
+Prints the kernels that call libm's fma, and otherwise only ends, unless LLVM refuses something, which aborts the process.
+"""
+
+import re
+import sys
+import threading
+
+import llvmlite.binding as llvm
+from numba import config, types
+
+triple, processor = sys.argv[1:]
+llvm.initialize_all_targets()
+llvm.initialize_all_asmprinters()
+llvm.get_process_triple = lambda: triple
+config.CPU_NAME, config.CPU_FEATURES = processor, ""
+threading.Thread.start = lambda thread: None  # those of the pool, whose machine code cannot run here
+
+from nbnet.kernels import load  # noqa: E402
+from nbnet.kernels.cpu import gemm  # noqa: E402
+
+KINDS = {
+    **{f"{n}": types.Array(types.float32, n, "C") for n in range(1, 5)},
+    **{f"wide{n}": types.Array(types.float64, n, "C") for n in range(1, 4)},
+    **{"labels": types.int64[::1], "hits": types.uint8[::1], "counter": types.uint64[::1]},
+    **{"i": types.int64, "f": types.float64, "b": types.boolean, "none": types.none},
+}
+WINDOW = "i i i i i i"
+# The arguments of each kernel in float32: a number is an array with so many axes.
+KERNELS = {
+    "activation.relu_forward": "1 1",
+    "activation.relu_backward": "1 1 1",
+    "activation.leaky_relu_forward": "1 f 1",
+    "activation.leaky_relu_backward": "1 1 f 1",
+    "activation.tanh_forward": "1 1",
+    "activation.tanh_backward": "1 1 1",
+    "activation.sigmoid_forward": "1 1",
+    "activation.sigmoid_backward": "1 1 1",
+    "activation.softmax_forward": "2 2",
+    "activation.softmax_backward": "2 2 2",
+    "array.add": "1 1 1",
+    "array.multiply": "1 1 1",
+    "array.scale": "1 f 1",
+    "array.squares": "1 wide1",
+    "array.swap": "4 4",
+    "batchnorm.moments": "2 none wide3 wide1 wide1",
+    "batchnorm.apply": "2 1 1 1 f 2",
+    "batchnorm.backward_reduce": "2 2 1 1 1 f wide3 wide1 wide1",
+    "batchnorm.backward_apply": "2 2 none 1 1 1 f 1 1 1 2",
+    "batchnorm.apply_max_pool": "4 1 1 1 f 4",
+    "batchnorm.backward_reduce_max_pool": "4 4 1 1 1 f wide3 wide1 wide1",
+    "batchnorm.backward_apply_max_pool": "4 4 1 1 1 f 1 1 1 4",
+    "batchnorm.apply_smooth": "2 1 1 1 i 2",
+    "batchnorm.backward_reduce_smooth": "2 2 2 1 i wide3 2 wide1 wide1",
+    "conv2d.forward": "4 4 1 f i i i i 2 2 4 wide3 wide1 wide1",
+    "conv2d.backward_data": "4 4 i i i i 2 2 2 4",
+    "conv2d.backward_weights": "4 4 i i i i 2 3 4 1",
+    "dense.forward": "2 2 1 f 2 wide3 wide1 wide1",
+    "dense.backward_data": "2 2 3 2",
+    "dense.backward_weights": "2 2 2 1",
+    "dense.backward_weights_norm": "2 2 2 2 wide1 1 wide1 1 1 1 3 wide3 2 1",
+    "dropout.apply": "1 counter i f f f 1",
+    "dropout.relu_backward": "1 1 f 1",
+    "groupnorm.forward": "3 i 1 1 f wide3 wide2 wide2 3",
+    "groupnorm.backward": "3 3 i 1 wide2 wide2 wide3 1 1 3",
+    "loss.softmax_cross_entropy": "2 labels f wide1 hits 2",
+    "loss.squared_error": "2 2 f f wide1 2",
+    "optimizer.sgd": "1 1 1 f f b f",
+    "optimizer.rmsprop": "1 1 1 1 f f f f f",
+    "optimizer.adam": "1 1 1 1 f f f f f b f f",
+    "pool.max_forward": f"4 {WINDOW} 4",
+    "pool.max_backward": f"4 4 {WINDOW} 4",
+    "pool.avg_forward": f"4 {WINDOW} 4",
+    "pool.avg_backward": f"4 {WINDOW} 4",
+}
+
+
+def main():
+    code = {"gemm": gemm._define(types.float32)._library.get_asm_str()}
+    for name, arguments in KERNELS.items():
+        for backend in ("serial", "parallel"):
+            kernel = load(name, backend)
+            kernel.compile(tuple(KINDS[kind] for kind in arguments.split()))
+            (code[f"{name} {backend}"],) = kernel.inspect_asm().values()
+    for name, assembly in code.items():
+        if re.search(r"(call|bl|b)\s+_?fmaf?\b|\bfmaf?@", assembly):
+            print(name)
+
+
+if __name__ == "__main__":
+    main()
