@@ -23,8 +23,13 @@ from nbnet.kernels.cpu import gemm  # noqa: E402
 KINDS = {
     **{f"{n}": types.Array(types.float32, n, "C") for n in range(1, 5)},
     **{f"wide{n}": types.Array(types.float64, n, "C") for n in range(1, 4)},
-    **{"labels": types.int64[::1], "hits": types.uint8[::1], "counter": types.uint64[::1]},
-    **{"i": types.int64, "f": types.float64, "b": types.boolean, "none": types.none},
+    "labels": types.int64[::1],
+    "hits": types.uint8[::1],
+    "counter": types.uint64[::1],
+    "i": types.int64,
+    "f": types.float64,
+    "b": types.boolean,
+    "none": types.none,
 }
 WINDOW = "i i i i i i"
 # The arguments of each kernel in float32: a number is an array with so many axes.
