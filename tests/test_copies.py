@@ -239,7 +239,7 @@ OBJECTS = [
 
 
 @copies
-@pytest.mark.parametrize("thing", OBJECTS, ids=repr)
+@pytest.mark.parametrize("thing", OBJECTS, ids=[f"{i}-{type(thing).__name__}" for i, thing in enumerate(OBJECTS)])
 def test_other_objects(thing, duplicate):
     twin = duplicate(thing)
     assert type(twin) is type(thing)
