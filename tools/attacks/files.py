@@ -29,7 +29,7 @@ from nbnet.datasets import cifar, load, read_images
 from nbnet.datasets.folder import FORMATS
 from nbnet.errors import NbnetError
 
-Case = Callable[[random.Random], bool]  # damages something, reads it, checks; returns whether it was accepted
+Case = Callable[[random.Random], None]  # damages something, reads it and checks
 
 DEEP = "[" * 100_000 + "]" * 100_000
 RAW = {"@1e400": "1e400", "@deep": DEEP, "@nan": "NaN", "@inf": "-Infinity", "@huge": "1" + "0" * 400, "@digits": "9" * 5000}
@@ -155,7 +155,7 @@ def checkpoints(folder: Path) -> Case:
     length = struct.unpack("<Q", whole[:8])[0]
     header, body = json.loads(whole[8 : 8 + length]), whole[8 + length :]
 
-    def case(rng: random.Random) -> bool:
+    def case(rng: random.Random) -> None:
         kind = rng.randrange(4)
         if kind == 0:
             path.write_bytes(damaged(whole, rng))
@@ -172,13 +172,10 @@ def checkpoints(folder: Path) -> Case:
                 raise Failure("restore failed and changed the trainer") from None
             with contextlib.suppress(NbnetError):
                 trainer.model.load_weights(path)
-            return False
-        finally:
-            restored = _state(trainer) != before
+            return
         with contextlib.suppress(NbnetError):  # other data than before, or numbers that are not finite any more
             trainer.fit(data, trainer.epoch + 1, 6, callbacks=[_Stop()])
         trainer.load_state(fresh)
-        return restored
 
     return case
 
@@ -199,7 +196,7 @@ def run_folders(folder: Path) -> Case:
     model = (run / runs.MODEL).read_bytes()
     text = json.dumps(dataclasses.asdict(config))
 
-    def case(rng: random.Random) -> bool:
+    def case(rng: random.Random) -> None:
         kind = rng.randrange(3)
         (run / runs.MODEL).write_bytes(damaged(model, rng) if kind == 0 else model)
         written = [lambda: text.encode(), lambda: damaged(text.encode(), rng), lambda: damaged_json(json.loads(text), rng).encode()]
@@ -211,7 +208,6 @@ def run_folders(folder: Path) -> Case:
             raise Failure("the run folder changed")
         if code not in (0, 2) or said.getvalue().count("\n") != (code == 2):
             raise Failure(f"exit code {code}: {said.getvalue()!r}")
-        return code == 0
 
     return case
 
@@ -219,14 +215,12 @@ def run_folders(folder: Path) -> Case:
 # ------------------------------------------------------------------------------------------------------- data sets
 
 
-def _read(read: Callable[[], Any]) -> bool:
+def _read(read: Callable[[], Any]) -> None:
     try:
         read()
     except NbnetError as error:
         if "\n" in str(error):
             raise Failure(f"more than one line: {error!r}") from error
-        return False
-    return True
 
 
 def idx(folder: Path) -> Case:
@@ -237,7 +231,7 @@ def idx(folder: Path) -> Case:
         for name, array in ((f"{split}-images-idx3-ubyte", x), (f"{split}-labels-idx1-ubyte", y)):
             whole[name] = bytes((0, 0, 8, array.ndim)) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
 
-    def case(rng: random.Random) -> bool:
+    def case(rng: random.Random) -> None:
         for path in folder.iterdir():
             path.unlink()
         victim = rng.choice(list(whole))
@@ -245,7 +239,7 @@ def idx(folder: Path) -> Case:
             if name != victim:
                 (folder / name).write_bytes(data)
         _write_packed(folder / victim, whole[victim], rng)
-        return _read(lambda: load("mnist", folder))
+        _read(lambda: load("mnist", folder))
 
     return case
 
@@ -272,7 +266,7 @@ def cifar_files(folder: Path) -> Case:
             tar.addfile(member, io.BytesIO(content))
     archive = buffer.getvalue()
 
-    def case(rng: random.Random) -> bool:
+    def case(rng: random.Random) -> None:
         for path in folder.iterdir():
             path.unlink()
         if rng.randrange(2):
@@ -284,7 +278,7 @@ def cifar_files(folder: Path) -> Case:
                 if name != victim:
                     (folder / name).write_bytes(content)
             _write_packed(folder / victim, whole[victim], rng)
-        return _read(lambda: load("cifar10", folder))
+        _read(lambda: load("cifar10", folder))
 
     return case
 
@@ -308,10 +302,10 @@ def images(folder: Path) -> Case:
                 whole.append(buffer.getvalue())
     path = folder / "image.png"
 
-    def case(rng: random.Random) -> bool:
+    def case(rng: random.Random) -> None:
         data = rng.choice(whole)
         path.write_bytes(data if rng.randrange(20) == 0 else damaged(data, rng))
-        return _read(lambda: read_images([path], rng.choice([None, (4, 4)]), rng.choice([None, 1, 3])))
+        _read(lambda: read_images([path], rng.choice([None, (4, 4)]), rng.choice([None, 1, 3])))
 
     return case
 

@@ -1,0 +1,54 @@
+"""tools/siege.py, in short: the attacks find nothing, and what they find is reported."""
+
+import importlib.util
+import itertools
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+TOOLS = Path(__file__).parents[1] / "tools"
+
+
+@pytest.fixture
+def siege(monkeypatch):
+    monkeypatch.syspath_prepend(str(TOOLS))
+    spec = importlib.util.spec_from_file_location("siege", TOOLS / "siege.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setenv("NUMBA_NUM_THREADS", "16")  # which siege sets by default, for Numba
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.filterwarnings("ignore")  # of decoders, about damaged images
+def test_damaged_files(siege, tmp_path):
+    from attacks import files
+
+    found = list(itertools.islice(files.attack(np.random.default_rng(1), tmp_path), 400))
+    assert found == [None] * 400
+
+
+def test_a_case_is_a_function_of_the_seed(siege):
+    from attacks import bits
+
+    first, again = (bits.result(bits.training, 3, "float32", "serial") for _ in range(2))
+    assert first == again
+    assert bits.result(bits.training, 4, "float32", "serial") != first
+
+
+def test_failures_are_reported(siege, monkeypatch, capsys):
+    from attacks import files
+
+    monkeypatch.setattr(files, "attack", lambda rng, folder: iter([None, "checkpoint 1: it broke", None]))
+    assert siege.run("files", 0, 60) == 1
+    assert capsys.readouterr().out.endswith("files: 3 cases in 0.0 minutes, 1 failures\n  checkpoint 1: it broke\n")
+    monkeypatch.setattr(files, "attack", lambda rng, folder: iter([None]))
+    assert siege.run("files", 0, 60) == 0
+
+
+def test_unknown_attack(siege, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["siege.py", "byts"])
+    with pytest.raises(SystemExit):
+        siege.main()
+    assert "invalid choice: 'byts'" in capsys.readouterr().err
