@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from glob import glob
 from pathlib import Path
@@ -41,7 +42,8 @@ def run(options: argparse.Namespace) -> int:
     model = config.build(options.backend)
     model.load_weights(folder / runs.MODEL)
     height, width, channels = config.image_shape
-    images = [name for word in options.images for name in sorted(glob(word)) or [word]]  # Windows' shells leave *.jpg to the program
+    # Windows' shells leave *.jpg to the program; a file whose name only looks like a pattern is that file
+    images = [name for word in options.images for name in ([word] if os.path.exists(word) else sorted(glob(word)) or [word])]
     x = read_images(images, (height, width), channels)
     probabilities = model.predict_proba(255 - x if options.invert else x)
     order = np.argsort(-probabilities, axis=1, kind="stable")

@@ -30,6 +30,7 @@ def test_predict(trained, here, rng, capsys):
 def test_patterns_that_the_shell_leaves(trained, pictures, here, rng, capsys):
     """cmd.exe and PowerShell pass *.png on. A file whose name looks like a pattern is that file."""
     save(here / "a[1].png", picture(rng, "left"))
+    save(here / "a1.png", picture(rng, "left"))
     capsys.readouterr()
     assert nbnet("predict", trained, f"{pictures}/top/1*.png", "a[1].png") == 0
     names = [row.split()[0] for row in capsys.readouterr().out.splitlines()[1:]]

@@ -32,7 +32,7 @@ def attack(rng, folder):
                 process.wait(float(rng.uniform(0.1, 1.05)) * seconds[backend])
             except subprocess.TimeoutExpired:
                 process.kill()
-                process.wait()
+                process.communicate()
                 kills += 1
                 yield None
             else:
