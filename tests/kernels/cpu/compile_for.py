@@ -10,27 +10,6 @@ import threading
 import llvmlite.binding as llvm
 from numba import config, types
 
-triple, processor = sys.argv[1:]
-llvm.initialize_all_targets()
-llvm.initialize_all_asmprinters()
-llvm.get_process_triple = lambda: triple
-config.CPU_NAME, config.CPU_FEATURES = processor, ""
-threading.Thread.start = lambda thread: None  # those of the pool, whose machine code cannot run here
-
-from nbnet.kernels import load  # noqa: E402
-from nbnet.kernels.cpu import gemm  # noqa: E402
-
-KINDS = {
-    **{f"{n}": types.Array(types.float32, n, "C") for n in range(1, 5)},
-    **{f"wide{n}": types.Array(types.float64, n, "C") for n in range(1, 4)},
-    "labels": types.int64[::1],
-    "hits": types.uint8[::1],
-    "counter": types.uint64[::1],
-    "i": types.int64,
-    "f": types.float64,
-    "b": types.boolean,
-    "none": types.none,
-}
 WINDOW = "i i i i i i"
 # The arguments of each kernel in float32: a number is an array with so many axes.
 KERNELS = {
@@ -81,17 +60,35 @@ KERNELS = {
 }
 
 
-def main():
+def compile_for(triple, processor):
+    """Compile all; return the names of those that call libm's fma."""
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    llvm.get_process_triple = lambda: triple
+    config.CPU_NAME, config.CPU_FEATURES = processor, ""
+    threading.Thread.start = lambda thread: None  # those of the pool, whose machine code cannot run here
+
+    from nbnet.kernels import load
+    from nbnet.kernels.cpu import gemm
+
+    kinds = {
+        **{f"{n}": types.Array(types.float32, n, "C") for n in range(1, 5)},
+        **{f"wide{n}": types.Array(types.float64, n, "C") for n in range(1, 4)},
+        "labels": types.int64[::1],
+        "hits": types.uint8[::1],
+        "counter": types.uint64[::1],
+        "i": types.int64,
+        "f": types.float64,
+        "b": types.boolean,
+        "none": types.none,
+    }
     code = {"gemm": gemm._define(types.float32)._library.get_asm_str()}
     for name, arguments in KERNELS.items():
-        for backend in ("serial", "parallel"):
-            kernel = load(name, backend)
-            kernel.compile(tuple(KINDS[kind] for kind in arguments.split()))
-            (code[f"{name} {backend}"],) = kernel.inspect_asm().values()
-    for name, assembly in code.items():
-        if re.search(r"(call|bl|b)\s+_?fmaf?\b|\bfmaf?@", assembly):
-            print(name)
+        kernel = load(name, "parallel")  # serial has the same code but for the loop
+        kernel.compile(tuple(kinds[kind] for kind in arguments.split()))
+        (code[name],) = kernel.inspect_asm().values()
+    return [name for name, assembly in code.items() if re.search(r"\b_?fmaf?\b", assembly)]
 
 
 if __name__ == "__main__":
-    main()
+    print(*compile_for(*sys.argv[1:]), sep="\n", end="")

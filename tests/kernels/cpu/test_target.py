@@ -7,10 +7,11 @@ from pathlib import Path
 
 import llvmlite.binding as llvm
 import pytest
-from compile_for import KERNELS
 
 from nbnet.kernels import OPERATIONS, functions
 from nbnet.kernels.cpu import target
+
+from .compile_for import KERNELS
 
 HERE = Path(__file__).parent
 # triple, name: architecture, bytes of a register, registers
