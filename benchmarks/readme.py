@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from nbnet.bench.report import read
 from nbnet.bench.tables import digits, seconds
+from nbnet.storage import write_file
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "cpu" / "results.json"
@@ -169,6 +170,5 @@ def rewritten(report: dict[str, Any], other: dict[str, Any]) -> dict[Path, str]:
 
 
 if __name__ == "__main__":
-    reports = [json.loads(file.read_text(encoding="utf-8")) for file in (RESULTS, ELSEWHERE)]
-    for path, text in rewritten(*reports).items():
-        path.write_text(text, encoding="utf-8")
+    for path, text in rewritten(read(RESULTS), read(ELSEWHERE)).items():
+        write_file(path, text.encode())

@@ -239,7 +239,7 @@ OBJECTS = [
 
 
 @copies
-@pytest.mark.parametrize("thing", OBJECTS, ids=lambda thing: repr(thing).partition(" at 0x")[0])
+@pytest.mark.parametrize("thing", OBJECTS, ids=[f"{i}-{type(thing).__name__}" for i, thing in enumerate(OBJECTS)])
 def test_other_objects(thing, duplicate):
     twin = duplicate(thing)
     assert type(twin) is type(thing)

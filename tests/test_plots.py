@@ -1,5 +1,6 @@
 """The pictures of a run: what is written in them, that the files are pictures, and bad input."""
 
+import os
 import subprocess
 import sys
 
@@ -187,3 +188,31 @@ def test_no_pyplot(tmp_path):
     code += "; print('matplotlib.figure' in sys.modules, 'matplotlib.pyplot' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "True False\n"
+
+
+def test_an_unknown_format(tmp_path):
+    with pytest.raises(DataError, match=r"cannot write .*curves.pgn: unknown format 'pgn': did you mean 'png'\? choose one of "):
+        plots.curves(HISTORY, tmp_path / "curves.pgn")
+    plots.curves(HISTORY, tmp_path / "curves")
+    assert [path.name for path in tmp_path.iterdir()] == ["curves.png"]
+
+
+def test_an_interrupted_picture_leaves_the_old_one(tmp_path, monkeypatch):
+    path = tmp_path / "curves.svg"
+    path.write_text("old")
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DataError, match="No space left on device"):
+        plots.curves(HISTORY, path)
+    assert path.read_text() == "old"
+
+
+def test_class_names_are_not_formulas(tmp_path):
+    """Matplotlib reads text between dollar signs as a formula, and fails on a wrong one."""
+    names = [r"$\wrong{$", "$2", "a$b$c"]
+    plots.confusion(np.eye(3, dtype=int), names, tmp_path / "confusion.png")
+    images, labels = np.zeros((3, 4, 4, 1)), np.arange(3)
+    plots.mistakes(images, labels, np.roll(labels, 1), np.full((3, 3), 1 / 3), names, tmp_path / "mistakes.png")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from nbnet.errors import ArgumentError, ShapeError
 from nbnet.layers import Layer
+from nbnet.runtime.commit import assignment, commit
 
 
 class ExponentialMovingAverage:
@@ -53,13 +55,15 @@ class ExponentialMovingAverage:
         if missing:
             raise ArgumentError(f"start= lacks {missing[0]!r}: expected the initial average of every new name")
         d = self.decay if num_updates is None else min(self.decay, (1 + num_updates) / (10 + num_updates))
+        shadow, remaining = {}, {}
         for name, array in arrays.items():
-            if name not in self._shadow:
+            before = self._shadow.get(name)
+            if before is None:
                 first = np.zeros_like(array) if self.zero_debias else array if start is None else np.asarray(start[name], np.float64)
-                self._shadow[name] = np.array(np.broadcast_to(first, array.shape))
-                self._remaining[name] = 1.0
-            self._shadow[name] = d * self._shadow[name] + (1 - d) * array
-            self._remaining[name] *= d
+                before = np.broadcast_to(first, array.shape)
+            shadow[name] = d * before + (1 - d) * array
+            remaining[name] = d * self._remaining.get(name, 1.0)
+        commit([partial(self._shadow.update, shadow), partial(self._remaining.update, remaining)])
 
     def average(self, name: str) -> np.ndarray:
         """The average of one name, float64, in the shape of its values.
@@ -92,9 +96,7 @@ class ExponentialMovingAverage:
         averages = {name: self.average(name) for name in model.params}
         before = {name: param.value.copy() for name, param in model.params.items()}
         try:
-            for name, param in model.params.items():
-                param.value[:] = averages[name]
+            commit([assignment(param.value, averages[name]) for name, param in model.params.items()])
             yield
         finally:
-            for name, param in model.params.items():
-                param.value[:] = before[name]
+            commit([assignment(param.value, before[name]) for name, param in model.params.items()])

@@ -10,7 +10,9 @@ import pytest
 from PIL import Image
 
 from nbnet.bench import charts, results, tables
+from nbnet.bench.report import read
 from nbnet.bench.workloads import Workload
+from nbnet.errors import DataError
 
 ROOT = Path(__file__).parents[2]
 
@@ -116,13 +118,29 @@ def readme():
 
 
 def test_the_readme_agrees_with_the_committed_results(readme):
-    committed, elsewhere = (json.loads(file.read_text(encoding="utf-8")) for file in (readme.RESULTS, readme.ELSEWHERE))
+    committed, elsewhere = read(readme.RESULTS), read(readme.ELSEWHERE)
     for file, expected in readme.rewritten(committed, elsewhere).items():
         text = file.read_text(encoding="utf-8")
         assert text.count(readme.FIRST) == text.count(readme.LAST) == 1
         assert expected == text, "run python benchmarks/readme.py"
     for each in (committed, elsewhere):
         assert _rounded(results.summary(each)) == _rounded(each["summary"])
+
+
+def test_a_damaged_report_is_not_read(readme, tmp_path):
+    path, good = tmp_path / "results.json", json.loads(readme.RESULTS.read_text())
+    assert json.loads(json.dumps(read(readme.RESULTS))) == good
+    for change, words in (
+        ({"format": 99}, "format is 99, expected a whole number, 1 to 1"),
+        ({"threads": "2"}, "threads is '2', expected a whole number, at least 1"),
+        ({"summary": None}, "summary is None, expected a list"),
+        ({"more": 1}, "it has the key 'more', expected only command, "),
+    ):
+        path.write_text(json.dumps(good | change))
+        with pytest.raises(DataError, match=f"results.json is damaged: {words}"):
+            read(path)
+    with pytest.raises(DataError, match=r"cannot read .*nothing: No such file or directory; write it with nbnet bench --out"):
+        read(tmp_path / "nothing")
 
 
 def _rounded(value):

@@ -1,11 +1,15 @@
 """CIFAR-10: the binary format, in files and in its archive."""
 
 import gzip
+import io
+import os
+import tarfile
 
 import pytest
 
 from nbnet import datasets
 from nbnet.datasets import cifar
+from nbnet.datasets import files as reader
 from nbnet.errors import DataError
 
 from .samples import ARCHIVE, CIFAR, CIFAR_X, NAMES, check_cifar, flip, records, tar_bytes, write
@@ -49,6 +53,8 @@ def test_cifar_reads_in_blocks(tmp_path, monkeypatch):
         ({k: v for k, v in CIFAR.items() if k != "data_batch_4.bin"}, r"has no data_batch_4.bin: expected it next to the files there"),
         (CIFAR | {"batches.meta.txt": b"\n"}, "batches.meta.txt is empty: expected one class name per line"),
         (CIFAR | {"batches.meta.txt": b"\xff\xfe"}, "batches.meta.txt is not text: .* at byte 0; expected one class name per line"),
+        (CIFAR | {"batches.meta.txt": b"a\0b\nc\n"}, r"batches.meta.txt is damaged: it\[0\] is 'a\\x00b', expected a line of text"),
+        (CIFAR | {"batches.meta.txt": b"a\n" * 999}, r"batches.meta.txt is damaged: .*, expected a list of 1 to 256 values"),
         (CIFAR | {"batches.meta.txt": b"a\nb\nc\n"}, "data_batch_1.bin: record 1 has label 9, expected 0 to 2"),
         ({"data_batch_1": b"\x80"}, r"has the Python \(pickle\) version of CIFAR-10: expected the binary version, cifar-10-binary.tar.gz"),
         ({"a": b""}, r"has no data_batch_1.bin: expected it next to the files there \(a\)"),
@@ -71,3 +77,40 @@ def test_bad_cifar_files(tmp_path, files, words):
         datasets.load("cifar10", write(tmp_path, files))
     assert str(tmp_path) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def archive(members):
+    """A .tar.gz of (name, type, contents or target of a link)."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for name, kind, data in members:
+            member = tarfile.TarInfo(name)
+            member.type, member.size = kind, len(data) if kind == tarfile.REGTYPE else 0
+            member.linkname = "" if kind == tarfile.REGTYPE else data.decode()
+            tar.addfile(member, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("member", "words"),
+    [
+        (("../data_batch_1.bin", tarfile.REGTYPE, CIFAR["data_batch_1.bin"]), "has the member '../data_batch_1.bin', which leaves"),
+        (("a/../../b", tarfile.REGTYPE, b"x"), "has the member 'a/../../b', which leaves the archive: download it again"),
+        (("/etc/data_batch_1.bin", tarfile.REGTYPE, b"x"), "has the member '/etc/data_batch_1.bin', which leaves the archive"),
+        (("data_batch_1.bin", tarfile.SYMTYPE, b"/etc/passwd"), "has no data_batch_1.bin"),
+        (("data_batch_1.bin", tarfile.LNKTYPE, b"test_batch.bin"), "has no data_batch_1.bin"),
+    ],
+)
+def test_members_that_leave_the_archive(tmp_path, member, words):
+    rest = [(f"cifar-10-batches-bin/{name}", tarfile.REGTYPE, data) for name, data in CIFAR.items() if name != "data_batch_1.bin"]
+    write(tmp_path, {ARCHIVE: archive([*rest, member])})
+    with pytest.raises(DataError, match=f"{ARCHIVE} {words}"):
+        datasets.load("cifar10", tmp_path)
+    assert os.listdir(tmp_path) == [ARCHIVE]
+
+
+def test_an_archive_that_is_a_bomb(tmp_path, monkeypatch):
+    monkeypatch.setattr(reader, "MAX_UNPACKED", 1 << 20)
+    write(tmp_path, {ARCHIVE: tar_bytes(CIFAR | {"data_batch_2.bin": bytes(1 << 24)})})
+    with pytest.raises(DataError, match=f"{ARCHIVE} holds more than 1,048,576 bytes: expected at most that; unpack it yourself"):
+        datasets.load("cifar10", tmp_path)

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from nbnet import datasets
+from nbnet import datasets, storage
 from nbnet.datasets import download
 from nbnet.errors import DataError
 
@@ -139,6 +139,13 @@ def test_a_broken_transfer_leaves_nothing(cache, server, monkeypatch):
     assert list((cache / "mnist").iterdir()) == []
     server.short.clear()
     check_mnist(datasets.load("mnist"))
+
+
+def test_what_a_killed_download_left_is_removed(cache, server, monkeypatch):
+    publish(monkeypatch, server, "mnist", MNIST_GZ)
+    write(cache / "mnist", {storage.TEMPORARY.replace("*", "0"): b"half"})
+    check_mnist(datasets.load("mnist"))
+    assert sorted(path.name for path in (cache / "mnist").iterdir()) == sorted(MNIST_GZ)
 
 
 def test_server_down(cache, monkeypatch):

@@ -5,7 +5,7 @@ import os
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from nbnet import datasets
 from nbnet.errors import ArgumentError, DataError
@@ -205,3 +205,77 @@ def test_bad_channels_and_fraction(tmp_path):
         datasets.from_folder(tmp_path, channels=4)
     with pytest.raises(ArgumentError, match=r"test_fraction=1.5: expected a number between 0 and 1"):
         datasets.from_folder(tmp_path, test_fraction=1.5)
+
+
+# ------------------------------------------------------------------------------------------- folders and files of others
+
+
+def test_links_stay_in_the_folder(tmp_path):
+    root, secret = pets(tmp_path / "pets"), paint(tmp_path / "secret" / "0.png", (1, 2, 3))
+    (root / "cat" / "link.png").symlink_to(root / "cat" / "00.PNG")
+    assert len(datasets.from_folder(root)[0][1]) == 13
+    moved = root.rename(tmp_path / "moved")
+    (tmp_path / "link").symlink_to(moved)
+    (moved / "cat" / "link.png").unlink()
+    assert len(datasets.from_folder(tmp_path / "link")[0][1]) == 12  # the folder itself may be a link
+    for link, target in ((moved / "cat" / "link.png", secret), (moved / "bird", secret.parent), (moved / "bird", tmp_path)):
+        link.symlink_to(target)
+        if target == tmp_path:
+            paint(tmp_path / "0.png", 0)
+        with pytest.raises(DataError, match=rf"{link} leads to {target}, which is not in {moved}: expected images in the folder; copy"):
+            datasets.from_folder(moved)
+        link.unlink()
+    split = pets(tmp_path / "split" / "test").parent
+    (split / "train").symlink_to(moved)
+    with pytest.raises(DataError, match=rf"{split}/train/\w+ leads to {moved}/\w+, which is not in {split}"):
+        datasets.from_folder(split)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no pipes in folders")
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "0.png")
+    with pytest.raises(DataError, match=r"0.png is not a file: expected an image"):
+        datasets.read_images([tmp_path / "0.png"])
+
+
+@pytest.mark.parametrize("other", ["ICO", "TGA", "DDS", "SGI", "PCX", "JPEG2000", "BLP"])
+def test_other_formats_are_not_opened(tmp_path, other):
+    """Whatever the suffix says: the fewer decoders see a file, the better."""
+    path = tmp_path / "0.png"
+    try:
+        Image.new("P" if other == "BLP" else "RGB", (8, 8)).save(path, other)
+    except OSError:
+        pytest.skip(f"Pillow was built without {other}")
+    with pytest.raises(DataError, match=r"0.png is not an image that nbnet reads: expected PNG, JPEG, BMP, GIF, WEBP, TIFF, PPM; replace"):
+        datasets.read_images([path])
+
+
+def test_the_formats_are_those_of_the_documentation():
+    assert "Formats: PNG, JPEG, BMP, GIF, WebP, TIFF, PPM and PGM." in datasets.read_images.__doc__
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError, NotImplementedError, KeyError, MemoryError, DeprecationWarning, Image.DecompressionBombError]
+)
+def test_whatever_a_decoder_raises(tmp_path, monkeypatch, error):
+    def fail(self):
+        raise error("broken inside")
+
+    paint(tmp_path / "0.png", (1, 2, 3))
+    monkeypatch.setattr(ImageFile.ImageFile, "load", fail)
+    with pytest.raises(DataError, match=r"cannot read the image .*0.png: .*broken inside.*; replace or remove it"):
+        datasets.read_images([tmp_path / "0.png"])
+
+
+def test_an_image_that_is_a_bomb(tmp_path, monkeypatch):
+    paint(tmp_path / "0.png", (1, 2, 3), (100, 100))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(DataError, match=r"cannot read the image .*0.png: Image size \(10000 pixels\) exceeds limit"):
+        datasets.read_images([tmp_path / "0.png"])
+
+
+def test_class_names_are_lines_of_text(tmp_path):
+    root = pets(tmp_path)
+    paint(root / "a\nb" / "0.png", 0)
+    with pytest.raises(DataError, match=r"a folder cannot be a class: it\[0\] is 'a\\nb', expected a line of text"):
+        datasets.from_folder(root)

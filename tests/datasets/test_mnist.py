@@ -6,6 +6,7 @@ import re
 import pytest
 
 from nbnet import datasets
+from nbnet.datasets import files as reader
 from nbnet.errors import DataError
 
 from .samples import IMAGES, LABELS, MNIST, TEST_IMAGES, X, Y, check_mnist, flip, idx_bytes, write
@@ -92,3 +93,45 @@ def test_a_folder_in_place_of_a_file(tmp_path):
     (tmp_path / X).mkdir()
     with pytest.raises(DataError, match=rf"cannot read .*{X}: Is a directory"):
         datasets.load("mnist", tmp_path)
+
+
+def bomb(size, announced):
+    """An IDX file of images in .gz that holds `size` zeros: 1 MB for 1 GB."""
+    unit = gzip.compress(bytes(1 << 20))
+    return gzip.compress(b"\0\0\x08\x03" + announced.to_bytes(4, "big") + (1).to_bytes(4, "big") * 2) + unit * (size >> 20)
+
+
+@pytest.mark.parametrize(
+    ("announced", "words"),
+    [
+        (3 << 30, r"its header announces 3221225472x1x1 bytes of images, expected at most 1,073,741,824 in a .gz file; unpack it yourself"),
+        (1000, "has more bytes than the 1,000 of images that its header announces"),
+    ],
+)
+def test_a_gzip_bomb_is_not_unpacked(tmp_path, monkeypatch, announced, words):
+    """Neither memory nor time is spent on what the header does not announce, or on what is too much."""
+    read = []
+    real = reader._Unpacked.read
+    monkeypatch.setattr(reader._Unpacked, "read", lambda self, size=-1: (read.append(size), real(self, size))[1])
+    write(tmp_path, MNIST)
+    (tmp_path / X).unlink()
+    (tmp_path / (X + ".gz")).write_bytes(bomb(3 << 30, announced))
+    with pytest.raises(DataError, match=words):
+        datasets.load("mnist", tmp_path)
+    assert sum(size for size in read if size > 0) < 1 << 20
+    assert min(read) > 0
+
+
+def test_what_a_gz_file_may_hold(tmp_path, monkeypatch):
+    monkeypatch.setattr(reader, "MAX_UNPACKED", 1000)
+    (tmp_path / "a.gz").write_bytes(gzip.compress(bytes(1000)))
+    (tmp_path / "b.gz").write_bytes(gzip.compress(bytes(1001)))
+
+    def contents(name, size):
+        with reader.opened(tmp_path / name) as stream:
+            return b"".join(iter(lambda: stream.read(size), b""))
+
+    for size in (-1, 100, 1000, 5000):
+        assert contents("a.gz", size) == bytes(1000)
+        with pytest.raises(DataError, match=r"b.gz holds more than 1,000 bytes"):
+            contents("b.gz", size)
