@@ -21,7 +21,8 @@ from nbnet.errors import NbnetError
 Check = Callable[[Any, str], Any]
 
 MOST = 1 << 53  # the largest whole number, unless a schema says otherwise; every double up to it is exact
-UNPRINTABLE = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters, halves of surrogate pairs
+# control characters, and halves of surrogate pairs but those that Python makes of file names that are not text
+UNPRINTABLE = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udc7f\udd00-\udfff]")
 LONGEST = 255  # characters of a text, unless a schema says otherwise
 TOP = "it"  # where a file's whole value is
 

@@ -147,7 +147,10 @@ def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     from safetensors import SafetensorError, safe_open
 
     try:
-        size = Path(path).stat().st_size
+        try:
+            size = Path(path).stat().st_size
+        except ValueError as error:  # the path contains a zero byte
+            raise CheckpointError(f"cannot read {path!r}: {error}") from error
         with safe_open(path, framework="numpy") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except OSError as error:

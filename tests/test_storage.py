@@ -215,3 +215,8 @@ def test_json_has_no_nan(tmp_path):
     assert (tmp_path / "file").read_text(encoding="utf-8") == '{\n "a": [\n  1,\n  null\n ]\n}\n'
     with pytest.raises(ValueError, match="JSON"):
         storage.write_json(tmp_path / "file", float("nan"))
+
+
+def test_a_path_with_a_zero_byte():
+    with pytest.raises(CheckpointError, match="cannot read"):
+        storage.read("a\0b")

@@ -38,8 +38,9 @@ def reading(path: Path) -> Iterator[None]:
 @contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
     """Open a file for reading; one whose name ends in .gz is decompressed, up to MAX_UNPACKED bytes."""
-    if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe or device may never end
-        raise DataError(f"{path} is not a file: expected the data itself, or a link to it")
+    with reading(path):
+        if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe or device may never end
+            raise DataError(f"{path} is not a file: expected the data itself, or a link to it")
     with reading(path), open(path, "rb") as file:
         if path.suffix != ".gz":
             yield file

@@ -49,7 +49,6 @@ def _trusted():
     return os.geteuid(), 0, os.stat(Path(__file__).parent).st_uid
 
 
-@cache
 def check_folder(folder):
     """Check, once in a process, that nobody else can put files into a folder: to load machine code is to run whatever is in its file.
 
@@ -58,21 +57,33 @@ def check_folder(folder):
     Raises:
         BackendError: others can write to it.
     """
-    if not CHECKED or not os.path.isdir(folder):
-        return
-    sources = os.stat(Path(__file__).parent)
+    if CHECKED and folder not in _checked and os.path.isdir(folder):
+        _check_folder(folder)
+        _checked.add(folder)
+
+
+def _check_folder(folder):
     for path in (folder, os.path.dirname(folder)):
         found = os.lstat(path)
         if stat.S_ISLNK(found.st_mode) and found.st_uid in _trusted():
             found = os.stat(path)
-        same = WRITABLE if found.st_gid == sources.st_gid else stat.S_IWOTH
-        open_to = found.st_mode & WRITABLE & ~(sources.st_mode & same)
+        open_to = _open_to_others(found)
         if path != folder:  # who can only add to it cannot replace the folder; other users may own it
             open_to = 0 if found.st_mode & stat.S_ISVTX else open_to & stat.S_IWOTH
         elif found.st_uid not in _trusted():
             raise _foreign(path, f"belongs to user {found.st_uid}")
         if open_to:
             raise _foreign(path, f"can be written by {'everyone' if open_to & stat.S_IWOTH else 'its group'}", f", or chmod go-w {path}")
+
+
+_checked: set[str] = set()  # folders that are safe
+
+
+def _open_to_others(found):
+    """The permission bits by which others than those who can write to nbnet's sources can write to a file or folder."""
+    sources = os.stat(Path(__file__).parent)
+    same = WRITABLE if found.st_gid == sources.st_gid else stat.S_IWOTH
+    return found.st_mode & WRITABLE & ~(sources.st_mode & same)
 
 
 def _foreign(path, how, hint=""):
@@ -118,12 +129,14 @@ class KernelFiles:
         check_folder(str(self.folder))
         try:
             with open(self.path(key), "rb") as file:
-                owner = os.fstat(file.fileno()).st_uid
+                found = os.fstat(file.fileno())
                 data = file.read()
         except OSError:  # it is not there, or cannot be read
             return None
-        if CHECKED and owner not in _trusted():
-            raise _foreign(self.path(key), f"belongs to user {owner}", ", or remove it")
+        if CHECKED and found.st_uid not in _trusted():
+            raise _foreign(self.path(key), f"belongs to user {found.st_uid}", ", or remove it")
+        if CHECKED and _open_to_others(found):
+            raise _foreign(self.path(key), "can be written by others", ", or remove it")
         if _checksum(memoryview(data)[:-CHECKSUM]) != data[-CHECKSUM:]:
             return None
         self.prepare(data)

@@ -201,7 +201,7 @@ class Layer(CodeRepr, Stage):
         """Drop the updates that `apply_updates` would make: the step that deferred them has failed.
 
         Args:
-            since: keep those that were deferred before Watched.changes had this value (nbnet.runtime.watched).
+            since: keep those that were deferred before next(ORDER) of nbnet.runtime.watched gave this number.
         """
 
     # ------------------------------------------------------------------------------------------------ walking, replay

@@ -125,13 +125,17 @@ class Optimizer(CodeRepr):
         if backend.name == "cuda" or run.tied:  # no copies there: an interruption may come between these calls
             return [partial(self._update, backend, run.value, run.grad, run.slots, lr)]
         targets = [run.value, *run.slots]
-        value, *slots = copies = [array.copy() for array in targets]
+        if run.copies is None:  # kept: fresh memory costs more than the copy
+            run.copies = [np.empty_like(array) for array in targets]
+        for copied, array in zip(run.copies, targets):
+            np.copyto(copied, array)
+        value, *slots = run.copies
         try:
             self.steps = step
             self._update(backend, value, run.grad, slots, lr)
         finally:
             self.steps = step - 1  # until the commit
-        return [assignment(array, new) for array, new in zip(targets, copies)]
+        return [assignment(array, new) for array, new in zip(targets, run.copies)]
 
     def _check_state(self, params: Mapping[str, Param]) -> None:
         """Kernels walk over parameters and state with one index: both must be contiguous and of the same shape."""
@@ -194,6 +198,7 @@ class _Run:
         self.value, self.grad, self.slots, self.tied = value, grad, list(slots), tied
         self.kernel: Any = None
         self.code: Any = None  # machine code of the kernel
+        self.copies: list[Any] | None = None  # of value and slots, for an update that is Python
 
     def compile(self, kernel: Any, args: tuple[Any, ...]) -> None:
         """Find the machine code for these arrays. It takes any number for a float."""

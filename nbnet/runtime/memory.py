@@ -168,6 +168,9 @@ class Arena(Pool):
 
     def _take(self, size: int) -> mmap.mmap:
         free = self._free.get(size)
+        if not free:  # the pool may have given it larger blocks
+            fitting = [each for each, blocks in self._free.items() if blocks and size < each <= SLACK * size]
+            free = self._free[min(fitting)] if fitting else None
         return free.pop() if free else self._source._take(size)
 
     def alias(self, array: np.ndarray) -> np.ndarray:

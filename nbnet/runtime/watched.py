@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+ORDER = itertools.count(1)  # next(ORDER) is atomic: larger than all before it, with any number of threads
+
 
 class Watched:
     """Counts attribute assignments on all of its objects together.
@@ -14,12 +16,11 @@ class Watched:
 
     __slots__ = ()
     changes = 0
-    _numbers = itertools.count(1)  # next() is atomic: each number is given out once, with any number of threads
 
     def __setattr__(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
-        Watched.changes = next(Watched._numbers)
+        Watched.changes = next(ORDER)
 
     def __delattr__(self, name: str) -> None:
         object.__delattr__(self, name)
-        Watched.changes = next(Watched._numbers)
+        Watched.changes = next(ORDER)

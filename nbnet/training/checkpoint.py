@@ -36,6 +36,9 @@ RUN = schema.record(
 )
 
 
+COLUMNS = ("loss", "accuracy", "val_loss", "val_accuracy", "lr", "seconds")  # of the history, which the Trainer writes
+
+
 class State(NamedTuple):
     """A whole run, as Trainer.state returns it."""
 
@@ -74,9 +77,9 @@ def check(run: Any, source: str | Path) -> dict[str, Any]:
     prefix = f"{source}: the description of the run is damaged"
     run = schema.fit(run, RUN, prefix, CheckpointError)
     at = run["position"] = Position(**run["position"])
-    epochs = max(map(len, run["history"].values()), default=0)
-    if epochs != run["epoch"]:
-        raise CheckpointError(f"{prefix}: epoch is {run['epoch']}, but the history has {epochs} epochs")
+    lengths = {len(column) for name, column in run["history"].items() if name in COLUMNS}  # callbacks may add columns of their own
+    if lengths - {run["epoch"]} or (run["epoch"] and not lengths):
+        raise CheckpointError(f"{prefix}: epoch is {run['epoch']}, but the history has {max(lengths, default=0)} epochs")
     if at.batches == 0:
         fits = at == Position()
     else:

@@ -10,14 +10,14 @@ from nbnet.training.epoch import count_batches
 
 def rate(trainer: Any, step: int, steps: int) -> float:
     """The learning rate of a step (0, 1, ...) of a run of so many steps."""
-    value: float = trainer.optimizer.lr * trainer.schedule(min(1.0, step / max(1, steps - 1)))
-    return value
+    return float(trainer.optimizer.lr * trainer.schedule(min(1.0, step / max(1, steps - 1))))
 
 
 def rate_jump(trainer: Any, epochs: int, rows: int, batch_size: int) -> str | None:
     """How the learning rate will jump if a run continues so, in words; None if it follows its schedule as before."""
     rates = [trainer.position.lr] if trainer.position.batches else trainer.history.get("lr", [])
-    if not rates or not trainer.step:
+    constant = len({float(trainer.schedule(part / 8)) for part in range(9)}) == 1
+    if constant or not rates or not trainer.step or not math.isfinite(rates[-1]):
         return None
     steps = epochs * count_batches(rows, batch_size)
     if math.isclose(rate(trainer, trainer.step - 1, steps), rates[-1], rel_tol=1e-9):

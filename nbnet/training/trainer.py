@@ -23,7 +23,7 @@ from nbnet.optimizers import Optimizer
 from nbnet.runtime.commit import Call, assignment, commit
 from nbnet.runtime.compile_ahead import compile_ahead
 from nbnet.runtime.replay import Replay
-from nbnet.runtime.watched import Watched
+from nbnet.runtime.watched import ORDER
 from nbnet.training import checkpoint
 from nbnet.training.callbacks import Callback
 from nbnet.training.epoch import Position, add_correct, batches, check_data, gather, metrics, parts
@@ -220,11 +220,11 @@ class Trainer(CodeRepr):
             within: in an epoch, whose position advances with the step: its batches so far, when it began, its rows and batch size.
         """
         params, buffers = self.model.params, self.model.buffers
-        step, updates, changes = self.step, self.optimizer.steps, Watched.changes
+        step, updates, began = self.step, self.optimizer.steps, next(ORDER)
         before = [array.copy() for array in buffers.values()]
         try:
             with np.errstate(over="ignore", invalid="ignore"):  # overflow shows in the loss, which gives one clear error
-                total, correct = self._gradients(x, y, params.values(), changes)
+                total, correct = self._gradients(x, y, params.values(), began)
             for param in params.values():
                 if param.regularizer is not None:
                     param.grad[:] = np.asarray(param.grad) + param.regularizer(np.asarray(param.value))
@@ -240,15 +240,15 @@ class Trainer(CodeRepr):
             commit(calls)
         except BaseException:
             if self.step == step:
-                self.model.discard_updates(changes)
+                self.model.discard_updates(began)
                 self._passes.clear()
                 restored = [assignment(array, old) for array, old in zip(buffers.values(), before)]
                 commit([*restored, partial(setattr, self.optimizer, "steps", updates)])
             raise
         return total, correct
 
-    def _gradients(self, x: np.ndarray, y: np.ndarray, params: Collection[Param], changes: int) -> tuple[float, int | None]:
-        """Write the gradients of the batch into the parameters, summed over its parts. changes: Watched.changes before the step."""
+    def _gradients(self, x: np.ndarray, y: np.ndarray, params: Collection[Param], began: int) -> tuple[float, int | None]:
+        """Write the gradients of the batch into the parameters, summed over its parts. began: next(ORDER) before the step."""
         total = 0.0
         sums: list[Any] = []
         correct: int | None = 0
@@ -263,7 +263,7 @@ class Trainer(CodeRepr):
             total += float(result.total)
             correct = add_correct(correct, result.correct)
             if not math.isfinite(total):
-                self.model.discard_updates(changes)  # the explanation runs the layers again
+                self.model.discard_updates(began)  # the explanation runs the layers again
                 raise NonFiniteError(f"the loss is {total} at step {self.step}: {explain_not_finite(self.model, images)}")
             one.backward(result.gradient)
             if stop - start < len(x):

@@ -23,13 +23,13 @@ def files(folder):
 @pytest.fixture
 def folder(tmp_path):
     """A folder of kernels, with one kernel, in sources that are not open to others."""
-    sources.check_folder.cache_clear()
+    sources._checked.clear()
     sources.make_private.cache_clear()
     folder = tmp_path / "cache" / "add_1"
     folder.mkdir(parents=True)
     files(folder).save(KEY, "code")
     yield folder
-    sources.check_folder.cache_clear()
+    sources._checked.clear()
 
 
 def mode(path):
@@ -66,7 +66,7 @@ def closed_sources(monkeypatch):
 )
 def test_a_folder_that_others_can_write_to_is_refused(folder, closed_sources, bits, who):
     folder.chmod(bits)
-    sources.check_folder.cache_clear()
+    sources._checked.clear()
     if who is None:
         assert files(folder).load(KEY) == "code"
         return
@@ -82,7 +82,7 @@ def test_a_folder_that_others_can_write_to_is_refused(folder, closed_sources, bi
 def test_the_folder_above_may_be_like_tmp(folder, closed_sources, bits):
     """In a sticky folder, nobody can replace the folder of another user."""
     folder.parent.chmod(bits)
-    sources.check_folder.cache_clear()
+    sources._checked.clear()
     if bits == 0o777:
         with pytest.raises(BackendError, match=f"the kernel cache {folder.parent} can be written by everyone"):
             files(folder).load(KEY)
@@ -101,7 +101,7 @@ def test_as_open_as_the_sources(folder, monkeypatch):
 
     monkeypatch.setattr(os, "stat", shared)
     folder.chmod(0o770)
-    sources.check_folder.cache_clear()
+    sources._checked.clear()
     assert files(folder).load(KEY) == "code"
 
 
@@ -110,7 +110,7 @@ def test_a_folder_or_file_of_another_user_is_refused(folder, monkeypatch):
     own = f"belongs to user {os.geteuid()}"
     with pytest.raises(BackendError, match=rf"^the kernel cache {files(folder).path(KEY)} {own}, .*, or remove it$"):
         files(folder).load(KEY)  # the folder has been checked
-    sources.check_folder.cache_clear()
+    sources._checked.clear()
     with pytest.raises(BackendError, match=rf"^the kernel cache {folder} {own}, .*NUMBA_CACHE_DIR to another one$"):
         files(folder).load(KEY)
 
@@ -122,7 +122,7 @@ def test_root_loads_nothing_of_others(folder, monkeypatch):
     with pytest.raises(BackendError, match="belongs to user 12345"):
         files(folder).load(KEY)
     os.chown(folder, 12345, 12345)
-    sources.check_folder.cache_clear()
+    sources._checked.clear()
     with pytest.raises(BackendError, match=f"{folder} belongs to user 12345"):
         files(folder).load(KEY)
 
@@ -132,7 +132,7 @@ def test_links(folder, tmp_path, monkeypatch):
     link.symlink_to(folder)
     check_folder(str(link))  # one's own link
     folder.chmod(0o777)
-    sources.check_folder.cache_clear()
+    sources._checked.clear()
     with pytest.raises(BackendError, match=f"{link} can be written by everyone"):
         check_folder(str(link))
 

@@ -184,3 +184,13 @@ def test_empty_cache():
     assert x.nbytes <= backend.pool.bytes < 4 * x.nbytes  # y is alive
     assert np.array_equal(y, expected)
     assert np.array_equal(nb.functional.batch_norm_forward(x, None, None, backend="serial")[0], expected)
+
+
+def test_an_arena_uses_larger_blocks_again():
+    pool = Pool()
+    held = [pool.empty((1 << 22,), np.uint8) for _ in range(3)]
+    del held
+    arena = Arena(pool)
+    for _ in range(15):
+        arena.empty((1 << 21,), np.uint8)
+    assert sum(map(len, arena._free.values())) == 1

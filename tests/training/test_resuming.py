@@ -206,3 +206,17 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     monkeypatch.undo()
     with pytest.raises(CheckpointError, match="No such file or directory"):
         trainer.save(tmp_path / "missing" / "run.safetensors")
+
+
+def test_a_callback_s_own_column(data, tmp_path):
+    """Of any length: a run that was saved can be restored."""
+    first, second = (small_trainer("serial", "float32") for _ in range(2))
+    first.fit(data, 2, 20)
+    first.history["gradient norm"] = [1.0] * 7
+    first.save(tmp_path / "run.safetensors")
+    second.restore(tmp_path / "run.safetensors")
+    assert second.history["gradient norm"] == [1.0] * 7
+    first.history["lr"].append(0.1)
+    first.save(tmp_path / "run.safetensors")
+    with pytest.raises(CheckpointError, match="epoch is 2, but the history has 3 epochs"):
+        second.restore(tmp_path / "run.safetensors")

@@ -1,5 +1,6 @@
 """Kernels on disk, on the CPU: when their machine code is valid, and what must be there before it is loaded."""
 
+from nbnet.errors import BackendError
 from nbnet.kernels.cpu.numba_private import FunctionCache, cache_of, dumps, key_of, place_of, set_files
 from nbnet.kernels.sources import KernelFiles
 
@@ -18,7 +19,10 @@ class KernelCache(FunctionCache):
     """The machine code of a function on disk."""
 
     def __init__(self, function, kernel=None):
-        super().__init__(function)
+        try:
+            super().__init__(function)
+        except RuntimeError as error:  # Numba found no folder that it can write to
+            raise BackendError(f"kernels cannot be kept on disk ({error}): set NUMBA_CACHE_DIR to a folder you can write to") from error
         self.kernel = kernel
         self.files = KernelFiles(*place_of(self), dumps, define_symbols)
         set_files(self, self.files)

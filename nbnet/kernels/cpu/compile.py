@@ -5,7 +5,9 @@ parallel_for. They are two drivers, not one function jitted twice, because Numba
 would silently get the machine code of the first (numba issue 6845). Only drivers are cached: a body is linked into them.
 """
 
+import _thread
 import os
+import threading
 
 from numba import njit
 
@@ -49,16 +51,34 @@ serial_precise = _cached(fastmath=False)
 parallel = serial  # with a parallel_for inside: see nbnet.kernels.cpu.parallel_for
 
 
+_forking = threading.local()
+
+
 def _wait_for_other_threads():
-    """Before a fork: wait until no other thread compiles. Its locks would stay locked in the child, which has only the forking thread."""
-    global_compiler_lock.acquire()
-    llvm_lock.__enter__()  # in the order in which a thread that compiles takes them
+    """Before a fork: wait until no other thread compiles. Its locks would stay locked in the child, which has only the forking thread.
+
+    Python drops an exception that is raised here, such as that of Ctrl-C: it is raised again after the fork.
+    """
+    _forking.interrupted, _forking.undo = False, (undo := [])
+    try:
+        global_compiler_lock.acquire()
+        undo.append(global_compiler_lock.release)
+        llvm_lock.__enter__()  # in the order in which a thread that compiles takes them
+        undo.append(llvm_lock.__exit__)
+    except KeyboardInterrupt:
+        _forking.interrupted = True
 
 
 def _go_on():
-    llvm_lock.__exit__()
-    global_compiler_lock.release()
+    for release in reversed(_forking.undo):
+        release()
+
+
+def _go_on_in_parent():
+    _go_on()
+    if _forking.interrupted:
+        threading.Timer(0.01, _thread.interrupt_main).start()  # after this function, where it would be dropped again
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_wait_for_other_threads, after_in_parent=_go_on, after_in_child=_go_on)
+    os.register_at_fork(before=_wait_for_other_threads, after_in_parent=_go_on_in_parent, after_in_child=_go_on)

@@ -19,7 +19,7 @@ from nbnet.layers.batchnorm.moving import MovingStatistics
 from nbnet.layers.batchnorm.presets import PRESETS
 from nbnet.layers.batchnorm.renorm import Renorm
 from nbnet.runtime.backend import float_dtype
-from nbnet.runtime.watched import Watched
+from nbnet.runtime.watched import ORDER
 
 ACTIVATIONS = ("relu", "leaky_relu", "tanh", "sigmoid")
 
@@ -126,7 +126,7 @@ class BatchNorm(Layer):
         self.update_statistics = True
         self.observer: Callable[[F.Stats], None] | None = None
         self._trainable = True
-        self._pending: tuple[int, list[F.Stats]] | None = None  # Watched.changes before the update was deferred, and its statistics
+        self._pending: tuple[int, list[F.Stats]] | None = None  # next(ORDER) when the update was deferred, and its statistics
 
     @classmethod
     def preset(cls, name: str, **options: Any) -> BatchNorm:
@@ -249,7 +249,7 @@ class BatchNorm(Layer):
                     f"layer {self.name}: one value per channel has no unbiased variance; train on a larger batch, or use unbiased=False"
                 )
             if self.deferred:
-                self._pending = Watched.changes, stats
+                self._pending = next(ORDER), stats
             else:
                 self._update(stats)
 

@@ -1,6 +1,6 @@
 """Compile every kernel for another processor, without running it: python compile_for.py triple processor
 
-Prints the kernels that call libm's fma, and otherwise only ends, unless LLVM refuses something, which aborts the process.
+Prints the kernels that call libm's fma. LLVM aborts the process where it refuses something.
 """
 
 import re
@@ -61,7 +61,7 @@ KERNELS = {
 
 
 def compile_for(triple, processor):
-    """Compile all; return the names of those that call libm's fma."""
+    """Compile all; return what `target` says of the processor, and the names of kernels that call libm's fma."""
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
     llvm.get_process_triple = lambda: triple
@@ -69,7 +69,7 @@ def compile_for(triple, processor):
     threading.Thread.start = lambda thread: None  # those of the pool, whose machine code cannot run here
 
     from nbnet.kernels import load
-    from nbnet.kernels.cpu import gemm
+    from nbnet.kernels.cpu import gemm, target
 
     kinds = {
         **{f"{n}": types.Array(types.float32, n, "C") for n in range(1, 5)},
@@ -84,11 +84,12 @@ def compile_for(triple, processor):
     }
     code = {"gemm": gemm._define(types.float32)._library.get_asm_str()}
     for name, arguments in KERNELS.items():
-        kernel = load(name, "parallel")  # the serial driver is a loop over the same body
+        kernel = load(name, "parallel")  # serial has the same code but for the loop
         kernel.compile(tuple(kinds[kind] for kind in arguments.split()))
         (code[name],) = kernel.inspect_asm().values()
-    return [name for name, assembly in code.items() if re.search(r"(call|bl|b)\s+_?fmaf?\b|\bfmaf?@", assembly)]
+    calls = [name for name, assembly in code.items() if re.search(r"\b_?fmaf?\b", assembly)]
+    return target.ARCHITECTURE, target.WIDTH, target.REGISTERS, *calls
 
 
 if __name__ == "__main__":
-    print(*compile_for(*sys.argv[1:]), sep="\n", end="")
+    print(*compile_for(*sys.argv[1:]))

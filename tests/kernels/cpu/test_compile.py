@@ -113,3 +113,40 @@ def test_generated_kernels_are_kept_until_their_formula_changes(tmp_path):
     assert "values = formula(in0[c])" in Path(path).read_text(encoding="utf-8")  # for tracebacks
     formulas.write_text("def scaled(x):\n    return (3 * x,)\n", encoding="utf-8")
     assert result()[:2] == ["3.0", "0"]
+
+
+FORK = """
+import os, signal, threading, time
+from nbnet.kernels.cpu.numba_private import global_compiler_lock, llvm_lock
+def hold(lock):
+    lock.__enter__(); held.set(); time.sleep(1.5); lock.__exit__(None, None, None)
+for lock in (global_compiler_lock, llvm_lock):
+    held = threading.Event()
+    holder = threading.Thread(target=hold, args=(lock,)); holder.start(); held.wait()
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+    try:
+        child = os.fork()
+        if child == 0:
+            os._exit(0)
+        os.waitpid(child, 0)
+        time.sleep(1)
+        print("not interrupted")
+    except KeyboardInterrupt:
+        print("interrupted")
+    holder.join()
+    free = []
+    def take():
+        global_compiler_lock.acquire(); llvm_lock.__enter__(); free.append(1)
+        llvm_lock.__exit__(None, None, None); global_compiler_lock.release()
+    other = threading.Thread(target=take, daemon=True); other.start(); other.join(10)
+    print("free" if free else "locked", flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes do not fork here")
+def test_an_interrupt_while_a_fork_waits():
+    """It is raised, and no lock stays locked."""
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); import nbnet.kernels.cpu.compile\n" + FORK
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout.split("\n")[:-1], done.stderr) == (["interrupted", "free"] * 2, "")
