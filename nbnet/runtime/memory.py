@@ -84,13 +84,16 @@ class Pool:
         lease._free = self._free[size]
         return np.ndarray(shape, dtype, buffer=lease)
 
-    def _take(self, size: int) -> mmap.mmap:
-        """A block of at least this size."""
+    def _take(self, size: int, exact: bool = False) -> mmap.mmap:
+        """A block of at least this size, or of exactly this size."""
         self._used[size] = self.hits
         try:
             block = self._free[size].pop()
         except IndexError:
             found = self._take_larger(size)
+            if found is not None and exact:  # a new one replaces it
+                self.bytes -= len(found)
+                found = None
             if found is None:
                 return self._new(size)
             block = found
@@ -166,12 +169,10 @@ class Arena(Pool):
         self._source = source
         self._free = _Borrowing(source)  # type: ignore[assignment]
 
-    def _take(self, size: int) -> mmap.mmap:
+    def _take(self, size: int, exact: bool = True) -> mmap.mmap:
+        """A block of exactly this size. An arena keeps its blocks for long: larger ones would hold up to SLACK times the memory."""
         free = self._free.get(size)
-        if not free:  # the pool may have given it larger blocks
-            fitting = [each for each, blocks in self._free.items() if blocks and size < each <= SLACK * size]
-            free = self._free[min(fitting)] if fitting else None
-        return free.pop() if free else self._source._take(size)
+        return free.pop() if free else self._source._take(size, exact)
 
     def alias(self, array: np.ndarray) -> np.ndarray:
         """An array at the same address that does not keep its block, if the block is the arena's: the arena may lend it again."""
