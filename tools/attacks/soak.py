@@ -8,7 +8,7 @@ import numpy as np
 import nbnet as nb
 
 LARGEST = 512  # rows of a batch
-WARM = 400  # batches
+WARM = 1500  # batches
 EVERY = 50  # batches per case
 LIMIT = 1.02
 
