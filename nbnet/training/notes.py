@@ -16,8 +16,9 @@ def rate(trainer: Any, step: int, steps: int) -> float:
 def rate_jump(trainer: Any, epochs: int, rows: int, batch_size: int) -> str | None:
     """How the learning rate will jump if a run continues so, in words; None if it follows its schedule as before."""
     rates = [trainer.position.lr] if trainer.position.batches else trainer.history.get("lr", [])
-    constant = len({float(trainer.schedule(part / 8)) for part in range(9)}) == 1
-    if constant or not rates or not trainer.step or not math.isfinite(rates[-1]):
+    if not rates or not trainer.step or not math.isfinite(rates[-1]):
+        return None
+    if len({float(trainer.schedule(part / 8)) for part in range(9)}) == 1:  # constant
         return None
     steps = epochs * count_batches(rows, batch_size)
     if math.isclose(rate(trainer, trainer.step - 1, steps), rates[-1], rel_tol=1e-9):

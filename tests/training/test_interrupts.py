@@ -147,7 +147,8 @@ def test_an_exception_in_fit(batch):
         trainer = make()
         where = lines_of(lambda: fit(trainer), n)[-1]  # noqa: B023
         assert state(trainer) in states, where
-        fit(trainer)
+        if trainer.epoch < 2:
+            fit(trainer)
         assert state(trainer) == states[-1], where
 
 
