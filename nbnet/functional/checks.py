@@ -37,6 +37,8 @@ def floats(
     """
     if type(x) is not np.ndarray and (be is None or not on_device(x)):
         x = np.asarray(x)
+    if not x.shape:  # a number is one row
+        x = x.reshape(1)
     if x.dtype not in FLOATS:
         raise DTypeError(f"{name} has dtype {x.dtype}, expected float32 or float64: convert it with {name}.astype('float32')")
     if dtype is not None and x.dtype != dtype:
