@@ -21,7 +21,7 @@ def test_a_real_process(here):
     assert all(name in help_.stdout for name in cli.COMMANDS)
     facts = dict(line.split(":", 1) for line in info.stdout.splitlines())
     assert list(facts) == [
-        *("nbnet", "python", "numpy", "numba", "llvmlite", "cpu", "vector features", "threads"),
+        *("nbnet", "python", "numpy", "numba", "llvmlite", "cpu", "vector features", "threads", "spinning"),
         *("fusion", "replay", "compile workers", "memory pool", "kernel cache", "data cache", "gpu"),
     ]
     assert facts["numpy"].strip() == np.__version__

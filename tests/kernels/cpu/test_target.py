@@ -43,7 +43,7 @@ def run(command, tmp_path, **environment):
 
 
 def test_every_kernel_is_listed():
-    assert list(KERNELS) == [f"{operation}.{name}" for operation in OPERATIONS for name in functions(operation)]
+    assert KERNELS.keys() == {f"{operation}.{name}" for operation in OPERATIONS for name in functions(operation)}
 
 
 @pytest.mark.parametrize(("triple", "name"), [("aarch64-unknown-linux-gnu", "generic"), ("x86_64-unknown-linux-gnu", "x86-64-v2")])
@@ -65,9 +65,10 @@ def results(backend, dtype):
         y, saved = nb.functional.conv2d_forward(x, w, b, stride=stride, backend=backend)
         yield from (y, *nb.functional.conv2d_backward(y / 30, saved))
     y, saved = nb.functional.batch_norm_forward(x, b, b, backend=backend)
-    yield from (y, *nb.functional.batch_norm_backward(y, saved))
-    for name in ("tanh", "sigmoid", "softmax"):
-        yield getattr(nb.functional, f"{name}_forward")(r, backend=backend)[0]
+    yield from (y, *nb.functional.batch_norm_backward(x[::-1], saved))
+    for layer in (nb.Tanh(), nb.Sigmoid(), nb.Softmax()):
+        layer.build((33,), backend=backend, dtype=dtype)
+        yield layer.forward(r)[0]
 assert (target.WIDTH, target.REGISTERS) == (16, 16)
 from tolerances import assert_close
 for serial, parallel, true in zip(results("serial", "float32"), results("parallel", "float32"), results("numpy", "float64")):
