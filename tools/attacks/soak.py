@@ -8,7 +8,7 @@ import numpy as np
 import nbnet as nb
 
 LARGEST = 512  # rows of a batch
-WARM = 1500  # batches
+WARM = 8000  # batches: about a minute; by then every large size has come in every order
 EVERY = 50  # batches per case
 LIMIT = 1.02
 
