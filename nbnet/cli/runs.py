@@ -103,10 +103,10 @@ def read_config(folder: Path) -> Config:
         CheckpointError: there is no such run, or its config.json is damaged.
     """
     path = folder / CONFIG
-    if not path.is_file():
-        what = f"{folder} is not a run folder" if folder.exists() else f"there is no run {folder}"
-        raise CheckpointError(f"{what}: expected a folder written by nbnet train, with {CONFIG} and {MODEL}")
     try:
+        if not path.is_file():
+            what = f"{folder} is not a run folder" if folder.exists() else f"there is no run {folder}"
+            raise CheckpointError(f"{what}: expected a folder written by nbnet train, with {CONFIG} and {MODEL}")
         text = path.read_bytes()
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error

@@ -86,11 +86,11 @@ def listing(folder: Path, expected: str) -> list[str]:
     Raises:
         DataError: it is missing, not a folder, unreadable or empty; the message says what was expected.
     """
-    if not folder.exists():
-        raise DataError(f"there is no folder {folder}: expected {expected}")
-    if not folder.is_dir():
-        raise DataError(f"{folder} is a file: expected {expected}")
     with reading(folder):
+        if not folder.exists():
+            raise DataError(f"there is no folder {folder}: expected {expected}")
+        if not folder.is_dir():
+            raise DataError(f"{folder} is a file: expected {expected}")
         names = sorted(name for name in os.listdir(folder) if not name.startswith((".", "__")))
     if not names:
         raise DataError(f"{folder} is empty: expected {expected}")

@@ -22,6 +22,7 @@ RUN = schema.record(
     seed=schema.whole(0, WORD),
     step=schema.whole(),
     epoch=schema.whole(),
+    schedule_steps=schema.whole(),
     history=schema.mapping(schema.rows(schema.number(finite=False))),
     position=schema.record(
         batches=schema.whole(),

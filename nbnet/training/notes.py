@@ -15,16 +15,14 @@ def rate(trainer: Any, step: int, steps: int) -> float:
 
 def rate_jump(trainer: Any, epochs: int, rows: int, batch_size: int) -> str | None:
     """How the learning rate will jump if a run continues so, in words; None if it follows its schedule as before."""
-    rates = [trainer.position.lr] if trainer.position.batches else trainer.history.get("lr", [])
-    if not rates or not trainer.step or not math.isfinite(rates[-1]):
+    before, now = trainer.schedule_steps, epochs * count_batches(rows, batch_size)
+    if not trainer.step or before in (0, now):
         return None
-    if len({float(trainer.schedule(part / 8)) for part in range(9)}) == 1:  # constant
+    last, would_be = (rate(trainer, trainer.step - 1, steps) for steps in (before, now))
+    if math.isclose(last, would_be, rel_tol=1e-9) or not math.isfinite(last):
         return None
-    steps = epochs * count_batches(rows, batch_size)
-    if math.isclose(rate(trainer, trainer.step - 1, steps), rates[-1], rel_tol=1e-9):
-        return None
-    after = rate(trainer, trainer.step, steps)
-    return f"the learning rate jumps from {rates[-1]:.3g} to {after:.3g}: {trainer.schedule!r} now spans {epochs} epochs"
+    after = rate(trainer, trainer.step, now)
+    return f"the learning rate jumps from {last:.3g} to {after:.3g}: {trainer.schedule!r} now spans {epochs} epochs"
 
 
 def before_fit(trainer: Any, epochs: int, rows: int, batch_size: int) -> str | None:

@@ -50,7 +50,7 @@ class Trainer(CodeRepr):
         replay: whether the kernel calls of a training pass are recorded and repeated, which saves the layers' Python; the results
             have the same bits either way (nbnet.runtime.replay). False runs every layer in every step, for a debugger.
     Attributes:
-        step: optimiser steps so far. epoch: complete epochs so far.
+        step: optimiser steps so far. epoch: complete epochs so far. schedule_steps: how many the schedule spanned in the last one of `fit`.
         history: one list per metric, with one value per epoch. stop_reason: what ended `fit` early, or None.
     Raises:
         BuildError: the model is not built. ArgumentError: an option is wrong.
@@ -81,6 +81,7 @@ class Trainer(CodeRepr):
         self.seed = checks.whole(seed, "seed", 0, checkpoint.WORD)
         self.step = 0
         self.epoch = 0
+        self.schedule_steps = 0
         self.history: dict[str, list[float]] = {}
         self.position = Position()
         self.stop_reason: str | None = None
@@ -172,7 +173,7 @@ class Trainer(CodeRepr):
             images = self.model.backend.upload((gather(x, rows, self.model.backend) for rows in left), self.model.dtype)
             for batch, rows in enumerate(left, start=self.position.batches):
                 lr = rate(self, self.step, steps)
-                self._train_step(next(images), y[rows], lr, (batch + 1, began, len(x), batch_size))
+                self._train_step(next(images), y[rows], lr, (batch + 1, began, len(x), batch_size), steps)
                 done = self.position
                 bar.update(done.rows, metrics(done.loss, done.correct, done.rows))
                 for callback in callbacks:
@@ -210,7 +211,7 @@ class Trainer(CodeRepr):
         return metrics(loss, correct, len(x))
 
     def _train_step(
-        self, x: np.ndarray, y: np.ndarray, lr: float, within: tuple[int, float, int, int] | None = None
+        self, x: np.ndarray, y: np.ndarray, lr: float, within: tuple[int, float, int, int] | None = None, steps: int = 0
     ) -> tuple[float, int | None]:
         """Forward, loss, backward, update. Returns the sum of the rows' losses and the number of correct rows.
 
@@ -218,6 +219,7 @@ class Trainer(CodeRepr):
 
         Args:
             within: in an epoch, whose position advances with the step: its batches so far, when it began, its rows and batch size.
+            steps: how many the schedule spans then.
         """
         params, buffers = self.model.params, self.model.buffers
         step, updates, began = self.step, self.optimizer.steps, next(ORDER)
@@ -237,6 +239,7 @@ class Trainer(CodeRepr):
             calls.append(partial(setattr, self, "step", step + 1))
             if within is not None:
                 calls.append(partial(setattr, self, "position", self.position.after(len(x), total, correct, lr, *within)))
+                calls.append(partial(setattr, self, "schedule_steps", steps))
             commit(calls)
         except BaseException:
             if self.step == step:
@@ -317,6 +320,7 @@ class Trainer(CodeRepr):
             "seed": self.seed,
             "step": self.step,
             "epoch": self.epoch,
+            "schedule_steps": self.schedule_steps,
             "history": self.history,
             "position": self.position._asdict(),
         }
@@ -337,7 +341,7 @@ class Trainer(CodeRepr):
             raise CheckpointError(f"{source} was trained with {run['optimizer']}, this trainer has {own}: use the same optimiser")
         arrays = self.state().arrays
         storage.check_match(state.arrays, arrays, source)
-        changes = {name: run[name] for name in ("seed", "step", "epoch", "history", "position")}
+        changes = {name: run[name] for name in ("seed", "step", "epoch", "schedule_steps", "history", "position")}
         commit(
             [
                 *(assignment(arrays[name], array) for name, array in state.arrays.items()),

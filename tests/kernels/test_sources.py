@@ -127,6 +127,25 @@ def test_root_loads_nothing_of_others(folder, monkeypatch):
         files(folder).load(KEY)
 
 
+@pytest.mark.parametrize("bits", [0o666, 0o602])
+def test_a_file_that_others_can_write_to_is_refused(folder, closed_sources, bits):
+    path = files(folder).path(KEY)
+    path.chmod(bits)
+    with pytest.raises(BackendError, match=f"^the kernel cache {path} can be written by others, .*, or remove it$"):
+        files(folder).load(KEY)
+    path.chmod(0o644)
+    assert files(folder).load(KEY) == "code"
+
+
+def test_a_folder_that_is_made_later_is_checked(tmp_path, closed_sources):
+    later = tmp_path / "later"
+    check_folder(str(later))
+    later.mkdir()
+    later.chmod(0o777)
+    with pytest.raises(BackendError, match=f"{later} can be written by everyone"):
+        check_folder(str(later))
+
+
 def test_links(folder, tmp_path, monkeypatch):
     link = tmp_path / "link"
     link.symlink_to(folder)

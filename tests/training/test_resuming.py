@@ -208,6 +208,18 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
         trainer.save(tmp_path / "missing" / "run.safetensors")
 
 
+def test_rates_of_numpy(data, tmp_path):
+    """Of a schedule of the user's: the run can be saved and continued, in an epoch and after one."""
+    trainer = small_trainer("serial", "float32", schedule=lambda progress: np.float32(1 - progress / 2))
+    for step in (3, 7):
+        trainer.fit(data, 2, 16, callbacks=[StopAt(step)])
+        assert trainer.position.batches
+        trainer.save(tmp_path / "run.safetensors")
+        trainer.load_state(trainer.state())
+        trainer.restore(tmp_path / "run.safetensors")
+    assert {type(lr) for lr in (*trainer.history["lr"], trainer.position.lr)} == {float}
+
+
 def test_a_callback_s_own_column(data, tmp_path):
     """Of any length: a run that was saved can be restored."""
     first, second = (small_trainer("serial", "float32") for _ in range(2))

@@ -50,9 +50,28 @@ def test_a_finished_schedule_that_goes_on_says_what_the_rate_does(data):
     trainer.fit(data, epochs=4, batch_size=16, callbacks=[StopAt(14)])  # the same schedule
     with pytest.warns(UserWarning, match="now spans 3 epochs"):
         trainer.fit(data, epochs=3, batch_size=16)
-    constant = small_trainer()
-    constant.fit(data, epochs=1)
-    constant.fit(data, epochs=2)
+
+
+def test_only_a_schedule_that_spans_other_steps_makes_the_rate_jump(data, tmp_path):
+    """Not what the user changed, nor what is in the history; after a restart too."""
+    for schedule in ("constant", lambda progress: np.float32(0.5)):
+        trainer = small_trainer(schedule=schedule)
+        trainer.fit(data, epochs=1)
+        trainer.optimizer.lr /= 10
+        trainer.fit(data, epochs=2)
+    first = small_trainer(optimizer=nb.Adam(1e-2), schedule="one_cycle")
+    first.fit(data, epochs=3, batch_size=16, callbacks=[StopAt(7)])
+    first.save(tmp_path / "run.safetensors")
+    trainer = small_trainer(optimizer=nb.Adam(1e-3), schedule="one_cycle")
+    trainer.restore(tmp_path / "run.safetensors")
+    trainer.fit(data, epochs=3, batch_size=16, callbacks=[StopAt(10)])
+    trainer.optimizer.lr = 1e-4
+    trainer.fit(data, epochs=3, batch_size=16, callbacks=[StopAt(12)])
+    trainer.history["lr"][-1] = math.nan
+    trainer.save(tmp_path / "run.safetensors")
+    first.restore(tmp_path / "run.safetensors")
+    with pytest.warns(UserWarning, match="now spans 4 epochs"):
+        first.fit(data, epochs=4, batch_size=16)
 
 
 class StopAt(nb.callbacks.Callback):

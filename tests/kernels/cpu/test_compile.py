@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from nbnet.errors import BackendError
 from nbnet.kernels import load
 from nbnet.kernels.cpu.cache import KernelCache
-from nbnet.kernels.cpu.numba_private import cache_of
+from nbnet.kernels.cpu.numba_private import FunctionCache, cache_of
 from nbnet.kernels.sources import KernelFiles
 
 CODE = """
@@ -113,6 +114,17 @@ def test_generated_kernels_are_kept_until_their_formula_changes(tmp_path):
     assert "values = formula(in0[c])" in Path(path).read_text(encoding="utf-8")  # for tracebacks
     formulas.write_text("def scaled(x):\n    return (3 * x,)\n", encoding="utf-8")
     assert result()[:2] == ["3.0", "0"]
+
+
+def test_no_folder_for_kernels(monkeypatch):
+    """One line says what to set."""
+
+    def no_folder(self, function):
+        raise RuntimeError("cannot cache function 'add': no locator available for file 'add.py'")
+
+    monkeypatch.setattr(FunctionCache, "__init__", no_folder)
+    with pytest.raises(BackendError, match=r"^kernels cannot be kept on disk \(.*\): set NUMBA_CACHE_DIR to a folder you can write to$"):
+        KernelCache(no_folder)
 
 
 FORK = """
