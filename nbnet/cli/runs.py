@@ -104,12 +104,13 @@ def read_config(folder: Path) -> Config:
     """
     path = folder / CONFIG
     try:
-        if not path.is_file():
-            what = f"{folder} is not a run folder" if folder.exists() else f"there is no run {folder}"
-            raise CheckpointError(f"{what}: expected a folder written by nbnet train, with {CONFIG} and {MODEL}")
-        text = path.read_bytes()
+        there, is_run = folder.exists(), path.is_file()
+        text = path.read_bytes() if is_run else b""
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
+    if not is_run:
+        what = f"{folder} is not a run folder" if there else f"there is no run {folder}"
+        raise CheckpointError(f"{what}: expected a folder written by nbnet train, with {CONFIG} and {MODEL}")
     return Config(**schema.parse(text, SCHEMA, f"{path} is damaged", CheckpointError))
 
 
