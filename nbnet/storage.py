@@ -150,9 +150,11 @@ def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         try:
             size = Path(path).stat().st_size
         except ValueError as error:  # the path contains a zero byte
-            raise CheckpointError(f"cannot read {path!r}: {error}") from error
+            raise CheckpointError(f"cannot read {str(path)!r}: {error}") from error
         with safe_open(path, framework="numpy") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except CheckpointError:  # it is an OSError too
+        raise
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
     except (SafetensorError, TypeError, ValueError) as error:

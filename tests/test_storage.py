@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -218,5 +219,6 @@ def test_json_has_no_nan(tmp_path):
 
 
 def test_a_path_with_a_zero_byte():
-    with pytest.raises(CheckpointError, match="cannot read"):
-        storage.read("a\0b")
+    for path in ("a\0b", Path("a\0b")):
+        with pytest.raises(CheckpointError, match=r"^cannot read 'a\\x00b': embedded null byte$"):
+            storage.read(path)
