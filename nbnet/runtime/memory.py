@@ -84,22 +84,22 @@ class Pool:
         lease._free = self._free[size]
         return np.ndarray(shape, dtype, buffer=lease)
 
-    def _take(self, size: int) -> mmap.mmap:
-        """A block of at least this size."""
+    def _take(self, size: int, slack: int = SLACK) -> mmap.mmap:
+        """A block of this size, or of up to `slack` times as much."""
         self._used[size] = self.hits
         try:
             block = self._free[size].pop()
         except IndexError:
-            found = self._take_larger(size)
+            found = self._take_larger(size, slack)
             if found is None:
                 return self._new(size)
             block = found
         self.hits += 1
         return block
 
-    def _take_larger(self, size: int) -> mmap.mmap | None:
+    def _take_larger(self, size: int, slack: int) -> mmap.mmap | None:
         for larger in self._sizes[bisect_right(self._sizes, size) :]:
-            if larger > SLACK * size:
+            if larger > slack * size:
                 break
             with suppress(IndexError):
                 block = self._free[larger].pop()
@@ -166,9 +166,10 @@ class Arena(Pool):
         self._source = source
         self._free = _Borrowing(source)  # type: ignore[assignment]
 
-    def _take(self, size: int) -> mmap.mmap:
+    def _take(self, size: int, slack: int = 1) -> mmap.mmap:
+        """A block of just this size. An arena keeps its blocks for long: larger ones would hold up to SLACK times the memory."""
         free = self._free.get(size)
-        return free.pop() if free else self._source._take(size)
+        return free.pop() if free else self._source._take(size, slack)
 
     def alias(self, array: np.ndarray) -> np.ndarray:
         """An array at the same address that does not keep its block, if the block is the arena's: the arena may lend it again."""

@@ -3,6 +3,7 @@
 import threading
 
 import numpy as np
+import pytest
 
 import nbnet as nb
 from nbnet.runtime.memory import SLACK, Arena, Pool, Scratch
@@ -158,19 +159,34 @@ def test_a_small_array_takes_no_large_block():
     assert kept.size == 40 * 4096
 
 
-def test_an_arena_returns_larger_blocks_to_where_they_came_from():
+def test_an_arena_returns_blocks_to_where_they_came_from():
     pool = Pool()
-    pool.empty((1000, 150), np.float64)
+    address = pool.empty((1000, 100), np.float64).ctypes.data
     arena = Arena(pool)
     array = arena.empty((1000, 100), np.float64)
     alias = arena.alias(array)
     assert alias is not array
-    assert (pool.hits, pool.misses) == (1, 1)
-    address = array.ctypes.data
+    assert array.ctypes.data == address
     del array, alias
-    assert arena.empty((1000, 150), np.float64).ctypes.data == address
+    assert arena.empty((1000, 100), np.float64).ctypes.data == address
+    assert (pool.hits, pool.misses) == (1, 1)
     del arena
-    assert pool.empty((1000, 150), np.float64).ctypes.data == address
+    assert pool.empty((1000, 100), np.float64).ctypes.data == address
+
+
+@pytest.mark.parametrize("larger", [0, 20])
+def test_an_arena_needs_the_same_memory_whatever_the_pool_has(larger):
+    """It holds no blocks larger than requests, and as many as are in use at once."""
+    pool = Pool()
+    held = [pool.empty((1 << 22,), np.uint8) for _ in range(larger)]
+    del held
+    arena = Arena(pool)
+    for live in (1, 3):
+        for _ in range(15):
+            arrays = [arena.empty((1 << 21,), np.uint8) for _ in range(live)]
+            del arrays
+        assert {size: len(blocks) for size, blocks in arena._free.items()} == {1 << 21: live}
+    assert pool.misses == larger + 3
 
 
 def test_empty_cache():
