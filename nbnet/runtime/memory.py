@@ -84,22 +84,25 @@ class Pool:
         lease._free = self._free[size]
         return np.ndarray(shape, dtype, buffer=lease)
 
-    def _take(self, size: int, slack: int = SLACK) -> mmap.mmap:
-        """A block of this size, or of up to `slack` times as much."""
+    def _take(self, size: int, exact: bool = False) -> mmap.mmap:
+        """A block of at least this size, or of exactly this size."""
         self._used[size] = self.hits
         try:
             block = self._free[size].pop()
         except IndexError:
-            found = self._take_larger(size, slack)
+            found = self._take_larger(size)
+            if found is not None and exact:  # a new one replaces it
+                self.bytes -= len(found)
+                found = None
             if found is None:
                 return self._new(size)
             block = found
         self.hits += 1
         return block
 
-    def _take_larger(self, size: int, slack: int) -> mmap.mmap | None:
+    def _take_larger(self, size: int) -> mmap.mmap | None:
         for larger in self._sizes[bisect_right(self._sizes, size) :]:
-            if larger > slack * size:
+            if larger > SLACK * size:
                 break
             with suppress(IndexError):
                 block = self._free[larger].pop()
@@ -166,10 +169,10 @@ class Arena(Pool):
         self._source = source
         self._free = _Borrowing(source)  # type: ignore[assignment]
 
-    def _take(self, size: int, slack: int = 1) -> mmap.mmap:
-        """A block of just this size. An arena keeps its blocks for long: larger ones would hold up to SLACK times the memory."""
+    def _take(self, size: int, exact: bool = True) -> mmap.mmap:
+        """A block of exactly this size. An arena keeps its blocks for long: larger ones would hold up to SLACK times the memory."""
         free = self._free.get(size)
-        return free.pop() if free else self._source._take(size, slack)
+        return free.pop() if free else self._source._take(size, exact)
 
     def alias(self, array: np.ndarray) -> np.ndarray:
         """An array at the same address that does not keep its block, if the block is the arena's: the arena may lend it again."""

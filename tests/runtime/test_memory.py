@@ -187,6 +187,7 @@ def test_an_arena_needs_the_same_memory_whatever_the_pool_has(larger):
             del arrays
         assert {size: len(blocks) for size, blocks in arena._free.items()} == {1 << 21: live}
     assert pool.misses == larger + 3
+    assert pool.bytes == 3 * (1 << 21) + max(larger - 3, 0) * (1 << 22)  # in place of larger ones
 
 
 def test_empty_cache():
