@@ -5,14 +5,16 @@ parallel_for. They are two drivers, not one function jitted twice, because Numba
 would silently get the machine code of the first (numba issue 6845). Only drivers are cached: a body is linked into them.
 """
 
-import _thread
+import ctypes
 import os
 import threading
+from functools import partial
+from itertools import starmap
 
 from numba import njit
 
 from nbnet.kernels.cpu.cache import KernelCache
-from nbnet.kernels.cpu.numba_private import CFunc, global_compiler_lock, llvm_lock, set_cache
+from nbnet.kernels.cpu.numba_private import COMPILING, CFunc, set_cache
 
 # The full "fast" set would let LLVM assume that there are no NaNs and delete the checks for them.
 FASTMATH = {"contract", "reassoc", "nsz", "arcp"}
@@ -51,34 +53,43 @@ serial_precise = _cached(fastmath=False)
 parallel = serial  # with a parallel_for inside: see nbnet.kernels.cpu.parallel_for
 
 
-_forking = threading.local()
+_holding = None  # while a process forks: a generator that holds the locks of compilation
+_interrupts = []  # arguments of _raise_in, for what was raised while a fork waited
+_raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
+
+
+def _no_thread_compiles():
+    """Holds the locks until it is deleted. A signal's handler cannot run between the acquisition of a C lock and the `with`."""
+    with COMPILING[0], COMPILING[1]:
+        yield
 
 
 def _wait_for_other_threads():
     """Before a fork: wait until no other thread compiles. Its locks would stay locked in the child, which has only the forking thread.
 
-    Python drops an exception that is raised here, such as that of Ctrl-C: it is raised again after the fork.
+    Python drops an exception that is raised here, such as that of Ctrl-C, and forks. So the wait goes on, and the parent raises it later.
     """
-    _forking.interrupted, _forking.undo = False, (undo := [])
-    try:
-        global_compiler_lock.acquire()
-        undo.append(global_compiler_lock.release)
-        llvm_lock.__enter__()  # in the order in which a thread that compiles takes them
-        undo.append(llvm_lock.__exit__)
-    except KeyboardInterrupt:
-        _forking.interrupted = True
+    global _holding
+    while True:
+        waiting = _no_thread_compiles()
+        try:
+            next(waiting)
+            _holding = waiting
+            return
+        except BaseException as error:
+            _interrupts.append((ctypes.c_ulong(threading.get_ident()), ctypes.py_object(type(error))))
+            del waiting
 
 
-def _go_on():
-    for release in reversed(_forking.undo):
-        release()
+_go_on = partial(globals().__setitem__, "_holding", None)  # not Python code, which an interrupt could end before it has done this
 
 
-def _go_on_in_parent():
-    _go_on()
-    if _forking.interrupted:
-        threading.Timer(0.01, _thread.interrupt_main).start()  # after this function, where it would be dropped again
+def _raise_again():
+    raised = _interrupts.copy()
+    _interrupts.clear()
+    return [*starmap(_raise_in, raised)]  # Python would raise it here after a call, but not after this
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_wait_for_other_threads, after_in_parent=_go_on_in_parent, after_in_child=_go_on)
+    os.register_at_fork(before=_wait_for_other_threads, after_in_parent=_go_on, after_in_child=_go_on)
+    os.register_at_fork(after_in_parent=_raise_again, after_in_child=_interrupts.clear)

@@ -12,6 +12,7 @@ from numba.np.ufunc.parallel import _launch_threads as launch_threads
 __all__ = ["CFunc", "FunctionCache", "dumps", "global_compiler_lock", "launch_threads", "llvm_lock"]
 
 llvm_lock = _llvm._lock  # of all calls of LLVM
+COMPILING = global_compiler_lock._lock, llvm_lock._lock  # the locks inside, in the order in which a thread that compiles takes them
 GET_NUM_THREADS = "get_num_threads"  # the C function behind numba.get_num_threads, once launch_threads was called
 
 
