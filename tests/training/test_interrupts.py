@@ -1,6 +1,8 @@
 """A step of training happens completely or not at all, wherever an exception interrupts it."""
 
 import copy
+import itertools
+import pickle
 import signal
 import sys
 from pathlib import Path
@@ -10,6 +12,7 @@ import pytest
 
 import nbnet as nb
 from nbnet.errors import ArgumentError
+from nbnet.runtime import watched
 from nbnet.runtime.replay import Replay
 
 PACKAGE = str(Path(nb.__file__).parent)
@@ -244,3 +247,21 @@ def test_restoring_an_epoch_of_other_batches_in_a_callback(batch, tmp_path):
     trainer.fit(batch, 1, 2, callbacks=[GoesBack(1, None, path)], progress=False)
     with pytest.raises(ArgumentError, match="it cannot continue with 6 rows in batches of 3"):
         make().fit(batch, 1, 3, callbacks=[GoesBack(0, 1, path)], progress=False)
+
+
+def test_a_copied_update_is_kept_whatever_the_count_of_changes(batch, monkeypatch):
+    """As in a process that has changed fewer attributes than the one that deferred the update."""
+    first, second = nb.BatchNorm(update="deferred"), nb.BatchNorm(update="deferred")
+    model = nb.Sequential([first, second, nb.Flatten(), nb.Dense(3)])
+    model.build((3, 3, 1), backend="serial")
+    second.forward(batch[0], train=True)
+    monkeypatch.setattr(watched, "ORDER", itertools.count(1))
+    twin = pickle.loads(pickle.dumps(model))
+    waiting = twin.layers[1]._pending
+    with pytest.raises(nb.errors.BuildError, match="deferred update"):
+        nb.Trainer(twin, optimizer=nb.SGD(0.1)).train_batch(*batch)
+    assert twin.layers[0]._pending is None
+    assert twin.layers[1]._pending is waiting
+    twin.apply_updates()
+    second.apply_updates()
+    assert np.array_equal(twin.layers[1].buffers["moving_mean"], second.buffers["moving_mean"])
