@@ -10,7 +10,7 @@ import pytest
 from cuda_machine import GPU, SIMULATED
 
 import nbnet as nb
-from nbnet.errors import BackendError
+from nbnet.errors import ArgumentError, BackendError
 from nbnet.layers import Layer
 from nbnet.runtime.backend import NumpyBackend
 
@@ -182,6 +182,41 @@ def test_arrays_that_were_replaced_stay_so(duplicate):
     assert a.value is b.value
     assert np.array_equal(c.value, third.value)
     assert c.layout is None
+
+
+@copies
+@pytest.mark.parametrize("view", [lambda a: a[:], lambda a: a.T, lambda a: a[::-1]])
+def test_parameters_that_are_two_views_of_one_memory(duplicate, view):
+    """A copy would separate them."""
+    model = nb.Sequential([nb.Dense(4), nb.Dense(4)])
+    model.build((4,), backend="serial")
+    first, second = (layer.params["weight"] for layer in model.layers)
+    second.value = view(first.value)
+    with pytest.raises(ArgumentError, match=r"1\.dense\.weight\.value and 0\.dense\.weight\.value are two views of one memory.*expected"):
+        duplicate(model)
+    second.value = first.value.copy()
+    duplicate(model)
+
+
+class Refers(nb.ReLU):
+    """A layer of a user's that knows its model."""
+
+    model = None
+
+
+@copies
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_layer_that_refers_to_its_model(data, duplicate, nested):
+    layer = Refers()
+    model = nb.Sequential([nb.Conv2D(2, 3), nb.Residual([layer]) if nested else layer, nb.Flatten(), nb.Dense(3)])
+    model.build((4, 4, 1), backend="serial")
+    layer.model = model
+    twin = duplicate(model)
+    inner = twin.layers[1].body.layers[0] if nested else twin.layers[1]
+    assert inner.model is twin
+    assert np.array_equal(twin.predict(data[0]), model.predict(data[0]))
+    with pytest.raises(ArgumentError, match="the copy began at a Refers that refers to the Sequential around it, expected"):
+        duplicate(layer)
 
 
 @copies

@@ -13,8 +13,9 @@ from nbnet.code_repr import CodeRepr
 from nbnet.errors import ArgumentError, BuildError, DTypeError, ShapeError
 from nbnet.functional import checks
 from nbnet.hints import explained
-from nbnet.layers.parameters import FlatParameters, Param
+from nbnet.layers.parameters import FlatParameters, Param, check_ties
 from nbnet.runtime.backend import Backend, float_dtype, get_backend, on_device
+from nbnet.runtime.commit import Call
 from nbnet.runtime.stage import Stage
 
 Shape = tuple[int, ...]
@@ -70,6 +71,10 @@ class Layer(CodeRepr, Stage):
         twin: Layer = type(self).__new__(type(self))
         vars(twin).update(vars(self))
         return twin
+
+    def __getstate__(self) -> dict[str, Any]:
+        check_ties(self.params)
+        return vars(self)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Of a deep copy and a pickle. A layer that is copied without its container has each parameter in arrays of its own."""
@@ -197,12 +202,9 @@ class Layer(CodeRepr, Stage):
             raise DTypeError(f"layer {self.name} got x of dtype {x.dtype}, expected {self.dtype}: use x.astype('{self.dtype}')")
         return self.backend.place(x)
 
-    def discard_updates(self, since: int = 0) -> None:
-        """Drop the updates that `apply_updates` would make: the step that deferred them has failed.
-
-        Args:
-            since: keep those that were deferred before next(ORDER) of nbnet.runtime.watched gave this number.
-        """
+    def waiting_updates(self) -> list[Call]:
+        """The calls that bring back the deferred updates as they are now, for nbnet.runtime.commit: later ones are dropped."""
+        return []
 
     # ------------------------------------------------------------------------------------------------ walking, replay
 

@@ -16,6 +16,7 @@ from nbnet.layers.activations import Softmax
 from nbnet.layers.base import Context, Layer, Param, Shape, kind
 from nbnet.layers.fusion import FusedStep, fuse, step_backward
 from nbnet.runtime.backend import FLOATS, on_device, to_float
+from nbnet.runtime.commit import Call
 from nbnet.runtime.stage import Stage
 
 
@@ -25,6 +26,12 @@ class _Container(Layer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Its arrays are those of its layers, also where each reference to an array became an array (as joblib copies them)."""
         super().__setstate__(state)
+        for child in self._children().values():
+            if "_params" not in vars(child):  # it has no state yet: the copy began there
+                raise ArgumentError(
+                    f"the copy began at a {type(child).__name__} that refers to the {type(self).__name__} around it, "
+                    "expected to begin at the outermost model: copy or pickle that instead"
+                )
         names = self._params.keys(), self._buffers.keys()
         gathered = self._gathered()
         if (gathered[0].keys(), gathered[1].keys()) == names:
@@ -37,9 +44,8 @@ class _Container(Layer):
         for child in self._children().values():
             child.apply_updates()
 
-    def discard_updates(self, since: int = 0) -> None:
-        for child in self._children().values():
-            child.discard_updates(since)
+    def waiting_updates(self) -> list[Call]:
+        return [call for child in self._children().values() for call in child.waiting_updates()]
 
     def walk(self) -> Iterator[Layer]:
         yield self

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from nbnet.runtime.backend import Backend, zeros_like
+from nbnet.errors import ArgumentError
+from nbnet.runtime.backend import Backend, on_device, zeros_like
 from nbnet.runtime.watched import Watched
 
 ALIGNMENT = 64  # bytes: a cache line; vector loads and the 16-byte views of the GPU need less
@@ -115,3 +116,21 @@ class FlatParameters:
         """The part of each flat array from parameter `first` up to and including parameter `last`."""
         start, stop = self.bounds[first][0], self.bounds[last][1]
         return [array.flat[start:stop] for array in arrays]
+
+
+def check_ties(params: Mapping[str, Param]) -> None:
+    """Copies keep one array of two parameters, but not two views of one memory.
+
+    Raises:
+        ArgumentError: two parameters share memory through different array objects.
+    """
+    found = [(f"{name}.{kind}", getattr(param, kind), param) for name, param in params.items() for kind in ("value", "grad")]
+    for name, array, param in found:
+        if on_device(array) or (param.layout is not None and param.layout.holds(param)):
+            continue
+        for other, shared, _ in found:
+            if shared is not array and not on_device(shared) and np.shares_memory(array, shared):
+                raise ArgumentError(
+                    f"{name} and {other} are two views of one memory, which a copy would separate, expected one array object: "
+                    "write b.value = a.value to tie parameters, or b.value = a.value.copy() to separate them"
+                )

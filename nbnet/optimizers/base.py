@@ -44,10 +44,11 @@ class Optimizer(CodeRepr):
         self.state: dict[str, Any] = {}
         self._flat: dict[FlatParameters, list[FlatArray]] | None = None  # one flat array per slot; None: not made, or not copied
         self._found = _Found()
+        self.undo: list[Call] = []  # while a step is under way: the calls that take it back
 
     def __getstate__(self) -> dict[str, Any]:
         """Without flat arrays: those of a copy would no longer be the memory of its state arrays."""
-        return vars(self) | {"_flat": None, "_found": _Found()}
+        return vars(self) | {"_flat": None, "_found": _Found(), "undo": []}
 
     def __copy__(self) -> Optimizer:
         """Like copy.deepcopy: two optimisers with one state would spoil it for each other."""
@@ -84,10 +85,14 @@ class Optimizer(CodeRepr):
         Raises:
             ArgumentError: the state belongs to other parameters, or an array is not contiguous; nothing has changed.
         """
-        commit(self.calls(params, backend, lr))
+        try:
+            commit(self.calls(params, backend, lr))
+        except BaseException:
+            commit(self.undo)
+            raise
 
     def calls(self, params: Mapping[str, Param], backend: Backend, lr: float | None = None) -> list[Call]:
-        """The calls that make a step, for nbnet.runtime.commit. Nothing has changed yet.
+        """The calls that make a step, for nbnet.runtime.commit. Nothing has changed yet; after an exception, commit `undo`.
 
         Args, Raises: as in `step`.
         """
@@ -97,11 +102,12 @@ class Optimizer(CodeRepr):
             found = self._find(params, changes)
         step, lr = self.steps + 1, self.lr if lr is None else lr
         calls = [partial(setattr, self, "steps", step)]
-        python = backend.name not in ("serial", "parallel") or type(self)._update is not Optimizer._update
+        if backend.name not in ("serial", "parallel") or type(self)._update is not Optimizer._update:  # an update in Python
+            if backend.name != "cuda":  # no copies there: an interruption may come between these calls
+                self._prepare_undo(found.runs)
+            calls += [partial(self._update, backend, run.value, run.grad, list(run.slots), lr) for run in found.runs]
+            return [*calls, partial(setattr, self, "undo", [])]
         for run in found.runs:
-            if python:
-                calls += self._python_calls(run, backend, step, lr)
-                continue
             op, args = self._call(run.value, run.grad, run.slots, lr, step)
             kernel = backend.kernel(op)
             if run.kernel is not kernel:
@@ -115,27 +121,21 @@ class Optimizer(CodeRepr):
         runs, known = self._found.runs, self._found.arrays
         if len(arrays) != len(known) or not all(map(is_, arrays, known)):
             self._check_state(params)
-            flats = self._find_runs(params)
-            runs = [_Run(*flat, tied=any(_overlap(flat[0], before[0]) for before in flats[:i])) for i, flat in enumerate(flats)]
+            runs = [_Run(*flat) for flat in self._find_runs(params)]
         self._found = _Found(changes, list(params.values()), arrays, runs)
         return self._found
 
-    def _python_calls(self, run: _Run, backend: Backend, step: int, lr: float) -> list[Call]:
-        """The calls that update the arrays of a run, where the update is Python that writes into arrays: it works on copies."""
-        if backend.name == "cuda" or run.tied:  # no copies there: an interruption may come between these calls
-            return [partial(self._update, backend, run.value, run.grad, run.slots, lr)]
-        targets = [run.value, *run.slots]
-        if run.copies is None:  # kept: fresh memory costs more than the copy
-            run.copies = [np.empty_like(array) for array in targets]
-        for copied, array in zip(run.copies, targets):
-            np.copyto(copied, array)
-        value, *slots = run.copies
-        try:
-            self.steps = step
-            self._update(backend, value, run.grad, slots, lr)
-        finally:
-            self.steps = step - 1  # until the commit
-        return [assignment(array, new) for array, new in zip(targets, run.copies)]
+    def _prepare_undo(self, runs: list[_Run]) -> None:
+        """Copy what an update in Python will change. The update gets the arrays themselves, so that it finds the same objects each time."""
+        undo: list[Call] = []
+        for run in runs:
+            targets = [run.value, *run.slots]
+            if run.copies is None:  # kept: fresh memory costs more than the copy
+                run.copies = [np.empty_like(array) for array in targets]
+            for copied, array in zip(run.copies, targets):
+                np.copyto(copied, array)
+                undo.append(assignment(array, copied))
+        self.undo = [*undo, partial(setattr, self, "steps", self.steps), partial(setattr, self, "undo", [])]
 
     def _check_state(self, params: Mapping[str, Param]) -> None:
         """Kernels walk over parameters and state with one index: both must be contiguous and of the same shape."""
@@ -192,13 +192,13 @@ class Optimizer(CodeRepr):
 
 
 class _Run:
-    """The flat arrays of one kernel call; tied: a run before it updates some of the same values."""
+    """The flat arrays of one kernel call."""
 
-    def __init__(self, value: Any, grad: Any, *slots: Any, tied: bool) -> None:
-        self.value, self.grad, self.slots, self.tied = value, grad, list(slots), tied
+    def __init__(self, value: Any, grad: Any, *slots: Any) -> None:
+        self.value, self.grad, self.slots = value, grad, list(slots)
         self.kernel: Any = None
         self.code: Any = None  # machine code of the kernel
-        self.copies: list[Any] | None = None  # of value and slots, for an update that is Python
+        self.copies: list[Any] | None = None  # of value and slots before the step, for an update that is Python
 
     def compile(self, kernel: Any, args: tuple[Any, ...]) -> None:
         """Find the machine code for these arrays. It takes any number for a float."""
@@ -213,10 +213,6 @@ class _Found(NamedTuple):
     params: list[Param] = []
     arrays: list[Any] = []  # values and gradients of those that are trainable
     runs: list[_Run] = []
-
-
-def _overlap(a: Any, b: Any) -> bool:
-    return not on_device(a) and not on_device(b) and np.may_share_memory(a, b)
 
 
 def _moved(array: Any, target: Any) -> Any:

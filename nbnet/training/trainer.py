@@ -23,7 +23,6 @@ from nbnet.optimizers import Optimizer
 from nbnet.runtime.commit import Call, assignment, commit
 from nbnet.runtime.compile_ahead import compile_ahead
 from nbnet.runtime.replay import Replay
-from nbnet.runtime.watched import ORDER
 from nbnet.training import checkpoint
 from nbnet.training.callbacks import Callback
 from nbnet.training.epoch import Position, add_correct, batches, check_data, gather, metrics, parts
@@ -140,6 +139,7 @@ class Trainer(CodeRepr):
         Any exception: a step has happened completely or not at all, so that another call of `fit` continues the run. One in
         on_batch_end or on_epoch_end comes after that step or epoch, and the other callbacks do not see it. Only what a layer, loss or
         optimiser of your own keeps outside of parameters, buffers and state may have gone on; on "cuda" also what is being launched.
+        An optimiser that overrides `step` must undo a failed step itself: what it wrote before its exception stays.
         Warns:
             UserWarning: there is nothing left to train, or the learning rate jumps since the schedule now spans other epochs.
         """
@@ -215,18 +215,18 @@ class Trainer(CodeRepr):
     ) -> tuple[float, int | None]:
         """Forward, loss, backward, update. Returns the sum of the rows' losses and the number of correct rows.
 
-        After an exception, everything that a run carries on is as before the step, or as after it.
+        After an exception, everything that a run carries on is as before the step, or as after it (see `fit` for what is not).
 
         Args:
             within: in an epoch, whose position advances with the step: its batches so far, when it began, its rows and batch size.
             steps: how many the schedule spans then.
         """
         params, buffers = self.model.params, self.model.buffers
-        step, updates, began = self.step, self.optimizer.steps, next(ORDER)
+        step, updates, waiting = self.step, self.optimizer.steps, self.model.waiting_updates()
         before = [array.copy() for array in buffers.values()]
         try:
             with np.errstate(over="ignore", invalid="ignore"):  # overflow shows in the loss, which gives one clear error
-                total, correct = self._gradients(x, y, params.values(), began)
+                total, correct = self._gradients(x, y, params.values(), waiting)
             for param in params.values():
                 if param.regularizer is not None:
                     param.grad[:] = np.asarray(param.grad) + param.regularizer(np.asarray(param.value))
@@ -243,15 +243,15 @@ class Trainer(CodeRepr):
             commit(calls)
         except BaseException:
             if self.step == step:
-                self.model.discard_updates(began)
+                commit(waiting)
                 self._passes.clear()
                 restored = [assignment(array, old) for array, old in zip(buffers.values(), before)]
-                commit([*restored, partial(setattr, self.optimizer, "steps", updates)])
+                commit([*restored, *self.optimizer.undo, partial(setattr, self.optimizer, "steps", updates)])
             raise
         return total, correct
 
-    def _gradients(self, x: np.ndarray, y: np.ndarray, params: Collection[Param], began: int) -> tuple[float, int | None]:
-        """Write the gradients of the batch into the parameters, summed over its parts. began: next(ORDER) before the step."""
+    def _gradients(self, x: np.ndarray, y: np.ndarray, params: Collection[Param], waiting: list[Call]) -> tuple[float, int | None]:
+        """Write the gradients of the batch into the parameters, summed over its parts. waiting: of the model before the step."""
         total = 0.0
         sums: list[Any] = []
         correct: int | None = 0
@@ -266,7 +266,7 @@ class Trainer(CodeRepr):
             total += float(result.total)
             correct = add_correct(correct, result.correct)
             if not math.isfinite(total):
-                self.model.discard_updates(began)  # the explanation runs the layers again
+                commit(waiting)  # the explanation runs the layers again
                 raise NonFiniteError(f"the loss is {total} at step {self.step}: {explain_not_finite(self.model, images)}")
             one.backward(result.gradient)
             if stop - start < len(x):

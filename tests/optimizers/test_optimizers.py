@@ -113,3 +113,45 @@ def test_a_frozen_parameter_may_lie_as_it_likes():
     param.trainable = True
     with pytest.raises(ArgumentError, match=r"the value of '0\.dense\.weight' is not C-contiguous"):
         trainer.train_batch(np.ones((5, 4), np.float32), np.arange(5) % 2)
+
+
+class ById(nb.SGD):
+    """A user's update that keeps state of its own by array, and fails at one step."""
+
+    fails = None
+
+    def _update(self, backend, value, grad, slots, lr):
+        self.seen = [*getattr(self, "seen", []), (id(value), id(slots[0]))]
+        value -= lr * grad
+        slots[0][:] = grad
+        if self.steps == self.fails:
+            raise ValueError("the update fails")
+
+
+@pytest.mark.parametrize("backend", ["numpy", "serial"])
+@pytest.mark.parametrize("views", [False, True])
+def test_an_update_in_python(backend, views):
+    """It gets the same arrays in each step, and a failed step is undone: also of two parameters that share their values."""
+    net = nb.Sequential([nb.Dense(4), nb.Dense(4)])
+    net.build((4,), backend=backend)
+    params = net.params
+    if views:
+        params["1.dense.weight"].value = params["0.dense.weight"].value[:]
+    optimizer = ById(0.1)
+    for param in params.values():
+        param.grad[:] = 1
+    optimizer.step(params, net.backend)
+    optimizer.step(params, net.backend)
+    half = len(optimizer.seen) // 2
+    assert optimizer.seen[:half] == optimizer.seen[half:]
+    before = [array.tobytes() for array in (*(param.value for param in params.values()), *optimizer.state.values())]
+    optimizer.fails = 3
+    for param in params.values():
+        param.grad[:] = 2
+    with pytest.raises(ValueError, match="fails"):
+        optimizer.step(params, net.backend)
+    assert optimizer.steps == 2
+    assert before == [array.tobytes() for array in (*(param.value for param in params.values()), *optimizer.state.values())]
+    optimizer.fails = None
+    optimizer.step(params, net.backend)
+    assert optimizer.steps == 3

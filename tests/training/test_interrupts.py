@@ -1,6 +1,7 @@
 """A step of training happens completely or not at all, wherever an exception interrupts it."""
 
 import copy
+import multiprocessing
 import signal
 import sys
 from pathlib import Path
@@ -244,3 +245,21 @@ def test_restoring_an_epoch_of_other_batches_in_a_callback(batch, tmp_path):
     trainer.fit(batch, 1, 2, callbacks=[GoesBack(1, None, path)], progress=False)
     with pytest.raises(ArgumentError, match="it cannot continue with 6 rows in batches of 3"):
         make().fit(batch, 1, 3, callbacks=[GoesBack(0, 1, path)], progress=False)
+
+
+def kept_in_a_failed_step(model, batch):
+    with pytest.raises(nb.errors.BuildError, match="deferred update"):
+        nb.Trainer(model, optimizer=nb.SGD(0.1)).train_batch(*batch)
+    return [layer._pending is not None for layer in model.layers[:2]]
+
+
+def test_an_update_of_the_users_is_kept_in_another_process(batch):
+    """One that has changed fewer attributes than the process that deferred the update."""
+    second = nb.BatchNorm(update="deferred")
+    model = nb.Sequential([nb.BatchNorm(update="deferred"), second, nb.Flatten(), nb.Dense(3)])
+    model.build((3, 3, 1), backend="serial")
+    for _ in range(100_000):
+        second.update_statistics = True
+    second.forward(batch[0], train=True)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.apply_async(kept_in_a_failed_step, (model, batch)).get(300) == [False, True]

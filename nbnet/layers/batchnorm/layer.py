@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from nbnet.layers.batchnorm.moving import MovingStatistics
 from nbnet.layers.batchnorm.presets import PRESETS
 from nbnet.layers.batchnorm.renorm import Renorm
 from nbnet.runtime.backend import float_dtype
-from nbnet.runtime.watched import ORDER
+from nbnet.runtime.commit import Call
 
 ACTIVATIONS = ("relu", "leaky_relu", "tanh", "sigmoid")
 
@@ -126,7 +127,7 @@ class BatchNorm(Layer):
         self.update_statistics = True
         self.observer: Callable[[F.Stats], None] | None = None
         self._trainable = True
-        self._pending: tuple[int, list[F.Stats]] | None = None  # next(ORDER) when the update was deferred, and its statistics
+        self._pending: list[F.Stats] | None = None  # the statistics of a deferred update
 
     @classmethod
     def preset(cls, name: str, **options: Any) -> BatchNorm:
@@ -249,7 +250,7 @@ class BatchNorm(Layer):
                     f"layer {self.name}: one value per channel has no unbiased variance; train on a larger batch, or use unbiased=False"
                 )
             if self.deferred:
-                self._pending = next(ORDER), stats
+                self._pending = stats
             else:
                 self._update(stats)
 
@@ -339,14 +340,13 @@ class BatchNorm(Layer):
             for name, value in zip(("renorm_mean", "renorm_std"), self._mean_and_std([stats])):
                 self._buffers[name][:] = value
 
-    def discard_updates(self, since: int = 0) -> None:
-        if self._pending is not None and self._pending[0] >= since:
-            self._pending = None
+    def waiting_updates(self) -> list[Call]:
+        return [partial(setattr, self, "_pending", self._pending)]
 
     def apply_updates(self) -> None:
         """Make the deferred update of the moving statistics, if there is one. The Trainer calls this after each step."""
         if self._pending is not None:
-            (_, stats), self._pending = self._pending, None
+            stats, self._pending = self._pending, None
             self._update(stats)
 
     def _update(self, stats: list[F.Stats]) -> None:
