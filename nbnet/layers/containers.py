@@ -26,7 +26,7 @@ class _Container(Layer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Its arrays are those of its layers, also where each reference to an array became an array (as joblib copies them)."""
         super().__setstate__(state)
-        for child in self._children().values():
+        for child in self._layers():
             if "_params" not in vars(child):  # it has no state yet: the copy began there
                 raise ArgumentError(
                     f"the copy began at a {type(child).__name__} that refers to the {type(self).__name__} around it, "
@@ -40,20 +40,24 @@ class _Container(Layer):
     def _children(self) -> dict[str, Layer]:
         raise NotImplementedError
 
+    def _layers(self) -> Sequence[Layer]:
+        """The children without their names, which take time to make."""
+        raise NotImplementedError
+
     def apply_updates(self) -> None:
-        for child in self._children().values():
+        for child in self._layers():
             child.apply_updates()
 
     def waiting_updates(self) -> list[Call]:
-        return [call for child in self._children().values() for call in child.waiting_updates()]
+        return [call for child in self._layers() for call in child.waiting_updates()]
 
     def walk(self) -> Iterator[Layer]:
         yield self
-        for child in self._children().values():
+        for child in self._layers():
             yield from child.walk()
 
     def inner(self) -> Sequence[Stage]:
-        return list(self._children().values())
+        return self._layers()
 
     def _arrange(self) -> None:
         """Gather the parameters and buffers of the children, once they are built."""
@@ -95,6 +99,9 @@ class Sequential(_Container):
 
     def _children(self) -> dict[str, Layer]:
         return {f"{i}.{kind(layer)}": layer for i, layer in enumerate(self.layers)}
+
+    def _layers(self) -> Sequence[Layer]:
+        return self.layers
 
     def _build(self, input_shape: Shape, context: Context) -> Shape:
         if not self.layers and not context.name:  # within another layer it is the identity
@@ -249,6 +256,9 @@ class Residual(_Container):
 
     def _children(self) -> dict[str, Layer]:
         return {"body": self.body, "shortcut": self.shortcut}
+
+    def _layers(self) -> Sequence[Layer]:
+        return self.body, self.shortcut
 
     def _build(self, input_shape: Shape, context: Context) -> Shape:
         super()._build(input_shape, context)

@@ -341,7 +341,7 @@ class BatchNorm(Layer):
                 self._buffers[name][:] = value
 
     def waiting_updates(self) -> list[Call]:
-        return [partial(setattr, self, "_pending", self._pending)]
+        return [partial(setattr, self, "_pending", self._pending)] if self.deferred or self._pending is not None else []
 
     def apply_updates(self) -> None:
         """Make the deferred update of the moving statistics, if there is one. The Trainer calls this after each step."""
