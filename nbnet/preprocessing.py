@@ -10,7 +10,7 @@ import numpy as np
 
 from nbnet.errors import ArgumentError, DataError, DTypeError, NonFiniteError, ShapeError
 from nbnet.functional.checks import as_array
-from nbnet.runtime.backend import X_DTYPES, to_float
+from nbnet.runtime.arrays import X_DTYPES, to_float
 
 __all__ = ["check_arrays", "check_labels", "check_rows", "check_targets", "permutation", "stratified_split", "to_float"]
 

@@ -27,7 +27,8 @@ from nbnet.datasets import Dataset
 from nbnet.errors import ArgumentError, CheckpointError, DataError, NonFiniteError, unknown
 from nbnet.layers import Sequential
 from nbnet.optimizers import OPTIMIZERS, Optimizer
-from nbnet.runtime.backend import float_dtype, get_backend
+from nbnet.runtime.arrays import float_dtype
+from nbnet.runtime.backend import get_backend
 from nbnet.training.callbacks import Callback
 from nbnet.training.notes import rate_jump
 from nbnet.training.trainer import Trainer

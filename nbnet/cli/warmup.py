@@ -11,7 +11,8 @@ from nbnet.cli import kernels
 from nbnet.errors import ArgumentError
 from nbnet.layers import Sequential
 from nbnet.optimizers import OPTIMIZERS
-from nbnet.runtime.backend import float_dtype, get_backend
+from nbnet.runtime.arrays import float_dtype
+from nbnet.runtime.backend import get_backend
 
 HELP = "Compile the kernels of every model and optimiser into the cache."
 EPILOG = """examples:

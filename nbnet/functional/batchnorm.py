@@ -15,7 +15,8 @@ from nbnet.errors import ArgumentError, ShapeError
 from nbnet.functional import checks
 from nbnet.functional.batchnorm_coefficients import about_mean, affine_of, batch_statistics, constant_statistics, corrected_affine_of
 from nbnet.functional.moments import Stats, batch_norm_stats, partials, row_weights
-from nbnet.runtime.backend import FLOATS, Backend, for_kernels, get_backend, on_device
+from nbnet.runtime.arrays import FLOATS, for_kernels, on_device
+from nbnet.runtime.backend import Backend, get_backend
 
 
 class Correction(NamedTuple):

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from nbnet.errors import ArgumentError, BackendError, DTypeError, ShapeError
-from nbnet.runtime.backend import FLOATS, Backend, on_device
+from nbnet.runtime.arrays import FLOATS, on_device
+from nbnet.runtime.backend import Backend
 
 
 def as_array(value: Any, name: str) -> np.ndarray:

@@ -10,7 +10,8 @@ import numpy as np
 from nbnet.errors import ArgumentError, ShapeError, unknown
 from nbnet.functional import checks
 from nbnet.kernels import load
-from nbnet.runtime.backend import Backend, get_backend, on_device
+from nbnet.runtime.arrays import on_device
+from nbnet.runtime.backend import Backend, get_backend
 
 VARIANTS = ("inverted", "vanilla", "alpha")
 # -scale * alpha of SELU: the value of a saturated unit (Klambauer, Unterthiner, Mayr and Hochreiter 2017, section 3).

@@ -11,7 +11,8 @@ import numpy as np
 from nbnet.errors import ArgumentError, ShapeError
 from nbnet.functional import checks
 from nbnet.kernels import chunks
-from nbnet.runtime.backend import Backend, get_backend, on_device
+from nbnet.runtime.arrays import on_device
+from nbnet.runtime.backend import Backend, get_backend
 
 
 class Stats(NamedTuple):

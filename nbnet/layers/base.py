@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -14,7 +16,8 @@ from nbnet.errors import ArgumentError, BuildError, DTypeError, ShapeError
 from nbnet.functional import checks
 from nbnet.hints import explained
 from nbnet.layers.parameters import FlatParameters, Param, check_ties
-from nbnet.runtime.backend import Backend, float_dtype, get_backend, on_device
+from nbnet.runtime.arrays import float_dtype, on_device
+from nbnet.runtime.backend import Backend, get_backend
 from nbnet.runtime.commit import Call
 from nbnet.runtime.stage import Stage
 
@@ -122,7 +125,7 @@ class Layer(CodeRepr, Stage):
                 vars(layer).clear()
                 vars(layer).update(attributes)
             if isinstance(error, MemoryError):
-                raise BuildError(f"the parameters for input_shape={shape} do not fit into memory: expected smaller layers") from error
+                raise BuildError(f"the arrays for input_shape={shape} do not fit into memory: expected smaller layers") from error
             raise
         return output_shape
 
@@ -135,6 +138,7 @@ class Layer(CodeRepr, Stage):
         self.stream = next(context.streams)
         self._rng = initializers.generator(self.seed, self.stream)
         self._params, self._buffers = {}, {}
+        _check_size(input_shape)
         shape = self.create(input_shape)
         if not isinstance(shape, (tuple, list)):
             raise ShapeError(f"{type(self).__name__}.create returned {shape!r}, expected the shape of one output, such as {input_shape}")
@@ -163,6 +167,7 @@ class Layer(CodeRepr, Stage):
         """
         self._check_name(name)
         shape = tuple(shape)
+        _check_size(shape)
         value = np.asarray(initializers.get(initializer)(self._rng, shape))
         if value.shape != shape:
             raise ShapeError(f"the initializer of {name} returned shape {value.shape}, expected {shape}")
@@ -219,6 +224,12 @@ class Layer(CodeRepr, Stage):
 def kind(layer: Layer) -> str:
     """The class name in the form of layer names: "conv2d", "batchnorm"."""
     return type(layer).__name__.lower()
+
+
+def _check_size(shape: Shape) -> None:
+    """NumPy raises a MemoryError for an array that is larger than the free memory, but a ValueError beyond the address space."""
+    if math.prod(shape) > sys.maxsize // np.dtype(np.float64).itemsize:
+        raise MemoryError
 
 
 def image_shape(input_shape: Shape, layer: str) -> tuple[int, int, int]:

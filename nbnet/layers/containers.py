@@ -15,7 +15,7 @@ from nbnet.hints import METHODS, explained
 from nbnet.layers.activations import Softmax
 from nbnet.layers.base import Context, Layer, Param, Shape, kind
 from nbnet.layers.fusion import FusedStep, fuse, step_backward
-from nbnet.runtime.backend import FLOATS, on_device, to_float
+from nbnet.runtime.arrays import FLOATS, on_device, to_float
 from nbnet.runtime.commit import Call
 from nbnet.runtime.stage import Stage
 

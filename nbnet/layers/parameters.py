@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nbnet.errors import ArgumentError
-from nbnet.runtime.backend import Backend, on_device, zeros_like
+from nbnet.runtime.arrays import on_device, zeros_like
+from nbnet.runtime.backend import Backend
 from nbnet.runtime.watched import Watched
 
 ALIGNMENT = 64  # bytes: a cache line; vector loads and the 16-byte views of the GPU need less

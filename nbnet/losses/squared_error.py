@@ -10,7 +10,8 @@ import numpy as np
 from nbnet.errors import ShapeError
 from nbnet.functional import checks
 from nbnet.losses.base import Loss, LossResult
-from nbnet.runtime.backend import Backend, get_backend, on_device
+from nbnet.runtime.arrays import on_device
+from nbnet.runtime.backend import Backend, get_backend
 
 
 class SquaredError(Loss):

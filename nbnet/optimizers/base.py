@@ -16,7 +16,8 @@ from nbnet.code_repr import CodeRepr
 from nbnet.errors import ArgumentError
 from nbnet.layers import Param
 from nbnet.layers.parameters import FlatArray, FlatParameters
-from nbnet.runtime.backend import Backend, on_device, zeros_like
+from nbnet.runtime.arrays import on_device, zeros_like
+from nbnet.runtime.backend import Backend
 from nbnet.runtime.commit import Call, assignment, commit, compiled
 from nbnet.runtime.watched import Watched
 

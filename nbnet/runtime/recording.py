@@ -15,7 +15,8 @@ import numpy as np
 
 from nbnet.errors import DTypeError, ShapeError
 from nbnet.kernels.cpu.numba_private import machine_code
-from nbnet.runtime.backend import Backend, channelwise_kernel, to_float
+from nbnet.runtime.arrays import to_float
+from nbnet.runtime.backend import Backend, channelwise_kernel
 from nbnet.runtime.memory import Arena
 from nbnet.runtime.stage import Stage, can_replay
 

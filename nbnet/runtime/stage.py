@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from nbnet.runtime.backend import FLOATS
+from nbnet.runtime.arrays import FLOATS
 from nbnet.runtime.watched import Watched
 
 BUFFERS = (*FLOATS, np.dtype(np.int64), np.dtype(np.uint64))  # dtypes of buffers that kernels take without a copy

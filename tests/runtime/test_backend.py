@@ -8,7 +8,7 @@ import nbnet as nb
 from nbnet import functional as F
 from nbnet.errors import ArgumentError
 from nbnet.kernels import OPERATIONS, functions, load
-from nbnet.runtime.backend import for_kernels
+from nbnet.runtime.arrays import for_kernels
 
 
 def read_only(array, folder):

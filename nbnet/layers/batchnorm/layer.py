@@ -19,7 +19,7 @@ from nbnet.layers.batchnorm.axes import channels_back, channels_last, weights_la
 from nbnet.layers.batchnorm.moving import MovingStatistics
 from nbnet.layers.batchnorm.presets import PRESETS
 from nbnet.layers.batchnorm.renorm import Renorm
-from nbnet.runtime.backend import float_dtype
+from nbnet.runtime.arrays import float_dtype
 from nbnet.runtime.commit import Call
 
 ACTIVATIONS = ("relu", "leaky_relu", "tanh", "sigmoid")
