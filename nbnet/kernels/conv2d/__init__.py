@@ -27,9 +27,10 @@ enough channels use Winograd's minimal filtering (winograd.py), with 4 times few
 with a stride, adds up the products of each pixel of dy with all weights (col2im.py).
 
 Minimal filtering mixes the numbers of a tile. If a result is not finite, the tile is computed again without it (direct.py): so NaN and
-infinity reach exactly the results that depend on them, and only results that are too large overflow. Its rounding errors are relative to
-the largest input of the tile, where those of the direct sum are relative to the inputs of each result. Sums of many products are added up
-in blocks: see `summed_together`.
+infinity reach exactly the results that depend on them, and only results that are too large overflow. Padding counts as zeros, and 0 times
+NaN is NaN: a weight that is not finite may spoil results that meet it in the padding alone, in dx with some algorithms only. Rounding
+errors are relative to the largest input of the tile, where those of the direct sum are relative to the inputs of each result. Sums of
+many products are added up in blocks: see `summed_together`.
 """
 
 import math
