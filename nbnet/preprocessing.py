@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from nbnet.errors import ArgumentError, DataError, DTypeError, NonFiniteError, ShapeError
+from nbnet.functional import checks
 from nbnet.functional.checks import as_array
 from nbnet.runtime.arrays import X_DTYPES, to_float
 
@@ -148,8 +149,7 @@ def stratified_split(y: np.ndarray, test_fraction: float, seed: int = 0) -> tupl
     Raises:
         ArgumentError: test_fraction or seed is out of range.
     """
-    if not 0 < test_fraction < 1:
-        raise ArgumentError(f"test_fraction={test_fraction!r}: expected a number between 0 and 1, such as 0.2")
+    checks.number(test_fraction, "test_fraction", "a number between 0 and 1, such as 0.2", lambda fraction: 0 < fraction < 1)
     order = permutation(len(y), seed)
     is_test = np.zeros(len(y), bool)
     for label in np.unique(y):

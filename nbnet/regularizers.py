@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from nbnet.code_repr import shown
-from nbnet.errors import ArgumentError
+from nbnet.functional import checks
 
 Regularizer = Callable[[np.ndarray], np.ndarray]
 
@@ -27,5 +27,4 @@ def l1(strength: float) -> Regularizer:
 
 
 def _check(strength: float) -> None:
-    if not 0 <= strength < float("inf"):
-        raise ArgumentError(f"strength={strength!r}: expected a number that is at least 0")
+    checks.number(strength, "strength", "a number that is at least 0", lambda strength: 0 <= strength < float("inf"))

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 from nbnet.code_repr import shown
 from nbnet.errors import ArgumentError, unknown
+from nbnet.functional import checks
 
 Schedule = Callable[[float], float]
 
@@ -82,7 +83,5 @@ def _anneal(first: float, last: float, progress: float) -> float:
 
 
 def _check_fractions(name: str, values: Sequence[float]) -> None:
-    if not all(0 < value < 1 for value in values):
-        raise ArgumentError(
-            f"{name}={values if name == 'at' else values[0]!r}: expected a fraction of training between 0 and 1, both excluded"
-        )
+    for value in values:
+        checks.number(value, name, "a fraction of training between 0 and 1, both excluded", lambda fraction: 0 < fraction < 1)

@@ -99,6 +99,21 @@ def truth(value: Any, where: str) -> bool:
     raise _unfit(value, where, "true or false")
 
 
+def either(first: Check, second: Check) -> Check:
+    """What one of two checks accepts."""
+
+    def check(value: Any, where: str) -> Any:
+        try:
+            return first(value, where)
+        except Unfit as problem:
+            try:
+                return second(value, where)
+            except Unfit as other:
+                raise _unfit(value, where, f"{problem.expected}, or {other.expected}") from None
+
+    return check
+
+
 def optional(check: Check) -> Check:
     """None, or what the check accepts."""
     return lambda value, where: None if value is None else check(value, where)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -77,9 +78,7 @@ def shape_hint(shape: tuple[int, ...], expected: tuple[int, ...]) -> str:
 
 
 def epsilon(eps: Any) -> float:
-    if isinstance(eps, (int, float, np.number)) and 0 <= eps < math.inf:
-        return float(eps)
-    raise ArgumentError(f"eps={eps!r}: expected a number that is at least 0")
+    return number(eps, "eps", "a number that is at least 0", lambda eps: 0 <= eps < math.inf)
 
 
 def output(array: Any, name: str, shape: tuple[int, ...], dtype: np.dtype, *, be: Backend) -> Any:
@@ -99,6 +98,13 @@ def output(array: Any, name: str, shape: tuple[int, ...], dtype: np.dtype, *, be
         wrong = "not aligned" if array.flags.writeable else "read-only"
         raise ArgumentError(f"{name} is {wrong}, expected an array to write to, as np.empty makes it")
     return array
+
+
+def number(value: Any, name: str, expected: str, fits: Callable[[Any], bool]) -> float:
+    """value as a float: a number, of Python or NumPy, in the range that `fits` accepts."""
+    if isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and fits(value):
+        return float(value)
+    raise ArgumentError(f"{name}={value!r}: expected {expected}")
 
 
 def whole(value: Any, name: str, least: int = 1, most: int | None = None) -> int:

@@ -102,9 +102,7 @@ def dropout_backward(dy: Any, saved: DropoutSaved) -> np.ndarray:
 
 
 def check_rate(rate: float) -> float:
-    if isinstance(rate, (int, float, np.number)) and 0 <= rate <= 1:
-        return float(rate)
-    raise ArgumentError(f"dropout rate={rate!r}: expected the probability to drop, from 0 to 1")
+    return checks.number(rate, "dropout rate", "the probability to drop, from 0 to 1", lambda rate: 0 <= rate <= 1)
 
 
 def _run(x: np.ndarray, saved: DropoutSaved, shift: float, dropped: float, out: np.ndarray | None = None) -> np.ndarray:

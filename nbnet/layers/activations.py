@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-from nbnet.errors import ArgumentError, ShapeError
+from nbnet.errors import ShapeError
 from nbnet.functional import checks
 from nbnet.layers.base import Layer, Shape
 
@@ -50,9 +51,8 @@ class LeakyReLU(_Elementwise):
 
     def __init__(self, slope: float = 0.01):
         super().__init__()
-        if not slope > 0:
-            raise ArgumentError(f"LeakyReLU(slope={slope!r}): expected a number above 0; for slope 0 use ReLU()")
-        self.slope = float(slope)
+        expected = "a finite number above 0; for slope 0 use ReLU()"
+        self.slope = checks.number(slope, "LeakyReLU: slope", expected, lambda slope: 0 < slope < math.inf)
 
     @property
     def options(self) -> tuple[float, ...]:  # type: ignore[override]

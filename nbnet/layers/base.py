@@ -27,17 +27,20 @@ Shape = tuple[int, ...]
 class Context:
     """What a layer is built with. Streams number the layers in order, so that each has its own random numbers."""
 
-    def __init__(self, backend: Backend, dtype: np.dtype, seed: int, streams: Iterator[int], fuse: bool, name: str = "") -> None:
+    def __init__(
+        self, backend: Backend, dtype: np.dtype, seed: int, streams: Iterator[int], fuse: bool, rebuild: bool, name: str = ""
+    ) -> None:
         self.backend = backend
         self.dtype = dtype
         self.seed = seed
         self.streams = streams
         self.fuse = fuse
+        self.rebuild = rebuild
         self.name = name
 
     def child(self, name: str) -> Context:
         path = f"{self.name}.{name}" if self.name else name
-        return Context(self.backend, self.dtype, self.seed, self.streams, self.fuse, path)
+        return Context(self.backend, self.dtype, self.seed, self.streams, self.fuse, self.rebuild, path)
 
 
 class Layer(CodeRepr, Stage):
@@ -97,29 +100,41 @@ class Layer(CodeRepr, Stage):
 
     @explained("build((28, 28, 1))")
     def build(
-        self, input_shape: Shape, *, backend: str | Backend = "parallel", dtype: Any = "float32", seed: int = 0, fuse: bool = True
+        self,
+        input_shape: Shape,
+        *,
+        backend: str | Backend = "parallel",
+        dtype: Any = "float32",
+        seed: int = 0,
+        fuse: bool = True,
+        rebuild: bool = False,
     ) -> Shape:
         """Make parameters and buffers for inputs of this shape; return the shape of the output.
+
+        A layer that is built already, in this model or another, keeps its parameters and buffers: so a trained trunk can get a new head,
+        and a second call changes nothing. Two models that contain one layer share what it has learnt.
 
         Args:
             input_shape: of one example, without the batch axis: (28, 28, 1).
             backend: "numpy", "serial", "parallel" or "cuda". dtype: "float32" or "float64".
             seed: initial parameters and dropout masks follow from it.
             fuse: whether containers run neighbouring layers in one pass where they can (nbnet.layers.fusion).
+            rebuild: whether layers that are built already start again with new parameters and buffers.
         Raises:
-            ShapeError: a layer does not fit its input. BackendError, DTypeError, ArgumentError: an option is wrong. BuildError: a
-                Sequential has no layers, or there is too little memory. All layers are then as they were before.
+            ShapeError: a layer does not fit its input. BackendError, DTypeError, ArgumentError: an option is wrong. BuildError: a layer was
+                built for another shape, backend or dtype, a Sequential has no layers, or there is too little memory. All layers are then
+                as they were before.
         """
         shape = tuple(input_shape) if np.iterable(input_shape) else ()
         if not shape or not all(isinstance(n, (int, np.integer)) and n > 0 for n in shape):
             raise ShapeError(f"input_shape={input_shape!r}: expected the positive sizes of one example, such as (28, 28, 1)")
         if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 1 << 64:
             raise ArgumentError(f"seed={seed!r}: expected a whole number from 0 to 2^64 - 1")
-        context = Context(get_backend(backend), float_dtype(dtype), int(seed), itertools.count(), fuse)
+        context = Context(get_backend(backend), float_dtype(dtype), int(seed), itertools.count(), fuse, bool(rebuild))
         before = [(layer, vars(layer).copy()) for layer in self.walk()]
         try:
             output_shape = self._build(shape, context)
-            FlatParameters(self.params.values(), self.dtype, self.backend)
+            FlatParameters.gather(self.params.values(), self.dtype, self.backend)
         except Exception as error:
             for layer, attributes in before:
                 vars(layer).clear()
@@ -130,12 +145,15 @@ class Layer(CodeRepr, Stage):
         return output_shape
 
     def _build(self, input_shape: Shape, context: Context) -> Shape:
+        kept = self._is_kept(input_shape, context)
         self.name = context.name or kind(self)
         self._outermost = not context.name
         self.backend = context.backend
         self.dtype = context.dtype
         self.seed = context.seed
         self.stream = next(context.streams)
+        if kept:
+            return self.output_shape
         self._rng = initializers.generator(self.seed, self.stream)
         self._params, self._buffers = {}, {}
         _check_size(input_shape)
@@ -145,6 +163,22 @@ class Layer(CodeRepr, Stage):
         self.output_shape = tuple(shape)
         self.input_shape = input_shape
         return self.output_shape
+
+    def _is_kept(self, input_shape: Shape, context: Context) -> bool:
+        """Whether this layer has parameters or buffers already, which `build` keeps.
+
+        Raises:
+            BuildError: they are for another shape, backend or dtype.
+        """
+        if context.rebuild or self.input_shape is None or not (self._params or self._buffers):
+            return False
+        if (self.input_shape, self.backend, self.dtype) != (input_shape, context.backend, context.dtype):
+            raise BuildError(
+                f"layer {context.name or kind(self)} was built for {self.input_shape} in {self.dtype} on {self.backend.name!r}, got "
+                f"{input_shape} in {context.dtype} on {context.backend.name!r}: use a new layer, or rebuild=True, which drops what it has "
+                "learnt"
+            )
+        return True
 
     # ------------------------------------------------------------------------------------------ for layers of your own
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import is_
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from nbnet.runtime.stage import Stage
 class _Container(Layer):
     """Base of containers: named children, whose parameters and buffers they gather."""
 
+    _gathered_from: Sequence[dict[str, Any]] = ()
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Its arrays are those of its layers, also where each reference to an array became an array (as joblib copies them)."""
         super().__setstate__(state)
@@ -36,6 +39,17 @@ class _Container(Layer):
         gathered = self._gathered()
         if (gathered[0].keys(), gathered[1].keys()) == names:
             self._params, self._buffers = gathered
+
+    def _is_kept(self, input_shape: Shape, context: Context) -> bool:
+        return False  # its layers may be
+
+    def refresh(self) -> None:
+        """Gather the parameters and buffers again if a layer has others: a model that shares it was built with rebuild=True."""
+        for child in self._layers():
+            if isinstance(child, _Container):
+                child.refresh()
+        if not all(map(is_, self._dicts(), self._gathered_from)):
+            _Container._arrange(self)
 
     def _children(self) -> dict[str, Layer]:
         raise NotImplementedError
@@ -62,6 +76,11 @@ class _Container(Layer):
     def _arrange(self) -> None:
         """Gather the parameters and buffers of the children, once they are built."""
         self._params, self._buffers = self._gathered()
+        self._gathered_from = list(self._dicts())
+
+    def _dicts(self) -> Iterator[dict[str, Any]]:
+        """Where the children have their parameters and buffers: `build` makes new dicts."""
+        return (each for child in self._layers() for each in (child.params, child.buffers))
 
     def _gathered(self) -> tuple[dict[str, Param], dict[str, Any]]:
         children = self._children().items()
@@ -215,6 +234,7 @@ class Sequential(_Container):
 
     def state(self) -> dict[str, np.ndarray]:
         """Every parameter value and buffer by name: the arrays themselves."""
+        self.refresh()
         return {name: param.value for name, param in self.params.items()} | self.buffers
 
     def save_weights(self, path: str | Path) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from nbnet import functional as F
 from nbnet.errors import ArgumentError
+from nbnet.functional import checks
 from nbnet.functional.groupnorm import check_groups
 from nbnet.layers.base import Layer, Shape, kind
 
@@ -19,9 +20,7 @@ class RowNorm(Layer):
 
     def __init__(self, eps: float, center: bool, scale: bool, gamma_initializer: Any, beta_initializer: Any):
         super().__init__()
-        if not 0 < eps < float("inf"):
-            raise ArgumentError(f"{kind(self)}: eps={eps!r}: expected a number above 0")
-        self.eps = eps
+        self.eps = checks.number(eps, f"{kind(self)}: eps", "a number above 0", lambda eps: 0 < eps < float("inf"))
         self.center = center
         self.scale = scale
         self.gamma_initializer = gamma_initializer

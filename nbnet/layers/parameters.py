@@ -83,17 +83,36 @@ class FlatParameters:
         return FlatParameters, ((), self.dtype, self.backend)
 
     @staticmethod
-    def renew(params: Iterable[Param], dtype: np.dtype, backend: Backend) -> None:
-        """Give copied parameters a layout of their own, except those that had none; arrays of two parameters stay one array."""
+    def gather(params: Iterable[Param], dtype: np.dtype, backend: Backend) -> None:
+        """Give the parameters of a model one layout. Those whose arrays were replaced since they got a layout keep these."""
         params = list(params)
-        copies = [param for param in params if param.layout is not None]
-        if not copies:
-            return
+        if len({param.layout for param in params}) == 1 and all(param.layout is not None and param.layout.holds(param) for param in params):
+            return  # built before
+        FlatParameters._move(params, [param for param in params if param.layout is None or param.layout.holds(param)], dtype, backend)
+
+    @staticmethod
+    def renew(params: Iterable[Param], dtype: np.dtype, backend: Backend) -> None:
+        """Give copied parameters a layout of their own, except those that had none."""
+        params = list(params)
+        FlatParameters._move(params, [param for param in params if param.layout is not None], dtype, backend)
+
+    @staticmethod
+    def _move(params: list[Param], candidates: list[Param], dtype: np.dtype, backend: Backend) -> None:
+        """Make a layout for the candidates among the parameters. An array of several parameters stays one array."""
         arrays = [(param, name, getattr(param, name)) for param in params for name in ("value", "grad")]
-        FlatParameters(copies, dtype, backend)
-        moved = {id(array): getattr(param, name) for param, name, array in arrays if param.layout is not None}
+        moving: dict[Param, None] = {}
+        seen: set[int] = set()
+        for param in candidates:
+            ids = {id(param.value), id(param.grad)}
+            if not ids & seen:
+                moving[param] = None
+            seen |= ids
+        if not moving:
+            return
+        FlatParameters(moving, dtype, backend)
+        moved = {id(array): getattr(param, name) for param, name, array in arrays if param in moving}
         for param, name, array in arrays:
-            if param.layout is None:
+            if param not in moving:
                 setattr(param, name, moved.get(id(array), array))
 
     def zeros(self) -> FlatArray:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import itertools
+import math
 from collections.abc import Mapping
 from functools import partial
 from numbers import Real
@@ -14,6 +16,7 @@ import numpy as np
 
 from nbnet.code_repr import CodeRepr
 from nbnet.errors import ArgumentError
+from nbnet.functional import checks
 from nbnet.layers import Param
 from nbnet.layers.parameters import FlatArray, FlatParameters
 from nbnet.runtime.arrays import on_device, zeros_like
@@ -54,6 +57,12 @@ class Optimizer(CodeRepr):
     def __copy__(self) -> Optimizer:
         """Like copy.deepcopy: two optimisers with one state would spoil it for each other."""
         return copy.deepcopy(self)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The numbers among the constructor's arguments, as they are now: lr, weight_decay, and what the subclass has."""
+        values = ((name, getattr(self, name, None)) for name in inspect.signature(type(self)).parameters)
+        return {name: value for name, value in values if isinstance(value, (Real, np.generic))}
 
     def prepare(self, params: Mapping[str, Param]) -> None:
         """Make the state arrays, as zeros, if there are none; after a copy, move them to where one kernel call updates many."""
@@ -121,10 +130,23 @@ class Optimizer(CodeRepr):
         arrays = [array for param in params.values() if param.trainable for array in (param.value, param.grad)]
         runs, known = self._found.runs, self._found.arrays
         if len(arrays) != len(known) or not all(map(is_, arrays, known)):
+            self.check_owner(params)
             self._check_state(params)
             runs = [_Run(*flat) for flat in self._find_runs(params)]
         self._found = _Found(changes, list(params.values()), arrays, runs)
         return self._found
+
+    def check_owner(self, params: Mapping[str, Param]) -> None:
+        """Check that these are the parameters of the updates so far: state of others would spoil them.
+
+        Raises:
+            ArgumentError: they are not.
+        """
+        known = self._found.params  # none before the first update, and in a copy
+        if known and not set(known).issuperset(params.values()):
+            raise ArgumentError(
+                f"this optimiser has made {self.steps} updates of another model's parameters: make a new one for this model, {self!r}"
+            )
 
     def _prepare_undo(self, runs: list[_Run]) -> None:
         """Copy what an update in Python will change. The update gets the arrays themselves, so that it finds the same objects each time."""
@@ -225,18 +247,12 @@ def _moved(array: Any, target: Any) -> Any:
 
 
 def positive(name: str, value: float) -> float:
-    if not 0 < value < float("inf"):
-        raise ArgumentError(f"{name}={value!r}: expected a number above 0")
-    return float(value)
+    return checks.number(value, name, "a number above 0", lambda number: 0 < number < math.inf)
 
 
 def at_least_0(name: str, value: float) -> float:
-    if not 0 <= value < float("inf"):
-        raise ArgumentError(f"{name}={value!r}: expected a number that is at least 0")
-    return float(value)
+    return checks.number(value, name, "a number that is at least 0", lambda number: 0 <= number < math.inf)
 
 
 def fraction(name: str, value: float) -> float:
-    if not 0 <= value < 1:
-        raise ArgumentError(f"{name}={value!r}: expected a number that is at least 0 and below 1")
-    return float(value)
+    return checks.number(value, name, "a number that is at least 0 and below 1", lambda number: 0 <= number < 1)

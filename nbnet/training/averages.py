@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from nbnet.errors import ArgumentError, ShapeError
+from nbnet.functional import checks
 from nbnet.layers import Layer
 from nbnet.runtime.commit import assignment, commit
 
@@ -26,9 +27,7 @@ class ExponentialMovingAverage:
     """
 
     def __init__(self, decay: float, zero_debias: bool = False) -> None:
-        if not 0 <= decay <= 1:
-            raise ArgumentError(f"decay={decay!r}: expected the weight of the old average, from 0 to 1")
-        self.decay = float(decay)
+        self.decay = checks.number(decay, "decay", "the weight of the old average, from 0 to 1", lambda decay: 0 <= decay <= 1)
         self.zero_debias = bool(zero_debias)
         self._shadow: dict[str, np.ndarray] = {}
         self._remaining: dict[str, float] = {}  # weight of the initial value in each average

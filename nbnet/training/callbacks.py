@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from nbnet.errors import ArgumentError
+from nbnet.functional import checks
 from nbnet.storage import write_file
 
 
@@ -64,10 +65,8 @@ class EarlyStopping(_Monitor):
 
     def __init__(self, monitor: str = "val_loss", patience: int = 5, min_delta: float = 0.0) -> None:
         super().__init__(monitor)
-        if patience < 1:
-            raise ArgumentError(f"patience={patience!r}: expected at least 1 epoch")
-        self.patience = patience
-        self.min_delta = min_delta
+        self.patience = checks.whole(patience, "patience")
+        self.min_delta = checks.number(min_delta, "min_delta", "a number that is at least 0", lambda delta: 0 <= delta < math.inf)
 
     def on_epoch_end(self, trainer: Run) -> None:
         best, since = math.inf, 0

@@ -101,10 +101,10 @@ def batches(rows: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarra
 
 
 def parts(rows: int, count: int) -> list[tuple[int, int]]:
-    """Start and stop of `count` parts of a batch, whose sizes differ by at most one; fewer where there are fewer rows."""
+    """Start and stop of `count` parts of a batch, whose sizes differ by at most one; fewer where a part would have one row."""
     if count == 1:  # in every step
         return [(0, rows)]
-    count = min(count, rows)
+    count = min(count, max(1, rows // 2))
     return [chunks.bounds(part, count, rows) for part in range(count)]
 
 

@@ -34,7 +34,7 @@ def gradcheck(layer: Layer, x: Any, *, tolerance: float = 1e-6, step: float = 1e
     if layer.input_shape is None:
         layer.build(x.shape[1:], backend="serial", dtype="float64", seed=seed)
     if layer.dtype != np.float64:
-        raise DTypeError(f"gradcheck needs a layer built with dtype='float64', got {layer.dtype}: build it with dtype='float64'")
+        raise DTypeError(f"gradcheck needs a layer built with dtype='float64', got {layer.dtype}: use a new layer, which is then built so")
     buffers = {name: array.copy() for name, array in layer.buffers.items()}
 
     try:

@@ -3,25 +3,51 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 from typing import Any
 
+from nbnet.errors import ArgumentError
 from nbnet.training.epoch import count_batches
 
 
-def rate(trainer: Any, step: int, steps: int) -> float:
-    """The learning rate of a step (0, 1, ...) of a run of so many steps."""
-    return float(trainer.optimizer.lr * trainer.schedule(min(1.0, step / max(1, steps - 1))))
+def progress(epoch: int, batch: int, epochs: int, per_epoch: int) -> float:
+    """How far a run of so many epochs is at a batch (0, 1, ...) of an epoch: 0 at its first step, 1 at its last.
+
+    It follows from the position alone: steps made with batches of another size, or outside of `fit`, do not count.
+    """
+    return min(1.0, (epoch * per_epoch + batch) / max(1, epochs * per_epoch - 1))
+
+
+def rate(trainer: Any, at: float | None = None) -> float:
+    """The learning rate of a step: the optimiser's, times the schedule's factor at this progress.
+
+    Raises:
+        ArgumentError: it is not a number of at least 0.
+    """
+    lr, factor = trainer.optimizer.lr, 1.0 if at is None else trainer.schedule(at)
+    if not _is_number(factor):
+        raise ArgumentError(f"the schedule returned {factor!r} at progress {at:.3g}, expected a number: check {trainer.schedule!r}")
+    if not _is_number(lr) or not 0 <= lr * factor < math.inf:
+        times = "" if at is None else f" times {float(factor)!r}, which the schedule gave at progress {at:.3g}"
+        raise ArgumentError(f"the learning rate is {lr!r}{times}, expected a finite number of at least 0: set optimizer.lr")
+    return float(lr * factor)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) or (getattr(value, "shape", None) == () and value.dtype.kind in "fiu")
 
 
 def rate_jump(trainer: Any, epochs: int, rows: int, batch_size: int) -> str | None:
     """How the learning rate will jump if a run continues so, in words; None if it follows its schedule as before."""
-    before, now = trainer.schedule_steps, epochs * count_batches(rows, batch_size)
-    if not trainer.step or before in (0, now):
+    before, per_epoch = trainer.schedule_epochs, count_batches(rows, batch_size)
+    epoch, batch = trainer.epoch, trainer.position.batches
+    if before in (0, epochs) or (epoch, batch) == (0, 0):
         return None
-    last, would_be = (rate(trainer, trainer.step - 1, steps) for steps in (before, now))
-    if math.isclose(last, would_be, rel_tol=1e-9) or not math.isfinite(last):
+    of, at = (epoch, batch - 1) if batch else (epoch - 1, per_epoch - 1)  # the last step
+    last, would_be = (rate(trainer, progress(of, at, spans, per_epoch)) for spans in (before, epochs))
+    if math.isclose(last, would_be, rel_tol=1e-9):
         return None
-    after = rate(trainer, trainer.step, now)
+    after = rate(trainer, progress(epoch, batch, epochs, per_epoch))
     return f"the learning rate jumps from {last:.3g} to {after:.3g}: {trainer.schedule!r} now spans {epochs} epochs"
 
 

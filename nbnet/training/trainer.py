@@ -15,7 +15,7 @@ import numpy as np
 
 from nbnet import losses, optimizers, schedules, storage
 from nbnet.code_repr import CodeRepr
-from nbnet.errors import ArgumentError, BuildError, CheckpointError, NonFiniteError
+from nbnet.errors import BuildError, CheckpointError, NonFiniteError
 from nbnet.functional import checks
 from nbnet.hints import explained
 from nbnet.layers import Param, Sequential
@@ -23,11 +23,13 @@ from nbnet.optimizers import Optimizer
 from nbnet.runtime.commit import Call, assignment, commit
 from nbnet.runtime.compile_ahead import compile_ahead
 from nbnet.runtime.replay import Replay
+from nbnet.runtime.watched import Watched
 from nbnet.training import checkpoint
 from nbnet.training.callbacks import Callback
 from nbnet.training.epoch import Position, add_correct, batches, check_data, gather, metrics, parts
 from nbnet.training.gradients import clip, explain_not_finite
 from nbnet.training.notes import before_fit, rate
+from nbnet.training.notes import progress as progress_at
 from nbnet.training.progress import epoch_bar
 
 OPTIMIZER = "optimizer."  # before the names of the optimiser's arrays in a state
@@ -41,7 +43,7 @@ class Trainer(CodeRepr):
         loss: "softmax_cross_entropy", "mean_squared_error", "sum_squared_error", a loss object, or a function (see nbnet.losses.get).
         optimizer: nb.SGD, RMSProp, Adam or AdamW, or the name of one with its default options, such as "adam".
         schedule: "constant", "cosine", "step", "one_cycle", "warm_up", or a function of progress (0 to 1) whose value multiplies
-            the optimiser's lr. It is used by `fit`, which knows the number of steps.
+            the optimiser's lr. It is used by `fit`, which knows the number of epochs; progress follows from the epoch and the batch.
         clip_norm: gradients are scaled down so that their global L2 norm is at most this   (Pascanu, Mikolov and Bengio 2013).
         accumulate: each batch runs in this many parts, whose gradients are added: the same step in less memory, except that
             batch normalisation uses the statistics of each part.
@@ -49,7 +51,8 @@ class Trainer(CodeRepr):
         replay: whether the kernel calls of a training pass are recorded and repeated, which saves the layers' Python; the results
             have the same bits either way (nbnet.runtime.replay). False runs every layer in every step, for a debugger.
     Attributes:
-        step: optimiser steps so far. epoch: complete epochs so far. schedule_steps: how many the schedule spanned in the last one of `fit`.
+        step: optimiser steps so far. epoch: complete epochs so far. schedule_epochs: how many the schedule spanned in the last
+            step of `fit`.
         history: one list per metric, with one value per epoch. stop_reason: what ended `fit` early, or None.
     Raises:
         BuildError: the model is not built. ArgumentError: an option is wrong.
@@ -69,26 +72,29 @@ class Trainer(CodeRepr):
     ) -> None:
         if model.input_shape is None:
             raise BuildError("the model is not built yet: call model.build(input_shape) before Trainer(model)")
-        if clip_norm is not None and not clip_norm > 0:
-            raise ArgumentError(f"clip_norm={clip_norm!r}: expected a number above 0, or None")
+        if clip_norm is not None:
+            clip_norm = checks.number(clip_norm, "clip_norm", "a number above 0, or None", lambda norm: norm > 0)
         self.model = model
         self.loss = losses.get(loss)
         self.optimizer = optimizers.get(optimizer)
+        self.optimizer.check_owner(model.params)
         self.schedule = schedules.get(schedule)
         self.clip_norm = clip_norm
         self.accumulate = checks.whole(accumulate, "accumulate")
         self.seed = checks.whole(seed, "seed", 0, checkpoint.WORD)
         self.step = 0
         self.epoch = 0
-        self.schedule_steps = 0
+        self.schedule_epochs = 0
         self.history: dict[str, list[float]] = {}
         self.position = Position()
         self.stop_reason: str | None = None
+        self._trained = set(model.params.values())
+        self._checked = (-1, 0)  # Watched.changes at the last check of the model, and which it was
         self._passes = Replay(bool(replay))
         self._compiled_for: Sequential | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_compiled_for": None}  # of this process
+        return vars(self) | {"_compiled_for": None, "_checked": (-1, 0)}  # of this process
 
     def __copy__(self) -> Trainer:
         """Like copy.deepcopy: two trainers of one run would spoil it for each other."""
@@ -143,6 +149,7 @@ class Trainer(CodeRepr):
         Warns:
             UserWarning: there is nothing left to train, or the learning rate jumps since the schedule now spans other epochs.
         """
+        self._check_model()
         x, y = self._check_data(data, "data")
         if validation is not None:
             validation = self._check_data(validation, "validation")
@@ -166,14 +173,13 @@ class Trainer(CodeRepr):
         its last batch."""
         self.position.check_continues(len(x), batch_size)  # a callback may have restored it
         all_rows = batches(len(x), batch_size, self.seed, self.epoch)
-        steps = epochs * len(all_rows)
         with epoch_bar(self.epoch + 1, epochs, len(x), self.position.rows, progress) as bar:
             began = time.perf_counter() - self.position.seconds
             left = all_rows[self.position.batches :]
             images = self.model.backend.upload((gather(x, rows, self.model.backend) for rows in left), self.model.dtype)
             for batch, rows in enumerate(left, start=self.position.batches):
-                lr = rate(self, self.step, steps)
-                self._train_step(next(images), y[rows], lr, (batch + 1, began, len(x), batch_size), steps)
+                lr = rate(self, progress_at(self.epoch, batch, epochs, len(all_rows)))
+                self._train_step(next(images), y[rows], lr, (batch + 1, began, len(x), batch_size), epochs)
                 done = self.position
                 bar.update(done.rows, metrics(done.loss, done.correct, done.rows))
                 for callback in callbacks:
@@ -206,12 +212,13 @@ class Trainer(CodeRepr):
         Raises:
             DataError, ShapeError, DTypeError, NonFiniteError: as `fit`.
         """
+        self._check_model()
         x, y = self._check_data((x, y), "batch")
-        loss, correct = self._train_step(x, y, self.optimizer.lr)
+        loss, correct = self._train_step(x, y, rate(self))
         return metrics(loss, correct, len(x))
 
     def _train_step(
-        self, x: np.ndarray, y: np.ndarray, lr: float, within: tuple[int, float, int, int] | None = None, steps: int = 0
+        self, x: np.ndarray, y: np.ndarray, lr: float, within: tuple[int, float, int, int] | None = None, epochs: int = 0
     ) -> tuple[float, int | None]:
         """Forward, loss, backward, update. Returns the sum of the rows' losses and the number of correct rows.
 
@@ -219,7 +226,7 @@ class Trainer(CodeRepr):
 
         Args:
             within: in an epoch, whose position advances with the step: its batches so far, when it began, its rows and batch size.
-            steps: how many the schedule spans then.
+            epochs: how many the schedule spans then.
         """
         params, buffers = self.model.params, self.model.buffers
         step, updates, waiting = self.step, self.optimizer.steps, self.model.waiting_updates()
@@ -239,7 +246,7 @@ class Trainer(CodeRepr):
             calls.append(partial(setattr, self, "step", step + 1))
             if within is not None:
                 calls.append(partial(setattr, self, "position", self.position.after(len(x), total, correct, lr, *within)))
-                calls.append(partial(setattr, self, "schedule_steps", steps))
+                calls.append(partial(setattr, self, "schedule_epochs", epochs))
             commit(calls)
         except BaseException:
             if self.step == step:
@@ -313,6 +320,7 @@ class Trainer(CodeRepr):
 
     def state(self) -> checkpoint.State:
         """The whole run: parameters, buffers, optimiser state, step, position, history and seed. Arrays are not copied."""
+        self._check_model()
         self.optimizer.prepare(self.model.params)
         run = {
             "optimizer": type(self.optimizer).__name__,
@@ -320,7 +328,8 @@ class Trainer(CodeRepr):
             "seed": self.seed,
             "step": self.step,
             "epoch": self.epoch,
-            "schedule_steps": self.schedule_steps,
+            "schedule_epochs": self.schedule_epochs,
+            "settings": checkpoint.settings(self),
             "history": self.history,
             "position": self.position._asdict(),
         }
@@ -329,11 +338,15 @@ class Trainer(CodeRepr):
     def load_state(self, state: checkpoint.State, source: str | Path = "the state") -> None:
         """Continue from a state of a trainer that was made like this one.
 
+        The options of the optimiser, clip_norm and accumulate become those of the state.
+
         Args:
             state: what `state` returned; its arrays are copied.
             source: what errors call it, such as the path of a file.
         Raises:
             CheckpointError: the state is damaged, or belongs to another model or optimiser; nothing has changed.
+        Warns:
+            UserWarning: settings of this trainer differed from those of the state, or its loss or schedule still differs.
         """
         run = checkpoint.check(state.run, source)
         own = type(self.optimizer).__name__
@@ -341,14 +354,18 @@ class Trainer(CodeRepr):
             raise CheckpointError(f"{source} was trained with {run['optimizer']}, this trainer has {own}: use the same optimiser")
         arrays = self.state().arrays
         storage.check_match(state.arrays, arrays, source)
-        changes = {name: run[name] for name in ("seed", "step", "epoch", "schedule_steps", "history", "position")}
+        changes = {name: run[name] for name in ("seed", "step", "epoch", "schedule_epochs", "history", "position")}
+        settings, note = checkpoint.restored_settings(run["settings"], self, source)
         commit(
             [
                 *(assignment(arrays[name], array) for name, array in state.arrays.items()),
+                *settings,
                 partial(setattr, self.optimizer, "steps", run["optimizer_steps"]),
                 *(partial(setattr, self, name, value) for name, value in changes.items()),
             ]
         )
+        if note is not None:
+            warnings.warn(note, stacklevel=2)
 
     def save(self, path: str | Path) -> None:
         """Write the whole run (see `state`) to a safetensors file, which is safe to load from anyone. (A pickle of a trainer runs code.)
@@ -365,6 +382,23 @@ class Trainer(CodeRepr):
             CheckpointError: the file cannot be read or belongs to another model or optimiser; nothing has changed.
         """
         self.load_state(checkpoint.read(path), path)
+
+    def _check_model(self) -> None:
+        """Check that the model has the parameters that this run trains.
+
+        Raises:
+            BuildError: it was built again, with rebuild=True or other layers.
+        """
+        now = Watched.changes, id(self.model)
+        if now == self._checked:
+            return
+        self.model.refresh()
+        if not self._trained.issuperset(self.model.params.values()):
+            raise BuildError(
+                "the model was built again, or replaced, since this Trainer was made: it has parameters that this run has not trained; "
+                "make a new Trainer, with a new optimiser"
+            )
+        self._checked = now
 
     def _check_data(self, data: tuple[Any, Any], name: str) -> tuple[np.ndarray, np.ndarray]:
         return check_data(data, name, self.model, self.loss)

@@ -193,12 +193,13 @@ def test_an_optimizer_without_state(monkeypatch):
 
 
 def test_a_layer_that_is_built_again(monkeypatch):
-    """Its new parameters have a layout of their own; the state stays where it is."""
+    """Its new parameters have a layout of their own, and an optimiser that knows the old ones is refused."""
     net, optimizer = model(), nb.SGD(1.0)
     optimizer.step(net.params, net.backend)
-    net.layers[3].build(net.layers[3].input_shape, backend="serial")
-    net._arrange()
-    assert len(sizes_of_calls(monkeypatch, optimizer, net.params)) == 3
+    net.layers[3].build(net.layers[3].input_shape, backend="serial", rebuild=True)
+    net.refresh()
+    with pytest.raises(ArgumentError, match="1 updates of another model's parameters"):
+        optimizer.step(net.params, net.backend)
     assert len(sizes_of_calls(monkeypatch, nb.SGD(1.0), net.params)) == 2
 
 

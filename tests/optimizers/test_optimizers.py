@@ -1,5 +1,6 @@
 """Optimisers: state, options, errors. Which parameters share a kernel call is in tests/layers/test_parameters.py."""
 
+import copy
 import re
 
 import numpy as np
@@ -63,16 +64,21 @@ def test_the_state_of_another_model_is_refused(backend, inputs):
         model.build((inputs,), backend=backend)
         return nb.Trainer(model, optimizer=optimizer)
 
-    adam = nb.Adam(1e-3)
-    trainer(8, 4, adam).train_batch(np.ones((4, 8), np.float32), np.arange(4))
+    used = nb.Adam(1e-3)
+    trainer(8, 4, used).train_batch(np.ones((4, 8), np.float32), np.arange(4))
+    for size in (8, inputs):
+        with pytest.raises(ArgumentError, match=r"has made 1 updates of another model's parameters: make a new one .* nb\.Adam\(0\.001\)$"):
+            trainer(size, 4, used)
+    adam = copy.deepcopy(used)  # a copy belongs to no model yet
     other = trainer(inputs, 4, adam)
     before = {name: array.copy() for name, array in other.model.state().items()}
     with pytest.raises(ArgumentError, match=r"state of shape \(8, 4\) for '0.dense.weight', expected shape \(\d+, 4\): .* make a new Adam"):
         other.train_batch(np.ones((4, inputs), np.float32), np.arange(4))
     assert adam.steps == 1
     assert all(np.array_equal(before[name], array) for name, array in other.model.state().items())
-    other.model = nb.Sequential([nb.Dense(4), nb.Dense(4)])
-    other.model.build((8,), backend=backend)
+    model = nb.Sequential([nb.Dense(4), nb.Dense(4)])
+    model.build((8,), backend=backend)
+    other = nb.Trainer(model, optimizer=adam)
     with pytest.raises(ArgumentError, match=r"no state for '1.dense.weight'"):
         other.train_batch(np.ones((4, 8), np.float32), np.arange(4))
 

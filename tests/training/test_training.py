@@ -63,14 +63,16 @@ def test_only_a_schedule_that_spans_other_steps_makes_the_rate_jump(data, tmp_pa
     first.fit(data, epochs=3, batch_size=16, callbacks=[StopAt(7)])
     first.save(tmp_path / "run.safetensors")
     trainer = small_trainer(optimizer=nb.Adam(1e-3), schedule="one_cycle")
-    trainer.restore(tmp_path / "run.safetensors")
+    with pytest.warns(UserWarning, match=r"settings differ: lr is 0\.01 as in the file, not 0\.001$"):
+        trainer.restore(tmp_path / "run.safetensors")
     trainer.fit(data, epochs=3, batch_size=16, callbacks=[StopAt(10)])
     trainer.optimizer.lr = 1e-4
     trainer.fit(data, epochs=3, batch_size=16, callbacks=[StopAt(12)])
     trainer.history["lr"][-1] = math.nan
     trainer.save(tmp_path / "run.safetensors")
     other = small_trainer(schedule="one_cycle")
-    other.restore(tmp_path / "run.safetensors")
+    with pytest.warns(UserWarning, match=r"lr is 0\.0001 as in the file"):
+        other.restore(tmp_path / "run.safetensors")
     with pytest.warns(UserWarning, match="now spans 4 epochs"):
         other.fit(data, epochs=4, batch_size=16)
 

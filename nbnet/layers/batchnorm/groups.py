@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ from nbnet.functional import Stats, merge_stats
 
 
 def slices(examples: int, size: int | None, strided: bool) -> list[slice]:
-    """The groups of a batch, as slices of its first axis. A last contiguous group may be smaller; strided groups are equal.
+    """The groups of a batch, as slices of its first axis. Strided groups are equal. A last contiguous group may be smaller, but a single
+    example joins the group before it: on vectors it has no variance.
 
     Raises:
         ShapeError: the batch cannot be cut into strided groups of that size.
@@ -26,7 +28,8 @@ def slices(examples: int, size: int | None, strided: bool) -> list[slice]:
             )
         count = examples // size
         return [slice(group, None, count) for group in range(count)]
-    return [slice(start, start + size) for start in range(0, examples, size)]
+    starts = [start for start in range(0, examples, size) if size == 1 or start != examples - 1]
+    return [slice(start, stop) for start, stop in pairwise([*starts, examples])]
 
 
 def combine(groups: Sequence[Stats], pooled: bool, ddof: float) -> tuple[Any, Any, Any]:

@@ -90,8 +90,7 @@ class BatchNorm(Layer):
                 f"momentum={momentum!r} is ambiguous: in PyTorch it is the weight of the new value, in Keras of the old one; "
                 f"use decay=, the weight of the old moving value (PyTorch's 0.1 is decay=0.9, Keras's 0.99 is decay=0.99)"
             )
-        if not 0 < eps < float("inf"):
-            raise ArgumentError(f"eps={eps!r}: expected a number above 0, or a constant channel divides 0 by 0")
+        checks.number(eps, "eps", "a number above 0, or a constant channel divides 0 by 0", lambda eps: 0 < eps < float("inf"))
         for name, value, known in (
             ("groups", groups, ("contiguous", "strided")),
             ("group_variance", group_variance, ("pooled", "mean")),

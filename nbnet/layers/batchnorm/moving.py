@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from nbnet.errors import ArgumentError
+from nbnet.functional import checks
 from nbnet.runtime.backend import Backend
 from nbnet.runtime.watched import Watched
 
@@ -34,10 +35,9 @@ class MovingStatistics(Watched):
     """
 
     def __init__(self, decay: float | None, warm_decay: bool, track: str, zero_debias: bool | str, initial_var: float, eps: float) -> None:
-        if decay is not None and not 0 <= decay <= 1:
-            raise ArgumentError(
-                f"decay={decay!r}: expected the weight of the old moving value, from 0 to 1, or None for the cumulative average"
-            )
+        if decay is not None:
+            expected = "the weight of the old moving value, from 0 to 1, or None for the cumulative average"
+            checks.number(decay, "decay", expected, lambda decay: 0 <= decay <= 1)
         if track not in TRACKS:
             raise ArgumentError(f"track={track!r}: expected 'variance' or 'deviation'")
         if zero_debias not in ZERO_DEBIAS:

@@ -10,7 +10,7 @@ import numpy as np
 
 from nbnet.code_repr import CodeRepr
 from nbnet.errors import ArgumentError
-from nbnet.functional import Correction
+from nbnet.functional import Correction, checks
 
 Bound = float | Callable[[int], float]
 
@@ -56,8 +56,8 @@ class Renorm(CodeRepr):
     decay: float | None = None
 
     def __post_init__(self) -> None:
-        if self.decay is not None and not 0 <= self.decay < 1:
-            raise ArgumentError(f"Renorm(decay={self.decay!r}): expected at least 0 and less than 1, or None")
+        if self.decay is not None:
+            checks.number(self.decay, "Renorm: decay", "at least 0 and less than 1, or None", lambda decay: 0 <= decay < 1)
         self.bounds(0)
 
     @staticmethod
