@@ -7,9 +7,9 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -21,6 +21,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 TEMPORARY = ".nbnet-*.tmp"  # names of files that are being written
+NOT_OF_THE_MODEL = "optimizer.", "average."  # how names of arrays in a checkpoint begin that are not the model's
 TRIES = 3
 PATIENCE = 2.0  # seconds in which Windows may refuse to replace a file that somebody reads
 ABANDONED = 3600.0  # seconds after which Windows, where no lock tells, takes a temporary file for abandoned
@@ -49,11 +50,12 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
     Any number of threads and processes may write and read one path: each reader gets a whole file, the old or the new one. The data is
     on disk before the file gets its name; if the machine stops just then, the old file may be there. A process that is killed leaves a
-    temporary file, which the next call for the same folder removes.
+    temporary file, which the next call for the same folder removes. If `path` is a link, the file that it leads to is replaced.
 
     Raises:
         OSError: it cannot be written; an older file at `path` is unchanged.
     """
+    path = Path(os.path.realpath(path))
     _remove_abandoned(path.parent)
     file, temporary = _create(path.parent)
     try:
@@ -159,6 +161,34 @@ def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
     except (SafetensorError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} is truncated or not a safetensors file ({size:,} bytes): {error}") from error
+
+
+class LoadReport(NamedTuple):
+    """What load_weights did, by names of arrays."""
+
+    loaded: list[str]
+    missing: list[str]  # of the model; the file does not have them
+    unused: list[str]  # of the file; the model does not have them
+    other_shape: list[str]  # of both, in other shapes or dtypes: not loaded
+
+
+def compare(found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> LoadReport:
+    """Which arrays of a file fit those of a model."""
+    both = [name for name in expected if name in found]
+    fits = [name for name in both if (found[name].shape, found[name].dtype) == (expected[name].shape, expected[name].dtype)]
+    other = [name for name in both if name not in fits]
+    return LoadReport(fits, [name for name in expected if name not in found], [name for name in found if name not in expected], other)
+
+
+def check_finite(found: Mapping[str, np.ndarray], names: Iterable[str], path: str | Path) -> None:
+    """Check parameters that were read from a file.
+
+    Raises:
+        CheckpointError: one of them contains NaN or infinity.
+    """
+    for name in names:
+        if name in found and not np.isfinite(found[name]).all():
+            raise CheckpointError(f"{path}: {name!r} contains NaN or infinity, expected trained weights: use an older file")
 
 
 def check_match(found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray], path: str | Path) -> None:

@@ -132,6 +132,8 @@ class Layer(CodeRepr, Stage):
             raise ArgumentError(f"seed={seed!r}: expected a whole number from 0 to 2^64 - 1")
         context = Context(get_backend(backend), float_dtype(dtype), int(seed), itertools.count(), fuse, bool(rebuild))
         before = [(layer, vars(layer).copy()) for layer in self.walk()]
+        if len({id(layer) for layer, _ in before}) != len(before):
+            raise ArgumentError(f"{kind(self)} contains the same layer object twice: expected a new layer for each position")
         try:
             output_shape = self._build(shape, context)
             FlatParameters.gather(self.params.values(), self.dtype, self.backend)

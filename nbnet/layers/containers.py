@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from nbnet import storage
-from nbnet.errors import ArgumentError, BuildError, CallError, MethodError, ShapeError
+from nbnet.errors import ArgumentError, BuildError, CallError, CheckpointError, MethodError, ShapeError
 from nbnet.functional import checks
 from nbnet.hints import METHODS, explained
 from nbnet.layers.activations import Softmax
 from nbnet.layers.base import Context, Layer, Param, Shape, kind
 from nbnet.layers.fusion import FusedStep, fuse, step_backward
 from nbnet.runtime.arrays import FLOATS, on_device, to_float
-from nbnet.runtime.commit import Call
+from nbnet.runtime.commit import Call, assignment, commit
 from nbnet.runtime.stage import Stage
 
 
@@ -245,18 +245,28 @@ class Sequential(_Container):
         """
         storage.write(path, self.state(), {"format": "nbnet weights"})
 
-    def load_weights(self, path: str | Path) -> None:
+    def load_weights(self, path: str | Path, strict: bool = True) -> storage.LoadReport:
         """Read what save_weights or Trainer.save wrote: everything, or nothing on an error.
 
+        Args:
+            strict: False loads what fits, by name, shape and dtype, and leaves the rest of the model as it is: a trained trunk for a
+                new head.
+        Returns:
+            the names that were loaded, and those that were not.
         Raises:
-            CheckpointError: the file cannot be read, or belongs to another model.
+            CheckpointError: the file cannot be read, holds NaN or infinity, or belongs to another model (not strict: nothing fits).
         """
         arrays, _ = storage.read(path)
         state = self.state()
-        found = {name: array for name, array in arrays.items() if not name.startswith(("optimizer.", "trainer."))}
-        storage.check_match(found, state, path)
-        for name, array in found.items():
-            state[name][...] = array
+        found = {name: array for name, array in arrays.items() if not name.startswith(storage.NOT_OF_THE_MODEL)}
+        if strict:
+            storage.check_match(found, state, path)
+        report = storage.compare(found, state)
+        if state and not report.loaded:
+            raise CheckpointError(f"{path} has no array that fits this model: it has {', '.join(found) or 'none'}")
+        storage.check_finite(found, [name for name in self.params if name in report.loaded], path)
+        commit([assignment(state[name], found[name]) for name in report.loaded])
+        return report
 
 
 class Residual(_Container):

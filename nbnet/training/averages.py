@@ -9,13 +9,15 @@ from typing import Any
 
 import numpy as np
 
+from nbnet.code_repr import CodeRepr
 from nbnet.errors import ArgumentError, ShapeError
 from nbnet.functional import checks
 from nbnet.layers import Layer
-from nbnet.runtime.commit import assignment, commit
+from nbnet.runtime.arrays import FLOATS
+from nbnet.runtime.commit import Call, assignment, commit
 
 
-class ExponentialMovingAverage:
+class ExponentialMovingAverage(CodeRepr):
     """shadow <- d * shadow + (1 - d) * value, for any named arrays   (tf.train.ExponentialMovingAverage).
 
     Args:
@@ -44,6 +46,10 @@ class ExponentialMovingAverage:
             ShapeError: the shape of a value has changed. ArgumentError: `start` is used with zero_debias, which starts at 0, or
                 lacks a new name. Nothing has changed.
         """
+        commit(self._calls(values, num_updates, start))
+
+    def _calls(self, values: Mapping[str, Any], num_updates: int | None = None, start: Mapping[str, Any] | None = None) -> list[Call]:
+        """The calls that make an update, for nbnet.runtime.commit. Args, Raises: as in `apply`."""
         if start is not None and self.zero_debias:
             raise ArgumentError("start= with zero_debias=True, which starts every average at 0: leave start= out")
         arrays = {name: np.asarray(value, np.float64) for name, value in values.items()}
@@ -62,7 +68,7 @@ class ExponentialMovingAverage:
                 before = np.broadcast_to(first, array.shape)
             shadow[name] = d * before + (1 - d) * array
             remaining[name] = d * self._remaining.get(name, 1.0)
-        commit([partial(self._shadow.update, shadow), partial(self._remaining.update, remaining)])
+        return [partial(self._shadow.update, shadow), partial(self._remaining.update, remaining)]
 
     def average(self, name: str) -> np.ndarray:
         """The average of one name, float64, in the shape of its values.
@@ -83,19 +89,56 @@ class ExponentialMovingAverage:
 
     @contextmanager
     def swapped(self, model: Layer) -> Iterator[None]:
-        """Inside the `with` block the parameters of the model are their averages; afterwards they are restored.
+        """Inside the `with` block the parameters of the model are their averages, and so are buffers of floats that have one, such as
+        moving statistics. Afterwards all parameters and buffers are restored, whatever the block did.
 
-            ema.apply({name: p.value for name, p in model.params.items()})   # after each step
-            with ema.swapped(model):
-                trainer.evaluate(x, y)
+            trainer = nb.Trainer(model, average=nb.ExponentialMovingAverage(0.999))
+            trainer.fit((x, y), epochs=3)
+            with trainer.average.swapped(model):
+                trainer.evaluate(x_test, y_test)
 
         Raises:
             ArgumentError: a parameter of the model has no average.
         """
         averages = {name: self.average(name) for name in model.params}
-        before = {name: param.value.copy() for name, param in model.params.items()}
+        averages |= {name: self.average(name) for name, array in model.buffers.items() if name in self._shadow and array.dtype in FLOATS}
+        arrays = {name: param.value for name, param in model.params.items()} | model.buffers
+        before = {name: array.copy() for name, array in arrays.items()}
         try:
-            commit([assignment(param.value, averages[name]) for name, param in model.params.items()])
+            commit([assignment(arrays[name], average) for name, average in averages.items()])
             yield
         finally:
-            commit([assignment(param.value, before[name]) for name, param in model.params.items()])
+            commit([assignment(array, before[name]) for name, array in arrays.items()])
+
+    def follow(self, model: Layer, *calls: Call) -> None:
+        """Update the averages of all parameters, and of the buffers that hold floats, together with other calls."""
+        values = {name: param.value for name, param in model.params.items()}
+        commit([*self._calls(values | {name: array for name, array in model.buffers.items() if array.dtype in FLOATS}), *calls])
+
+    def state(self) -> dict[str, np.ndarray]:
+        """All that a copy needs to continue, as arrays by name. They are not copied."""
+        shadow = {f"shadow.{name}": array for name, array in self._shadow.items()}
+        return shadow | {f"remaining.{name}": np.array([weight]) for name, weight in self._remaining.items()}
+
+    def load_state(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Continue from what `state` returned; the arrays are copied.
+
+        Raises:
+            ArgumentError: it is not such a state; nothing has changed.
+        """
+        commit(self.loading(arrays))
+
+    def loading(self, arrays: Mapping[str, np.ndarray]) -> list[Call]:
+        """The calls of `load_state`, for nbnet.runtime.commit."""
+        found: dict[str, dict[str, np.ndarray]] = {"shadow": {}, "remaining": {}}
+        for key, array in arrays.items():
+            kind, _, name = key.partition(".")
+            if kind not in found or array.dtype != np.float64 or (kind == "remaining" and (array.shape != (1,) or not 0 <= array[0] <= 1)):
+                raise ArgumentError(f"{key!r} is not part of the state of an average: expected what state() returned")
+            found[kind][name] = array
+        shadow, remaining = found.values()
+        if shadow.keys() != remaining.keys():
+            raise ArgumentError("the state of an average is incomplete: expected what state() returned")
+        weights = {name: float(array[0]) for name, array in remaining.items()}
+        copies = {name: array.copy() for name, array in shadow.items()}
+        return [partial(setattr, self, "_shadow", copies), partial(setattr, self, "_remaining", weights)]

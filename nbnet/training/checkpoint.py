@@ -6,18 +6,14 @@ shuffling is a function of (seed, epoch), dropout masks of counters that are buf
 
 from __future__ import annotations
 
-import inspect
 import json
-import re
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from nbnet import schema, storage
-from nbnet.errors import ArgumentError, CheckpointError
-from nbnet.runtime.commit import Call
+from nbnet.errors import CheckpointError
 from nbnet.training.epoch import Position, count_batches
 
 FORMAT = "nbnet checkpoint 1"
@@ -89,49 +85,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0):
         return value.item()
     raise CheckpointError(f"a run can be saved with numbers and text in its history, got {value!r}")
-
-
-def settings(trainer: Any) -> dict[str, Any]:
-    """What decides how a run continues, apart from its state: the numbers themselves, and descriptions of the loss and the schedule."""
-    return {
-        "optimizer": trainer.optimizer.options,
-        "clip_norm": trainer.clip_norm,
-        "accumulate": trainer.accumulate,
-        "loss": _describe(trainer.loss),
-        "schedule": _describe(trainer.schedule),
-    }
-
-
-def _describe(value: Any) -> str:
-    """An object of nbnet as the code that makes it, a function by its name."""
-    if inspect.isroutine(value):
-        return f"{value.__module__}.{value.__qualname__}"[:LONGEST]
-    return re.sub(" at 0x[0-9a-fA-F]+", "", " ".join(repr(value).split()))[:LONGEST]
-
-
-def restored_settings(found: dict[str, Any] | None, trainer: Any, source: str | Path) -> tuple[list[Call], str | None]:
-    """The calls that give a trainer the settings of a state, for nbnet.runtime.commit, and a note on what differs.
-
-    Raises:
-        CheckpointError: the optimiser does not accept its options; nothing has changed.
-    """
-    if found is None:
-        return [], None
-    own = settings(trainer)
-    options = {name: found["optimizer"].get(name, value) for name, value in own["optimizer"].items()}
-    try:
-        type(trainer.optimizer)(**options)
-    except ArgumentError as error:
-        raise CheckpointError(f"{source}: the settings of the optimiser are damaged: {error}") from error
-    except TypeError:  # of an optimiser of the user's: its constructor takes more than numbers
-        pass
-    restored = {(trainer.optimizer, name): (options[name], value) for name, value in own["optimizer"].items()}
-    restored |= {(trainer, name): (found[name], own[name]) for name in ("clip_norm", "accumulate")}
-    differ = {key: pair for key, pair in restored.items() if pair[0] != pair[1]}
-    notes = [f"{name} is {there!r} as in the file, not {here!r}" for (_, name), (there, here) in differ.items()]
-    notes += [f"{name} stays {own[name]}, was {found[name]} in the file" for name in ("loss", "schedule") if found[name] != own[name]]
-    calls: list[Call] = [partial(setattr, owner, name, there) for (owner, name), (there, _) in differ.items()]
-    return calls, f"{source}: settings differ: {'; '.join(notes)}" if notes else None
 
 
 def check(run: Any, source: str | Path) -> dict[str, Any]:

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from nbnet import losses, optimizers, schedules, storage
+from nbnet import losses, optimizers, schedules
 from nbnet.code_repr import CodeRepr
-from nbnet.errors import BuildError, CheckpointError, NonFiniteError
+from nbnet.errors import ArgumentError, BuildError, NonFiniteError
 from nbnet.functional import checks
 from nbnet.hints import explained
 from nbnet.layers import Param, Sequential
@@ -24,15 +24,14 @@ from nbnet.runtime.commit import Call, assignment, commit
 from nbnet.runtime.compile_ahead import compile_ahead
 from nbnet.runtime.replay import Replay
 from nbnet.runtime.watched import Watched
-from nbnet.training import checkpoint
+from nbnet.training import checkpoint, resume
+from nbnet.training.averages import ExponentialMovingAverage
 from nbnet.training.callbacks import Callback
 from nbnet.training.epoch import Position, add_correct, batches, check_data, gather, metrics, parts
 from nbnet.training.gradients import clip, explain_not_finite
 from nbnet.training.notes import before_fit, rate
 from nbnet.training.notes import progress as progress_at
 from nbnet.training.progress import epoch_bar
-
-OPTIMIZER = "optimizer."  # before the names of the optimiser's arrays in a state
 
 
 class Trainer(CodeRepr):
@@ -48,6 +47,8 @@ class Trainer(CodeRepr):
         accumulate: each batch runs in this many parts, whose gradients are added: the same step in less memory, except that
             batch normalisation uses the statistics of each part.
         seed: of the shuffling.
+        average: an nb.ExponentialMovingAverage of the parameters, and of buffers that hold floats, which follows each step. Checkpoints
+            hold it; `with trainer.average.swapped(model):` uses it.
         replay: whether the kernel calls of a training pass are recorded and repeated, which saves the layers' Python; the results
             have the same bits either way (nbnet.runtime.replay). False runs every layer in every step, for a debugger.
     Attributes:
@@ -68,6 +69,7 @@ class Trainer(CodeRepr):
         clip_norm: float | None = None,
         accumulate: int = 1,
         seed: int = 0,
+        average: ExponentialMovingAverage | None = None,
         replay: bool = True,
     ) -> None:
         if model.input_shape is None:
@@ -82,6 +84,10 @@ class Trainer(CodeRepr):
         self.clip_norm = clip_norm
         self.accumulate = checks.whole(accumulate, "accumulate")
         self.seed = checks.whole(seed, "seed", 0, checkpoint.WORD)
+        if average is not None and average.averages():
+            raise ArgumentError(f"average={average!r} has averages of another run: make a new one")
+        self.average = average
+        self._averaged = 0  # the last step that the average has followed
         self.step = 0
         self.epoch = 0
         self.schedule_epochs = 0
@@ -228,6 +234,7 @@ class Trainer(CodeRepr):
             within: in an epoch, whose position advances with the step: its batches so far, when it began, its rows and batch size.
             epochs: how many the schedule spans then.
         """
+        self._follow()  # in case that an exception came between the last step and its average
         params, buffers = self.model.params, self.model.buffers
         step, updates, waiting = self.step, self.optimizer.steps, self.model.waiting_updates()
         before = [array.copy() for array in buffers.values()]
@@ -255,7 +262,13 @@ class Trainer(CodeRepr):
                 restored = [assignment(array, old) for array, old in zip(buffers.values(), before)]
                 commit([*restored, *self.optimizer.undo, partial(setattr, self.optimizer, "steps", updates)])
             raise
+        self._follow()
         return total, correct
+
+    def _follow(self) -> None:
+        """Update the average, once for each step."""
+        if self.average is not None and self._averaged != self.step:
+            self.average.follow(self.model, partial(setattr, self, "_averaged", self.step))
 
     def _gradients(self, x: np.ndarray, y: np.ndarray, params: Collection[Param], waiting: list[Call]) -> tuple[float, int | None]:
         """Write the gradients of the batch into the parameters, summed over its parts. waiting: of the model before the step."""
@@ -319,21 +332,10 @@ class Trainer(CodeRepr):
     # --------------------------------------------------------------------------------------------- checkpoints
 
     def state(self) -> checkpoint.State:
-        """The whole run: parameters, buffers, optimiser state, step, position, history and seed. Arrays are not copied."""
+        """The whole run: parameters, buffers, optimiser, average, step, position, history, seed, settings. Arrays are not copied."""
         self._check_model()
-        self.optimizer.prepare(self.model.params)
-        run = {
-            "optimizer": type(self.optimizer).__name__,
-            "optimizer_steps": self.optimizer.steps,
-            "seed": self.seed,
-            "step": self.step,
-            "epoch": self.epoch,
-            "schedule_epochs": self.schedule_epochs,
-            "settings": checkpoint.settings(self),
-            "history": self.history,
-            "position": self.position._asdict(),
-        }
-        return checkpoint.State(self.model.state() | {OPTIMIZER + name: array for name, array in self.optimizer.state.items()}, run)
+        self._follow()
+        return resume.state(self)
 
     def load_state(self, state: checkpoint.State, source: str | Path = "the state") -> None:
         """Continue from a state of a trainer that was made like this one.
@@ -348,22 +350,8 @@ class Trainer(CodeRepr):
         Warns:
             UserWarning: settings of this trainer differed from those of the state, or its loss or schedule still differs.
         """
-        run = checkpoint.check(state.run, source)
-        own = type(self.optimizer).__name__
-        if run["optimizer"] != own:
-            raise CheckpointError(f"{source} was trained with {run['optimizer']}, this trainer has {own}: use the same optimiser")
-        arrays = self.state().arrays
-        storage.check_match(state.arrays, arrays, source)
-        changes = {name: run[name] for name in ("seed", "step", "epoch", "schedule_epochs", "history", "position")}
-        settings, note = checkpoint.restored_settings(run["settings"], self, source)
-        commit(
-            [
-                *(assignment(arrays[name], array) for name, array in state.arrays.items()),
-                *settings,
-                partial(setattr, self.optimizer, "steps", run["optimizer_steps"]),
-                *(partial(setattr, self, name, value) for name, value in changes.items()),
-            ]
-        )
+        calls, note = resume.load(self, state, source)
+        commit(calls)
         if note is not None:
             warnings.warn(note, stacklevel=2)
 

@@ -1,0 +1,116 @@
+"""What a Trainer saves, and how it continues from that."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nbnet import storage
+from nbnet.errors import ArgumentError, CheckpointError
+from nbnet.runtime.commit import Call, assignment
+from nbnet.training.averages import ExponentialMovingAverage
+from nbnet.training.checkpoint import LONGEST, State, check
+
+OPTIMIZER, AVERAGE = storage.NOT_OF_THE_MODEL  # how the names of other arrays than the model's begin
+NAMES = ("seed", "step", "epoch", "schedule_epochs", "history", "position")  # of attributes of a Trainer
+
+
+def state(trainer: Any) -> State:
+    """The state of a run. Arrays are not copied."""
+    optimizer, average = trainer.optimizer, trainer.average
+    optimizer.prepare(trainer.model.params)
+    arrays = trainer.model.state() | {OPTIMIZER + name: array for name, array in optimizer.state.items()}
+    if average is not None:
+        arrays |= {AVERAGE + name: array for name, array in average.state().items()}
+    run = {name: getattr(trainer, name) for name in NAMES}
+    run |= {"optimizer": type(optimizer).__name__, "optimizer_steps": optimizer.steps, "settings": settings(trainer)}
+    return State(arrays, run | {"position": trainer.position._asdict()})
+
+
+def load(trainer: Any, state: State, source: str | Path) -> tuple[list[Call], str | None]:
+    """The calls that give a trainer a state, for nbnet.runtime.commit, and a note on settings that differ.
+
+    Args:
+        source: what errors call the state.
+    Raises:
+        CheckpointError: the state is damaged, or belongs to another model or optimiser.
+    """
+    run = check(state.run, source)
+    own = type(trainer.optimizer).__name__
+    if run["optimizer"] != own:
+        raise CheckpointError(f"{source} was trained with {run['optimizer']}, this trainer has {own}: use the same optimiser")
+    average = {name: array for name, array in state.arrays.items() if name.startswith(AVERAGE)}
+    found = {name: array for name, array in state.arrays.items() if name not in average}
+    arrays = {name: array for name, array in trainer.state().arrays.items() if not name.startswith(AVERAGE)}
+    storage.check_match(found, arrays, source)
+    storage.check_finite(found, trainer.model.params, source)
+    calls: list[Call] = [assignment(arrays[name], array) for name, array in found.items()]
+    restored, note = _settings(run["settings"], trainer, source)
+    changes = {name: run[name] for name in NAMES} | {"_averaged": run["step"]}
+    calls += [*restored, *_average(trainer.average, average, source), partial(setattr, trainer.optimizer, "steps", run["optimizer_steps"])]
+    return [*calls, *(partial(setattr, trainer, name, value) for name, value in changes.items())], note
+
+
+def _average(own: ExponentialMovingAverage | None, arrays: dict[str, np.ndarray], source: str | Path) -> list[Call]:
+    """The calls that give a Trainer's average the arrays of a state.
+
+    Raises:
+        CheckpointError: the state has an average and the trainer has none, or the other way round, or it is damaged.
+    """
+    if (own is None) != (not arrays):
+        has, lacks = ("no average", "has one") if arrays else ("an average", "has none")
+        raise CheckpointError(f"{source} {lacks}, but this Trainer has {has}: make the Trainer with the same average= as before")
+    if own is None:
+        return []
+    try:
+        return own.loading({name.removeprefix(AVERAGE): array for name, array in arrays.items()})
+    except ArgumentError as error:
+        raise CheckpointError(f"{source}: {error}") from error
+
+
+def settings(trainer: Any) -> dict[str, Any]:
+    """What decides how a run continues, apart from its state: the numbers themselves, and descriptions of the loss and the schedule."""
+    return {
+        "optimizer": trainer.optimizer.options,
+        "clip_norm": trainer.clip_norm,
+        "accumulate": trainer.accumulate,
+        "loss": _describe(trainer.loss),
+        "schedule": _describe(trainer.schedule),
+    }
+
+
+def _describe(value: Any) -> str:
+    """An object of nbnet as the code that makes it, a function by its name."""
+    if inspect.isroutine(value):
+        return f"{value.__module__}.{value.__qualname__}"[:LONGEST]
+    return re.sub(" at 0x[0-9a-fA-F]+", "", " ".join(repr(value).split()))[:LONGEST]
+
+
+def _settings(found: dict[str, Any] | None, trainer: Any, source: str | Path) -> tuple[list[Call], str | None]:
+    """The calls that give a trainer the settings of a state, for nbnet.runtime.commit, and a note on what differs.
+
+    Raises:
+        CheckpointError: the optimiser does not accept its options; nothing has changed.
+    """
+    if found is None:
+        return [], None
+    own = settings(trainer)
+    options = {name: found["optimizer"].get(name, value) for name, value in own["optimizer"].items()}
+    try:
+        type(trainer.optimizer)(**options)
+    except ArgumentError as error:
+        raise CheckpointError(f"{source}: the settings of the optimiser are damaged: {error}") from error
+    except TypeError:  # of an optimiser of the user's: its constructor takes more than numbers
+        pass
+    restored = {(trainer.optimizer, name): (options[name], value) for name, value in own["optimizer"].items()}
+    restored |= {(trainer, name): (found[name], own[name]) for name in ("clip_norm", "accumulate")}
+    differ = {key: pair for key, pair in restored.items() if pair[0] != pair[1]}
+    notes = [f"{name} is {there!r} as in the file, not {here!r}" for (_, name), (there, here) in differ.items()]
+    notes += [f"{name} stays {own[name]}, was {found[name]} in the file" for name in ("loss", "schedule") if found[name] != own[name]]
+    calls: list[Call] = [partial(setattr, owner, name, there) for (owner, name), (there, _) in differ.items()]
+    return calls, f"{source}: settings differ: {'; '.join(notes)}" if notes else None
