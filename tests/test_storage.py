@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import nbnet as nb
 from nbnet import storage
 from nbnet.errors import CheckpointError, DataError
 
@@ -222,3 +223,61 @@ def test_a_path_with_a_zero_byte():
     for path in ("a\0b", Path("a\0b")):
         with pytest.raises(CheckpointError, match=r"^cannot read 'a\\x00b': embedded null byte$"):
             storage.read(path)
+
+
+def test_a_link_stays_a_link(tmp_path):
+    (tmp_path / "real").mkdir()
+    target, link = tmp_path / "real" / "file", tmp_path / "last"
+    target.write_bytes(b"old")
+    link.symlink_to("real/file")
+    storage.write_file(link, b"new")
+    assert link.is_symlink()
+    assert target.read_bytes() == b"new"
+    assert sorted(os.listdir(tmp_path)) == ["last", "real"]
+    assert os.listdir(tmp_path / "real") == ["file"]
+    dead = tmp_path / "dead"
+    dead.symlink_to("missing")
+    storage.write_file(dead, b"new")
+    assert dead.is_symlink()
+    assert (tmp_path / "missing").read_bytes() == b"new"
+
+
+def test_a_name_of_255_characters(tmp_path):
+    path = tmp_path / ("n" * 255)
+    storage.write_file(path, b"data")
+    assert path.read_bytes() == b"data"
+
+
+def model(classes, channels=4):
+    model = nb.Sequential([nb.Conv2D(channels, 3), nb.BatchNorm(), nb.ReLU(), nb.Flatten(), nb.Dense(classes)])
+    model.build((4, 4, 1), backend="serial", seed=classes)
+    return model
+
+
+def test_loading_what_fits(tmp_path):
+    saved, head = model(10), model(2)
+    saved.buffers["1.batchnorm.moving_mean"][:] = 7
+    saved.save_weights(tmp_path / "weights")
+    own = {name: array.copy() for name, array in head.state().items()}
+    with pytest.raises(CheckpointError, match="another model"):
+        head.load_weights(tmp_path / "weights")
+    assert all(np.array_equal(own[name], array) for name, array in head.state().items())
+    report = head.load_weights(tmp_path / "weights", strict=False)
+    other = ["4.dense.weight", "4.dense.bias"]
+    loaded = [name for name in head.state() if name not in other]
+    assert report == (loaded, [], [], other)
+    for name, array in head.state().items():
+        assert np.array_equal(array, own[name] if name in other else saved.state()[name])
+    shorter = nb.Sequential([*model(3).layers[:2], nb.Flatten(), nb.Dropout(0.5)])
+    shorter.build((4, 4, 1), backend="serial")
+    report = shorter.load_weights(tmp_path / "weights", strict=False)
+    assert (report.missing, sorted(report.unused)) == (["3.dropout.seed", "3.dropout.step"], sorted(other))
+    assert model(10).load_weights(tmp_path / "weights") == (list(saved.state()), [], [], [])
+
+
+def test_loading_when_nothing_fits(tmp_path):
+    model(10).save_weights(tmp_path / "weights")
+    other = nb.Sequential([nb.Dense(3)])
+    other.build((2,), backend="serial")
+    with pytest.raises(CheckpointError, match=r"has no array that fits this model: it has 0\.conv2d\.bias, "):
+        other.load_weights(tmp_path / "weights", strict=False)

@@ -5,7 +5,9 @@ import pytest
 from tolerances import assert_close
 
 import nbnet as nb
-from nbnet.errors import ArgumentError, ShapeError
+from nbnet.errors import ArgumentError, CheckpointError, ShapeError
+
+from .small import bits, small_trainer
 
 
 def test_a_variable_starts_at_its_value_and_a_tensor_at_zero():
@@ -50,6 +52,119 @@ def test_weights_of_a_model_swap_in_and_out(rng):
         assert_close(model.params["0.dense.weight"].value, expected, "elementwise")
     assert np.array_equal(model.params["0.dense.weight"].value, now)
     assert set(ema.averages()) == set(model.params)
+
+
+def averaged(**options):
+    return small_trainer(average=nb.ExponentialMovingAverage(0.9, **options), schedule="cosine")
+
+
+@pytest.mark.parametrize("zero_debias", [False, True])
+def test_an_average_follows_a_run(data, zero_debias):
+    """Of parameters and of buffers that hold floats, once for each step."""
+    trainer, expected = averaged(zero_debias=zero_debias), nb.ExponentialMovingAverage(0.9, zero_debias)
+
+    class Look(nb.callbacks.Callback):
+        def on_batch_end(self, trainer):
+            expected.apply({name: array for name, array in trainer.model.state().items() if array.dtype.kind == "f"})
+
+    trainer.fit(data, epochs=2, batch_size=16, callbacks=[Look()])
+    found = trainer.average.averages()
+    assert found.keys() == expected.averages().keys()
+    assert {"0.conv2d.weight", "1.batchnorm.moving_mean", "1.batchnorm.moving_var"} <= found.keys()
+    assert "6.dropout.step" not in found
+    for name, array in found.items():
+        assert np.array_equal(array, expected.average(name))
+
+
+def test_nothing_leaks_out_of_a_swap(data):
+    trainer = averaged()
+    trainer.fit(data, epochs=2)
+    model, before = trainer.model, bits(trainer)
+    with trainer.average.swapped(model):
+        for name in ("7.dense.weight", "1.batchnorm.moving_mean"):
+            assert_close(model.state()[name], trainer.average.average(name), "exact")
+        nb.recalibrate(model, data[0])
+        model.forward(data[0], train=True)
+        assert bits(trainer) != before
+    assert bits(trainer) == before
+    with pytest.raises(ShapeError), trainer.average.swapped(model):
+        model.predict(data[0][:, :3])
+    assert bits(trainer) == before
+
+
+@pytest.mark.parametrize("step", [1, 6])
+@pytest.mark.parametrize("zero_debias", [False, True])
+def test_an_average_is_saved_with_the_run(data, tmp_path, step, zero_debias):
+    class Save(nb.callbacks.Callback):
+        def on_batch_end(self, trainer):
+            if trainer.step == step:
+                trainer.save(tmp_path / "run")
+
+    whole, second = averaged(zero_debias=zero_debias), averaged(zero_debias=zero_debias)
+    whole.fit(data, epochs=3, batch_size=16, callbacks=[Save()])
+    mine = second.average
+    second.restore(tmp_path / "run")
+    second.fit(data, epochs=3, batch_size=16)
+    assert second.average is mine
+    for name, array in whole.average.averages().items():
+        assert np.array_equal(array, mine.average(name))
+    assert bits(second) == bits(whole)
+
+
+def test_an_exception_before_the_average_is_caught_up(data, monkeypatch):
+    """The step has happened, so the average follows it, once."""
+    whole, interrupted = averaged(), averaged()
+    follow, calls = type(whole.average).follow, []
+
+    def interrupt(*args):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        follow(*args)
+
+    monkeypatch.setattr(type(whole.average), "follow", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        interrupted.fit(data, epochs=2, batch_size=16)
+    assert interrupted.step == 3
+    interrupted.fit(data, epochs=2, batch_size=16)
+    whole.fit(data, epochs=2, batch_size=16)
+    for name, array in whole.average.averages().items():
+        assert np.array_equal(array, interrupted.average.average(name))
+    assert bits(whole) == bits(interrupted)
+
+
+def test_checkpoints_with_and_without_an_average(data, tmp_path):
+    with_one, without = averaged(), small_trainer(schedule="cosine")
+    with_one.fit(data, epochs=1)
+    without.fit(data, epochs=1)
+    with_one.save(tmp_path / "with")
+    without.save(tmp_path / "without")
+    with pytest.raises(CheckpointError, match=r"has one, but this Trainer has no average: make the Trainer with the same average="):
+        without.restore(tmp_path / "with")
+    with pytest.raises(CheckpointError, match=r"has none, but this Trainer has an average"):
+        with_one.restore(tmp_path / "without")
+    without.model.load_weights(tmp_path / "with")
+    assert np.array_equal(without.model.state()["7.dense.weight"], with_one.model.state()["7.dense.weight"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda arrays: arrays.pop("remaining.a"), "the state of an average is incomplete"),
+        (lambda arrays: arrays.update(other=np.zeros(1)), "'other' is not part of the state of an average"),
+        (lambda arrays: arrays.update({"remaining.a": np.array([1.5])}), "'remaining.a' is not part"),
+        (lambda arrays: arrays.update({"remaining.a": np.array([np.nan])}), "'remaining.a' is not part"),
+        (lambda arrays: arrays.update({"shadow.a": np.zeros(2, np.float32)}), "'shadow.a' is not part"),
+    ],
+)
+def test_a_state_that_is_none(change, message):
+    ema = nb.ExponentialMovingAverage(0.9)
+    ema.apply({"a": [1.0, 2.0]})
+    arrays = {name: array.copy() for name, array in ema.state().items()}
+    change(arrays)
+    with pytest.raises(ArgumentError, match=message):
+        ema.load_state(arrays)
+    assert np.array_equal(ema.average("a"), [1, 2])
 
 
 def test_bad_averages():

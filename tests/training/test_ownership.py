@@ -90,7 +90,7 @@ def test_rebuild_starts_again(data):
         lambda: trainer.train_batch(*data),
         lambda: trainer.state(),
     ):
-        with pytest.raises(BuildError, match="the model was built again, or replaced, since this Trainer was made: .* make a new Trainer"):
+        with pytest.raises(BuildError, match=r"the model was built again, or replaced, since this Trainer was made: .* make a new Trainer"):
             use()
     assert all(np.array_equal(array, new.state()[name]) for name, array in model.state().items())
     nb.Trainer(model, optimizer=nb.SGD(0.1)).fit(data, epochs=1)
