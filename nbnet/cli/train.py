@@ -8,12 +8,9 @@ import math
 import os
 import signal
 import sys
-import threading
 import time
 import warnings
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +19,7 @@ import numpy as np
 from nbnet import datasets, models, plots, schedules, schema, storage
 from nbnet.cli import kernels, runs
 from nbnet.cli.display import Display
-from nbnet.cli.interrupts import interrupt
+from nbnet.cli.interrupts import stopper
 from nbnet.datasets import Dataset
 from nbnet.errors import ArgumentError, CheckpointError, DataError, NonFiniteError, unknown
 from nbnet.layers import Sequential
@@ -111,11 +108,11 @@ def run(options: argparse.Namespace) -> int:
     if (jump := rate_jump(trainer, config.epochs, len(x), config.batch_size)) is not None:
         print(f"note: {jump}")
     print(f"run: {folder}, from epoch {trainer.epoch + 1} of {config.epochs}" if trainer.epoch or trainer.step else f"run: {folder}")
-    _fit(trainer, config, folder, (x, y), test)
+    stopped_by = _fit(trainer, config, folder, (x, y), test)
     if trainer.epoch < config.epochs:
         print(f"stopped in epoch {trainer.epoch + 1} of {config.epochs}; the run is saved. To continue:")
         print(f"  nbnet train --resume {runs.quoted(folder)}")
-        return 130
+        return 128 + (stopped_by or signal.SIGINT)
     _report(model, test, class_names, folder)
     print(f"run: {folder}, with its model, history and pictures, in {time.perf_counter() - began:.1f} s")
     print(f"to use it: nbnet predict {runs.quoted(folder)} IMAGE...")
@@ -243,46 +240,15 @@ class _Saver(Callback):
     on_epoch_end = save
 
 
-class _Stopper(Callback):
-    """Ends training after the current batch on Ctrl-C; a second Ctrl-C ends it at once."""
-
-    def __init__(self) -> None:
-        self.asked = False
-
-    def handle(self, number: int, _: Any) -> None:
-        self.asked = True
-        signal.signal(number, interrupt)
-        os.write(2, b"\nstopping after this batch; Ctrl-C again stops at once\n")  # print is not safe in a handler
-
-    def on_batch_end(self, trainer: Trainer) -> None:
-        if self.asked:
-            trainer.stop("interrupted")
-
-    on_epoch_end = on_batch_end
-
-
-@contextmanager
-def _stopper() -> Iterator[_Stopper]:
-    stopper = _Stopper()
-    if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
-        yield stopper
-        return
-    before = signal.signal(signal.SIGINT, stopper.handle)
-    try:
-        yield stopper
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _fit(trainer: Trainer, config: runs.Config, folder: Path, train: Any, test: Any) -> None:
-    """Train until the end or Ctrl-C; the run is saved in either case."""
+def _fit(trainer: Trainer, config: runs.Config, folder: Path, train: Any, test: Any) -> int | None:
+    """Train until the end, Ctrl-C, SIGTERM or SIGHUP; the run is saved in each case. Returns the signal, or None."""
     saver = _Saver(folder, trainer)
-    with _stopper() as stopper:
+    with stopper() as stop:
         try:
             # A diverging run is reported once, by its loss; NumPy would print many warnings before that.
             with np.errstate(all="ignore"), warnings.catch_warnings(), Display(config.epochs, len(train[0])) as display:
                 warnings.filterwarnings("ignore", "the learning rate jumps|fit has nothing to train")  # `run` has said so, or draws only
-                trainer.fit(train, config.epochs, config.batch_size, test, [saver, display, stopper], progress=False)
+                trainer.fit(train, config.epochs, config.batch_size, test, [saver, display, stop], progress=False)
         except NonFiniteError as error:
             raise NonFiniteError(f"{error}; {folder} has the run as last saved, {saver.when}") from error
         except KeyboardInterrupt:
@@ -292,6 +258,7 @@ def _fit(trainer: Trainer, config: runs.Config, folder: Path, train: Any, test: 
             saver.save(trainer)
     if trainer.epoch:
         plots.curves(trainer.history, folder / "curves.png")
+    return stop.signal
 
 
 def _report(model: Sequential, test: Any, class_names: list[str], folder: Path) -> None:

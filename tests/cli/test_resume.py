@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import signal
+import sys
 
 import numpy as np
 import pytest
@@ -14,15 +15,15 @@ from nbnet.cli import display
 from .running import FILES, TINY, arrays, nbnet, one_line_error, save
 
 
-def interrupt_at(monkeypatch, step, times=1):
-    """Press Ctrl-C while this step is shown."""
+def interrupt_at(monkeypatch, step, times=1, number=signal.SIGINT):
+    """Press Ctrl-C, or send another signal, while this step is shown."""
     shown = display.Display.on_batch_end
 
     def on_batch_end(self, trainer):
         shown(self, trainer)
         if trainer.step == step:
             for _ in range(times):
-                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), number)
 
     monkeypatch.setattr(display.Display, "on_batch_end", on_batch_end)
 
@@ -44,6 +45,55 @@ def test_ctrl_c_saves_and_the_command_it_prints_resumes(pictures, here, capsys, 
     assert nbnet(*command[1:]) == 0
     assert arrays(here / "a run") == arrays(here / "whole")
     assert {path.name for path in (here / "a run").iterdir()} == FILES
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no such signals here")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_other_signals_save_too(pictures, here, capfd, monkeypatch, name):
+    number = getattr(signal, name)
+    assert nbnet("train", "--data", pictures, "--out", "whole", *TINY) == 0
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 7, number=number)
+        assert nbnet("train", "--data", pictures, "--out", "run", *TINY) == 128 + number
+    out, err = capfd.readouterr()
+    assert "stopped in epoch 2 of 3; the run is saved" in out
+    assert f"stopping after this batch; {name} again stops at once" in err
+    assert signal.getsignal(number) is signal.SIG_DFL
+    assert arrays(here / "run")[1]["step"] == 7
+    assert nbnet("train", "--resume", "run") == 0
+    assert arrays(here / "run") == arrays(here / "whole")
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no such signal here")
+def test_a_signal_that_is_ignored_stays_so(pictures, here, monkeypatch):
+    """As with nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        interrupt_at(monkeypatch, 7, number=signal.SIGHUP)
+        assert nbnet("train", "--data", pictures, "--out", "run", *TINY) == 0
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no terminals of this kind here")
+def test_a_terminal_that_is_closed(here):
+    """The run is saved, and nothing fails because it cannot print any more."""
+    import pty
+
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execv(sys.executable, [sys.executable, "-m", "nbnet", "train", "--epochs", "100000", "--backend", "serial", "--out", "run"])
+    seen = b""
+    while b"epoch 2" not in seen and b"2/100000" not in seen:
+        seen += os.read(terminal, 4096)
+        assert len(seen) < 1_000_000, seen[-500:]
+    os.close(terminal)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert code == 128 + signal.SIGHUP
+    run = arrays(here / "run")[1]
+    assert run["epoch"] >= 1
+    assert nbnet("train", "--resume", "run", "--epochs", str(run["epoch"] + 1)) == 0
 
 
 def test_a_second_ctrl_c_ends_at_once(pictures, here, capsys, monkeypatch):
