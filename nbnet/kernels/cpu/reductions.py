@@ -137,7 +137,7 @@ def merge_moments(partials, mean, m2):
                 delta = partials[k, 0, c] - mu
                 squares += partials[k, 1, c] + delta * delta * total * n / (total + n)
                 total += n
-                mu += delta * n / total
+                mu += delta * (n / total)  # delta itself for the first: a constant stays what it is
         mean[c] = mu
         m2[c] = squares
 
