@@ -19,6 +19,8 @@ def test_a_build_that_fails_changes_nothing(rng):
     model.build((5,), backend="serial")
     wanted, state = model.predict(x), model.state()
     with pytest.raises(ShapeError):
+        model.build((4, 4, 1), backend="numpy", dtype="float64", rebuild=True)
+    with pytest.raises(BuildError):
         model.build((4, 4, 1), backend="numpy", dtype="float64")
     assert model.predict(x).tobytes() == wanted.tobytes()
     assert all(state[name] is array for name, array in model.state().items())
