@@ -121,26 +121,25 @@ def dtype_hint(array: Any, x: str, dtype: Any = "float32", pixels: str | None = 
     values, kind = np.asarray(array), array.dtype.kind
     use = f"{x}{'.real' if kind == 'c' else ''}.astype('{dtype}')"
     if kind not in "biufc":
-        try:
-            values = values.astype(np.float64)
-        except (TypeError, ValueError):
-            return f"; {next((value for value in values.flat if not _parses(value)), None)!r} is not a number"
+        for value in values.flat:
+            if not _parses(value):
+                return f"; {(value.item() if isinstance(value, np.generic) else value)!r} is not a number"
+        values = values.astype(np.float64)
     if pixels is None or kind in "bc" or not values.size:
         return f"; use {use}"
     low, high = values.min(), values.max()
     if low >= 0 and high <= 255 and (kind in "iu" or (high > 1 and bool((values == np.floor(values)).all()))):
         return f"; for pixels from 0 to 255 use {pixels}, for other numbers {use}"
     if array.dtype == np.uint16:
-        return f"; for 16-bit pixels use ({x} / 65535).astype('{dtype}'), for other numbers {use}"
+        return f"; for 16-bit pixels use {use} / 65535, for other numbers {use}"
     return f"; use {use}"
 
 
 def _parses(value: Any) -> bool:
     try:
-        float(value)
+        return math.isfinite(float(value))
     except (TypeError, ValueError):
         return False
-    return True
 
 
 def is_number(value: Any) -> bool:

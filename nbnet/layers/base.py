@@ -67,7 +67,7 @@ class Layer(CodeRepr, Stage):
     backend: Backend
     dtype: np.dtype
     _outermost = False  # whether it was built by itself, not by a container
-    _pixels = "({x} / 255).astype('{dtype}')"  # code that makes an input of pixels, for error messages
+    _pixels = "{x}.astype('{dtype}') / 255"  # code that makes an input of pixels, for error messages
 
     def __init__(self) -> None:
         self._params: dict[str, Param] = {}

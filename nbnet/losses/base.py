@@ -46,7 +46,7 @@ def check_result(result: Any, prediction: Any, loss: Loss) -> LossResult:
     Raises:
         ArgumentError: it is not a LossResult. ShapeError, DTypeError: its gradient is not like the prediction.
     """
-    name = loss.name or type(loss).__name__
+    name = getattr(loss, "name", "") or type(loss).__name__
     if not isinstance(result, LossResult):
         raise ArgumentError(f"the loss {name} returned {type(result).__name__}, expected nb.losses.LossResult(total, correct, gradient)")
     total, correct, gradient = result

@@ -242,8 +242,8 @@ def test_bad_data_changes_nothing(data):
     holed = floats.copy()
     holed[5, 0, 0, 0] = np.nan
     cases = [
-        ((x[..., 0], y), "built for"),
-        ((np.repeat(x, 3, axis=3), y), r"built for \(N, 6, 6, 1\)"),
+        ((x[..., 0], y), r"expected \(N, 6, 6, 1\)"),
+        ((np.repeat(x, 3, axis=3), y), r"expected \(N, 6, 6, 1\)"),
         ((x[:0], y[:0]), "it is empty"),
         ((x, y[:-1]), "70.*69"),
         ((x, y + 1), "label"),
