@@ -215,11 +215,11 @@ def figure(width: float, height: float, dpi: int = DPI) -> Any:
 
 def _import_matplotlib() -> None:
     """Import it although MPLBACKEND may name what is not installed here: a notebook passes its own to the commands that it runs."""
-    backend = os.environ.pop("MPLBACKEND", "")
+    backend = os.environ.pop("MPLBACKEND", None)
     try:
         import matplotlib
     finally:
-        if backend:
+        if backend is not None:
             os.environ["MPLBACKEND"] = backend
     with contextlib.suppress(ValueError):
         if backend:

@@ -112,7 +112,7 @@ def run(options: argparse.Namespace) -> int:
     if (jump := rate_jump(trainer, config.epochs, len(x), config.batch_size)) is not None:
         print(f"note: {jump}")
     print(f"run: {folder}, from epoch {trainer.epoch + 1} of {config.epochs}" if trainer.epoch or trainer.step else f"run: {folder}")
-    stopped_by = _fit(trainer, config, folder, (x, y), validation)
+    stopped_by = _fit(trainer, config, folder, (x, y), validation, "test" if validation is test else "val")
     if trainer.epoch < config.epochs:
         print(f"stopped in epoch {trainer.epoch + 1} of {config.epochs}; the run is saved. To continue:")
         print(f"  nbnet train --resume {runs.quoted(folder)}")
@@ -251,15 +251,15 @@ class _Saver(Callback):
     on_epoch_end = save
 
 
-def _fit(trainer: Trainer, config: runs.Config, folder: Path, train: Any, validation: Any) -> int | None:
+def _fit(trainer: Trainer, config: runs.Config, folder: Path, train: Any, held_out: Any, name: str) -> int | None:
     """Train until the end, Ctrl-C, SIGTERM or SIGHUP; the run is saved in each case. Returns the signal, or None."""
     saver = _Saver(folder, trainer)
     with stopper() as stop:
         try:
             # A diverging run is reported once, by its loss; NumPy would print many warnings before that.
-            with np.errstate(all="ignore"), warnings.catch_warnings(), Display(config.epochs, len(train[0])) as display:
+            with np.errstate(all="ignore"), warnings.catch_warnings(), Display(config.epochs, len(train[0]), name) as display:
                 warnings.filterwarnings("ignore", "the learning rate jumps|fit has nothing to train")  # `run` has said so, or draws only
-                trainer.fit(train, config.epochs, config.batch_size, validation, [saver, display, stop], progress=False)
+                trainer.fit(train, config.epochs, config.batch_size, held_out, [saver, display, stop], progress=False)
         except NonFiniteError as error:
             raise NonFiniteError(f"{error}; {folder} has the run as last saved, {saver.when}") from error
         except KeyboardInterrupt:
