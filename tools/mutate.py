@@ -12,11 +12,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from random import Random
+from xml.etree import ElementTree
 
 from mutations import is_fault, mutations, planted
 
@@ -45,8 +47,8 @@ TESTS = {
     "nbnet/storage.py": ["tests/training/test_resuming.py"],
     "nbnet/training": ["tests/training", "tests/losses", "tests/optimizers", "tests/test_copies.py", "tests/test_hints.py"],
 }
+SLOW = 5  # seconds: tests that take longer are left out
 MEMORY = 12 << 30  # bytes that a mutant may ask for
-NOTICED, UNNOTICED = "found", "SURVIVED"
 
 
 def main(arguments=None):
@@ -121,55 +123,82 @@ class Trial:
 
     def __init__(self, root):
         self.root = root
-        self.seconds = {}  # of each test file without a fault
-        self.simulated = False
+        self.seconds = Counter()  # of each test file without a fault
+        self.left_out = set()  # tests that fail anyway, or take long
 
     def run(self, drawn, end):
         """Triples of a module, a mutation and whether it was found, until the time is over."""
+        for simulated in (False, True):
+            modules = {module for module, _ in drawn if needs_cuda(module) == simulated}
+            self.measure(sorted({test for module in modules for test in tests_of(self.root, module)[0]}), simulated)
         results = []
         for module, mutation in drawn:
             if time.perf_counter() > end:
                 print(f"{len(drawn) - len(results)} faults are left: the time is over", flush=True)
                 break
-            self.simulated = "gpu" in Path(module).parts or Path(module).name.startswith("cuda")
             began = time.perf_counter()
-            outcome, by = self.plant(module, mutation)
-            results.append((module, mutation, outcome == NOTICED))
+            noticed, by = self.plant(module, mutation)
+            results.append((module, mutation, noticed))
+            outcome = "found" if noticed else "SURVIVED"
             print(f"{outcome:8} {shown(module, mutation)}  ({time.perf_counter() - began:.0f} s{by})", flush=True)
         return results
+
+    def measure(self, files, simulated):
+        """Run test files without a fault. Tests that fail or take long are left out from now on."""
+        times, failed = self.times(files, simulated)
+        slow = [test for test, seconds in times.items() if seconds > SLOW]
+        times |= self.times(slow, simulated)[0]  # again: kernels may have been compiled
+        slow = [test for test in slow if times[test] > SLOW]
+        for reason, tests in (("it fails without a fault", failed), (f"it takes more than {SLOW} s", slow)):
+            self.left_out |= set(tests)
+            for test in tests:
+                print(f"left out, since {reason}: {test}", flush=True)
+        for test in times.keys() - self.left_out:
+            self.seconds[test.partition("::")[0]] += times[test]
+
+    def times(self, tests, simulated):
+        """How many seconds each test takes that passes, and those that fail."""
+        passed, failed = {}, []
+        if tests:
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "tests.xml"
+                _, output = self.pytest([f"--junit-xml={path}", "-o", "junit_family=xunit1", *tests], 3600, simulated)
+                if not path.is_file():
+                    sys.exit(f"the tests do not run without a fault:\n{output}")
+                cases = ElementTree.parse(path).findall(".//testcase")
+            for case in cases:
+                test = f"{case.get('file')}::{case.get('name')}"
+                if case.find("failure") is not None or case.find("error") is not None:
+                    failed.append(test)
+                else:
+                    passed[test] = float(case.get("time"))
+        return passed, failed
 
     def plant(self, module, mutation):
         """Plant a fault, run the tests, and take it back. Returns whether it was found, and by which test."""
         tests, first = tests_of(self.root, module)
-        for test in tests:
-            self.measure(test)
-        tests = [*tests[:first], *sorted(tests[first:], key=self.seconds.get)]
+        tests = [*tests[:first], *sorted(tests[first:], key=self.seconds.__getitem__)]
+        tests = [test for test in tests if test in self.seconds]
+        if not tests:
+            return False, ", no tests"
+        left_out = [f"--deselect={test}" for test in sorted(self.left_out) if test.partition("::")[0] in tests]
         path = self.root / module
         before, times = path.read_bytes(), path.stat()
         try:
             path.write_bytes(planted(before.decode(), mutation).encode())
-            code, output = self.pytest(tests, 60 + 3 * sum(map(self.seconds.get, tests)))
+            code, output = self.pytest(["-x", *left_out, *tests], 60 + 3 * sum(map(self.seconds.get, tests)), needs_cuda(module))
         finally:
             path.write_bytes(before)
             os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))  # Numba compiles again what is newer
-        failed = [line.split(" - ")[0].split()[-1] for line in output.splitlines() if line.startswith(("FAILED", "ERROR"))]
-        return (UNNOTICED if code == 0 else NOTICED), f", {failed[0] if failed else f'exit code {code}'}" if code else ""
+        failed = [line.split(" - ")[0].split(" ", 1)[1] for line in output.splitlines() if line.startswith(("FAILED ", "ERROR "))]
+        return code != 0, f", {failed[0] if failed else f'exit code {code}'}" if code != 0 else ""
 
-    def measure(self, test):
-        """Run a test file once without a fault, which compiles its kernels."""
-        if test not in self.seconds:
-            self.pytest([test], 3600)
-            began = time.perf_counter()
-            code, output = self.pytest([test], 3600)
-            self.seconds[test] = time.perf_counter() - began
-            if code not in (0, 5):  # 5: it has no tests here
-                sys.exit(f"{test} fails without a fault:\n{output}")
-
-    def pytest(self, tests, timeout):
+    def pytest(self, arguments, timeout, simulated=False):
         """The exit code and the output of pytest; None for a code if it took too long."""
-        simulator = {"NUMBA_ENABLE_CUDASIM": "1"} if self.simulated else {}
-        environment = os.environ | simulator | {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(self.root)}
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider", *tests]
+        environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(self.root)}
+        if simulated:
+            environment["NUMBA_ENABLE_CUDASIM"] = "1"
+        command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", *arguments]
         process = subprocess.Popen(
             command, cwd=self.root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True, text=True
         )
@@ -183,6 +212,11 @@ class Trial:
                 os.killpg(process.pid, signal.SIGKILL)
             process.kill()
             process.wait()
+
+
+def needs_cuda(module):
+    """Whether the tests of a module need Numba's simulator of a GPU."""
+    return "gpu" in Path(module).parts or Path(module).name.startswith("cuda")
 
 
 def shown(module, mutation):

@@ -6,7 +6,7 @@ import copy
 import math
 import time
 import warnings
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,22 +15,21 @@ import numpy as np
 
 from nbnet import losses, optimizers, schedules
 from nbnet.code_repr import CodeRepr
-from nbnet.errors import ArgumentError, BuildError, NonFiniteError
+from nbnet.errors import ArgumentError, BuildError
 from nbnet.functional import checks
 from nbnet.hints import explained
-from nbnet.layers import Param, Sequential
+from nbnet.layers import Sequential
 from nbnet.losses.base import check_result
 from nbnet.optimizers import Optimizer
 from nbnet.runtime.arrays import in_dtype
 from nbnet.runtime.commit import Call, assignment, commit
-from nbnet.runtime.compile_ahead import compile_ahead
 from nbnet.runtime.replay import Replay
 from nbnet.runtime.watched import Watched
 from nbnet.training import checkpoint, resume
 from nbnet.training.averages import ExponentialMovingAverage
 from nbnet.training.callbacks import Callback, check_callbacks
-from nbnet.training.epoch import Position, add_correct, batches, check_data, gather, metrics, parts
-from nbnet.training.gradients import clip, explain_not_finite
+from nbnet.training.epoch import Position, add_correct, batches, check_data, gather, metrics
+from nbnet.training.gradients import clip, gradients
 from nbnet.training.notes import before_fit, rate, softmax_twice
 from nbnet.training.notes import progress as progress_at
 from nbnet.training.progress import epoch_bar
@@ -246,7 +245,7 @@ class Trainer(CodeRepr):
         before = [array.copy() for array in buffers.values()]
         try:
             with np.errstate(over="ignore", invalid="ignore"):  # overflow shows in the loss, which gives one clear error
-                total, correct = self._gradients(x, y, params.values(), waiting)
+                total, correct = gradients(self, x, y, params.values(), waiting)
             for param in params.values():
                 if param.regularizer is not None:
                     param.grad[:] = np.asarray(param.grad) + param.regularizer(np.asarray(param.value))
@@ -275,33 +274,6 @@ class Trainer(CodeRepr):
         """Update the average, once for each step."""
         if self.average is not None and self._averaged != self.step:
             self.average.follow(self.model, partial(setattr, self, "_averaged", self.step))
-
-    def _gradients(self, x: np.ndarray, y: np.ndarray, params: Collection[Param], waiting: list[Call]) -> tuple[float, int | None]:
-        """Write the gradients of the batch into the parameters, summed over its parts. waiting: of the model before the step."""
-        total = 0.0
-        sums: list[Any] = []
-        correct: int | None = 0
-        for start, stop in parts(len(x), self.accumulate):
-            images = x[start:stop]
-            if self._compiled_for is not self.model:
-                compile_ahead(self.model, len(images))
-                self._compiled_for = self.model
-            one = self._passes.of(self.model, images)
-            prediction = one.forward(images)
-            result = check_result(self.loss(prediction, y[start:stop], rows=len(x), backend=self.model.backend), prediction, self.loss)
-            total += float(result.total)
-            correct = add_correct(correct, result.correct)
-            if not math.isfinite(total):
-                commit(waiting)  # the explanation runs the layers again
-                raise NonFiniteError(f"the loss is {total} at step {self.step}: {explain_not_finite(self.model, images)}")
-            one.backward(result.gradient)
-            if stop - start < len(x):
-                sums = sums or [self.model.backend.zeros(p.grad.shape, p.grad.dtype) for p in params]
-                for s, p in zip(sums, params):
-                    self.model.backend.kernel("array.add")(s.reshape(-1), p.grad.reshape(-1), s.reshape(-1))
-        for param, value in zip(params, sums):
-            param.grad[:] = value
-        return total, correct
 
     def stop(self, reason: str) -> None:
         """End `fit` after the current batch. For callbacks and signal handlers."""

@@ -196,7 +196,9 @@ def test_bad_shapes_and_weights(rng):
     plain = nb.BatchNorm()
     plain.build((3,), backend="serial", dtype="float64")
     before = {name: array.copy() for name, array in plain.buffers.items()}
-    for weights, message in [(np.zeros(6), "sum to 0"), (-np.ones(6), "at least 0"), (np.eye(6)[0], "one value per channel")]:
+    bad = [np.where(np.arange(6) == 4, value, 1.0) for value in (-1e-9, np.inf, -np.inf, np.nan)]  # after good ones
+    cases = [(np.zeros(6), "sum to 0"), (-np.ones(6), "at least 0"), (np.eye(6)[0], "one value per channel")]
+    for weights, message in [*cases, *[(weights, "negative or not finite, expected finite weights of at least 0") for weights in bad]]:
         with pytest.raises(nb.NbnetError, match=message):
             plain.forward(x, train=True, weights=weights)
     with pytest.raises(ShapeError, match="broadcasts to"):

@@ -37,6 +37,16 @@ def test_zero_debias_is_right_from_the_first_batch(rng):
         assert_close(layer.buffers["moving_var"], x.var(axis=0, ddof=1), "reduction")
 
 
+@pytest.mark.parametrize("zero_debias", [True, "mean"])
+def test_zero_debias_that_never_moves(batches, zero_debias):
+    """With decay 1 there is no average: evaluation is by the last batch, not by 0 / 0."""
+    layer = trained(nb.BatchNorm(decay=1.0, zero_debias=zero_debias), batches)
+    assert_close(layer.buffers["moving_mean"], batches[-1].mean(axis=0), "reduction")
+    var = batches[-1].var(axis=0, ddof=1) if zero_debias is True else np.ones(4)
+    assert_close(layer.buffers["moving_var"], var, "reduction")
+    assert np.isfinite(layer.forward(batches[0])[0]).all()
+
+
 def test_tensorflows_zero_debias_leaves_the_variance_behind():
     """semantics: with decay 0.999 and variance 100, the moving variance reads 10.4 after 100 steps."""
     x = np.array([[-10.0], [10.0]])

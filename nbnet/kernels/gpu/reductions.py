@@ -1,7 +1,7 @@
 """Moments on CUDA: a thread sums a few rows in T, about its own first row, then continues in float64.
 
-So float32 is precise without float64 arithmetic per element. Means are stored as deviations from the first row of the array, but with
-weights, which may mask that row, as they are. Blocks write partial results, and a small kernel merges them in order.
+So float32 is precise without float64 arithmetic per element. Means are stored as deviations from the first row of the array, or from the
+first numbers whose weight is above 0. Blocks write partial results, and a small kernel merges them in order.
 """
 
 import numpy as np
@@ -10,7 +10,21 @@ from numba import cuda
 from nbnet.kernels.gpu import device
 from nbnet.kernels.gpu.columns import BLOCKS_OF_SUMS, MERGERS, MERGING, RUN, columns, gather, gather_weights
 from nbnet.kernels.gpu.compile import formula, function, kernel, kernel_of
-from nbnet.kernels.gpu.launch import THREADS, add4, load, load4, multiply4, multiply_add4, run, store, subtract4, where4, wide4
+from nbnet.kernels.gpu.launch import (
+    THREADS,
+    add4,
+    load,
+    load4,
+    multiply4,
+    multiply_add4,
+    row_maximum,
+    rows,
+    run,
+    store,
+    subtract4,
+    where4,
+    wide4,
+)
 
 
 @formula
@@ -120,12 +134,26 @@ def _moments(x, size, channels, period, rows, partials):
 
 
 @kernel
-def _weighted_moments(x, weights, per_element, size, channels, period, rows, partials):
+def _first_of_each(x, weights, per_element, count, channels, base, group):
+    """base (C,) = the first number of each channel whose weight is above 0. A group of threads searches the `count` rows."""
+    channel, row = cuda.grid(1) // group, cuda.grid(1) % group
+    first, last = row, count if channel < channels else 0  # all threads stay for the reduction
+    channel = min(channel, channels - 1)
+    while row < last and not weights[row * channels + channel if per_element else row] > 0:
+        row += group
+    _, found = row_maximum(x.dtype.type(1 if row < last else 0), row, group, x)
+    if first == 0 and last > 0:
+        base[channel] = x[min(found, count - 1) * channels + channel]
+
+
+@kernel
+def _weighted_moments(x, weights, per_element, base, size, channels, period, rows, partials):
     """rows: super-rows; the last may be partial. A thread sums about the first number of each lane whose weight is above 0."""
     column = cuda.blockIdx.y * cuda.blockDim.x + cuda.threadIdx.x
     T = x.dtype.type
     none, zeros = (0.0, 0.0, 0.0, 0.0), (T(0), T(0), T(0), T(0))
     n, mean, m2 = none, none, none
+    base = wide4(gather(base, 4 * column, channels))
     row, step = cuda.blockIdx.x * cuda.blockDim.y + cuda.threadIdx.y, cuda.gridDim.x * cuda.blockDim.y
     if column >= period:
         row = rows
@@ -142,12 +170,12 @@ def _weighted_moments(x, weights, per_element, size, channels, period, rows, par
             total = add4(total, w)
             squares = multiply_add4(w, d, squares)
             row += step
-        n, mean, m2 = _merge4(n, mean, m2, *_shifted4(count, total, squares, origin, none))
+        n, mean, m2 = _merge4(n, mean, m2, *_shifted4(count, total, squares, origin, base))
     _write_moments(n, mean, m2, period, partials)
 
 
 @kernel_of(MERGING, 1)
-def _merge_moments(partials, base, based, parts, width, channels, mean, squares):
+def _merge_moments(partials, base, parts, width, channels, mean, squares):
     """A block has MERGERS[0] channels (x). Each of MERGERS[1] threads (y) merges a strided share of the partial results, then those are
     merged, in order."""
     shared = cuda.shared.array((3, MERGING), np.float64)
@@ -169,19 +197,15 @@ def _merge_moments(partials, base, based, parts, width, channels, mean, squares)
             n, mu, m2 = _merge(n, mu, m2, shared[0, other], shared[1, other], shared[2, other])
         cuda.syncthreads()
     if cuda.threadIdx.y == 0 and channel < channels:
-        mean[channel] = np.float64(base[channel]) + mu if based else mu
+        mean[channel] = np.float64(base[channel]) + mu
         squares[channel] = m2
 
 
 def merge_moments(partials, base, mean, m2):
-    """Launch the kernel that merges counts, means minus base, and sums of squares (K, 3, width); index i of width is channel i % C.
-
-    base: begins with a number for each channel, or None for 0.
-    """
+    """Launch the kernel that merges counts, means minus base, and sums of squares (K, 3, width); index i of width is channel i % C."""
     parts, _, width = partials.shape
-    channels, based = mean.size, base is not None
-    base = base if based else mean
-    run(_merge_moments, -(-channels // MERGERS[0]), MERGERS, partials, base, based, parts, width, channels, mean, m2)
+    channels = mean.size
+    run(_merge_moments, -(-channels // MERGERS[0]), MERGERS, partials, base, parts, width, channels, mean, m2)
 
 
 def moments(x, weights, partials, mean, m2):
@@ -189,10 +213,13 @@ def moments(x, weights, partials, mean, m2):
     layout = columns(x.size, channels, RUN, BLOCKS_OF_SUMS)
     blocks, period = layout.grid[0], layout.period
     partials = device.pool().empty((blocks, 3, 4 * period), np.float64)
+    base = x if weights is None else device.pool().empty((channels,), x.dtype)
     if weights is None:
         run(_moments, layout.grid, layout.block, x, x.size, channels, period, layout.rows, partials)
     else:
-        rows = -(-x.size // (4 * period))
         per_element = weights.size == x.size
-        run(_weighted_moments, layout.grid, layout.block, x, weights, per_element, x.size, channels, period, rows, partials)
-    merge_moments(partials, x if weights is None else None, mean, m2)
+        rows(_first_of_each, channels, x.shape[0], x, weights, per_element, x.shape[0], channels, base)
+        super_rows = -(-x.size // (4 * period))
+        args = (x, weights, per_element, base, x.size, channels, period, super_rows, partials)
+        run(_weighted_moments, layout.grid, layout.block, *args)
+    merge_moments(partials, base, mean, m2)

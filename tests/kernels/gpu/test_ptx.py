@@ -23,7 +23,7 @@ EPILOGUES = {"convolution"}  # only after the last barrier
 # kernels that process single elements, since their rows may have any length
 SCALARS = {"_softmax_forward", "_softmax_backward", "_softmax_cross_entropy", "_squared_error", "_add_parts", "_add_gradients", "_rotate"}
 SCALARS |= {"_max_forward", "_max_backward", "_avg_forward", "_avg_backward", "_merge_moments", "_merge_sums", "_total", "_swap"}
-SCALARS |= {"_backward_outside"}
+SCALARS |= {"_backward_outside", "_first_of_each"}
 
 
 def arguments(operation, name, dtype):
