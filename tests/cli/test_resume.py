@@ -155,7 +155,7 @@ NASTY = [
     ("class_names", '[["a"], "b", "c"]', "[0] is ['a'], expected a line of text"),
     ("class_names", '["a"]', " is ['a'], expected a list of 2 to 10,000 values"),
     ("size", "8", " is 8, expected a list of 2 values"),
-    ("data", "null", " is None, expected a line of text"),
+    ("data", "null", " is None, expected text, at most"),
 ]
 
 
