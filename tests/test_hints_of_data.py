@@ -70,6 +70,7 @@ NUMBERS = {
     "float16 pixels": (PIXELS.astype(np.float16), SCALED),
     "float16 from 0 to 1": (SCALED.astype(np.float16), SCALED.astype(np.float16)),
     "a mask": (PIXELS > 127, PIXELS > 127),
+    "a mask in float16": ((PIXELS > 127).astype(np.float16), PIXELS > 127),
     "signed numbers": (PIXELS.astype(int) - 128, PIXELS.astype(int) - 128),
     "numbers beyond 255": (PIXELS.astype(int) * 4, PIXELS.astype(int) * 4),
     "16-bit pixels": (PIXELS.astype(np.uint16) * 257, SCALED),
@@ -313,11 +314,11 @@ def test_labels_of_two_signs():
     assert np.array_equal(mended, LABELS == 0)
 
 
-@pytest.mark.parametrize("classes", [1, 2])
-def test_more_classes_than_outputs(classes):
-    message = refused(trainer_of((4, 3, 1), classes), "fit", PIXELS)
-    last = eval(re.search(r"; for 3 classes the last layer is (nb\.Dense\(3\))$", message)[1], {"nb": nb})
-    trainer_of((4, 3, 1), last.units).fit((PIXELS, LABELS), 1, progress=False)
+@pytest.mark.parametrize(("classes", "y"), [(1, LABELS), (2, LABELS), (3, 2 * LABELS + 1), (3, LABELS + 2)])
+def test_more_classes_than_outputs(classes, y):
+    message = refused(trainer_of((4, 3, 1), classes), "fit", PIXELS, y)
+    last = eval(re.search(rf"; for {y.max() + 1} classes the last layer is (nb\.Dense\(\d\))$", message)[1], {"nb": nb})
+    trainer_of((4, 3, 1), last.units).fit((PIXELS, y), 1, progress=False)
 
 
 def test_numbers_as_labels():

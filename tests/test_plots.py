@@ -198,7 +198,7 @@ def test_the_backend_of_a_notebook(tmp_path, backend):
         "; import matplotlib; print(os.environ.get('MPLBACKEND'), matplotlib.get_backend() if os.environ['MPLBACKEND'] == 'svg' else '')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | {"MPLBACKEND": backend})
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"{backend} {backend == 'svg'}\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{backend} {'svg' if backend == 'svg' else ''}\n", "")
     check_picture(tmp_path / "a.png")
 
 

@@ -125,7 +125,7 @@ def dtype_hint(array: Any, x: str, dtype: Any = "float32", pixels: str | None = 
             if not _parses(value):
                 return f"; {(value.item() if isinstance(value, np.generic) else value)!r} is not a number"
         values = values.astype(np.float64)
-    if pixels is None or kind in "bc" or not values.size:
+    if pixels is None or kind == "c" or not values.size:
         return f"; use {use}"
     low, high = values.min(), values.max()
     if low >= 0 and high <= 255 and (kind in "iu" or (high > 1 and bool((values == np.floor(values)).all()))):
