@@ -52,9 +52,9 @@ FITS = {
     "(x, y), epochs=1, validation_split=0.2": r"'validation_split': split the rows first .* and write validation=\(x, y\)$",
     "(x, y), epochs=1, verbose=0": r"'verbose': write progress=True or progress=False$",
     "(x, y), epochs=1, bacth_size=2": r"'bacth_size': expected data, epochs, batch_size, validation, callbacks, progress$",
-    "(x, y[:, None]), epochs=1": r"labels have shape \(12, 1\): expected \(12,\), one whole number per row; use y.reshape\(-1\)$",
-    "(x, np.eye(3)[y]), epochs=1": r"labels have shape \(12, 3\): .*; for one-hot rows use y.argmax\(axis=1\)$",
-    "(x, y.astype(float)), epochs=1": r"labels have dtype float64: expected whole numbers, 0 to 2; use y.astype\('int64'\)$",
+    "(x, y[:, None]), epochs=1": r"labels have shape \(12, 1\): expected \(12,\), .*; use np.asarray\(y\).reshape\(-1\)$",
+    "(x, np.eye(3)[y]), epochs=1": r"labels have shape \(12, 3\): .*; for one-hot rows use np.asarray\(y\).argmax\(axis=1\)$",
+    "(x, y.astype(float)), epochs=1": r"labels have dtype float64: expected whole numbers, 0 to 2; use np.asarray\(y\).astype\('int64'\)$",
     "(Tensor(), y), epochs=1": r"data: x is not an array: Can't call numpy\(\) on Tensor that requires grad. Use tensor",
 }
 

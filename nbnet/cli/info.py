@@ -84,7 +84,13 @@ def _kernel_cache() -> str:
     import numba
 
     config: Any = numba.config
-    path = Path(load("dense.forward", "serial").stats.cache_path)  # type: ignore[attr-defined]
+    try:
+        path = load("dense.forward", "serial").stats.cache_path  # type: ignore[attr-defined]
+    except BackendError as error:
+        return f"none: {error}"
+    if path is None:
+        return "none: kernels are compiled again in each process; set NUMBA_CACHE_DIR to a folder that you can write to"
+    path = Path(path)
     if config.CACHE_DIR:
         root, where = Path(config.CACHE_DIR), str(config.CACHE_DIR)
     elif path.name == "__pycache__":

@@ -46,12 +46,12 @@ def count_steps(model: Sequential) -> int:
 
 
 def is_cold(backend: str) -> bool:
-    """Whether the cache has no convolution yet, and so hardly anything."""
+    """Whether the cache has no convolution yet, and so hardly anything; or whether there is no cache."""
     kernel = load("conv2d.forward", backend)
     if not hasattr(kernel, "stats"):  # CUDA kernels are not cached; they compile quickly
         return False
-    folder = Path(kernel.stats.cache_path)
-    return not any(folder.glob(f"*{kernel.__name__}-*.nbc"))
+    folder = kernel.stats.cache_path
+    return folder is None or not any(Path(folder).glob(f"*{kernel.__name__}-*.nbc"))
 
 
 def compiled() -> int:

@@ -256,7 +256,8 @@ def reduce(dy: Any, saved: BatchNormSaved, slope: float = 1.0) -> tuple[Any, Any
     if x.size:
         rows = x.reshape(-1, x.shape[-1])
         scratch = partials(be, *rows.shape)
-        be.kernel("batchnorm.backward_reduce")(dy.reshape(rows.shape), rows, *saved.affine, slope, scratch, sum_g, sum_gx)
+        kernel = be.kernel("batchnorm.backward_reduce")
+        kernel(dy.reshape(rows.shape), rows, saved.weights, *saved.affine, slope, scratch, sum_g, sum_gx)
     else:
         sum_g[...], sum_gx[...] = 0, 0
     return sum_g, sum_gx

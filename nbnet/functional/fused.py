@@ -106,6 +106,11 @@ def _coefficients(dy: Any, saved: NormalizationSaved, grads: Gradients, overwrit
         sum_g, sum_gx = be.vectors(2, channels, np.float64)
         scratch = partials(be, len(x) * dy.shape[1], channels, 2 * x.shape[2])
         be.kernel("batchnorm.backward_reduce_max_pool")(dy, x, *norm.affine, epilogue.slope, scratch, sum_g, sum_gx)
+    elif epilogue.smooth is not None and norm.weights is not None:
+        g = dy if overwrite_dy else be.empty(x.shape, x.dtype)
+        be.kernel(f"activation.{epilogue.smooth}_backward")(dy.reshape(-1), saved.y.reshape(-1), g.reshape(-1))
+        sum_g, sum_gx = batchnorm.reduce(g, norm)
+        dy = g
     elif epilogue.smooth is not None:
         sum_g, sum_gx = be.vectors(2, channels, np.float64)
         rows, g = x.reshape(-1, channels), dy if overwrite_dy else be.empty(x.shape, x.dtype)

@@ -39,11 +39,12 @@ def moments(
     """Mean and biased variance over some axes.
 
     Args:
-        x: float32 or float64. axes: one axis or several. weights: an array that broadcasts against x, all at least 0.
+        x: float32 or float64. axes: one axis or several. weights: an array that broadcasts against x, all at least 0; what has a weight
+            of 0 has no influence, not even NaN or infinity.
     Returns:
         mean, variance in x's dtype; accumulated in float64.
     Raises:
-        ArgumentError: an axis does not exist or is given twice, or the weights of a result are negative or sum to 0.
+        ArgumentError: an axis does not exist or is given twice, a weight is negative or not finite, or the weights of a result sum to 0.
     """
     be = get_backend(backend)
     x = checks.floats(x, "x", be=be if on_device(x) else None)
@@ -63,11 +64,12 @@ def moments(
         stats = _stats(be.place(rows), None, be)
         mean, var = np.asarray(stats.mean), stats.variance()
     else:
-        w = np.broadcast_to(np.asarray(weights, np.float64), x.shape).transpose(reduced + kept).reshape(rows.shape)
+        given = _checked(np.asarray(weights, np.float64))
+        w = np.broadcast_to(given, x.shape).transpose(reduced + kept).reshape(rows.shape)
         total = w.sum(axis=0)
-        if (w < 0).any() or not (total > 0).all():
-            raise ArgumentError("got weights that are negative or sum to 0, expected weights of at least 0 with a sum above 0")
-        wide = rows.astype(np.float64)
+        if not (total > 0).all():
+            raise ArgumentError("got weights that sum to 0, expected a sum above 0 for every result")
+        wide = np.where(w > 0, rows, 0).astype(np.float64)
         mean = (w * wide).sum(axis=0) / total
         var = (w * (wide - mean) ** 2).sum(axis=0) / total
     return mean.astype(x.dtype).reshape(shape), var.astype(x.dtype).reshape(shape)
@@ -116,9 +118,13 @@ def row_weights(weights: Any, rows: np.ndarray) -> np.ndarray | None:
     w = np.ascontiguousarray(weights, rows.dtype)
     if w.size not in (count, count * channels):
         raise ShapeError(f"weights have shape {w.shape}, expected {count} of them, one per row, or {(count, channels)}, one per element")
-    if not ((w >= 0) & (w < np.inf)).all():
+    return _checked(w).reshape(count, w.size // count if count else 1)
+
+
+def _checked(weights: np.ndarray) -> np.ndarray:
+    if not ((weights >= 0) & (weights < np.inf)).all():
         raise ArgumentError("got weights that are negative or not finite, expected finite weights of at least 0")
-    return w.reshape(count, w.size // count if count else 1)
+    return weights
 
 
 def partials(be: Backend, rows: int, channels: int, columns: int = 1) -> Any:

@@ -17,6 +17,8 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+from numba import config
+
 from nbnet.errors import BackendError, KernelError, unknown
 
 OPERATIONS = ("batchnorm", "groupnorm", "dropout", "conv2d", "dense", "pool", "activation", "loss", "optimizer", "array")
@@ -32,11 +34,12 @@ def load(op: str, backend: str) -> Callable[..., Any]:
         op: operation and function, for example "batchnorm.moments".
         backend: one of numpy, serial, parallel, cuda.
     Raises:
-        BackendError: the backend is unknown.
+        BackendError: the backend is unknown, or needs the compiler, which NUMBA_DISABLE_JIT turns off.
         KernelError: the operation has no such function, or the backend lacks it; the message lists what exists.
     """
     if backend not in _MODULES:
         raise BackendError(unknown("backend", backend, BACKENDS))
+    check_compiler(backend)
     operation, _, function = op.partition(".")
     if operation not in OPERATIONS:
         raise KernelError(unknown("operation", operation, OPERATIONS))
@@ -49,6 +52,14 @@ def load(op: str, backend: str) -> Callable[..., Any]:
     if kernel is None:
         raise KernelError(unknown(f"kernel of {operation!r} on backend {backend!r}", function, functions(operation)))
     return kernel
+
+
+def check_compiler(backend: str) -> None:
+    """Raise a BackendError if Numba's compiler is off and this backend needs it."""
+    if config.DISABLE_JIT and backend != "numpy":  # type: ignore[attr-defined]
+        raise BackendError(
+            f"got backend {backend!r} with NUMBA_DISABLE_JIT=1, expected Numba's compiler: use backend='numpy', or unset the variable"
+        )
 
 
 def functions(operation: str) -> list[str]:

@@ -10,9 +10,10 @@ import inspect
 import os
 import pickle
 import stat
+import warnings
 import zlib
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from glob import escape
 from pathlib import Path
@@ -93,6 +94,25 @@ def _foreign(path, how, hint=""):
     )
 
 
+@contextmanager
+def kept_if_possible() -> Iterator[None]:
+    """What cannot be written in this block, for want of a folder or of room, is not kept: a warning, once in a process, says so."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # Numba raises RuntimeError if it finds no folder that it can write to
+        if not _warned:
+            _warned.append(error)
+            warnings.warn(
+                f"compiled kernels are not kept on disk, so each process compiles them again ({' '.join(str(error).split())}): "
+                f"set NUMBA_CACHE_DIR to a folder that you can write to and that has room",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+
+
+_warned: list[Exception] = []  # the first problem
+
+
 def _checksum(code):
     return zlib.crc32(code).to_bytes(CHECKSUM, "little")
 
@@ -126,8 +146,8 @@ class KernelFiles:
 
     def load(self, key):
         """What was saved; None if it is missing or damaged. Raises BackendError where others could have written it."""
-        check_folder(str(self.folder))
         try:
+            check_folder(str(self.folder))
             with open(self.path(key), "rb") as file:
                 found = os.fstat(file.fileno())
                 data = file.read()
@@ -140,9 +160,13 @@ class KernelFiles:
         if _checksum(memoryview(data)[:-CHECKSUM]) != data[-CHECKSUM:]:
             return None
         self.prepare(data)
-        return pickle.loads(data)
+        try:
+            return pickle.loads(data)
+        except Exception:  # whatever damaged data raise
+            return None
 
     def save(self, key, data):
+        """Raises BackendError where others could replace the file, OSError where it cannot be written."""
         check_folder(str(self.folder))
         code = self.dumps(data)
         replace_file(self.path(key), code + _checksum(code))
@@ -160,16 +184,21 @@ def generated(name, text, formula, folder, scope):
     """A function that was generated as Python text from a formula, compiled from a file so that machine code on disk can belong to it.
 
     The file's name follows from its text, and the text from the formula's source: a changed formula is another file.
+
+    Args:
+        folder: where the file is kept; None if nothing can be kept.
     """
     with suppress(OSError):  # not at an interactive prompt
         source = Path(inspect.getfile(formula)).read_bytes()
         cells = [cell.cell_contents for cell in formula.__closure__ or ()]
         text = f"# {formula.__module__}.{formula.__qualname__} {cells} of source {hashlib.sha256(source).hexdigest()[:16]}\n{text}\n"
-    path = Path(folder) / f"{name}_{_short(text)}.py"
-    check_folder(str(folder))
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, text.encode())
+    path = Path(folder or Path(__file__).parent) / f"{name}_{_short(text)}.py"
+    with kept_if_possible():
+        if folder is not None:
+            check_folder(str(folder))
+            if not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                replace_file(path, text.encode())
     scope["__name__"] = formula.__module__
     exec(compile(text, str(path), "exec"), scope)
     return scope[name]

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from nbnet.errors import BackendError, unknown
-from nbnet.kernels import BACKENDS, load
+from nbnet.kernels import BACKENDS, check_compiler, load
 from nbnet.kernels.channelwise import LARGEST
 from nbnet.kernels.cpu import threads
 from nbnet.kernels.cpu.channelwise import compiled
@@ -276,6 +276,7 @@ _made: list[Backend] = []
 
 @cache
 def _make(name: str) -> Backend:
+    check_compiler(name)
     if name == "cuda":
         check_cuda()
     backend: Backend = _CLASSES[name]()

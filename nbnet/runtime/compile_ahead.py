@@ -26,7 +26,7 @@ from numba import config
 
 from nbnet.errors import ArgumentError
 from nbnet.kernels import load
-from nbnet.kernels.cpu.cache import compiling_elsewhere, is_compiled
+from nbnet.kernels.cpu.cache import compiling_elsewhere, is_missing
 from nbnet.kernels.cpu.numba_private import types_of
 from nbnet.runtime.backend import NumpyBackend
 from nbnet.runtime.processors import processors
@@ -106,7 +106,7 @@ def compile_ahead(model: Any, rows: int) -> None:
     of_kernel: dict[str, list[Call]] = {}  # one process compiles all signatures of a kernel: two could lose each other's cache entry
     for op, types in calls(model, rows):
         kernel = load(op, name)
-        if kernel not in compiling_elsewhere and not is_compiled(kernel, types):
+        if kernel not in compiling_elsewhere and is_missing(kernel, types):
             of_kernel.setdefault(op, []).append((op, types))
     if len(of_kernel) < FEW:
         return

@@ -35,12 +35,25 @@ def test_weighted_moments(rng):
     assert_close(var, repeated.var(axis=0), "reduction")
 
 
+@pytest.mark.parametrize("value", [1e8, np.nan, -np.inf], ids=str)
+def test_moments_of_the_rest(rng, value):
+    """What has a weight of 0 has no influence, whatever it holds."""
+    x, weights = rng.normal(3, 2, (20, 3)), rng.random((20, 3)) < 0.6
+    mean, var = F.moments(np.where(weights, x, value), 0, weights=weights)
+    kept = [column[w] for column, w in zip(x.T, weights.T)]
+    assert_close(mean, np.array([column.mean() for column in kept]), "reduction")
+    assert_close(var, np.array([column.var() for column in kept]), "reduction")
+
+
 def test_bad_moments():
     x = np.ones((3, 4))
     with pytest.raises(ArgumentError, match="axes \\(2,\\)"):
         F.moments(x, 2)
     with pytest.raises(ArgumentError, match="sum to 0"):
         F.moments(x, 0, weights=np.zeros((3, 1)))
+    for value in (-1e-9, np.inf, np.nan):
+        with pytest.raises(ArgumentError, match="negative or not finite, expected finite weights of at least 0"):
+            F.moments(x, 0, weights=np.array([[1], [value], [1]]))
     with pytest.raises(DTypeError, match=r"int64.*astype"):
         F.moments(np.arange(3), 0)
     with pytest.raises(ShapeError, match="empty"):
@@ -119,6 +132,9 @@ def test_bad_batch_norm():
         F.batch_norm_forward(x, one, one, mean=one)
     with pytest.raises(ArgumentError, match="that do not sum to 0"):
         F.batch_norm_forward(x, one, one, weights=np.zeros(4))
+    for value in (-1e-9, np.inf, np.nan):
+        with pytest.raises(ArgumentError, match="negative or not finite"):
+            F.batch_norm_forward(x, one, one, weights=np.array([1, 1, value, 1]))
     _, saved = F.batch_norm_forward(x, one, one)
     with pytest.raises(ShapeError, match=r"dy has shape \(3, 4\), expected \(4, 3\)"):
         F.batch_norm_backward(x.T, saved)

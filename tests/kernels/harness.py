@@ -1,5 +1,6 @@
 """Run a kernel on every COMPILED backend and compare it with the NumPy definition in float64."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ DTYPES = ("float32", "float64")
 CPU = () if SIMULATED else ("serial", "parallel")
 COMPILED = (*CPU, "cuda") if SIMULATED or GPU else CPU
 GARBAGE = 77  # what outputs hold before a call: they must be overwritten
+GUARD = 256  # bytes before and after each array of a call
 
 not_simulated = pytest.mark.skipif(SIMULATED, reason="is about the CPU's chunks, or larger than the simulator can run")
 
@@ -44,26 +46,45 @@ class Out:
     precision: Any = None
 
 
+def guarded(shape, dtype, values):
+    """An array, and the memory that it lies in. Around it all bits are 1, NaN as floats: kernels must not write there, and what they read
+    there must not reach a result."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    memory = np.full(size + 2 * GUARD, 0xFF, np.uint8)
+    array = memory[GUARD : GUARD + size].view(dtype).reshape(shape)
+    array[...] = values
+    return array, memory
+
+
 def run(op, backend, dtype, args):
-    """The outputs of one call. args: inputs (float64 arrays are rounded to dtype, other values are unchanged) and Out."""
-    call, outputs, inputs = [], [], []
+    """The outputs of one call. args: inputs (float64 arrays are rounded to dtype, other values are unchanged) and Out.
+
+    On the CPU all arrays are guarded, scratch too; the simulator refuses an index beyond an array.
+    """
+    call, outputs, inputs, memories = [], [], [], []
     for arg in args:
         if isinstance(arg, Out):
-            array = np.full(arg.shape, GARBAGE, arg.dtype or dtype) if arg.start is None else arg.start.astype(dtype)
+            shape, values = (arg.shape, GARBAGE) if arg.start is None else (arg.start.shape, arg.start)
+            array, memory = guarded(shape, arg.dtype or dtype, values)
             if not arg.scratch:
                 outputs.append(array)
-            call.append(array)
-        elif isinstance(arg, np.ndarray) and arg.dtype == np.float64:
-            call.append(arg.astype(dtype))
-            inputs.append((call[-1], call[-1].copy()))
+        elif isinstance(arg, np.ndarray):
+            array, memory = guarded(arg.shape, dtype if arg.dtype == np.float64 else arg.dtype, arg)
+            inputs.append((array, array.copy()))
         else:
             call.append(arg)
+            continue
+        call.append(array)
+        memories.append(memory)
     if backend == "cuda":
         run_on_device(load(op, backend), call)
     else:
         load(op, backend)(*call)
     for now, before in inputs:
         np.testing.assert_array_equal(now, before, err_msg=f"{op} on {backend} changed an input")
+    for memory in memories:
+        assert (memory[:GUARD] == 0xFF).all(), f"{op} on {backend} wrote before an array"
+        assert (memory[-GUARD:] == 0xFF).all(), f"{op} on {backend} wrote past the end of an array"
     return outputs
 
 

@@ -124,6 +124,16 @@ def test_softmax_of_large_values_and_nan(dtype):
     assert not np.isnan(y[[0, 1, 3]]).any()
 
 
+@dtypes
+def test_softmax_of_many_classes(dtype):
+    """The largest number counts wherever it is: on cuda several warps share a row of 128 numbers or more."""
+    x = np.full((6, 149), -1e4)
+    x[np.arange(6), [0, 3, 4, 8, 77, 148]] = 1e4
+    (y,) = check("activation.softmax_forward", dtype, "elementwise", [x, Out(x.shape)])
+    assert_close(y, x > 0, "exact")
+    check("activation.softmax_backward", dtype, "elementwise", [np.arange(6 * 149.0).reshape(x.shape), y, Out(x.shape)])
+
+
 @pytest.mark.parametrize("backend", ["numpy", *COMPILED])
 def test_softmax_in_place(rng, backend):
     x, dy = rng.normal(size=(9, 5)), rng.normal(size=(9, 5))

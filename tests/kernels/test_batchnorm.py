@@ -68,33 +68,23 @@ def test_moments(rng, dtype, shape, weighted):
     check("batchnorm.moments", dtype, "reduction", [rng.normal(size=shape), weights, partials(shape), *[sums(shape, "float64")] * 2])
 
 
-@dtypes
-def test_moments_with_weights_of_zero(rng, dtype):
-    """A weight of 0 removes the row, even for all rows of a chunk."""
-    shape = (MANY, 3)
-    x, weights = rng.normal(size=shape), np.ones((shape[0], 1))
-    weights[: MANY * 2 // 3] = 0
-    outputs = [sums(shape, "float64"), sums(shape, "float64")]
-    mean, m2 = check("batchnorm.moments", dtype, "reduction", [x, weights, partials(shape), *outputs])
-    kept = x[MANY * 2 // 3 :].astype(dtype).astype(np.float64)
-    assert_close(mean, kept.mean(axis=0), "reduction")
-    assert_close(m2 / len(kept), kept.var(axis=0), "reduction")
-
-
+@pytest.mark.parametrize("weighted", ["none", "rows", "elements"])
 @pytest.mark.parametrize("offset", [1e4, -1e6])
 @dtypes
-def test_moments_far_from_zero(rng, dtype, offset):
+def test_moments_far_from_zero(rng, dtype, offset, weighted):
     """Deviation 1 around a mean of 1e4: the sum of squares minus the squared mean would lose all digits in float32."""
     shape = (MANY, 3)
-    check("batchnorm.moments", dtype, "reduction", [rng.normal(offset, 1, shape), None, partials(shape), *[sums(shape, "float64")] * 2])
+    x, weights = rng.normal(offset, 1, shape), weights_of(rng, shape, weighted)
+    check("batchnorm.moments", dtype, "reduction", [x, weights, partials(shape), *[sums(shape, "float64")] * 2])
 
 
+@pytest.mark.parametrize("weighted", ["none", "rows", "elements"])
 @pytest.mark.parametrize("backend", COMPILED)
 @dtypes
-def test_moments_of_a_constant_channel(dtype, backend):
+def test_moments_of_a_constant_channel(rng, dtype, backend, weighted):
     shape = (MANY, 3)
-    x = np.broadcast_to([0.1, 1e4 + 0.1, -3.7e7], shape).copy()
-    mean, m2 = run("batchnorm.moments", backend, dtype, [x, None, partials(shape), sums(shape), sums(shape)])
+    x, weights = np.broadcast_to([0.1, 1e4 + 0.1, -3.7e7], shape).copy(), weights_of(rng, shape, weighted)
+    mean, m2 = run("batchnorm.moments", backend, dtype, [x, weights, partials(shape), sums(shape), sums(shape)])
     assert_close(mean, x[0].astype(dtype), "exact")
     assert_close(m2, np.zeros(3), "exact")
 
@@ -106,13 +96,14 @@ def test_apply(rng, dtype, shape, slope):
     check("batchnorm.apply", dtype, "elementwise", [rng.normal(size=shape), *affine(rng, shape[1]), slope, Out(shape)])
 
 
+@pytest.mark.parametrize("weighted", ["none", "rows", "elements"])
 @pytest.mark.parametrize("slope", SLOPES)
 @dtypes
 @shapes
-def test_backward_reduce(rng, dtype, shape, slope):
-    dy, x = rng.normal(size=shape), rng.normal(size=shape)
+def test_backward_reduce(rng, dtype, shape, slope, weighted):
+    dy, x, weights = rng.normal(size=shape), rng.normal(size=shape), weights_of(rng, shape, weighted)
     outputs = [partials(shape), sums(shape), sums(shape)]
-    check("batchnorm.backward_reduce", dtype, "reduction", [dy, x, *affine(rng, shape[1]), slope, *outputs])
+    check("batchnorm.backward_reduce", dtype, "reduction", [dy, x, weights, *affine(rng, shape[1]), slope, *outputs])
 
 
 @pytest.mark.parametrize("weighted", ["none", "rows", "elements"])
@@ -128,6 +119,27 @@ def test_backward_apply(rng, dtype, shape, slope, weighted):
         "elementwise",
         [dy, x, weights, *affine(rng, shape[1]), slope, *affine(rng, shape[1]), Out(shape)],
     )
+
+
+@pytest.mark.parametrize("slope", SLOPES)
+@dtypes
+def test_an_exact_zero_is_not_positive(rng, dtype, slope):
+    """Small whole numbers: many inputs of the activation are exactly 0, where its derivative is the slope."""
+    shape, image = (11, 5), (2, 4, 5, 3)
+    for size in (shape, image):
+        x, dy, channels = rng.integers(-2, 3, size).astype(np.float64), rng.normal(size=size), size[-1]
+        numbers = [rng.integers(-1, 2, channels).astype(np.float64), np.ones(channels), rng.integers(-1, 2, channels).astype(np.float64)]
+        assert ((x - numbers[0]) * numbers[1] + numbers[2] == 0).any()
+        if size == shape:
+            check("batchnorm.backward_reduce", dtype, "reduction", [dy, x, None, *numbers, slope, partials(size), sums(size), sums(size)])
+            for weights in (None, np.ones((size[0], 1))):
+                check(
+                    "batchnorm.backward_apply", dtype, "elementwise", [dy, x, weights, *numbers, slope, *affine(rng, channels), Out(size)]
+                )
+        else:
+            first, out = [dy[:, ::2, ::2][:, :2, :2].copy(), x, *numbers, slope], Out((channels,), np.float64, precision=dtype)
+            check("batchnorm.backward_reduce_max_pool", dtype, "reduction", [*first, pool_partials(size), out, out])
+            check("batchnorm.backward_apply_max_pool", dtype, "elementwise", [*first, *affine(rng, channels), Out(size)])
 
 
 @pytest.mark.parametrize("activation", [TANH, SIGMOID])
@@ -303,7 +315,7 @@ def test_gradient_through_batch_statistics(rng, backend, slope, weighted):
 
     mean, inv_std = statistics(x, backend)
     scale = gamma * inv_std
-    reduced = [dy, x, mean, scale, beta, slope, partials(shape), sums(shape), sums(shape)]
+    reduced = [dy, x, w, mean, scale, beta, slope, partials(shape), sums(shape), sums(shape)]
     sum_g, sum_gx = run("batchnorm.backward_reduce", backend, "float64", reduced)
     b, c = -scale * sum_g / total, -scale * inv_std**2 * sum_gx / total
     (dx,) = run("batchnorm.backward_apply", backend, "float64", [dy, x, w, mean, scale, beta, slope, scale, b, c, Out(shape)])

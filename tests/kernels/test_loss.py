@@ -60,6 +60,21 @@ def test_a_tie_is_won_by_the_first(dtype):
     assert hits.tolist() == [1, 0, 1, 0]
 
 
+@dtypes
+def test_the_largest_of_many_classes(dtype):
+    """Wherever it is: on cuda several warps share a row of 128 numbers or more. Without it, its exp would be infinite."""
+    places = np.array([0, 3, 4, 7, 8, 77, 148])
+    logits = np.full((len(places), 149), -1e4)
+    logits[np.arange(len(places)), places] = 1e4
+    for labels, hit in ((places, 1), (places - 1, 0)):
+        _, hits, dlogits = check("loss.softmax_cross_entropy", dtype, "reduction", cross_entropy_args(logits, labels % 149))
+        assert hits.tolist() == [hit] * len(places)
+        assert np.isfinite(dlogits).all()
+    logits[:, [5, 9, 130]] = 1e4  # a tie between warps
+    _, hits, _ = check("loss.softmax_cross_entropy", dtype, "reduction", cross_entropy_args(logits, np.minimum(places, 5)))
+    assert hits.tolist() == [1] * len(places)
+
+
 @pytest.mark.parametrize("at", [0, 1, 2])
 @dtypes
 def test_nan_logit(dtype, at):

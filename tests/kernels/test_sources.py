@@ -1,5 +1,6 @@
 """Kernels on disk: whose files are loaded, and what becomes of damaged ones."""
 
+import errno
 import os
 import pickle
 import stat
@@ -10,7 +11,7 @@ import pytest
 
 from nbnet.errors import BackendError
 from nbnet.kernels import sources
-from nbnet.kernels.sources import KernelFiles, check_folder
+from nbnet.kernels.sources import KernelFiles, check_folder, kept_if_possible
 
 pytestmark = pytest.mark.skipif(not sources.CHECKED, reason="Windows has no such owners and modes")
 KEY = ("float32",)
@@ -157,7 +158,16 @@ def test_links(folder, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "damage", [lambda data: b"", lambda data: data[:-9], lambda data: data[:9] + b"!" + data[10:], lambda data: b"\0" * 99]
+    "damage",
+    [
+        lambda data: b"",
+        lambda data: data[:-9],
+        lambda data: data[:9] + b"!" + data[10:],
+        lambda data: b"\0" * 99,
+        lambda data: b"\0" * sources.CHECKSUM,  # with the right checksum, but no pickle
+        lambda data: data[:3] + sources._checksum(data[:3]),
+        lambda data: b"cno_module\nname\n." + sources._checksum(b"cno_module\nname\n."),
+    ],
 )
 def test_a_damaged_file_is_not_there(folder, damage):
     path = files(folder).path(KEY)
@@ -165,6 +175,32 @@ def test_a_damaged_file_is_not_there(folder, damage):
     assert files(folder).load(KEY) is None
     files(folder).save(KEY, "code")
     assert files(folder).load(KEY) == "code"
+
+
+def test_what_cannot_be_written_is_not_kept(folder, monkeypatch):
+    """One warning in a process says so; a folder that others can write to stays an error."""
+
+    def full(path, data):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def save():
+        with kept_if_possible():
+            files(folder).save(KEY, "other code")
+
+    monkeypatch.setattr(sources, "_warned", [])
+    monkeypatch.setattr(sources, "replace_file", full)
+    words = (
+        r"^compiled kernels are not kept on disk, so each process compiles them again \(\[Errno 28\] No space left on device\): "
+        r"set NUMBA_CACHE_DIR to a folder that you can write to and that has room$"
+    )
+    with pytest.warns(RuntimeWarning, match=words):
+        save()
+    save()  # a second warning would be an error
+    assert files(folder).load(KEY) == "code"
+    monkeypatch.setattr(sources, "_trusted", lambda: (os.geteuid() + 1,))
+    sources._checked.clear()
+    with pytest.raises(BackendError, match="belongs to user"):
+        save()
 
 
 ADD = """

@@ -37,6 +37,16 @@ def test_zero_debias_is_right_from_the_first_batch(rng):
         assert_close(layer.buffers["moving_var"], x.var(axis=0, ddof=1), "reduction")
 
 
+@pytest.mark.parametrize("zero_debias", [True, "mean"])
+def test_zero_debias_that_never_moves(batches, zero_debias):
+    """With decay 1 there is no average: evaluation is by the last batch, not by 0 / 0."""
+    layer = trained(nb.BatchNorm(decay=1.0, zero_debias=zero_debias), batches)
+    assert_close(layer.buffers["moving_mean"], batches[-1].mean(axis=0), "reduction")
+    var = batches[-1].var(axis=0, ddof=1) if zero_debias is True else np.ones(4)
+    assert_close(layer.buffers["moving_var"], var, "reduction")
+    assert np.isfinite(layer.forward(batches[0])[0]).all()
+
+
 def test_tensorflows_zero_debias_leaves_the_variance_behind():
     """semantics: with decay 0.999 and variance 100, the moving variance reads 10.4 after 100 steps."""
     x = np.array([[-10.0], [10.0]])
@@ -80,31 +90,62 @@ def test_ghost_batches_and_what_their_variance_misses():
         assert_close(y[rows], (x[rows] - x[rows].mean()) / np.sqrt(25 + 1e-5), "elementwise")
 
 
-def test_a_mask_is_as_if_the_rows_were_not_there(rng):
-    x, dy = rng.standard_normal((4, 5, 3)), rng.standard_normal((4, 5, 3))
-    mask = rng.random((4, 5)) < 0.6
-    masked, alone = nb.BatchNorm(), nb.BatchNorm()
-    masked.build((5, 3), backend="serial", dtype="float64")
-    alone.build((3,), backend="serial", dtype="float64")
-    y, saved = masked.forward(x, train=True, weights=mask)
+@pytest.mark.parametrize("value", [0.5, 1e8, np.nan, np.inf], ids=str)
+@pytest.mark.parametrize("axis", [1, 2, 3])
+@pytest.mark.parametrize("activation", [None, "relu", "leaky_relu", "tanh", "sigmoid"])
+@pytest.mark.parametrize("backend", ["numpy", "serial", "parallel"])
+def test_a_mask_is_as_if_the_rows_were_not_there(rng, backend, activation, axis, value):
+    """Whatever they hold, on every axis, and whether or not the mask has the axis of the channels."""
+    shape = [4, 5, 6]
+    mask = rng.random(shape) < 0.6
+    mask[0, 0, 0] = False
+    shape.insert(axis, 3)
+    x, dy = (np.moveaxis(rng.standard_normal(shape), axis, -1) for _ in range(2))
+    alone = nb.BatchNorm(activation=activation)
+    alone.build((3,), backend=backend, dtype="float64")
     wanted, wanted_saved = alone.forward(x[mask], train=True)
-    assert_close(y[mask], wanted, "reduction")
-    dx = masked.backward(np.where(mask[..., None], dy, 0), saved)
-    assert_close(dx[mask], alone.backward(dy[mask], wanted_saved), "reduction")
-    assert not dx[~mask].any()
-    for name in ("moving_mean", "moving_var"):
-        assert_close(masked.buffers[name], alone.buffers[name], "reduction")
+    wanted_dx = alone.backward(dy[mask], wanted_saved)
+    x[~mask], dy[~mask] = value, 0
+    for weights in (mask, np.expand_dims(mask, axis)):
+        masked = nb.BatchNorm(axis=axis, activation=activation)
+        masked.build(tuple(shape[1:]), backend=backend, dtype="float64")
+        y, saved = masked.forward(np.moveaxis(x, -1, axis), train=True, weights=weights)
+        dx = np.moveaxis(masked.backward(np.moveaxis(dy, -1, axis), saved), axis, -1)
+        assert_close(np.moveaxis(y, axis, -1)[mask], wanted, "reduction")
+        assert_close(dx[mask], wanted_dx, "reduction")
+        assert not dx[~mask].any()
+        for name in ("moving_mean", "moving_var"):
+            assert_close(masked.buffers[name], alone.buffers[name], "reduction")
+        for name, param in masked.params.items():
+            assert_close(param.grad, alone.params[name].grad, "reduction")
 
 
-@pytest.mark.parametrize("shape", [(4,), (4, 1), (4, 5), (1, 5), (4, 5, 1), (4, 5, 6), (4, 1, 6, 1)])
-def test_weights_of_any_broadcastable_shape(rng, shape):
+@pytest.mark.parametrize("backend", ["numpy", "serial", "parallel"])
+def test_a_mask_holds_under_moving_statistics(rng, backend):
+    """Also in the gradients of gamma and beta."""
+    x, dy, mask = rng.standard_normal((8, 3)), rng.standard_normal((8, 3)), np.arange(8) % 3 > 0
+    x[~mask], dy[~mask] = np.nan, 0
+    masked, alone = (nb.BatchNorm() for _ in range(2))
+    for layer, rows, weights in ((masked, slice(None), mask), (alone, mask, None)):
+        layer.build((3,), backend=backend, dtype="float64")
+        layer.use_batch_statistics = False
+        _, saved = layer.forward(x[rows], train=True, weights=weights)
+        layer.backward(dy[rows], saved)
+    for name, param in masked.params.items():
+        assert_close(param.grad, alone.params[name].grad, "reduction")
+
+
+@pytest.mark.parametrize("axis", [1, 2, 3])
+@pytest.mark.parametrize("shape", [(4,), (4, 1), (4, 5), (1, 5), (4, 5, 1), (4, 5, 6), (4, 1, 6, 1), (4, 5, 6, 3), (1, 1, 1, 3)])
+def test_weights_of_any_broadcastable_shape(rng, shape, axis):
+    """The shapes are those of channels on the last axis: weights of x's rank have them where x has them."""
     x, weights = rng.standard_normal((4, 5, 6, 3)), rng.random(shape)
-    layer = nb.BatchNorm(decay=0, unbiased=False)
-    layer.build((5, 6, 3), backend="serial", dtype="float64")
-    layer.forward(x, train=True, weights=weights)
-    full = weights[..., 0] if len(shape) == 4 else weights  # with the channel axis, or without it
-    full = np.broadcast_to(full.reshape(full.shape + (1,) * (3 - full.ndim)), (4, 5, 6))
-    mean, var = nb.functional.moments(x, (0, 1, 2), weights=full[..., None])
+    full = weights if weights.ndim == 4 else weights.reshape(weights.shape + (1,) * (4 - weights.ndim))
+    mean, var = nb.functional.moments(x, (0, 1, 2), weights=np.broadcast_to(full, x.shape))
+    layer = nb.BatchNorm(decay=0, unbiased=False, axis=axis)
+    x = np.moveaxis(x, -1, axis)
+    layer.build(x.shape[1:], backend="serial", dtype="float64")
+    layer.forward(x, train=True, weights=np.moveaxis(weights, -1, axis) if weights.ndim == 4 else weights)
     assert_close(layer.buffers["moving_mean"], mean, "reduction")
     assert_close(layer.buffers["moving_var"], var, "reduction")
 

@@ -1,4 +1,8 @@
-"""Arrays as kernels take them: one kind only, since Numba compiles a kernel for each."""
+"""Arrays as kernels take them: one kind only, since Numba compiles a kernel for each; and backends that cannot run."""
+
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -119,3 +123,35 @@ def test_outputs_are_written_by_kernels(rng, tmp_path, kind):
         trainer.train_batch(x, y[:, :2])
     for name, array in model.state().items():
         assert_close(array, before[name], "exact")
+
+
+WITHOUT_COMPILER = """
+import numpy as np, nbnet as nb
+for backend in ("serial", "parallel", "cuda"):
+    try:
+        nb.Sequential([nb.Dense(3)]).build((4,), backend=backend)
+    except nb.errors.BackendError as error:
+        print(error)
+model = nb.Sequential([nb.Conv2D(2, 3), nb.BatchNorm(), nb.ReLU(), nb.MaxPool2D(2), nb.Flatten(), nb.Dropout(0.5), nb.Dense(3)])
+model.build((4, 4, 1), backend="numpy")
+history = nb.Trainer(model).fit((np.ones((8, 4, 4, 1), np.float32), np.arange(8) % 3), epochs=1, batch_size=4)
+print(np.isfinite(history["loss"]).all())
+"""
+
+
+def test_without_the_compiler(tmp_path):
+    """With NUMBA_DISABLE_JIT=1, for debuggers, numpy is the backend that runs."""
+    env = os.environ | {"NUMBA_DISABLE_JIT": "1"}
+    code = [sys.executable, "-c", WITHOUT_COMPILER]
+    *errors, trained = subprocess.run(code, env=env, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert trained == "True"
+    assert errors == [
+        f"got backend '{backend}' with NUMBA_DISABLE_JIT=1, expected Numba's compiler: use backend='numpy', or unset the variable"
+        for backend in ("serial", "parallel", "cuda")
+    ]
+    info = subprocess.run([sys.executable, "-m", "nbnet", "info"], env=env, capture_output=True, text=True, check=True)
+    assert "kernel cache:      none: got backend 'serial' with NUMBA_DISABLE_JIT=1" in info.stdout
+    train = [sys.executable, "-m", "nbnet", "train", "--out", str(tmp_path / "run")]
+    failed = subprocess.run(train, env=env, capture_output=True, text=True, check=False)
+    assert (failed.returncode, failed.stderr.count("\n")) == (2, 1)
+    assert failed.stderr.startswith("nbnet: error: got backend 'parallel' with NUMBA_DISABLE_JIT=1")

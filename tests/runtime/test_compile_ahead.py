@@ -113,7 +113,7 @@ def test_work_is_dealt_by_kernels(processors, workers, monkeypatch):
     dealt = []
     monkeypatch.setattr(compile_ahead, "WORKERS", 3)
     monkeypatch.setattr(compile_ahead, "processors", lambda: processors)
-    monkeypatch.setattr(compile_ahead, "is_compiled", lambda kernel, types: False)
+    monkeypatch.setattr(compile_ahead, "is_missing", lambda kernel, types: True)
     monkeypatch.setattr(compile_ahead, "_Worker", lambda backend, work: dealt.append(work))
     model = built("five-conv")
     compile_ahead.compile_ahead(model, 2)
@@ -129,7 +129,7 @@ def test_what_one_worker_has_in_hand_is_not_given_to_another(monkeypatch):
     dealt = []
     monkeypatch.setattr(compile_ahead, "WORKERS", 3)
     monkeypatch.setattr(compile_ahead, "processors", lambda: 2)
-    monkeypatch.setattr(compile_ahead, "is_compiled", lambda kernel, types: False)
+    monkeypatch.setattr(compile_ahead, "is_missing", lambda kernel, types: True)
     monkeypatch.setattr(compile_ahead, "_Worker", lambda backend, work: dealt.extend(op for op, _ in work))
     busy = load("conv2d.backward_data", "serial")
     monkeypatch.setitem(compiling_elsewhere, busy, lambda: None)
@@ -149,7 +149,7 @@ def test_calls_are_those_of_the_batch_that_comes():
 def test_a_program_that_is_not_python_is_not_started_again(monkeypatch):
     monkeypatch.setattr(compile_ahead, "WORKERS", 3)
     monkeypatch.setattr(compile_ahead, "processors", lambda: 4)
-    monkeypatch.setattr(compile_ahead, "is_compiled", lambda kernel, types: False)
+    monkeypatch.setattr(compile_ahead, "is_missing", lambda kernel, types: True)
     monkeypatch.setattr(compile_ahead, "get_executable", lambda: "/usr/bin/viewer")
     monkeypatch.setattr(compile_ahead, "_Worker", lambda *args: pytest.fail("a worker"))
     compile_ahead.compile_ahead(built("five-conv"), 2)

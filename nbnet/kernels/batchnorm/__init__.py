@@ -5,13 +5,15 @@ Letters: M rows (N*H*W for images), C channels, K chunks. x, dy, y, dx are (M, C
     moments(x, weights, partials, mean, m2)
         mean_c = sum_m w_mc x_mc / W_c,   m2_c = sum_m w_mc (x_mc - mean_c)^2,   W_c = sum_m w_mc > 0
         weights: (M, 1) T for the same in every channel, (M, C) T, or None for w = 1.  mean, m2: (C,) float64, overwritten.
+        Where w is 0, x is not looked at: it may be NaN or infinity.
     apply(x, center, scale, shift, slope, y)
         y = act((x - center_c) * scale_c + shift_c)
-    backward_reduce(dy, x, center, scale, shift, slope, partials, sum_g, sum_gx)
+    backward_reduce(dy, x, weights, center, scale, shift, slope, partials, sum_g, sum_gx)
         g = dy * act'(...),   sum_g_c = sum_m g_mc,   sum_gx_c = sum_m g_mc * (x_mc - center_c)
+        weights only mask: where w is 0, a g or a g * (x - center) that is not finite counts as 0.
         sum_g, sum_gx: (C,) float64, overwritten.
     backward_apply(dy, x, weights, center, scale, shift, slope, a, b, c, dx)
-        dx = a_c * g + w_mc * (b_c + c_c * (x - center_c))
+        dx = a_c * g + w_mc * (b_c + c_c * (x - center_c)), where a term that is not finite is 0 if w is 0
 
     apply_max_pool(x, center, scale, shift, slope, y)
     backward_reduce_max_pool(dy, x, center, scale, shift, slope, partials, sum_g, sum_gx)
@@ -36,7 +38,7 @@ Why a center: x * scale + shift with shift = -mean * scale loses precision if th
 With mean 1e4 and deviation 1 in float32 its error is 5e-4. x - center is exact there (Sterbenz), and the part of the
 mean that float32 cannot represent goes into shift.
 
-Sums are accumulated in float64 from a shifted origin (the first row of a chunk), and chunks are merged in order by
+Sums are accumulated in float64 from a shifted origin (the first row of a chunk whose weight is above 0), and chunks are merged in order by
 Chan's formula (Chan, Golub, LeVeque 1979): delta = mean_b - mean_a, M2 = M2_a + M2_b + delta^2 n_a n_b / (n_a + n_b).
 Forward formula: Ioffe and Szegedy 2015, algorithm 1.
 """

@@ -20,7 +20,7 @@ from nbnet.kernels.batchnorm.cpu_smooth import (  # noqa: F401
 from nbnet.kernels.cpu.compile import body, serial
 from nbnet.kernels.cpu.parallel_for import parallel, parallel_for
 from nbnet.kernels.cpu.prefetch import PREFETCH_DISTANCE, bypasses_cache, needs_prefetch, prefetch, store_or_stream
-from nbnet.kernels.cpu.reductions import merge_moments, merge_sums, moments_of_rows
+from nbnet.kernels.cpu.reductions import merge_moments, merge_sums, moments_of_rows, unless_masked, weights_of
 from nbnet.kernels.cpu.register_tiles import lanes
 from nbnet.kernels.cpu.vecmath import fma
 from nbnet.kernels.cpu.vector import load, load_as, splat, store, where, widen, zero
@@ -85,7 +85,7 @@ def apply_parallel(x, center, scale, shift, slope, y):
 
 
 @body
-def _backward_reduce(part, dy, x, center, scale, shift, slope, partials):
+def _backward_reduce(part, dy, x, weights, center, scale, shift, slope, partials):
     start, stop = chunks.bounds(part, partials.shape[0], x.shape[0])
     partial = partials[part]
     slope = x.dtype.type(slope)
@@ -109,22 +109,26 @@ def _backward_reduce(part, dy, x, center, scale, shift, slope, partials):
                 d = load(source, m * channels + c, n) - middle
                 g = load(gradient, m * channels + c, n)
                 g = widen(where(fma(d, factor, offset) > zero(d), g, splat(slope) * g))
+                gd = g * widen(d)
+                if weights is not None:
+                    w = weights_of(weights, m, c, n)
+                    g, gd = unless_masked(w, g), unless_masked(w, gd)
                 s = s + g
-                sx = sx + g * widen(d)
+                sx = sx + gd
             store(sum_g, c, n, s)
             store(sum_gx, c, n, sx)
 
 
 @serial
-def backward_reduce_serial(dy, x, center, scale, shift, slope, partials, sum_g, sum_gx):
+def backward_reduce_serial(dy, x, weights, center, scale, shift, slope, partials, sum_g, sum_gx):
     for k in range(partials.shape[0]):
-        _backward_reduce(k, dy, x, center, scale, shift, slope, partials)
+        _backward_reduce(k, dy, x, weights, center, scale, shift, slope, partials)
     merge_sums(partials, sum_g, sum_gx)
 
 
 @parallel
-def backward_reduce_parallel(dy, x, center, scale, shift, slope, partials, sum_g, sum_gx):
-    parallel_for(partials.shape[0], _backward_reduce, (dy, x, center, scale, shift, slope, partials))
+def backward_reduce_parallel(dy, x, weights, center, scale, shift, slope, partials, sum_g, sum_gx):
+    parallel_for(partials.shape[0], _backward_reduce, (dy, x, weights, center, scale, shift, slope, partials))
     merge_sums(partials, sum_g, sum_gx)
 
 
@@ -147,17 +151,10 @@ def _backward_apply(part, parts, dy, x, weights, center, scale, shift, slope, a,
             g = where(fma(d, load(scale, i, n), load(shift, i, n)) > zero(d), g, factor * g)
             rest = load(b, i, n) + load(c, i, n) * d
             if weights is not None:
-                rest = rest * _weights_of(weights, m, i, n)
+                w = weights_of(weights, m, i, n)
+                g, rest = unless_masked(w, g), unless_masked(w, w * rest)
             g = load(a, i, n) * g + rest
             store_or_stream(target, at, n, g, bypasses)
-
-
-@body
-def _weights_of(weights, m, i, n):
-    """The weights of n numbers of row m, from channel i."""
-    if weights.shape[1] == 1:
-        return splat(weights[m, 0])
-    return load(weights.reshape(-1), m * weights.shape[1] + i, n)
 
 
 @serial

@@ -15,7 +15,17 @@ from nbnet.kernels.batchnorm.cuda_max_pool import (  # noqa: F401  # kernels of 
 from nbnet.kernels.batchnorm.cuda_smooth import apply_smooth, backward_reduce_smooth  # noqa: F401
 from nbnet.kernels.gpu import device
 from nbnet.kernels.gpu.activations import activate4, through4
-from nbnet.kernels.gpu.columns import BLOCKS_OF_SUMS, PER_THREAD, RUN, columns, gather, gather_weights, merge_sums, write_sums
+from nbnet.kernels.gpu.columns import (
+    BLOCKS_OF_SUMS,
+    PER_THREAD,
+    RUN,
+    columns,
+    gather,
+    gather_weights,
+    merge_sums,
+    unless_masked4,
+    write_sums,
+)
 from nbnet.kernels.gpu.compile import kernel
 from nbnet.kernels.gpu.launch import add4, load, multiply4, multiply_add4, run, store, subtract4, wide4
 from nbnet.kernels.gpu.reductions import moments  # noqa: F401
@@ -86,13 +96,43 @@ def _backward_reduce(dy, x, center, scale, shift, slope, size, channels, period,
     write_sums(wide_g, wide_gx, period, partials)
 
 
-def backward_reduce(dy, x, center, scale, shift, slope, partials, sum_g, sum_gx):
+@kernel
+def _weighted_backward_reduce(dy, x, weights, per_element, center, scale, shift, slope, size, channels, period, rows, partials):
+    """As _backward_reduce, with weights."""
+    column = cuda.blockIdx.y * cuda.blockDim.x + cuda.threadIdx.x
+    zero = x.dtype.type(0)
+    zeros = zero, zero, zero, zero
+    wide_g, wide_gx = wide4(zeros), wide4(zeros)
+    row, step = cuda.blockIdx.x * cuda.blockDim.y + cuda.threadIdx.y, cuda.gridDim.x * cuda.blockDim.y
+    if column >= period:
+        row = rows
+    center, scale, shift = gather(center, 4 * column, channels), gather(scale, 4 * column, channels), gather(shift, 4 * column, channels)
+    while row < rows:
+        sum_g, sum_gx = zeros, zeros
+        last = min(rows, row + RUN * step)
+        while row < last:
+            at = 4 * (row * period + column)
+            d = subtract4(load(x, at, size), center)
+            g = through4(load(dy, at, size), multiply_add4(d, scale, shift), slope)
+            w = gather_weights(weights, at, channels, per_element, size)
+            sum_g = add4(sum_g, unless_masked4(w, g, zero))
+            sum_gx = add4(sum_gx, unless_masked4(w, multiply4(g, d), zero))
+            row += step
+        wide_g, wide_gx = add4(wide_g, wide4(sum_g)), add4(wide_gx, wide4(sum_gx))
+    write_sums(wide_g, wide_gx, period, partials)
+
+
+def backward_reduce(dy, x, weights, center, scale, shift, slope, partials, sum_g, sum_gx):
     channels, slope = x.shape[1], x.dtype.type(slope)
     layout = columns(x.size, channels, RUN, BLOCKS_OF_SUMS)
     blocks, period = layout.grid[0], layout.period
     rows = -(-x.size // (4 * period))
     partials = device.pool().empty((blocks, 2, 4 * period), np.float64)
-    run(_backward_reduce, layout.grid, layout.block, dy, x, center, scale, shift, slope, x.size, channels, period, rows, partials)
+    rest = (center, scale, shift, slope, x.size, channels, period, rows, partials)
+    if weights is None:
+        run(_backward_reduce, layout.grid, layout.block, dy, x, *rest)
+    else:
+        run(_weighted_backward_reduce, layout.grid, layout.block, dy, x, weights, weights.size == x.size, *rest)
     merge_sums(partials, layout, channels, sum_g, sum_gx)
 
 
@@ -128,7 +168,7 @@ def _backward_apply(dy, x, center, scale, shift, slope, a, b, c, size, channels,
 @kernel
 def _weighted_backward_apply(dy, x, weights, per_element, center, scale, shift, slope, a, b, c, size, channels, period, rows, dx):
     """As _backward_apply, with weights."""
-    column = cuda.blockIdx.y * cuda.blockDim.x + cuda.threadIdx.x
+    column, zero = cuda.blockIdx.y * cuda.blockDim.x + cuda.threadIdx.x, x.dtype.type(0)
     if column >= period:
         return
     center, scale, shift = gather(center, 4 * column, channels), gather(scale, 4 * column, channels), gather(shift, 4 * column, channels)
@@ -138,7 +178,8 @@ def _weighted_backward_apply(dy, x, weights, per_element, center, scale, shift, 
         d = subtract4(load(x, at, size), center)
         g = through4(load(dy, at, size), multiply_add4(d, scale, shift), slope)
         w = gather_weights(weights, at, channels, per_element, size)
-        store(dx, at, size, multiply_add4(a, g, multiply4(w, multiply_add4(c, d, b))))
+        rest = unless_masked4(w, multiply4(w, multiply_add4(c, d, b)), zero)
+        store(dx, at, size, multiply_add4(a, unless_masked4(w, g, zero), rest))
 
 
 def backward_apply(dy, x, weights, center, scale, shift, slope, a, b, c, dx):

@@ -4,10 +4,13 @@ import numpy as np
 
 from nbnet.kernels.batchnorm import TANH
 
+QUIET = np.errstate(invalid="ignore")  # infinity times 0 is NaN, without a warning, as in the compiled kernels
+
 
 def moments(x, weights, partials, mean, m2):
     x = x.astype(np.float64, copy=False)
     w = np.ones((len(x), 1)) if weights is None else weights.astype(np.float64)
+    x = x if weights is None else np.where(w > 0, x, 0)
     total = w.sum(axis=0)
     mean[:] = (w * x).sum(axis=0) / total
     m2[:] = (w * (x - mean) ** 2).sum(axis=0)
@@ -17,16 +20,18 @@ def apply(x, center, scale, shift, slope, y):
     y[:] = _activated(x, center, scale, shift, slope)
 
 
-def backward_reduce(dy, x, center, scale, shift, slope, partials, sum_g, sum_gx):
+@QUIET
+def backward_reduce(dy, x, weights, center, scale, shift, slope, partials, sum_g, sum_gx):
     g = _through_activation(dy, x, center, scale, shift, slope).astype(np.float64)
-    sum_g[:] = g.sum(axis=0)
-    sum_gx[:] = (g * (x - center)).sum(axis=0)
+    sum_g[:] = _unless_masked(weights, g).sum(axis=0)
+    sum_gx[:] = _unless_masked(weights, g * (x - center)).sum(axis=0)
 
 
+@QUIET
 def backward_apply(dy, x, weights, center, scale, shift, slope, a, b, c, dx):
     g = _through_activation(dy, x, center, scale, shift, slope)
     w = 1 if weights is None else weights
-    dx[:] = a * g + w * (b + c * (x - center))
+    dx[:] = a * _unless_masked(weights, g) + _unless_masked(weights, w * (b + c * (x - center)))
 
 
 def apply_max_pool(x, center, scale, shift, slope, y):
@@ -35,7 +40,7 @@ def apply_max_pool(x, center, scale, shift, slope, y):
 
 def backward_reduce_max_pool(dy, x, center, scale, shift, slope, partials, sum_g, sum_gx):
     g = _to_winners(dy, x, center, scale, shift, slope)
-    backward_reduce(g, x.reshape(g.shape), center, scale, shift, slope, partials, sum_g, sum_gx)
+    backward_reduce(g, x.reshape(g.shape), None, center, scale, shift, slope, partials, sum_g, sum_gx)
 
 
 def backward_apply_max_pool(dy, x, center, scale, shift, slope, a, b, c, dx):
@@ -56,11 +61,18 @@ def backward_reduce_smooth(dy, y, x, center, activation, partials, g, sum_g, sum
     sum_gx[:] = (wide * (x - center)).sum(axis=0)
 
 
+def _unless_masked(weights, v):
+    """v, but 0 where the weight is 0 and v is not finite."""
+    return v if weights is None else np.where((weights > 0) | np.isfinite(v), v, v.dtype.type(0))
+
+
+@QUIET
 def _activated(x, center, scale, shift, slope):
     z = (x - center) * scale + shift
     return np.where(z > 0, z, z.dtype.type(slope) * z)
 
 
+@QUIET
 def _through_activation(dy, x, center, scale, shift, slope):
     z = (x - center) * scale + shift
     return np.where(z > 0, dy, dy.dtype.type(slope) * dy)

@@ -1,8 +1,7 @@
 """Kernels on disk, on the CPU: when their machine code is valid, and what must be there before it is loaded."""
 
-from nbnet.errors import BackendError
-from nbnet.kernels.cpu.numba_private import FunctionCache, cache_of, dumps, key_of, place_of, set_files
-from nbnet.kernels.sources import KernelFiles
+from nbnet.kernels.cpu.numba_private import FunctionCache, cache_of, dumps, key_of, place_of, set_cache, set_files
+from nbnet.kernels.sources import KernelFiles, kept_if_possible
 
 compiling_elsewhere = {}  # kernels that another process compiles: functions that wait until it has (nbnet.runtime.compile_ahead)
 symbols = {}  # names that machine code on disk may be linked against: functions that define them
@@ -19,10 +18,7 @@ class KernelCache(FunctionCache):
     """The machine code of a function on disk."""
 
     def __init__(self, function, kernel=None):
-        try:
-            super().__init__(function)
-        except RuntimeError as error:  # Numba found no folder that it can write to
-            raise BackendError(f"kernels cannot be kept on disk ({error}): set NUMBA_CACHE_DIR to a folder you can write to") from error
+        super().__init__(function)
         self.kernel = kernel
         self.files = KernelFiles(*place_of(self), dumps, define_symbols)
         set_files(self, self.files)
@@ -33,7 +29,25 @@ class KernelCache(FunctionCache):
             compiling_elsewhere.pop(self.kernel, None)  # only now: if the wait is interrupted, the next caller waits again
         return super().load_overload(*args)
 
+    def save_overload(self, *args):
+        with kept_if_possible():
+            super().save_overload(*args)
 
-def is_compiled(kernel, types):
-    """Whether there is machine code for arguments of these types, in this process or on disk."""
-    return types in kernel.overloads or cache_of(kernel).files.path(key_of(kernel, types)).exists()
+
+def keep(compiled, function, kernel=None):
+    """Keep the machine code of a function on disk, if there is a folder for it."""
+    with kept_if_possible():
+        set_cache(compiled, KernelCache(function, kernel))
+
+
+def folder_of(function):
+    """Where the machine code of a function is kept, or None."""
+    with kept_if_possible():
+        return KernelCache(function).cache_path
+    return None
+
+
+def is_missing(kernel, types):
+    """Whether machine code for arguments of these types could be on disk, but is neither there nor in this process."""
+    cache = cache_of(kernel)
+    return isinstance(cache, KernelCache) and types not in kernel.overloads and not cache.files.path(key_of(kernel, types)).exists()

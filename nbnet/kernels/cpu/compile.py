@@ -13,8 +13,8 @@ from itertools import starmap
 
 from numba import njit
 
-from nbnet.kernels.cpu.cache import KernelCache
-from nbnet.kernels.cpu.numba_private import COMPILING, CFunc, set_cache
+from nbnet.kernels.cpu.cache import keep
+from nbnet.kernels.cpu.numba_private import COMPILING, CFunc
 
 # The full "fast" set would let LLVM assume that there are no NaNs and delete the checks for them.
 FASTMATH = {"contract", "reassoc", "nsz", "arcp"}
@@ -25,7 +25,7 @@ C_OPTIONS = {"fastmath": FASTMATH, "error_model": "numpy"}
 def _cached(**options):
     def decorate(function):
         kernel = njit(nogil=True, **_OPTIONS, **options)(function)
-        set_cache(kernel, KernelCache(function, kernel))
+        keep(kernel, function, kernel)
         return kernel
 
     return decorate
@@ -36,7 +36,7 @@ def c_function(signature):
 
     def decorate(function):
         compiled = CFunc(function, (signature.args, signature.return_type), {}, C_OPTIONS)
-        set_cache(compiled, KernelCache(function))
+        keep(compiled, function)
         compiled.compile()
         return compiled
 

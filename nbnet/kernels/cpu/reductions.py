@@ -10,11 +10,42 @@ from nbnet.kernels.cpu.compile import body, precise
 from nbnet.kernels.cpu.prefetch import needs_prefetch, prefetch
 from nbnet.kernels.cpu.register_tiles import lanes
 from nbnet.kernels.cpu.vecmath import exp
-from nbnet.kernels.cpu.vector import largest_lane, load, load_as, load_whole, narrow, splat_as, store, sum_of_lanes, where, widen, zero
+from nbnet.kernels.cpu.vector import (
+    largest_lane,
+    load,
+    load_as,
+    load_whole,
+    narrow,
+    splat,
+    splat_as,
+    store,
+    sum_of_lanes,
+    where,
+    widen,
+    zero,
+)
 
 # Rows summed in registers before the sums go back to memory. Meanwhile the next rows are prefetched in memory order, not in order of
 # use, which hardware prefetching cannot follow. Both fit the level-1 cache.
 ROWS = 64
+
+# ---------------------------------------------------------------------------------------------------- weights of rows
+
+
+@body
+def weights_of(weights, m, c, n):
+    """The weights, (M, 1) or (M, C), of n numbers of row m, from channel c."""
+    if weights.shape[1] == 1:
+        return splat(weights[m, 0])
+    return load(weights.reshape(-1), m * weights.shape[1] + c, n)
+
+
+@body
+def unless_masked(w, v):
+    """v, but 0 where the weight w is 0 and v is not finite: whatever a masked row holds, it adds nothing to a sum."""
+    infinity = splat_as(np.inf, v)
+    return where((w > zero(w)) | ((infinity > v) & (v > zero(v) - infinity)), v, zero(v))
+
 
 # ------------------------------------------------------------------------------------------------- down the columns
 
@@ -49,15 +80,33 @@ def _add_deviations(x, origin, start, stop, left, right, mean, m2):
 
 @body
 def _add_weighted_deviations(x, weights, origin, start, stop, left, right, mean, m2, count):
-    """The same with weights; count += their sum."""
-    step = 1 if weights.shape[1] > 1 else 0
-    for m in range(start, stop):
-        for c in range(left, right):
-            w = np.float64(weights[m, c * step])
-            d = np.float64(x[m, c]) - np.float64(x[origin, c])
-            count[c] += w
-            mean[c] += w * d
-            m2[c] += w * d * d
+    """The same with weights, about the first number of each channel whose weight is above 0, which is written to origin (C,);
+    count += the weights. What has a weight of 0 is not looked at."""
+    channels, flat = x.shape[1], x.reshape(-1)
+    for block in range(start, stop, ROWS):
+        for c in range(left, right, lanes(x)):
+            n = right - c
+            like = widen(load(flat, block * channels + c, n))
+            first, k = load_as(origin, c, n, like), load_as(count, c, n, like)
+            s, q = load_as(mean, c, n, like), load_as(m2, c, n, like)
+            for m in range(block, min(block + ROWS, stop)):
+                w, v = widen(weights_of(weights, m, c, n)), widen(load(flat, m * channels + c, n))
+                first = where(k > zero(k), first, v)
+                d = where(w > zero(w), v - first, zero(v))
+                k, s, q = k + w, s + w * d, q + w * d * d
+            store(origin, c, n, first)
+            store(count, c, n, k)
+            store(mean, c, n, s)
+            store(m2, c, n, q)
+
+
+@body
+def _to_moments(origin, left, right, mean, m2, count):
+    """Turn the sums of deviations and of their squares into the mean and the sum of squared deviations from it."""
+    for c in range(left, right):
+        d = mean[c] / count[c] if count[c] > 0 else 0.0
+        m2[c] -= mean[c] * d
+        mean[c] = np.float64(origin[c]) + d
 
 
 @body
@@ -70,12 +119,11 @@ def moments_of_rows(x, weights, start, stop, left, right, partial):
         count[c] = stop - start if weights is None else 0.0
     if weights is None:
         _add_deviations(x, start, start, stop, left, right, mean, m2)
+        _to_moments(x[start], left, right, mean, m2, count)
     else:
-        _add_weighted_deviations(x, weights, start, start, stop, left, right, mean, m2, count)
-    for c in range(left, right):
-        d = mean[c] / count[c] if count[c] > 0 else 0.0
-        m2[c] -= mean[c] * d
-        mean[c] = np.float64(x[start, c]) + d
+        origin = np.zeros(right)
+        _add_weighted_deviations(x, weights, origin, start, stop, left, right, mean, m2, count)
+        _to_moments(origin, left, right, mean, m2, count)
 
 
 @precise
@@ -89,7 +137,7 @@ def merge_moments(partials, mean, m2):
                 delta = partials[k, 0, c] - mu
                 squares += partials[k, 1, c] + delta * delta * total * n / (total + n)
                 total += n
-                mu += delta * n / total
+                mu += delta * (n / total)  # delta itself for the first: a constant stays what it is
         mean[c] = mu
         m2[c] = squares
 

@@ -76,6 +76,18 @@ def gather_weights(weights, index, channels, per_element, size):
     )
 
 
+@formula
+def _unless_masked(w, v, zero):
+    return v if w > zero or math.isfinite(v) else zero
+
+
+@formula
+def unless_masked4(w, v, zero):
+    """v, but 0 where the weight w is 0 and v is not finite: whatever a masked row holds, it adds nothing to a sum."""
+    a, b = _unless_masked(w[0], v[0], zero), _unless_masked(w[1], v[1], zero)
+    return a, b, _unless_masked(w[2], v[2], zero), _unless_masked(w[3], v[3], zero)
+
+
 # -------------------------------------------------------------------------------------------------------- sums
 
 

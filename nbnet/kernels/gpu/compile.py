@@ -8,7 +8,7 @@ from numba import cuda
 from nbnet.kernels.channelwise import named, source, within
 from nbnet.kernels.gpu import numba_private
 from nbnet.kernels.gpu.numba_private import SIMULATED
-from nbnet.kernels.sources import KernelFiles, generated
+from nbnet.kernels.sources import KernelFiles, generated, kept_if_possible
 
 function = cuda.jit(device=True)
 
@@ -29,13 +29,18 @@ if not SIMULATED:
             folder, stem, stamp = numba_private.place_of(self)
             numba_private.set_files(self, KernelFiles(folder, stem, stamp, numba_private.dumps))
 
+        def save_overload(self, *args):
+            with kept_if_possible():
+                super().save_overload(*args)
+
 
 def kernel(code, **options):
     """A kernel, cached on disk. There is no fastmath: on CUDA it is all or nothing, and would assume that there are no NaNs."""
     if SIMULATED:
         return cuda.jit(code)
     compiled = cuda.jit(**options)(code)
-    numba_private.set_cache(compiled, KernelCache(code))
+    with kept_if_possible():
+        numba_private.set_cache(compiled, KernelCache(code))
     return compiled
 
 
@@ -52,7 +57,10 @@ def channelwise(arithmetic, outputs, arrays, clamp):
     if SIMULATED:
         exec(text, scope)
         return kernel(scope[name])
-    return kernel(generated(name, text, arithmetic, KernelCache(arithmetic).cache_path, scope))
+    folder = None
+    with kept_if_possible():
+        folder = KernelCache(arithmetic).cache_path
+    return kernel(generated(name, text, arithmetic, folder, scope))
 
 
 @lru_cache(1024)

@@ -152,6 +152,12 @@ def multiply_add4(a, b, c):
 
 
 @formula
+def where4(w, a, b):
+    """a where w is above 0, else b."""
+    return a[0] if w[0] > 0 else b[0], a[1] if w[1] > 0 else b[1], a[2] if w[2] > 0 else b[2], a[3] if w[3] > 0 else b[3]
+
+
+@formula
 def wide4(a):
     return np.float64(a[0]), np.float64(a[1]), np.float64(a[2]), np.float64(a[3])
 

@@ -1,7 +1,7 @@
 """Moments on CUDA: a thread sums a few rows in T, about its own first row, then continues in float64.
 
-So float32 is precise without float64 arithmetic per element. Means are stored as deviations from the first row of the array. Blocks
-write partial results, and a small kernel merges them in order.
+So float32 is precise without float64 arithmetic per element. Means are stored as deviations from the first row of the array, or from the
+first numbers whose weight is above 0. Blocks write partial results, and a small kernel merges them in order.
 """
 
 import numpy as np
@@ -10,7 +10,21 @@ from numba import cuda
 from nbnet.kernels.gpu import device
 from nbnet.kernels.gpu.columns import BLOCKS_OF_SUMS, MERGERS, MERGING, RUN, columns, gather, gather_weights
 from nbnet.kernels.gpu.compile import formula, function, kernel, kernel_of
-from nbnet.kernels.gpu.launch import THREADS, add4, load, load4, multiply4, multiply_add4, run, store, subtract4, wide4
+from nbnet.kernels.gpu.launch import (
+    THREADS,
+    add4,
+    load,
+    load4,
+    multiply4,
+    multiply_add4,
+    row_maximum,
+    rows,
+    run,
+    store,
+    subtract4,
+    where4,
+    wide4,
+)
 
 
 @formula
@@ -120,23 +134,37 @@ def _moments(x, size, channels, period, rows, partials):
 
 
 @kernel
-def _weighted_moments(x, weights, per_element, size, channels, period, rows, partials):
-    """rows: super-rows; the last may be partial."""
+def _first_of_each(x, weights, per_element, count, channels, base, group):
+    """base (C,) = the first number of each channel whose weight is above 0. A group of threads searches the `count` rows."""
+    channel, row = cuda.grid(1) // group, cuda.grid(1) % group
+    first, last = row, count if channel < channels else 0  # all threads stay for the reduction
+    channel = min(channel, channels - 1)
+    while row < last and not weights[row * channels + channel if per_element else row] > 0:
+        row += group
+    _, found = row_maximum(x.dtype.type(1 if row < last else 0), row, group, x)
+    if first == 0 and last > 0:
+        base[channel] = x[min(found, count - 1) * channels + channel]
+
+
+@kernel
+def _weighted_moments(x, weights, per_element, base, size, channels, period, rows, partials):
+    """rows: super-rows; the last may be partial. A thread sums about the first number of each lane whose weight is above 0."""
     column = cuda.blockIdx.y * cuda.blockDim.x + cuda.threadIdx.x
     T = x.dtype.type
     none, zeros = (0.0, 0.0, 0.0, 0.0), (T(0), T(0), T(0), T(0))
     n, mean, m2 = none, none, none
-    base = wide4(gather(x, 4 * column, channels))
+    base = wide4(gather(base, 4 * column, channels))
     row, step = cuda.blockIdx.x * cuda.blockDim.y + cuda.threadIdx.y, cuda.gridDim.x * cuda.blockDim.y
     if column >= period:
         row = rows
     while row < rows:
-        origin = load(x, 4 * (row * period + column), size)
-        count, total, squares = zeros, zeros, zeros
+        origin, count, total, squares = zeros, zeros, zeros, zeros
         last = min(rows, row + RUN * step)
         while row < last:
             w = gather_weights(weights, 4 * (row * period + column), channels, per_element, size)
-            d = subtract4(load(x, 4 * (row * period + column), size), origin)
+            d = load(x, 4 * (row * period + column), size)
+            origin = where4(count, origin, d)
+            d = where4(w, subtract4(d, origin), zeros)
             count = add4(count, w)
             w = multiply4(w, d)
             total = add4(total, w)
@@ -185,10 +213,13 @@ def moments(x, weights, partials, mean, m2):
     layout = columns(x.size, channels, RUN, BLOCKS_OF_SUMS)
     blocks, period = layout.grid[0], layout.period
     partials = device.pool().empty((blocks, 3, 4 * period), np.float64)
+    base = x if weights is None else device.pool().empty((channels,), x.dtype)
     if weights is None:
         run(_moments, layout.grid, layout.block, x, x.size, channels, period, layout.rows, partials)
     else:
-        rows = -(-x.size // (4 * period))
         per_element = weights.size == x.size
-        run(_weighted_moments, layout.grid, layout.block, x, weights, per_element, x.size, channels, period, rows, partials)
-    merge_moments(partials, x, mean, m2)
+        rows(_first_of_each, channels, x.shape[0], x, weights, per_element, x.shape[0], channels, base)
+        super_rows = -(-x.size // (4 * period))
+        args = (x, weights, per_element, base, x.size, channels, period, super_rows, partials)
+        run(_weighted_moments, layout.grid, layout.block, *args)
+    merge_moments(partials, base, mean, m2)

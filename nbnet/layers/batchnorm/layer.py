@@ -258,7 +258,7 @@ class BatchNorm(Layer):
         beta = self.params["beta"].value if self.center else None
         if stats is None:
             mean, var, eps = self.moving.read(self._buffers)
-            return Normalization(None, mean, var, 1.0, gamma, beta, eps)
+            return Normalization(None, mean, var, 1.0, gamma, beta, eps, weights)
         return by_statistics(x.shape, stats, gamma, beta, self.eps, weights, self.ddof_batch, correction)
 
     def _check_pending(self) -> None:

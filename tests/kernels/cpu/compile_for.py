@@ -30,7 +30,7 @@ KERNELS = {
     "array.swap": "4 4",
     "batchnorm.moments": "2 none wide3 wide1 wide1",
     "batchnorm.apply": "2 1 1 1 f 2",
-    "batchnorm.backward_reduce": "2 2 1 1 1 f wide3 wide1 wide1",
+    "batchnorm.backward_reduce": "2 2 none 1 1 1 f wide3 wide1 wide1",
     "batchnorm.backward_apply": "2 2 none 1 1 1 f 1 1 1 2",
     "batchnorm.apply_max_pool": "4 1 1 1 f 4",
     "batchnorm.backward_reduce_max_pool": "4 4 1 1 1 f wide3 wide1 wide1",

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from nbnet.errors import BackendError
 from nbnet.kernels import load
 from nbnet.kernels.cpu.cache import KernelCache
-from nbnet.kernels.cpu.numba_private import FunctionCache, cache_of
+from nbnet.kernels.cpu.numba_private import cache_of
 from nbnet.kernels.sources import KernelFiles
 
 CODE = """
@@ -116,15 +115,50 @@ def test_generated_kernels_are_kept_until_their_formula_changes(tmp_path):
     assert result()[:2] == ["3.0", "0"]
 
 
-def test_no_folder_for_kernels(monkeypatch):
-    """One line says what to set."""
+NOTHING_KEPT = """
+import numpy as np
+from nbnet.kernels.cpu.numba_private import FunctionCache
+{problem}
+import nbnet as nb
+from nbnet.cli.info import facts
+from nbnet.cli.kernels import is_cold
+from nbnet.runtime import compile_ahead
+x = np.arange(12.0).reshape(4, 3)
+y, _ = nb.functional.batch_norm_forward(x, None, None, backend="serial")
+print(np.allclose(y, (x - x.mean(axis=0)) / x.std(axis=0)), is_cold("serial"))
+model = nb.Sequential([nb.Dense(2), nb.BatchNorm(), nb.ReLU(), nb.Dense(2)])
+model.build((3,), backend="serial")
+compile_ahead.WORKERS = 2
+compile_ahead.compile_ahead(model, 4)
+print(len(compile_ahead.compiling_elsewhere), dict(facts())["kernel cache"], sep="; ")
+"""
+NO_FOLDER = """
+def nothing(self, function):
+    raise RuntimeError("cannot cache function 'add': no locator available for file 'add.py'")
+FunctionCache.__init__ = nothing
+"""
+FULL_DISK = """
+import resource, signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (99, 99))
+"""
 
-    def no_folder(self, function):
-        raise RuntimeError("cannot cache function 'add': no locator available for file 'add.py'")
 
-    monkeypatch.setattr(FunctionCache, "__init__", no_folder)
-    with pytest.raises(BackendError, match=r"^kernels cannot be kept on disk \(.*\): set NUMBA_CACHE_DIR to a folder you can write to$"):
-        KernelCache(no_folder)
+@pytest.mark.parametrize(
+    "problem", [NO_FOLDER, pytest.param(FULL_DISK, marks=pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limits"))]
+)
+def test_a_call_where_nothing_can_be_kept(tmp_path, problem):
+    """The result comes all the same, after one warning; no process compiles what the others would not find."""
+    env = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    code = NOTHING_KEPT.format(problem=problem)
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    first, second = done.stdout.splitlines()
+    assert first == "True True"
+    assert done.stderr.count("RuntimeWarning: compiled kernels are not kept on disk") == 1
+    assert done.stderr.count("Warning") == 1
+    if problem == NO_FOLDER:
+        assert second == "0; none: kernels are compiled again in each process; set NUMBA_CACHE_DIR to a folder that you can write to"
+    assert not list(tmp_path.rglob("*.nbc"))
 
 
 FORK = """

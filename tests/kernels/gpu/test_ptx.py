@@ -18,12 +18,12 @@ WIDE = {"groupnorm": "its contract has statistics and xhat in float64", "array":
 FLOAT64 = re.compile(r"\b(add|sub|mul|fma|div|sqrt|neg|abs|min|max)\.(rn\.)?f64\b")
 # float64 in kernels of float32 data: where partial statistics are merged, once for many elements
 MERGES = {"_moments", "_weighted_moments", "_merge_moments", "_merge_sums"}
-MERGES |= {"_backward_reduce", "_backward_reduce_max_pool", "_backward_reduce_smooth"}
+MERGES |= {"_backward_reduce", "_weighted_backward_reduce", "_backward_reduce_max_pool", "_backward_reduce_smooth"}
 EPILOGUES = {"convolution"}  # only after the last barrier
 # kernels that process single elements, since their rows may have any length
 SCALARS = {"_softmax_forward", "_softmax_backward", "_softmax_cross_entropy", "_squared_error", "_add_parts", "_add_gradients", "_rotate"}
 SCALARS |= {"_max_forward", "_max_backward", "_avg_forward", "_avg_backward", "_merge_moments", "_merge_sums", "_total", "_swap"}
-SCALARS |= {"_backward_outside"}
+SCALARS |= {"_backward_outside", "_first_of_each"}
 
 
 def arguments(operation, name, dtype):
@@ -45,7 +45,7 @@ def arguments(operation, name, dtype):
             "backward_apply_max_pool": [(image_y, image_x, v, v, v, 0.0, v, v, v, image_x)],
             "moments": [(m, w, None, *sums) for w in weights],
             "apply": [(m, v, v, v, 0.0, m)],
-            "backward_reduce": [(m, m, v, v, v, 0.0, None, *sums)],
+            "backward_reduce": [(m, m, w, v, v, v, 0.0, None, *sums) for w in weights],
             "apply_smooth": [(m, v, v, v, 0, m)],
             "backward_reduce_smooth": [(m, m, m, v, 0, None, m, *sums)],
             "backward_apply": [(m, m, w, v, v, v, 0.0, v, v, v, m) for w in weights],

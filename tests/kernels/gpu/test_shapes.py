@@ -39,7 +39,7 @@ def test_batchnorm(rng, shape, weighted):
     scratch = Out((64, 3, c), np.float64, scratch=True)
     check("batchnorm.moments", "float32", "reduction", [x, w, scratch, *sums(c)])
     check("batchnorm.apply", "float32", "elementwise", [x, *affine, 0.0, Out(shape)])
-    check("batchnorm.backward_reduce", "float32", "reduction", [dy, x, *affine, 0.0, scratch, *sums(c)])
+    check("batchnorm.backward_reduce", "float32", "reduction", [dy, x, w, *affine, 0.0, scratch, *sums(c)])
     check("batchnorm.backward_apply", "float32", "elementwise", [dy, x, w, *affine, 0.0, *coefficients, Out(shape)])
 
 
