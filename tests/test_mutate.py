@@ -136,7 +136,8 @@ def test_a_copy_follows_the_project(tools, project, tmp_path_factory):
 def test_the_tests_of_a_module(tools):
     mutate, _ = tools
     tests, first = mutate.tests_of(mutate.ROOT, "nbnet/optimizers/adam.py")
-    assert tests[:2] == ["tests/optimizers/test_optimizers.py", "tests/layers/test_parameters.py"]
+    assert {"tests/optimizers/test_optimizers.py", "tests/layers/test_parameters.py"} < set(tests)
+    assert first == 0
     tests, first = mutate.tests_of(mutate.ROOT, "nbnet/runtime/memory.py")
     assert (tests[0], first) == ("tests/runtime/test_memory.py", 1)
     tests, _ = mutate.tests_of(mutate.ROOT, "nbnet/kernels/loss/cpu.py")
