@@ -326,9 +326,67 @@ TRAINING = [
     ),
 ]
 
+RUNNING = [
+    (
+        "built(nb.BatchNorm(virtual_batch_size=5, groups='strided')).forward(x, train=True)",
+        r"use a multiple of (5), or (groups='contiguous')$",
+        "built(nb.BatchNorm(virtual_batch_size=5, groups='strided')).forward(x[:2 * {}], train=True); "
+        "built(nb.BatchNorm(virtual_batch_size=5, {})).forward(x, train=True)",
+    ),
+    (
+        "norm = built(nb.BatchNorm(update='deferred')); [norm.forward(x, train=True) for _ in 'two']",
+        r"call (apply_updates\(\)) after each training step$",
+        "norm = built(nb.BatchNorm(update='deferred')); norm.forward(x, train=True); norm.{}; norm.forward(x, train=True)",
+    ),
+    (
+        "model.params[name].value = np.zeros(6, 'float32')[::2]; fit((x, y), 1)",
+        r"use (np.ascontiguousarray\()value\)$",
+        "model.params[name].value = {}np.zeros(6, 'float32')[::2]); fit((x, y), 1)",
+    ),
+    (
+        "value = np.zeros(3, 'float32'); value.flags.writeable = False; model.params[name].value = value; fit((x, y), 1)",
+        r"is read-only: use (np.array\(value\))$",
+        "value = np.zeros(3, 'float32'); value.flags.writeable = False; model.params[name].value = {}; fit((x, y), 1)",
+    ),
+    (
+        "stop = nb.callbacks.Callback(); stop.on_batch_end = lambda t: t.stop('now'); "
+        "fit((x, y), 1, 4, callbacks=[stop]); fit((x, y), 1, 3)",
+        r"batches of (4): it cannot continue .*; use the same data and (batch_size)$",
+        "fit((x, y), 1, {1}={0})",
+    ),
+    (
+        "trainer.save(path); nb.Trainer(model, optimizer='sgd').restore(path)",
+        r"was trained with (Adam), .*: use the same optimiser$",
+        "nb.Trainer(model, optimizer=nb.{}()).restore(path)",
+    ),
+    (
+        "trainer.save(path); nb.Trainer(model, optimizer='adam', average=nb.ExponentialMovingAverage(0.9)).restore(path)",
+        r"make the Trainer with the same (average=) as before$",
+        "nb.Trainer(model, optimizer='adam', {}None).restore(path)",
+    ),
+    (
+        "average = nb.ExponentialMovingAverage(0.9); average.apply({'w': x}); nb.Trainer(model, optimizer='adam', average=average)",
+        r"(make a new one)$",
+        "nb.Trainer(model, optimizer='adam', average=nb.ExponentialMovingAverage(0.9))  # {}",
+    ),
+    ("trainer.optimizer.lr = float('nan'); fit((x, y), 1)", r"set (optimizer.lr)$", "trainer.{} = 0.1; fit((x, y), 1)"),
+    (
+        "model(x)",
+        r"write (model.predict\(x\)), or (y, saved = model.forward\(x, train=True\))$",
+        "{}; {}; model.backward(y, saved)",
+    ),
+    (
+        "built(nb.Dropout(0.5, spatial=True, noise_shape=(None, 1)))",
+        r"spatial=True is a (noise_shape)",
+        "built(nb.Dropout(0.5, {}=(None, 1)))",
+    ),
+]
+
 
 @pytest.mark.parametrize(
-    ("wrong", "pattern", "right"), [*PAIRS, *BUILDING, *TRAINING], ids=[wrong for wrong, *_ in [*PAIRS, *BUILDING, *TRAINING]]
+    ("wrong", "pattern", "right"),
+    [*PAIRS, *BUILDING, *TRAINING, *RUNNING],
+    ids=[wrong for wrong, *_ in [*PAIRS, *BUILDING, *TRAINING, *RUNNING]],
 )
 def test_calls(wrong, pattern, right, tmp_path):
     follow(wrong, pattern, right, tmp_path)
