@@ -11,6 +11,7 @@ import numpy as np
 from nbnet.errors import ArgumentError, ShapeError, unknown
 from nbnet.functional import Stats, checks, merge_stats
 from nbnet.layers import BatchNorm, Sequential
+from nbnet.runtime.arrays import in_dtype
 
 
 def recalibrate(model: Sequential, data: Any, batch_size: int = 256) -> None:
@@ -20,7 +21,7 @@ def recalibrate(model: Sequential, data: Any, batch_size: int = 256) -> None:
     Dropout is off. (Precise BN: Wu and Johnson 2021, section 3.)
 
     Args:
-        data: x (N, ...), uint8 or the model's dtype. batch_size: the larger, the closer to one batch of everything.
+        data: x (N, ...) as in training. batch_size: the larger, the closer to one batch of everything.
     """
     for layer, stats in _observe(model, data, batch_size).items():
         layer.assign_statistics(stats)
@@ -155,10 +156,10 @@ def _observe(model: Sequential, data: Any, batch_size: int) -> dict[BatchNorm, S
     with ExitStack() as stack:
         for layer, parts in seen.items():
             stack.enter_context(_observed(layer, parts))
-        x, batch_size = np.asarray(data), checks.whole(batch_size, "batch_size")
+        x, batch_size = model.check_rows(data), checks.whole(batch_size, "batch_size")
         ends = [*range(batch_size, len(x) - 1, batch_size), len(x)]
         for start, end in zip([0, *ends], ends):
-            model.forward(x[start:end])
+            model.forward(in_dtype(x[start:end], model.dtype))
     return {layer: merge_stats(parts) for layer, parts in seen.items()}
 
 

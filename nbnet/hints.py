@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
@@ -34,7 +35,7 @@ ARGUMENTS = {
     "input_shape": "write model.build(input_shape)",
     "kernel_initializer": "write weight_initializer=",
     "kernel_regularizer": "set model.params[name].regularizer after build",
-    "learning_rate": "write lr= in the optimizer",
+    "learning_rate": "in the optimizer write lr=",
     "lr": "write optimizer=nb.Adam(lr)",
     "metrics": "leave it out: loss and accuracy are always there",
     "negative_slope": "write slope=",
@@ -53,11 +54,12 @@ ARGUMENTS = {
     "verbose": "write progress=True or progress=False",
 }
 _TRAINER = "trainer = nb.Trainer(model, loss=..., optimizer=nb.Adam(1e-3)), then trainer."
+_MOVE = "; what one has learnt gets there by save_weights and load_weights"
 # Methods that models have in other libraries.
 METHODS = {
     "add": "give all layers to nb.Sequential([...])",
     "compile": f"write {_TRAINER}fit((x, y), epochs=10)",
-    "cuda": 'write model.build(input_shape, backend="cuda")',
+    "cuda": f'write model.build(input_shape, backend="cuda") for a new model{_MOVE}',
     "eval": "nothing is needed: forward(x) and predict(x) use moving statistics, forward(x, train=True) those of the batch",
     "evaluate": f"write {_TRAINER}evaluate(x, y)",
     "fit": f"write {_TRAINER}fit((x, y), epochs=10)",
@@ -65,7 +67,7 @@ METHODS = {
     "parameters": "write model.params, a dict",
     "save": "write model.save_weights(path), or trainer.save(path) for the whole run",
     "state_dict": "write model.state()",
-    "to": "write model.build(input_shape, backend=..., dtype=...)",
+    "to": f"write model.build(input_shape, backend=..., dtype=...) for a new model{_MOVE}",
     "train": "nothing is needed: forward(x, train=True) trains",
 }
 
@@ -105,7 +107,11 @@ def explained(usage: str) -> Callable[[Callable[Options, Result]], Callable[Opti
 
 
 def _instead(name: str, names: list[str]) -> str:
-    return ARGUMENTS.get(name, f"expected {', '.join(names)}" if names else "expected no arguments")
+    hint = ARGUMENTS.get(name)
+    others = re.findall(r"(\w+)=", hint) if hint and re.match(r"write \w+=", hint) else []
+    if hint is None or (others and not set(others) & set(names)):  # this function has none of them
+        return f"expected {', '.join(names)}" if names else "expected no arguments"
+    return hint
 
 
 @functools.cache

@@ -5,7 +5,10 @@ Only Matplotlib's object interface is used: no pyplot, no window, no global figu
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,14 +37,14 @@ def curves(history: Mapping[str, Sequence[float]], path: str | Path) -> None:
     panels = [name for name in ("loss", "accuracy") if history.get(name) or history.get(f"val_{name}")]
     if not panels:
         raise DataError(f"the history has {', '.join(history) or 'no column'}: expected at least one epoch of loss or accuracy")
-    figure = _figure(5.2 * len(panels), 3.9)
-    for axes, name in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
+    made = figure(5.2 * len(panels), 3.9)
+    for axes, name in zip(made.subplots(1, len(panels), squeeze=False)[0], panels):
         for column, label, colour in ((name, "training", TRAIN), (f"val_{name}", "validation", VALIDATION)):
             values = np.asarray(history.get(column, ()), np.float64)
             if np.isfinite(values).any():
                 _curve(axes, values, label, colour, "{:.1%}" if name == "accuracy" else "{:.3g}")
         _dress(axes, name)
-    save(figure, path)
+    save(made, path)
 
 
 def _curve(axes: Any, values: np.ndarray, label: str, colour: str, form: str) -> None:
@@ -91,8 +94,8 @@ def confusion(matrix: np.ndarray, class_names: Sequence[str], path: str | Path) 
     names = [_text(name) for name in class_names]
     longest = max(len(name) for name in names)
     side = min(max(3.0, 0.52 * classes), 16.0)
-    figure = _figure(side + 1.9 + 0.09 * longest, side + 1.2 + (0.06 * longest if longest > 2 else 0))
-    axes = figure.subplots()
+    made = figure(side + 1.9 + 0.09 * longest, side + 1.2 + (0.06 * longest if longest > 2 else 0))
+    axes = made.subplots()
     axes.imshow(_shades(share))
     size = 10 if classes <= 12 else 8 if classes <= CELLS else max(3, 240 // classes)
     crowded = 0.009 * size * longest > side / classes  # inches: a letter is about 0.65 times as wide as its size in points
@@ -116,7 +119,7 @@ def confusion(matrix: np.ndarray, class_names: Sequence[str], path: str | Path) 
     total, hits = int(matrix.sum()), int(np.trace(matrix))
     accuracy = f"{100 * hits / total:.2f} % right: {hits:,} of {total:,}" if total else "no images"
     axes.set_title(accuracy, loc="left", fontsize=12, fontweight="bold", color=INK)
-    save(figure, path)
+    save(made, path)
 
 
 def _shades(share: np.ndarray) -> np.ndarray:
@@ -166,11 +169,11 @@ def mistakes(
     rows = -(-len(shown) // columns)
     height, width = images.shape[1:3]
     aspect = min(max(height / width, 0.4), 2.5)
-    figure = _figure(max(1.75 * columns, 6.4), rows * (1.5 * aspect + 0.55) + 0.55)
+    made = figure(max(1.75 * columns, 6.4), rows * (1.5 * aspect + 0.55) + 0.55)
     note = "" if len(wrong) == len(shown) else f", the {len(shown)} most confident"
     title = f"{len(wrong):,} mistake{'s' if len(wrong) > 1 else ''} in {count:,} images{note}"
-    figure.suptitle(f"{title}: true class → what the model said", x=0.02, ha="left", fontsize=11, fontweight="bold", color=INK)
-    for place, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
+    made.suptitle(f"{title}: true class → what the model said", x=0.02, ha="left", fontsize=11, fontweight="bold", color=INK)
+    for place, axes in enumerate(made.subplots(rows, columns, squeeze=False).flat):
         axes.set_axis_off()
         if place < len(shown):
             i = shown[place]
@@ -179,14 +182,14 @@ def mistakes(
             axes.imshow(image, cmap="gray", vmin=0, vmax=limit, interpolation="nearest")
             names = f"{_short(class_names[labels[i]])} → {_short(class_names[predictions[i]])}"
             axes.set_title(f"{names}\n{100 * confidence[i]:.0f} %", fontsize=9, color=INK, linespacing=1.15)
-    save(figure, path)
+    save(made, path)
 
 
 def _nothing_wrong(count: int) -> Any:
-    figure = _figure(5.6, 2.2)
-    figure.text(0.5, 0.58, "no mistakes", ha="center", va="center", fontsize=20, fontweight="bold", color=TRAIN)
-    figure.text(0.5, 0.3, f"all {count:,} images were classified right", ha="center", va="center", fontsize=11, color=INK)
-    return figure
+    made = figure(5.6, 2.2)
+    made.text(0.5, 0.58, "no mistakes", ha="center", va="center", fontsize=20, fontweight="bold", color=TRAIN)
+    made.text(0.5, 0.3, f"all {count:,} images were classified right", ha="center", va="center", fontsize=11, color=INK)
+    return made
 
 
 def _short(name: str, limit: int = 11) -> str:
@@ -198,13 +201,29 @@ def _text(name: str) -> str:
     return "".join(character if character.isprintable() else "?" for character in name).replace("$", r"\$")
 
 
-def _figure(width: float, height: float) -> Any:
+def figure(width: float, height: float, dpi: int = DPI) -> Any:
+    """A Matplotlib figure of this size in inches, drawn by Agg alone, whatever MPLBACKEND says."""
+    if "matplotlib" not in sys.modules:
+        _import_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
+    made = Figure(figsize=(width, height), dpi=dpi, layout="constrained")
+    FigureCanvasAgg(made)
+    return made
+
+
+def _import_matplotlib() -> None:
+    """Import it although MPLBACKEND may name what is not installed here: a notebook passes its own to the commands that it runs."""
+    backend = os.environ.pop("MPLBACKEND", None)
+    try:
+        import matplotlib
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+    with contextlib.suppress(ValueError):
+        if backend:
+            matplotlib.rcParams["backend"] = backend  # for pyplot, as the import would have
 
 
 def save(figure: Any, path: str | Path) -> None:

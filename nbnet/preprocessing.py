@@ -43,13 +43,17 @@ def check_rows(x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         x and y as arrays. Raises: as check_arrays.
     """
-    x, y = as_array(x, "x"), as_array(y, "y")
+    given, x, y = x, as_array(x, "x"), as_array(y, "y")
+    code = checks.in_code(given, "x")
     if x.ndim < 2:
-        raise ShapeError(f"x has shape {x.shape}: expected at least 2 axes, rows first; one row alone is x[None]")
+        hint = f"for one number per row use {code}[:, None]" if x.shape == y.shape[:1] else f"one row alone is {code}[None]"
+        raise ShapeError(f"x has shape {x.shape}: expected at least 2 axes, rows first; {hint}")
     if y.ndim < 1 or len(x) != len(y):
-        raise ShapeError(f"x has shape {x.shape} but y has shape {y.shape}: expected one label or target per row")
+        hint = "" if y.ndim else "; one label or target alone is [y]"
+        raise ShapeError(f"x has shape {x.shape} but y has shape {y.shape}: expected one label or target per row{hint}")
     if x.dtype not in X_DTYPES:
-        raise DTypeError(f"x has dtype {x.dtype}: expected uint8 (scaled to [0, 1]), float32 or float64; use x.astype('uint8') for pixels")
+        hint = checks.dtype_hint(x, code, pixels=f"{code}.astype('uint8')")
+        raise DTypeError(f"x has dtype {x.dtype}: expected uint8 (scaled to [0, 1]), float32 or float64{hint}")
     if x.size == 0:
         raise DataError(f"x has shape {x.shape}: it is empty, expected at least one row")
     _check_finite(x, "x")
@@ -64,7 +68,7 @@ def check_targets(y: Any) -> np.ndarray:
     """
     y = as_array(y, "y")
     if y.dtype.kind not in "iuf":
-        raise DTypeError(f"y has dtype {y.dtype}: expected numbers; use y.astype('float32')")
+        raise DTypeError(f"y has dtype {y.dtype}: expected numbers{checks.dtype_hint(y, 'np.asarray(y)')}")
     _check_finite(y, "y")
     return y
 
@@ -78,21 +82,56 @@ def check_labels(y: Any, num_classes: int) -> np.ndarray:
     y = as_array(y, "y")
     if y.ndim != 1:
         hint = ""
-        if y.shape == (len(y), num_classes):
-            hint = "; for one-hot rows use y.argmax(axis=1)"
+        if y.shape == (len(y), num_classes) and _is_one_hot(y):
+            hint = "; for one-hot rows use np.asarray(y).argmax(axis=1)"
         elif y.size == len(y):
-            hint = "; use y.reshape(-1)"
+            hint = "; use np.asarray(y).reshape(-1)"
         raise ShapeError(f"labels have shape {y.shape}: expected ({len(y)},), one whole number per row{hint}")
     if y.dtype.kind not in "iu":
-        raise DTypeError(f"labels have dtype {y.dtype}: expected whole numbers, 0 to {num_classes - 1}; use y.astype('int64')")
+        raise DTypeError(f"labels have dtype {y.dtype}: expected whole numbers, 0 to {num_classes - 1}{_whole_hint(y)}")
     labels = y.astype(np.int64, copy=False)
     if labels.view(np.uint64).max(initial=0) >= num_classes:  # negative ones are then the largest
         row = int(((y < 0) | (y >= num_classes)).argmax())
-        hint = "; for labels from 1 use y - 1" if y.min() == 1 and y.max() == num_classes else ""
         raise DataError(
-            f"label {y[row]} of row {row} is not a class: expected 0 to {num_classes - 1}, since there are {num_classes} classes{hint}"
+            f"label {y[row]} of row {row} is not a class: expected 0 to {num_classes - 1}, since there "
+            f"{'is 1 class' if num_classes == 1 else f'are {num_classes} classes'}{_range_hint(y, num_classes)}"
         )
     return labels
+
+
+def _is_one_hot(y: np.ndarray) -> bool:
+    return bool((((y == 0) | (y == 1)).all(axis=1) & (y.astype(bool).sum(axis=1) == 1)).all())
+
+
+def _whole_hint(y: np.ndarray) -> str:
+    """How to make whole numbers of labels (N,) that are none."""
+    kind, labels = y.dtype.kind, "np.asarray(y).astype(str)" if y.dtype.kind == "O" else "y"
+    missing = [str(label) for label in y if str(label) in ("None", "nan", "<NA>", "NaT")] if kind == "O" else []
+    if missing or (kind == "f" and np.isnan(y).any()):
+        keep = f"{labels} != {missing[0]!r}" if missing else "~np.isnan(y)"
+        return f"; where labels are missing use keep = {keep}; x, y = np.asarray(x)[keep], np.asarray(y)[keep]"
+    if kind not in "bfOSU":
+        return ""
+    try:
+        with np.errstate(invalid="ignore"):  # infinity
+            whole = bool((y.astype(np.int64) == y.astype(np.float64)).all())
+    except (TypeError, ValueError, OverflowError):
+        return f"; for names use names, y = np.unique({labels}, return_inverse=True), and np.searchsorted(names, {labels}) for other data"
+    if not whole:
+        return "; for numbers that are no classes use nb.Dense(1) as the last layer, and loss='mean_squared_error'"
+    return "; use np.asarray(y).astype('int64')"
+
+
+def _range_hint(y: np.ndarray, num_classes: int) -> str:
+    """What to do with whole numbers (N,) that are not all classes."""
+    least, most = int(y.min()), int(y.max())
+    if (least, most) == (1, num_classes):
+        return "; for labels from 1 use np.asarray(y) - 1"
+    if num_classes == 2 and set(np.unique(y)) == {-1, 1}:
+        return "; for labels -1 and 1 use (np.asarray(y) + 1) // 2"
+    if least < 0:
+        return "; to leave out rows without a class use keep = np.asarray(y) >= 0; x, y = np.asarray(x)[keep], np.asarray(y)[keep]"
+    return f"; for {most + 1} classes the last layer is nb.Dense({most + 1})"
 
 
 def _check_finite(array: np.ndarray, name: str) -> None:

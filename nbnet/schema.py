@@ -70,13 +70,13 @@ def number(least: float = -math.inf, above: float = -math.inf, finite: bool = Tr
     return check
 
 
-def text(longest: int = LONGEST) -> Check:
-    """A text of one line that can be printed."""
+def text(longest: int = LONGEST, lines: bool = False) -> Check:
+    """A text of one line that can be printed, or of several: a path may have a line break in it."""
 
     def check(value: Any, where: str) -> str:
-        if isinstance(value, str) and len(value) <= longest and not UNPRINTABLE.search(value):
+        if isinstance(value, str) and len(value) <= longest and not UNPRINTABLE.search(value.replace("\n", "") if lines else value):
             return value
-        raise _unfit(value, where, f"a line of text, at most {longest:,} characters")
+        raise _unfit(value, where, f"{'' if lines else 'a line of '}text, at most {longest:,} characters")
 
     return check
 

@@ -19,6 +19,8 @@ def test_a_build_that_fails_changes_nothing(rng):
     model.build((5,), backend="serial")
     wanted, state = model.predict(x), model.state()
     with pytest.raises(ShapeError):
+        model.build((4, 4, 1), backend="numpy", dtype="float64", rebuild=True)
+    with pytest.raises(BuildError):
         model.build((4, 4, 1), backend="numpy", dtype="float64")
     assert model.predict(x).tobytes() == wanted.tobytes()
     assert all(state[name] is array for name, array in model.state().items())
@@ -126,7 +128,9 @@ def test_errors_of_data_say_which():
     model, x = _of_images(), np.zeros((4, 8, 6, 1), np.float32)
     trainer, good = nb.Trainer(model, optimizer=nb.SGD(0.1)), np.array([0, 1, 2, 0])
     before = {name: array.copy() for name, array in model.state().items()}
-    with pytest.raises(DataError, match=r"^validation: label 3 of row 2 is not a class: expected 0 to 2, .*; for labels from 1 use y - 1$"):
+    with pytest.raises(
+        DataError, match=r"^validation: label 3 of row 2 is not a class: expected 0 to 2, .*; for labels from 1 use np.asarray\(y\) - 1$"
+    ):
         trainer.fit((x, good), 1, validation=(x, good + 1), progress=False)
     assert trainer.step == 0
     assert all(np.array_equal(before[name], array) for name, array in model.state().items())

@@ -52,9 +52,9 @@ FITS = {
     "(x, y), epochs=1, validation_split=0.2": r"'validation_split': split the rows first .* and write validation=\(x, y\)$",
     "(x, y), epochs=1, verbose=0": r"'verbose': write progress=True or progress=False$",
     "(x, y), epochs=1, bacth_size=2": r"'bacth_size': expected data, epochs, batch_size, validation, callbacks, progress$",
-    "(x, y[:, None]), epochs=1": r"labels have shape \(12, 1\): expected \(12,\), one whole number per row; use y.reshape\(-1\)$",
-    "(x, np.eye(3)[y]), epochs=1": r"labels have shape \(12, 3\): .*; for one-hot rows use y.argmax\(axis=1\)$",
-    "(x, y.astype(float)), epochs=1": r"labels have dtype float64: expected whole numbers, 0 to 2; use y.astype\('int64'\)$",
+    "(x, y[:, None]), epochs=1": r"labels have shape \(12, 1\): expected \(12,\), .*; use np.asarray\(y\).reshape\(-1\)$",
+    "(x, np.eye(3)[y]), epochs=1": r"labels have shape \(12, 3\): .*; for one-hot rows use np.asarray\(y\).argmax\(axis=1\)$",
+    "(x, y.astype(float)), epochs=1": r"labels have dtype float64: expected whole numbers, 0 to 2; use np.asarray\(y\).astype\('int64'\)$",
     "(Tensor(), y), epochs=1": r"data: x is not an array: Can't call numpy\(\) on Tensor that requires grad. Use tensor",
 }
 
@@ -86,7 +86,7 @@ CONSTRUCTORS = {
     "nb.Dense(3, bias=False)": "write use_bias=",
     "nb.Dropout(p=0.5)": "write rate=",
     "nb.BatchNorm(num_features=3)": "leave it out: build(input_shape) finds it",
-    "nb.Adam(learning_rate=0.1)": "write lr= in the optimizer",
+    "nb.Adam(learning_rate=0.1)": "in the optimizer write lr=",
     "nb.Adam(betas=(0.9, 0.99))": "write beta1=, beta2=",
     "nb.Trainer(model, optimizer='sgd', metrics=['accuracy'])": "leave it out: loss and accuracy are always there",
     "nb.Trainer(model, lr=0.1)": "write optimizer=nb.Adam(lr)",
@@ -102,7 +102,9 @@ CONSTRUCTORS = {
     "model.fit(X, Y)": "Sequential has no attribute 'fit': write trainer = nb.Trainer(model, loss=..., ",
     "model.compile(loss='mse')": "has no attribute 'compile': write trainer = nb.Trainer(",
     "model.parameters()": "write model.params, a dict",
-    "model.predict(X, verbose=0)": "write progress=True or progress=False",
+    "model.predict(X, verbose=0)": "unexpected keyword argument 'verbose': expected x, batch_size",
+    "nb.LayerNorm(bias=False)": "unexpected keyword argument 'bias': expected ",
+    "nb.Trainer(model, learning_rate=0.1)": "in the optimizer write lr=",
     "model.build(2, device='cuda')": 'write model.build(input_shape, backend="cuda")',
     "model.predict(Tensor())": "x is not an array: Can't call numpy()",
 }

@@ -190,6 +190,18 @@ def test_no_pyplot(tmp_path):
     assert done.stdout == "True False\n"
 
 
+@pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "nonsense", "svg", ""])
+def test_the_backend_of_a_notebook(tmp_path, backend):
+    """It may not be installed where a command of the notebook runs. One that is there stays the one of pyplot."""
+    code = f"import os; from nbnet import plots; plots.curves({{'loss': [1.0]}}, {str(tmp_path / 'a.png')!r})"
+    code += (
+        "; import matplotlib; print(os.environ.get('MPLBACKEND'), matplotlib.get_backend() if os.environ['MPLBACKEND'] == 'svg' else '')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | {"MPLBACKEND": backend})
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{backend} {'svg' if backend == 'svg' else ''}\n", "")
+    check_picture(tmp_path / "a.png")
+
+
 def test_an_unknown_format(tmp_path):
     with pytest.raises(DataError, match=r"cannot write .*curves.pgn: unknown format 'pgn': did you mean 'png'\? choose one of "):
         plots.curves(HISTORY, tmp_path / "curves.pgn")

@@ -42,7 +42,8 @@ INF[3] = -np.inf
 @pytest.mark.parametrize(
     ("x", "y", "classes", "error", "words"),
     [
-        (np.zeros(4), np.zeros(4), None, ShapeError, r"x has shape \(4,\): expected at least 2 axes.*x\[None\]"),
+        (np.zeros(4), np.zeros(4), None, ShapeError, r"x has shape \(4,\): expected at least 2 axes.*one number per row use x\[:, None\]"),
+        (np.zeros(4), np.zeros(1), None, ShapeError, r"x has shape \(4,\): expected at least 2 axes.*one row alone is x\[None\]"),
         ([[1.0], [1.0, 2.0]], [0, 0], 1, ShapeError, r"x is not an array: .*; expected rows of equal shape"),
         (
             images(4),
@@ -52,20 +53,38 @@ INF[3] = -np.inf
             r"x has shape \(4, 2, 2, 3\) but y has shape \(3,\): expected one label or target per row",
         ),
         (images(4), np.int64(3), 2, ShapeError, r"y has shape \(\): expected one label or target per row"),
-        (images(dtype=np.int64), np.zeros(4, int), 2, DTypeError, r"x has dtype int64: expected uint8 .*; use x.astype\('uint8'\)"),
+        (
+            images(dtype=np.int64),
+            np.zeros(4, int),
+            2,
+            DTypeError,
+            r"x has dtype int64: .*; for pixels .* use x.astype\('uint8'\)",
+        ),
         (images(dtype=np.float16), np.zeros(4, int), 2, DTypeError, "x has dtype float16: expected uint8"),
         (images(dtype=object), np.zeros(4, int), 2, DTypeError, "x has dtype object: expected uint8"),
         (np.zeros((0, 8, 8, 1)), np.zeros(0, int), 2, DataError, r"x has shape \(0, 8, 8, 1\): it is empty"),
         (np.zeros((2, 0), np.float32), np.zeros(2, int), 2, DataError, r"x has shape \(2, 0\): it is empty"),
         (BAD, np.zeros(4, int), 2, NonFiniteError, r"x\[2, 1\] is nan: expected finite numbers; remove that row"),
         (images(), INF, None, NonFiniteError, r"y\[3\] is -inf: expected finite numbers"),
-        (images(), np.zeros(4), 2, DTypeError, r"labels have dtype float64: expected whole numbers, 0 to 1; use y.astype\('int64'\)"),
+        (
+            images(),
+            np.zeros(4),
+            2,
+            DTypeError,
+            r"labels have dtype float64: .*, 0 to 1; use np.asarray\(y\).astype\('int64'\)",
+        ),
         (images(), np.zeros(4, bool), 2, DTypeError, "labels have dtype bool"),
         (images(), np.array([0, 1, 3, 2]), 3, DataError, "label 3 of row 2 is not a class: expected 0 to 2, since there are 3 classes"),
         (images(), np.array([0, 1, 0, -1]), 3, DataError, "label -1 of row 3 is not a class: expected 0 to 2"),
-        (images(), np.eye(4, dtype=int), 4, ShapeError, r"labels have shape \(4, 4\): expected \(4,\).*use y.argmax\(axis=1\)"),
-        (images(), np.zeros((4, 1), int), 4, ShapeError, r"labels have shape \(4, 1\): .*use y.reshape\(-1\)"),
-        (images(), np.array(list("abcd")), None, DTypeError, r"y has dtype <U1: expected numbers; use y.astype\('float32'\)"),
+        (
+            images(),
+            np.eye(4, dtype=int),
+            4,
+            ShapeError,
+            r"labels have shape \(4, 4\): .*use np.asarray\(y\).argmax\(axis=1\)",
+        ),
+        (images(), np.zeros((4, 1), int), 4, ShapeError, r"labels have shape \(4, 1\): .*use np.asarray\(y\).reshape\(-1\)"),
+        (images(), np.array(list("abcd")), None, DTypeError, "y has dtype <U1: expected numbers; 'a' is not a number"),
     ],
 )
 def test_bad_arrays(x, y, classes, error, words):
@@ -75,6 +94,8 @@ def test_bad_arrays(x, y, classes, error, words):
 
 def test_one_hot_of_one_class_is_a_column():
     with pytest.raises(ShapeError, match="argmax"):
+        check_arrays(images(), np.ones((4, 1), int), 1)
+    with pytest.raises(ShapeError, match="reshape"):
         check_arrays(images(), np.zeros((4, 1), int), 1)
 
 

@@ -27,6 +27,53 @@ def test_schedules_at_their_corners():
     assert_close(np.array(ramp(0.6)), 0.5, "elementwise")
 
 
+def half_cosine(first, last, share):
+    return last + (first - last) * (1 + math.cos(math.pi * share)) / 2
+
+
+# schedule: values at progress
+TABLE = {
+    "constant": (schedules.constant(), {0: 1, 0.3: 1, 1: 1}),
+    "cosine": (schedules.cosine(), {0: 1, 0.25: half_cosine(1, 0, 0.25), 1: 0}),
+    "cosine to 0.2": (schedules.cosine(0.2), {0: 1, 0.25: half_cosine(1, 0.2, 0.25), 0.5: 0.6, 1: 0.2}),
+    "step": (schedules.step(), {0: 1, 0.49: 1, 0.5: 0.1, 0.74: 0.1, 0.75: 0.01, 1: 0.01}),
+    "step in any order": (schedules.step((0.75, 0.5, 0.25), 0.5), {0: 1, 0.25: 0.5, 0.6: 0.25, 0.9: 0.125}),
+    "step of none": (schedules.step(()), {0: 1, 1: 1}),
+    "one_cycle": (
+        schedules.one_cycle(),
+        {0: 0.04, 0.15: half_cosine(0.04, 1, 0.5), 0.3: 1, 0.65: half_cosine(1, 0.04e-4, 0.5), 1: 0.04e-4},
+    ),
+    "one_cycle with options": (
+        schedules.one_cycle(0.5, 0.25, 0.5),
+        {0: 0.25, 0.25: 0.625, 0.5: 1, 0.625: half_cosine(1, 0.125, 0.25), 0.75: 0.5625, 1: 0.125},
+    ),
+    "warm_up": (schedules.warm_up(), {0: 0, 0.025: 0.5, 0.05: 1, 0.5: 1, 1: 1}),
+    "warm_up, then cosine": (schedules.warm_up(0.5, schedules.cosine()), {0: 0, 0.25: 0.5, 0.5: 1, 0.75: 0.5, 1: 0}),
+}
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_values(name):
+    schedule, wanted = TABLE[name]
+    assert_close(np.array([schedule(progress) for progress in wanted]), np.array([*wanted.values()], float), "elementwise")
+
+
+def test_names_are_the_defaults():
+    assert set(schedules.SCHEDULES) == {"constant", "cosine", "step", "one_cycle", "warm_up"}
+    for name, make in schedules.SCHEDULES.items():
+        assert make is getattr(schedules, name)
+        assert [schedules.get(name)(p) for p in (0, 0.4, 0.6, 1)] == [make()(p) for p in (0, 0.4, 0.6, 1)]
+    assert schedules.get(None)(0.7) == 1
+    assert schedules.get(math.sqrt) is math.sqrt
+
+
+@pytest.mark.parametrize("value", [0, 1, -0.1, 1.1, math.nan, "0.5", None, True])
+def test_fractions_lie_between_0_and_1(value):
+    for make in (schedules.one_cycle, schedules.warm_up, lambda value: schedules.step((0.5, value))):
+        with pytest.raises(ArgumentError, match="a fraction of training between 0 and 1, both excluded"):
+            make(value)
+
+
 def test_bad_schedules():
     with pytest.raises(ArgumentError, match="did you mean 'cosine'"):
         schedules.get("cosin")

@@ -13,12 +13,12 @@ from nbnet.training.trainer import Trainer
 class Display(Callback):
     """A context manager and callback: a table with one line per epoch, and a bar with loss, accuracy and images per second."""
 
-    def __init__(self, epochs: int, rows: int) -> None:
-        self._epochs, self._rows = epochs, rows
+    def __init__(self, epochs: int, rows: int, held_out: str) -> None:
+        self._epochs, self._rows, self._held_out = epochs, rows, held_out
         self._bar = Bar(epochs * rows, "name bar text remaining", stream=sys.stdout)
 
     def __enter__(self) -> Display:
-        print("  epoch        loss  accuracy   test loss  accuracy     images/s", flush=True)
+        print(f"  epoch        loss  accuracy  {self._held_out + ' loss':>10}  accuracy     images/s", flush=True)
         self._bar.__enter__()
         return self
 

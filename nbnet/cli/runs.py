@@ -20,7 +20,7 @@ from nbnet.optimizers import OPTIMIZERS
 from nbnet.training.checkpoint import WORD
 
 CONFIG, MODEL, HISTORY = "config.json", "model.safetensors", "history.json"
-PATH = schema.text(4096)
+PATH = schema.text(4096, lines=True)
 SIDE = schema.whole(1, 65535)
 LARGEST = 1 << 24  # numbers in an image
 

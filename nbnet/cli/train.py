@@ -20,7 +20,7 @@ from nbnet import datasets, models, plots, schedules, schema, storage
 from nbnet.cli import kernels, runs
 from nbnet.cli.display import Display
 from nbnet.cli.interrupts import stopper
-from nbnet.datasets import Dataset
+from nbnet.datasets import Dataset, Split
 from nbnet.errors import ArgumentError, CheckpointError, DataError, NonFiniteError, unknown
 from nbnet.layers import Sequential
 from nbnet.optimizers import OPTIMIZERS, Optimizer
@@ -36,7 +36,8 @@ EPILOG = """examples:
   nbnet train                                        the digits that come with nbnet: seconds
   nbnet train --data mnist --data-dir my/mnist       your own copy of the files; without --data-dir they are downloaded
   nbnet train --data cifar10 --model resnet9 --epochs 20
-  nbnet train --data photos --size 64                photos/cat/*.jpg, photos/dog/*.jpg: your own classes
+  nbnet train --data photos --size 64                photos/cat/*.jpg, photos/dog/*.jpg: your own classes;
+                                                     or photos/train/cat/*.jpg, photos/val/cat/*.jpg, photos/test/cat/*.jpg, ...
   nbnet train --resume runs/mnist-lenet-1            continue a stopped run; Ctrl-C stops a run cleanly
   nbnet train --resume runs/mnist-lenet-1 --epochs 10
 
@@ -90,6 +91,7 @@ def run(options: argparse.Namespace) -> int:
     given = {name: value for name, value in vars(options).items() if value is not None and name != "command"}
     config, data = _resumed(given) if "resume" in given else _new(given)
     (x, y), test, class_names = data
+    validation = _validation(config, test)
     model = config.build()
     trainer = _trainer(config, model)
     if "resume" in given:
@@ -98,7 +100,9 @@ def run(options: argparse.Namespace) -> int:
         if trainer.epoch >= config.epochs and (folder / "mistakes.png").exists():
             raise ArgumentError(f"the run {folder} is complete after {trainer.epoch} epochs; to continue, give a larger --epochs")
     shape = "x".join(map(str, config.image_shape))
-    print(f"data: {Path(config.data).name}, {len(x):,} training and {len(test[0]):,} test images of {shape}, {len(class_names)} classes")
+    also = "" if validation is test else f", {len(validation[0]):,} validation"
+    counts = f"{len(x):,} training{also} and {len(test[0]):,} test images"
+    print(f"data: {Path(config.data).name}, {counts} of {shape}, {len(class_names)} classes")
     print(f"model: {config.model}")
     model.summary()
     _prepare(config, min(2, config.batch_size, len(x)))
@@ -108,7 +112,7 @@ def run(options: argparse.Namespace) -> int:
     if (jump := rate_jump(trainer, config.epochs, len(x), config.batch_size)) is not None:
         print(f"note: {jump}")
     print(f"run: {folder}, from epoch {trainer.epoch + 1} of {config.epochs}" if trainer.epoch or trainer.step else f"run: {folder}")
-    stopped_by = _fit(trainer, config, folder, (x, y), test)
+    stopped_by = _fit(trainer, config, folder, (x, y), validation, "test" if validation is test else "val")
     if trainer.epoch < config.epochs:
         print(f"stopped in epoch {trainer.epoch + 1} of {config.epochs}; the run is saved. To continue:")
         print(f"  nbnet train --resume {runs.quoted(folder)}")
@@ -171,6 +175,13 @@ def _resumed(given: dict[str, Any]) -> tuple[runs.Config, Dataset]:
     if _checksum(data) != config.checksum:
         raise DataError(f"{config.data} has other images or labels than when {folder} was started: a run must be resumed on the same data")
     return config, data
+
+
+def _validation(config: runs.Config, test: Split) -> Split:
+    """What is evaluated after each epoch: a folder's own validation images if it has them and a test, else the test."""
+    if config.data in datasets.NAMES or len(datasets.split_folders(config.data)) < 3:
+        return test
+    return datasets.from_folder(config.data, config.size, config.image_shape[2], held_out="validation")[1]
 
 
 def _check_numbers(options: dict[str, Any]) -> None:
@@ -240,15 +251,15 @@ class _Saver(Callback):
     on_epoch_end = save
 
 
-def _fit(trainer: Trainer, config: runs.Config, folder: Path, train: Any, test: Any) -> int | None:
+def _fit(trainer: Trainer, config: runs.Config, folder: Path, train: Any, held_out: Any, name: str) -> int | None:
     """Train until the end, Ctrl-C, SIGTERM or SIGHUP; the run is saved in each case. Returns the signal, or None."""
     saver = _Saver(folder, trainer)
     with stopper() as stop:
         try:
             # A diverging run is reported once, by its loss; NumPy would print many warnings before that.
-            with np.errstate(all="ignore"), warnings.catch_warnings(), Display(config.epochs, len(train[0])) as display:
+            with np.errstate(all="ignore"), warnings.catch_warnings(), Display(config.epochs, len(train[0]), name) as display:
                 warnings.filterwarnings("ignore", "the learning rate jumps|fit has nothing to train")  # `run` has said so, or draws only
-                trainer.fit(train, config.epochs, config.batch_size, test, [saver, display, stop], progress=False)
+                trainer.fit(train, config.epochs, config.batch_size, held_out, [saver, display, stop], progress=False)
         except NonFiniteError as error:
             raise NonFiniteError(f"{error}; {folder} has the run as last saved, {saver.when}") from error
         except KeyboardInterrupt:

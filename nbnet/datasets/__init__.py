@@ -15,11 +15,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nbnet.datasets import cifar, digits, download, idx
-from nbnet.datasets.files import Dataset
-from nbnet.datasets.folder import Size, from_folder, read_images
+from nbnet.datasets.files import Dataset, Split
+from nbnet.datasets.folder import Size, from_folder, read_images, split_folders
 from nbnet.errors import ArgumentError, DataError, unknown
 
-__all__ = ["NAMES", "Dataset", "from_folder", "load", "open_data", "read_images"]
+__all__ = ["NAMES", "Dataset", "Split", "from_folder", "load", "open_data", "read_images", "split_folders"]
 
 NAMES = ("digits", "mnist", "fashion-mnist", "cifar10")
 
@@ -51,7 +51,9 @@ def load(name: str, data_dir: str | os.PathLike[str] | None = None, *, progress:
         DataError: a file is missing, truncated, corrupt or mislabelled, or cannot be downloaded.
     """
     if name not in NAMES:
-        hint = "; for a folder of images use from_folder(path)" if isinstance(name, os.PathLike) or os.path.isdir(str(name)) else ""
+        hint = (
+            f"; for a folder of images use from_folder({str(name)!r})" if isinstance(name, os.PathLike) or os.path.isdir(str(name)) else ""
+        )
         raise ArgumentError(unknown("data set", name, NAMES) + hint)
     if name == "digits":
         if data_dir is not None:

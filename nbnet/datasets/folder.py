@@ -13,15 +13,19 @@ import numpy as np
 
 from nbnet import schema
 from nbnet.datasets.files import Dataset, listing, some
-from nbnet.errors import ArgumentError, DataError, NbnetError
+from nbnet.errors import ArgumentError, DataError, NbnetError, unknown
 from nbnet.preprocessing import stratified_split
 
 Size = int | tuple[int, int] | None
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # Pillow's names; PPM reads .pgm too
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+ORIENTATION = 0x0112  # the EXIF tag
+# its values, and the Image.Transpose that makes them upright; ImageOps.exif_transpose also writes the other tags, which may fail
+TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
 GREY_MODES = ("1", "L", "LA", "La")
-LAYOUT = "a folder with one sub-folder of images per class, or with train and test that contain them"
+LAYOUT = "a folder with one sub-folder of images per class, or with train and test (or val) that contain them"
+PARTS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}  # in any case
 
 
 def from_folder(
@@ -30,17 +34,25 @@ def from_folder(
     channels: int | None = None,
     test_fraction: float = 0.2,
     seed: int = 0,
+    held_out: str = "test",
 ) -> Dataset:
     """Your own images: path/CLASS/IMAGE, or path/train/CLASS/IMAGE and path/test/CLASS/IMAGE.
 
     Classes are the sorted names of the sub-folders. Files without an image suffix are skipped, and so are names that start with
     a dot or two underscores. Links must stay in the folder. The split depends only on the names and the seed, not on the file system.
 
+    The folders may be written Train or TEST, and the second may be val, valid or validation. Where all three are there, train with
+    `held_out="validation"`, and read the test when training is done:
+
+        (x, y), validation, names = from_folder("pictures", held_out="validation")
+        _, test, _ = from_folder("pictures")
+
     Args:
         size: (height, width), or one number for both: images are resized bilinearly. None: all must have the same size.
         channels: 1 for grey, 3 for RGB; None: 1 if every pixel of every image is grey, else 3.
         test_fraction: the share of each class used for the test, if the folder has no train and test.
         seed: of that split.
+        held_out: "test" or "validation": which of the two the second pair is, if the folder has both; else it is the one there is.
     Returns:
         (x, y), (x_test, y_test), class_names: x (N, H, W, C) uint8, y (N,) int64, class_names a list of str.
     Raises:
@@ -48,14 +60,17 @@ def from_folder(
             a link leaves the folder, or fewer than two classes or no test image remain. ArgumentError: an option is out of range.
     """
     root = Path(path)
-    names = _folders(root, listing(root, LAYOUT))
-    if "train" in names and "test" in names and all(_has_folders(root / part) for part in ("train", "test")):
-        train_files, y, class_names = _collect(root / "train")
-        test_files, y_test, test_names = _collect(root / "test", 1)
+    if held_out not in ("test", "validation"):
+        raise ArgumentError(unknown("part", held_out, ("test", "validation")))
+    parts = split_folders(root)
+    if parts:
+        train_files, y, class_names = _collect(parts["train"])
+        test_root = parts.get(held_out) or next(folder for part, folder in parts.items() if part != "train")
+        test_files, y_test, test_names = _collect(test_root, 1)
         strange = sorted(set(test_names) - set(class_names))
         if strange:
             raise DataError(
-                f"{root / 'test'} has the class {strange[0]!r}, which {root / 'train'} does not have: expected {', '.join(class_names)}"
+                f"{test_root} has the class {strange[0]!r}, which {parts['train']} does not have: expected {', '.join(class_names)}"
             )
         y_test = np.array([class_names.index(name) for name in test_names], np.int64)[y_test]
     else:
@@ -67,6 +82,23 @@ def from_folder(
     _check_links(train_files + test_files, root.resolve())
     x = read_images(train_files + test_files, size, channels)
     return (x[: len(y)], y), (x[len(y) :], y_test), class_names
+
+
+def split_folders(path: str | os.PathLike[str]) -> dict[str, Path]:
+    """The folders of a data set that is split already: "train" and "test" or "validation", or all three; empty if it is not.
+
+    Raises:
+        DataError: the folder cannot be read, or has two for one part.
+    """
+    root = Path(path)
+    parts: dict[str, Path] = {}
+    for name in _folders(root, listing(root, LAYOUT)):
+        part = PARTS.get(name.lower())
+        if part is not None and _has_folders(root / name):
+            if part in parts:
+                raise DataError(f"{root} has {parts[part].name} and {name}: expected one folder for the {part} images; rename the other")
+            parts[part] = root / name
+    return parts if "train" in parts and len(parts) > 1 else {}
 
 
 def _check_links(files: list[Path], root: Path) -> None:
@@ -82,7 +114,7 @@ def _folders(root: Path, names: list[str]) -> list[str]:
 
 
 def _has_folders(root: Path) -> bool:
-    return bool(_folders(root, listing(root, "a sub-folder of images per class")))
+    return any(path.is_dir() for path in root.iterdir() if not path.name.startswith((".", "__")))
 
 
 def _collect(root: Path, least: int = 2) -> tuple[list[Path], np.ndarray, list[str]]:
@@ -101,7 +133,10 @@ def _collect(root: Path, least: int = 2) -> tuple[list[Path], np.ndarray, list[s
         held_names = listing(root / name, "images")
         images = [root / name / file for file in held_names if file.lower().endswith(SUFFIXES)]
         if not images:
-            raise DataError(f"{root / name} has no image ({', '.join(SUFFIXES)}), only {some(held_names)}")
+            hint = ""
+            if _folders(root / name, held_names):
+                hint = f"; images in folders of a class are not read: move them up, or give {root / name} if its folders are the classes"
+            raise DataError(f"{root / name} has no image ({', '.join(SUFFIXES)}), only {some(held_names)}{hint}")
         files += images
         counts.append(len(images))
     return files, np.repeat(np.arange(len(counts), dtype=np.int64), counts), class_names
@@ -186,7 +221,7 @@ def _is_grey_file(path: Path) -> bool:
 
 def _pixels(path: Path, channels: int, shape: tuple[int, int] | None) -> np.ndarray:
     """(H, W, C) uint8 of one file."""
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     with _opened(path) as image:
         if image.mode.startswith(("I", "F")):
@@ -194,7 +229,8 @@ def _pixels(path: Path, channels: int, shape: tuple[int, int] | None) -> np.ndar
                 f"{path} has more than 8 bits per channel (Pillow's mode {image.mode}): expected 8; save it as 8-bit grey or RGB"
             )
         image.load()
-        picture = ImageOps.exif_transpose(image)
+        turn = TURNS.get(image.getexif().get(ORIENTATION))
+        picture = image if turn is None else image.transpose(turn)
         if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
             white = Image.new("RGBA", picture.size, "white")
             picture = Image.alpha_composite(white, picture.convert("RGBA"))

@@ -160,9 +160,9 @@ def _summary(runs: dict[str, list[Run]], figures: dict[str, Any]) -> list[str]:
 
 
 def _draw_curves(runs: dict[str, list[Run]], settings: Settings) -> None:
+    made = drawing.figure(11, 4.6)
     from matplotlib.ticker import MaxNLocator
 
-    made = drawing.figure(11, 4.6)
     for axes, name in zip(made.subplots(1, 2), ("accuracy", "loss")):
         for kind, each in runs.items():
             test = _column(each, f"val_{name}")

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from nbnet import plots
 from nbnet.plots import save as save
 
 # Okabe and Ito 2008, "Color universal design"
@@ -20,12 +21,7 @@ DPI = 120
 
 def figure(width: float, height: float) -> Any:
     """A matplotlib figure of this size in inches, without a window."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    made = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
-    FigureCanvasAgg(made)
-    return made
+    return plots.figure(width, height, DPI)
 
 
 def band(axes: Any, x: Any, runs: Any, label: str | None, colour: str, line: str = "-", shade: bool = True) -> None:

@@ -268,9 +268,9 @@ def _draw_expectation(means: list[dict[str, np.ndarray]], counts: np.ndarray, se
 
 
 def _draw_masks(settings: Settings) -> None:
+    made = drawing.figure(11.5, 4.4)
     from matplotlib import colormaps
 
-    made = drawing.figure(11.5, 4.4)
     top, bottom = made.subfigures(2, 1, height_ratios=(1, 1.15))
     shades = colormaps["gray"].with_extremes(bad=drawing.RED)  # what is dropped
     for axes, rate in zip(top.subplots(1, 3), RATES[1:]):

@@ -206,9 +206,9 @@ def _summary(runs: dict[str, list[Run]], figures: dict[str, Any], size: Size) ->
 
 
 def _draw_paths(runs: dict[str, Run], settings: Settings) -> None:
+    made = drawing.figure(12.6, 4.6)
     from matplotlib.colors import LogNorm
 
-    made = drawing.figure(12.6, 4.6)
     x, y = make_data(0)
     for axes, (kind, run) in zip(made.subplots(1, 3), runs.items()):
         design = _features(kind, x)

@@ -131,9 +131,9 @@ def switch_summary(tuned: list[dict[str, dict[str, float]]]) -> list[str]:
 
 
 def draw_switches(tuned: list[dict[str, dict[str, float]]], settings: Settings) -> None:
+    made = drawing.figure(12, 3.9)
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    made = drawing.figure(12, 3.9)
     colours = (drawing.RED, drawing.ORANGE, drawing.GREEN, drawing.BLUE)
     for place, (axes, (measure, title)) in enumerate(zip(made.subplots(1, 4, sharey=True), MEASURES.items())):
         for row, (name, colour) in enumerate(zip(SWITCHES, colours)):

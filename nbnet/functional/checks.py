@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,15 @@ def as_array(value: Any, name: str) -> np.ndarray:
 
     Raises:
         ShapeError: its rows have different shapes. DTypeError: its library refuses (a tensor with a gradient, or on a GPU).
+        ArgumentError: it is a masked array, whose mask would be lost.
     """
+    if type(value) is np.ndarray:
+        return value
+    if np.ma.is_masked(value):
+        raise ArgumentError(
+            f"{name} is an array with {np.ma.count_masked(value):,} masked values, expected one without a mask: for a number in "
+            f"their place use {name}.filled(0)"
+        )
     try:
         return np.asarray(value)
     except ValueError as error:
@@ -37,12 +46,13 @@ def floats(
     Raises:
         ShapeError, DTypeError: it is not. BackendError: it is on the GPU, and the backend is not.
     """
+    given = x
     if type(x) is not np.ndarray and (be is None or not on_device(x)):
-        x = np.asarray(x)
+        x = as_array(x, name)
     if not x.shape:  # a number is one row
         x = x.reshape(1)
     if x.dtype not in FLOATS:
-        raise DTypeError(f"{name} has dtype {x.dtype}, expected float32 or float64: convert it with {name}.astype('float32')")
+        raise DTypeError(f"{name} has dtype {x.dtype}, expected float32 or float64{dtype_hint(x, in_code(given, name))}")
     if dtype is not None and x.dtype != dtype:
         raise DTypeError(f"{name} has dtype {x.dtype}, expected {dtype}: all arrays of a call have the same dtype")
     if ndim is not None and x.ndim != ndim:
@@ -66,15 +76,75 @@ def from_training(saved: Any) -> None:
         raise ArgumentError("saved is None: expected what forward returned with train=True; a pass without training saves nothing")
 
 
-def shape_hint(shape: tuple[int, ...], expected: tuple[int, ...]) -> str:
-    """How to fix an array of this shape where rows of `expected` are needed: the end of an error message, if it is clear."""
+def in_code(value: Any, name: str) -> str:
+    """How hints name an array: a list has no methods of arrays, and those of a table or series differ."""
+    return name if isinstance(value, np.ndarray) else f"np.asarray({name})"
+
+
+def shape_hint(shape: tuple[int, ...], expected: tuple[int, ...], x: str = "x") -> str:
+    """How to fix an array of this shape where rows of `expected` are needed: the end of an error message, if it is clear.
+
+    Args:
+        x: how code names the array (see `in_code`).
+    """
+    *space, channels = expected
+    size, image = math.prod(expected), len(expected) == 3
+    last = ", ".join(map(str, expected))
     if shape == expected:
-        return "; one row alone is x[None]"
-    if shape[1:] == expected[:-1] and expected[-1] == 1:
-        return "; for images of one channel use x[..., None]"
-    if len(expected) == 3 and shape[1:] == (expected[2], expected[0], expected[1]):
-        return "; channels come last here: x.transpose(0, 2, 3, 1)"
+        return f"; one row alone is {x}[None]"
+    if channels == 1 and shape == (*space,):
+        return f"; one {'image without channels' if space else 'number alone'} is {x}[None, ..., None]"
+    if channels == 1 and shape[1:] == (*space,):
+        return f"; for {'images of one channel' if space else 'one number per row'} use {x}[..., None]"
+    if image and shape[1:] == (channels, *space):
+        return f"; channels come last here: {x}.transpose(0, 2, 3, 1)"
+    if image and shape == (channels, *space):
+        return f"; one row alone, and channels come last here: {x}.transpose(1, 2, 0)[None]"
+    if image and channels > 1 and shape[1:] == (*space, 1):
+        return f"; to repeat one channel use {x}.repeat({channels}, axis=-1)"
+    if image and shape[-1:] == (size,) and len(shape) <= 2:
+        first = ", ".join(map(str, (channels, *space)))
+        other = "" if channels == 1 else f"; where channel follows channel use {x}.reshape(-1, {first}).transpose(0, 2, 3, 1)"
+        return f"; for rows of pixels use {x}.reshape(-1, {last}){other}"
+    if len(expected) == 1 and len(shape) > 1 and size in (math.prod(shape[1:]), math.prod(shape)):
+        return f"; to make flat rows use {x}.reshape(-1, {size})"
     return ""
+
+
+def dtype_hint(array: Any, x: str, dtype: Any = "float32", pixels: str | None = None) -> str:
+    """How to make floats of an array with another dtype: the end of an error message, if it is clear.
+
+    Args:
+        x: how code names the array (see `in_code`). dtype: the float dtype that is needed.
+        pixels: code that makes of 8-bit pixels what is needed; None where numbers are never pixels.
+    """
+    values, kind = np.asarray(array), array.dtype.kind
+    use = f"{x}{'.real' if kind == 'c' else ''}.astype('{dtype}')"
+    if kind not in "biufc":
+        for value in values.flat:
+            if not _parses(value):
+                return f"; {(value.item() if isinstance(value, np.generic) else value)!r} is not a number"
+        values = values.astype(np.float64)
+    if pixels is None or kind == "c" or not values.size:
+        return f"; use {use}"
+    low, high = values.min(), values.max()
+    if low >= 0 and high <= 255 and (kind in "iu" or (high > 1 and bool((values == np.floor(values)).all()))):
+        return f"; for pixels from 0 to 255 use {pixels}, for other numbers {use}"
+    if array.dtype == np.uint16:
+        return f"; for 16-bit pixels use {use} / 65535, for other numbers {use}"
+    return f"; use {use}"
+
+
+def _parses(value: Any) -> bool:
+    try:
+        return math.isfinite(float(value))
+    except (TypeError, ValueError):
+        return False
+
+
+def is_number(value: Any) -> bool:
+    """Whether a function of the user's returned one number: of Python, NumPy or the GPU."""
+    return isinstance(value, Real) or (getattr(value, "shape", None) == () and value.dtype.kind in "fiu")
 
 
 def epsilon(eps: Any) -> float:

@@ -67,6 +67,7 @@ class Layer(CodeRepr, Stage):
     backend: Backend
     dtype: np.dtype
     _outermost = False  # whether it was built by itself, not by a container
+    _pixels = "{x}.astype('{dtype}') / 255"  # code that makes an input of pixels, for error messages
 
     def __init__(self) -> None:
         self._params: dict[str, Param] = {}
@@ -233,14 +234,17 @@ class Layer(CodeRepr, Stage):
         """
         if self.input_shape is None:
             raise BuildError(f"{kind(self)} is not built yet: call build(input_shape) first")
+        given = x
         if type(x) is not np.ndarray and not on_device(x):
             x = checks.as_array(x, "x")
         if x.shape[1:] != self.input_shape or x.shape[0] == 0:
             expected = ", ".join(str(n) for n in self.input_shape)
-            hint = checks.shape_hint(x.shape, self.input_shape)
+            hint = checks.shape_hint(x.shape, self.input_shape, checks.in_code(given, "x"))
             raise ShapeError(f"layer {self.name} got x of shape {x.shape}, expected (N, {expected}) with N at least 1{hint}")
         if x.dtype != self.dtype:
-            raise DTypeError(f"layer {self.name} got x of dtype {x.dtype}, expected {self.dtype}: use x.astype('{self.dtype}')")
+            code = checks.in_code(given, "x")
+            hint = checks.dtype_hint(x, code, self.dtype, self._pixels.format(x=code, dtype=self.dtype))
+            raise DTypeError(f"layer {self.name} got x of dtype {x.dtype}, expected {self.dtype}{hint}")
         return self.backend.place(x)
 
     def waiting_updates(self) -> list[Call]:

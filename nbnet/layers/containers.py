@@ -16,7 +16,7 @@ from nbnet.hints import METHODS, explained
 from nbnet.layers.activations import Softmax
 from nbnet.layers.base import Context, Layer, Param, Shape, kind
 from nbnet.layers.fusion import FusedStep, fuse, step_backward
-from nbnet.runtime.arrays import FLOATS, on_device, to_float
+from nbnet.runtime.arrays import X_DTYPES, in_dtype, on_device, to_float
 from nbnet.runtime.commit import Call, assignment, commit
 from nbnet.runtime.stage import Stage
 
@@ -97,6 +97,7 @@ class Sequential(_Container):
     """
 
     replayable = True
+    _pixels = "{x}.astype('uint8')"
 
     def __init__(self, layers: Iterable[Layer]):
         super().__init__()
@@ -151,10 +152,23 @@ class Sequential(_Container):
 
     def as_input(self, x: Any) -> Any:
         """x in the form of the first layer's input: checked, and scaled to [0, 1] if it is uint8."""
-        x = x if on_device(x) else checks.as_array(x, "x")
-        if x.dtype == np.uint8 and self.input_shape is not None:
-            x = to_float(x, self.backend.on_host(x.shape, self.dtype))
+        array = x if on_device(x) else checks.as_array(x, "x")
+        if array.dtype == np.uint8 and self.input_shape is not None:
+            x = to_float(array, self.backend.on_host(array.shape, self.dtype))
         return self.check_input(x)
+
+    def check_rows(self, x: Any) -> np.ndarray:
+        """x (N, ...), uint8, float32 or float64, as an array whose batches, as `in_dtype` gives them, `forward` takes.
+
+        Raises:
+            BuildError: the model is not built. ShapeError, DTypeError: x does not fit; what to do follows from all its rows.
+        """
+        array = checks.as_array(x, "x")
+        if self.input_shape is None:
+            raise BuildError("the model is not built yet: call model.build(input_shape) first")
+        if array.shape[1:] != self.input_shape or array.dtype not in X_DTYPES:
+            self.check_input(x)
+        return array
 
     def forward(self, x: Any, train: bool = False) -> tuple[Any, Any]:
         x = self.as_input(x)
@@ -182,16 +196,10 @@ class Sequential(_Container):
         Raises:
             BuildError: the model is not built. ShapeError, DTypeError, ArgumentError: x or batch_size does not fit.
         """
-        x, batch_size = checks.as_array(x, "x"), checks.whole(batch_size, "batch_size")
-        if self.input_shape is None:
-            raise BuildError("the model is not built yet: call model.build(input_shape) first")
-        if x.shape[1:] != self.input_shape:
-            expected = ", ".join(map(str, self.input_shape))
-            raise ShapeError(f"x has shape {x.shape}, expected (N, {expected}){checks.shape_hint(x.shape, self.input_shape)}")
+        x, batch_size = self.check_rows(x), checks.whole(batch_size, "batch_size")
         y = np.empty((len(x), *self.output_shape), self.dtype)
         for start in range(0, len(x), batch_size):
-            rows = x[start : start + batch_size]
-            y[start : start + batch_size] = self.forward(rows.astype(self.dtype, copy=False) if x.dtype in FLOATS else rows)[0]
+            y[start : start + batch_size] = self.forward(in_dtype(x[start : start + batch_size], self.dtype))[0]
         return y
 
     def predict_proba(self, x: Any, batch_size: int = 256) -> np.ndarray:
@@ -203,14 +211,18 @@ class Sequential(_Container):
             as `predict` does.
         """
         y = self.predict(x, batch_size)
-        last: Layer = self
-        while isinstance(last, Sequential) and last.layers:
-            last = last.layers[-1]
-        if isinstance(last, Softmax):
+        if self.ends_with_softmax():
             return y
         logits = y.astype(np.float64)
         weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
         return weights / weights.sum(axis=-1, keepdims=True)
+
+    def ends_with_softmax(self) -> bool:
+        """Whether the outputs are probabilities already."""
+        last: Layer = self
+        while isinstance(last, Sequential) and last.layers:
+            last = last.layers[-1]
+        return isinstance(last, Softmax)
 
     def summary(self) -> None:
         """Print a table of the layers: output shape, parameters, buffers, and which step each runs in."""

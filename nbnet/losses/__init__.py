@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nbnet.errors import ArgumentError, unknown
-from nbnet.losses.base import FunctionLoss, Loss, LossResult
+from nbnet.losses.base import FunctionLoss, Loss, LossResult, check_call
 from nbnet.losses.cross_entropy import SoftmaxCrossEntropy, softmax_cross_entropy
 from nbnet.losses.squared_error import SquaredError, mean_squared_error, sum_squared_error
 
@@ -37,7 +37,9 @@ def get(loss: Any) -> Loss:
     if isinstance(loss, type):
         raise ArgumentError(f"loss={loss.__name__}: expected a loss object, got a class; use loss={loss.__name__}()")
     if callable(loss):
-        return loss if hasattr(loss, "check_targets") else FunctionLoss(loss)
+        made = loss if hasattr(loss, "check_targets") else FunctionLoss(loss)
+        check_call(loss, getattr(made, "name", "") or type(loss).__name__)
+        return made
     if not isinstance(loss, str) or loss not in LOSSES:
         raise ArgumentError(unknown("loss", loss, LOSSES))
     return LOSSES[loss]

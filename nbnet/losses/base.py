@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,6 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nbnet.code_repr import CodeRepr
+from nbnet.errors import ArgumentError, DTypeError, ShapeError
+from nbnet.functional import checks
 from nbnet.preprocessing import check_targets
 from nbnet.runtime.backend import Backend
 
@@ -19,6 +22,47 @@ class LossResult(NamedTuple):
     total: float  # sum of the losses of the rows
     correct: int | None  # rows whose largest output is at the label; None for regression
     gradient: Any  # of total / rows with respect to the prediction: its shape and dtype, where the backend computes
+
+
+def check_call(loss: Callable[..., Any], name: str) -> None:
+    """Check that a loss takes what training gives it.
+
+    Raises:
+        ArgumentError: it has other arguments.
+    """
+    try:
+        inspect.signature(loss).bind(None, None, rows=None, backend=None)
+    except TypeError as error:
+        raise ArgumentError(
+            f"the loss {name} does not take what training gives it ({error}): expected def loss(prediction, target, *, rows, backend)"
+        ) from None
+    except ValueError:  # it is not written in Python: the call will tell
+        pass
+
+
+def check_result(result: Any, prediction: Any, loss: Loss) -> LossResult:
+    """Check what a loss returned for a prediction.
+
+    Raises:
+        ArgumentError: it is not a LossResult. ShapeError, DTypeError: its gradient is not like the prediction.
+    """
+    name = getattr(loss, "name", "") or type(loss).__name__
+    if not isinstance(result, LossResult):
+        raise ArgumentError(f"the loss {name} returned {type(result).__name__}, expected nb.losses.LossResult(total, correct, gradient)")
+    total, correct, gradient = result
+    if not checks.is_number(total) or not (correct is None or checks.is_number(correct)):
+        raise ArgumentError(
+            f"the loss {name} returned total={type(total).__name__} and correct={type(correct).__name__}, expected numbers "
+            "(correct may be None): total is the sum over the rows, as in losses.sum()"
+        )
+    shape, dtype = getattr(gradient, "shape", None), getattr(gradient, "dtype", None)
+    if shape != prediction.shape:
+        raise ShapeError(f"the loss {name} returned a gradient of shape {shape}, expected that of the prediction, {prediction.shape}")
+    if dtype != prediction.dtype:
+        raise DTypeError(
+            f"the loss {name} returned a gradient of dtype {dtype}, expected {prediction.dtype}: use gradient.astype(prediction.dtype)"
+        )
+    return result
 
 
 class Loss(CodeRepr):

@@ -34,7 +34,8 @@ class SquaredError(Loss):
         y = super().check_targets(y, output_shape)
         expected = (len(y), *output_shape)
         if y.shape != expected and not y.size == math.prod(expected) == len(y):
-            raise ShapeError(f"targets have shape {y.shape}, expected {expected}: one value per output")
+            hint = "; for labels use loss='softmax_cross_entropy', for one value per row nb.Dense(1) as the last layer"
+            raise ShapeError(f"targets have shape {y.shape}, expected {expected}: one value per output{hint if y.size == len(y) else ''}")
         return y
 
     def __call__(self, prediction: Any, target: Any, *, rows: int | None = None, backend: str | Backend = "parallel") -> LossResult:

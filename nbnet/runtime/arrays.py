@@ -47,6 +47,11 @@ def float_dtype(dtype: Any) -> np.dtype:
     raise DTypeError(f"dtype {dtype!r}: nbnet computes in 'float32' or 'float64'")
 
 
+def in_dtype(batch: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """A batch in the float dtype of a model; uint8, which the model scales, stays."""
+    return batch.astype(dtype, copy=False) if batch.dtype in FLOATS else batch
+
+
 def to_float(batch: np.ndarray, out: np.ndarray) -> np.ndarray:
     """Write a batch into a float array: uint8 is divided by 255, floats are copied or cast.
 

@@ -6,7 +6,7 @@ system for memory once, and later steps allocate nothing large.
 
 When the shapes change all the time, blocks of every size come together. A request that finds no block of its size takes a larger
 one, up to twice as large. And before the pool asks for new memory, it returns the blocks of the sizes that were not used for longest,
-until it holds at most twice the memory that was ever in use at once. `nb.empty_cache()` returns all that is unused.
+until it holds at most half as much again as was ever in use at once. `nb.empty_cache()` returns all that is unused.
 
 The environment variable NBNET_MEMORY_POOL=0 turns the pool off: every array is a new one.
 """
@@ -31,7 +31,8 @@ VARIABLE = "NBNET_MEMORY_POOL"
 POOLED = os.environ.get(VARIABLE, "") != "0"
 HUGE = 1 << 21  # bytes of a huge page, on x86-64 and on ARM with pages of 4 KiB
 PAGE = 4096  # bytes; below this NumPy's own allocator is as fast, and keeping blocks gains nothing
-SLACK = 2  # how many times as large as a request a block may be, and the pool as what was in use at once
+SLACK = 2  # how many times as large as a request a block may be
+HELD = 1.5  # how many times as large as what was in use at once the pool may be
 
 
 class _Lease(np.ndarray):
@@ -115,7 +116,7 @@ class Pool:
         unused = sum(each * len(free) for each, free in list(self._free.items()))
         self.peak = max(self.peak, self.bytes - unused + size)
         for each in sorted(self._sizes, key=self._used.__getitem__):
-            self._return(each, self.bytes + size - SLACK * self.peak)
+            self._return(each, self.bytes + size - HELD * self.peak)
         block = _map(size)
         if size not in self._sizes:
             insort(self._sizes, size)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,6 +34,35 @@ class Callback:
 
     def on_epoch_end(self, trainer: Any) -> None:
         """Called with the Trainer after each epoch, once its row is in trainer.history."""
+
+
+def check_callbacks(callbacks: Any) -> list[Callback]:
+    """The callbacks of a call of fit as a list.
+
+    Raises:
+        ArgumentError: they are not in a list, or one is not an object with both methods.
+    """
+    if not isinstance(callbacks, Iterable):
+        hint = "use callbacks=[callback]" if _is_callback(callbacks) else "expected a list, such as [nb.callbacks.EarlyStopping()]"
+        raise ArgumentError(f"callbacks={_called(callbacks)}: {hint}")
+    checked = list(callbacks)
+    for callback in checked:
+        if isinstance(callback, type):
+            raise ArgumentError(f"callbacks has the class {callback.__name__}, expected an object: use {callback.__name__}(...)")
+        if not _is_callback(callback):
+            raise ArgumentError(
+                f"callbacks has {_called(callback)}, expected an object with on_batch_end and on_epoch_end: write a class with "
+                "def on_epoch_end(self, trainer), whose base is nb.callbacks.Callback"
+            )
+    return checked
+
+
+def _is_callback(thing: Any) -> bool:
+    return callable(getattr(thing, "on_batch_end", None)) and callable(getattr(thing, "on_epoch_end", None))
+
+
+def _called(thing: Any) -> str:
+    return str(getattr(thing, "__name__", None) or type(thing).__name__)
 
 
 class _Monitor(Callback):

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from itertools import pairwise
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from nbnet.errors import ArgumentError, NbnetError, ShapeError
-from nbnet.functional import checks
+from nbnet.errors import ArgumentError, NbnetError
+from nbnet.hints import ARGUMENTS
 from nbnet.kernels import chunks
 from nbnet.layers import Sequential
 from nbnet.losses import Loss
 from nbnet.preprocessing import check_rows, permutation
-from nbnet.runtime.backend import Backend
+from nbnet.runtime.arrays import to_float
 
 
 class Position(NamedTuple):
@@ -50,7 +52,7 @@ class Position(NamedTuple):
 
 
 def check_data(data: tuple[Any, Any], name: str, model: Sequential, loss: Loss) -> tuple[np.ndarray, np.ndarray]:
-    """x and y as training takes them, batch by batch.
+    """x and y as training takes them, batch by batch (`gather`, `in_dtype`).
 
     Args:
         data: the pair (x, y). name: what errors call it.
@@ -58,13 +60,9 @@ def check_data(data: tuple[Any, Any], name: str, model: Sequential, loss: Loss) 
         ArgumentError: data is not a pair. ShapeError, DTypeError, DataError, NonFiniteError: x does not fit the model, or y the loss.
     """
     if not isinstance(data, (tuple, list)) or len(data) != 2:
-        raise ArgumentError(f"{name}: expected a pair (x, y) of arrays, got {_instead_of_pair(data)}")
-    shape = model.input_shape or ()
+        raise ArgumentError(f"{name}: expected a pair (x, y) of arrays, got {_instead_of_pair(data, name)}")
     try:
-        x, y = check_rows(*data)
-        if x.shape[1:] != shape:
-            expected = ", ".join(map(str, shape))
-            raise ShapeError(f"x has shape {x.shape}, but the model was built for (N, {expected}){checks.shape_hint(x.shape, shape)}")
+        x, y = check_rows(model.check_rows(data[0]), data[1])
         y = loss.check_targets(y, model.output_shape)
         if not isinstance(y, np.ndarray) or len(y) != len(x):
             got = f"an array with {len(y)} rows" if isinstance(y, np.ndarray) else type(y).__name__
@@ -72,14 +70,18 @@ def check_data(data: tuple[Any, Any], name: str, model: Sequential, loss: Loss) 
     except NbnetError as error:
         error.args = (f"{name}: {error}", *error.args[1:])
         raise
-    return x if x.dtype == np.uint8 else x.astype(model.dtype, copy=False), y
+    return x, y
 
 
-def _instead_of_pair(data: Any) -> str:
+def _instead_of_pair(data: Any, name: str) -> str:
     """What was passed, and what to write instead."""
     if not isinstance(data, (tuple, list)):
-        arrays = hasattr(data, "shape")
-        hint = "write fit((x, y), epochs=10)" if arrays else "for batches of your own call trainer.train_batch(x, y) on each"
+        held_out = name == "validation"
+        hint = "write validation=(x, y)" if held_out else "write fit((x, y), epochs=10)"
+        if held_out and isinstance(data, Real):
+            hint = ARGUMENTS["validation_split"]
+        elif isinstance(data, Iterable) and not hasattr(data, "shape"):
+            hint = f"for batches of your own call trainer.{'evaluate' if held_out else 'train_batch'}(x, y) on each"
         return f"{type(data).__name__}: {hint}"
     parts = f"{len(data)} parts"
     if data and isinstance(data[0], (tuple, list)) and len(data[0]) == 2:
@@ -108,10 +110,14 @@ def parts(rows: int, count: int) -> list[tuple[int, int]]:
     return [chunks.bounds(part, count, rows) for part in range(count)]
 
 
-def gather(x: np.ndarray, rows: np.ndarray, backend: Backend) -> np.ndarray:
-    """The given rows of x, in recycled memory on the host."""
-    out = backend.on_host((len(rows), *x.shape[1:]), x.dtype)
-    return np.take(x, rows, axis=0, out=out, mode="clip")
+def gather(x: np.ndarray, rows: np.ndarray, model: Sequential) -> np.ndarray:
+    """The given rows of x, in recycled memory on the host: floats in the model's dtype."""
+    out = model.backend.on_host((len(rows), *x.shape[1:]), x.dtype)
+    if x.flags.c_contiguous:
+        np.take(x, rows, axis=0, out=out, mode="clip")
+    else:  # of which np.take copies the whole
+        out[...] = x[rows]
+    return out if x.dtype in (np.uint8, model.dtype) else to_float(out, model.backend.on_host(out.shape, model.dtype))
 
 
 def add_correct(a: int | None, b: int | None) -> int | None:

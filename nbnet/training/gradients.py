@@ -1,15 +1,49 @@
-"""Gradient clipping, and locating the source of NaN or infinity."""
+"""The gradients of a batch, clipping them, and locating the source of NaN or infinity."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
 
+from nbnet.errors import NonFiniteError
 from nbnet.layers import Param, Sequential
+from nbnet.losses.base import check_result
 from nbnet.runtime.backend import Backend
+from nbnet.runtime.commit import Call, commit
+from nbnet.runtime.compile_ahead import compile_ahead
+from nbnet.training.epoch import add_correct, parts
+
+
+def gradients(trainer: Any, x: np.ndarray, y: np.ndarray, params: Collection[Param], waiting: list[Call]) -> tuple[float, int | None]:
+    """Write the gradients of the batch into the parameters, summed over its parts. waiting: of the model before the step."""
+    model, backend, loss = trainer.model, trainer.model.backend, trainer.loss
+    total = 0.0
+    sums: list[Any] = []
+    correct: int | None = 0
+    for start, stop in parts(len(x), trainer.accumulate):
+        images = x[start:stop]
+        if trainer._compiled_for is not model:
+            compile_ahead(model, len(images))
+            trainer._compiled_for = model
+        one = trainer._passes.of(model, images)
+        prediction = one.forward(images)
+        result = check_result(loss(prediction, y[start:stop], rows=len(x), backend=backend), prediction, loss)
+        total += float(result.total)
+        correct = add_correct(correct, result.correct)
+        if not math.isfinite(total):
+            commit(waiting)  # the explanation runs the layers again
+            raise NonFiniteError(f"the loss is {total} at step {trainer.step}: {explain_not_finite(model, images)}")
+        one.backward(result.gradient)
+        if stop - start < len(x):
+            sums = sums or [backend.zeros(p.grad.shape, p.grad.dtype) for p in params]
+            for s, p in zip(sums, params):
+                backend.kernel("array.add")(s.reshape(-1), p.grad.reshape(-1), s.reshape(-1))
+    for param, value in zip(params, sums):
+        param.grad[:] = value
+    return total, correct
 
 
 def clip(params: Iterable[Param], limit: float, backend: Backend) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from numbers import Real
 from typing import Any
 
 from nbnet.errors import ArgumentError
+from nbnet.functional import checks
+from nbnet.layers import Sequential
+from nbnet.losses import Loss, SoftmaxCrossEntropy
 from nbnet.training.epoch import count_batches
 
 
@@ -25,16 +27,12 @@ def rate(trainer: Any, at: float | None = None) -> float:
         ArgumentError: it is not a number of at least 0.
     """
     lr, factor = trainer.optimizer.lr, 1.0 if at is None else trainer.schedule(at)
-    if not _is_number(factor):
+    if not checks.is_number(factor):
         raise ArgumentError(f"the schedule returned {factor!r} at progress {at:.3g}, expected a number: check {trainer.schedule!r}")
-    if not _is_number(lr) or not 0 <= lr * factor < math.inf:
+    if not checks.is_number(lr) or not 0 <= lr * factor < math.inf:
         times = "" if at is None else f" times {float(factor)!r}, which the schedule gave at progress {at:.3g}"
         raise ArgumentError(f"the learning rate is {lr!r}{times}, expected a finite number of at least 0: set optimizer.lr")
     return float(lr * factor)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) or (getattr(value, "shape", None) == () and value.dtype.kind in "fiu")
 
 
 def rate_jump(trainer: Any, epochs: int, rows: int, batch_size: int) -> str | None:
@@ -61,3 +59,13 @@ def before_fit(trainer: Any, epochs: int, rows: int, batch_size: int) -> str | N
         )
     jump = rate_jump(trainer, epochs, rows, batch_size)
     return jump and f"{jump}; for small steps use a Trainer with schedule='constant' and a small lr"
+
+
+def softmax_twice(model: Sequential, loss: Loss) -> str | None:
+    """What is wrong with probabilities for a loss that expects logits."""
+    if isinstance(loss, SoftmaxCrossEntropy) and model.ends_with_softmax():
+        return (
+            "the model ends with Softmax, but softmax_cross_entropy takes the softmax of its outputs itself, and learns badly from a "
+            "second one: leave out nb.Softmax(); model.predict_proba(x) gives probabilities"
+        )
+    return None

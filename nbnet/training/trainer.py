@@ -6,7 +6,7 @@ import copy
 import math
 import time
 import warnings
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,21 +15,22 @@ import numpy as np
 
 from nbnet import losses, optimizers, schedules
 from nbnet.code_repr import CodeRepr
-from nbnet.errors import ArgumentError, BuildError, NonFiniteError
+from nbnet.errors import ArgumentError, BuildError
 from nbnet.functional import checks
 from nbnet.hints import explained
-from nbnet.layers import Param, Sequential
+from nbnet.layers import Sequential
+from nbnet.losses.base import check_result
 from nbnet.optimizers import Optimizer
+from nbnet.runtime.arrays import in_dtype
 from nbnet.runtime.commit import Call, assignment, commit
-from nbnet.runtime.compile_ahead import compile_ahead
 from nbnet.runtime.replay import Replay
 from nbnet.runtime.watched import Watched
 from nbnet.training import checkpoint, resume
 from nbnet.training.averages import ExponentialMovingAverage
-from nbnet.training.callbacks import Callback
-from nbnet.training.epoch import Position, add_correct, batches, check_data, gather, metrics, parts
-from nbnet.training.gradients import clip, explain_not_finite
-from nbnet.training.notes import before_fit, rate
+from nbnet.training.callbacks import Callback, check_callbacks
+from nbnet.training.epoch import Position, add_correct, batches, check_data, gather, metrics
+from nbnet.training.gradients import clip, gradients
+from nbnet.training.notes import before_fit, rate, softmax_twice
 from nbnet.training.notes import progress as progress_at
 from nbnet.training.progress import epoch_bar
 
@@ -57,6 +58,8 @@ class Trainer(CodeRepr):
         history: one list per metric, with one value per epoch. stop_reason: what ended `fit` early, or None.
     Raises:
         BuildError: the model is not built. ArgumentError: an option is wrong.
+    Warns:
+        UserWarning: the model ends with Softmax, and the loss takes a softmax itself.
     """
 
     def __init__(
@@ -94,6 +97,8 @@ class Trainer(CodeRepr):
         self.history: dict[str, list[float]] = {}
         self.position = Position()
         self.stop_reason: str | None = None
+        if (note := softmax_twice(model, self.loss)) is not None:
+            warnings.warn(note, stacklevel=2)
         self._trained = set(model.params.values())
         self._checked = (-1, 0)  # Watched.changes at the last check of the model, and which it was
         self._passes = Replay(bool(replay))
@@ -161,8 +166,8 @@ class Trainer(CodeRepr):
             validation = self._check_data(validation, "validation")
         epochs, batch_size = checks.whole(epochs, "epochs"), checks.whole(batch_size, "batch_size")
         self.position.check_continues(len(x), batch_size)
+        callbacks = check_callbacks(callbacks)
         self.stop_reason = None
-        callbacks = list(callbacks)
         if (note := before_fit(self, epochs, len(x), batch_size)) is not None:
             warnings.warn(note, stacklevel=3)
         while self.epoch < epochs and self.stop_reason is None:
@@ -182,7 +187,7 @@ class Trainer(CodeRepr):
         with epoch_bar(self.epoch + 1, epochs, len(x), self.position.rows, progress) as bar:
             began = time.perf_counter() - self.position.seconds
             left = all_rows[self.position.batches :]
-            images = self.model.backend.upload((gather(x, rows, self.model.backend) for rows in left), self.model.dtype)
+            images = self.model.backend.upload((gather(x, rows, self.model) for rows in left), self.model.dtype)
             for batch, rows in enumerate(left, start=self.position.batches):
                 lr = rate(self, progress_at(self.epoch, batch, epochs, len(all_rows)))
                 self._train_step(next(images), y[rows], lr, (batch + 1, began, len(x), batch_size), epochs)
@@ -220,7 +225,7 @@ class Trainer(CodeRepr):
         """
         self._check_model()
         x, y = self._check_data((x, y), "batch")
-        loss, correct = self._train_step(x, y, rate(self))
+        loss, correct = self._train_step(in_dtype(x, self.model.dtype), y, rate(self))
         return metrics(loss, correct, len(x))
 
     def _train_step(
@@ -240,7 +245,7 @@ class Trainer(CodeRepr):
         before = [array.copy() for array in buffers.values()]
         try:
             with np.errstate(over="ignore", invalid="ignore"):  # overflow shows in the loss, which gives one clear error
-                total, correct = self._gradients(x, y, params.values(), waiting)
+                total, correct = gradients(self, x, y, params.values(), waiting)
             for param in params.values():
                 if param.regularizer is not None:
                     param.grad[:] = np.asarray(param.grad) + param.regularizer(np.asarray(param.value))
@@ -270,33 +275,6 @@ class Trainer(CodeRepr):
         if self.average is not None and self._averaged != self.step:
             self.average.follow(self.model, partial(setattr, self, "_averaged", self.step))
 
-    def _gradients(self, x: np.ndarray, y: np.ndarray, params: Collection[Param], waiting: list[Call]) -> tuple[float, int | None]:
-        """Write the gradients of the batch into the parameters, summed over its parts. waiting: of the model before the step."""
-        total = 0.0
-        sums: list[Any] = []
-        correct: int | None = 0
-        for start, stop in parts(len(x), self.accumulate):
-            images = x[start:stop]
-            if self._compiled_for is not self.model:
-                compile_ahead(self.model, len(images))
-                self._compiled_for = self.model
-            one = self._passes.of(self.model, images)
-            prediction = one.forward(images)
-            result = self.loss(prediction, y[start:stop], rows=len(x), backend=self.model.backend)
-            total += float(result.total)
-            correct = add_correct(correct, result.correct)
-            if not math.isfinite(total):
-                commit(waiting)  # the explanation runs the layers again
-                raise NonFiniteError(f"the loss is {total} at step {self.step}: {explain_not_finite(self.model, images)}")
-            one.backward(result.gradient)
-            if stop - start < len(x):
-                sums = sums or [self.model.backend.zeros(p.grad.shape, p.grad.dtype) for p in params]
-                for s, p in zip(sums, params):
-                    self.model.backend.kernel("array.add")(s.reshape(-1), p.grad.reshape(-1), s.reshape(-1))
-        for param, value in zip(params, sums):
-            param.grad[:] = value
-        return total, correct
-
     def stop(self, reason: str) -> None:
         """End `fit` after the current batch. For callbacks and signal handlers."""
         self.stop_reason = reason
@@ -323,8 +301,8 @@ class Trainer(CodeRepr):
         correct: int | None = 0
         for start in range(0, len(x), batch_size):
             batch = slice(start, start + batch_size)
-            prediction, _ = self.model.forward(x[batch])
-            result = self.loss(prediction, y[batch], backend=self.model.backend)
+            prediction, _ = self.model.forward(in_dtype(x[batch], self.model.dtype))
+            result = check_result(self.loss(prediction, y[batch], backend=self.model.backend), prediction, self.loss)
             total += float(result.total)
             correct = add_correct(correct, result.correct)
         return metrics(total, correct, len(x))

@@ -11,7 +11,7 @@ from PIL import Image
 
 from nbnet import storage
 
-from .running import FILES, TINY, arrays, nbnet, process
+from .running import FILES, TINY, arrays, nbnet, picture, process, save
 
 
 def test_train(pictures, here, capsys):
@@ -56,6 +56,24 @@ def test_train(pictures, here, capsys):
             assert min(image.size) > 200
             low, high = image.convert("L").getextrema()
             assert high - low > 100
+
+
+def test_a_folder_with_validation_images_of_its_own(pictures, here, rng, capsys):
+    """They are what each epoch is evaluated on; the test is only for the end."""
+    for part, count in (("train", 10), ("val", 3), ("Test", 2)):
+        for name in ("left", "right"):
+            (here / "split" / part / name).mkdir(parents=True)
+            for i in range(count):
+                save(here / "split" / part / name / f"{i}.png", picture(rng, name) if part != "val" else picture(rng, "top"))
+    assert nbnet("train", "--data", "split", "--out", "run", *TINY, "--epochs", 20) == 0
+    out = capsys.readouterr().out
+    assert "data: split, 20 training, 6 validation and 4 test images of 8x8x1, 2 classes" in out
+    assert "  epoch        loss  accuracy    val loss  accuracy     images/s\n" in out
+    assert "test accuracy: 100.00 % (0 of 4 wrong)" in out
+    history = json.loads((here / "run" / "history.json").read_text(encoding="utf-8"))
+    assert history["val_accuracy"][-1] < 0.9  # of pictures that are neither
+    assert nbnet("train", "--resume", "run", "--epochs", 21) == 0
+    assert nbnet("predict", "run", "split/Test/left/0.png") == 0
 
 
 def test_train_digits_learns_and_numbers_its_runs(here, capsys):

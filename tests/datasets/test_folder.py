@@ -2,10 +2,12 @@
 
 import hashlib
 import os
+import re
+import struct
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, ImageOps
 
 from nbnet import datasets
 from nbnet.errors import ArgumentError, DataError
@@ -64,6 +66,60 @@ def test_train_and_test_folders(tmp_path):
         datasets.from_folder(tmp_path)
 
 
+@pytest.mark.parametrize("names", ["train val", "train valid", "train validation", "Train Test", "TRAIN VAL", "train test"])
+def test_other_names_of_train_and_test(tmp_path, names):
+    train, test = names.split()
+    pets(tmp_path / train, 2, 3)
+    pets(tmp_path / test, 1, 1)
+    (tmp_path / "labels").mkdir()
+    for held_out in ("test", "validation"):
+        (_, y), (x_test, y_test), classes = datasets.from_folder(tmp_path, held_out=held_out)
+        assert (y.tolist(), y_test.tolist(), len(x_test), classes) == ([0, 0, 1, 1, 1], [0, 1], 2, ["cat", "dog"])
+
+
+def test_train_validation_and_test(tmp_path):
+    pets(tmp_path / "train", 2, 3)
+    pets(tmp_path / "test", 1, 1)
+    pets(tmp_path / "Val", 0, 2)
+    assert datasets.from_folder(tmp_path)[1][1].tolist() == [0, 1]
+    assert datasets.from_folder(tmp_path, held_out="validation")[1][1].tolist() == [1, 1]
+    assert datasets.split_folders(tmp_path) == {
+        "train": tmp_path / "train",
+        "test": tmp_path / "test",
+        "validation": tmp_path / "Val",
+    }
+    paint(tmp_path / "Val" / "bird" / "0.png", (1, 2, 3))
+    with pytest.raises(DataError, match=r"Val has the class 'bird', which .*train does not have"):
+        datasets.from_folder(tmp_path, held_out="validation")
+    datasets.from_folder(tmp_path)
+    with pytest.raises(ArgumentError, match="unknown part 'val': choose one of test, validation"):
+        datasets.from_folder(tmp_path, held_out="val")
+    pets(tmp_path / "valid", 1, 1)
+    with pytest.raises(DataError, match=r"has Val and valid: expected one folder for the validation images; rename the other"):
+        datasets.from_folder(tmp_path)
+    (tmp_path / "valid").rename(tmp_path / "more")
+    datasets.from_folder(tmp_path)
+
+
+def test_images_in_folders_of_a_class(tmp_path):
+    """The message has two ways out, for two layouts."""
+    pets(tmp_path / "a", 2, 2)
+    pets(tmp_path / "b", 2, 2)
+    words = r"a has no image \(.*\), only cat, dog; images in folders of a class are not read: move them up, or give (.*) if its folders"
+    with pytest.raises(DataError, match=words) as error:
+        datasets.from_folder(tmp_path)
+    root = re.search(words, str(error.value))[1]
+    assert datasets.from_folder(root)[2] == ["cat", "dog"]
+    for path in [*tmp_path.rglob("*.png"), *tmp_path.rglob("*.PNG")]:
+        path.rename(path.parents[1] / f"{path.parent.name}{path.name}")
+    assert datasets.from_folder(tmp_path)[2] == ["a", "b"]
+    (tmp_path / "train").mkdir()
+    for name in "ab":
+        (tmp_path / name).rename(tmp_path / "train" / name)
+    with pytest.raises(DataError, match=r"has only the sub-folder train: expected a sub-folder of images for each class"):
+        datasets.from_folder(tmp_path)
+
+
 def test_train_and_test_may_be_classes(tmp_path):
     for i in range(5):
         paint(tmp_path / "train" / f"{i}.png", (i, 0, 0))
@@ -118,6 +174,31 @@ def test_a_turned_photograph_is_turned_back(tmp_path):
     exif[0x0112] = 6  # turn by 90 degrees clockwise to view
     turned.save(tmp_path / "a.png", exif=exif)
     assert np.array_equal(datasets.read_images([tmp_path / "a.png"], channels=3)[0], picture)
+
+
+@pytest.mark.parametrize("turn", range(10))
+def test_every_turn(tmp_path, turn):
+    """As Pillow turns it, but no other tag is looked at: some versions fail on numbers such as 0/0."""
+    picture = Image.fromarray(np.arange(6 * 4 * 3, dtype=np.uint8).reshape(4, 6, 3))
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    picture.save(tmp_path / "a.png", exif=exif)
+    with Image.open(tmp_path / "a.png") as image:
+        upright = np.asarray(ImageOps.exif_transpose(image))
+    assert np.array_equal(datasets.read_images([tmp_path / "a.png"], channels=3)[0], upright)
+    assert (upright.shape[:2] == (6, 4)) == (turn in (5, 6, 7, 8))
+
+
+def test_a_turned_photograph_with_numbers_that_are_none(tmp_path):
+    """A telephone that does not know where it is writes 0/0 for its position; here also for the resolution."""
+    entries = [(0x0112, 3, 1, struct.pack("<H", 6)), (0x011A, 5, 1, struct.pack("<I", 62)), (0x8825, 4, 1, struct.pack("<I", 70))]
+    fields = b"".join(struct.pack("<HHI", tag, kind, count) + value.ljust(4, b"\0") for tag, kind, count, value in entries)
+    place = struct.pack("<HHHII", 1, 2, 5, 3, 88) + bytes(4)  # three rational numbers, which begin at 88
+    exif = b"II*\0" + struct.pack("<IH", 8, len(entries)) + fields + bytes(4)
+    exif = exif.ljust(62, b"\0") + bytes(8) + place + bytes(24)
+    picture = Image.fromarray(np.zeros((12, 20, 3), np.uint8))
+    picture.save(tmp_path / "a.jpg", exif=b"Exif\0\0" + exif)
+    assert datasets.read_images([tmp_path / "a.jpg"]).shape == (1, 20, 12, 1)
 
 
 @pytest.mark.parametrize(

@@ -179,3 +179,27 @@ def test_statistics_of_parts(rng):
     assert_close(m2, ((near - near.mean(axis=0)) ** 2).sum(axis=0), "reduction")
     with pytest.raises(ArgumentError, match="no parts"):
         F.merge_stats([])
+
+
+# ---------------------------------------------------------------------------------- numbers beyond the range of float32
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("corrected", [False, True])
+@pytest.mark.parametrize("train", [False, True])
+def test_factors_beyond_float32_times_0_are_0(backend, corrected, train):
+    """Of a channel with almost no variance: where x is the mean, y is beta, and dx follows dy; never NaN, as infinity times 0 is."""
+    tiny = np.float32(1e-24)
+    x = np.array([[-tiny], [0], [tiny]], np.float32)
+    dy = np.array([[-1], [0], [1]], np.float32)
+    gamma, beta = np.full(1, 1e18, np.float32), np.full(1, 7, np.float32)
+    constants = {} if train else {"mean": np.zeros(1, np.float32), "var": np.zeros(1, np.float32)}
+    correction = F.Correction(np.ones(1), np.zeros(1)) if corrected else None
+    y, saved = F.batch_norm_forward(x, gamma, beta, eps=1e-42, correction=correction, backend=backend, **constants)
+    dx, dgamma, dbeta = F.batch_norm_backward(dy, saved)
+    assert saved.scale[0] > np.finfo(np.float32).max  # and c, which dx takes times x - mean, too
+    assert y[1, 0] == 7
+    assert dx[1, 0] == 0
+    assert np.isfinite(y).all()
+    assert np.isfinite(dgamma).all()
+    assert dbeta[0] == 0

@@ -9,6 +9,7 @@ from tolerances import assert_close
 
 import nbnet as nb
 from nbnet.errors import ArgumentError, ShapeError
+from nbnet.layers.batchnorm.groups import slices
 
 SHAPE = (6, 2, 3)  # N and two axes, each of which can be the channels'
 # r and k sit on their bounds, so that they really are constants and differences may be taken.
@@ -220,3 +221,14 @@ def test_evaluation_takes_batches_that_cannot_be_cut_into_groups(rng):
     assert layer.forward(x[:5])[0].tobytes() == layer.forward(x)[0][:5].tobytes()
     with pytest.raises(ShapeError, match="cannot be cut into strided groups"):
         layer.forward(x[:5], train=True)
+
+
+@pytest.mark.parametrize(
+    ("examples", "size", "expected"),
+    [(9, 4, [4, 5]), (8, 4, [4, 4]), (10, 4, [4, 4, 2]), (5, 4, [5]), (4, 4, [4]), (3, 1, [1, 1, 1]), (3, 2, [3]), (7, 3, [3, 4])],
+)
+def test_a_single_example_joins_the_ghost_batch_before_it(rng, examples, size, expected):
+    x = np.arange(examples)
+    groups = [x[where] for where in slices(examples, size, strided=False)]
+    assert [len(group) for group in groups] == expected
+    assert np.array_equal(np.concatenate(groups), x)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import nbnet as nb
-from nbnet.runtime.memory import SLACK, Arena, Pool, Scratch
+from nbnet.runtime.memory import HELD, Arena, Pool, Scratch
 
 
 def test_a_dead_block_is_used_again():
@@ -126,8 +126,8 @@ def test_batches_of_all_sizes_need_little_more_than_the_largest(rng):
     pool = Pool()
     for rows in rng.integers(1, 513, 500):
         step(pool, int(rows))
-        assert pool.bytes <= SLACK * pool.peak
-    assert pool.bytes <= SLACK * alone.bytes
+        assert pool.bytes <= HELD * pool.peak
+    assert pool.bytes <= HELD * alone.bytes
     for rows in (64, 300):
         step(pool, rows)
         before = pool.bytes, pool.misses
@@ -141,7 +141,7 @@ def test_blocks_that_are_not_used_go_when_others_are_needed():
     pool = Pool()
     for pieces in (10, 25, 64, 160, 400):
         live = [pool.empty((4000 // pieces, 4096), np.uint8) for _ in range(pieces)]
-        assert pool.bytes <= SLACK * pool.peak < 1.3 * SLACK * 4000 * 4096
+        assert pool.bytes <= HELD * pool.peak < 1.3 * HELD * 4000 * 4096
         before = pool.misses
         del live
         live = [pool.empty((4000 // pieces, 4096), np.uint8) for _ in range(pieces)]

@@ -93,6 +93,7 @@ class MyDescent(nb.SGD):
         ("parallel", {"clip_norm": 0.1}, 2),  # replayed
         ("numpy", {}, 0),
         ("serial", {"optimizer": MyDescent, "replay": False}, 0),
+        ("serial", {"average": nb.ExponentialMovingAverage(0.9)}, 2),
     ],
 )
 def test_an_exception_at_every_line_of_a_step(batch, backend, options, passes):

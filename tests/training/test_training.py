@@ -8,6 +8,7 @@ from tolerances import assert_close
 
 import nbnet as nb
 from nbnet.errors import ArgumentError, BuildError, DataError, NonFiniteError, ShapeError
+from nbnet.training.epoch import parts
 
 from .small import bits, small_model, small_trainer
 
@@ -128,10 +129,10 @@ def test_regression(rng):
 def test_accumulation_is_the_whole_batch(rng):
     x, y = rng.standard_normal((24, 5)), rng.integers(0, 3, 24)
     grads = []
-    for parts in (1, 5):
+    for count in (1, 5):
         model = nb.Sequential([nb.Dense(6), nb.Tanh(), nb.Dense(3)])
         model.build((5,), backend="serial", dtype="float64")
-        trainer = nb.Trainer(model, optimizer=nb.SGD(0.1), accumulate=parts)
+        trainer = nb.Trainer(model, optimizer=nb.SGD(0.1), accumulate=count)
         trainer.train_batch(x, y)
         grads.append({name: param.grad.copy() for name, param in model.params.items()})
     for name, grad in grads[0].items():
@@ -241,8 +242,8 @@ def test_bad_data_changes_nothing(data):
     holed = floats.copy()
     holed[5, 0, 0, 0] = np.nan
     cases = [
-        ((x[..., 0], y), "built for"),
-        ((np.repeat(x, 3, axis=3), y), r"built for \(N, 6, 6, 1\)"),
+        ((x[..., 0], y), r"expected \(N, 6, 6, 1\)"),
+        ((np.repeat(x, 3, axis=3), y), r"expected \(N, 6, 6, 1\)"),
         ((x[:0], y[:0]), "it is empty"),
         ((x, y[:-1]), "70.*69"),
         ((x, y + 1), "label"),
@@ -300,3 +301,41 @@ def test_a_trainer_needs_a_built_model_and_an_optimizer():
         nb.Trainer(model, optimizer=nb.Adam(), schedule="onecycle")
     with pytest.raises(ArgumentError, match="lr=0"):
         nb.Adam(0)
+
+
+# ------------------------------------------------------------------------------------------- rows that are divided
+
+
+@pytest.mark.parametrize("rows", range(1, 12))
+@pytest.mark.parametrize("count", range(1, 6))
+def test_no_part_has_a_single_row(rows, count):
+    """Unless there is only one: on vectors it has no variance to normalise by."""
+    found = parts(rows, count)
+    assert [start for start, _ in found] == [0, *(stop for _, stop in found[:-1])]
+    assert found[-1][1] == rows
+    sizes = [stop - start for start, stop in found]
+    assert max(sizes) - min(sizes) <= 1
+    assert min(sizes) >= min(2, rows)
+    assert len(found) == min(count, max(1, rows // 2))
+
+
+@pytest.mark.parametrize("backend", ["numpy", "serial", "parallel"])
+@pytest.mark.parametrize(
+    ("rows", "batch_size", "options", "norm"),
+    [
+        (67, 64, {"accumulate": 2}, {}),
+        (65, 64, {"accumulate": 3}, {}),
+        (67, 64, {"accumulate": 64}, {}),
+        (61, 20, {}, {"virtual_batch_size": 4}),
+        (63, 18, {"accumulate": 2}, {"virtual_batch_size": 4}),
+        (3, 2, {"accumulate": 2}, {"virtual_batch_size": 2}),
+    ],
+)
+def test_batch_norm_on_vectors_trains_on_any_number_of_rows(rng, backend, rows, batch_size, options, norm):
+    x, y = rng.normal(size=(rows, 6)).astype(np.float32), rng.integers(0, 3, rows)
+    model = nb.Sequential([nb.Dense(8, use_bias=False), nb.BatchNorm(**norm), nb.ReLU(), nb.Dense(3)])
+    model.build((6,), backend=backend)
+    trainer = nb.Trainer(model, optimizer=nb.Adam(1e-2), **options)
+    trainer.fit((x, y), epochs=2, batch_size=batch_size)
+    nb.recalibrate(model, x, batch_size=batch_size)
+    assert trainer.epoch == 2

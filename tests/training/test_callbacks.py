@@ -1,0 +1,145 @@
+"""Callbacks on histories made by hand: what each one does after each epoch."""
+
+import math
+
+import pytest
+
+import nbnet as nb
+from nbnet.errors import ArgumentError
+
+from .small import small_trainer
+
+NAN, INF = math.nan, math.inf
+
+
+class Run:
+    """What callbacks use of a Trainer."""
+
+    def __init__(self):
+        self.history, self.stopped, self.saved = {}, [], []
+
+    def stop(self, reason):
+        self.stopped.append((len(next(iter(self.history.values()))), reason))
+
+    def save(self, path):
+        self.saved.append(len(next(iter(self.history.values()))))
+
+
+def watched(callback, **columns):
+    """The run after all epochs of a history, of which the callback saw each one."""
+    run = Run()
+    for epoch in range(1, 1 + max(map(len, columns.values()))):
+        run.history = {name: column[:epoch] for name, column in columns.items()}
+        callback.on_epoch_end(run)
+    return run
+
+
+# monitor, options, the column, epochs without improvement at each stop
+STOPS = {
+    "a loss that falls": ("loss", {"patience": 1}, [3, 2, 1, 0], []),
+    "a loss that rises": ("loss", {"patience": 2}, [1, 2, 3], [(3, 2)]),
+    "equal losses are no improvement": ("loss", {"patience": 2}, [1, 1, 1], [(3, 2)]),
+    "below 0": ("loss", {"patience": 2}, [-1, -2, -1, -1.5], [(4, 2)]),
+    "patience starts again after an improvement": ("loss", {"patience": 2}, [3, 4, 2, 3, 1, 2], []),
+    "the best counts, not the epoch before": ("loss", {"patience": 2}, [1, 3, 2], [(3, 2)]),
+    "patience 1": ("loss", {"patience": 1}, [2, 1, 1.5], [(3, 1)]),
+    "a run that goes on": ("loss", {"patience": 2}, [1, 2, 2, 2], [(3, 2), (4, 3)]),
+    "a run that recovers": ("loss", {"patience": 2}, [1, 2, 2, 0.5, 1], [(3, 2)]),
+    "a change as large as min_delta is too small": ("loss", {"patience": 1, "min_delta": 0.25}, [1, 0.75], [(2, 1)]),
+    "a change above min_delta": ("loss", {"patience": 1, "min_delta": 0.25}, [1, 0.74], []),
+    "small changes add up": ("loss", {"patience": 3, "min_delta": 0.25}, [1, 0.9, 0.8, 0.7, 0.6, 0.5], []),
+    "an accuracy that rises": ("accuracy", {"patience": 1}, [0.1, 0.2, 0.3], []),
+    "an accuracy that falls": ("accuracy", {"patience": 2}, [0.3, 0.2, 0.1], [(3, 2)]),
+    "equal accuracies": ("val_accuracy", {"patience": 2}, [0.5, 0.5, 0.5], [(3, 2)]),
+    "min_delta of an accuracy": ("val_accuracy", {"patience": 1, "min_delta": 0.25}, [0.25, 0.5], [(2, 1)]),
+    "NaN is no improvement": ("val_loss", {"patience": 2}, [1, NAN, NAN], [(3, 2)]),
+    "NaN alone": ("val_accuracy", {"patience": 2}, [NAN, NAN], [(2, 2)]),
+    "a number after NaN": ("val_accuracy", {"patience": 2}, [NAN, 0.1, NAN, 0.2], []),
+    "infinity": ("loss", {"patience": 2}, [INF, 1, INF], []),
+    "the defaults": (None, {}, [1, 2, 2, 2, 2, 1, 0], [(6, 5)]),
+}
+
+
+@pytest.mark.parametrize("case", STOPS)
+def test_early_stopping(case):
+    monitor, options, column, wanted = STOPS[case]
+    callback = nb.callbacks.EarlyStopping(**options) if monitor is None else nb.callbacks.EarlyStopping(monitor, **options)
+    name = monitor or "val_loss"
+    for _ in range(2):  # a second run with the same object
+        run = watched(callback, **{name: column})
+        assert run.stopped == [(epoch, f"{name} has not improved for {since} epochs") for epoch, since in wanted]
+        assert run.saved == []
+
+
+# monitor, the column, epochs that are saved
+SAVES = {
+    "a loss": ("loss", [3, 2, 2, 2.5, 1], [1, 2, 5]),
+    "an accuracy": ("accuracy", [0.1, 0.3, 0.2, 0.3, 0.4], [1, 2, 5]),
+    "the default is val_accuracy": (None, [0.5, 0.4, 0.6, 0.5], [1, 3]),
+    "0 and below": ("val_loss", [0, -1, 0], [1, 2]),
+    "NaN": ("val_loss", [NAN, 3, NAN, 2], [2, 4]),
+    "infinity": ("loss", [INF, INF, 5], [3]),
+}
+
+
+@pytest.mark.parametrize("case", SAVES)
+def test_best_checkpoint(case):
+    monitor, column, wanted = SAVES[case]
+    callback = nb.callbacks.BestCheckpoint("best", *[monitor] if monitor else [])
+    for _ in range(2):
+        run = watched(callback, **{monitor or "val_accuracy": column})
+        assert (run.saved, run.stopped) == (wanted, [])
+
+
+def test_csv_log(tmp_path):
+    """Replaced after each epoch, with a row for each."""
+    path = tmp_path / "log.csv"
+    for _ in range(2):
+        watched(nb.callbacks.CSVLog(path), loss=[0.5, 0.25], lr=[1, NAN])
+        assert path.read_bytes() == b"epoch,loss,lr\r\n1,0.5,1\r\n2,0.25,nan\r\n"
+
+
+@pytest.mark.parametrize("name", ["EarlyStopping", "BestCheckpoint"])
+def test_a_column_that_is_not_there(name):
+    first = ["best"] if name == "BestCheckpoint" else []
+    callback = getattr(nb.callbacks, name)(*first, "val_accuracy")
+    with pytest.raises(ArgumentError, match=f"{name} monitors 'val_accuracy', but the history has loss, lr: pass validation= to fit"):
+        watched(callback, loss=[1], lr=[1])
+    for monitor in ("speed", "losses", ""):
+        with pytest.raises(ArgumentError, match=f"^monitor={monitor!r}: expected loss, accuracy, val_loss or val_accuracy$"):
+            getattr(nb.callbacks, name)(*first, monitor)
+
+
+@pytest.mark.parametrize("options", [{"patience": 0}, {"patience": 1.5}, {"min_delta": -1e-9}, {"min_delta": INF}, {"min_delta": NAN}])
+def test_bad_options(options):
+    (name,) = options
+    with pytest.raises(ArgumentError, match=f"^{name}="):
+        nb.callbacks.EarlyStopping(**options)
+
+
+def test_the_smallest_options():
+    assert nb.callbacks.EarlyStopping(patience=1, min_delta=0).min_delta == 0
+
+
+def test_when_callbacks_are_called(data):
+    """Each once per batch and per epoch, in their order, after the step or the row of the epoch."""
+    calls = []
+
+    class Note(nb.callbacks.Callback):
+        def __init__(self, name):
+            self.name = name
+
+        def on_batch_end(self, trainer):
+            calls.append((self.name, "batch", trainer.step, trainer.position.batches, len(trainer.history.get("loss", ()))))
+
+        def on_epoch_end(self, trainer):
+            calls.append((self.name, "epoch", trainer.step, trainer.epoch, len(trainer.history["loss"])))
+
+    small_trainer().fit(data, epochs=2, batch_size=35, callbacks=iter([Note("a"), Note("b")]))
+    wanted = [("batch", 1, 1, 0), ("batch", 2, 2, 0), ("epoch", 2, 1, 1), ("batch", 3, 1, 1), ("batch", 4, 2, 1), ("epoch", 4, 2, 2)]
+    assert calls == [(name, *call) for call in wanted for name in ("a", "b")]
+
+
+def test_the_methods_of_the_base_class_do_nothing(data):
+    trainer, alone = small_trainer(), small_trainer()
+    assert trainer.fit(data, epochs=1, callbacks=[nb.callbacks.Callback()])["loss"] == alone.fit(data, epochs=1)["loss"]
