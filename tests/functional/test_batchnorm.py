@@ -170,6 +170,20 @@ def test_accumulated_batch_norm_is_the_whole_batch(rng, dtype, weighted):
     assert_close(total.gd * saved.inv_std, dgamma, "reduction")
 
 
+@pytest.mark.parametrize("empty", [[0], [3], [0, 1, 3], [0, 1, 2, 3]])
+def test_empty_parts_count_nothing(rng, empty):
+    """Wherever they are, in front too; of nothing but empty parts all is 0."""
+    x = rng.normal(3, 2, (8, 2))
+    parts = [np.empty((0, 2)) if i in empty else x[2 * i : 2 * i + 2] for i in range(4)]
+    rows = np.concatenate(parts)
+    for weighted in (False, True):
+        mean, m2, count = F.merge_stats(F.batch_norm_stats(part, np.ones(len(part)) if weighted else None) for part in parts)
+        assert count == len(rows)
+        wanted = rows.mean(axis=0) if len(rows) else np.zeros(2)
+        assert_close(mean, wanted, "reduction")
+        assert_close(m2, ((rows - wanted) ** 2).sum(axis=0), "reduction")
+
+
 def test_statistics_of_parts(rng):
     x = rng.normal(1e4, 1, (100, 3))
     mean, m2, count = F.merge_stats(F.batch_norm_stats(part) for part in np.array_split(x, 7))
