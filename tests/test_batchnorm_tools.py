@@ -97,6 +97,48 @@ def test_the_report_finds_what_is_wrong(rng, capsys):
 # ----------------------------------------------------------------------------------------------------- folding
 
 
+@pytest.mark.parametrize(
+    ("mean", "var", "verdict"),
+    [
+        (0, 1, "fine"),
+        (0.49, 1, "fine"),
+        (-0.49, 1, "fine"),
+        (0.51, 1, "off"),
+        (-0.51, 1, "off"),
+        (0, 1.99, "fine"),
+        (0, 2.01, "off"),
+        (0, 1 / 1.99, "fine"),
+        (0, 1 / 2.01, "off"),
+    ],
+)
+def test_when_the_report_calls_statistics_off(mean, var, verdict):
+    """Half a deviation, or twice or half the variance, of one channel."""
+    x = np.array([[1.0, -1], [-1, 1]] * 4)
+    layer = nb.BatchNorm(eps=1e-9)
+    model = nb.Sequential([layer])
+    model.build((2,), backend="numpy", dtype="float64")
+    layer.buffers["moving_mean"][1], layer.buffers["moving_var"][1] = mean, var
+    (report,) = nb.batch_norm_report(model, x, show=False)
+    assert_close(report.mean_drift, abs(mean), "differences")
+    assert_close(report.variance_ratio, max(var, 1 / var), "differences")
+    assert report.verdict.startswith("fine" if verdict == "fine" else "moving statistics are off")
+    assert (report.channels, report.dead) == (2, 0)
+
+
+def test_dead_channels_of_the_report():
+    """By their variance beside the largest one, or by their gamma, of either sign."""
+    x = np.array([[1.0, 2e-4, 0.5e-4, 1], [-1, -2e-4, -0.5e-4, -1]] * 4)
+    layer = nb.BatchNorm(eps=1e-12)
+    model = nb.Sequential([layer])
+    model.build((4,), backend="numpy", dtype="float64")
+    nb.recalibrate(model, x)
+    gamma = layer.params["gamma"].value
+    for value, dead in ((1, 1), (-1, 1), (2e-8, 1), (-2e-8, 1), (0.5e-8, 2), (0, 2)):
+        gamma[3] = value
+        (report,) = nb.batch_norm_report(model, x, show=False)
+        assert (report.dead, report.verdict) == (dead, f"{dead} dead channels")
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("norm", [{}, {"track": "deviation"}, {"center": False, "scale": False}])
 def test_folding_keeps_the_predictions(rng, dtype, norm):

@@ -47,6 +47,7 @@ TESTS = {
     "nbnet/storage.py": ["tests/training/test_resuming.py"],
     "nbnet/training": ["tests/training", "tests/losses", "tests/optimizers", "tests/test_copies.py", "tests/test_hints.py"],
 }
+ON_CUDA = "tests/training/test_cuda.py"  # runs in the simulator for faults outside of the kernels that no other test notices
 SLOW = 5  # seconds: tests that take longer are left out
 MEMORY = 12 << 30  # bytes that a mutant may ask for
 
@@ -162,12 +163,15 @@ class Trial:
         if tests:
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / "tests.xml"
-                _, output = self.pytest([f"--junit-xml={path}", "-o", "junit_family=xunit1", *tests], 3600, simulated)
-                if not path.is_file():
+                _, output = self.pytest(
+                    [f"--junit-xml={path}", "-o", "junit_family=xunit1", "--continue-on-collection-errors", *tests], 3600, simulated
+                )
+                if not path.is_file():  # a wrong command, or a crash
                     sys.exit(f"the tests do not run without a fault:\n{output}")
                 cases = ElementTree.parse(path).findall(".//testcase")
             for case in cases:
-                test = f"{case.get('file')}::{case.get('name')}"
+                file = case.get("file") or f"{case.get('name').replace('.', '/')}.py"  # a file that cannot be imported has no tests
+                test = f"{file}::{case.get('name')}"
                 if case.find("failure") is not None or case.find("error") is not None:
                     failed.append(test)
                 else:
@@ -187,6 +191,8 @@ class Trial:
         try:
             path.write_bytes(planted(before.decode(), mutation).encode())
             code, output = self.pytest(["-x", *left_out, *tests], 60 + 3 * sum(map(self.seconds.get, tests)), needs_cuda(module))
+            if code == 0 and not below(module, [KERNELS]) and (self.root / ON_CUDA).is_file():
+                code, output = self.pytest(["-x", ON_CUDA], 600, simulated=True)
         finally:
             path.write_bytes(before)
             os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))  # Numba compiles again what is newer

@@ -170,6 +170,20 @@ def test_accumulated_batch_norm_is_the_whole_batch(rng, dtype, weighted):
     assert_close(total.gd * saved.inv_std, dgamma, "reduction")
 
 
+@pytest.mark.parametrize("empty", [[0], [3], [0, 1, 3], [0, 1, 2, 3]])
+def test_empty_parts_count_nothing(rng, empty):
+    """Wherever they are, in front too; of nothing but empty parts all is 0."""
+    x = rng.normal(3, 2, (8, 2))
+    parts = [np.empty((0, 2)) if i in empty else x[2 * i : 2 * i + 2] for i in range(4)]
+    rows = np.concatenate(parts)
+    for weighted in (False, True):
+        mean, m2, count = F.merge_stats(F.batch_norm_stats(part, np.ones(len(part)) if weighted else None) for part in parts)
+        assert count == len(rows)
+        wanted = rows.mean(axis=0) if len(rows) else np.zeros(2)
+        assert_close(mean, wanted, "reduction")
+        assert_close(m2, ((rows - wanted) ** 2).sum(axis=0), "reduction")
+
+
 def test_statistics_of_parts(rng):
     x = rng.normal(1e4, 1, (100, 3))
     mean, m2, count = F.merge_stats(F.batch_norm_stats(part) for part in np.array_split(x, 7))
@@ -179,3 +193,27 @@ def test_statistics_of_parts(rng):
     assert_close(m2, ((near - near.mean(axis=0)) ** 2).sum(axis=0), "reduction")
     with pytest.raises(ArgumentError, match="no parts"):
         F.merge_stats([])
+
+
+# ---------------------------------------------------------------------------------- numbers beyond the range of float32
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("corrected", [False, True])
+@pytest.mark.parametrize("train", [False, True])
+def test_factors_beyond_float32_times_0_are_0(backend, corrected, train):
+    """Of a channel with almost no variance: where x is the mean, y is beta, and dx follows dy; never NaN, as infinity times 0 is."""
+    tiny = np.float32(1e-24)
+    x = np.array([[-tiny], [0], [tiny]], np.float32)
+    dy = np.array([[-1], [0], [1]], np.float32)
+    gamma, beta = np.full(1, 1e18, np.float32), np.full(1, 7, np.float32)
+    constants = {} if train else {"mean": np.zeros(1, np.float32), "var": np.zeros(1, np.float32)}
+    correction = F.Correction(np.ones(1), np.zeros(1)) if corrected else None
+    y, saved = F.batch_norm_forward(x, gamma, beta, eps=1e-42, correction=correction, backend=backend, **constants)
+    dx, dgamma, dbeta = F.batch_norm_backward(dy, saved)
+    assert saved.scale[0] > np.finfo(np.float32).max  # and c, which dx takes times x - mean, too
+    assert y[1, 0] == 7
+    assert dx[1, 0] == 0
+    assert np.isfinite(y).all()
+    assert np.isfinite(dgamma).all()
+    assert dbeta[0] == 0

@@ -66,6 +66,25 @@ def test_dropout_limits():
     assert not F.dropout_backward(x, saved).any()
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("variant", ["inverted", "vanilla", "alpha"])
+@pytest.mark.parametrize("noise_shape", [None, (2, 1)])
+def test_rates_0_and_1(backend, variant, noise_shape):
+    """Nothing is dropped, or everything; in evaluation only the vanilla variant has a factor, 1 - rate. Forward and backward."""
+    x = np.arange(1.0, 9.0).reshape(2, 4)
+    for rate, train, factor in (
+        (0, True, 1),
+        (0, False, 1),
+        (1, True, 0),
+        (1, False, 0 if variant == "vanilla" else 1),
+        (0.25, False, 0.75 if variant == "vanilla" else 1),
+    ):
+        y, saved = F.dropout_forward(x, rate, seed=0, variant=variant, noise_shape=noise_shape, train=train, backend=backend)
+        assert np.array_equal(y, factor * x)
+        assert (y is x) == (factor == 1), "what changes nothing copies nothing"
+        assert np.array_equal(F.dropout_backward(2 * x, saved), factor * 2 * x)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -68,6 +68,29 @@ def test_normalization_with_max_pool(rng, slope, backend):
         assert_close(a, b, "reduction")
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("max_pool", [False, True])
+@pytest.mark.parametrize("name", ["leaky relu", "relu"])
+def test_exact_zeros_and_a_constant_channel(rng, name, max_pool, backend):
+    """Where the input of the activation is exactly 0, its derivative is the slope; a window of equals goes to the first."""
+    (slope, _, _), _, slope_at = EPILOGUES[name]
+    half = rng.integers(-1, 2, (2, 4, 6, 3)).astype(np.float64)
+    x, gamma = np.concatenate([half, -half]), rng.standard_normal(3)
+    x[..., 1] = 7
+    plain, plain_saved = F.batch_norm_forward(x, gamma, None, backend=backend)
+    assert (plain[..., 0] == 0).any()
+    assert not plain[..., 1].any()
+    y, saved = normalized(x, gamma, None, Epilogue(slope, None, max_pool), backend)
+    dy = rng.standard_normal(y.shape)
+    through = dy
+    if max_pool:
+        _, pool_saved = F.max_pool2d_forward(np.where(plain > 0, plain, slope * plain), 2, backend=backend)
+        through = F.max_pool2d_backward(dy, pool_saved)
+    wanted = F.batch_norm_backward(through * slope_at(plain), plain_saved)
+    for a, b in zip(fused.normalization_backward(dy, saved, Gradients()), wanted):
+        assert_close(a, b, "reduction")
+
+
 CONSTANTS = (np.zeros(5), np.ones(5))
 
 
@@ -118,6 +141,48 @@ def test_product_activation(rng, backend, slope):
         assert fused.product_activation_backward(dy, saved, grads, False) is None
         with pytest.raises(ShapeError, match="dy has shape"):
             fused.product_activation_backward(dy[:, :1], saved, grads, True)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("slope", [0.0, 0.1])
+def test_product_activation_of_exact_zeros(rng, backend, slope):
+    """From whole numbers; where the product is 0, the derivative is the slope."""
+    for make, forward, arrays in products(rng, backend):
+        arrays = [rng.integers(-1, 2, array.shape).astype(np.float64) for array in arrays]
+        plain, plain_saved = forward(*arrays, backend=backend)
+        assert (plain == 0).any()
+        y, saved = fused.product_activation_forward(make(*arrays), slope)
+        dy = rng.standard_normal(y.shape)
+        backward = F.conv2d_backward if forward is F.conv2d_forward else F.dense_backward
+        wanted = backward(dy * np.where(plain > 0, 1, slope), plain_saved)
+        grads = Gradients(np.empty_like(arrays[1]), np.empty_like(arrays[2]))
+        for a, b in zip((fused.product_activation_backward(dy, saved, grads, True), *grads), wanted):
+            assert_close(a, b, "matmul")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", ["none", "leaky relu", "relu"])
+def test_product_norm_of_a_constant_channel(rng, backend, name):
+    """A channel whose weights are 0 is constant, and exactly 0 after the batch norm."""
+    epilogue, _, slope_at = EPILOGUES[name] if name in EPILOGUES else (Epilogue(), None, lambda y: np.ones_like(y))
+    gamma = rng.standard_normal(3)
+    for make, forward, (x, weight, _) in products(rng, backend):
+        weight[..., 1] = 0
+        plain, product_saved = forward(x, weight, backend=backend)
+        z, norm_saved = F.batch_norm_forward(plain, gamma, None, backend=backend)
+        assert not z[..., 1].any()
+        numbers = lambda y, stats: by_statistics(y.shape, stats, gamma, None, 1e-5, None, 0, None)  # noqa: E731
+        y, saved = fused.product_norm_forward(make(x, weight, None), numbers, True, epilogue)
+        dy = rng.standard_normal(y.shape)
+        dz, dgamma, _ = F.batch_norm_backward(dy * slope_at(z), norm_saved)
+        dx, dweight, *_ = (F.conv2d_backward if forward is F.conv2d_forward else F.dense_backward)(dz, product_saved)
+        for need_dx in (True, False):
+            grads = Gradients(weight=np.empty_like(weight), gamma=np.empty_like(gamma))
+            found = fused.product_norm_backward(dy, saved, grads, need_dx)
+            assert_close(grads.weight, dweight, "reduction")
+            assert_close(grads.gamma, dgamma, "reduction")
+            if need_dx:
+                assert_close(found, dx, "reduction")
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

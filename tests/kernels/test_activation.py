@@ -7,7 +7,7 @@ from nbnet.kernels import chunks
 from .harness import COMPILED, DTYPES, Out, call, check, check_gradient, large, not_simulated, output_of, run, simulated
 
 ELEMENTWISE = {"relu": (), "leaky_relu": (0.2,), "tanh": (), "sigmoid": ()}  # name: options
-SIZES = [1, 7, *simulated(69), *large(1000, 70001)]
+SIZES = [1, 7, *simulated(69), *large(15, 16, 17, 1000, 70001)]  # around the numbers of a register
 ROWS = [(1, 1), (1, 17), (5, 3), *simulated((9, 6)), *large((3001, 17), (70000, 1), (257, 1500))]
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
 names = pytest.mark.parametrize("name", ELEMENTWISE)

@@ -62,7 +62,7 @@ def test_backward_reduce(rng, dtype, slope, value, weighted):
         [partials(SHAPE), sums(SHAPE, dtype), sums(SHAPE, dtype)],
     )
     wanted = run("batchnorm.backward_reduce", "numpy", "float64", [dy, np.where(kept, x, 0), None, *numbers, slope, *outputs])
-    args = [np.where(kept, dy, np.nan if np.isnan(value) else 0), np.where(kept, x, value), weights, *numbers, slope, *outputs]
+    args = [np.where(kept, dy, 0 if np.isfinite(value) else value), np.where(kept, x, value), weights, *numbers, slope, *outputs]
     for array, right in zip(check("batchnorm.backward_reduce", dtype, "reduction", args), wanted):
         assert_close(array, right, "reduction", dtype)
 
@@ -72,16 +72,17 @@ def test_backward_reduce(rng, dtype, slope, value, weighted):
 @pytest.mark.parametrize("slope", [1.0, 0.2])
 @dtypes
 def test_backward_apply(rng, dtype, slope, value, weighted):
-    """dx of a masked element is a * g, as with any other weight."""
+    """dx of a masked element is a * g, as with any other weight, and 0 where that is not finite."""
     weights, numbers, (a, b, c) = masked_weights(rng, weighted), affine(rng, 3), affine(rng, 3)
     kept = np.broadcast_to(weights > 0, SHAPE)
     x, dy = np.where(kept, rng.normal(size=SHAPE), value), rng.normal(size=SHAPE)
     dy[-1] = 0
+    dy[:3] = np.array([[np.nan], [np.inf], [-np.inf]])
     (dx,) = check("batchnorm.backward_apply", dtype, "elementwise", [dy, x, weights, *numbers, slope, a, b, c, Out(SHAPE)])
     with np.errstate(invalid="ignore"):
         g = np.where((x - numbers[0]) * numbers[1] + numbers[2] > 0, dy, slope * dy)
-    assert_close(dx[~kept], (a * g)[~kept], "elementwise", "float32")
-    assert not dx[-1].any()
+    assert_close(dx[~kept], np.where(np.isfinite(g), a * g, 0)[~kept], "elementwise", "float32")
+    assert not dx[[0, 1, 2, -1]].any()
 
 
 @pytest.mark.parametrize("backend", ["numpy", *COMPILED])

@@ -19,6 +19,7 @@ CASES = {
     "padding of 3 around 3 by 3": ((1, 3, 3, 2), (3, 3, 2), (7, 7), (1, 1, 3, 3)),
     "chunks": ((3, 17, 19, 17), (3, 3, 33), (17, 19), (1, 1, 1, 1)),
     "chunks, stride 2": ((3, 33, 34, 32), (3, 3, 48), (17, 17), (2, 2, 1, 0)),
+    "chunks, stride 2, blocks of pixels": ((2, 5, 27, 64), (5, 5, 64), (1, 12), (2, 2, 0, 0)),
     "chunks, one channel": ((4, 40, 41, 1), (5, 5, 40), (40, 41), (1, 1, 2, 2)),
     "chunks, strips of an image": ((2, 40, 20, 64), (5, 3, 70), (40, 20), (1, 1, 2, 1)),
     "minimal filtering": ((2, 5, 6, 16), (3, 3, 18), (5, 6), (1, 1, 1, 1)),
@@ -95,6 +96,8 @@ def test_cases_make_several_chunks(rng):
             assert min(Case(name, rng).sizes.chunks, Case(name, rng).data_chunks) > 1, name
     rows, _ = conv2d.strip_rows(40, 20, 3, 3, 1, 1, 64)
     assert rows < 40, "no image of several strips"
+    (_, _, _, inputs), (kernel_h, kernel_w, _), (_, out_w), _ = CASES["chunks, stride 2, blocks of pixels"]
+    assert conv2d.STRIP // (kernel_h * kernel_w * inputs) < out_w, "no row of several blocks"
 
 
 @dtypes

@@ -3,7 +3,7 @@ import pytest
 from tolerances import assert_close
 
 from nbnet.kernels import chunks, philox
-from nbnet.kernels.dropout.cpu import WORK
+from nbnet.kernels.dropout.cpu import BLOCK, WORK
 
 from .harness import (
     COMPILED,
@@ -21,7 +21,7 @@ from .harness import (
     simulated,
 )
 
-SIZES = [1, 2, 3, 4, 5, *simulated(151), *large(1001, 70003)]
+SIZES = [1, 2, 3, 4, 5, *simulated(151), *large(BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK - 1, 1001, 70003)]
 MANY = 403 if SIMULATED else 70003  # elements
 SEED = np.uint64(0x9E3779B97F4A7C15)
 HALF = 1 << 31

@@ -134,7 +134,8 @@ for backend in ("serial", "parallel", "cuda"):
         print(error)
 model = nb.Sequential([nb.Conv2D(2, 3), nb.BatchNorm(), nb.ReLU(), nb.MaxPool2D(2), nb.Flatten(), nb.Dropout(0.5), nb.Dense(3)])
 model.build((4, 4, 1), backend="numpy")
-history = nb.Trainer(model).fit((np.ones((8, 4, 4, 1), np.float32), np.arange(8) % 3), epochs=1, batch_size=4)
+trainer = nb.Trainer(model, loss="softmax_cross_entropy", optimizer=nb.SGD(0.1))
+history = trainer.fit((np.ones((8, 4, 4, 1), np.float32), np.arange(8) % 3), epochs=1, batch_size=4)
 print(np.isfinite(history["loss"]).all())
 """
 

@@ -206,3 +206,15 @@ def test_the_command_prepares_a_model_as_on_other_backends():
     model.build((SIDE, SIDE, 1), backend="cuda")
     steps = kernels.first_step(model, nb.SGD(0.1))
     assert kernels.show(steps, kernels.count_steps(model), "cuda", "compiling") == 0
+
+
+@pytest.mark.parametrize("axes", [0, (0, 1), (1,), (0, 1, 2)])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_moments_of_an_array_on_the_gpu(axes, weighted):
+    x = np.random.default_rng(3).normal(2, 3, (4, 3, 2))
+    weights = np.arange(1.0, 5.0).reshape(4, 1, 1) if weighted else None
+    on_gpu = nb.get_backend("cuda").place(x)
+    for keepdims in (False, True):
+        found = F.moments(on_gpu, axes, keepdims, weights, backend="cuda")
+        for array, wanted in zip(found, F.moments(x, axes, keepdims, weights, backend="serial")):
+            assert_close(array, wanted, "reduction")

@@ -121,6 +121,8 @@ def test_a_state_goes_from_trainer_to_trainer(data):
         lambda run: run["position"].update(batches=1, rows=64, data_rows=70, batch_size=64, loss="0"),
         lambda run: run["position"].update(batches=1, rows=64, data_rows=70, batch_size=64, lr=float("inf")),
         lambda run: run["position"].update(batches=1, rows=0, data_rows=0, batch_size=0),
+        lambda run: run["position"].update(batches=1, rows=0, data_rows=70, batch_size=0),
+        lambda run: run["position"].update(batches=1, rows=0, data_rows=0, batch_size=64),
     ],
 )
 def test_a_damaged_state_changes_nothing(data, change):
