@@ -133,10 +133,9 @@ class Layer(CodeRepr, Stage):
             raise ArgumentError(f"seed={seed!r}: expected a whole number from 0 to 2^64 - 1")
         context = Context(get_backend(backend), float_dtype(dtype), int(seed), itertools.count(), fuse, bool(rebuild))
         before = [(layer, vars(layer).copy()) for layer in self.walk()]
-        if len({id(layer) for layer, _ in before}) != len(before):
-            raise ArgumentError(f"{kind(self)} contains the same layer object twice: expected a new layer for each position")
         try:
             output_shape = self._build(shape, context)
+            self._check_repeated([layer for layer, _ in before])
             FlatParameters.gather(self.params.values(), self.dtype, self.backend)
         except Exception as error:
             for layer, attributes in before:
@@ -182,6 +181,12 @@ class Layer(CodeRepr, Stage):
                 "learnt"
             )
         return True
+
+    def _check_repeated(self, layers: list[Layer]) -> None:
+        """Check that no layer with parameters is in two places: the gradients of one would overwrite those of the other."""
+        for i, layer in enumerate(layers):
+            if layer.params and any(layer is other for other in layers[:i]):
+                raise ArgumentError(f"{kind(self)} contains the same {kind(layer)} twice: expected a new layer for each position")
 
     # ------------------------------------------------------------------------------------------ for layers of your own
 

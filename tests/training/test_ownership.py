@@ -112,7 +112,7 @@ def test_a_shared_layer_that_is_built_again(data, nested):
 def test_one_layer_in_two_places():
     layer = nb.Dense(3)
     model = nb.Sequential([layer, nb.Residual([nb.ReLU(), layer])])
-    with pytest.raises(ArgumentError, match="sequential contains the same layer object twice: expected a new layer for each position"):
+    with pytest.raises(ArgumentError, match="sequential contains the same dense twice: expected a new layer for each position"):
         model.build((3,), backend="numpy")
     assert layer.input_shape is None
 
