@@ -51,6 +51,7 @@ def test_ctrl_c_saves_and_the_command_it_prints_resumes(pictures, here, capsys, 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
 def test_other_signals_save_too(pictures, here, capfd, monkeypatch, name):
     number = getattr(signal, name)
+    before = signal.signal(number, signal.SIG_DFL)  # tests may run with nohup
     assert nbnet("train", "--data", pictures, "--out", "whole", *TINY) == 0
     with monkeypatch.context() as patch:
         interrupt_at(patch, 7, number=number)
@@ -62,6 +63,7 @@ def test_other_signals_save_too(pictures, here, capfd, monkeypatch, name):
     assert arrays(here / "run")[1]["step"] == 7
     assert nbnet("train", "--resume", "run") == 0
     assert arrays(here / "run") == arrays(here / "whole")
+    signal.signal(number, before)
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no such signal here")
@@ -83,6 +85,7 @@ def test_a_terminal_that_is_closed(here):
 
     child, terminal = pty.fork()
     if child == 0:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # tests may run with nohup
         os.execv(sys.executable, [sys.executable, "-m", "nbnet", "train", "--epochs", "100000", "--backend", "serial", "--out", "run"])
     seen = b""
     while b"epoch 2" not in seen and b"2/100000" not in seen:
