@@ -14,6 +14,7 @@ import re
 import reprlib
 import sys
 from collections.abc import Callable, Collection
+from numbers import Integral, Real
 from typing import Any
 
 from nbnet.errors import NbnetError
@@ -47,7 +48,7 @@ def whole(least: int = 0, most: int = MOST) -> Check:
     """A whole number."""
 
     def check(value: Any, where: str) -> int:
-        is_whole = isinstance(value, int) and not isinstance(value, bool)
+        is_whole = isinstance(value, Integral) and not isinstance(value, bool)
         if is_whole and least <= value <= most:
             return int(value)
         bounds = f"{least} to {most}" if most != MOST or (is_whole and value > most) else f"at least {least}"
@@ -57,11 +58,12 @@ def whole(least: int = 0, most: int = MOST) -> Check:
 
 
 def number(least: float = -math.inf, above: float = -math.inf, finite: bool = True) -> Check:
-    """A float, or a whole number that becomes one. With finite=False also NaN and infinity."""
+    """A number, of Python or NumPy, as a float. With finite=False also NaN and infinity."""
     bounds = f", at least {least:g}" if least > -math.inf else f" above {above:g}" if above > -math.inf else ""
 
     def check(value: Any, where: str) -> float:
-        if isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool) and abs(value) <= sys.float_info.max):
+        is_number = isinstance(value, Real) and not isinstance(value, bool)
+        if is_number and (not isinstance(value, Integral) or abs(int(value)) <= sys.float_info.max):
             found = float(value)
             if not finite or (math.isfinite(found) and found >= least and (found > above or above == -math.inf)):
                 return found

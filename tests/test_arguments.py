@@ -99,7 +99,7 @@ def _of_images():
 
 
 @pytest.mark.parametrize(
-    ("shape", "mend"),
+    ("shape", "fix"),
     [
         ((8, 6, 1), "; one row alone is x[None]"),
         ((5, 8, 6), "; for images of one channel use x[..., None]"),
@@ -107,7 +107,7 @@ def _of_images():
         ((5, 7, 6, 1), ""),
     ],
 )
-def test_what_to_do_with_images_of_another_shape(shape, mend):
+def test_what_to_do_with_images_of_another_shape(shape, fix):
     model, x = _of_images(), np.zeros(shape, np.float32)
     trainer = nb.Trainer(model, optimizer=nb.SGD(0.1))
     calls = [lambda: model.predict(x), lambda: model.forward(x), lambda: trainer.evaluate(x, np.zeros(shape[0], int))]
@@ -115,7 +115,7 @@ def test_what_to_do_with_images_of_another_shape(shape, mend):
         with pytest.raises(ShapeError) as caught:
             call()
         assert "(N, 8, 6, 1)" in str(caught.value)
-        assert str(caught.value).endswith(mend or ("(N, 8, 6, 1)", "at least 1"))
+        assert str(caught.value).endswith(fix or ("(N, 8, 6, 1)", "at least 1"))
 
 
 def test_predictions_of_the_other_float():

@@ -49,7 +49,7 @@ def refused(trainer, call, x, y=LABELS):
     return message
 
 
-def mend(message, x, which=0):
+def fix(message, x, which=0):
     """What the code in a hint makes of x."""
     found = re.findall(r"(?:\buse|\bis|here:) ((?:np\.asarray\(x\)|x).*?)(?=$|;|, for other)", message)
     assert found, message
@@ -84,7 +84,7 @@ NUMBERS = {
 def test_numbers(kind, call):
     given, wanted = NUMBERS[kind]
     trainer = trainer_of((4, 3, 1))
-    x = mend(refused(trainer, call, given), given)
+    x = fix(refused(trainer, call, given), given)
     assert_close(trainer.model.as_input(x), wanted.astype(np.float32), "elementwise", "float32")
     CALLS[call](trainer, x, LABELS)
 
@@ -99,12 +99,12 @@ def test_numbers_for_a_layer_alone(kind, dtype):
     layer.params["weight"].value[:] = 1
     with pytest.raises(nb.NbnetError) as caught:
         layer.forward(given)
-    x = mend(str(caught.value), given)
+    x = fix(str(caught.value), given)
     assert_close(layer.forward(x)[0], wanted.astype(dtype), "elementwise", "float32")
     assert_close(layer.forward((PIXELS / 255).astype(dtype))[0], SCALED, "elementwise", "float32")
     with pytest.raises(nb.NbnetError) as caught:
         layer.forward(PIXELS)
-    assert_close(layer.forward(mend(str(caught.value), PIXELS))[0], SCALED, "elementwise", "float32")
+    assert_close(layer.forward(fix(str(caught.value), PIXELS))[0], SCALED, "elementwise", "float32")
 
 
 def test_numbers_that_are_not_pixels():
@@ -120,7 +120,7 @@ def test_a_hint_follows_from_all_rows():
     x[-1] = 256
     trainer, y = trainer_of((4, 3, 1)), np.arange(600) % 3
     for call in CALLS:
-        assert mend(refused(trainer, call, x, y), x).max() == 256
+        assert fix(refused(trainer, call, x, y), x).max() == 256
 
 
 @pytest.mark.parametrize("kind", ["int64 pixels", "lists of pixels", "a mask", "float16 from 0 to 1", "big-endian", "complex"])
@@ -129,7 +129,7 @@ def test_numbers_of_functional_calls(kind):
     given, _ = NUMBERS[kind]
     with pytest.raises(nb.NbnetError) as caught:
         nb.functional.avg_pool2d_forward(given, 1, backend="serial")
-    y, _ = nb.functional.avg_pool2d_forward(mend(str(caught.value), given), 1, backend="serial")
+    y, _ = nb.functional.avg_pool2d_forward(fix(str(caught.value), given), 1, backend="serial")
     assert np.array_equal(y, np.asarray(given).real.astype(np.float32))
 
 
@@ -138,7 +138,7 @@ def test_numbers_of_check_arrays(kind):
     given, wanted = NUMBERS[kind]
     with pytest.raises(nb.NbnetError) as caught:
         nb.preprocessing.check_arrays(given, LABELS, 3)
-    x, _ = nb.preprocessing.check_arrays(mend(str(caught.value), given), LABELS, 3)
+    x, _ = nb.preprocessing.check_arrays(fix(str(caught.value), given), LABELS, 3)
     assert_close(trainer_of((4, 3, 1)).model.as_input(x), wanted.astype(np.float32), "elementwise", "float32")
 
 
@@ -189,12 +189,12 @@ def test_shapes(kind, call):
     shape, given, wanted, which = SHAPES[kind]
     for x in (given, given.tolist(), (255 * given).astype(np.uint8), (255 * given).astype(int)):
         trainer = trainer_of(shape)
-        mended = mend(refused(trainer, call, x), x, which)
-        assert mended.shape == wanted.shape
+        fixed = fix(refused(trainer, call, x), x, which)
+        assert fixed.shape == wanted.shape
         if x is given:
-            assert np.array_equal(mended, wanted)
+            assert np.array_equal(fixed, wanted)
             if len(wanted) > 1 or call in ("predict", "predict_proba", "forward", "evaluate"):
-                CALLS[call](trainer, mended, LABELS[: len(wanted)])
+                CALLS[call](trainer, fixed, LABELS[: len(wanted)])
 
 
 @pytest.mark.parametrize("shape", [(5, 7, 3, 1), (5, 4, 3, 3), (4, 7), (0, 7), ()])
@@ -208,7 +208,7 @@ def test_rows_and_targets_of_check_arrays():
     for x, targets, wanted in ((column, y, column[:, None]), (column, y[:1], column[None])):
         with pytest.raises(nb.errors.ShapeError) as caught:
             nb.preprocessing.check_arrays(x, targets)
-        assert np.array_equal(mend(str(caught.value), x), wanted)
+        assert np.array_equal(fix(str(caught.value), x), wanted)
     message = refused(trainer_of((4, 3, 1)), "evaluate", PIXELS[:1], 2)
     code = re.search(r"; one label or target alone is (\[y\])$", message)[1]
     trainer_of((4, 3, 1)).evaluate(PIXELS[:1], eval(code, {"y": 2}))
@@ -310,8 +310,8 @@ def test_names_of_other_data():
 
 def test_labels_of_two_signs():
     trainer, y = trainer_of((4, 3, 1), 2), np.where(LABELS == 0, 1, -1)
-    _, mended = follow_labels(trainer, "evaluate", PIXELS, y)
-    assert np.array_equal(mended, LABELS == 0)
+    _, fixed = follow_labels(trainer, "evaluate", PIXELS, y)
+    assert np.array_equal(fixed, LABELS == 0)
 
 
 @pytest.mark.parametrize(("classes", "y"), [(1, LABELS), (2, LABELS), (3, 2 * LABELS + 1), (3, LABELS + 2)])
@@ -348,9 +348,9 @@ def test_labels_without_a_hint(y):
 def test_targets(y, wanted):
     trainer = trainer_of((4, 3, 1), 1, "mean_squared_error")
     code = re.search(r"; use (np\.asarray\(y\).*)$", refused(trainer, "fit", PIXELS, y))[1]
-    mended = eval(code, {"np": np, "y": y})
-    assert np.array_equal(mended, wanted)
-    trainer.fit((PIXELS, mended), 1, progress=False)
+    fixed = eval(code, {"np": np, "y": y})
+    assert np.array_equal(fixed, wanted)
+    trainer.fit((PIXELS, fixed), 1, progress=False)
 
 
 # ---------------------------------------------------------------------------------------------------------- missing values

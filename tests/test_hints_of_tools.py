@@ -1,26 +1,11 @@
 """What error messages of conversions and averages say is executed here, and works."""
 
-import re
-
 import numpy as np
-import pytest
+from messages import code, said
 
 import nbnet as nb
 
 X = np.arange(24, dtype=np.float32).reshape(12, 2)
-
-
-def said(call):
-    with pytest.raises(nb.NbnetError) as caught:
-        call()
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
-def code(pattern, message):
-    found = re.search(pattern, message)
-    assert found, message
-    return found[1]
 
 
 def norm(**options):

@@ -84,7 +84,7 @@ def _plain(value: Any) -> Any:
     """A number of NumPy as one of Python, which JSON knows."""
     if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0):
         return value.item()
-    raise CheckpointError(f"a run can be saved with numbers and text in its history, got {value!r}")
+    raise CheckpointError(f"a run can be saved with numbers in its history, got {value!r}")
 
 
 def check(run: Any, source: str | Path) -> dict[str, Any]:

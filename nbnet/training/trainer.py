@@ -78,7 +78,7 @@ class Trainer(CodeRepr):
         if model.input_shape is None:
             raise BuildError("the model is not built yet: call model.build(input_shape) before Trainer(model)")
         if clip_norm is not None:
-            clip_norm = checks.number(clip_norm, "clip_norm", "a number above 0, or None", lambda norm: norm > 0)
+            clip_norm = checks.number(clip_norm, "clip_norm", "a finite number above 0, or None", lambda norm: 0 < norm < math.inf)
         self.model = model
         self.loss = losses.get(loss)
         self.optimizer = optimizers.get(optimizer)

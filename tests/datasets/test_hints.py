@@ -1,26 +1,10 @@
 """What error messages of data sets say is executed here, and works."""
 
-import re
+from messages import code, said
 
-import pytest
-
-import nbnet as nb
 from nbnet import datasets
 
 from .samples import MNIST, paint, pets, write
-
-
-def said(call):
-    with pytest.raises(nb.NbnetError) as caught:
-        call()
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
-def code(pattern, message):
-    found = re.search(pattern, message)
-    assert found, message
-    return found[1]
 
 
 def test_sizes_that_differ(tmp_path):

@@ -1,13 +1,14 @@
 """What decides how a run continues is saved with it: options of the optimiser, and which loss and schedule it had."""
 
 import json
+import math
 import warnings
 
 import numpy as np
 import pytest
 
 import nbnet as nb
-from nbnet.errors import CheckpointError
+from nbnet.errors import ArgumentError, CheckpointError
 
 from .small import bits, small_model, small_trainer
 
@@ -154,15 +155,23 @@ def test_numbers_of_numpy_can_be_saved(data, tmp_path, name):
     trainer.optimizer.lr = np.float32(trainer.optimizer.lr)
     trainer.save(tmp_path / "run")
     second = small_trainer(**(options | {"optimizer": nb.Adam(float(trainer.optimizer.lr))}))
+    second.load_state(trainer.state())
     second.restore(tmp_path / "run")
     assert second.history["own"] == [0.5, 0.5]
     assert bits(second) == bits(trainer)
 
 
+@pytest.mark.parametrize("clip_norm", [math.inf, math.nan, 0, "1"])
+def test_a_limit_that_could_not_be_restored(clip_norm):
+    """A JSON file has no infinity."""
+    with pytest.raises(ArgumentError, match=r"clip_norm=.*: expected a finite number above 0, or None"):
+        small_trainer(clip_norm=clip_norm)
+
+
 def test_a_history_that_is_no_number_cannot_be_saved(tmp_path):
     trainer = small_trainer()
     trainer.history["own"] = [object()]
-    with pytest.raises(CheckpointError, match="a run can be saved with numbers and text in its history, got <object"):
+    with pytest.raises(CheckpointError, match="a run can be saved with numbers in its history, got <object"):
         trainer.save(tmp_path / "run")
     assert not list(tmp_path.iterdir())
 
