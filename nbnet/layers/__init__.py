@@ -4,19 +4,26 @@ from nbnet.layers.activations import LeakyReLU, ReLU, Sigmoid, Softmax, Tanh
 from nbnet.layers.base import Layer, Param
 from nbnet.layers.batchnorm import BatchNorm, Renorm
 from nbnet.layers.containers import Residual, Sequential
-from nbnet.layers.conv2d import Conv2D
+from nbnet.layers.conv1d import Conv1D
+from nbnet.layers.conv2d import Conv2D, DepthwiseConv2D
+from nbnet.layers.conv_transpose import ConvTranspose1D, ConvTranspose2D
 from nbnet.layers.dense import Dense
 from nbnet.layers.dropout import Dropout
 from nbnet.layers.flatten import Flatten
 from nbnet.layers.groupnorm import GroupNorm
 from nbnet.layers.layernorm import LayerNorm
 from nbnet.layers.pool import AvgPool2D, GlobalAvgPool2D, MaxPool2D
+from nbnet.layers.separable import SeparableConv2D
 
 __all__ = [
     "AvgPool2D",
     "BatchNorm",
+    "Conv1D",
     "Conv2D",
+    "ConvTranspose1D",
+    "ConvTranspose2D",
     "Dense",
+    "DepthwiseConv2D",
     "Dropout",
     "Flatten",
     "GlobalAvgPool2D",
@@ -29,6 +36,7 @@ __all__ = [
     "ReLU",
     "Renorm",
     "Residual",
+    "SeparableConv2D",
     "Sequential",
     "Sigmoid",
     "Softmax",
