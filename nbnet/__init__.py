@@ -5,9 +5,11 @@ from nbnet.batchnorm_tools import batch_norm_export, batch_norm_import, batch_no
 from nbnet.errors import NbnetError
 from nbnet.folding import fold_batch_norm
 from nbnet.layers import (
+    AdaptiveAvgPool2D,
     AvgPool2D,
     BatchNorm,
     Conv2D,
+    Crop2D,
     Dense,
     Dropout,
     Flatten,
@@ -17,6 +19,7 @@ from nbnet.layers import (
     LayerNorm,
     LeakyReLU,
     MaxPool2D,
+    Pad2D,
     Param,
     ReLU,
     Renorm,
@@ -25,6 +28,8 @@ from nbnet.layers import (
     Sigmoid,
     Softmax,
     Tanh,
+    UpSample2D,
+    ZeroPad2D,
 )
 from nbnet.optimizers import SGD, Adam, AdamW, RMSProp
 from nbnet.runtime.backend import empty_cache, get_backend
@@ -39,9 +44,11 @@ __all__ = [
     "SGD",
     "Adam",
     "AdamW",
+    "AdaptiveAvgPool2D",
     "AvgPool2D",
     "BatchNorm",
     "Conv2D",
+    "Crop2D",
     "Dense",
     "Dropout",
     "ExponentialMovingAverage",
@@ -53,6 +60,7 @@ __all__ = [
     "LeakyReLU",
     "MaxPool2D",
     "NbnetError",
+    "Pad2D",
     "Param",
     "RMSProp",
     "ReLU",
@@ -64,6 +72,8 @@ __all__ = [
     "StandardScaler",
     "Tanh",
     "Trainer",
+    "UpSample2D",
+    "ZeroPad2D",
     "__version__",
     "batch_norm_export",
     "batch_norm_import",

@@ -22,11 +22,25 @@ from nbnet.functional.dropout import dropout_backward, dropout_forward
 from nbnet.functional.groupnorm import group_norm_backward, group_norm_forward, layer_norm_backward, layer_norm_forward
 from nbnet.functional.moments import Stats, batch_norm_stats, merge_stats, moments
 from nbnet.functional.pool import avg_pool2d_backward, avg_pool2d_forward, max_pool2d_backward, max_pool2d_forward
+from nbnet.functional.resample import (
+    Taps,
+    adaptive_avg_pool2d_backward,
+    adaptive_avg_pool2d_forward,
+    pad2d_backward,
+    pad2d_forward,
+    resample_backward,
+    resample_forward,
+    upsample2d_backward,
+    upsample2d_forward,
+)
 
 __all__ = [
     "Correction",
     "Stats",
     "Sums",
+    "Taps",
+    "adaptive_avg_pool2d_backward",
+    "adaptive_avg_pool2d_forward",
     "avg_pool2d_backward",
     "avg_pool2d_forward",
     "batch_norm_apply",
@@ -51,4 +65,10 @@ __all__ = [
     "max_pool2d_forward",
     "merge_stats",
     "moments",
+    "pad2d_backward",
+    "pad2d_forward",
+    "resample_backward",
+    "resample_forward",
+    "upsample2d_backward",
+    "upsample2d_forward",
 ]

@@ -69,7 +69,7 @@ def group_norm_backward(
     dx = be.empty(x.shape, x.dtype)
     partials = _scratch(be, rows, 6)
     views = (dy.reshape(rows), x.reshape(rows), mean.shape[1], gamma, mean, inv_std)
-    be.kernel("groupnorm.backward")(*views, partials, dgamma, dbeta, dx.reshape(rows))
+    be.kernel("groupnorm.backward")(*views, True, partials, dgamma, dbeta, dx.reshape(rows))
     return dx, dgamma, dbeta
 
 
@@ -126,7 +126,7 @@ def _forward(
     mean, inv_std = be.empty((rows[0], groups), np.float64), be.empty((rows[0], groups), np.float64)
     y = be.empty(x.shape, x.dtype)
     scratch = _scratch(be, rows, 3)
-    be.kernel("groupnorm.forward")(x.reshape(rows), groups, gamma, beta, eps, scratch, mean, inv_std, y.reshape(rows))
+    be.kernel("groupnorm.forward")(x.reshape(rows), groups, gamma, beta, eps, True, scratch, mean, inv_std, y.reshape(rows))
     return y, GroupNormSaved(x, rows, gamma, mean, inv_std, be)
 
 

@@ -11,11 +11,14 @@ from nbnet.layers.flatten import Flatten
 from nbnet.layers.groupnorm import GroupNorm
 from nbnet.layers.layernorm import LayerNorm
 from nbnet.layers.pool import AvgPool2D, GlobalAvgPool2D, MaxPool2D
+from nbnet.layers.resample import AdaptiveAvgPool2D, Crop2D, Pad2D, UpSample2D, ZeroPad2D
 
 __all__ = [
+    "AdaptiveAvgPool2D",
     "AvgPool2D",
     "BatchNorm",
     "Conv2D",
+    "Crop2D",
     "Dense",
     "Dropout",
     "Flatten",
@@ -25,6 +28,7 @@ __all__ = [
     "LayerNorm",
     "LeakyReLU",
     "MaxPool2D",
+    "Pad2D",
     "Param",
     "ReLU",
     "Renorm",
@@ -33,4 +37,6 @@ __all__ = [
     "Sigmoid",
     "Softmax",
     "Tanh",
+    "UpSample2D",
+    "ZeroPad2D",
 ]
