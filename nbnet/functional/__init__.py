@@ -19,7 +19,14 @@ from nbnet.functional.batchnorm import (
 from nbnet.functional.conv2d import conv2d_backward, conv2d_forward
 from nbnet.functional.dense import dense_backward, dense_forward
 from nbnet.functional.dropout import dropout_backward, dropout_forward
-from nbnet.functional.groupnorm import group_norm_backward, group_norm_forward, layer_norm_backward, layer_norm_forward
+from nbnet.functional.groupnorm import (
+    group_norm_backward,
+    group_norm_forward,
+    layer_norm_backward,
+    layer_norm_forward,
+    rms_norm_backward,
+    rms_norm_forward,
+)
 from nbnet.functional.moments import Stats, batch_norm_stats, merge_stats, moments
 from nbnet.functional.pool import avg_pool2d_backward, avg_pool2d_forward, max_pool2d_backward, max_pool2d_forward
 from nbnet.functional.resample import (
@@ -69,6 +76,8 @@ __all__ = [
     "pad2d_forward",
     "resample_backward",
     "resample_forward",
+    "rms_norm_backward",
+    "rms_norm_forward",
     "upsample2d_backward",
     "upsample2d_forward",
 ]

@@ -8,8 +8,8 @@ from nbnet.layers.conv2d import Conv2D
 from nbnet.layers.dense import Dense
 from nbnet.layers.dropout import Dropout
 from nbnet.layers.flatten import Flatten
-from nbnet.layers.groupnorm import GroupNorm
-from nbnet.layers.layernorm import LayerNorm
+from nbnet.layers.groupnorm import GroupNorm, InstanceNorm
+from nbnet.layers.layernorm import LayerNorm, RMSNorm
 from nbnet.layers.pool import AvgPool2D, GlobalAvgPool2D, MaxPool2D
 from nbnet.layers.resample import AdaptiveAvgPool2D, Crop2D, Pad2D, UpSample2D, ZeroPad2D
 
@@ -24,12 +24,14 @@ __all__ = [
     "Flatten",
     "GlobalAvgPool2D",
     "GroupNorm",
+    "InstanceNorm",
     "Layer",
     "LayerNorm",
     "LeakyReLU",
     "MaxPool2D",
     "Pad2D",
     "Param",
+    "RMSNorm",
     "ReLU",
     "Renorm",
     "Residual",

@@ -28,6 +28,7 @@ NETWORKS = {
     "dropout": lambda: [nb.Dropout(0.3), nb.Flatten(), nb.Dense(9), nb.Dropout(0.5, variant="alpha"), nb.Dense(3)],
     "dropout with its own seed": lambda: [nb.Flatten(), nb.Dense(9), nb.Dropout(0.5, seed=2**63 + 5, variant="vanilla"), nb.Dense(3)],
     "norms": lambda: [nb.LayerNorm(), nb.Conv2D(4, 2, stride=2), nb.GroupNorm(2), nb.Tanh(), nb.Flatten(), nb.Dense(3)],
+    "more norms": lambda: [nb.LayerNorm(axes=(1, 2, 3)), nb.Conv2D(4, 2), nb.InstanceNorm(), nb.RMSNorm(), nb.Flatten(), nb.Dense(3)],
     "batch norms": lambda: [
         nb.BatchNorm(axis=1),
         nb.BatchNorm(activation="tanh", track="deviation"),

@@ -14,7 +14,8 @@ with N all other axes; over several last axes they are one axis of C values. Ins
 
 centered: False takes 0 for the mean, so var_ng is the mean square of the group, and leaves out the mean of g: RMS normalisation.
 
-gamma, beta, dgamma, dbeta: (C,) T. scratch: (K, 3, C) and partials: (K, 6, C), float64, with K = chunks.count(N, P * C).
+gamma, beta, dgamma, dbeta: (C,) T. scratch: (K, 3, C) and partials: (K, 6, C), float64; K, from 1 to N, is the caller's
+choice from the shape alone.
 Everything overwrites (=); nothing accumulates. xhat is recomputed from x, not stored. y may be x, and dx may be dy.
 
 Statistics take two passes over a row, which is in the cache: first the mean, as a deviation from the group's first value, then the
