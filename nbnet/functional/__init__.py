@@ -17,6 +17,7 @@ from nbnet.functional.batchnorm import (
     batch_normalization,
 )
 from nbnet.functional.conv2d import conv2d_backward, conv2d_forward
+from nbnet.functional.conv_transpose import conv_transpose2d_backward, conv_transpose2d_forward
 from nbnet.functional.dense import dense_backward, dense_forward
 from nbnet.functional.dropout import dropout_backward, dropout_forward
 from nbnet.functional.groupnorm import (
@@ -60,6 +61,8 @@ __all__ = [
     "batch_normalization",
     "conv2d_backward",
     "conv2d_forward",
+    "conv_transpose2d_backward",
+    "conv_transpose2d_forward",
     "dense_backward",
     "dense_forward",
     "dropout_backward",

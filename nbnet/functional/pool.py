@@ -30,13 +30,14 @@ def geometry(height: int, width: int, size: Any, stride: Any, padding: Any) -> t
     """Output height and width, and (size_h, size_w, stride_h, stride_w, pad_top, pad_left); stride None means size."""
     size_h, size_w = checks.pair(size, "size")
     stride_h, stride_w = (size_h, size_w) if stride is None else checks.pair(stride, "stride")
-    checks.check_padding(padding)
-    if not isinstance(padding, str) and padding >= min(size_h, size_w):
+    padding = checks.check_padding(padding)
+    if not isinstance(padding, str) and (max(padding[0]) >= size_h or max(padding[1]) >= size_w):
         raise ArgumentError(
             f"padding={padding} with a window of {(size_h, size_w)}: some windows would hold no pixel; expected less than the window"
         )
-    out_h, pad_top = checks.window(height, size_h, stride_h, padding, "height")
-    out_w, pad_left = checks.window(width, size_w, stride_w, padding, "width")
+    of_height, of_width = checks.each_axis(padding)
+    out_h, pad_top = checks.window(height, size_h, stride_h, of_height, "height")
+    out_w, pad_left = checks.window(width, size_w, stride_w, of_width, "width")
     return (out_h, out_w), (size_h, size_w, stride_h, stride_w, pad_top, pad_left)
 
 

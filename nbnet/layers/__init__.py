@@ -4,7 +4,9 @@ from nbnet.layers.activations import LeakyReLU, ReLU, Sigmoid, Softmax, Tanh
 from nbnet.layers.base import Layer, Param
 from nbnet.layers.batchnorm import BatchNorm, Renorm
 from nbnet.layers.containers import Residual, Sequential
-from nbnet.layers.conv2d import Conv2D
+from nbnet.layers.conv1d import Conv1D
+from nbnet.layers.conv2d import Conv2D, DepthwiseConv2D
+from nbnet.layers.conv_transpose import ConvTranspose1D, ConvTranspose2D
 from nbnet.layers.dense import Dense
 from nbnet.layers.dropout import Dropout
 from nbnet.layers.flatten import Flatten
@@ -12,14 +14,19 @@ from nbnet.layers.groupnorm import GroupNorm, InstanceNorm
 from nbnet.layers.layernorm import LayerNorm, RMSNorm
 from nbnet.layers.pool import AvgPool2D, GlobalAvgPool2D, MaxPool2D
 from nbnet.layers.resample import AdaptiveAvgPool2D, Crop2D, Pad2D, UpSample2D, ZeroPad2D
+from nbnet.layers.separable import SeparableConv2D
 
 __all__ = [
     "AdaptiveAvgPool2D",
     "AvgPool2D",
     "BatchNorm",
+    "Conv1D",
     "Conv2D",
+    "ConvTranspose1D",
+    "ConvTranspose2D",
     "Crop2D",
     "Dense",
+    "DepthwiseConv2D",
     "Dropout",
     "Flatten",
     "GlobalAvgPool2D",
@@ -35,6 +42,7 @@ __all__ = [
     "ReLU",
     "Renorm",
     "Residual",
+    "SeparableConv2D",
     "Sequential",
     "Sigmoid",
     "Softmax",
