@@ -83,7 +83,7 @@ def avg_pool2d_forward(
     x = checks.floats(x, "x", 4, be=be)
     (out_h, out_w), window = geometry(x.shape[1], x.shape[2], size, stride, padding)
     y = be.empty((len(x), out_h, out_w, x.shape[3]), x.dtype)
-    be.kernel("pool.avg_forward")(x, *window, y)
+    be.kernel("pool.avg_forward")(x, *window, 0, 0, y)
     return y, AvgPool2DSaved(x.shape, x.dtype, window, y.shape, be)
 
 
@@ -93,5 +93,5 @@ def avg_pool2d_backward(dy: Any, saved: AvgPool2DSaved) -> np.ndarray:
     in_shape, dtype, window, out_shape, be = saved
     dy = checks.shaped(dy, "dy", out_shape, dtype, be=be)
     dx = be.empty(in_shape, dtype)
-    be.kernel("pool.avg_backward")(dy, *window, dx)
+    be.kernel("pool.avg_backward")(dy, *window, 0, 0, dx)
     return dx

@@ -10,29 +10,35 @@ from nbnet.layers.conv_transpose import ConvTranspose1D, ConvTranspose2D
 from nbnet.layers.dense import Dense
 from nbnet.layers.dropout import Dropout
 from nbnet.layers.flatten import Flatten
-from nbnet.layers.groupnorm import GroupNorm
-from nbnet.layers.layernorm import LayerNorm
+from nbnet.layers.groupnorm import GroupNorm, InstanceNorm
+from nbnet.layers.layernorm import LayerNorm, RMSNorm
 from nbnet.layers.pool import AvgPool2D, GlobalAvgPool2D, MaxPool2D
+from nbnet.layers.resample import AdaptiveAvgPool2D, Crop2D, Pad2D, UpSample2D, ZeroPad2D
 from nbnet.layers.separable import SeparableConv2D
 
 __all__ = [
+    "AdaptiveAvgPool2D",
     "AvgPool2D",
     "BatchNorm",
     "Conv1D",
     "Conv2D",
     "ConvTranspose1D",
     "ConvTranspose2D",
+    "Crop2D",
     "Dense",
     "DepthwiseConv2D",
     "Dropout",
     "Flatten",
     "GlobalAvgPool2D",
     "GroupNorm",
+    "InstanceNorm",
     "Layer",
     "LayerNorm",
     "LeakyReLU",
     "MaxPool2D",
+    "Pad2D",
     "Param",
+    "RMSNorm",
     "ReLU",
     "Renorm",
     "Residual",
@@ -41,4 +47,6 @@ __all__ = [
     "Sigmoid",
     "Softmax",
     "Tanh",
+    "UpSample2D",
+    "ZeroPad2D",
 ]

@@ -22,7 +22,7 @@ MERGES |= {"_backward_reduce", "_weighted_backward_reduce", "_backward_reduce_ma
 EPILOGUES = {"convolution"}  # only after the last barrier
 # kernels that process single elements, since their rows may have any length
 SCALARS = {"_softmax_forward", "_softmax_backward", "_softmax_cross_entropy", "_squared_error", "_add_parts", "_add_gradients", "_rotate"}
-SCALARS |= {"_max_forward", "_max_backward", "_avg_forward", "_avg_backward", "_merge_moments", "_merge_sums", "_total", "_swap"}
+SCALARS |= {"_max_forward", "_max_backward", "_avg_forward", "_avg_backward", "_gather", "_merge_moments", "_merge_sums", "_total", "_swap"}
 SCALARS |= {"_backward_outside", "_first_of_each"}
 
 
@@ -52,8 +52,8 @@ def arguments(operation, name, dtype):
         }[name]
     if operation == "groupnorm":
         x, statistics = a(4, 5, 12), a(4, 3, dtype=D)
-        forward = (x, 3, a(12), a(12), 1e-5, None, statistics, statistics, x)
-        return {"forward": [forward], "backward": [(x, x, 3, a(12), statistics, statistics, None, a(12), a(12), x)]}[name]
+        forward = (x, 3, a(12), a(12), 1e-5, True, None, statistics, statistics, x)
+        return {"forward": [forward], "backward": [(x, x, 3, a(12), statistics, statistics, True, None, a(12), a(12), x)]}[name]
     if operation == "dropout":
         random = np.array([3, 1, 2], np.uint64), 1 << 31
         return {"apply": [(a(1000), *random, 1.5, 0.0, 0.0, a(1000))], "relu_backward": [(a(1000), a(1000), 1.5, a(1000))]}[name]
@@ -80,8 +80,12 @@ def arguments(operation, name, dtype):
         calls = []
         for x in (wide, narrow):
             y = a(2, 5, 5, x[0][3])
-            calls.append((x, *pooled, y) if name.endswith("forward") else (y, *([x] if "max" in name else []), *pooled, x))
+            geometry = pooled if "max" in name else (*pooled, 10, 10)
+            calls.append((x, *geometry, y) if name.endswith("forward") else (y, *([x] if "max" in name else []), *geometry, x))
         return calls
+    if operation == "resample":
+        index, weight = a(9, 2, dtype=np.dtype(np.int64)), a(9, 2, dtype=D)
+        return [(x, index, weight, index, weight, x) for x in (wide, narrow)]
     if operation == "activation":
         options = (0.1,) if "leaky" in name else ()
         x = m if "softmax" in name else a(1000)
