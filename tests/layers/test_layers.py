@@ -17,6 +17,8 @@ LAYERS = {
     "conv2d padding 2": (lambda: nb.Conv2D(2, 3, stride=(1, 2), padding=2), IMAGE),
     "conv2d groups": (lambda: nb.Conv2D(4, 3, groups=2, dilation=2), (6, 5, 4)),
     "conv2d padding of each side": (lambda: nb.Conv2D(2, (3, 2), padding=((0, 2), (1, 0))), IMAGE),
+    "conv2d mirrored": (lambda: nb.Conv2D(2, 3, stride=2, padding_mode="reflect"), IMAGE),
+    "depthwiseconv2d edge": (lambda: nb.DepthwiseConv2D(3, padding=(2, 1), padding_mode="edge"), IMAGE),
     "depthwiseconv2d": (lambda: nb.DepthwiseConv2D(3), IMAGE),
     "depthwiseconv2d stride": (lambda: nb.DepthwiseConv2D(3, stride=2, use_bias=False, dilation=(1, 2)), IMAGE),
     "depthwiseconv2d multiplier": (lambda: nb.DepthwiseConv2D((2, 3), multiplier=2), IMAGE),
