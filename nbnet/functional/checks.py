@@ -192,20 +192,24 @@ def pair(value: Any, name: str) -> tuple[int, int]:
     return int(values[0]), int(values[1])
 
 
-Padding = str | tuple[tuple[int, int], tuple[int, int]]
+Sides = tuple[tuple[int, int], tuple[int, int]]
+Padding = str | Sides
 
 
 def check_padding(padding: Any) -> Padding:
     """padding as "same", "valid" or ((top, bottom), (left, right)): from one of these, one number, or one for each axis."""
     if padding in ("same", "valid"):
         return padding
-    axes = tuple(padding) if isinstance(padding, (tuple, list)) else (padding, padding)
-    sides = tuple(tuple(axis) if isinstance(axis, (tuple, list)) else (axis, axis) for axis in axes)
-    if len(sides) != 2 or not all(len(pair) == 2 and all(_is_whole(pixels) and pixels >= 0 for pixels in pair) for pair in sides):
-        raise ArgumentError(
-            f"padding={padding!r}: expected 'same', 'valid', a number of pixels, (height, width) or ((top, bottom), (left, right))"
-        )
-    (top, bottom), (left, right) = sides
+    return sides(padding, "padding", "'same', 'valid', a number of pixels")
+
+
+def sides(value: Any, name: str, expected: str = "a number of pixels", least: float = 0) -> Sides:
+    """((top, bottom), (left, right)) from two pairs of whole numbers, one number for each axis, or one; each at least `least`."""
+    axes = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
+    pairs = tuple(tuple(axis) if isinstance(axis, (tuple, list)) else (axis, axis) for axis in axes)
+    if len(pairs) != 2 or not all(len(pair) == 2 and all(_is_whole(n) and n >= least for n in pair) for pair in pairs):
+        raise ArgumentError(f"{name}={value!r}: expected {expected}, (height, width) or ((top, bottom), (left, right))")
+    (top, bottom), (left, right) = pairs
     return (int(top), int(bottom)), (int(left), int(right))
 
 

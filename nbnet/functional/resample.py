@@ -5,6 +5,7 @@ Padding, cropping, upsampling and adaptive average pooling differ only in their 
 
 from __future__ import annotations
 
+import math
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
@@ -16,7 +17,6 @@ from nbnet.runtime.backend import Backend, get_backend
 
 PAD_MODES = ("zeros", "reflect", "edge")
 UPSAMPLE_MODES = ("nearest", "bilinear")
-Sides = tuple[tuple[int, int], tuple[int, int]]  # (top, bottom), (left, right)
 
 
 class Taps:
@@ -125,22 +125,11 @@ def pad2d_forward(x: Any, padding: Any, mode: str = "zeros", *, backend: str | B
     """
     be = get_backend(backend)
     x = checks.floats(x, "x", 4, be=be)
-    rows, columns = padded(x.shape[1], x.shape[2], sides(padding, "padding"), mode)
+    rows, columns = padded(x.shape[1], x.shape[2], checks.sides(padding, "padding", least=-math.inf), mode)
     return resample_forward(x, rows, columns, backend=be)
 
 
-def sides(value: Any, name: str) -> Sides:
-    """((top, bottom), (left, right)) from one whole number, two, or two pairs."""
-    axes = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
-    pairs = tuple(tuple(axis) if isinstance(axis, (tuple, list)) else (axis, axis) for axis in axes)
-    fits = len(pairs) == 2 and all(len(pair) == 2 for pair in pairs)
-    if not fits or not all(isinstance(n, (int, np.integer)) and not isinstance(n, bool) for pair in pairs for n in pair):
-        raise ArgumentError(f"{name}={value!r}: expected a number of pixels, (height, width) or ((top, bottom), (left, right))")
-    (top, bottom), (left, right) = pairs
-    return (int(top), int(bottom)), (int(left), int(right))
-
-
-def padded(height: int, width: int, padding: Sides, mode: str) -> tuple[Taps, Taps]:
+def padded(height: int, width: int, padding: checks.Sides, mode: str) -> tuple[Taps, Taps]:
     """The taps of pad2d_forward."""
     if mode not in PAD_MODES:
         raise ArgumentError(unknown("padding mode", mode, PAD_MODES))

@@ -12,12 +12,14 @@ from nbnet.layers.dropout import Dropout
 from nbnet.layers.flatten import Flatten
 from nbnet.layers.groupnorm import GroupNorm, InstanceNorm
 from nbnet.layers.layernorm import LayerNorm, RMSNorm
-from nbnet.layers.pool import AvgPool2D, GlobalAvgPool2D, MaxPool2D
+from nbnet.layers.pool import AvgPool2D, GlobalAvgPool2D, GlobalMaxPool2D, MaxPool2D
+from nbnet.layers.pool1d import AvgPool1D, GlobalAvgPool1D, GlobalMaxPool1D, MaxPool1D
 from nbnet.layers.resample import AdaptiveAvgPool2D, Crop2D, Pad2D, UpSample2D, ZeroPad2D
 from nbnet.layers.separable import SeparableConv2D
 
 __all__ = [
     "AdaptiveAvgPool2D",
+    "AvgPool1D",
     "AvgPool2D",
     "BatchNorm",
     "Conv1D",
@@ -29,12 +31,16 @@ __all__ = [
     "DepthwiseConv2D",
     "Dropout",
     "Flatten",
+    "GlobalAvgPool1D",
     "GlobalAvgPool2D",
+    "GlobalMaxPool1D",
+    "GlobalMaxPool2D",
     "GroupNorm",
     "InstanceNorm",
     "Layer",
     "LayerNorm",
     "LeakyReLU",
+    "MaxPool1D",
     "MaxPool2D",
     "Pad2D",
     "Param",

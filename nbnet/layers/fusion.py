@@ -216,6 +216,11 @@ def _is(*kinds: type[Layer], also: Callable[[Any], bool] = lambda layer: True) -
     return lambda layer: type(layer) in kinds and also(layer)
 
 
+def _of_quarters(pool: Any) -> bool:
+    """Whether the windows are 2 x 2, side by side and all in the image."""
+    return (pool.size, pool.stride, pool.padding, pool.ceil_mode) == ((2, 2), (2, 2), "valid", False)
+
+
 def _drops_to_0(dropout: Any) -> bool:
     """Whether each element is dropped by itself, and dropped elements are 0."""
     return dropout.variant != "alpha" and dropout.noise_shape is None
@@ -227,7 +232,7 @@ _plain_norm = _is(BatchNorm, also=lambda layer: layer.fuses and layer.activation
 _unsmooth_norm = _is(BatchNorm, also=lambda layer: layer.fuses and layer.activation not in SMOOTH)
 _rectifier = _is(ReLU, LeakyReLU)
 _activation = _is(ReLU, LeakyReLU, Tanh, Sigmoid)
-_max_pool = _is(MaxPool2D, also=lambda layer: (layer.size, layer.stride, layer.padding) == ((2, 2), (2, 2), "valid"))
+_max_pool = _is(MaxPool2D, also=_of_quarters)
 
 # Tried in order at each layer; the first that fits is taken.
 PATTERNS: tuple[tuple[type[FusedStep], tuple[Callable[[Any], bool], ...]], ...] = (

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from nbnet import functional as F
-from nbnet.errors import ArgumentError
 from nbnet.functional import checks
-from nbnet.functional.resample import check_upsampling, padded, sides
+from nbnet.functional.resample import check_upsampling, padded
 from nbnet.layers.base import Layer, Shape, image_shape
 
 
@@ -30,7 +29,7 @@ class Pad2D(_Resampling):
 
     def __init__(self, padding: Any = 1, mode: str = "zeros"):
         super().__init__()
-        self.padding = _nonnegative(padding, "padding")
+        self.padding = checks.sides(padding, "padding")
         self.mode = mode
         padded(1, 1, ((0, 0), (0, 0)), mode)
 
@@ -69,7 +68,7 @@ class Crop2D(_Resampling):
 
     def __init__(self, cropping: Any = 1):
         super().__init__()
-        self.cropping = _nonnegative(cropping, "cropping")
+        self.cropping = checks.sides(cropping, "cropping")
 
     def create(self, input_shape: Shape) -> Shape:
         height, width, channels = image_shape(input_shape, "Crop2D")
@@ -136,11 +135,3 @@ class AdaptiveAvgPool2D(_Resampling):
         x = self.check_input(x)
         y, saved = F.adaptive_avg_pool2d_forward(x, self.output_size, backend=self.backend)
         return y, saved if train else None
-
-
-def _nonnegative(value: Any, name: str) -> Any:
-    """((top, bottom), (left, right)), none of them negative."""
-    around = sides(value, name)
-    if min(map(min, around)) < 0:
-        raise ArgumentError(f"{name}={value!r}: expected numbers of pixels, at least 0; use Crop2D to crop and Pad2D to pad")
-    return around

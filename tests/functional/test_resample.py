@@ -139,9 +139,9 @@ def test_bad_arguments(call, message):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: nb.Pad2D(-1), "padding=-1: expected numbers of pixels, at least 0; use Crop2D"),
+        (lambda: nb.Pad2D(-1), r"padding=-1: expected a number of pixels, \(height, width\)"),
         (lambda: nb.Pad2D(1, "mirror"), "unknown padding mode 'mirror'"),
-        (lambda: nb.Crop2D(((0, -1), (0, 0))), "at least 0"),
+        (lambda: nb.Crop2D(((0, -1), (0, 0))), r"cropping=\(\(0, -1\), \(0, 0\)\): expected a number of pixels"),
         (lambda: nb.Crop2D(1).build((2, 5, 1)), "an image of height 2 with -1 and -1 more pixels has none left"),
         (lambda: nb.Pad2D(3, "reflect").build((3, 5, 1)), "reflects up to 2 pixels"),
         (lambda: nb.UpSample2D(2, "cubic"), "unknown upsampling mode"),
