@@ -134,15 +134,7 @@ class Layer(CodeRepr, Stage):
                 built for another shape, backend or dtype, a Sequential has no layers, or there is too little memory. All layers are then
                 as they were before.
         """
-        shape: Any = tuple(input_shape) if np.iterable(input_shape) else ()
-        if shape and all(isinstance(part, (tuple, list)) for part in shape):
-            shape = tuple(map(tuple, shape))
-            if len(shape) == 1:
-                raise ShapeError(f"input_shape={input_shape!r} is a tuple of one shape: for one input write {shape[0]}")
-        if not all(
-            part and all(isinstance(n, (int, np.integer)) and n > 0 for n in part) for part in (shape if several(shape) else [shape])
-        ):
-            raise ShapeError(f"input_shape={input_shape!r}: expected the positive sizes of one example, such as (28, 28, 1)")
+        shape = _checked(input_shape)
         if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 1 << 64:
             raise ArgumentError(f"seed={seed!r}: expected a whole number from 0 to 2^64 - 1")
         context = Context(get_backend(backend), float_dtype(dtype), int(seed), itertools.count(), fuse, bool(rebuild))
@@ -326,6 +318,18 @@ def check_lengths(arrays: tuple[Any, ...]) -> None:
     lengths = [len(array) for array in arrays]
     if len(set(lengths)) > 1:
         raise ShapeError(f"the inputs have {', '.join(map(str, lengths))} rows: expected one row of each input for every example")
+
+
+def _checked(input_shape: Any) -> Any:
+    """The shape of one input as a tuple, or the tuple of the shapes of several."""
+    shape: tuple[Any, ...] = tuple(input_shape) if np.iterable(input_shape) else ()
+    nested = bool(shape) and all(isinstance(part, (tuple, list)) for part in shape)
+    sizes = [n for part in shape for n in part or (0,)] if nested else shape
+    if not sizes or not all(isinstance(n, (int, np.integer)) and n > 0 for n in sizes):
+        raise ShapeError(f"input_shape={input_shape!r}: expected the positive sizes of one example, such as (28, 28, 1)")
+    if nested and len(shape) == 1:
+        raise ShapeError(f"input_shape={input_shape!r} is a tuple of one shape: for one input write {tuple(shape[0])}")
+    return tuple(map(tuple, shape)) if nested else shape
 
 
 def _check_size(shape: Shape) -> None:

@@ -17,7 +17,7 @@ from nbnet.layers.activations import Softmax
 from nbnet.layers.base import Layer, Shape, check_lengths, check_one
 from nbnet.layers.containers import Container, Context
 from nbnet.layers.fusion import FusedStep, fuse, step_backward
-from nbnet.runtime.arrays import X_DTYPES, each, first, in_dtype, on_device, several, to_float
+from nbnet.runtime.arrays import X_DTYPES, each, first, in_dtype, on_device, several, take, to_float
 from nbnet.runtime.commit import assignment, commit
 
 
@@ -140,11 +140,11 @@ class Sequential(Container):
         y = each(lambda shape: np.empty((count, *shape), self.dtype), self.output_shape)
         for start in range(0, count, batch_size):
             rows = slice(start, start + batch_size)
-            batch, _ = self.forward(each(lambda array, rows=rows: in_dtype(array[rows], self.dtype), x))
+            batch, _ = self.forward(in_dtype(take(x, rows), self.dtype))
             each(lambda array, values, rows=rows: operator.setitem(array, rows, values), y, batch)
         return y
 
-    def predict_proba(self, x: Any, batch_size: int = 256) -> Any:
+    def predict_proba(self, x: Any, batch_size: int = 256) -> np.ndarray:
         """Class probabilities for x: the softmax of `predict` over the last axis, computed in float64: (N, classes) float64.
 
         A model that ends with Softmax gives probabilities already: they are returned as `predict` gives them.
@@ -152,17 +152,14 @@ class Sequential(Container):
         Raises:
             as `predict` does.
         """
+        if several(self.output_shape):
+            raise ShapeError(f"predict_proba is for one output, the model has {len(self.output_shape)}: use predict(x)")
         y = self.predict(x, batch_size)
-        if self.ends_with_softmax():
+        if ends_with_softmax(self):
             return y
-        return each(_softmax, y)
-
-    def ends_with_softmax(self) -> bool:
-        """Whether the outputs are probabilities already."""
-        last: Layer = self
-        while isinstance(last, Sequential) and last.layers:
-            last = last.layers[-1]
-        return isinstance(last, Softmax)
+        logits = y.astype(np.float64)
+        weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        return weights / weights.sum(axis=-1, keepdims=True)
 
     def summary(self) -> None:
         """Print a table of the layers: output shape, parameters, buffers, and which step each runs in."""
@@ -221,10 +218,11 @@ class Sequential(Container):
         return report
 
 
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    logits = logits.astype(np.float64)
-    weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return weights / weights.sum(axis=-1, keepdims=True)
+def ends_with_softmax(model: Layer) -> bool:
+    """Whether the outputs are probabilities already."""
+    while isinstance(model, Sequential) and model.layers:
+        model = model.layers[-1]
+    return isinstance(model, Softmax)
 
 
 def _layers(step: Any) -> list[Any]:

@@ -65,8 +65,15 @@ def float_dtype(dtype: Any) -> np.dtype:
     raise DTypeError(f"dtype {dtype!r}: nbnet computes in 'float32' or 'float64'")
 
 
-def in_dtype(batch: np.ndarray, dtype: np.dtype) -> np.ndarray:
+def take(x: Any, rows: Any) -> Any:
+    """Rows of an array, or of each array of a tuple."""
+    return x[rows] if type(x) is not tuple else tuple([part[rows] for part in x])
+
+
+def in_dtype(batch: Any, dtype: np.dtype) -> Any:
     """A batch in the float dtype of a model; uint8, which the model scales, stays."""
+    if type(batch) is tuple:
+        return tuple([in_dtype(part, dtype) for part in batch])
     return batch.astype(dtype, copy=False) if batch.dtype in FLOATS else batch
 
 
