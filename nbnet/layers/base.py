@@ -5,24 +5,26 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-import sys
+import re
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from nbnet import initializers
+from nbnet import initializers, storage
 from nbnet.code_repr import CodeRepr
 from nbnet.errors import ArgumentError, BuildError, DTypeError, ShapeError
 from nbnet.functional import checks
 from nbnet.hints import explained
+from nbnet.layers.inputs import Shape as Shape
+from nbnet.layers.inputs import check_lengths, check_one, check_size, checked
 from nbnet.layers.parameters import FlatParameters, Param, check_ties
 from nbnet.runtime.arrays import each, float_dtype, on_device, several
 from nbnet.runtime.backend import Backend, get_backend
 from nbnet.runtime.commit import Call
 from nbnet.runtime.stage import Stage
 
-Shape = tuple[int, ...]  # of one example; of several inputs or outputs, the tuple of their shapes
+LayerType = TypeVar("LayerType", bound="Layer")
 
 
 class Context:
@@ -66,9 +68,11 @@ class Layer(CodeRepr, Stage):
             `self.backend.kernel(...)` and `self.backend.run(...)`. If it is False, only this layer runs in Python. A subclass that
             defines its own methods must set it again; a container must return its layers from `inner()`.
         name, input_shape, output_shape, backend, dtype: known once the layer is built.
+        label: a name of its own, which `named` gives.
     """
 
     name = ""
+    label = ""
     several_inputs = False
     input_shape: Shape | None = None
     output_shape: Shape = ()
@@ -96,6 +100,30 @@ class Layer(CodeRepr, Stage):
         vars(self).update(state)
         if self._outermost:
             FlatParameters.renew(self.params.values(), self.dtype, self.backend)
+
+    def __repr__(self) -> str:
+        return f"{super().__repr__()}.named({self.label!r})" if self.label else super().__repr__()
+
+    def named(self: LayerType, label: str) -> LayerType:
+        """This layer, with a name of its own: nb.Conv2D(32, 3).named("stem") is model["stem"], and has the parameter "stem.weight".
+
+        Without one, its name in a container is position and kind, such as "0.conv2d".
+
+        Raises:
+            ArgumentError: the name is not a word. BuildError: the layer is built, and its parameters have names already.
+        """
+        if not isinstance(label, str) or not re.fullmatch(r"[\w-]+", label) or f"{label}.".startswith(storage.NOT_OF_THE_MODEL):
+            raise ArgumentError(f"named({label!r}): expected a word such as 'stem', of letters, digits, '_' and '-'")
+        if self.input_shape is not None:
+            raise BuildError(f"layer {self.name} is built, and cannot become {label!r}: name it before build()")
+        self.label = label
+        return self
+
+    def multiply_adds(self) -> int:
+        """How many multiplications with an addition one example takes: each number of `weight` once for each place of the output. What
+        other layers do is not counted."""
+        weight = self._params.get("weight")
+        return 0 if weight is None else weight.value.size * math.prod(self.output_shape[:-1])
 
     @property
     def params(self) -> dict[str, Param]:
@@ -134,7 +162,7 @@ class Layer(CodeRepr, Stage):
                 built for another shape, backend or dtype, a Sequential has no layers, or there is too little memory. All layers are then
                 as they were before.
         """
-        shape = _checked(input_shape)
+        shape = checked(input_shape)
         if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 1 << 64:
             raise ArgumentError(f"seed={seed!r}: expected a whole number from 0 to 2^64 - 1")
         context = Context(get_backend(backend), float_dtype(dtype), int(seed), itertools.count(), fuse, bool(rebuild))
@@ -176,7 +204,7 @@ class Layer(CodeRepr, Stage):
             return self.output_shape
         self._rng = initializers.generator(self.seed, self.stream)
         self._params, self._buffers = {}, {}
-        each(_check_size, input_shape)
+        each(check_size, input_shape)
         shape = self._make(input_shape, context)
         if not isinstance(shape, (tuple, list)):
             raise ShapeError(f"{type(self).__name__}.create returned {shape!r}, expected the shape of one output, such as {input_shape}")
@@ -225,7 +253,7 @@ class Layer(CodeRepr, Stage):
         """
         self._check_name(name)
         shape = tuple(shape)
-        _check_size(shape)
+        check_size(shape)
         value = np.asarray(initializers.get(initializer)(self._rng, shape))
         if value.shape != shape:
             raise ShapeError(f"the initializer of {name} returned shape {value.shape}, expected {shape}")
@@ -305,37 +333,6 @@ class Layer(CodeRepr, Stage):
 def kind(layer: Layer) -> str:
     """The class name in the form of layer names: "conv2d", "batchnorm"."""
     return type(layer).__name__.lower()
-
-
-def check_one(x: Any, shape: Shape, name: str) -> None:
-    """Check that x is not several inputs, for a layer that takes one of this shape. (A tuple of rows is an array.)"""
-    if isinstance(x, (tuple, list)) and x and getattr(x[0], "ndim", 0) > len(shape):
-        raise ShapeError(f"layer {name} takes one input, got {len(x)}: expected one array (N, {', '.join(map(str, shape))})")
-
-
-def check_lengths(arrays: tuple[Any, ...]) -> None:
-    """Check that several inputs have one row each for every example."""
-    lengths = [len(array) for array in arrays]
-    if len(set(lengths)) > 1:
-        raise ShapeError(f"the inputs have {', '.join(map(str, lengths))} rows: expected one row of each input for every example")
-
-
-def _checked(input_shape: Any) -> Any:
-    """The shape of one input as a tuple, or the tuple of the shapes of several."""
-    shape: tuple[Any, ...] = tuple(input_shape) if np.iterable(input_shape) else ()
-    nested = bool(shape) and all(isinstance(part, (tuple, list)) for part in shape)
-    sizes = [n for part in shape for n in part or (0,)] if nested else shape
-    if not sizes or not all(isinstance(n, (int, np.integer)) and n > 0 for n in sizes):
-        raise ShapeError(f"input_shape={input_shape!r}: expected the positive sizes of one example, such as (28, 28, 1)")
-    if nested and len(shape) == 1:
-        raise ShapeError(f"input_shape={input_shape!r} is a tuple of one shape: for one input write {tuple(shape[0])}")
-    return tuple(map(tuple, shape)) if nested else shape
-
-
-def _check_size(shape: Shape) -> None:
-    """NumPy raises a MemoryError for an array that is larger than the free memory, but a ValueError beyond the address space."""
-    if math.prod(shape) > sys.maxsize // np.dtype(np.float64).itemsize:
-        raise MemoryError
 
 
 def image_shape(input_shape: Shape, layer: str) -> tuple[int, int, int]:

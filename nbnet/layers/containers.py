@@ -54,12 +54,24 @@ class Container(Layer):
             self._gather()
 
     def _children(self) -> list[tuple[str, Layer]]:
-        """The layers with their names, by position and kind."""
-        return [(f"{i}.{kind(layer)}", layer) for i, layer in enumerate(self._layers())]
+        """The layers with their names: their own, or position and kind.
+
+        Raises:
+            ArgumentError: two layers have the same name of their own.
+        """
+        children = [(layer.label or f"{i}.{kind(layer)}", layer) for i, layer in enumerate(self._layers())]
+        known: dict[str, Layer] = {}
+        for name, layer in children:
+            if known.setdefault(name, layer) is not layer:
+                raise ArgumentError(f"{kind(self)} has two layers with the name {name!r}: expected another name for each")
+        return children
 
     def _layers(self) -> Sequence[Layer]:
         """The layers without their names, which take time to make."""
         raise NotImplementedError
+
+    def multiply_adds(self) -> int:
+        return sum(child.multiply_adds() for child in self._layers())
 
     def apply_updates(self) -> None:
         for child in self._layers():

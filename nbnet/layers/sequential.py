@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nbnet import storage
-from nbnet.errors import ArgumentError, BuildError, CallError, CheckpointError, MethodError, ShapeError
+from nbnet.errors import ArgumentError, BuildError, CallError, CheckpointError, MethodError, ShapeError, unknown
 from nbnet.functional import checks
 from nbnet.hints import METHODS, explained
 from nbnet.layers.activations import Softmax
-from nbnet.layers.base import Layer, Shape, check_lengths, check_one
+from nbnet.layers.base import Layer, Shape, kind
 from nbnet.layers.containers import Container, Context
-from nbnet.layers.fusion import FusedStep, fuse, step_backward
+from nbnet.layers.fusion import fuse, step_backward
+from nbnet.layers.inputs import check_lengths, check_one
 from nbnet.runtime.arrays import X_DTYPES, each, first, in_dtype, on_device, several, take, to_float
 from nbnet.runtime.commit import assignment, commit
 
@@ -26,7 +28,8 @@ class Sequential(Container):
 
     Args:
         layers: the layers in order; `model.layers` is the list, and `model.steps` what forward runs: build fuses some of them.
-    Params and buffers are named by position and kind: "0.conv2d.weight". uint8 input is scaled to [0, 1].
+    Params and buffers are named by position and kind, "0.conv2d.weight", or by a layer's own name (see Layer.named). uint8 input is
+    scaled to [0, 1]. A Sequential is a sequence of its layers: model[-1], model[:3], model["stem"], len(model), [*model].
     """
 
     replayable = True
@@ -46,6 +49,45 @@ class Sequential(Container):
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         raise CallError("a model is not called: write model.predict(x), or y, saved = model.forward(x, train=True)")
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __iter__(self) -> Iterator[Layer]:
+        return iter(self.layers)
+
+    def __getitem__(self, key: Any) -> Any:
+        """A layer by position or by name, or a slice: a Sequential with the layers themselves, so that it shares their parameters. That
+        of a built model is built, if the layers follow each other."""
+        if isinstance(key, str):
+            return self.layers[self._position(key)]
+        return self._part(self.layers[key]) if isinstance(key, slice) else self.layers[key]
+
+    def trunk(self, until: str) -> Sequential:
+        """The layers up to the one of this name and with it, as a slice: nb.Sequential([*model.trunk("flatten"), nb.Dense(5)]) trains them
+        further, with a new head.
+
+        Raises:
+            ArgumentError: there is no such layer; the message suggests the nearest one.
+        """
+        return self._part(self.layers[: self._position(until) + 1])
+
+    def _position(self, name: str) -> int:
+        names = [each for each, _ in self._children()]
+        if name not in names:
+            raise ArgumentError(unknown("layer", name, names))
+        return names.index(name)
+
+    def _part(self, layers: list[Layer]) -> Sequential:
+        part = Sequential(layers)
+        follow = all(after.input_shape == before.output_shape for before, after in pairwise(layers))
+        if self.input_shape is None or not layers or not follow or layers[0].input_shape is None:
+            return part
+        part.input_shape, part.output_shape = layers[0].input_shape, layers[-1].output_shape
+        part.name, part._outermost = kind(part), True
+        part.backend, part.dtype, part.seed, part.stream, part.fused = self.backend, self.dtype, self.seed, self.stream, self.fused
+        part._arrange()
+        return part
 
     def _layers(self) -> Sequence[Layer]:
         return self.layers
@@ -162,24 +204,13 @@ class Sequential(Container):
         return weights / weights.sum(axis=-1, keepdims=True)
 
     def summary(self) -> None:
-        """Print a table of the layers: output shape, parameters, buffers, and which step each runs in."""
-        from rich.console import Console
-        from rich.table import Table
+        """Print a table of the layers, those of branches indented: output shape, parameters, buffers, multiply-adds for one example, and
+        which step of its container each runs in."""
+        from nbnet.layers.summary import show
 
         if self.input_shape is None:
             raise BuildError("the model is not built yet: call model.build(input_shape) first")
-        table = Table("layer", "output shape")
-        table.add_column("parameters", justify="right")
-        table.add_column("buffers", justify="right")
-        table.add_column("step", justify="right")  # layers of one step are fused
-        steps = [str(i) for i, step in enumerate(self.steps) for _ in _layers(step)]
-        for (name, layer), step in zip(self._children(), steps):
-            sizes = _size(p.value for p in layer.params.values()), _size(layer.buffers.values())
-            shape = str(("N", *layer.output_shape)).replace("'", "")
-            table.add_row(name, shape, *(f"{n:,}" if n else "" for n in sizes), step)
-        table.add_section()
-        table.add_row("total", "", f"{_size(p.value for p in self.params.values()):,}", f"{_size(self.buffers.values()):,}")
-        Console().print(table)
+        show(self)
 
     def state(self) -> dict[str, np.ndarray]:
         """Every parameter value and buffer by name: the arrays themselves."""
@@ -223,11 +254,3 @@ def ends_with_softmax(model: Layer) -> bool:
     while isinstance(model, Sequential) and model.layers:
         model = model.layers[-1]
     return isinstance(model, Softmax)
-
-
-def _layers(step: Any) -> list[Any]:
-    return step.layers if isinstance(step, FusedStep) else [step]
-
-
-def _size(arrays: Iterable[np.ndarray]) -> int:
-    return sum(array.size for array in arrays)
