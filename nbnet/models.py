@@ -5,7 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from nbnet.errors import ArgumentError, unknown
-from nbnet.layers import BatchNorm, Conv2D, Dense, Dropout, Flatten, GlobalAvgPool2D, Layer, MaxPool2D, ReLU, Residual, Sequential
+from nbnet.layers import (
+    BatchNorm,
+    Conv2D,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAvgPool2D,
+    Identity,
+    Layer,
+    MaxPool2D,
+    Multiply,
+    Parallel,
+    ReLU,
+    Residual,
+    Sequential,
+    Sigmoid,
+    Tanh,
+)
 
 
 def digits(classes: int = 10) -> Sequential:
@@ -85,12 +102,49 @@ def resnet9(classes: int = 10, width: int = 16) -> Sequential:
     )
 
 
+def se_resnet(classes: int = 10, width: int = 16) -> Sequential:
+    """A residual network with squeeze and excitation for images from 4x4: three blocks of two 3x3 convolutions, whose channels are
+    weighted by what the whole image holds   (Hu, Shen and Sun 2018).
+
+    Args:
+        width: filters of the first block; the others have 2 and 4 times as many.
+    """
+
+    def block(filters: int, stride: int) -> list[Layer]:
+        gate = [GlobalAvgPool2D(), Dense(max(1, filters // 4)), ReLU(), Dense(filters), Sigmoid()]
+        first = [Conv2D(filters, 3, stride=stride, use_bias=False), BatchNorm(), ReLU()]
+        body = [*first, Conv2D(filters, 3, use_bias=False), BatchNorm(), Multiply([Identity(), gate])]
+        shortcut = None if stride == 1 else [Conv2D(filters, 1, stride=stride, use_bias=False), BatchNorm()]
+        return [Residual(body, shortcut), ReLU()]
+
+    blocks = [*block(width, 1), *block(2 * width, 2), *block(4 * width, 2)]
+    return Sequential([*_conv(width), *blocks, GlobalAvgPool2D(), Dense(classes)])
+
+
+def siamese(classes: int = 2, features: int = 32) -> Sequential:
+    """For pairs of images from 4x4, x = (a, b): whether both show the same class (1) or not (0)   (Bromley et al. 1993).
+
+    One trunk makes features of either image, and a dense layer weighs their products.
+
+    Args:
+        features: of an image, which `model.layers[0].branches[0]` gives.
+    """
+    trunk = Sequential([*_conv(16), MaxPool2D(2), *_conv(32), MaxPool2D(2), Flatten(), Dense(features), Tanh()])
+    return Sequential([Parallel([trunk, trunk]), Multiply(), Dense(classes)])
+
+
 def _conv(filters: int) -> list[Layer]:
     """A 3x3 convolution, batch normalisation (whose beta is the bias) and ReLU."""
     return [Conv2D(filters, 3, use_bias=False), BatchNorm(), ReLU()]
 
 
-MODELS: dict[str, Callable[[int], Sequential]] = {"digits": digits, "lenet": lenet, "five-conv": five_conv, "resnet9": resnet9}
+MODELS: dict[str, Callable[[int], Sequential]] = {
+    "digits": digits,
+    "lenet": lenet,
+    "five-conv": five_conv,
+    "resnet9": resnet9,
+    "se-resnet": se_resnet,
+}
 
 
 def get(name: str) -> Callable[[int], Sequential]:

@@ -23,7 +23,7 @@ EPILOGUES = {"convolution"}  # only after the last barrier
 # kernels that process single elements, since their rows may have any length
 SCALARS = {"_softmax_forward", "_softmax_backward", "_softmax_cross_entropy", "_squared_error", "_add_parts", "_add_gradients", "_rotate"}
 SCALARS |= {"_max_forward", "_max_backward", "_avg_forward", "_avg_backward", "_gather", "_merge_moments", "_merge_sums", "_total", "_swap"}
-SCALARS |= {"_backward_outside", "_first_of_each", "_copy_columns"}
+SCALARS |= {"_backward_outside", "_first_of_each", "_copy_columns", "_multiply_rows", "_multiply_sum"}
 SCALARS |= {"_depthwise", "_depthwise_transposed", "_depthwise_products", "_merge_products"}
 MERGES |= {"_depthwise_products", "_merge_products"}
 
@@ -106,7 +106,10 @@ def arguments(operation, name, dtype):
         states = {"sgd": 1, "rmsprop": 2, "adam": 2}[name]
         options = {"sgd": (0.1, 0.9, True, 0.0), "rmsprop": (0.1,) * 5, "adam": (0.1, 0.9, 0.99, 1e-8, 0.0, False, 0.1, 0.1)}[name]
         return [(*[a(1000)] * (2 + states), *options)]
-    return [{"add": (m, m, m), "multiply": (m, m, m), "scale": (m, 0.5, m), "squares": (m, a(1, dtype=D)), "swap": (wide, wide)}[name]]
+    calls = {"add": (m, m, m), "multiply": (m, m, m), "scale": (m, 0.5, m), "squares": (m, a(1, dtype=D)), "swap": (wide, wide)}
+    examples, rows = a(4, 5, 12), a(4, 12)
+    calls |= {"multiply_rows": (examples, rows, examples), "multiply_sum": (examples, examples, rows)}
+    return [(calls | {"copy_columns": (m, 3, m, 5, 7)})[name]]
 
 
 CASES = [(operation, name) for operation in OPERATIONS for name in functions(operation)]
