@@ -1,11 +1,17 @@
-"""Depthwise convolution on the CPU: vectors of channels, a few neighbouring pixels at a time."""
+"""Depthwise convolution on the CPU: vectors of channels, a few neighbouring pixels at a time.
+
+Forward and backward_data are one loop over the rows of the result. With a stride, the pixels of dx whose distance is the stride meet the
+same positions of the kernel: each such phase of a row is a run of windows of dy, whose weights lie further apart. There is so little
+arithmetic that memory sets the speed: rows that come next are prefetched, and results that leave the caches bypass them.
+"""
 
 import numpy as np
 
 from nbnet.kernels import chunks
-from nbnet.kernels.cpu.compile import body, precise, serial
+from nbnet.kernels.cpu.compile import body, inlined, precise, serial
 from nbnet.kernels.cpu.epilogue import activated
 from nbnet.kernels.cpu.parallel_for import parallel, parallel_for
+from nbnet.kernels.cpu.prefetch import bypasses_cache, needs_prefetch, prefetch, store_or_stream
 from nbnet.kernels.cpu.reductions import merge_moments, moments_of_rows
 from nbnet.kernels.cpu.register_tiles import lanes
 from nbnet.kernels.cpu.vector import load, load_as, load_whole, store, widen, zero
@@ -14,117 +20,82 @@ from nbnet.kernels.depthwise import chunk_count
 PIXELS = 4  # that share each vector of weights
 
 
-@body
-def _met(outputs, inputs, stride, offset):
-    """The first and the last (exclusive) output o whose input o * stride + offset is inside."""
-    first = max(0, (stride - 1 - offset) // stride)
-    return first, max(first, min(outputs, (inputs - 1 - offset) // stride + 1))
+# ------------------------------------------------------------------------------------------------ one run of windows
 
 
 @body
-def _bounds(size, outputs, inputs, stride, pad, dilation):
-    """_met for each position of the kernel along one axis, (size, 2)."""
-    bounds = np.empty((size, 2), np.intp)
-    for k in range(size):
-        bounds[k, 0], bounds[k, 1] = _met(outputs, inputs, stride, k * dilation - pad)
-    return bounds
+def _met(outputs, first, apart, step, taps, limit):
+    """The outputs k whose taps first + k * apart + t * step, for t < taps, are all from 0 to limit: the first and the last (exclusive)."""
+    low, high = min(0, (taps - 1) * step), max(0, (taps - 1) * step)
+    start = max(0, -((first + low) // apart))
+    return start, max(start, min(outputs, (limit - 1 - first - high) // apart + 1))
 
 
 @body
-def _all_met(bounds):
-    """The first and the last (exclusive) output whose whole window is inside."""
-    first, last = bounds[0, 0], bounds[0, 1]
-    for k in range(1, bounds.shape[0]):
-        first, last = max(first, bounds[k, 0]), min(last, bounds[k, 1])
-    return first, max(first, last)
+def _inside(first, step, taps, limit):
+    """The taps t with 0 <= first + t * step < limit: the first and the last (exclusive)."""
+    start, stop = taps, taps
+    for t in range(taps - 1, -1, -1):
+        if 0 <= first + t * step < limit:
+            start = t
+        elif start == stop:
+            start = stop = t
+    return start, stop
 
 
-# ------------------------------------------------------------------------------------------------ one row of windows
+@inlined
+def _finish(z, slope, target, at, n, bypasses):
+    store_or_stream(target, at, n, activated(z, slope) if slope != 1 else z, bypasses)
 
 
-@body
-def _windows(x, base, weight, w_at, turn, init, c, n, taps, target, at, channels, slope):
-    """PIXELS outputs side by side, of a vector of n channels from c on, whose windows are inside.
+@inlined
+def _run(x, base, rows, down, columns, channels, weight, w_at, w_down, w_step, init, slope, target, to, between, bypasses, ahead):
+    """A run of outputs, each the sum over a window of x of x times weight, for all channels.
 
-    taps: the first and the last (exclusive) row of the kernel that meets the image, its columns, the distance of x's rows, of its columns
-    in the kernel and of its pixels in the output, in numbers. Weight t is at w_at + t * turn.
+    x: flat, as all arrays; tap (r, t) of output k is at base + r * down + (first + k * apart + t * step) * channels, in pixels of a row
+    of x. columns: number of outputs, first, apart, step, taps, limit (of x's row). rows: the first and the last (exclusive) r.
+    Weight (r, t) is at w_at + r * w_down + t * w_step. target: output k goes to + k * between. ahead: rows of x to prefetch, and where the
+    first of them is, from base.
     """
-    first, last, size, line, step, apart = taps
-    z0 = load(init, c, n)
-    z1, z2, z3 = z0, z0, z0
-    if n >= lanes(x):
-        for kh in range(first, last):
-            for kw in range(size):
-                w = load_whole(weight, w_at + (kh * size + kw) * turn + c)
-                here = base + kh * line + kw * step + c
-                z0 = z0 + load_whole(x, here) * w
-                z1 = z1 + load_whole(x, here + apart) * w
-                z2 = z2 + load_whole(x, here + 2 * apart) * w
-                z3 = z3 + load_whole(x, here + 3 * apart) * w
-    else:
-        for kh in range(first, last):
-            for kw in range(size):
-                w = load(weight, w_at + (kh * size + kw) * turn + c, n)
-                here = base + kh * line + kw * step + c
-                z0 = z0 + load(x, here, n) * w
-                z1 = z1 + load(x, here + apart, n) * w
-                z2 = z2 + load(x, here + 2 * apart, n) * w
-                z3 = z3 + load(x, here + 3 * apart, n) * w
-    if slope != 1:
-        z0, z1, z2, z3 = activated(z0, slope), activated(z1, slope), activated(z2, slope), activated(z3, slope)
-    store(target, at + c, n, z0)
-    store(target, at + channels + c, n, z1)
-    store(target, at + 2 * channels + c, n, z2)
-    store(target, at + 3 * channels + c, n, z3)
-
-
-@body
-def _window(x, base, weight, w_at, turn, init, c, n, taps, bounds, ow, target, at, slope):
-    """As _windows, one output, whose window may reach beyond the left and right edge."""
-    first, last, size, line, step, _ = taps
-    z = load(init, c, n)
-    for kh in range(first, last):
-        for kw in range(size):
-            if bounds[kw, 0] <= ow < bounds[kw, 1]:
-                z = z + load(x, base + kh * line + kw * step + c, n) * load(weight, w_at + (kh * size + kw) * turn + c, n)
-    if slope != 1:
-        z = activated(z, slope)
-    store(target, at + c, n, z)
-
-
-@body
-def _rows(start, stop, x, weight, turned, init, slope, kernel, geometry, y):
-    """Rows start to stop, counted over all images, of y. turned: whether the kernel is rotated by 180 degrees. kernel: KH, KW."""
-    kernel_h, kernel_w = kernel
-    stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w = geometry
-    _, height, width, channels = x.shape
-    out_h, out_w = y.shape[1], y.shape[2]
-    source, target = x.reshape(-1), y.reshape(-1)
-    w_at, turn = (kernel_h * kernel_w - 1) * channels if turned else 0, -channels if turned else channels
-    of_rows = _bounds(kernel_h, out_h, height, stride_h, pad_top, dilation_h)
-    of_columns = _bounds(kernel_w, out_w, width, stride_w, pad_left, dilation_w)
-    inner, outer = _all_met(of_columns)
-    outer = inner + (outer - inner) // PIXELS * PIXELS
-    line, step, apart = dilation_h * width * channels, dilation_w * channels, stride_w * channels
-    for row in range(start, stop):
-        image, oh = divmod(row, out_h)
-        first, last = kernel_h, kernel_h
-        for kh in range(kernel_h - 1, -1, -1):
-            if of_rows[kh, 0] <= oh < of_rows[kh, 1]:
-                first = kh
-            elif first == last:
-                first = last = kh
-        taps = first, last, kernel_w, line, step, apart
-        base = ((image * height + oh * stride_h - pad_top) * width - pad_left) * channels
-        for c in range(0, channels, lanes(y)):
-            n = channels - c
-            for ow in range(inner, outer, PIXELS):
-                at = (row * out_w + ow) * channels
-                _windows(source, base + ow * apart, weight, w_at, turn, init, c, n, taps, target, at, channels, slope)
-            for k in range(inner + out_w - outer):
-                ow = k if k < inner else k - inner + outer
-                at = (row * out_w + ow) * channels
-                _window(source, base + ow * apart, weight, w_at, turn, init, c, n, taps, of_columns, ow, target, at, slope)
+    count, first, apart, step, taps, limit = columns
+    top, bottom = rows
+    start, stop = _met(count, first, apart, step, taps, limit)
+    by_four = start + (stop - start) // PIXELS * PIXELS
+    line, following = limit * channels, base + ahead[1] + first * channels
+    for c in range(0, channels, lanes(target)):
+        n = channels - c
+        whole = n >= lanes(target)
+        inner = by_four if whole else start
+        for k in range(start, inner, PIXELS):
+            for r in range(ahead[0]):
+                for pixel in range(k * apart, (k + PIXELS) * apart):
+                    prefetch(x, following + r * line + pixel * channels + c)
+            z0 = load_whole(init, c)
+            z1, z2, z3 = z0, z0, z0
+            for r in range(top, bottom):
+                at, w = base + r * down + (first + k * apart) * channels + c, w_at + r * w_down + c
+                for _ in range(taps):
+                    v = load_whole(weight, w)
+                    z0 = z0 + load_whole(x, at) * v
+                    z1 = z1 + load_whole(x, at + apart * channels) * v
+                    z2 = z2 + load_whole(x, at + 2 * apart * channels) * v
+                    z3 = z3 + load_whole(x, at + 3 * apart * channels) * v
+                    at += step * channels
+                    w += w_step
+            here = to + k * between + c
+            _finish(z0, slope, target, here, n, bypasses)
+            _finish(z1, slope, target, here + between, n, bypasses)
+            _finish(z2, slope, target, here + 2 * between, n, bypasses)
+            _finish(z3, slope, target, here + 3 * between, n, bypasses)
+        for j in range(start + count - inner):
+            k = j if j < start else j - start + inner
+            left, right = (0, taps) if start <= k < stop else _inside(first + k * apart, step, taps, limit)
+            z0 = load(init, c, n)
+            for r in range(top, bottom):
+                at, w = base + r * down + (first + k * apart) * channels + c, w_at + r * w_down + c
+                for t in range(left, right):
+                    z0 = z0 + load(x, at + t * step * channels, n) * load(weight, w + t * w_step, n)
+            _finish(z0, slope, target, to + k * between + c, n, bypasses)
 
 
 # ---------------------------------------------------------------------------------------------------- forward
@@ -132,11 +103,24 @@ def _rows(start, stop, x, weight, turned, init, slope, kernel, geometry, y):
 
 @body
 def _forward(part, parts, x, weight, bias, slope, geometry, y, partials):
-    start, stop = chunks.bounds(part, parts, y.shape[0] * y.shape[1])
+    """Rows of y, counted over all images."""
     kernel_h, kernel_w, channels = weight.shape
-    _rows(start, stop, x, weight.reshape(-1), False, bias, slope, (kernel_h, kernel_w), geometry, y)
+    stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w = geometry
+    height, width, out_h, out_w = x.shape[1], x.shape[2], y.shape[1], y.shape[2]
+    start, stop = chunks.bounds(part, parts, y.shape[0] * out_h)
+    source, flat, target = x.reshape(-1), weight.reshape(-1), y.reshape(-1)
+    bypasses = bypasses_cache(y, channels) and partials.shape[0] == 0
+    line = width * channels
+    columns = out_w, -pad_left, stride_w, dilation_w, kernel_w, width
+    ahead = stride_h if needs_prefetch(x) else 0, ((kernel_h - 1) * dilation_h + 1) * line
+    for row in range(start, stop):
+        image, oh = divmod(row, out_h)
+        h = oh * stride_h - pad_top
+        base, to = (image * height + h) * line, row * out_w * channels
+        rows, down = _inside(h, dilation_h, kernel_h, height), dilation_h * line
+        w_down = kernel_w * channels
+        _run(source, base, rows, down, columns, channels, flat, 0, w_down, channels, bias, slope, target, to, channels, bypasses, ahead)
     if partials.shape[0] > 0:
-        out_w = y.shape[2]
         moments_of_rows(y.reshape(-1, channels), None, start * out_w, stop * out_w, np.intp(0), channels, partials[part])
 
 
@@ -163,46 +147,41 @@ def forward_parallel(x, weight, bias, slope, stride_h, stride_w, pad_top, pad_le
 
 
 @body
-def _scatter_row(dy, source_at, first, last, weight, w_at, c, n, dx, target_at, apart, channels):
-    """Add dy times a vector of weights to the pixels of a row of dx that one position of the kernel has met."""
-    w = load(weight, w_at + c, n)
-    for ow in range(first, last):
-        at = target_at + ow * apart + c
-        store(dx, at, n, load(dx, at, n) + load(dy, source_at + ow * channels + c, n) * w)
+def _phase(index, stride, dilation, size):
+    """The outputs whose windows have an input, counted from the padding, and at which positions: the first position, the distance to the
+    next one, how many there are; the output of the first, and by how much the next one's is less."""
+    position, step, less = 0, 1, dilation
+    while step < stride and step * dilation % stride != 0:
+        step += 1
+    less = step * dilation // stride
+    while position < step and (index - position * dilation) % stride != 0:
+        position += 1
+    count = (size - position + step - 1) // step if position < step and position < size else 0
+    return position, step, count, (index - position * dilation) // stride, less
 
 
 @body
 def _backward_data(part, parts, dy, weight, geometry, zeros, dx):
-    """Rows of dx, counted over all images. With stride 1 that is a convolution by the rotated kernel; else each row of dy that met this row
-    of dx adds to it."""
+    """Rows of dx, counted over all images."""
     kernel_h, kernel_w, channels = weight.shape
     stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w = geometry
-    _, height, width, _ = dx.shape
+    height, width, out_h, out_w = dx.shape[1], dx.shape[2], dy.shape[1], dy.shape[2]
     start, stop = chunks.bounds(part, parts, dx.shape[0] * height)
-    flat = weight.reshape(-1)
-    if stride_h * stride_w == 1:
-        top, left = (kernel_h - 1) * dilation_h - pad_top, (kernel_w - 1) * dilation_w - pad_left
-        turned = stride_h, stride_w, top, left, dilation_h, dilation_w
-        _rows(start, stop, dy, flat, True, zeros, 1.0, (kernel_h, kernel_w), turned, dx)
-        return
-    out_h, out_w = dy.shape[1], dy.shape[2]
-    bounds = _bounds(kernel_w, out_w, width, stride_w, pad_left, dilation_w)
-    source, target = dy.reshape(-1), dx.reshape(-1)
+    source, flat, target = dy.reshape(-1), weight.reshape(-1), dx.reshape(-1)
+    bypasses = bypasses_cache(dx, channels)
+    line = out_w * channels
     for row in range(start, stop):
         image, h = divmod(row, height)
-        for c in range(0, channels, lanes(dx)):
-            n = channels - c
-            for w in range(width):
-                store(target, (row * width + w) * channels + c, n, zero(load(zeros, c, n)))
-            for kh in range(kernel_h):
-                oh, rest = divmod(h + pad_top - kh * dilation_h, stride_h)
-                if rest == 0 and 0 <= oh < out_h:
-                    at = (image * out_h + oh) * out_w * channels
-                    for kw in range(kernel_w):
-                        to = (row * width + kw * dilation_w - pad_left) * channels
-                        first, last = bounds[kw, 0], bounds[kw, 1]
-                        w_at = (kh * kernel_w + kw) * channels
-                        _scatter_row(source, at, first, last, flat, w_at, c, n, target, to, stride_w * channels, channels)
+        kh, step_h, taps_h, oh, up = _phase(h + pad_top, stride_h, dilation_h, kernel_h)
+        base, down, w_down = (image * out_h + oh) * line, -up * line, step_h * kernel_w * channels
+        rows = _inside(oh, -up, taps_h, out_h)
+        ahead = 1 if needs_prefetch(dy) else 0, line
+        for w in range(min(stride_w, width)):
+            kw, step_w, taps_w, ow, back = _phase(w + pad_left, stride_w, dilation_w, kernel_w)
+            columns = (width - w + stride_w - 1) // stride_w, ow, 1, -back, taps_w, out_w
+            w_at, w_step = (kh * kernel_w + kw) * channels, step_w * channels
+            to, between = (row * width + w) * channels, stride_w * channels
+            _run(source, base, rows, down, columns, channels, flat, w_at, w_down, w_step, zeros, 1.0, target, to, between, bypasses, ahead)
 
 
 @serial
@@ -226,69 +205,98 @@ def backward_data_parallel(dy, weight, stride_h, stride_w, pad_top, pad_left, di
 
 
 @body
-def _products(x, x_at, apart, dy, dy_at, channels, c, n, count):
-    """The sum over `count` pixels of x times dy, of a vector of n channels from c on."""
-    none = zero(load(dy, c, 0))
-    z0, z1, z2, z3 = none, none, none, none
-    whole = count // PIXELS * PIXELS
-    if n < lanes(x):
-        for k in range(count):
-            z0 = z0 + load(x, x_at + k * apart + c, n) * load(dy, dy_at + k * channels + c, n)
-        return z0
-    for k in range(0, whole, PIXELS):
-        a, b = x_at + k * apart + c, dy_at + k * channels + c
-        z0 = z0 + load_whole(x, a) * load_whole(dy, b)
-        z1 = z1 + load_whole(x, a + apart) * load_whole(dy, b + channels)
-        z2 = z2 + load_whole(x, a + 2 * apart) * load_whole(dy, b + 2 * channels)
-        z3 = z3 + load_whole(x, a + 3 * apart) * load_whole(dy, b + 3 * channels)
-    for k in range(whole, count):
-        z0 = z0 + load_whole(x, x_at + k * apart + c) * load_whole(dy, dy_at + k * channels + c)
-    return (z0 + z1) + (z2 + z3)
-
-
-@body
-def _add(partial, tap, channels, c, n, value):
-    """Add a vector to the sums of a position of the kernel, in float64."""
+def _add(partial, at, n, value):
+    """Add a vector to sums in float64."""
     wide = widen(value)
-    at = tap * channels + c
     store(partial, at, n, load_as(partial, at, n, wide) + wide)
 
 
 @body
-def _sum_of_row(dy, dy_at, channels, c, n, count):
-    total = zero(load(dy, c, 0))
+def _products(x, x_at, apart, dy, dy_at, channels, n, count):
+    """The sum over `count` pixels of x times dy, of a vector of n channels."""
+    total = zero(load(dy, dy_at, 0))
     for k in range(count):
-        total = total + load(dy, dy_at + k * channels + c, n)
+        total = total + load(x, x_at + k * apart, n) * load(dy, dy_at + k * channels, n)
     return total
+
+
+@inlined
+def _three_taps(x, x_at, step, apart, dy, dy_at, channels, count, prefetches, x_ahead, dy_ahead):
+    """The sums over `count` pixels of dy times x, of a whole vector of channels, for three taps that are `step` numbers apart in x."""
+    none = zero(load_whole(dy, dy_at))
+    a0, a1, a2, b0, b1, b2 = none, none, none, none, none, none
+    for k in range(0, count - 1, 2):
+        at, here = x_at + k * apart, dy_at + k * channels
+        if prefetches:
+            for pixel in range(at, at + 2 * apart, channels):
+                prefetch(x, pixel + x_ahead)
+            prefetch(dy, here + dy_ahead)
+            prefetch(dy, here + channels + dy_ahead)
+        g, h = load_whole(dy, here), load_whole(dy, here + channels)
+        a0 = a0 + load_whole(x, at) * g
+        a1 = a1 + load_whole(x, at + step) * g
+        a2 = a2 + load_whole(x, at + 2 * step) * g
+        at += apart
+        b0 = b0 + load_whole(x, at) * h
+        b1 = b1 + load_whole(x, at + step) * h
+        b2 = b2 + load_whole(x, at + 2 * step) * h
+    if count % 2 == 1:
+        at, g = x_at + (count - 1) * apart, load_whole(dy, dy_at + (count - 1) * channels)
+        a0 = a0 + load_whole(x, at) * g
+        a1 = a1 + load_whole(x, at + step) * g
+        a2 = a2 + load_whole(x, at + 2 * step) * g
+    return a0 + b0, a1 + b1, a2 + b2
 
 
 @body
 def _backward_weights(part, parts, x, dy, kernel, geometry, biased, partials):
-    """Rows of dy, counted over all images. kernel: KH, KW."""
+    """Rows of dy, counted over all images. kernel: KH, KW. Three columns of the kernel share each vector of dy, where all are inside."""
     kernel_h, kernel_w = kernel
     stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w = geometry
     _, height, width, channels = x.shape
     out_h, out_w = dy.shape[1], dy.shape[2]
     start, stop = chunks.bounds(part, parts, dy.shape[0] * out_h)
-    bounds = _bounds(kernel_w, out_w, width, stride_w, pad_left, dilation_w)
     partials[part] = 0
     source, gradient, partial = x.reshape(-1), dy.reshape(-1), partials[part].reshape(-1)
-    apart = stride_w * channels
+    apart, step, prefetches = stride_w * channels, dilation_w * channels, needs_prefetch(x)
     for row in range(start, stop):
         image, oh = divmod(row, out_h)
+        of_row = row * out_w * channels
         for c in range(0, channels, lanes(x)):
             n = channels - c
             for kh in range(kernel_h):
                 h = oh * stride_h + kh * dilation_h - pad_top
-                if 0 <= h < height:
-                    for kw in range(kernel_w):
-                        first, last = bounds[kw, 0], bounds[kw, 1]
-                        at = ((image * height + h) * width + kw * dilation_w - pad_left) * channels + first * apart
-                        dy_at = (row * out_w + first) * channels
-                        total = _products(source, at, apart, gradient, dy_at, channels, c, n, last - first)
-                        _add(partial, kh * kernel_w + kw, channels, c, n, total)
+                if h < 0 or h >= height:
+                    continue
+                line = ((image * height + h) * width - pad_left) * channels + c
+                first_kh = prefetches and kh == 0
+                for kw in range(0, kernel_w, 3):
+                    taps, to = min(3, kernel_w - kw), (kh * kernel_w + kw) * channels + c
+                    first, last = _met(out_w, kw * dilation_w - pad_left, stride_w, dilation_w, taps, width)
+                    if taps == 3 and n >= lanes(x) and last > first:
+                        at, dy_at = line + kw * step + first * apart, of_row + first * channels + c
+                        ahead = ((kernel_h - 1) * dilation_h + stride_h) * width * channels
+                        s0, s1, s2 = _three_taps(
+                            source, at, step, apart, gradient, dy_at, channels, last - first, first_kh, ahead, out_w * channels
+                        )
+                        _add(partial, to, n, s0)
+                        _add(partial, to + channels, n, s1)
+                        _add(partial, to + 2 * channels, n, s2)
+                    else:
+                        last = first
+                    for t in range(taps):
+                        left, right = _met(out_w, (kw + t) * dilation_w - pad_left, stride_w, 0, 1, width)
+                        at, dy_at = line + (kw + t) * step, of_row + c
+                        before = max(0, min(first, right) - left)
+                        total = _products(source, at + left * apart, apart, gradient, dy_at + left * channels, channels, n, before)
+                        after, follows = max(left, last), max(0, right - max(left, last))
+                        rest = _products(source, at + after * apart, apart, gradient, dy_at + after * channels, channels, n, follows)
+                        _add(partial, to + t * channels, n, total + rest)
             if biased:
-                _add(partial, kernel_h * kernel_w, channels, c, n, _sum_of_row(gradient, row * out_w * channels, channels, c, n, out_w))
+                total = zero(load(gradient, of_row + c, 0))
+                for pixel in range(out_w):
+                    total = total + load(gradient, of_row + pixel * channels + c, n)
+                _add(partial, kernel_h * kernel_w * channels + c, n, total)
 
 
 @precise
