@@ -172,7 +172,8 @@ def address_of(context, builder, array_type, array, at):
     return builder.gep(context.make_array(array_type)(context, builder, array).data, [at])
 
 
-def _load_whole(builder, pointer, vector):
+def read_whole(builder, pointer, vector):
+    """The load of all lanes, for intrinsics."""
     value = builder.load(builder.bitcast(pointer, vector.as_pointer()))
     value.align = 4 if isinstance(vector.element, ir.FloatType) else 8
     return value
@@ -189,7 +190,7 @@ def _load(builder, pointer, vector, count):
     """A plain load where all lanes are inside: unlike a masked load, it triggers hardware prefetching and store forwarding."""
     with builder.if_else(builder.icmp_signed(">=", count, _INT(vector.count)), likely=True) as (whole, part):
         with whole:
-            all_of_it = _load_whole(builder, pointer, vector)
+            all_of_it = read_whole(builder, pointer, vector)
             after_whole = builder.block
         with part:
             some_of_it = _masked_load(builder, pointer, vector, _inside(builder, count, vector.count))
@@ -243,7 +244,7 @@ def load_whole_as(context, array, at, like):
     def generate(context, builder, signature, args):
         vector = context.get_value_type(signature.return_type)
         pointer = address_of(context, builder, signature.args[0], args[0], args[1])
-        return _load_whole(builder, pointer, vector)
+        return read_whole(builder, pointer, vector)
 
     return Vector(array.dtype, like.lanes)(array, types.intp, like), generate
 
@@ -301,7 +302,7 @@ def load_whole(context, array, at):
     def generate(context, builder, signature, args):
         vector = context.get_value_type(signature.return_type)
         pointer = address_of(context, builder, signature.args[0], args[0], args[1])
-        return _load_whole(builder, pointer, vector)
+        return read_whole(builder, pointer, vector)
 
     return Vector(array.dtype)(array, types.intp), generate
 

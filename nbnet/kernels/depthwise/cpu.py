@@ -15,9 +15,12 @@ from nbnet.kernels.cpu.prefetch import bypasses_cache, needs_prefetch, prefetch,
 from nbnet.kernels.cpu.reductions import merge_moments, moments_of_rows
 from nbnet.kernels.cpu.register_tiles import lanes
 from nbnet.kernels.cpu.vector import load, load_as, load_whole, store, widen, zero
+from nbnet.kernels.cpu.window_tiles import make_sums, make_windows
 from nbnet.kernels.depthwise import chunk_count
 
 PIXELS = 4  # that share each vector of weights
+TERMS = 1024  # products that are added up in T before they are added to float64
+four_windows, one_window, nine_sums, three_sums = make_windows(PIXELS), make_windows(1), make_sums(3, 3), make_sums(1, 3)
 
 
 # ------------------------------------------------------------------------------------------------ one run of windows
@@ -72,16 +75,11 @@ def _run(x, base, rows, down, columns, channels, weight, w_at, w_down, w_step, i
                     prefetch(x, following + r * line + pixel * channels + c)
             z0 = load_whole(init, c)
             z1, z2, z3 = z0, z0, z0
-            for r in range(top, bottom):
-                at, w = base + r * down + (first + k * apart) * channels + c, w_at + r * w_down + c
-                for _ in range(taps):
-                    v = load_whole(weight, w)
-                    z0 = z0 + load_whole(x, at) * v
-                    z1 = z1 + load_whole(x, at + apart * channels) * v
-                    z2 = z2 + load_whole(x, at + 2 * apart * channels) * v
-                    z3 = z3 + load_whole(x, at + 3 * apart * channels) * v
-                    at += step * channels
-                    w += w_step
+            if taps > 0:
+                at, w = base + top * down + (first + k * apart) * channels + c, w_at + top * w_down + c
+                z0, z1, z2, z3 = four_windows(
+                    x, at, apart * channels, down, step * channels, weight, w, w_down, w_step, bottom - top, taps, z0
+                )
             here = to + k * between + c
             _finish(z0, slope, target, here, n, bypasses)
             _finish(z1, slope, target, here + between, n, bypasses)
@@ -91,10 +89,13 @@ def _run(x, base, rows, down, columns, channels, weight, w_at, w_down, w_step, i
             k = j if j < start else j - start + inner
             left, right = (0, taps) if start <= k < stop else _inside(first + k * apart, step, taps, limit)
             z0 = load(init, c, n)
-            for r in range(top, bottom):
-                at, w = base + r * down + (first + k * apart) * channels + c, w_at + r * w_down + c
-                for t in range(left, right):
-                    z0 = z0 + load(x, at + t * step * channels, n) * load(weight, w + t * w_step, n)
+            at, w = base + top * down + (first + k * apart + left * step) * channels + c, w_at + top * w_down + left * w_step + c
+            if whole and right > left:
+                (z0,) = one_window(x, at, 0, down, step * channels, weight, w, w_down, w_step, bottom - top, right - left, z0)
+            else:
+                for r in range(bottom - top):
+                    for t in range(right - left):
+                        z0 = z0 + load(x, at + r * down + t * step * channels, n) * load(weight, w + r * w_down + t * w_step, n)
             _finish(z0, slope, target, to + k * between + c, n, bypasses)
 
 
@@ -204,99 +205,88 @@ def backward_data_parallel(dy, weight, stride_h, stride_w, pad_top, pad_left, di
 # ------------------------------------------------------------------------------------------- backward_weights
 
 
-@body
-def _add(partial, at, n, value):
-    """Add a vector to sums in float64."""
-    wide = widen(value)
-    store(partial, at, n, load_as(partial, at, n, wide) + wide)
-
-
-@body
-def _products(x, x_at, apart, dy, dy_at, channels, n, count):
-    """The sum over `count` pixels of x times dy, of a vector of n channels."""
-    total = zero(load(dy, dy_at, 0))
+@inlined
+def _fetch_rows(x, at, apart, dy, dy_at, channels, count):
+    """Prefetch a vector of `count` pixels of a row of dy, and of the pixels of x between theirs."""
     for k in range(count):
-        total = total + load(x, x_at + k * apart, n) * load(dy, dy_at + k * channels, n)
-    return total
+        prefetch(dy, dy_at + k * channels)
+        for pixel in range(at + k * apart, at + (k + 1) * apart, channels):
+            prefetch(x, pixel)
 
 
 @inlined
-def _three_taps(x, x_at, step, apart, dy, dy_at, channels, count, prefetches, x_ahead, dy_ahead):
-    """The sums over `count` pixels of dy times x, of a whole vector of channels, for three taps that are `step` numbers apart in x."""
-    none = zero(load_whole(dy, dy_at))
-    a0, a1, a2, b0, b1, b2 = none, none, none, none, none, none
-    for k in range(0, count - 1, 2):
-        at, here = x_at + k * apart, dy_at + k * channels
-        if prefetches:
-            for pixel in range(at, at + 2 * apart, channels):
-                prefetch(x, pixel + x_ahead)
-            prefetch(dy, here + dy_ahead)
-            prefetch(dy, here + channels + dy_ahead)
-        g, h = load_whole(dy, here), load_whole(dy, here + channels)
-        a0 = a0 + load_whole(x, at) * g
-        a1 = a1 + load_whole(x, at + step) * g
-        a2 = a2 + load_whole(x, at + 2 * step) * g
-        at += apart
-        b0 = b0 + load_whole(x, at) * h
-        b1 = b1 + load_whole(x, at + step) * h
-        b2 = b2 + load_whole(x, at + 2 * step) * h
-    if count % 2 == 1:
-        at, g = x_at + (count - 1) * apart, load_whole(dy, dy_at + (count - 1) * channels)
-        a0 = a0 + load_whole(x, at) * g
-        a1 = a1 + load_whole(x, at + step) * g
-        a2 = a2 + load_whole(x, at + 2 * step) * g
-    return a0 + b0, a1 + b1, a2 + b2
+def _at_edges(x, line, taps, step, apart, dy, of_row, channels, n, bounds, first, last, sums, to):
+    """Add to the sums of `taps` columns of the kernel, one by one, the products of the outputs whose input is inside, but for those from
+    first to last. bounds: for each column the first and the last (exclusive) such output."""
+    for t in range(taps):
+        at, here = line + t * step, to + t * channels
+        for k in range(bounds[t, 0], min(first, bounds[t, 1])):
+            store(sums, here, n, load(sums, here, n) + load(x, at + k * apart, n) * load(dy, of_row + k * channels, n))
+        for k in range(max(last, bounds[t, 0]), bounds[t, 1]):
+            store(sums, here, n, load(sums, here, n) + load(x, at + k * apart, n) * load(dy, of_row + k * channels, n))
+
+
+@body
+def _to_float64(sums, partial):
+    """partial += sums, which become 0. Whole vectors: both have space for the last one."""
+    for i in range(0, partial.size, lanes(sums)):
+        value = load(sums, i, partial.size - i)
+        wide = widen(value)
+        store(partial, i, partial.size - i, load_as(partial, i, partial.size - i, wide) + wide)
+        store(sums, i, partial.size - i, zero(value))
 
 
 @body
 def _backward_weights(part, parts, x, dy, kernel, geometry, biased, partials):
-    """Rows of dy, counted over all images. kernel: KH, KW. Three columns of the kernel share each vector of dy, where all are inside."""
+    """Rows of dy, counted over all images. kernel: KH, KW. Three columns of the kernel, in three of its rows if all are inside, share each
+    vector of dy, where all columns are inside."""
     kernel_h, kernel_w = kernel
     stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w = geometry
     _, height, width, channels = x.shape
     out_h, out_w = dy.shape[1], dy.shape[2]
     start, stop = chunks.bounds(part, parts, dy.shape[0] * out_h)
-    partials[part] = 0
     source, gradient, partial = x.reshape(-1), dy.reshape(-1), partials[part].reshape(-1)
-    apart, step, prefetches = stride_w * channels, dilation_w * channels, needs_prefetch(x)
+    sums, bounds = np.zeros(partial.size, x.dtype), np.empty((kernel_w, 2), np.intp)
+    partial[:] = 0
+    for kw in range(kernel_w):
+        bounds[kw, 0], bounds[kw, 1] = _met(out_w, kw * dilation_w - pad_left, stride_w, 0, 1, width)
+    apart, step, down, of_kernel = stride_w * channels, dilation_w * channels, dilation_h * width * channels, kernel_w * channels
+    ahead, prefetches = ((kernel_h - 1) * dilation_h + 1) * width * channels, needs_prefetch(x)
     for row in range(start, stop):
         image, oh = divmod(row, out_h)
-        of_row = row * out_w * channels
+        of_row, h = row * out_w * channels, oh * stride_h - pad_top
+        top, bottom = _inside(h, dilation_h, kernel_h, height)
         for c in range(0, channels, lanes(x)):
-            n = channels - c
-            for kh in range(kernel_h):
-                h = oh * stride_h + kh * dilation_h - pad_top
-                if h < 0 or h >= height:
-                    continue
-                line = ((image * height + h) * width - pad_left) * channels + c
-                first_kh = prefetches and kh == 0
-                for kw in range(0, kernel_w, 3):
-                    taps, to = min(3, kernel_w - kw), (kh * kernel_w + kw) * channels + c
-                    first, last = _met(out_w, kw * dilation_w - pad_left, stride_w, dilation_w, taps, width)
-                    if taps == 3 and n >= lanes(x) and last > first:
-                        at, dy_at = line + kw * step + first * apart, of_row + first * channels + c
-                        ahead = ((kernel_h - 1) * dilation_h + stride_h) * width * channels
-                        s0, s1, s2 = _three_taps(
-                            source, at, step, apart, gradient, dy_at, channels, last - first, first_kh, ahead, out_w * channels
-                        )
-                        _add(partial, to, n, s0)
-                        _add(partial, to + channels, n, s1)
-                        _add(partial, to + 2 * channels, n, s2)
-                    else:
-                        last = first
-                    for t in range(taps):
-                        left, right = _met(out_w, (kw + t) * dilation_w - pad_left, stride_w, 0, 1, width)
-                        at, dy_at = line + (kw + t) * step, of_row + c
-                        before = max(0, min(first, right) - left)
-                        total = _products(source, at + left * apart, apart, gradient, dy_at + left * channels, channels, n, before)
-                        after, follows = max(left, last), max(0, right - max(left, last))
-                        rest = _products(source, at + after * apart, apart, gradient, dy_at + after * channels, channels, n, follows)
-                        _add(partial, to + t * channels, n, total + rest)
+            n, line = channels - c, ((image * height + h) * width - pad_left) * channels + c
+            if prefetches:
+                for r in range(stride_h):
+                    following = line + ahead + (r * width + pad_left) * channels
+                    _fetch_rows(source, following, apart, gradient, of_row + out_w * channels + c, channels, out_w)
+            for kw in range(0, kernel_w, 3):
+                taps = min(3, kernel_w - kw)
+                first, last = max(bounds[kw, 0], bounds[kw + taps - 1, 0]), min(bounds[kw, 1], bounds[kw + taps - 1, 1])
+                if taps < 3 or n < lanes(x) or last < first:
+                    last = first
+                dy_at, kh = of_row + first * channels + c, top
+                while kh < bottom:
+                    at, to, rows = line + kh * down + kw * step, kh * of_kernel + kw * channels + c, 3 if bottom - kh >= 3 else 1
+                    inner, count = at + first * apart, last - first
+                    if count > 0 and rows == 3:
+                        nine_sums(source, inner, down, step, apart, gradient, dy_at, channels, count, sums, to, of_kernel, channels)
+                    elif count > 0:
+                        three_sums(source, inner, 0, step, apart, gradient, dy_at, channels, count, sums, to, 0, channels)
+                    for r in range(rows):
+                        here, below = at + r * down, to + r * of_kernel
+                        _at_edges(source, here, taps, step, apart, gradient, of_row + c, channels, n, bounds[kw:], first, last, sums, below)
+                    kh += rows
             if biased:
-                total = zero(load(gradient, of_row + c, 0))
+                total = zero(load(gradient, c, 0))
                 for pixel in range(out_w):
                     total = total + load(gradient, of_row + pixel * channels + c, n)
-                _add(partial, kernel_h * kernel_w * channels + c, n, total)
+                at = kernel_h * of_kernel + c
+                store(sums, at, n, load(sums, at, n) + total)
+        if (row + 1 - start) * out_w % TERMS < out_w or row + 1 == stop:
+            _to_float64(sums, partial)
 
 
 @precise
