@@ -64,15 +64,13 @@ def _run(x, base, rows, down, columns, channels, weight, w_at, w_down, w_step, i
     top, bottom = rows
     start, stop = _met(count, first, apart, step, taps, limit)
     by_four = start + (stop - start) // PIXELS * PIXELS
-    line, following = limit * channels, base + ahead[1] + first * channels
     for c in range(0, channels, lanes(target)):
+        for pixel in range(ahead[0] * limit):
+            prefetch(x, base + ahead[1] + pixel * channels + c)
         n = channels - c
         whole = n >= lanes(target)
         inner = by_four if whole else start
         for k in range(start, inner, PIXELS):
-            for r in range(ahead[0]):
-                for pixel in range(k * apart, (k + PIXELS) * apart):
-                    prefetch(x, following + r * line + pixel * channels + c)
             z0 = load_whole(init, c)
             z1, z2, z3 = z0, z0, z0
             if taps > 0:
