@@ -11,7 +11,7 @@ import numpy as np
 from nbnet.errors import ArgumentError, ShapeError, unknown
 from nbnet.functional import Stats, checks, merge_stats
 from nbnet.layers import BatchNorm, Sequential
-from nbnet.runtime.arrays import in_dtype
+from nbnet.runtime.arrays import first, in_dtype, take
 
 
 def recalibrate(model: Sequential, data: Any, batch_size: int = 256) -> None:
@@ -157,9 +157,10 @@ def _observe(model: Sequential, data: Any, batch_size: int) -> dict[BatchNorm, S
         for layer, parts in seen.items():
             stack.enter_context(_observed(layer, parts))
         x, batch_size = model.check_rows(data), checks.whole(batch_size, "batch_size")
-        ends = [*range(batch_size, len(x) - 1, batch_size), len(x)]
+        count = len(first(x))
+        ends = [*range(batch_size, count - 1, batch_size), count]
         for start, end in zip([0, *ends], ends):
-            model.forward(in_dtype(x[start:end], model.dtype))
+            model.forward(in_dtype(take(x, slice(start, end)), model.dtype))
     return {layer: merge_stats(parts) for layer, parts in seen.items()}
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from typing import Any
 
 import numpy as np
 
 from nbnet.errors import BuildError
-from nbnet.layers import BatchNorm, Conv2D, Dense, Layer, LeakyReLU, Param, ReLU, Residual, Sequential, Sigmoid, Tanh
+from nbnet.layers import BatchNorm, Conv2D, Dense, Layer, LeakyReLU, Param, ReLU, Sequential, Sigmoid, Tanh
 from nbnet.layers.base import kind
+from nbnet.layers.containers import Container
 
 
 def fold_batch_norm(model: Sequential) -> Sequential:
@@ -23,41 +25,43 @@ def fold_batch_norm(model: Sequential) -> Sequential:
     """
     if model.input_shape is None:
         raise BuildError("fold_batch_norm expects a built model: call model.build(input_shape) first")
-    folded = _clone(model)
-    _fold(folded)
-    _rename(folded, "")
+    folded = _clone(model, {})
+    containers = [layer for layer in folded.walk() if isinstance(layer, Container)]
+    _fold(folded, Counter(id(child) for container in containers for child in container._layers()), set())
+    _rename(folded, "", set())
     return folded
 
 
-def _clone(layer: Any) -> Any:
-    """A copy with its own parameters and buffers."""
-    twin = copy.copy(layer)
-    twin._params = {name: Param(param.value.copy()) for name, param in layer._params.items()}
-    twin._buffers = {name: array.copy() for name, array in layer._buffers.items()}
-    if isinstance(layer, Sequential):
-        twin.layers = [_clone(child) for child in layer.layers]
-    if isinstance(layer, Residual):
-        twin.body, twin.shortcut = _clone(layer.body), _clone(layer.shortcut)
-    return twin
+def _clone(layer: Any, copies: dict[int, Any]) -> Any:
+    """A copy with its own parameters and buffers. copies: by id, of what was copied before."""
+    if id(layer) not in copies:
+        twin = copies[id(layer)] = copy.copy(layer)
+        twin._params = {name: Param(param.value.copy()) for name, param in layer._params.items()}
+        twin._buffers = {name: array.copy() for name, array in layer._buffers.items()}
+        for name in ("layers", "branches"):
+            if isinstance(layer, Container) and name in vars(layer):
+                setattr(twin, name, [_clone(child, copies) for child in getattr(layer, name)])
+    return copies[id(layer)]
 
 
-def _fold(layer: Layer) -> None:
-    if isinstance(layer, Residual):
-        _fold(layer.body)
-        _fold(layer.shortcut)
-        layer._arrange()
-    if not isinstance(layer, Sequential):
+def _fold(layer: Layer, places: Counter[int], done: set[int]) -> None:
+    """Fold within a container. places: by id of a layer, in how many it is: one in several is not folded. done: ids of containers."""
+    if not isinstance(layer, Container) or id(layer) in done:
         return
-    kept: list[Layer] = []
-    for child in layer.layers:
-        before = kept[-1] if kept else None
-        if isinstance(child, BatchNorm) and isinstance(before, (Conv2D, Dense)) and child.normalizes_last_axis:
-            _absorb(before, child)
-            kept.extend(_activation(child))
-        else:
-            _fold(child)
-            kept.append(child)
-    layer.layers = kept
+    done.add(id(layer))
+    for child in layer._layers():
+        _fold(child, places, done)
+    if isinstance(layer, Sequential):
+        kept: list[Layer] = []
+        for child in layer.layers:
+            before = kept[-1] if kept else None
+            alone = places[id(child)] == 1 and places[id(before)] == 1
+            if alone and isinstance(child, BatchNorm) and isinstance(before, (Conv2D, Dense)) and child.normalizes_last_axis:
+                _absorb(before, child)
+                kept.extend(_activation(child))
+            else:
+                kept.append(child)
+        layer.layers = kept
     layer._arrange()
 
 
@@ -84,9 +88,12 @@ def _activation(norm: BatchNorm) -> list[Layer]:
     return [layer]
 
 
-def _rename(layer: Layer, path: str) -> None:
-    """Rename layers by their new positions."""
+def _rename(layer: Layer, path: str, renamed: set[int]) -> None:
+    """Rename layers by their new positions; one in several places by the first. renamed: ids of those that are done."""
+    if id(layer) in renamed:
+        return
+    renamed.add(id(layer))
     layer.name = path or kind(layer)
-    if isinstance(layer, (Sequential, Residual)):
-        for name, child in layer._children().items():
-            _rename(child, f"{path}.{name}" if path else name)
+    if isinstance(layer, Container):
+        for name, child in layer._children():
+            _rename(child, f"{path}.{name}" if path else name, renamed)

@@ -5,7 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from nbnet.errors import ArgumentError, unknown
-from nbnet.layers import BatchNorm, Conv2D, Dense, Dropout, Flatten, GlobalAvgPool2D, Layer, MaxPool2D, ReLU, Residual, Sequential
+from nbnet.layers import (
+    BatchNorm,
+    Concat,
+    Conv1D,
+    Conv2D,
+    ConvTranspose2D,
+    Dense,
+    DepthwiseConv2D,
+    Dropout,
+    Flatten,
+    GlobalAvgPool1D,
+    GlobalAvgPool2D,
+    Identity,
+    Layer,
+    MaxPool1D,
+    MaxPool2D,
+    Multiply,
+    Parallel,
+    ReLU,
+    Residual,
+    Sequential,
+    Sigmoid,
+    Tanh,
+    UpSample2D,
+)
 
 
 def digits(classes: int = 10) -> Sequential:
@@ -85,12 +109,113 @@ def resnet9(classes: int = 10, width: int = 16) -> Sequential:
     )
 
 
+def se_resnet(classes: int = 10, width: int = 16) -> Sequential:
+    """A residual network with squeeze and excitation for images from 4x4: three blocks of two 3x3 convolutions, whose channels are
+    weighted by what the whole image holds   (Hu, Shen and Sun 2018).
+
+    Args:
+        width: filters of the first block; the others have 2 and 4 times as many.
+    """
+
+    def block(filters: int, stride: int) -> list[Layer]:
+        gate = [GlobalAvgPool2D(), Dense(max(1, filters // 4)), ReLU(), Dense(filters), Sigmoid()]
+        first = [Conv2D(filters, 3, stride=stride, use_bias=False), BatchNorm(), ReLU()]
+        body = [*first, Conv2D(filters, 3, use_bias=False), BatchNorm(), Multiply([Identity(), gate])]
+        shortcut = None if stride == 1 else [Conv2D(filters, 1, stride=stride, use_bias=False), BatchNorm()]
+        return [Residual(body, shortcut), ReLU()]
+
+    blocks = [*block(width, 1), *block(2 * width, 2), *block(4 * width, 2)]
+    return Sequential([*_conv(width), *blocks, GlobalAvgPool2D(), Dense(classes)])
+
+
+def siamese(classes: int = 2, features: int = 32) -> Sequential:
+    """For pairs of images from 4x4, x = (a, b): whether both show the same class (1) or not (0)   (Bromley et al. 1993).
+
+    One trunk makes features of either image, and a dense layer weighs their products.
+
+    Args:
+        features: of an image, which `model.layers[0].branches[0]` gives.
+    """
+    trunk = Sequential([*_conv(16), MaxPool2D(2), *_conv(32), MaxPool2D(2), Flatten(), Dense(features), Tanh()])
+    return Sequential([Parallel([trunk, trunk]), Multiply(), Dense(classes)])
+
+
+def mobile(classes: int = 10, width: int = 32) -> Sequential:
+    """A network of depthwise separable convolutions for images from 8x8, such as 32x32   (MobileNet: Howard et al. 2017)
+
+    Args:
+        width: filters of the first convolution; the others have 2, 4 and 8 times as many.
+    """
+
+    def block(filters: int, stride: int = 1) -> list[Layer]:
+        depthwise = [DepthwiseConv2D(3, stride=stride, use_bias=False), BatchNorm(), ReLU()]
+        return [*depthwise, Conv2D(filters, 1, use_bias=False), BatchNorm(), ReLU()]
+
+    blocks = [*block(2 * width), *block(4 * width, 2), *block(4 * width), *block(8 * width, 2), *block(8 * width)]
+    return Sequential([*_conv(width), *blocks, GlobalAvgPool2D(), Dense(classes)])
+
+
+def keyword(classes: int = 10, width: int = 32) -> Sequential:
+    """For sequences (L, C) from 4 steps, such as a second of speech as 98 frames of 40 filter-bank energies: convolutions over time.
+
+    Args:
+        width: filters of the first convolution; the others have twice as many.
+    """
+
+    def block(filters: int) -> list[Layer]:
+        return [Conv1D(filters, 5, use_bias=False), BatchNorm(), ReLU()]
+
+    blocks = [*block(width), MaxPool1D(2), *block(2 * width), MaxPool1D(2), *block(2 * width)]
+    return Sequential([*blocks, GlobalAvgPool1D(), Dropout(0.2), Dense(classes)])
+
+
+def autoencoder(channels: int = 1, width: int = 16, code: int = 8) -> Sequential:
+    """For images whose height and width are multiples of 4: a code of a quarter of the height and width, and the image from it.
+
+    Train it with mean_squared_error on (x, x); `model.trunk(until="code")` gives the code.
+
+    Args:
+        channels: of the images. width: filters of the outermost convolutions. code: channels of the code.
+    """
+
+    def down(filters: int) -> list[Layer]:
+        return [Conv2D(filters, 3, stride=2, use_bias=False), BatchNorm(), ReLU()]
+
+    def up(filters: int) -> list[Layer]:
+        return [ConvTranspose2D(filters, 3, stride=2, use_bias=False), BatchNorm(), ReLU()]
+
+    encoder, decoder = [*down(width), *down(2 * width), Conv2D(code, 1)], [*up(2 * width), *up(width), Conv2D(channels, 3)]
+    return Sequential([Sequential(encoder).named("code"), Sequential(decoder).named("image")])
+
+
+def unet_small(channels: int = 1, width: int = 16) -> Sequential:
+    """From images to images, whose height and width are multiples of 4: what is fine reaches the output beside what was seen from afar
+    (U-Net: Ronneberger, Fischer and Brox 2015).
+
+    Args:
+        channels: of the output. width: filters at full size; there are 2 and 4 times as many at a half and a quarter of it.
+    """
+
+    def level(filters: int, inner: list[Layer]) -> list[Layer]:
+        below = [MaxPool2D(2), *inner, UpSample2D(2)]
+        return [*_conv(filters), Concat([Identity(), below]), *_conv(filters)]
+
+    return Sequential([*level(width, level(2 * width, _conv(4 * width))), Conv2D(channels, 1)])
+
+
 def _conv(filters: int) -> list[Layer]:
     """A 3x3 convolution, batch normalisation (whose beta is the bias) and ReLU."""
     return [Conv2D(filters, 3, use_bias=False), BatchNorm(), ReLU()]
 
 
-MODELS: dict[str, Callable[[int], Sequential]] = {"digits": digits, "lenet": lenet, "five-conv": five_conv, "resnet9": resnet9}
+MODELS: dict[str, Callable[[int], Sequential]] = {
+    "digits": digits,
+    "lenet": lenet,
+    "five-conv": five_conv,
+    "resnet9": resnet9,
+    "se-resnet": se_resnet,
+    "mobile": mobile,
+}
 
 
 def get(name: str) -> Callable[[int], Sequential]:

@@ -37,26 +37,28 @@ def check_arrays(x: Any, y: Any, num_classes: int | None = None) -> tuple[np.nda
     return x, check_targets(y) if num_classes is None else check_labels(y, num_classes)
 
 
-def check_rows(x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+def check_rows(x: Any, y: Any, name: str = "x") -> tuple[np.ndarray, np.ndarray]:
     """Check x, and that y has one row for each row of x: the part of check_arrays that does not depend on the loss.
 
+    Args:
+        name: what errors call x.
     Returns:
         x and y as arrays. Raises: as check_arrays.
     """
-    given, x, y = x, as_array(x, "x"), as_array(y, "y")
-    code = checks.in_code(given, "x")
+    given, x, y = x, as_array(x, name), as_array(y, "y")
+    code = checks.in_code(given, name)
     if x.ndim < 2:
         hint = f"for one number per row use {code}[:, None]" if x.shape == y.shape[:1] else f"one row alone is {code}[None]"
-        raise ShapeError(f"x has shape {x.shape}: expected at least 2 axes, rows first; {hint}")
+        raise ShapeError(f"{name} has shape {x.shape}: expected at least 2 axes, rows first; {hint}")
     if y.ndim < 1 or len(x) != len(y):
         hint = "" if y.ndim else "; one label or target alone is [y]"
-        raise ShapeError(f"x has shape {x.shape} but y has shape {y.shape}: expected one label or target per row{hint}")
+        raise ShapeError(f"{name} has shape {x.shape} but y has shape {y.shape}: expected one label or target per row{hint}")
     if x.dtype not in X_DTYPES:
         hint = checks.dtype_hint(x, code, pixels=f"{code}.astype('uint8')")
-        raise DTypeError(f"x has dtype {x.dtype}: expected uint8 (scaled to [0, 1]), float32 or float64{hint}")
+        raise DTypeError(f"{name} has dtype {x.dtype}: expected uint8 (scaled to [0, 1]), float32 or float64{hint}")
     if x.size == 0:
-        raise DataError(f"x has shape {x.shape}: it is empty, expected at least one row")
-    _check_finite(x, "x")
+        raise DataError(f"{name} has shape {x.shape}: it is empty, expected at least one row")
+    _check_finite(x, name)
     return x, y
 
 

@@ -233,7 +233,7 @@ BUILDING = [
     ),
     ("new(nb.Dense(3), 'relu')", r"expected layers such as (nb.Dense\(10\))$", "new(nb.Dense(3), {})"),
     ("nb.Sequential([]).build((2,))", r"expected at least one, such as (nb.Dense\(10\))$", "built({})"),
-    ("layer = nb.Dense(2); new(layer, layer)", r"expected (a new layer) for each position$", "built(nb.Dense(2), nb.Dense(2))  # {}"),
+    ("layer = nb.Dense(3); built(layer, layer)", r"or a (new Dense) here$", "built(nb.Dense(3), nb.Dense(3))  # {}"),
     (
         "built(nb.Dense(3), shape=(4, 4, 1))",
         r"put (Flatten\(\)) or (GlobalAvgPool2D\(\)) before it$",

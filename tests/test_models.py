@@ -5,6 +5,7 @@ import pytest
 
 import nbnet as nb
 from nbnet import models
+from nbnet.datasets import digits
 from nbnet.errors import ArgumentError, ShapeError
 
 
@@ -44,7 +45,14 @@ def test_lenet_and_resnet9():
 
 @pytest.mark.parametrize(
     ("name", "shape", "parameters"),
-    [("digits", (8, 8, 1), 6_138), ("lenet", (28, 28, 1), 421_738), ("five-conv", (32, 32, 3), 63_444), ("resnet9", (32, 32, 3), 412_954)],
+    [
+        ("digits", (8, 8, 1), 6_138),
+        ("lenet", (28, 28, 1), 421_738),
+        ("five-conv", (32, 32, 3), 63_444),
+        ("resnet9", (32, 32, 3), 412_954),
+        ("se-resnet", (32, 32, 3), 80_870),
+        ("mobile", (32, 32, 3), 136_778),
+    ],
 )
 def test_sizes(name, shape, parameters):
     model = models.get(name)(10)
@@ -101,3 +109,85 @@ def test_unknown_names():
 def test_an_image_that_is_too_small():
     with pytest.raises(ShapeError, match=r"layer 11.maxpool2d does not fit layer 10.relu, which gives \(1, 1, 32\)"):
         models.five_conv(10).build((4, 4, 3), backend="numpy")
+
+
+# ------------------------------------------------------------------------------------------------------ on scanned digits
+
+
+def test_a_siamese_network_tells_pairs_of_digits_apart():
+    """Pairs of scanned digits, half of them of one class: the loss falls to less than half, and new pairs are told apart."""
+    (x, y), (x_test, y_test), _ = digits.read()
+
+    def pairs(x, y, count, seed):
+        rng = np.random.default_rng(seed)
+        first = rng.integers(0, len(x), count)
+        same = [rng.choice(np.flatnonzero(y == y[i])) for i in first]
+        second = np.where(np.arange(count) % 2 == 0, rng.integers(0, len(x), count), same)
+        return (x[first], x[second]), (y[first] == y[second]).astype(np.int64)
+
+    model = models.siamese()
+    assert model.build(((8, 8, 1), (8, 8, 1)), backend="parallel", seed=1) == (2,)
+    trainer = nb.Trainer(model, optimizer=nb.Adam(3e-3))
+    history = trainer.fit(pairs(x, y, 2000, 0), epochs=6, batch_size=50, progress=False)
+    assert history["loss"][-1] < history["loss"][0] / 2
+    assert trainer.evaluate(*pairs(x_test, y_test, 400, 1))["accuracy"] > 0.85
+
+
+def test_a_network_with_gates_learns_digits():
+    (x, y), test, _ = digits.read()
+    model = models.se_resnet(10, width=8)
+    model.build((8, 8, 1), backend="parallel", seed=1)
+    trainer = nb.Trainer(model, optimizer=nb.Adam(3e-3))
+    history = trainer.fit((x, y), epochs=4, batch_size=50, progress=False)
+    assert history["loss"][-1] < history["loss"][0] / 4
+    assert trainer.evaluate(*test)["accuracy"] > 0.9
+
+
+def test_a_network_of_separable_convolutions_learns_digits():
+    (x, y), test, _ = digits.read()
+    model = models.mobile(10, width=16)
+    model.build((8, 8, 1), backend="parallel", seed=1)
+    trainer = nb.Trainer(model, optimizer=nb.Adam(3e-3))
+    history = trainer.fit((x, y), epochs=4, batch_size=50, progress=False)
+    assert history["loss"][-1] < history["loss"][0] / 4
+    assert trainer.evaluate(*test)["accuracy"] > 0.9
+
+
+def test_a_network_on_sequences_learns_digits():
+    """The rows of an image, one after the other: eight steps of eight numbers."""
+    (x, y), (x_test, y_test), _ = digits.read()
+    model = models.keyword(10, width=16)
+    model.build((8, 8), backend="parallel", seed=1)
+    trainer = nb.Trainer(model, optimizer=nb.Adam(3e-3))
+    history = trainer.fit((x[..., 0], y), epochs=6, batch_size=50, progress=False)
+    assert history["loss"][-1] < history["loss"][0] / 4
+    assert trainer.evaluate(x_test[..., 0], y_test)["accuracy"] > 0.9
+
+
+def images():
+    x = digits.read()[0][0]
+    return x.astype(np.float32) / x.max()
+
+
+def test_an_autoencoder_gives_digits_back():
+    """Through a code of a quarter of their numbers, with a third of the error of their mean."""
+    x = images()
+    model = models.autoencoder(code=4)
+    assert model.build((8, 8, 1), backend="parallel", seed=1) == (8, 8, 1)
+    assert model.trunk(until="code").output_shape == (2, 2, 4)
+    trainer = nb.Trainer(model, loss="mean_squared_error", optimizer=nb.Adam(3e-3))
+    history = trainer.fit((x, x), epochs=20, batch_size=50, progress=False)
+    assert history["loss"][-1] < history["loss"][0] / 4
+    assert history["loss"][-1] < np.mean((x - x.mean(axis=0)) ** 2) / 3
+
+
+def test_a_u_net_removes_noise(rng):
+    """What is left is less than a third of the noise."""
+    x = images()
+    noisy = x + rng.normal(0, 0.3, x.shape).astype(np.float32)
+    model = models.unet_small(width=8)
+    assert model.build((8, 8, 1), backend="parallel", seed=1) == (8, 8, 1)
+    trainer = nb.Trainer(model, loss="mean_squared_error", optimizer=nb.Adam(3e-3))
+    history = trainer.fit((noisy, x), epochs=8, batch_size=50, progress=False)
+    assert history["loss"][-1] < history["loss"][0] / 4
+    assert history["loss"][-1] < np.mean((noisy - x) ** 2) / 3

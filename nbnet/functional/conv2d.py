@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nbnet.errors import ShapeError
+from nbnet.errors import ArgumentError, ShapeError, unknown
 from nbnet.functional import checks
 from nbnet.functional.moments import Stats
+from nbnet.functional.resample import PAD_MODES, ResampleSaved, Taps, padded, resample_backward, resample_forward
 from nbnet.kernels import conv2d as contract
 from nbnet.kernels import depthwise
 from nbnet.runtime.backend import Backend, get_backend
@@ -22,11 +23,14 @@ class Window(NamedTuple):
     padding: checks.Padding = "same"
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
+    padding_mode: str = "zeros"
 
     @classmethod
-    def checked(cls, stride: Any, padding: Any, dilation: Any, groups: Any) -> Window:
+    def checked(cls, stride: Any, padding: Any, dilation: Any, groups: Any, padding_mode: Any = "zeros") -> Window:
+        if padding_mode not in PAD_MODES:
+            raise ArgumentError(unknown("padding_mode", padding_mode, PAD_MODES))
         stride, dilation = checks.pair(stride, "stride"), checks.pair(dilation, "dilation")
-        return cls(stride, checks.check_padding(padding), dilation, checks.whole(groups, "groups"))
+        return cls(stride, checks.check_padding(padding), dilation, checks.whole(groups, "groups"), padding_mode)
 
 
 class Geometry(NamedTuple):
@@ -45,11 +49,12 @@ class Geometry(NamedTuple):
 
 
 class Conv2DSaved(NamedTuple):
-    x: np.ndarray
+    x: np.ndarray  # padded, where it is not padded with zeros
     weight: np.ndarray
     geometry: Geometry
     out_shape: tuple[int, ...]
     backend: Backend
+    padded: ResampleSaved | None = None  # of that padding
 
 
 def out_size(height: int, width: int, kernel: tuple[int, int], window: Window) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -61,7 +66,25 @@ def out_size(height: int, width: int, kernel: tuple[int, int], window: Window) -
     of_height, of_width = checks.each_axis(window.padding)
     out_h, top = checks.window(height, kernel[0], window.stride[0], of_height, "height", window.dilation[0])
     out_w, left = checks.window(width, kernel[1], window.stride[1], of_width, "width", window.dilation[1])
+    if window.padding_mode != "zeros":
+        taps_of_padding((height, width), kernel, window, (out_h, out_w), (top, left))
     return (out_h, out_w), (top, left)
+
+
+@lru_cache(1024)
+def taps_of_padding(
+    image: tuple[int, int], kernel: tuple[int, int], window: Window, out: tuple[int, int], pad: tuple[int, int]
+) -> tuple[Taps, Taps]:
+    """The taps that pad images as far as the windows reach.
+
+    Raises:
+        ShapeError: the images are too small to be mirrored that far.
+    """
+    sides = []
+    for length, size, stride, dilation, outputs, before in zip(image, kernel, window.stride, window.dilation, out, pad):
+        end = (outputs - 1) * stride + contract.extent(size, dilation)
+        sides.append((before, max(0, end - before - length)))
+    return padded(*image, (sides[0], sides[1]), window.padding_mode)
 
 
 def check_groups(groups: int, inputs: int, outputs: int) -> None:
@@ -97,6 +120,7 @@ def conv2d_forward(
     padding: Any = "same",
     dilation: Any = 1,
     groups: int = 1,
+    padding_mode: str = "zeros",
     backend: str | Backend = "parallel",
 ) -> tuple[np.ndarray, Conv2DSaved]:
     """Cross-correlate images with a bank of filters: what deep learning calls convolution.
@@ -107,19 +131,19 @@ def conv2d_forward(
     Args:
         x: (N, H, W, I) float32 or float64. weight: (KH, KW, I / groups, O). bias: (O,) or None.
         stride: a number of pixels, or (height, width).
-        padding: zeros around the image: "same", "valid" (none), a number of pixels on every side, (height, width), or
+        padding: of the image: "same", "valid" (none), a number of pixels on every side, (height, width), or
             ((top, bottom), (left, right)). "same" is TensorFlow's: ceil(H / stride) outputs, and an odd pixel goes to the bottom and right.
             With stride 2, an even H and a 3 x 3 kernel that pads ((0, 1), (0, 1)), where PyTorch's padding=1 pads ((1, 1), (1, 1)).
         dilation: the distance of the kernel's pixels, or (height, width).
         groups: the channels are cut into this many groups, and output channels of a group depend on its input channels alone: 1 is a
             convolution, I with O = I a depthwise one. TensorFlow's depthwise weight (KH, KW, C, M) is reshaped to (KH, KW, 1, C * M).
-            For images padded by reflection or by their edge, see pad2d_forward.
+        padding_mode: what the padding holds: "zeros", "reflect" or "edge" (see pad2d_forward).
     Returns:
         y (N, OH, OW, O), and what conv2d_backward needs.
     Raises:
         ShapeError, DTypeError, ArgumentError: an argument does not fit.
     """
-    y, saved, _ = convolve(x, weight, bias, Window.checked(stride, padding, dilation, groups), get_backend(backend))
+    y, saved, _ = convolve(x, weight, bias, Window.checked(stride, padding, dilation, groups, padding_mode), get_backend(backend))
     return y, saved
 
 
@@ -135,8 +159,13 @@ def convolve(
     x = checks.floats(x, "x", 4, be=be)
     weight = checks.floats(weight, "weight", 4, x.dtype, be=be)
     geometry, out_shape = _plan(x.shape, weight.shape, window)
+    of_padding = None
+    if window.padding_mode != "zeros":
+        taps = taps_of_padding(x.shape[1:3], weight.shape[:2], window, out_shape[1:3], (geometry.pad_top, geometry.pad_left))
+        x, of_padding = resample_forward(x, *taps, backend=be)
+        geometry = geometry._replace(pad_top=0, pad_left=0)
     y, taken = run(x, weight, bias, geometry, out_shape, be, slope, stats)
-    return y, Conv2DSaved(x, weight, geometry, out_shape, be), taken
+    return y, Conv2DSaved(x, weight, geometry, out_shape, be, of_padding), taken
 
 
 def run(
@@ -173,14 +202,14 @@ def conv2d_backward(
     """Gradients of conv2d_forward.
 
     Args:
-        dy: (N, OH, OW, O). dweight, dbias, dx: arrays to write the gradients into. need_dx: False skips dx (it is then None),
-            which the first layer of a network does not need. need_dweight: False skips dweight and dbias, for weights
-            that are not trained. need_dbias: False skips dbias alone, for a convolution without a bias.
+        dy: (N, OH, OW, O). dweight, dbias, dx: arrays to write the gradients into; dx only where the padding is zeros. need_dx: False
+            skips dx (it is then None), which the first layer of a network does not need. need_dweight: False skips dweight and dbias,
+            for weights that are not trained. need_dbias: False skips dbias alone, for a convolution without a bias.
     Returns:
         dx (N, H, W, I), dweight (KH, KW, I / groups, O), dbias (O,).
     """
     checks.from_training(saved)
-    x, weight, _, out_shape, be = saved
+    x, weight, _, out_shape, be, of_padding = saved
     dy = checks.shaped(dy, "dy", out_shape, x.dtype, be=be)
     if need_dweight:
         dweight = checks.output(dweight, "dweight", weight.shape, x.dtype, be=be)
@@ -191,8 +220,9 @@ def conv2d_backward(
     if not need_dx:
         dx = None
     else:
-        dx = be.empty(x.shape, x.dtype) if dx is None else checks.output(dx, "dx", x.shape, x.dtype, be=be)
+        dx = be.empty(x.shape, x.dtype) if dx is None or of_padding is not None else checks.output(dx, "dx", x.shape, x.dtype, be=be)
         data_gradient(dy, weight, saved.geometry, be, dx)
+        dx = dx if of_padding is None else resample_backward(dx, of_padding)
     return dx, dweight, dbias if need_dbias else None
 
 

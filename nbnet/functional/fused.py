@@ -183,7 +183,7 @@ def _backward_in_blocks(
     dy, coefficients, _, _ = _coefficients(dy, norm, grads, overwrite_dy)
     x = norm.norm.x
     images = max(1, BLOCK // x[0].nbytes)
-    if images >= len(x):
+    if images >= len(x) or product.padded is not None:
         return product_backward(_input_gradient(dy, norm, coefficients, overwrite_dy), product, grads, need_dx)
     be = product.backend
     totals = [total for total in (grads.weight, grads.bias) if total is not None]

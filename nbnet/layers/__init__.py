@@ -3,7 +3,7 @@
 from nbnet.layers.activations import LeakyReLU, ReLU, Sigmoid, Softmax, Tanh
 from nbnet.layers.base import Layer, Param
 from nbnet.layers.batchnorm import BatchNorm, Renorm
-from nbnet.layers.containers import Residual, Sequential
+from nbnet.layers.branches import Add, Concat, Multiply, Parallel, Residual
 from nbnet.layers.conv1d import Conv1D
 from nbnet.layers.conv2d import Conv2D, DepthwiseConv2D
 from nbnet.layers.conv_transpose import ConvTranspose1D, ConvTranspose2D
@@ -16,12 +16,16 @@ from nbnet.layers.pool import AvgPool2D, GlobalAvgPool2D, GlobalMaxPool2D, MaxPo
 from nbnet.layers.pool1d import AvgPool1D, GlobalAvgPool1D, GlobalMaxPool1D, MaxPool1D
 from nbnet.layers.resample import AdaptiveAvgPool2D, Crop2D, Pad2D, UpSample2D, ZeroPad2D
 from nbnet.layers.separable import SeparableConv2D
+from nbnet.layers.sequential import Sequential
+from nbnet.layers.shapes import Identity, Permute, Reshape
 
 __all__ = [
     "AdaptiveAvgPool2D",
+    "Add",
     "AvgPool1D",
     "AvgPool2D",
     "BatchNorm",
+    "Concat",
     "Conv1D",
     "Conv2D",
     "ConvTranspose1D",
@@ -36,17 +40,22 @@ __all__ = [
     "GlobalMaxPool1D",
     "GlobalMaxPool2D",
     "GroupNorm",
+    "Identity",
     "InstanceNorm",
     "Layer",
     "LayerNorm",
     "LeakyReLU",
     "MaxPool1D",
     "MaxPool2D",
+    "Multiply",
     "Pad2D",
+    "Parallel",
     "Param",
+    "Permute",
     "RMSNorm",
     "ReLU",
     "Renorm",
+    "Reshape",
     "Residual",
     "SeparableConv2D",
     "Sequential",

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
-import sys
+import re
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from nbnet import initializers
+from nbnet import initializers, storage
 from nbnet.code_repr import CodeRepr
 from nbnet.errors import ArgumentError, BuildError, DTypeError, ShapeError
 from nbnet.functional import checks
 from nbnet.hints import explained
+from nbnet.layers.inputs import Shape as Shape
+from nbnet.layers.inputs import check_lengths, check_one, check_size, checked
 from nbnet.layers.parameters import FlatParameters, Param, check_ties
-from nbnet.runtime.arrays import float_dtype, on_device
+from nbnet.runtime.arrays import each, float_dtype, on_device, several
 from nbnet.runtime.backend import Backend, get_backend
 from nbnet.runtime.commit import Call
 from nbnet.runtime.stage import Stage
 
-Shape = tuple[int, ...]
+LayerType = TypeVar("LayerType", bound="Layer")
 
 
 class Context:
@@ -37,10 +40,12 @@ class Context:
         self.fuse = fuse
         self.rebuild = rebuild
         self.name = name
+        self.built: set[int] = set()  # ids of the layers that this build has been at
 
     def child(self, name: str) -> Context:
-        path = f"{self.name}.{name}" if self.name else name
-        return Context(self.backend, self.dtype, self.seed, self.streams, self.fuse, self.rebuild, path)
+        child = copy.copy(self)
+        child.name = f"{self.name}.{name}" if self.name else name
+        return child
 
 
 class Layer(CodeRepr, Stage):
@@ -53,15 +58,22 @@ class Layer(CodeRepr, Stage):
     They must not change x and dy in place. Shapes leave out the batch axis. `params` belong to optimisers; `buffers` (moving
     statistics, counters) do not, and change only in forward(train=True). Checkpoints hold both.
 
+    A layer may be in several places of a model, with inputs of one shape: the places share its parameters, whose gradients are added.
+
     Attributes:
+        several_inputs: whether x may be a tuple of arrays, and input_shape a tuple of shapes: of several inputs of a model, or of the
+            outputs of nb.Parallel.
         replayable: whether the Trainer may record the layer's calls and repeat them without its Python (nbnet.runtime.replay). Set it
             to True only if forward(train=True) and backward look at shapes and settings, never at values, and compute only by
             `self.backend.kernel(...)` and `self.backend.run(...)`. If it is False, only this layer runs in Python. A subclass that
             defines its own methods must set it again; a container must return its layers from `inner()`.
         name, input_shape, output_shape, backend, dtype: known once the layer is built.
+        label: a name of its own, which `named` gives.
     """
 
     name = ""
+    label = ""
+    several_inputs = False
     input_shape: Shape | None = None
     output_shape: Shape = ()
     backend: Backend
@@ -88,6 +100,30 @@ class Layer(CodeRepr, Stage):
         vars(self).update(state)
         if self._outermost:
             FlatParameters.renew(self.params.values(), self.dtype, self.backend)
+
+    def __repr__(self) -> str:
+        return f"{super().__repr__()}.named({self.label!r})" if self.label else super().__repr__()
+
+    def named(self: LayerType, label: str) -> LayerType:
+        """This layer, with a name of its own: nb.Conv2D(32, 3).named("stem") is model["stem"], and has the parameter "stem.weight".
+
+        Without one, its name in a container is position and kind, such as "0.conv2d".
+
+        Raises:
+            ArgumentError: the name is not a word. BuildError: the layer is built, and its parameters have names already.
+        """
+        if not isinstance(label, str) or not re.fullmatch(r"[\w-]+", label) or f"{label}.".startswith(storage.NOT_OF_THE_MODEL):
+            raise ArgumentError(f"named({label!r}): expected a word such as 'stem', of letters, digits, '_' and '-'")
+        if self.input_shape is not None:
+            raise BuildError(f"layer {self.name} is built, and cannot become {label!r}: name it before build()")
+        self.label = label
+        return self
+
+    def multiply_adds(self) -> int:
+        """How many multiplications with an addition one example takes: each number of `weight` once for each place of the output. What
+        other layers do is not counted."""
+        weight = self._params.get("weight")
+        return 0 if weight is None else weight.value.size * math.prod(self.output_shape[:-1])
 
     @property
     def params(self) -> dict[str, Param]:
@@ -116,7 +152,7 @@ class Layer(CodeRepr, Stage):
         and a second call changes nothing. Two models that contain one layer share what it has learnt.
 
         Args:
-            input_shape: of one example, without the batch axis: (28, 28, 1).
+            input_shape: of one example, without the batch axis: (28, 28, 1). Of a model with several inputs: a tuple of their shapes.
             backend: "numpy", "serial", "parallel" or "cuda". dtype: "float32" or "float64".
             seed: initial parameters and dropout masks follow from it.
             fuse: whether containers run neighbouring layers in one pass where they can (nbnet.layers.fusion).
@@ -126,16 +162,13 @@ class Layer(CodeRepr, Stage):
                 built for another shape, backend or dtype, a Sequential has no layers, or there is too little memory. All layers are then
                 as they were before.
         """
-        shape = tuple(input_shape) if np.iterable(input_shape) else ()
-        if not shape or not all(isinstance(n, (int, np.integer)) and n > 0 for n in shape):
-            raise ShapeError(f"input_shape={input_shape!r}: expected the positive sizes of one example, such as (28, 28, 1)")
+        shape = checked(input_shape)
         if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 1 << 64:
             raise ArgumentError(f"seed={seed!r}: expected a whole number from 0 to 2^64 - 1")
         context = Context(get_backend(backend), float_dtype(dtype), int(seed), itertools.count(), fuse, bool(rebuild))
         before = [(layer, vars(layer).copy()) for layer in self.walk()]
         try:
             output_shape = self._build(shape, context)
-            self._check_repeated([layer for layer, _ in before])
             FlatParameters.gather(self.params.values(), self.dtype, self.backend)
         except Exception as error:
             for layer, attributes in before:
@@ -147,6 +180,19 @@ class Layer(CodeRepr, Stage):
         return output_shape
 
     def _build(self, input_shape: Shape, context: Context) -> Shape:
+        if id(self) in context.built:
+            if input_shape != self.input_shape:
+                raise ShapeError(
+                    f"layer {self.name} is used again, for inputs of shape {input_shape} after {self.input_shape}: expected the same "
+                    f"shape in each place, or a new {type(self).__name__} here"
+                )
+            return self.output_shape
+        if several(input_shape) and not self.several_inputs:
+            raise ShapeError(
+                f"{type(self).__name__} takes one input, got {len(input_shape)}, of shapes {input_shape}: join them before it, with "
+                "nb.Concat(), nb.Add() or nb.Multiply()"
+            )
+        context.built.add(id(self))
         kept = self._is_kept(input_shape, context)
         self.name = context.name or kind(self)
         self._outermost = not context.name
@@ -158,13 +204,17 @@ class Layer(CodeRepr, Stage):
             return self.output_shape
         self._rng = initializers.generator(self.seed, self.stream)
         self._params, self._buffers = {}, {}
-        _check_size(input_shape)
-        shape = self.create(input_shape)
+        each(check_size, input_shape)
+        shape = self._make(input_shape, context)
         if not isinstance(shape, (tuple, list)):
             raise ShapeError(f"{type(self).__name__}.create returned {shape!r}, expected the shape of one output, such as {input_shape}")
         self.output_shape = tuple(shape)
         self.input_shape = input_shape
         return self.output_shape
+
+    def _make(self, input_shape: Shape, context: Context) -> Shape:
+        """What `create` does; a container builds its layers."""
+        return self.create(input_shape)
 
     def _is_kept(self, input_shape: Shape, context: Context) -> bool:
         """Whether this layer has parameters or buffers already, which `build` keeps.
@@ -181,12 +231,6 @@ class Layer(CodeRepr, Stage):
                 "learnt"
             )
         return True
-
-    def _check_repeated(self, layers: list[Layer]) -> None:
-        """Check that no layer with parameters is in two places: the gradients of one would overwrite those of the other."""
-        for i, layer in enumerate(layers):
-            if layer.params and any(layer is other for other in layers[:i]):
-                raise ArgumentError(f"{kind(self)} contains the same {kind(layer)} twice: expected a new layer for each position")
 
     # ------------------------------------------------------------------------------------------ for layers of your own
 
@@ -209,7 +253,7 @@ class Layer(CodeRepr, Stage):
         """
         self._check_name(name)
         shape = tuple(shape)
-        _check_size(shape)
+        check_size(shape)
         value = np.asarray(initializers.get(initializer)(self._rng, shape))
         if value.shape != shape:
             raise ShapeError(f"the initializer of {name} returned shape {value.shape}, expected {shape}")
@@ -239,17 +283,34 @@ class Layer(CodeRepr, Stage):
         """
         if self.input_shape is None:
             raise BuildError(f"{kind(self)} is not built yet: call build(input_shape) first")
+        if not several(self.input_shape):
+            return self._check_array(x, self.input_shape, "x")
+        arrays = tuple([self._check_array(part, shape, f"x[{i}]") for i, (part, shape) in enumerate(self._inputs(x))])
+        check_lengths(arrays)
+        return arrays
+
+    def _inputs(self, x: Any) -> list[tuple[Any, Shape]]:
+        """The inputs of a layer that takes several, each with its shape."""
+        shapes: Any = self.input_shape
+        if not isinstance(x, (tuple, list)) or len(x) != len(shapes):
+            got = f"{len(x)}" if isinstance(x, (tuple, list)) else "one"
+            raise ShapeError(f"layer {self.name} takes {len(shapes)} inputs, got {got}: expected a tuple of arrays, of shapes {shapes}")
+        return list(zip(x, shapes))
+
+    def _check_array(self, x: Any, shape: Shape, name: str) -> Any:
+        """One input, checked; errors call it `name`."""
         given = x
         if type(x) is not np.ndarray and not on_device(x):
-            x = checks.as_array(x, "x")
-        if x.shape[1:] != self.input_shape or x.shape[0] == 0:
-            expected = ", ".join(str(n) for n in self.input_shape)
-            hint = checks.shape_hint(x.shape, self.input_shape, checks.in_code(given, "x"))
-            raise ShapeError(f"layer {self.name} got x of shape {x.shape}, expected (N, {expected}) with N at least 1{hint}")
+            check_one(x, shape, self.name)
+            x = checks.as_array(x, name)
+        if x.shape[1:] != shape or x.shape[0] == 0:
+            expected = ", ".join(str(n) for n in shape)
+            hint = checks.shape_hint(x.shape, shape, checks.in_code(given, name))
+            raise ShapeError(f"layer {self.name} got {name} of shape {x.shape}, expected (N, {expected}) with N at least 1{hint}")
         if x.dtype != self.dtype:
-            code = checks.in_code(given, "x")
+            code = checks.in_code(given, name)
             hint = checks.dtype_hint(x, code, self.dtype, self._pixels.format(x=code, dtype=self.dtype))
-            raise DTypeError(f"layer {self.name} got x of dtype {x.dtype}, expected {self.dtype}{hint}")
+            raise DTypeError(f"layer {self.name} got {name} of dtype {x.dtype}, expected {self.dtype}{hint}")
         return self.backend.place(x)
 
     def waiting_updates(self) -> list[Call]:
@@ -259,7 +320,10 @@ class Layer(CodeRepr, Stage):
     # ------------------------------------------------------------------------------------------------ walking, replay
 
     def walk(self) -> Iterator[Layer]:
-        """This layer and all layers inside it."""
+        """This layer and all layers inside it, each once."""
+        yield from {id(layer): layer for layer in self._walk()}.values()
+
+    def _walk(self) -> Iterator[Layer]:
         yield self
 
     def contents(self) -> list[Callable[[], Iterable[Any]]]:
@@ -269,12 +333,6 @@ class Layer(CodeRepr, Stage):
 def kind(layer: Layer) -> str:
     """The class name in the form of layer names: "conv2d", "batchnorm"."""
     return type(layer).__name__.lower()
-
-
-def _check_size(shape: Shape) -> None:
-    """NumPy raises a MemoryError for an array that is larger than the free memory, but a ValueError beyond the address space."""
-    if math.prod(shape) > sys.maxsize // np.dtype(np.float64).itemsize:
-        raise MemoryError
 
 
 def image_shape(input_shape: Shape, layer: str) -> tuple[int, int, int]:

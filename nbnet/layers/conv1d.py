@@ -20,7 +20,7 @@ class Conv1D(ProductLayer):
         kernel_size, stride, dilation: numbers of steps.
         padding: "same" (ceil(L / stride) outputs, an odd step at the end), "valid", "causal" (all of it before the first step, so that no
             output depends on later inputs), a number of zero steps on both sides, or (before, after).
-        use_bias, weight_initializer, bias_initializer, groups: as in Conv2D.
+        use_bias, weight_initializer, bias_initializer, groups, padding_mode: as in Conv2D.
     Params: weight (k, in / groups, filters), bias (filters,).
     """
 
@@ -38,13 +38,14 @@ class Conv1D(ProductLayer):
         *,
         dilation: int = 1,
         groups: int = 1,
+        padding_mode: str = "zeros",
     ):
         super().__init__(use_bias, weight_initializer, bias_initializer)
         self.filters = checks.whole(filters, "filters")
         self.kernel_size = checks.whole(kernel_size, "kernel_size")
         self.stride, self.dilation = checks.whole(stride, "stride"), checks.whole(dilation, "dilation")
-        self.padding, self.groups = padding, groups
-        self.window = Window.checked((1, self.stride), self._sides(), (1, self.dilation), groups)
+        self.padding, self.groups, self.padding_mode = padding, groups, padding_mode
+        self.window = Window.checked((1, self.stride), self._sides(), (1, self.dilation), groups, padding_mode)
 
     def _sides(self) -> Any:
         """The padding of images of height 1."""

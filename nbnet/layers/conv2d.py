@@ -19,13 +19,14 @@ class Conv2D(ProductLayer):
     Args:
         filters: number of output channels.
         kernel_size, stride: a number of pixels, or (height, width).
-        padding: "same", "valid", a number of zero pixels on every side, (height, width) or ((top, bottom), (left, right)). "same" is
+        padding: "same", "valid", a number of pixels on every side, (height, width) or ((top, bottom), (left, right)). "same" is
             TensorFlow's: ceil(H / stride) outputs, an odd pixel at the bottom and right. With stride 2, even sizes and a 3 x 3 kernel that
             is ((0, 1), (0, 1)); PyTorch's padding=1 is ((1, 1), (1, 1)), here too.
         use_bias: False leaves the bias out; before a BatchNorm it would have no effect.
         weight_initializer, bias_initializer: a name ("he_normal", "glorot_uniform", ...) or a function (rng, shape) -> array.
         dilation: the distance of the kernel's pixels, or (height, width).
         groups: a divisor of both numbers of channels: the output channels of each group see the input channels of that group alone.
+        padding_mode: "zeros", "reflect" (the image mirrored in its outermost pixels) or "edge" (its outermost pixels repeated).
     Params: weight (kh, kw, in / groups, filters), bias (filters,).
     """
 
@@ -43,12 +44,14 @@ class Conv2D(ProductLayer):
         *,
         dilation: Size = 1,
         groups: int = 1,
+        padding_mode: str = "zeros",
     ):
         super().__init__(use_bias, weight_initializer, bias_initializer)
         self.filters = checks.whole(filters, "filters")
         self.kernel_size = checks.pair(kernel_size, "kernel_size")
-        self.window = Window.checked(stride, padding, dilation, groups)
-        self.stride, self.padding, self.dilation, self.groups = self.window.stride, padding, self.window.dilation, self.window.groups
+        self.window = Window.checked(stride, padding, dilation, groups, padding_mode)
+        self.stride, self.dilation, self.groups = self.window.stride, self.window.dilation, self.window.groups
+        self.padding, self.padding_mode = padding, padding_mode
 
     def create(self, input_shape: Shape) -> Shape:
         height, width, channels = image_shape(input_shape, type(self).__name__)
@@ -65,7 +68,7 @@ class DepthwiseConv2D(ProductLayer):
     """Convolution of each channel of NHWC images with kernels of its own.
 
     Args:
-        kernel_size, stride, padding, use_bias, weight_initializer, bias_initializer, dilation: as in Conv2D.
+        kernel_size, stride, padding, use_bias, weight_initializer, bias_initializer, dilation, padding_mode: as in Conv2D.
         multiplier: output channels for each input channel; those of channel c are c * multiplier and the following ones.
     Params: weight (kh, kw, in, multiplier), bias (in * multiplier,).
     """
@@ -83,12 +86,14 @@ class DepthwiseConv2D(ProductLayer):
         *,
         multiplier: int = 1,
         dilation: Size = 1,
+        padding_mode: str = "zeros",
     ):
         super().__init__(use_bias, weight_initializer, bias_initializer)
         self.multiplier = checks.whole(multiplier, "multiplier")
         self.kernel_size = checks.pair(kernel_size, "kernel_size")
-        self.window = Window.checked(stride, padding, dilation, 1)
-        self.stride, self.padding, self.dilation = self.window.stride, padding, self.window.dilation
+        self.window = Window.checked(stride, padding, dilation, 1, padding_mode)
+        self.stride, self.dilation = self.window.stride, self.window.dilation
+        self.padding, self.padding_mode = padding, padding_mode
 
     def create(self, input_shape: Shape) -> Shape:
         height, width, channels = image_shape(input_shape, "DepthwiseConv2D")

@@ -90,17 +90,26 @@ class AvgPool2D(_Pool2D):
 
 
 class GlobalAvgPool2D(Layer):
-    """The mean of each channel over the whole image: (H, W, C) -> (C,)."""
+    """The mean of each channel over the whole image: (H, W, C) -> (C,).
+
+    Args:
+        keepdims: whether the result stays an image, (1, 1, C).
+    """
 
     replayable = True
 
+    def __init__(self, keepdims: bool = False):
+        super().__init__()
+        self.keepdims = bool(keepdims)
+
     def create(self, input_shape: Shape) -> Shape:
-        return (image_shape(input_shape, "GlobalAvgPool2D")[2],)
+        channels = image_shape(input_shape, "GlobalAvgPool2D")[2]
+        return (1, 1, channels) if self.keepdims else (channels,)
 
     def forward(self, x: Any, train: bool = False) -> tuple[Any, Any]:
         x = self.check_input(x)
         y, saved = F.avg_pool2d_forward(x, x.shape[1:3], backend=self.backend)
-        return y.reshape(len(x), -1), saved if train else None
+        return y.reshape(len(x), *self.output_shape), saved if train else None
 
     def backward(self, dy: Any, saved: Any, need_dx: bool = True) -> Any:
         checks.from_training(saved)

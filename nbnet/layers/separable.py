@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from nbnet.layers.containers import Sequential
 from nbnet.layers.conv2d import Conv2D, DepthwiseConv2D, Size
+from nbnet.layers.sequential import Sequential
 
 
 class SeparableConv2D(Sequential):

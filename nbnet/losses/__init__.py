@@ -7,6 +7,7 @@ from typing import Any
 from nbnet.errors import ArgumentError, unknown
 from nbnet.losses.base import FunctionLoss, Loss, LossResult, check_call
 from nbnet.losses.cross_entropy import SoftmaxCrossEntropy, softmax_cross_entropy
+from nbnet.losses.several import PerOutput, check_outputs
 from nbnet.losses.squared_error import SquaredError, mean_squared_error, sum_squared_error
 
 LOSSES: dict[str, Loss] = {loss.name: loss for loss in (softmax_cross_entropy, mean_squared_error, sum_squared_error)}
@@ -16,8 +17,10 @@ __all__ = [
     "FunctionLoss",
     "Loss",
     "LossResult",
+    "PerOutput",
     "SoftmaxCrossEntropy",
     "SquaredError",
+    "check_outputs",
     "get",
     "mean_squared_error",
     "softmax_cross_entropy",
@@ -30,7 +33,8 @@ def get(loss: Any) -> Loss:
 
     Args:
         loss: a name in LOSSES, an object like nbnet.losses.Loss (callable, with check_targets), or a function
-            f(prediction, target, *, rows, backend) -> LossResult, whose targets may be any finite numbers.
+            f(prediction, target, *, rows, backend) -> LossResult, whose targets may be any finite numbers. A tuple or list of these
+            is one for each output of a model, whose losses are added.
     Raises:
         ArgumentError: it is none of these.
     """
@@ -40,6 +44,8 @@ def get(loss: Any) -> Loss:
         made = loss if hasattr(loss, "check_targets") else FunctionLoss(loss)
         check_call(loss, getattr(made, "name", "") or type(loss).__name__)
         return made
+    if isinstance(loss, (tuple, list)) and loss:
+        return PerOutput(tuple(map(get, loss)))
     if not isinstance(loss, str) or loss not in LOSSES:
         raise ArgumentError(unknown("loss", loss, LOSSES))
     return LOSSES[loss]

@@ -55,6 +55,17 @@ def check_result(result: Any, prediction: Any, loss: Loss) -> LossResult:
             f"the loss {name} returned total={type(total).__name__} and correct={type(correct).__name__}, expected numbers "
             "(correct may be None): total is the sum over the rows, as in losses.sum()"
         )
+    if type(prediction) is not tuple:
+        _check_gradient(gradient, prediction, name)
+        return result
+    if type(gradient) is not tuple or len(gradient) != len(prediction):
+        raise ShapeError(f"the loss {name} returned a gradient that is no tuple of {len(prediction)} arrays, one for each output")
+    for one, output in zip(gradient, prediction):
+        _check_gradient(one, output, name)
+    return result
+
+
+def _check_gradient(gradient: Any, prediction: Any, name: str) -> None:
     shape, dtype = getattr(gradient, "shape", None), getattr(gradient, "dtype", None)
     if shape != prediction.shape:
         raise ShapeError(f"the loss {name} returned a gradient of shape {shape}, expected that of the prediction, {prediction.shape}")
@@ -62,7 +73,6 @@ def check_result(result: Any, prediction: Any, loss: Loss) -> LossResult:
         raise DTypeError(
             f"the loss {name} returned a gradient of dtype {dtype}, expected {prediction.dtype}: use gradient.astype(prediction.dtype)"
         )
-    return result
 
 
 class Loss(CodeRepr):
@@ -88,7 +98,7 @@ class Loss(CodeRepr):
         """The loss of a batch and its gradient, from one pass.
 
         Args:
-            prediction: (M, ...) float32 or float64, what the model returns.
+            prediction: (M, ...) float32 or float64, what the model returns; of several outputs a tuple, and the gradient then too.
             target: (M, ...), rows of what check_targets returned.
             rows: the gradient is divided by it: M, unless this is a part of a larger batch.
             backend: name or object.

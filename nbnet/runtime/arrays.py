@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,23 @@ X_DTYPES = (np.dtype(np.uint8), *FLOATS)  # of data
 def on_device(array: Any) -> bool:
     """Whether an array is on the GPU. NumPy cannot operate on such an array directly; np.asarray copies it to the host."""
     return getattr(type(array), "on_device", False)
+
+
+def several(shape: Any) -> bool:
+    """Whether this is the tuple of the shapes of several inputs or outputs, and not the shape of one."""
+    return bool(shape) and type(shape[0]) is tuple
+
+
+def each(function: Callable[..., Any], *values: Any) -> Any:
+    """function(*values) of arrays or shapes; of tuples of them (several inputs or outputs) the tuple of the results."""
+    if type(values[0]) is not tuple or (values[0] and isinstance(values[0][0], int)):
+        return function(*values)
+    return tuple([function(*parts) for parts in zip(*values)])
+
+
+def first(value: Any) -> Any:
+    """An array itself; of several inputs or outputs the first, which has as many rows as the others."""
+    return value[0] if type(value) is tuple else value
 
 
 def for_kernels(array: Any) -> np.ndarray:
@@ -47,8 +65,15 @@ def float_dtype(dtype: Any) -> np.dtype:
     raise DTypeError(f"dtype {dtype!r}: nbnet computes in 'float32' or 'float64'")
 
 
-def in_dtype(batch: np.ndarray, dtype: np.dtype) -> np.ndarray:
+def take(x: Any, rows: Any) -> Any:
+    """Rows of an array, or of each array of a tuple."""
+    return x[rows] if type(x) is not tuple else tuple([part[rows] for part in x])
+
+
+def in_dtype(batch: Any, dtype: np.dtype) -> Any:
     """A batch in the float dtype of a model; uint8, which the model scales, stays."""
+    if type(batch) is tuple:
+        return tuple([in_dtype(part, dtype) for part in batch])
     return batch.astype(dtype, copy=False) if batch.dtype in FLOATS else batch
 
 

@@ -15,7 +15,7 @@ from nbnet.kernels import BACKENDS, check_compiler, load
 from nbnet.kernels.channelwise import LARGEST
 from nbnet.kernels.cpu import threads
 from nbnet.kernels.cpu.channelwise import compiled
-from nbnet.runtime.arrays import for_kernels, on_device, to_float
+from nbnet.runtime.arrays import each, for_kernels, on_device, to_float
 from nbnet.runtime.memory import Pool, Scratch
 
 
@@ -57,8 +57,8 @@ class Backend(Protocol):
     def on_host(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         """An uninitialised array on the host, on recycled memory: where a batch is put together."""
 
-    def upload(self, batches: Iterable[np.ndarray], dtype: Any) -> Iterator[Any]:
-        """The batches, one by one, where models of this dtype read them."""
+    def upload(self, batches: Iterable[Any], dtype: Any) -> Iterator[Any]:
+        """The batches, arrays or tuples of them, one by one, where models of this dtype read them."""
 
     def place(self, array: Any) -> Any:
         """An array where kernels read it, as they take it (see `for_kernels`): the same array if it is there already.
@@ -136,7 +136,7 @@ class NumpyBackend:
     def on_host(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         return self.empty(shape, dtype)
 
-    def upload(self, batches: Iterable[np.ndarray], dtype: Any) -> Iterator[Any]:
+    def upload(self, batches: Iterable[Any], dtype: Any) -> Iterator[Any]:
         return iter(batches)
 
     def place(self, array: Any) -> Any:
@@ -205,18 +205,21 @@ class CudaBackend(SerialBackend):
     def on_host(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         return self._host_pool.empty(shape, dtype)
 
-    def upload(self, batches: Iterable[np.ndarray], dtype: Any) -> Iterator[Any]:
+    def upload(self, batches: Iterable[Any], dtype: Any) -> Iterator[Any]:
         """The batches on the GPU; each is copied there while the caller computes with the one before it."""
         coming = None
         for batch in batches:
-            if batch.dtype == np.uint8:
-                batch = to_float(batch, self.on_host(batch.shape, dtype))
-            following = self.device.Upload(batch)
+            following = each(lambda part: self._upload(part, dtype), batch)
             if coming is not None:
-                yield coming.arrived()
+                yield each(self.device.Upload.arrived, coming)
             coming = following
         if coming is not None:
-            yield coming.arrived()
+            yield each(self.device.Upload.arrived, coming)
+
+    def _upload(self, array: np.ndarray, dtype: Any) -> Any:
+        if array.dtype == np.uint8:
+            array = to_float(array, self.on_host(array.shape, dtype))
+        return self.device.Upload(array)
 
     def scratch(self, purpose: str, shape: tuple[int, ...], dtype: Any) -> None:
         return None

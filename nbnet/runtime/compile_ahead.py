@@ -28,6 +28,7 @@ from nbnet.errors import ArgumentError
 from nbnet.kernels import load
 from nbnet.kernels.cpu.cache import compiling_elsewhere, is_missing
 from nbnet.kernels.cpu.numba_private import types_of
+from nbnet.runtime.arrays import each, first
 from nbnet.runtime.backend import NumpyBackend
 from nbnet.runtime.processors import processors
 from nbnet.runtime.recording import copy_on
@@ -76,7 +77,7 @@ class _Skipped(Stage):
         return getattr(self.stage, name)
 
     def forward(self, x: Any, train: bool = False) -> tuple[Any, Any]:
-        return self.backend.empty((len(x), *self.stage.output_shape), self.stage.dtype), x
+        return each(lambda shape: self.backend.empty((len(first(x)), *shape), self.stage.dtype), self.stage.output_shape), x
 
     def backward(self, dy: Any, saved: Any, need_dx: bool = True) -> Any:
         return saved
@@ -90,7 +91,8 @@ def calls(model: Any, rows: int) -> list[Call]:
     """
     blank = _Blank(model.backend.name, model.backend.threads)
     twin, _ = copy_on(model, blank, _Skipped)
-    y, tape = twin.forward(blank.empty((rows, *(model.input_shape or ())), model.dtype), train=True)
+    x = each(lambda shape: blank.empty((rows, *shape), model.dtype), model.input_shape)
+    y, tape = twin.forward(x, train=True)
     twin.backward(y, list(tape), need_dx=False)
     return list(blank.calls)
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from nbnet.errors import DTypeError, ShapeError
 from nbnet.kernels.cpu.numba_private import machine_code
-from nbnet.runtime.arrays import to_float
+from nbnet.runtime.arrays import each, to_float
 from nbnet.runtime.backend import Backend, channelwise_kernel
 from nbnet.runtime.memory import Arena
 from nbnet.runtime.stage import Stage, can_replay
@@ -66,8 +66,14 @@ class Recorder:
 
     def note(self, function: Callable[..., Any], *args: Any) -> None:
         """Let replays call this function with these arrays. It is not called now."""
-        kept = tuple([self.arena.alias(arg) if type(arg) is np.ndarray else arg for arg in args])
+        kept = tuple([self.arena.alias(arg) if type(arg) is np.ndarray else self._aliases(arg) for arg in args])
         self.calls.append((machine_code(function, kept), kept))
+
+    def _aliases(self, arg: Any) -> Any:
+        """An argument that is no array, but may be a tuple of arrays."""
+        if type(arg) is not tuple or not arg or type(arg[0]) is not np.ndarray:
+            return arg
+        return tuple([self.arena.alias(array) for array in arg])
 
     def zeros(self, shape: tuple[int, ...], dtype: Any = np.float32) -> Any:
         array = self.empty(shape, dtype)
@@ -98,18 +104,21 @@ class Live(Stage):
     def forward(self, x: Any, train: bool = False) -> tuple[Any, Any]:
         call = LiveCall(self.stage)
         result = call.forward(x)
-        y = self.recorder.empty(result.shape, result.dtype)
-        np.copyto(y, result)
+        y = each(self._copy, result)
         self.recorder.note(call.forward_into, x, y)
         return y, call
 
     def backward(self, dy: Any, saved: LiveCall, need_dx: bool = True) -> Any:
         result, dx = saved.backward(dy, need_dx), None
         if result is not None and need_dx:
-            dx = self.recorder.empty(result.shape, result.dtype)
-            np.copyto(dx, result)
+            dx = each(self._copy, result)
         self.recorder.note(saved.backward_into, dy, dx)
         return dx
+
+    def _copy(self, result: Any) -> Any:
+        copied = self.recorder.empty(result.shape, result.dtype)
+        np.copyto(copied, result)
+        return copied
 
     def apply_updates(self) -> None:
         self.stage.apply_updates()
@@ -124,13 +133,13 @@ class LiveCall:
 
     def forward(self, x: Any) -> Any:
         """y, in memory of the stage's own."""
-        y, self.saved = self.stage.forward(self._copy(x), True)
+        y, self.saved = self.stage.forward(each(self._copy, x), True)
         return y
 
     def backward(self, dy: Any, need_dx: bool) -> Any:
         """dx, in memory of the stage's own."""
         saved, self.saved = self.saved, None
-        return self.stage.backward(self._copy(dy), saved, need_dx)
+        return self.stage.backward(each(self._copy, dy), saved, need_dx)
 
     def forward_into(self, x: Any, y: Any) -> None:
         """forward in a replay."""
@@ -148,6 +157,12 @@ class LiveCall:
         return copied
 
     def _put(self, target: Any, result: Any, method: str) -> None:
+        if type(target) is tuple and type(result) is tuple and len(result) == len(target):
+            for one, values in zip(target, result):
+                self._put(one, values, method)
+            return
+        if type(target) is tuple:
+            raise ShapeError(f"layer {self.stage.name}: {method} returned {type(result).__name__}, expected {len(target)} arrays as before")
         if getattr(result, "shape", None) != target.shape or result.dtype != target.dtype:
             got = f"shape {result.shape} and dtype {result.dtype}" if hasattr(result, "shape") else type(result).__name__
             error = DTypeError if getattr(result, "shape", None) == target.shape else ShapeError
@@ -198,13 +213,13 @@ class Recording:
 
     Args:
         model: the model, whose stages are copied onto a Recorder; parameters and buffers are shared.
-        shape: of the batch.
+        shape: of the batch; of several inputs, the tuple of their shapes.
     """
 
-    def __init__(self, model: Any, shape: tuple[int, ...]) -> None:
+    def __init__(self, model: Any, shape: tuple[Any, ...]) -> None:
         self.recorder = Recorder(model.backend)
         twin, self.live = copy_on(model, self.recorder)
-        self.x = self.recorder.empty(shape, model.dtype)
+        self.x = each(lambda one: self.recorder.empty(one, model.dtype), shape)
         self.prediction: Any = None
         self.gradient: Any = None
         self.pass_ = Pass(twin)
@@ -216,35 +231,37 @@ class Recording:
         """Whether both passes were recorded to their end."""
         return self.calls_backward is not None
 
-    def forward(self, x: np.ndarray) -> np.ndarray:
+    def forward(self, x: Any) -> Any:
         """The prediction for x."""
-        to_float(x, self.x)
+        each(to_float, x, self.x)
         if self.calls_forward is None:
             self.prediction = self.pass_.forward(self.x)
             self.calls_forward = self.recorder.take_calls()
         else:
             for function, args in self.calls_forward:
                 function(*args)
-        return self.prediction.copy()
+        return each(np.ndarray.copy, self.prediction)
 
-    def backward(self, gradient: np.ndarray) -> None:
+    def backward(self, gradient: Any) -> None:
         """Write the gradients of the parameters, from the gradient of the prediction."""
-        wanted = self.prediction
+        each(self._check, gradient, self.prediction)
+        if self.calls_backward is None:
+            self.gradient = each(lambda one: self.recorder.empty(one.shape, one.dtype), gradient)
+            each(np.copyto, self.gradient, gradient)
+            self.pass_.backward(self.gradient)
+            self.calls_backward = self.recorder.take_calls()
+            del self.pass_
+            return
+        each(np.copyto, self.gradient, gradient)
+        for function, args in self.calls_backward:
+            function(*args)
+        for stage in self.live:
+            stage.apply_updates()
+
+    def _check(self, gradient: np.ndarray, wanted: np.ndarray) -> None:
         if gradient.shape != wanted.shape or gradient.dtype != wanted.dtype:
             error = ShapeError if gradient.shape != wanted.shape else DTypeError
             raise error(
                 f"the gradient of the loss has shape {gradient.shape} and dtype {gradient.dtype}, "
                 f"expected {wanted.shape} and {wanted.dtype}, as the prediction has"
             )
-        if self.calls_backward is None:
-            self.gradient = self.recorder.empty(gradient.shape, gradient.dtype)
-            np.copyto(self.gradient, gradient)
-            self.pass_.backward(self.gradient)
-            self.calls_backward = self.recorder.take_calls()
-            del self.pass_
-            return
-        np.copyto(self.gradient, gradient)
-        for function, args in self.calls_backward:
-            function(*args)
-        for stage in self.live:
-            stage.apply_updates()

@@ -20,6 +20,7 @@ from itertools import chain
 from operator import attrgetter, is_
 from typing import Any
 
+from nbnet.runtime.arrays import each
 from nbnet.runtime.recording import Pass, Recording
 from nbnet.runtime.stage import Stage, can_replay
 from nbnet.runtime.watched import Watched
@@ -28,6 +29,7 @@ BACKENDS = ("serial", "parallel")  # whose passes are recorded: on the others, c
 KEPT = 4  # shapes: for example a batch in two parts, and the last batch of an epoch, have up to four
 _END = object()  # ends a list of settings, so that a longer or shorter list is a different one
 _arrays = attrgetter("value", "grad")
+_shape = attrgetter("shape")
 
 
 class Replay:
@@ -42,7 +44,7 @@ class Replay:
 
     def __init__(self, enabled: bool = True) -> None:
         self.enabled = enabled
-        self._recordings: OrderedDict[tuple[int, ...], Recording | None] = OrderedDict()  # of the last KEPT shapes, in order of use
+        self._recordings: OrderedDict[tuple[Any, ...], Recording | None] = OrderedDict()  # of the last KEPT shapes, in order of use
         self.model: Any = None
         self._changes = 0  # Watched.changes at the last check of all settings
 
@@ -62,11 +64,12 @@ class Replay:
             self._start(model)
         if not self._recorded:
             return Pass(model)
-        known = x.shape in self._recordings
-        recording = self._recordings.pop(x.shape, None)
+        shape = each(_shape, x)
+        known = shape in self._recordings
+        recording = self._recordings.pop(shape, None)
         if known and (recording is None or not recording.complete):  # an interrupted one is made again
-            recording = Recording(model, x.shape)
-        self._recordings[x.shape] = recording
+            recording = Recording(model, shape)
+        self._recordings[shape] = recording
         if len(self._recordings) > KEPT:
             self._recordings.popitem(last=False)
         return recording or Pass(model)

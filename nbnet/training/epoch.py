@@ -14,9 +14,9 @@ from nbnet.errors import ArgumentError, NbnetError
 from nbnet.hints import ARGUMENTS
 from nbnet.kernels import chunks
 from nbnet.layers import Sequential
-from nbnet.losses import Loss
+from nbnet.losses import Loss, PerOutput
 from nbnet.preprocessing import check_rows, permutation
-from nbnet.runtime.arrays import to_float
+from nbnet.runtime.arrays import each, first, to_float
 
 
 class Position(NamedTuple):
@@ -51,8 +51,8 @@ class Position(NamedTuple):
             )
 
 
-def check_data(data: tuple[Any, Any], name: str, model: Sequential, loss: Loss) -> tuple[np.ndarray, np.ndarray]:
-    """x and y as training takes them, batch by batch (`gather`, `in_dtype`).
+def check_data(data: tuple[Any, Any], name: str, model: Sequential, loss: Loss) -> tuple[Any, Any]:
+    """x and y as training takes them, batch by batch (`gather`, `in_dtype`): arrays, or tuples of several inputs or outputs.
 
     Args:
         data: the pair (x, y). name: what errors call it.
@@ -62,15 +62,26 @@ def check_data(data: tuple[Any, Any], name: str, model: Sequential, loss: Loss) 
     if not isinstance(data, (tuple, list)) or len(data) != 2:
         raise ArgumentError(f"{name}: expected a pair (x, y) of arrays, got {_instead_of_pair(data, name)}")
     try:
-        x, y = check_rows(model.check_rows(data[0]), data[1])
-        y = loss.check_targets(y, model.output_shape)
-        if not isinstance(y, np.ndarray) or len(y) != len(x):
+        x, y = _check_rows(model.check_rows(data[0]), data[1], loss)
+        y, rows = loss.check_targets(y, model.output_shape), len(first(x))
+        if not isinstance(first(y), np.ndarray) or len(first(y)) != rows:
             got = f"an array with {len(y)} rows" if isinstance(y, np.ndarray) else type(y).__name__
-            raise ArgumentError(f"check_targets of the loss returned {got}, expected an array with {len(x)} rows, one per row of x")
+            raise ArgumentError(f"check_targets of the loss returned {got}, expected an array with {rows} rows, one per row of x")
     except NbnetError as error:
         error.args = (f"{name}: {error}", *error.args[1:])
         raise
     return x, y
+
+
+def _check_rows(x: Any, y: Any, loss: Loss) -> tuple[Any, Any]:
+    """x and y as arrays, where x may be a tuple; y stays as it is if it is one for each output."""
+    per_output = isinstance(loss, PerOutput)
+    of_first = loss.parts(y)[0] if isinstance(loss, PerOutput) else y
+    if type(x) is not tuple:
+        x, array = check_rows(x, of_first)
+        return x, y if per_output else array
+    pairs = [check_rows(part, of_first, f"x[{i}]") for i, part in enumerate(x)]
+    return tuple([part for part, _ in pairs]), y if per_output else pairs[0][1]
 
 
 def _instead_of_pair(data: Any, name: str) -> str:
@@ -110,8 +121,12 @@ def parts(rows: int, count: int) -> list[tuple[int, int]]:
     return [chunks.bounds(part, count, rows) for part in range(count)]
 
 
-def gather(x: np.ndarray, rows: np.ndarray, model: Sequential) -> np.ndarray:
+def gather(x: Any, rows: np.ndarray, model: Sequential) -> Any:
     """The given rows of x, in recycled memory on the host: floats in the model's dtype."""
+    return each(lambda part: _gather(part, rows, model), x)
+
+
+def _gather(x: np.ndarray, rows: np.ndarray, model: Sequential) -> np.ndarray:
     out = model.backend.on_host((len(rows), *x.shape[1:]), x.dtype)
     if x.flags.c_contiguous:
         np.take(x, rows, axis=0, out=out, mode="clip")

@@ -9,6 +9,7 @@ import numpy as np
 from nbnet import initializers
 from nbnet.errors import DTypeError, GradientError
 from nbnet.layers import Layer
+from nbnet.runtime.arrays import each
 
 
 def gradcheck(layer: Layer, x: Any, *, tolerance: float = 1e-6, step: float = 1e-5, seed: int = 0) -> dict[str, float]:
@@ -19,20 +20,20 @@ def gradcheck(layer: Layer, x: Any, *, tolerance: float = 1e-6, step: float = 1e
 
     Args:
         layer: a layer or model; if it is not built, it is built for x, in float64 on the backend "serial".
-        x: (N, ...), any real numbers. Keep it small: each index takes two forward passes.
+        x: (N, ...), any real numbers; of several inputs a tuple. Keep it small: each index takes two forward passes.
         tolerance: the largest allowed error, relative to the largest gradient of the same array (or to a thousandth of
             sum |r * y| where all its gradients are smaller: differences are only rounding there).
         step: of the difference; multiplied by the size of the number that changes where that is above 1.
         seed: of the cotangent, and of the parameters if the layer is built here.
     Returns:
-        the relative error by name: "x", and each trainable parameter.
+        the relative error by name: "x" (of several inputs "x[0]", "x[1]", ...), and each trainable parameter.
     Raises:
         GradientError: an error is above the tolerance; the message names the array, the index and both gradients.
         DTypeError: the layer was built in float32, which is too coarse for differences.
     """
-    x = np.array(x, np.float64)
+    x = each(lambda part: np.array(part, np.float64), x)
     if layer.input_shape is None:
-        layer.build(x.shape[1:], backend="serial", dtype="float64", seed=seed)
+        layer.build(each(lambda part: part.shape[1:], x), backend="serial", dtype="float64", seed=seed)
     if layer.dtype != np.float64:
         raise DTypeError(f"gradcheck needs a layer built with dtype='float64', got {layer.dtype}: use a new layer, which is then built so")
     buffers = {name: array.copy() for name, array in layer.buffers.items()}
@@ -48,20 +49,30 @@ def _restore(layer: Layer, buffers: dict[str, np.ndarray]) -> None:
         array[:] = buffers[name]
 
 
-def _errors(layer: Layer, x: np.ndarray, buffers: dict[str, np.ndarray], tolerance: float, step: float, seed: int) -> dict[str, float]:
+def _outputs(y: Any) -> tuple[Any, ...]:
+    return y if type(y) is tuple else (y,)
+
+
+def _errors(layer: Layer, x: Any, buffers: dict[str, np.ndarray], tolerance: float, step: float, seed: int) -> dict[str, float]:
     """What gradcheck returns. Changes each number of x and of the parameters in turn, and restores it."""
 
-    def forward() -> tuple[np.ndarray, Any]:
+    def forward() -> tuple[Any, Any]:
         _restore(layer, buffers)
         result = layer.forward(x, train=True)
         layer.apply_updates()
         return result
 
+    def loss(y: Any) -> Any:
+        """sum(r * y) over all outputs."""
+        return sum(np.vdot(*pair) for pair in zip(cotangent, _outputs(y)))
+
     y, saved = forward()
-    cotangent = initializers.generator(seed, 0).standard_normal(y.shape)
-    dx = layer.backward(cotangent, saved)
-    arrays = {"x": (x, np.array(dx))} | {name: (p.value, p.grad.copy()) for name, p in layer.params.items() if p.trainable}
-    floor = 1e-3 * float(np.abs(cotangent * y).sum())
+    rng = initializers.generator(seed, 0)
+    cotangent = [rng.standard_normal(output.shape) for output in _outputs(y)]
+    dx = each(np.array, layer.backward(tuple(cotangent) if type(y) is tuple else cotangent[0], saved))
+    arrays = {f"x[{i}]": pair for i, pair in enumerate(zip(x, dx))} if type(x) is tuple else {"x": (x, dx)}
+    arrays |= {name: (p.value, p.grad.copy()) for name, p in layer.params.items() if p.trainable}
+    floor = 1e-3 * sum(float(np.abs(r * output).sum()) for r, output in zip(cotangent, _outputs(y)))
     errors = {}
     for name, (values, grad) in arrays.items():
         numeric = np.empty_like(values)
@@ -69,9 +80,9 @@ def _errors(layer: Layer, x: np.ndarray, buffers: dict[str, np.ndarray], toleran
             old = values[index]
             h = step * max(1.0, abs(old))
             values[index] = old + h
-            up = np.vdot(cotangent, forward()[0])
+            up = loss(forward()[0])
             values[index] = old - h
-            down = np.vdot(cotangent, forward()[0])
+            down = loss(forward()[0])
             values[index] = old
             numeric[index] = (up - down) / (2 * h)
         difference = np.abs(grad - numeric)

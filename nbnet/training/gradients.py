@@ -11,33 +11,36 @@ import numpy as np
 from nbnet.errors import NonFiniteError
 from nbnet.layers import Param, Sequential
 from nbnet.losses.base import check_result
+from nbnet.runtime.arrays import first, take
 from nbnet.runtime.backend import Backend
 from nbnet.runtime.commit import Call, commit
 from nbnet.runtime.compile_ahead import compile_ahead
 from nbnet.training.epoch import add_correct, parts
 
 
-def gradients(trainer: Any, x: np.ndarray, y: np.ndarray, params: Collection[Param], waiting: list[Call]) -> tuple[float, int | None]:
+def gradients(trainer: Any, x: Any, y: Any, params: Collection[Param], waiting: list[Call]) -> tuple[float, int | None]:
     """Write the gradients of the batch into the parameters, summed over its parts. waiting: of the model before the step."""
     model, backend, loss = trainer.model, trainer.model.backend, trainer.loss
     total = 0.0
     sums: list[Any] = []
     correct: int | None = 0
-    for start, stop in parts(len(x), trainer.accumulate):
-        images = x[start:stop]
+    rows = len(first(x))
+    for start, stop in parts(rows, trainer.accumulate):
+        part = slice(start, stop)
+        images = take(x, part)
         if trainer._compiled_for is not model:
-            compile_ahead(model, len(images))
+            compile_ahead(model, stop - start)
             trainer._compiled_for = model
         one = trainer._passes.of(model, images)
         prediction = one.forward(images)
-        result = check_result(loss(prediction, y[start:stop], rows=len(x), backend=backend), prediction, loss)
+        result = check_result(loss(prediction, take(y, part), rows=rows, backend=backend), prediction, loss)
         total += float(result.total)
         correct = add_correct(correct, result.correct)
         if not math.isfinite(total):
             commit(waiting)  # the explanation runs the layers again
             raise NonFiniteError(f"the loss is {total} at step {trainer.step}: {explain_not_finite(model, images)}")
         one.backward(result.gradient)
-        if stop - start < len(x):
+        if stop - start < rows:
             sums = sums or [backend.zeros(p.grad.shape, p.grad.dtype) for p in params]
             for s, p in zip(sums, params):
                 backend.kernel("array.add")(s.reshape(-1), p.grad.reshape(-1), s.reshape(-1))
@@ -66,6 +69,6 @@ def explain_not_finite(model: Sequential, x: Any) -> str:
         if not all(np.isfinite(np.asarray(param.value)).all() for param in layer.params.values()):
             return f"the parameters of layer {layer.name} are not finite; {hint}"
         y, _ = layer.forward(y)
-        if not np.isfinite(np.asarray(y)).all():
+        if not all(np.isfinite(np.asarray(output)).all() for output in (y if type(y) is tuple else (y,))):
             return f"layer {layer.name} gives NaN or infinity; {hint}"
     return f"the outputs of all layers are finite, but the loss overflows; {hint}"

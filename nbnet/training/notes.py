@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 from nbnet.errors import ArgumentError
 from nbnet.functional import checks
-from nbnet.layers import Sequential
-from nbnet.losses import Loss, SoftmaxCrossEntropy
+from nbnet.layers import Layer, Parallel, Sequential
+from nbnet.layers.sequential import ends_with_softmax
+from nbnet.losses import Loss, PerOutput, SoftmaxCrossEntropy
 from nbnet.training.epoch import count_batches
 
 
@@ -63,7 +65,11 @@ def before_fit(trainer: Any, epochs: int, rows: int, batch_size: int) -> str | N
 
 def softmax_twice(model: Sequential, loss: Loss) -> str | None:
     """What is wrong with probabilities for a loss that expects logits."""
-    if isinstance(loss, SoftmaxCrossEntropy) and model.ends_with_softmax():
+    last = model.layers[-1] if isinstance(model, Sequential) and model.layers else None
+    outputs: Iterable[tuple[Layer, Loss]] = [(model, loss)]
+    if isinstance(last, Parallel) and isinstance(loss, PerOutput):
+        outputs = zip(last.branches, loss.losses)
+    if any(isinstance(one, SoftmaxCrossEntropy) and ends_with_softmax(layer) for layer, one in outputs):
         return (
             "the model ends with Softmax, but softmax_cross_entropy takes the softmax of its outputs itself, and learns badly from a "
             "second one: leave out nb.Softmax(); model.predict_proba(x) gives probabilities"

@@ -21,7 +21,7 @@ from nbnet.hints import explained
 from nbnet.layers import Sequential
 from nbnet.losses.base import check_result
 from nbnet.optimizers import Optimizer
-from nbnet.runtime.arrays import in_dtype
+from nbnet.runtime.arrays import first, in_dtype, take
 from nbnet.runtime.commit import Call, assignment, commit
 from nbnet.runtime.replay import Replay
 from nbnet.runtime.watched import Watched
@@ -40,7 +40,8 @@ class Trainer(CodeRepr):
 
     Args:
         model: a built Sequential.
-        loss: "softmax_cross_entropy", "mean_squared_error", "sum_squared_error", a loss object, or a function (see nbnet.losses.get).
+        loss: "softmax_cross_entropy", "mean_squared_error", "sum_squared_error", a loss object, or a function (see nbnet.losses.get). A
+            model with several outputs takes a tuple with one for each: their sum is minimised (see nbnet.losses.PerOutput).
         optimizer: nb.SGD, RMSProp, Adam or AdamW, or the name of one with its default options, such as "adam".
         schedule: "constant", "cosine", "step", "one_cycle", "warm_up", or a function of progress (0 to 1) whose value multiplies
             the optimiser's lr. It is used by `fit`, which knows the number of epochs; progress follows from the epoch and the batch.
@@ -81,6 +82,7 @@ class Trainer(CodeRepr):
             clip_norm = checks.number(clip_norm, "clip_norm", "a finite number above 0, or None", lambda norm: 0 < norm < math.inf)
         self.model = model
         self.loss = losses.get(loss)
+        losses.check_outputs(self.loss, model.output_shape)
         self.optimizer = optimizers.get(optimizer)
         self.optimizer.check_owner(model.params)
         self.schedule = schedules.get(schedule)
@@ -143,7 +145,8 @@ class Trainer(CodeRepr):
         """Train until `epochs` epochs are complete, counted from the start of the run: after restoring epoch 3, epochs=6 runs 3 more.
 
         Args:
-            data: (x, y): x (N, ...) uint8 (scaled to [0, 1] batch by batch), float32 or float64; y (N, ...) as the loss takes it.
+            data: (x, y): x (N, ...) uint8 (scaled to [0, 1] batch by batch), float32 or float64; y (N, ...) as the loss takes it. For
+                several inputs x is a tuple of arrays, with a loss for each output y too.
             batch_size: a last batch of one row joins the one before it, since one row has no variance to normalise by.
             validation: (x, y) to evaluate after each epoch.
             callbacks: objects with on_batch_end(trainer) and on_epoch_end(trainer); after `restore` in one, training continues there.
@@ -165,10 +168,10 @@ class Trainer(CodeRepr):
         if validation is not None:
             validation = self._check_data(validation, "validation")
         epochs, batch_size = checks.whole(epochs, "epochs"), checks.whole(batch_size, "batch_size")
-        self.position.check_continues(len(x), batch_size)
+        self.position.check_continues(len(first(x)), batch_size)
         callbacks = check_callbacks(callbacks)
         self.stop_reason = None
-        if (note := before_fit(self, epochs, len(x), batch_size)) is not None:
+        if (note := before_fit(self, epochs, len(first(x)), batch_size)) is not None:
             warnings.warn(note, stacklevel=3)
         while self.epoch < epochs and self.stop_reason is None:
             if self._run_epoch(x, y, epochs, batch_size, callbacks, progress):
@@ -177,20 +180,19 @@ class Trainer(CodeRepr):
                     callback.on_epoch_end(self)
         return self.history
 
-    def _run_epoch(
-        self, x: np.ndarray, y: np.ndarray, epochs: int, batch_size: int, callbacks: list[Callback], progress: bool | None
-    ) -> bool:
+    def _run_epoch(self, x: Any, y: Any, epochs: int, batch_size: int, callbacks: list[Callback], progress: bool | None) -> bool:
         """Run the rest of the current epoch. Returns False when `stop`, or a callback that restored another position, ended it before
         its last batch."""
-        self.position.check_continues(len(x), batch_size)  # a callback may have restored it
-        all_rows = batches(len(x), batch_size, self.seed, self.epoch)
-        with epoch_bar(self.epoch + 1, epochs, len(x), self.position.rows, progress) as bar:
+        count = len(first(x))
+        self.position.check_continues(count, batch_size)  # a callback may have restored it
+        all_rows = batches(count, batch_size, self.seed, self.epoch)
+        with epoch_bar(self.epoch + 1, epochs, count, self.position.rows, progress) as bar:
             began = time.perf_counter() - self.position.seconds
             left = all_rows[self.position.batches :]
             images = self.model.backend.upload((gather(x, rows, self.model) for rows in left), self.model.dtype)
             for batch, rows in enumerate(left, start=self.position.batches):
                 lr = rate(self, progress_at(self.epoch, batch, epochs, len(all_rows)))
-                self._train_step(next(images), y[rows], lr, (batch + 1, began, len(x), batch_size), epochs)
+                self._train_step(next(images), take(y, rows), lr, (batch + 1, began, count, batch_size), epochs)
                 done = self.position
                 bar.update(done.rows, metrics(done.loss, done.correct, done.rows))
                 for callback in callbacks:
@@ -201,7 +203,7 @@ class Trainer(CodeRepr):
                     return False
         return True
 
-    def _close_epoch(self, validation: tuple[np.ndarray, np.ndarray] | None) -> None:
+    def _close_epoch(self, validation: tuple[Any, Any] | None) -> None:
         """Add the row of a complete epoch to the history. Missing values are filled with NaN."""
         done = self.position
         row = metrics(done.loss, done.correct, done.rows)
@@ -226,10 +228,10 @@ class Trainer(CodeRepr):
         self._check_model()
         x, y = self._check_data((x, y), "batch")
         loss, correct = self._train_step(in_dtype(x, self.model.dtype), y, rate(self))
-        return metrics(loss, correct, len(x))
+        return metrics(loss, correct, len(first(x)))
 
     def _train_step(
-        self, x: np.ndarray, y: np.ndarray, lr: float, within: tuple[int, float, int, int] | None = None, epochs: int = 0
+        self, x: Any, y: Any, lr: float, within: tuple[int, float, int, int] | None = None, epochs: int = 0
     ) -> tuple[float, int | None]:
         """Forward, loss, backward, update. Returns the sum of the rows' losses and the number of correct rows.
 
@@ -257,7 +259,7 @@ class Trainer(CodeRepr):
                 calls = [partial(self.optimizer.step, params, self.model.backend, lr)]
             calls.append(partial(setattr, self, "step", step + 1))
             if within is not None:
-                calls.append(partial(setattr, self, "position", self.position.after(len(x), total, correct, lr, *within)))
+                calls.append(partial(setattr, self, "position", self.position.after(len(first(x)), total, correct, lr, *within)))
                 calls.append(partial(setattr, self, "schedule_epochs", epochs))
             commit(calls)
         except BaseException:
@@ -294,18 +296,19 @@ class Trainer(CodeRepr):
         """
         return self._evaluate(*self._check_data((x, y), "evaluation data"), checks.whole(batch_size, "batch_size"))
 
-    def _evaluate(self, x: np.ndarray, y: np.ndarray, batch_size: int = 256) -> dict[str, float]:
+    def _evaluate(self, x: Any, y: Any, batch_size: int = 256) -> dict[str, float]:
         """`evaluate` on data that is checked already."""
         self._passes.clear()  # training and evaluation need not hold memory at the same time
         total: float = 0.0
         correct: int | None = 0
-        for start in range(0, len(x), batch_size):
+        rows = len(first(x))
+        for start in range(0, rows, batch_size):
             batch = slice(start, start + batch_size)
-            prediction, _ = self.model.forward(in_dtype(x[batch], self.model.dtype))
-            result = check_result(self.loss(prediction, y[batch], backend=self.model.backend), prediction, self.loss)
+            prediction, _ = self.model.forward(in_dtype(take(x, batch), self.model.dtype))
+            result = check_result(self.loss(prediction, take(y, batch), backend=self.model.backend), prediction, self.loss)
             total += float(result.total)
             correct = add_correct(correct, result.correct)
-        return metrics(total, correct, len(x))
+        return metrics(total, correct, rows)
 
     # --------------------------------------------------------------------------------------------- checkpoints
 
@@ -366,5 +369,5 @@ class Trainer(CodeRepr):
             )
         self._checked = now
 
-    def _check_data(self, data: tuple[Any, Any], name: str) -> tuple[np.ndarray, np.ndarray]:
+    def _check_data(self, data: tuple[Any, Any], name: str) -> tuple[Any, Any]:
         return check_data(data, name, self.model, self.loss)

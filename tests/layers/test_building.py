@@ -31,9 +31,6 @@ def test_bad_build_options():
         layer.build((3,), seed=-1)
     with pytest.raises(ArgumentError, match="did you mean 'he_normal'"):
         nb.Dense(2, weight_initializer="he_norm").build((3,))
-    same = nb.ReLU()
-    with pytest.raises(ArgumentError, match="same layer object twice"):
-        nb.Sequential([same, same])
 
 
 class Own(nb.Layer):

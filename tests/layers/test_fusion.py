@@ -55,6 +55,7 @@ NETWORKS = {
     "conv, relu, vanilla dropout": lambda: [nb.Conv2D(16, 3), nb.ReLU(), nb.Dropout(0.3, variant="vanilla"), nb.Conv2D(5, 3)],
     "dense, relu, all dropped": lambda: [nb.Flatten(), nb.Dense(6), nb.ReLU(), nb.Dropout(1.0)],
     "dense, relu, none dropped": lambda: [nb.Flatten(), nb.Dense(6), nb.ReLU(), nb.Dropout(0.0)],
+    "conv, norm, relu, mirrored": lambda: [conv(6, padding_mode="reflect"), nb.BatchNorm(), nb.ReLU(), conv(4, padding_mode="edge")],
     "conv, norm, relu in groups": lambda: [conv(6, groups=3, dilation=2), nb.BatchNorm(), nb.ReLU(), conv(4, groups=2, stride=2)],
     "conv of each channel, norm, relu, pool": lambda: [
         *(nb.DepthwiseConv2D(3, use_bias=False), nb.BatchNorm(), nb.ReLU(), nb.MaxPool2D(2)),

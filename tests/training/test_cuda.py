@@ -47,6 +47,19 @@ def dialects():
     return [*norms, nb.Tanh(), nb.Dropout(0.5, spatial=True), nb.GlobalAvgPool2D(), nb.Dense(3), nb.Sigmoid()]
 
 
+def branches():
+    """A convolution in two places, gates, and branches that are joined in each way."""
+    shared = nb.Conv2D(3, 3)
+    return [
+        nb.Concat([nb.Conv2D(2, 1), [nb.Conv2D(1, 3), nb.ReLU()]]),
+        nb.Add([shared, [nb.Tanh(), shared]]),
+        nb.Multiply([[], [nb.GlobalAvgPool2D(), nb.Dense(3), nb.Sigmoid()]]),
+        nb.Parallel([[nb.Permute((3, 1, 2)), nb.Flatten()], nb.Reshape(-1)]),
+        nb.Multiply(),
+        nb.Dense(3),
+    ]
+
+
 def batches(dtype):
     rng = np.random.default_rng(5)
     for _ in range(STEPS):
@@ -65,8 +78,9 @@ def trainer(backend, layers, dtype, optimizer, **options):
         (plain, "float32", lambda: nb.Adam(1e-2), {}),
         (residual, "float32", lambda: nb.SGD(0.05, momentum=0.9, nesterov=True, weight_decay=0.01), {"clip_norm": 0.5}),
         (dialects, "float64", lambda: nb.RMSProp(1e-3), {"accumulate": 2}),
+        (branches, "float32", lambda: nb.SGD(0.05), {}),
     ],
-    ids=["plain", "residual", "dialects"],
+    ids=["plain", "residual", "dialects", "branches"],
 )
 def test_ten_steps_agree_with_serial(layers, dtype, optimizer, options):
     pair = [trainer(backend, layers, dtype, optimizer(), **options) for backend in ("serial", "cuda")]
@@ -218,3 +232,21 @@ def test_moments_of_an_array_on_the_gpu(axes, weighted):
         found = F.moments(on_gpu, axes, keepdims, weights, backend="cuda")
         for array, wanted in zip(found, F.moments(x, axes, keepdims, weights, backend="serial")):
             assert_close(array, wanted, "reduction")
+
+
+def test_several_inputs_and_outputs_agree_with_serial(rng):
+    x = rng.normal(size=(2 * ROWS, 5)).astype("float32"), rng.integers(0, 256, (2 * ROWS, 3, 2, 1)).astype("uint8")
+    y = rng.integers(0, 3, 2 * ROWS), rng.normal(size=(2 * ROWS, 2))
+    pair = []
+    for backend in ("serial", "cuda"):
+        trunk = nb.Dense(4)
+        model = nb.Sequential(
+            [nb.Parallel([trunk, [nb.Flatten(), nb.Dense(5), trunk]]), nb.Concat(), nb.Parallel([nb.Dense(3), nb.Dense(2)])]
+        )
+        model.build(((5,), (3, 2, 1)), backend=backend, dtype="float32", seed=7)
+        pair.append(nb.Trainer(model, ("softmax_cross_entropy", "mean_squared_error"), optimizer=nb.SGD(0.1)))
+    expected, actual = (run.fit((x, y), epochs=2, batch_size=ROWS, validation=(x, y), progress=False) for run in pair)
+    for key in ("loss", "val_loss", "val_accuracy"):
+        assert_close(np.array(actual[key]), np.array(expected[key]), "training", "float32")
+    for a, b in zip(pair[0].model.predict(x), pair[1].model.predict(x), strict=True):
+        assert_close(b, a, "training", "float32")

@@ -109,12 +109,16 @@ def test_a_shared_layer_that_is_built_again(data, nested):
         trainer.fit(data, epochs=3)
 
 
-def test_one_layer_in_two_places():
+def test_one_layer_in_two_places(data):
+    """Its parameters are shared (tests/layers/test_shared_layers.py): the optimiser and the file have one state of them."""
     layer = nb.Dense(3)
-    model = nb.Sequential([layer, nb.Residual([nb.ReLU(), layer])])
-    with pytest.raises(ArgumentError, match="sequential contains the same dense twice: expected a new layer for each position"):
-        model.build((3,), backend="numpy")
-    assert layer.input_shape is None
+    model = nb.Sequential([nb.Flatten(), nb.Dense(3), layer, nb.Residual([nb.ReLU(), layer])])
+    model.build(data[0].shape[1:], backend="serial")
+    trainer = nb.Trainer(model, optimizer=nb.Adam(1e-3))
+    trainer.fit(data, epochs=1)
+    assert [name for name in trainer.state().arrays if name.endswith("weight")] == [
+        *(f"{slot}{name}" for slot in ("", "optimizer.m.", "optimizer.v.") for name in ("1.dense.weight", "2.dense.weight"))
+    ]
 
 
 def test_parameters_that_are_tied_stay_so():

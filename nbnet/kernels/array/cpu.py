@@ -3,7 +3,7 @@
 import numpy as np
 
 from nbnet.kernels import chunks
-from nbnet.kernels.cpu.compile import body, serial
+from nbnet.kernels.cpu.compile import body, precise, serial
 from nbnet.kernels.cpu.parallel_for import parallel, parallel_for
 
 # -------------------------------------------------------------------------------------------------------------- add
@@ -142,3 +142,96 @@ def swap_serial(x, y):
 def swap_parallel(x, y):
     n = chunks.count(x.shape[0] * x.shape[2], x.shape[1] * x.shape[3])
     parallel_for(n, _swap, (n, x, y))
+
+
+# ----------------------------------------------------------------------------------------------------- copy_columns
+
+
+@body
+def _copy_columns(part, parts, x, first, y, at, count):
+    start, stop = chunks.bounds(part, parts, x.shape[0])
+    for row in range(start, stop):
+        for c in range(count):
+            y[row, at + c] = x[row, first + c]
+
+
+@serial
+def copy_columns_serial(x, first, y, at, count):
+    n = chunks.count(x.shape[0], count)
+    for k in range(n):
+        _copy_columns(k, n, x, first, y, at, count)
+
+
+@parallel
+def copy_columns_parallel(x, first, y, at, count):
+    n = chunks.count(x.shape[0], count)
+    parallel_for(n, _copy_columns, (n, x, first, y, at, count))
+
+
+# ------------------------------------------------------------------------------------- multiply_rows, multiply_sum
+
+
+@body
+def _multiply_rows(part, parts, a, b, y):
+    """Rows start to stop: (n, m) of y."""
+    start, stop = chunks.bounds(part, parts, a.shape[0] * a.shape[1])
+    for row in range(start, stop):
+        n, m = divmod(row, a.shape[1])
+        for c in range(a.shape[2]):
+            y[n, m, c] = a[n, m, c] * b[n, c]
+
+
+@serial
+def multiply_rows_serial(a, b, y):
+    n = chunks.count(a.shape[0] * a.shape[1], a.shape[2])
+    for k in range(n):
+        _multiply_rows(k, n, a, b, y)
+
+
+@parallel
+def multiply_rows_parallel(a, b, y):
+    n = chunks.count(a.shape[0] * a.shape[1], a.shape[2])
+    parallel_for(n, _multiply_rows, (n, a, b, y))
+
+
+@precise
+def _product(a, b):
+    return np.float64(a) * np.float64(b)
+
+
+@precise
+def _multiply_sum(part, parts, a, b, y):
+    """Examples start to stop. Four rows at a time, added in order: fewer passes over the sums."""
+    start, stop = chunks.bounds(part, parts, a.shape[0])
+    rows, channels = a.shape[1], a.shape[2]
+    sums = np.empty(channels)
+    for n in range(start, stop):
+        for c in range(channels):
+            sums[c] = 0.0
+        m = 0
+        while m + 4 <= rows:
+            for c in range(channels):
+                total = sums[c] + _product(a[n, m, c], b[n, m, c])
+                total += _product(a[n, m + 1, c], b[n, m + 1, c])
+                total += _product(a[n, m + 2, c], b[n, m + 2, c])
+                sums[c] = total + _product(a[n, m + 3, c], b[n, m + 3, c])
+            m += 4
+        while m < rows:
+            for c in range(channels):
+                sums[c] += _product(a[n, m, c], b[n, m, c])
+            m += 1
+        for c in range(channels):
+            y[n, c] = sums[c]
+
+
+@serial
+def multiply_sum_serial(a, b, y):
+    n = chunks.count(a.shape[0], a.shape[1] * a.shape[2])
+    for k in range(n):
+        _multiply_sum(k, n, a, b, y)
+
+
+@parallel
+def multiply_sum_parallel(a, b, y):
+    n = chunks.count(a.shape[0], a.shape[1] * a.shape[2])
+    parallel_for(n, _multiply_sum, (n, a, b, y))

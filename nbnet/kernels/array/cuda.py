@@ -5,7 +5,9 @@ from numba import cuda
 
 from nbnet.kernels.gpu import device
 from nbnet.kernels.gpu.compile import kernel
-from nbnet.kernels.gpu.launch import BLOCKS, THREADS, add4, divide, elementwise, load, multiply4, row_sum, run, store
+from nbnet.kernels.gpu.launch import BLOCKS, THREADS, WARP, add4, divide, elementwise, load, multiply4, row_sum, run, store
+
+LINES = THREADS // WARP  # of a block that adds up rows: each takes every LINES-th row of WARP channels
 
 # -------------------------------------------------------------------------------------------- add, multiply, scale
 
@@ -91,3 +93,62 @@ def swap(x, y):
     if x.size:
         _, b, c, d = x.shape
         run(_swap, -(-x.size // THREADS), THREADS, x, x.size, b, c, d, y)
+
+
+# ----------------------------------------------------------------------------------------------- copy_columns
+
+
+@kernel
+def _copy_columns(x, width_x, first, y, width_y, start, count, size):
+    """Each thread copies one element."""
+    i = cuda.grid(1)
+    if i < size:
+        row, c = divide(i, count)
+        y[row * width_y + start + c] = x[row * width_x + first + c]
+
+
+def copy_columns(x, first, y, at, count):
+    size = x.shape[0] * count
+    if size:
+        run(_copy_columns, -(-size // THREADS), THREADS, x, x.shape[1], first, y, y.shape[1], at, count, size)
+
+
+# ------------------------------------------------------------------------------- multiply_rows, multiply_sum
+
+
+@kernel
+def _multiply_rows(a, b, size, rows, channels, y):
+    """Each thread writes one element."""
+    i = cuda.grid(1)
+    if i < size:
+        row, c = divide(i, channels)
+        n, _ = divide(row, rows)
+        y[i] = a[i] * b[n * channels + c]
+
+
+def multiply_rows(a, b, y):
+    if a.size:
+        run(_multiply_rows, -(-a.size // THREADS), THREADS, a, b, a.size, a.shape[1], a.shape[2], y)
+
+
+@kernel
+def _multiply_sum(a, b, rows, channels, y):
+    """A block has one example and WARP channels (x); its LINES (y) are added in order."""
+    shared = cuda.shared.array(THREADS, np.float64)
+    c = cuda.blockIdx.y * WARP + cuda.threadIdx.x
+    total = 0.0
+    if c < channels:
+        for m in range(cuda.threadIdx.y, rows, LINES):
+            i = (cuda.blockIdx.x * rows + m) * channels + c
+            total += np.float64(a[i]) * np.float64(b[i])
+    shared[cuda.threadIdx.y * WARP + cuda.threadIdx.x] = total
+    cuda.syncthreads()
+    if cuda.threadIdx.y == 0 and c < channels:
+        for line in range(1, LINES):
+            total += shared[line * WARP + cuda.threadIdx.x]
+        y[cuda.blockIdx.x * channels + c] = total
+
+
+def multiply_sum(a, b, y):
+    if y.size:
+        run(_multiply_sum, (a.shape[0], -(-a.shape[2] // WARP)), (WARP, LINES), a, b, a.shape[1], a.shape[2], y)

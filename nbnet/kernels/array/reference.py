@@ -21,3 +21,15 @@ def squares(a, total):
 
 def swap(x, y):
     y[:] = x.swapaxes(1, 2)
+
+
+def copy_columns(x, first, y, at, count):
+    y[:, at : at + count] = x[:, first : first + count]
+
+
+def multiply_rows(a, b, y):
+    y[:] = a * b[:, None]
+
+
+def multiply_sum(a, b, y):
+    y[:] = np.multiply(a, b, dtype=np.float64).sum(axis=1)

@@ -311,10 +311,10 @@ def _merge(partials, dweight, dbias):
 @serial
 def backward_weights_serial(x, dy, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, partials, dweight, dbias):
     kernel_h, kernel_w, channels = dweight.shape
-    geometry = stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w
-    n = partials.shape[0]
+    kernel, geometry = (kernel_h, kernel_w), (stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w)
+    n, biased = partials.shape[0], dbias.size > 0
     for k in range(n):
-        _backward_weights(k, n, x, dy, (kernel_h, kernel_w), geometry, dbias.size > 0, partials)
+        _backward_weights(k, n, x, dy, kernel, geometry, biased, partials)
     _merge(partials, dweight.reshape(-1, channels), dbias)
 
 

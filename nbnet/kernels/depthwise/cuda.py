@@ -39,7 +39,7 @@ def _at(shape, image, row, column, channel):
 
 
 @kernel
-def _forward(x, shape, weight, kernel_size, bias, biased, slope, stride, pad, dilation, out_shape, y):
+def _depthwise(x, shape, weight, kernel_size, bias, biased, slope, stride, pad, dilation, out_shape, y):
     n, oh, ow, c = _place(out_shape)
     if n < out_shape[0]:
         total = bias[c] if biased else x.dtype.type(0)
@@ -56,7 +56,7 @@ def forward(x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, dilat
     """mean and m2 may be None, where no statistics are needed."""
     geometry = (stride_h, stride_w), (pad_top, pad_left), (dilation_h, dilation_w)
     epilogue = (weight if bias is None else bias, bias is not None, y.dtype.type(slope))
-    _launch(_forward, y.size, x, x.shape, weight, weight.shape[:2], *epilogue, *geometry, y.shape, y)
+    _launch(_depthwise, y.size, x, x.shape, weight, weight.shape[:2], *epilogue, *geometry, y.shape, y)
     if mean is not None and (partials is None or partials.shape[0] > 0):
         moments(y.reshape(-1, y.shape[3]), None, None, mean, m2)
 
@@ -74,7 +74,7 @@ def _output_of(index, position, stride, outputs):
 
 
 @kernel
-def _backward_data(dy, out_shape, weight, kernel_size, stride, pad, dilation, shape, dx):
+def _depthwise_transposed(dy, out_shape, weight, kernel_size, stride, pad, dilation, shape, dx):
     n, row, column, c = _place(shape)
     if n < shape[0]:
         total = dy.dtype.type(0)
@@ -89,14 +89,14 @@ def _backward_data(dy, out_shape, weight, kernel_size, stride, pad, dilation, sh
 
 def backward_data(dy, weight, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, dx):
     geometry = (stride_h, stride_w), (pad_top, pad_left), (dilation_h, dilation_w)
-    _launch(_backward_data, dx.size, dy, dy.shape, weight, weight.shape[:2], *geometry, dx.shape, dx)
+    _launch(_depthwise_transposed, dx.size, dy, dy.shape, weight, weight.shape[:2], *geometry, dx.shape, dx)
 
 
 # ------------------------------------------------------------------------------------------- backward_weights
 
 
 @kernel
-def _products(x, shape, dy, out_shape, kernel_size, stride, pad, dilation, pixels, part, taps, partials):
+def _depthwise_products(x, shape, dy, out_shape, kernel_size, stride, pad, dilation, pixels, part, taps, partials):
     """partials[k, tap, c]: the sum over the part's pixels of x times dy, and in the last row of taps of dy alone."""
     rest, c = divide(cuda.grid(1), shape[3])
     k, tap = divide(rest, taps + 1)
@@ -118,7 +118,7 @@ def _products(x, shape, dy, out_shape, kernel_size, stride, pad, dilation, pixel
 
 
 @kernel
-def _add_parts(partials, parts, taps, channels, biased, dweight, dbias):
+def _merge_products(partials, parts, taps, channels, biased, dweight, dbias):
     """The sums of the parts, in order."""
     e = cuda.grid(1)
     if e < (taps + 1) * channels:
@@ -139,5 +139,5 @@ def backward_weights(x, dy, stride_h, stride_w, pad_top, pad_left, dilation_h, d
     parts = -(-pixels // part)
     sums = device.pool().empty((parts, taps + 1, channels), np.float64)
     args = x, x.shape, dy, dy.shape, dweight.shape[:2], *geometry, pixels, part, taps, sums
-    _launch(_products, parts * (taps + 1) * channels, *args)
-    _launch(_add_parts, (taps + 1) * channels, sums, parts, taps, channels, dbias.size > 0, dweight, dbias)
+    _launch(_depthwise_products, parts * (taps + 1) * channels, *args)
+    _launch(_merge_products, (taps + 1) * channels, sums, parts, taps, channels, dbias.size > 0, dweight, dbias)

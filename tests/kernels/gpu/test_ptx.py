@@ -23,7 +23,9 @@ EPILOGUES = {"convolution"}  # only after the last barrier
 # kernels that process single elements, since their rows may have any length
 SCALARS = {"_softmax_forward", "_softmax_backward", "_softmax_cross_entropy", "_squared_error", "_add_parts", "_add_gradients", "_rotate"}
 SCALARS |= {"_max_forward", "_max_backward", "_avg_forward", "_avg_backward", "_gather", "_merge_moments", "_merge_sums", "_total", "_swap"}
-SCALARS |= {"_backward_outside", "_first_of_each"}
+SCALARS |= {"_backward_outside", "_first_of_each", "_copy_columns", "_multiply_rows", "_multiply_sum"}
+SCALARS |= {"_depthwise", "_depthwise_transposed", "_depthwise_products", "_merge_products"}
+MERGES |= {"_depthwise_products", "_merge_products"}
 
 
 def arguments(operation, name, dtype):
@@ -34,7 +36,7 @@ def arguments(operation, name, dtype):
         return shape, dtype
 
     m, v = a(300, 64), a(64)
-    wide, narrow, pooled, image = a(2, 9, 9, 16), a(2, 9, 9, 3), (3, 3, 2, 2, 1, 1), (1, 1, 1, 1)
+    wide, narrow, pooled, image = a(2, 9, 9, 16), a(2, 9, 9, 3), (3, 3, 2, 2, 1, 1), (1, 1, 1, 1, 1, 1)
     if operation == "batchnorm":
         sums = a(64, dtype=D), a(64, dtype=D)
         weights = [None, a(300, 1), m]
@@ -60,8 +62,8 @@ def arguments(operation, name, dtype):
     if operation == "conv2d":
         calls = []
         for outputs in (10, 32, 64):
-            for side in (4, 64):
-                x, y, w, b = a(8, side, side, 16), a(8, side, side, outputs), a(3, 3, 16, outputs), a(outputs)
+            for side, groups in ((4, 1), (64, 1), (4, 2)):
+                x, y, w, b = a(8, side, side, 16), a(8, side, side, outputs), a(3, 3, 16 // groups, outputs), a(outputs)
                 calls.append(
                     {
                         "forward": (x, w, b, 0.0, *image, None, None, y, None, *[a(outputs, dtype=D)] * 2),
@@ -70,6 +72,11 @@ def arguments(operation, name, dtype):
                 )
                 calls[-1] = calls[-1] or (x, y, *image, None, None, w, b)
         return calls
+    if operation == "depthwise":
+        w = a(3, 3, 16)
+        forward = wide, w, a(16), 0.0, *image, wide, None, a(16, dtype=D), a(16, dtype=D)
+        backward = {"backward_data": (wide, w, *image, wide), "backward_weights": (wide, wide, *image, None, w, a(16))}
+        return [({"forward": forward} | backward)[name]]
     if operation == "dense":
         x, y, w, b = a(64, 100), a(64, 10), a(100, 10), a(10)
         plain, with_moments = (x, w, b, 0.0, y, None, None, None), (x, w, b, 1.0, y, None, *[a(10, dtype=D)] * 2)
@@ -99,7 +106,10 @@ def arguments(operation, name, dtype):
         states = {"sgd": 1, "rmsprop": 2, "adam": 2}[name]
         options = {"sgd": (0.1, 0.9, True, 0.0), "rmsprop": (0.1,) * 5, "adam": (0.1, 0.9, 0.99, 1e-8, 0.0, False, 0.1, 0.1)}[name]
         return [(*[a(1000)] * (2 + states), *options)]
-    return [{"add": (m, m, m), "multiply": (m, m, m), "scale": (m, 0.5, m), "squares": (m, a(1, dtype=D)), "swap": (wide, wide)}[name]]
+    calls = {"add": (m, m, m), "multiply": (m, m, m), "scale": (m, 0.5, m), "squares": (m, a(1, dtype=D)), "swap": (wide, wide)}
+    examples, rows = a(4, 5, 12), a(4, 12)
+    calls |= {"multiply_rows": (examples, rows, examples), "multiply_sum": (examples, examples, rows)}
+    return [(calls | {"copy_columns": (m, 3, m, 5, 7)})[name]]
 
 
 CASES = [(operation, name) for operation in OPERATIONS for name in functions(operation)]

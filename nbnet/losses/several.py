@@ -1,0 +1,76 @@
+"""The loss of a model with several outputs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nbnet.errors import ArgumentError, ShapeError
+from nbnet.losses.base import Loss, LossResult, check_result
+from nbnet.losses.cross_entropy import SoftmaxCrossEntropy
+from nbnet.losses.squared_error import SquaredError
+from nbnet.runtime.arrays import several
+from nbnet.runtime.backend import Backend
+
+
+class PerOutput(Loss):
+    """One loss for each output of a model; the loss of a row is their sum.
+
+    Accuracy is that of the only loss which counts correct rows; with several of them, or none, there is no accuracy.
+
+    Args:
+        losses: in the order of the outputs.
+    """
+
+    def __init__(self, losses: tuple[Loss, ...]) -> None:
+        self.losses = losses
+
+    def __repr__(self) -> str:
+        return repr(self.losses)
+
+    def parts(self, y: Any) -> list[Any]:
+        """The targets of each loss. Raises ShapeError: y is not one for each."""
+        count = len(self.losses)
+        if not isinstance(y, (tuple, list)) or len(y) != count:
+            got = f"{len(y)}" if isinstance(y, (tuple, list)) else type(y).__name__
+            raise ShapeError(f"y has the targets of {count} outputs: expected a tuple of {count} arrays, got {got}")
+        return list(y)
+
+    def check_targets(self, y: Any, output_shape: tuple[Any, ...]) -> Any:
+        """y as a tuple of what each loss returns for its targets and output.
+
+        Raises:
+            ShapeError: y is not one array for each output, or they have different lengths. And as the losses do.
+        """
+        targets = [loss.check_targets(part, shape) for loss, part, shape in zip(self.losses, self.parts(y), output_shape)]
+        lengths = [len(target) for target in targets]
+        if len(set(lengths)) > 1:
+            raise ShapeError(f"the targets have {', '.join(map(str, lengths))} rows: expected one of each output for every row of x")
+        return tuple(targets)
+
+    def __call__(self, prediction: Any, target: Any, *, rows: int | None = None, backend: str | Backend = "parallel") -> LossResult:
+        """See Loss.
+
+        Args:
+            prediction, target: tuples, with one for each loss.
+        """
+        parts = zip(self.losses, prediction, target)
+        results = [check_result(loss(p, t, rows=rows, backend=backend), p, loss) for loss, p, t in parts]
+        correct = [result.correct for result in results if result.correct is not None]
+        total = sum(float(result.total) for result in results)
+        return LossResult(total, correct[0] if len(correct) == 1 else None, tuple([result.gradient for result in results]))
+
+
+def check_outputs(loss: Loss, output_shape: tuple[Any, ...]) -> None:
+    """Check that a loss is for as many outputs as a model has.
+
+    Raises:
+        ArgumentError: it is not. (A loss of the user's may take the tuple of several outputs.)
+    """
+    outputs = len(output_shape) if several(output_shape) else 1
+    if isinstance(loss, PerOutput):
+        if len(loss.losses) != outputs or outputs == 1:
+            expected = "one loss, not a list" if outputs == 1 else f"{outputs} losses"
+            raise ArgumentError(f"got {len(loss.losses)} losses for {outputs} output{'s' if outputs > 1 else ''}: expected {expected}")
+    elif outputs > 1 and isinstance(loss, (SoftmaxCrossEntropy, SquaredError)):
+        losses = ", ".join([repr(loss.name)] * outputs)
+        raise ArgumentError(f"the model has {outputs} outputs: expected a loss for each, such as loss=({losses})")
