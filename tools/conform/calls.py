@@ -246,7 +246,7 @@ def activation(name, data, **options):
     forward = getattr(F, f"{name}_forward", None)
     if forward is not None:
         y, saved = forward(data, **options, backend=BACKEND)
-        return y, lambda dy: {"data": getattr(F, f"{name}_backward")(dy, saved)}
+        return y.reshape(data.shape), lambda dy: {"data": getattr(F, f"{name}_backward")(dy.reshape(y.shape), saved)}
     if name not in LAYERS:
         raise NotExpressible(f"nbnet has no activation {name}")
     layer = getattr(nb, LAYERS[name])(**options)
@@ -287,18 +287,19 @@ def prelu(data, weight):
     floats(data, weight)
     if not hasattr(F, "prelu_forward"):
         raise NotExpressible("nbnet has no activation prelu")
-    channels_last = _channels_last(data) if data.ndim > 1 else data
-    count = channels_last.shape[-1]
-    if weight.size not in (1, count):
+    if weight.size == 1:
+        there, back = lambda x: x.reshape(-1, 1), lambda x: x.reshape(data.shape)
+    elif data.ndim > 1 and weight.size == data.shape[1]:
+        there, back = _channels_last, lambda x: np.moveaxis(x, -1, 1)
+    else:
         raise NotExpressible("a slope for each number: PReLU has one for each channel")
-    y, saved = F.prelu_forward(channels_last, np.broadcast_to(weight.reshape(-1), (count,)).copy(), backend=BACKEND)
+    y, saved = F.prelu_forward(there(data), weight.reshape(-1), backend=BACKEND)
 
     def backward(dy):
-        dx, dweight = F.prelu_backward(_channels_last(dy) if dy.ndim > 1 else dy, saved)
-        dweight = dweight.sum(keepdims=True) if weight.size == 1 else dweight
-        return {"data": np.moveaxis(dx, -1, 1) if dx.ndim > 1 else dx, "weight": dweight.reshape(weight.shape)}
+        dx, dweight = F.prelu_backward(there(dy), saved)
+        return {"data": back(dx), "weight": dweight.reshape(weight.shape)}
 
-    return np.moveaxis(y, -1, 1) if y.ndim > 1 else y, backward
+    return back(y), backward
 
 
 def cross_entropy(data, target, weight=None, ignore_index=-100, reduction="mean", label_smoothing=0.0):
