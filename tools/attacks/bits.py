@@ -108,8 +108,19 @@ def pooling(rng, dtype, backend):
     pools = [(F.max_pool2d_forward, F.max_pool2d_backward), (F.avg_pool2d_forward, F.avg_pool2d_backward)]
     forward, backward = pools[int(rng.integers(2))]
     size, stride, padding = int(rng.integers(1, 4)), int(rng.integers(1, 4)), str(rng.choice(["same", "valid"]))
-    y, saved = forward(x, size, stride, padding, backend=backend)
+    y, saved = forward(x, size, stride, padding, ceil_mode=bool(rng.integers(2)), backend=backend)
     return y, backward(_normal(rng, y.shape, dtype), saved)
+
+
+def resampling(rng, dtype, backend):
+    x = _normal(rng, (*_image(rng, 20), int(rng.integers(1, 40))), dtype)
+    calls = [
+        lambda: F.pad2d_forward(x, int(rng.integers(0, 4)), str(rng.choice(["zeros", "edge"])), backend=backend),
+        lambda: F.upsample2d_forward(x, int(rng.integers(1, 4)), str(rng.choice(["nearest", "bilinear"])), backend=backend),
+        lambda: F.adaptive_avg_pool2d_forward(x, int(rng.integers(1, 9)), backend=backend),
+    ]
+    y, saved = _choice(rng, calls)
+    return y, F.resample_backward(_normal(rng, y.shape, dtype), saved)
 
 
 # --------------------------------------------------------------------------------------------------------- models
@@ -182,4 +193,4 @@ def training(rng, dtype, backend):
     return losses, out, dx, *(param.grad for param in params), *model.state().values(), model.predict(x), *optimizer.state.values()
 
 
-CASES = [convolution, dense, batch_norm, group_norm, dropout, pooling, *[training] * 4]
+CASES = [convolution, dense, batch_norm, group_norm, dropout, pooling, resampling, *[training] * 4]

@@ -1,0 +1,1 @@
+"""Other libraries' test cases on nbnet's functional calls: see tools/conformance.py."""
