@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "build" / "aarch64"
 DEBIAN, SITE, PYTHON = FOLDER / "debian", FOLDER / "site", FOLDER / "python"
 PLATFORMS = ["manylinux_2_28_aarch64", "manylinux2014_aarch64", "any"]
-OPERATIONS = ("activation", "array", "batchnorm", "conv2d", "dense", "dropout", "groupnorm", "loss", "optimizer", "pool")
+OPERATIONS = ("activation", "array", "batchnorm", "conv2d", "dense", "dropout", "groupnorm", "loss", "optimizer", "pool", "resample")
 TESTS = ["tests/kernels/cpu", *(f"tests/kernels/test_{name}.py" for name in OPERATIONS)]
 SLOW = "test_float32_over_all_bit_patterns or test_many_short_loops"  # for an emulator: millions of numbers, of loops
 

@@ -179,8 +179,7 @@ def number(value: Any, name: str, expected: str, fits: Callable[[Any], bool]) ->
 
 def whole(value: Any, name: str, least: int = 1, most: int | None = None) -> int:
     """value as an int: a whole number, of Python or NumPy, in its range."""
-    fits = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if fits and least <= value and (most is None or value <= most):
+    if _is_whole(value) and least <= value and (most is None or value <= most):
         return int(value)
     raise ArgumentError(f"{name}={value!r}: expected a whole number, {f'at least {least}' if most is None else f'{least} to {most}'}")
 
@@ -193,23 +192,62 @@ def pair(value: Any, name: str) -> tuple[int, int]:
     return int(values[0]), int(values[1])
 
 
-def check_padding(padding: Any) -> None:
-    if padding in ("same", "valid") or (isinstance(padding, (int, np.integer)) and not isinstance(padding, bool) and padding >= 0):
-        return
-    raise ArgumentError(f"padding={padding!r}: expected 'same', 'valid' or a number of pixels")
+Sides = tuple[tuple[int, int], tuple[int, int]]
+Padding = str | Sides
 
 
-def window(length: int, size: int, stride: int, padding: str | int, axis: str) -> tuple[int, int]:
+def check_padding(padding: Any) -> Padding:
+    """padding as "same", "valid" or ((top, bottom), (left, right)): from one of these, one number, or one for each axis."""
+    if padding in ("same", "valid"):
+        return padding
+    return sides(padding, "padding", "'same', 'valid', a number of pixels")
+
+
+def sides(value: Any, name: str, expected: str = "a number of pixels", least: float = 0) -> Sides:
+    """((top, bottom), (left, right)) from two pairs of whole numbers, one number for each axis, or one; each at least `least`."""
+    axes = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
+    pairs = tuple(tuple(axis) if isinstance(axis, (tuple, list)) else (axis, axis) for axis in axes)
+    if len(pairs) != 2 or not all(len(pair) == 2 and all(_is_whole(n) and n >= least for n in pair) for pair in pairs):
+        raise ArgumentError(f"{name}={value!r}: expected {expected}, (height, width) or ((top, bottom), (left, right))")
+    (top, bottom), (left, right) = pairs
+    return (int(top), int(bottom)), (int(left), int(right))
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def each_axis(padding: Padding) -> Any:
+    """The padding of the height and that of the width, as `window` takes them."""
+    return (padding, padding) if isinstance(padding, str) else padding
+
+
+def window(
+    length: int, size: int, stride: int, padding: str | tuple[int, int], axis: str, dilation: int = 1, ceil_mode: bool = False
+) -> tuple[int, int]:
     """Output length and leading padding of a sliding window along one axis.
 
-    "same": ceil(length / stride) outputs, the odd pixel of padding at the end (TensorFlow's rule); "valid": no padding;
-    a number: that many pixels on both sides.
+    Args:
+        padding: "same": ceil(length / stride) outputs, the odd pixel of padding at the end (TensorFlow's rule); "valid": no padding;
+            or the pixels before and after the image.
+        dilation: the distance of the window's pixels.
+        ceil_mode: whether a last window may reach beyond the padding, if it starts in the image or in the padding before it (PyTorch's
+            rule).
     """
+    extent = (size - 1) * dilation + 1
     if padding == "same":
+        if size > 1 and dilation > length:
+            raise ShapeError(
+                f"a dilation of {dilation} is larger than the {axis} of the image, {length}: expected at most {length} with padding='same'"
+            )
         out = -(-length // stride)
-        return out, max(0, (out - 1) * stride + size - length) // 2
-    before = 0 if padding == "valid" else int(padding)
-    out = (length + 2 * before - size) // stride + 1
-    if length + 2 * before < size:
-        raise ShapeError(f"a window of {axis} {size} does not fit an image of {axis} {length} with padding {padding!r}: use padding='same'")
+        return out, max(0, (out - 1) * stride + extent - length) // 2
+    before, after = (0, 0) if isinstance(padding, str) else padding
+    space = length + before + after - extent
+    if space < 0:
+        of = f"{size} with dilation {dilation}" if dilation > 1 else str(size)
+        raise ShapeError(f"a window of {axis} {of} does not fit an image of {axis} {length} with padding {padding!r}: use padding='same'")
+    out = (-(-space // stride) if ceil_mode else space // stride) + 1
+    if ceil_mode and (out - 1) * stride >= length + before:
+        out -= 1
     return out, before

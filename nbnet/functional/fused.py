@@ -17,7 +17,7 @@ import numpy as np
 
 from nbnet.functional import batchnorm, checks
 from nbnet.functional.batchnorm import BatchNormSaved, Normalization
-from nbnet.functional.conv2d import Conv2DSaved, conv2d_backward, convolve
+from nbnet.functional.conv2d import Conv2DSaved, Window, conv2d_backward, convolve
 from nbnet.functional.dense import DenseSaved, dense_backward, multiply
 from nbnet.functional.dropout import DropoutSaved, dropout_at
 from nbnet.functional.moments import Stats, partials
@@ -39,21 +39,20 @@ class Epilogue(NamedTuple):
 
 
 class Product(NamedTuple):
-    """A convolution or a dense layer: its input and parameters. stride and padding belong to a convolution."""
+    """A convolution or a dense layer: its input and parameters. window: of a convolution."""
 
     x: Any
     weight: Any
     bias: Any
     backend: Backend
-    stride: Any = None
-    padding: Any = None
+    window: Window | None = None
 
     def run(self, slope: float = 1.0, stats: bool = False) -> tuple[Any, Conv2DSaved | DenseSaved, Stats | None]:
         """y, what backward needs, and the statistics of y's channels if stats is True."""
-        x, weight, bias, be, stride, padding = self
-        if stride is None:
+        x, weight, bias, be, window = self
+        if window is None:
             return multiply(x, weight, bias, be, slope, stats)
-        return convolve(x, weight, bias, stride, padding, be, slope, stats)
+        return convolve(x, weight, bias, window, be, slope, stats)
 
 
 class Gradients(NamedTuple):
@@ -160,7 +159,7 @@ def product_norm_backward(dy: Any, saved: ProductNormSaved, grads: Gradients, ne
     elif not need_dx and not on_gpu and len(product.weight) <= FEW_INPUTS and norm.epilogue.slope == 1:
         return _backward_weights_norm(dy, product, norm, grads, overwrite_dy)
     dx, _, _ = normalization_backward(dy, norm, grads, overwrite_dy)
-    return _product_backward(dx, product, grads, need_dx)
+    return product_backward(dx, product, grads, need_dx)
 
 
 def _backward_weights_norm(dy: Any, product: DenseSaved, norm: NormalizationSaved, grads: Gradients, overwrite_dy: bool) -> None:
@@ -184,8 +183,8 @@ def _backward_in_blocks(
     dy, coefficients, _, _ = _coefficients(dy, norm, grads, overwrite_dy)
     x = norm.norm.x
     images = max(1, BLOCK // x[0].nbytes)
-    if images >= len(x):
-        return _product_backward(_input_gradient(dy, norm, coefficients, overwrite_dy), product, grads, need_dx)
+    if images >= len(x) or product.padded is not None:
+        return product_backward(_input_gradient(dy, norm, coefficients, overwrite_dy), product, grads, need_dx)
     be = product.backend
     totals = [total for total in (grads.weight, grads.bias) if total is not None]
     parts = [be.empty(total.shape, total.dtype) for total in totals]
@@ -197,13 +196,14 @@ def _backward_in_blocks(
         g = _input_gradient(g, of_block, coefficients)
         into = grads if start == 0 else Gradients(*parts)
         images_of_block = product._replace(x=product.x[block], out_shape=g.shape)
-        _product_backward(g, images_of_block, into, need_dx, None if dx is None else dx[block])
+        product_backward(g, images_of_block, into, need_dx, None if dx is None else dx[block])
         for total, part in zip(totals, parts if start else []):
             be.kernel("array.add")(total.reshape(-1), part.reshape(-1), total.reshape(-1))
     return dx
 
 
-def _product_backward(dy: Any, saved: Conv2DSaved | DenseSaved, grads: Gradients, need_dx: bool, dx: Any = None) -> Any:
+def product_backward(dy: Any, saved: Conv2DSaved | DenseSaved, grads: Gradients, need_dx: bool, dx: Any = None) -> Any:
+    """dx, or None if need_dx is False, of a product alone."""
     if isinstance(saved, DenseSaved):
         return dense_backward(dy, saved, dweight=grads.weight, dbias=grads.bias, need_dx=need_dx)[0]
     options = {"need_dx": need_dx, "need_dbias": grads.bias is not None}
@@ -233,7 +233,7 @@ def product_activation_backward(dy: Any, saved: ProductActivationSaved, grads: G
     g = be.empty(y.shape, y.dtype)
     name, options = ("relu", ()) if slope == 0 else ("leaky_relu", (slope,))
     be.kernel(f"activation.{name}_backward")(dy.reshape(-1), y.reshape(-1), *options, g.reshape(-1))
-    return _product_backward(g, product, grads, need_dx)
+    return product_backward(g, product, grads, need_dx)
 
 
 # ----------------------------------------------------------------------------------------------- product_dropout
@@ -261,4 +261,4 @@ def product_dropout_backward(dy: Any, saved: ProductDropoutSaved, grads: Gradien
     dy = checks.shaped(dy, "dy", y.shape, y.dtype, be=be)
     g = be.empty(y.shape, y.dtype)
     be.kernel("dropout.relu_backward")(dy.reshape(-1), y.reshape(-1), dropout.scale, g.reshape(-1))
-    return _product_backward(g, product, grads, need_dx)
+    return product_backward(g, product, grads, need_dx)

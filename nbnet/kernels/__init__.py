@@ -21,7 +21,20 @@ from numba import config
 
 from nbnet.errors import BackendError, KernelError, unknown
 
-OPERATIONS = ("batchnorm", "groupnorm", "dropout", "conv2d", "dense", "pool", "activation", "loss", "optimizer", "array")
+OPERATIONS = (
+    "batchnorm",
+    "groupnorm",
+    "dropout",
+    "conv2d",
+    "depthwise",
+    "dense",
+    "pool",
+    "resample",
+    "activation",
+    "loss",
+    "optimizer",
+    "array",
+)
 _MODULES = {"numpy": ("reference", ""), "serial": ("cpu", "_serial"), "parallel": ("cpu", "_parallel"), "cuda": ("cuda", "")}
 BACKENDS = tuple(_MODULES)
 

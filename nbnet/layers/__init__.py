@@ -4,42 +4,64 @@ from nbnet.layers.activations import LeakyReLU, ReLU, Sigmoid, Softmax, Tanh
 from nbnet.layers.base import Layer, Param
 from nbnet.layers.batchnorm import BatchNorm, Renorm
 from nbnet.layers.branches import Add, Concat, Multiply, Parallel, Residual
-from nbnet.layers.conv2d import Conv2D
+from nbnet.layers.conv1d import Conv1D
+from nbnet.layers.conv2d import Conv2D, DepthwiseConv2D
+from nbnet.layers.conv_transpose import ConvTranspose1D, ConvTranspose2D
 from nbnet.layers.dense import Dense
 from nbnet.layers.dropout import Dropout
 from nbnet.layers.flatten import Flatten
-from nbnet.layers.groupnorm import GroupNorm
-from nbnet.layers.layernorm import LayerNorm
-from nbnet.layers.pool import AvgPool2D, GlobalAvgPool2D, MaxPool2D
+from nbnet.layers.groupnorm import GroupNorm, InstanceNorm
+from nbnet.layers.layernorm import LayerNorm, RMSNorm
+from nbnet.layers.pool import AvgPool2D, GlobalAvgPool2D, GlobalMaxPool2D, MaxPool2D
+from nbnet.layers.pool1d import AvgPool1D, GlobalAvgPool1D, GlobalMaxPool1D, MaxPool1D
+from nbnet.layers.resample import AdaptiveAvgPool2D, Crop2D, Pad2D, UpSample2D, ZeroPad2D
+from nbnet.layers.separable import SeparableConv2D
 from nbnet.layers.sequential import Sequential
 from nbnet.layers.shapes import Identity, Permute, Reshape
 
 __all__ = [
+    "AdaptiveAvgPool2D",
     "Add",
+    "AvgPool1D",
     "AvgPool2D",
     "BatchNorm",
     "Concat",
+    "Conv1D",
     "Conv2D",
+    "ConvTranspose1D",
+    "ConvTranspose2D",
+    "Crop2D",
     "Dense",
+    "DepthwiseConv2D",
     "Dropout",
     "Flatten",
+    "GlobalAvgPool1D",
     "GlobalAvgPool2D",
+    "GlobalMaxPool1D",
+    "GlobalMaxPool2D",
     "GroupNorm",
     "Identity",
+    "InstanceNorm",
     "Layer",
     "LayerNorm",
     "LeakyReLU",
+    "MaxPool1D",
     "MaxPool2D",
     "Multiply",
+    "Pad2D",
     "Parallel",
     "Param",
     "Permute",
+    "RMSNorm",
     "ReLU",
     "Renorm",
     "Reshape",
     "Residual",
+    "SeparableConv2D",
     "Sequential",
     "Sigmoid",
     "Softmax",
     "Tanh",
+    "UpSample2D",
+    "ZeroPad2D",
 ]

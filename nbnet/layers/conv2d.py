@@ -1,24 +1,33 @@
-"""Two-dimensional convolution layer."""
+"""Convolution layers on images (H, W, C)."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from nbnet import functional as F
 from nbnet.functional import checks
-from nbnet.layers.base import Layer, Shape, image_shape
+from nbnet.functional.conv2d import Window, check_groups, out_size
+from nbnet.functional.fused import Product
+from nbnet.layers.base import Shape, image_shape
+from nbnet.layers.product import ProductLayer
+
+Size = int | tuple[int, int]
 
 
-class Conv2D(Layer):
+class Conv2D(ProductLayer):
     """Convolution of NHWC images with a bank of filters.
 
     Args:
         filters: number of output channels.
         kernel_size, stride: a number of pixels, or (height, width).
-        padding: "same" (as in TensorFlow: ceil(H / stride) outputs), "valid", or a number of zero pixels on every side.
+        padding: "same", "valid", a number of pixels on every side, (height, width) or ((top, bottom), (left, right)). "same" is
+            TensorFlow's: ceil(H / stride) outputs, an odd pixel at the bottom and right. With stride 2, even sizes and a 3 x 3 kernel that
+            is ((0, 1), (0, 1)); PyTorch's padding=1 is ((1, 1), (1, 1)), here too.
         use_bias: False leaves the bias out; before a BatchNorm it would have no effect.
         weight_initializer, bias_initializer: a name ("he_normal", "glorot_uniform", ...) or a function (rng, shape) -> array.
-    Params: weight (kh, kw, in, filters), bias (filters,).
+        dilation: the distance of the kernel's pixels, or (height, width).
+        groups: a divisor of both numbers of channels: the output channels of each group see the input channels of that group alone.
+        padding_mode: "zeros", "reflect" (the image mirrored in its outermost pixels) or "edge" (its outermost pixels repeated).
+    Params: weight (kh, kw, in / groups, filters), bias (filters,).
     """
 
     replayable = True
@@ -26,41 +35,77 @@ class Conv2D(Layer):
     def __init__(
         self,
         filters: int,
-        kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] = 1,
-        padding: str | int = "same",
+        kernel_size: Size,
+        stride: Size = 1,
+        padding: Any = "same",
         use_bias: bool = True,
         weight_initializer: Any = "he_normal",
         bias_initializer: Any = "zeros",
+        *,
+        dilation: Size = 1,
+        groups: int = 1,
+        padding_mode: str = "zeros",
     ):
-        super().__init__()
-        checks.check_padding(padding)
+        super().__init__(use_bias, weight_initializer, bias_initializer)
         self.filters = checks.whole(filters, "filters")
         self.kernel_size = checks.pair(kernel_size, "kernel_size")
-        self.stride = checks.pair(stride, "stride")
-        self.padding = padding
-        self.use_bias = use_bias
-        self.weight_initializer = weight_initializer
-        self.bias_initializer = bias_initializer
+        self.window = Window.checked(stride, padding, dilation, groups, padding_mode)
+        self.stride, self.dilation, self.groups = self.window.stride, self.window.dilation, self.window.groups
+        self.padding, self.padding_mode = padding, padding_mode
 
     def create(self, input_shape: Shape) -> Shape:
-        height, width, channels = image_shape(input_shape, "Conv2D")
-        out_h, _ = checks.window(height, self.kernel_size[0], self.stride[0], self.padding, "height")
-        out_w, _ = checks.window(width, self.kernel_size[1], self.stride[1], self.padding, "width")
-        self.add_param("weight", (*self.kernel_size, channels, self.filters), self.weight_initializer)
-        if self.use_bias:
-            self.add_param("bias", (self.filters,), self.bias_initializer)
+        height, width, channels = image_shape(input_shape, type(self).__name__)
+        check_groups(self.groups, channels, self.filters)
+        (out_h, out_w), _ = out_size(height, width, self.kernel_size, self.window)
+        self.add_weights((*self.kernel_size, channels // self.groups, self.filters), self.filters)
         return out_h, out_w, self.filters
 
-    def forward(self, x: Any, train: bool = False) -> tuple[Any, Any]:
-        x = self.check_input(x)
-        bias = self.params["bias"].value if self.use_bias else None
-        weight = self.params["weight"].value
-        y, saved = F.conv2d_forward(x, weight, bias, stride=self.stride, padding=self.padding, backend=self.backend)
-        return y, saved if train else None
+    def product(self, x: Any) -> Product:
+        return Product(x, *self._weight_and_bias(), self.backend, self.window)
 
-    def backward(self, dy: Any, saved: Any, need_dx: bool = True) -> Any:
-        dbias = self.params["bias"].grad if self.use_bias else None
-        options = {"need_dx": need_dx, "need_dbias": self.use_bias}
-        dx, _, _ = F.conv2d_backward(dy, saved, dweight=self.params["weight"].grad, dbias=dbias, **options)
-        return dx
+
+class DepthwiseConv2D(ProductLayer):
+    """Convolution of each channel of NHWC images with kernels of its own.
+
+    Args:
+        kernel_size, stride, padding, use_bias, weight_initializer, bias_initializer, dilation, padding_mode: as in Conv2D.
+        multiplier: output channels for each input channel; those of channel c are c * multiplier and the following ones.
+    Params: weight (kh, kw, in, multiplier), bias (in * multiplier,).
+    """
+
+    replayable = True
+
+    def __init__(
+        self,
+        kernel_size: Size,
+        stride: Size = 1,
+        padding: Any = "same",
+        use_bias: bool = True,
+        weight_initializer: Any = "he_normal",
+        bias_initializer: Any = "zeros",
+        *,
+        multiplier: int = 1,
+        dilation: Size = 1,
+        padding_mode: str = "zeros",
+    ):
+        super().__init__(use_bias, weight_initializer, bias_initializer)
+        self.multiplier = checks.whole(multiplier, "multiplier")
+        self.kernel_size = checks.pair(kernel_size, "kernel_size")
+        self.window = Window.checked(stride, padding, dilation, 1, padding_mode)
+        self.stride, self.dilation = self.window.stride, self.window.dilation
+        self.padding, self.padding_mode = padding, padding_mode
+
+    def create(self, input_shape: Shape) -> Shape:
+        height, width, channels = image_shape(input_shape, "DepthwiseConv2D")
+        (out_h, out_w), _ = out_size(height, width, self.kernel_size, self.window)
+        outputs = channels * self.multiplier
+        self.window = self.window._replace(groups=channels)
+        self.add_weights((*self.kernel_size, channels, self.multiplier), outputs, fans=(*self.kernel_size, 1, outputs))
+        return out_h, out_w, outputs
+
+    def in_form(self, weight: Any) -> Any:
+        """(kh, kw, in, multiplier) as the weight of a convolution in groups of one channel."""
+        return weight.reshape(*self.kernel_size, 1, -1)
+
+    def product(self, x: Any) -> Product:
+        return Product(x, *self._weight_and_bias(), self.backend, self.window)

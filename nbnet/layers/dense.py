@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from nbnet import functional as F
 from nbnet.errors import ShapeError
 from nbnet.functional import checks
-from nbnet.layers.base import Layer, Shape
+from nbnet.functional.fused import Product
+from nbnet.layers.base import Shape
+from nbnet.layers.product import ProductLayer
 
 
-class Dense(Layer):
+class Dense(ProductLayer):
     """y = x @ weight + bias.
 
     Args:
@@ -23,29 +24,16 @@ class Dense(Layer):
     replayable = True
 
     def __init__(self, units: int, use_bias: bool = True, weight_initializer: Any = "he_normal", bias_initializer: Any = "zeros"):
-        super().__init__()
+        super().__init__(use_bias, weight_initializer, bias_initializer)
         self.units = checks.whole(units, "units")
-        self.use_bias = use_bias
-        self.weight_initializer = weight_initializer
-        self.bias_initializer = bias_initializer
 
     def create(self, input_shape: Shape) -> Shape:
         if len(input_shape) != 1:
             raise ShapeError(
                 f"Dense got inputs of shape {input_shape}, expected flat features (I,): put Flatten() or GlobalAvgPool2D() before it"
             )
-        self.add_param("weight", (input_shape[0], self.units), self.weight_initializer)
-        if self.use_bias:
-            self.add_param("bias", (self.units,), self.bias_initializer)
+        self.add_weights((input_shape[0], self.units), self.units)
         return (self.units,)
 
-    def forward(self, x: Any, train: bool = False) -> tuple[Any, Any]:
-        x = self.check_input(x)
-        bias = self.params["bias"].value if self.use_bias else None
-        y, saved = F.dense_forward(x, self.params["weight"].value, bias, backend=self.backend)
-        return y, saved if train else None
-
-    def backward(self, dy: Any, saved: Any, need_dx: bool = True) -> Any:
-        dbias = self.params["bias"].grad if self.use_bias else None
-        dx, _, _ = F.dense_backward(dy, saved, dweight=self.params["weight"].grad, dbias=dbias, need_dx=need_dx)
-        return dx
+    def product(self, x: Any) -> Product:
+        return Product(x, *self._weight_and_bias(), self.backend)

@@ -28,11 +28,15 @@ from nbnet.functional.fused import SMOOTH, Epilogue, Gradients, Product
 from nbnet.layers.activations import LeakyReLU, ReLU, Sigmoid, Tanh
 from nbnet.layers.base import Layer
 from nbnet.layers.batchnorm import BatchNorm
-from nbnet.layers.conv2d import Conv2D
+from nbnet.layers.conv1d import Conv1D
+from nbnet.layers.conv2d import Conv2D, DepthwiseConv2D
 from nbnet.layers.dense import Dense
 from nbnet.layers.dropout import Dropout
 from nbnet.layers.pool import MaxPool2D
+from nbnet.layers.product import ProductLayer
 from nbnet.runtime.stage import Stage, can_replay
+
+PRODUCTS = Conv2D, DepthwiseConv2D, Conv1D, Dense
 
 
 class FusedStep(Stage):
@@ -72,7 +76,7 @@ class FusedStep(Stage):
         """y, and what backward needs. If a layer's own forward or backward was replaced, the layers run one by one."""
         if not any(_is_replaced(layer) for layer in self.layers):
             y, saved = self.run(x, train)
-            return y, saved if train else None
+            return y.reshape(len(y), *self.output_shape), saved if train else None
         tape = []
         for layer in self.layers:
             x, saved = layer.forward(x, train)
@@ -82,10 +86,15 @@ class FusedStep(Stage):
     def backward(self, dy: Any, saved: Any, need_dx: bool = True, *, overwrite_dy: bool = False) -> Any:
         """dx; overwrite_dy: nobody else needs dy, and another gradient may replace it in memory."""
         if not isinstance(saved, _OneByOne):
-            return self.run_backward(dy, saved, need_dx, overwrite_dy)
+            dx = self.run_backward(self.as_product(dy), saved, need_dx, overwrite_dy)
+            return None if dx is None else dx.reshape(len(dx), *self.layers[0].input_shape)
         for layer, of_layer in zip(reversed(self.layers), reversed(saved.tape)):
             dy = layer.backward(dy, of_layer, need_dx or layer is not self.layers[0])
         return dy
+
+    def as_product(self, dy: Any) -> Any:
+        """dy with the axes of the product that the step starts with, if it does."""
+        return self.layers[0].as_product(dy) if isinstance(self.layers[0], ProductLayer) else dy
 
     def run(self, x: Any, train: bool) -> tuple[Any, Any]:
         raise NotImplementedError
@@ -151,9 +160,9 @@ class ProductNormStep(NormStep):
         return y, saved
 
     def run_backward(self, dy: Any, saved: Any, need_dx: bool, overwrite_dy: bool) -> Any:
-        grads = _gradients(self.layers[0])
-        of_norm = self.norm.gradients()
-        return fused.product_norm_backward(dy, saved, Gradients(*grads[:2], *of_norm[2:]), need_dx, overwrite_dy)
+        product, norm = self.layers[0].gradients(), self.norm.gradients()
+        grads = Gradients(product.weight, product.bias, norm.gamma, norm.beta)
+        return fused.product_norm_backward(dy, saved, grads, need_dx, overwrite_dy)
 
 
 class ProductActivationStep(FusedStep):
@@ -163,7 +172,7 @@ class ProductActivationStep(FusedStep):
         return fused.product_activation_forward(_product(self.layers[0], x), _epilogue(self.layers[1]).slope)
 
     def run_backward(self, dy: Any, saved: Any, need_dx: bool, overwrite_dy: bool) -> Any:
-        return fused.product_activation_backward(dy, saved, _gradients(self.layers[0]), need_dx)
+        return fused.product_activation_backward(dy, saved, self.layers[0].gradients(), need_dx)
 
 
 class ProductDropoutStep(FusedStep):
@@ -178,7 +187,7 @@ class ProductDropoutStep(FusedStep):
         return fused.product_dropout_forward(product, dropout.rate, dropout.next_counter(train), dropout.variant, train)
 
     def run_backward(self, dy: Any, saved: Any, need_dx: bool, overwrite_dy: bool) -> Any:
-        grads = _gradients(self.layers[0])
+        grads = self.layers[0].gradients()
         if isinstance(saved, fused.ProductDropoutSaved):
             return fused.product_dropout_backward(dy, saved, grads, need_dx)
         return fused.product_activation_backward(self.layers[2].backward(dy, saved[1]), saved[0], grads, need_dx)
@@ -191,14 +200,7 @@ def _epilogue(activation: Any) -> Epilogue:
 
 
 def _product(layer: Any, x: Any) -> Product:
-    values = [param.value for param in layer.params.values()]
-    bias = values[1] if layer.use_bias else None
-    window = (layer.stride, layer.padding) if isinstance(layer, Conv2D) else ()
-    return Product(layer.check_input(x), values[0], bias, layer.backend, *window)
-
-
-def _gradients(layer: Any) -> Gradients:
-    return Gradients(*[param.grad for param in layer.params.values()])
+    return layer.product(layer.check_input(x))
 
 
 def _is_replaced(layer: Any) -> bool:
@@ -214,18 +216,23 @@ def _is(*kinds: type[Layer], also: Callable[[Any], bool] = lambda layer: True) -
     return lambda layer: type(layer) in kinds and also(layer)
 
 
+def _of_quarters(pool: Any) -> bool:
+    """Whether the windows are 2 x 2, side by side and all in the image."""
+    return (pool.size, pool.stride, pool.padding, pool.ceil_mode) == ((2, 2), (2, 2), "valid", False)
+
+
 def _drops_to_0(dropout: Any) -> bool:
     """Whether each element is dropped by itself, and dropped elements are 0."""
     return dropout.variant != "alpha" and dropout.noise_shape is None
 
 
-_any_product = _is(Conv2D, Dense)
+_any_product = _is(*PRODUCTS)
 _norm = _is(BatchNorm, also=lambda layer: layer.fuses)
 _plain_norm = _is(BatchNorm, also=lambda layer: layer.fuses and layer.activation is None)
 _unsmooth_norm = _is(BatchNorm, also=lambda layer: layer.fuses and layer.activation not in SMOOTH)
 _rectifier = _is(ReLU, LeakyReLU)
 _activation = _is(ReLU, LeakyReLU, Tanh, Sigmoid)
-_max_pool = _is(MaxPool2D, also=lambda layer: (layer.size, layer.stride, layer.padding) == ((2, 2), (2, 2), "valid"))
+_max_pool = _is(MaxPool2D, also=_of_quarters)
 
 # Tried in order at each layer; the first that fits is taken.
 PATTERNS: tuple[tuple[type[FusedStep], tuple[Callable[[Any], bool], ...]], ...] = (
@@ -267,6 +274,6 @@ def step_backward(step: Stage, above: Stage | None, dy: Any, saved: Any, need_dx
 def _may_overwrite(step: Stage, above: Stage) -> bool:
     """Whether the backward of a step may overwrite the gradient from the step above: True if no other code holds the array. A backward
     that was replaced on an object may keep references, so then False."""
-    if not isinstance(step, NormStep) or type(above) not in (Conv2D, Dense, *(kind for kind, _ in PATTERNS)):
+    if not isinstance(step, NormStep) or type(above) not in (*PRODUCTS, *(kind for kind, _ in PATTERNS)):
         return False
     return not any("backward" in vars(each) for of_two in (step, above) for each in (of_two, *getattr(of_two, "layers", ())))

@@ -1,4 +1,4 @@
-"""Group normalisation layer, and what it shares with layer normalisation."""
+"""Group and instance normalisation layers, and what they share with layer normalisation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nbnet.layers.base import Layer, Shape, kind
 
 
 class RowNorm(Layer):
-    """Base of the layers that normalise each example by its own statistics and have gamma and beta, (C,) over the last axis."""
+    """Base of the layers that normalise each example by its own statistics and have gamma and beta."""
 
     replayable = True
 
@@ -27,11 +27,16 @@ class RowNorm(Layer):
         self.beta_initializer = beta_initializer
 
     def create(self, input_shape: Shape) -> Shape:
+        shape = self._affine_shape(input_shape)
         if self.scale:
-            self.add_param("gamma", input_shape[-1:], self.gamma_initializer)
+            self.add_param("gamma", shape, self.gamma_initializer)
         if self.center:
-            self.add_param("beta", input_shape[-1:], self.beta_initializer)
+            self.add_param("beta", shape, self.beta_initializer)
         return input_shape
+
+    def _affine_shape(self, input_shape: Shape) -> Shape:
+        """The shape of gamma and beta, once it is clear that inputs of this shape can be normalised."""
+        raise NotImplementedError
 
     def _values(self) -> tuple[np.ndarray | None, np.ndarray | None]:
         """gamma and beta, None for one that there is not."""
@@ -76,11 +81,42 @@ class GroupNorm(RowNorm):
             raise ArgumentError(f"GroupNorm({groups!r}): expected a positive number of groups")
         self.groups = int(groups)
 
-    def create(self, input_shape: Shape) -> Shape:
+    def _affine_shape(self, input_shape: Shape) -> Shape:
         check_groups(self.groups, input_shape)
-        return super().create(input_shape)
+        return input_shape[-1:]
 
     def forward(self, x: Any, train: bool = False) -> tuple[Any, Any]:
         x = self.check_input(x)
         y, saved = F.group_norm_forward(x, *self._values(), self.groups, eps=self.eps, backend=self.backend)
+        return y, saved if train else None
+
+
+class InstanceNorm(RowNorm):
+    """Normalise each channel (the last axis) of each example by its own mean and variance, over all points of the example.
+
+    y = gamma * (x - mean) / sqrt(var + eps) + beta   (Ulyanov, Vedaldi and Lempitsky 2016)
+
+    It is GroupNorm with as many groups as channels. Training and evaluation are the same.
+
+    Args:
+        eps: added to the variance.
+        center, scale: whether there is a beta, a gamma.
+        gamma_initializer, beta_initializer: a name or a function (rng, shape) -> array.
+    Params: gamma (C,), beta (C,).
+    """
+
+    replayable = True
+
+    def __init__(
+        self, eps: float = 1e-5, center: bool = True, scale: bool = True, gamma_initializer: Any = "ones", beta_initializer: Any = "zeros"
+    ):
+        super().__init__(eps, center, scale, gamma_initializer, beta_initializer)
+
+    def _affine_shape(self, input_shape: Shape) -> Shape:
+        check_groups(input_shape[-1], input_shape)
+        return input_shape[-1:]
+
+    def forward(self, x: Any, train: bool = False) -> tuple[Any, Any]:
+        x = self.check_input(x)
+        y, saved = F.group_norm_forward(x, *self._values(), x.shape[-1], eps=self.eps, backend=self.backend)
         return y, saved if train else None

@@ -1,6 +1,7 @@
 """Checks of arguments at the edges of what they accept."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from nbnet import get_backend
 from nbnet.errors import ArgumentError, DTypeError, ShapeError
 from nbnet.functional import checks
 
-# length, size, stride, padding: outputs, pixels before the first
+# length, size, stride, padding, dilation: outputs, pixels before the first
 WINDOWS = {
     (5, 3, 1, "same"): (5, 1),
     (5, 3, 2, "same"): (3, 1),
@@ -23,32 +24,78 @@ WINDOWS = {
     (5, 3, 2, "valid"): (2, 0),
     (6, 3, 2, "valid"): (2, 0),
     (3, 3, 1, "valid"): (1, 0),
-    (5, 3, 1, 2): (7, 2),
-    (5, 3, 2, 1): (3, 1),
-    (1, 3, 1, 1): (1, 1),
-    (4, 2, 2, 0): (2, 0),
+    (5, 3, 1, (2, 2)): (7, 2),
+    (5, 3, 2, (1, 1)): (3, 1),
+    (1, 3, 1, (1, 1)): (1, 1),
+    (4, 2, 2, (0, 0)): (2, 0),
+    (4, 3, 1, (2, 0)): (4, 2),
+    (4, 3, 1, (0, 3)): (5, 0),
+    (7, 3, 1, "same", 2): (7, 2),
+    (7, 3, 2, "same", 2): (4, 2),
+    (7, 2, 1, "same", 3): (7, 1),
+    (3, 3, 1, "same", 3): (3, 3),
+    (1, 1, 1, "same", 5): (1, 0),
+    (7, 3, 1, "valid", 3): (1, 0),
+    (8, 3, 2, (1, 2), 3): (3, 1),
 }
+# length, size, stride, padding, outputs with ceil_mode. The last ones: a window must not start in the padding after the image.
+CEIL = [
+    (5, 2, 2, "valid", 3),
+    (6, 2, 2, "valid", 3),
+    (6, 3, 2, (1, 1), 4),
+    (5, 2, 3, (1, 1), 2),
+    (4, 2, 3, (1, 1), 2),
+    (1, 2, 2, (1, 1), 1),
+]
 
 
 @pytest.mark.parametrize("case", WINDOWS)
 def test_windows(case):
-    assert checks.window(*case, "height") == WINDOWS[case]
+    length, size, stride, padding, *dilation = case
+    assert checks.window(length, size, stride, padding, "height", *dilation) == WINDOWS[case]
 
 
-@pytest.mark.parametrize(("length", "size", "padding"), [(2, 3, "valid"), (2, 5, 1), (1, 2, 0)])
+@pytest.mark.parametrize(("length", "size", "stride", "padding", "outputs"), CEIL)
+def test_windows_with_ceil_mode(length, size, stride, padding, outputs):
+    assert checks.window(length, size, stride, padding, "height", ceil_mode=True)[0] == outputs
+
+
+@pytest.mark.parametrize(("length", "size", "padding"), [(2, 3, "valid"), (2, 5, (1, 1)), (1, 2, (0, 0)), (1, 4, (2, 0))])
 def test_windows_that_do_not_fit(length, size, padding):
-    with pytest.raises(ShapeError, match=f"a window of width {size} does not fit an image of width {length} with padding {padding!r}"):
+    message = re.escape(f"a window of width {size} does not fit an image of width {length} with padding {padding!r}")
+    with pytest.raises(ShapeError, match=message):
         checks.window(length, size, 1, padding, "width")
 
 
-@pytest.mark.parametrize("padding", ["same", "valid", 0, 1, np.int64(2)])
+def test_dilated_windows_that_do_not_fit():
+    with pytest.raises(ShapeError, match="a window of height 3 with dilation 3 does not fit an image of height 6 with padding 'valid'"):
+        checks.window(6, 3, 1, "valid", "height", 3)
+    with pytest.raises(ShapeError, match=r"a dilation of 4 is larger than the height of the image, 3: expected at most 3 with"):
+        checks.window(3, 3, 1, "same", "height", 4)
+
+
+PADDINGS = {
+    "same": "same",
+    "valid": "valid",
+    0: ((0, 0), (0, 0)),
+    np.int64(2): ((2, 2), (2, 2)),
+    (1, 2): ((1, 1), (2, 2)),
+    ((1, 2), (3, 0)): ((1, 2), (3, 0)),
+    (1, (2, 3)): ((1, 1), (2, 3)),
+}
+
+
+@pytest.mark.parametrize("padding", PADDINGS)
 def test_paddings(padding):
-    checks.check_padding(padding)
+    assert checks.check_padding(padding) == PADDINGS[padding]
+    assert checks.check_padding([*padding] if isinstance(padding, tuple) else padding) == PADDINGS[padding]
 
 
-@pytest.mark.parametrize("padding", ["full", -1, 1.0, True, None, (1, 1)])
+@pytest.mark.parametrize("padding", ["full", -1, 1.0, True, None, (1,), (1, 2, 3), ((1, 2), (3,)), (1, True), ((1, 2, 3), 1), ()])
 def test_paddings_that_are_none(padding):
-    with pytest.raises(ArgumentError, match=r"^padding=.*: expected 'same', 'valid' or a number of pixels$"):
+    with pytest.raises(
+        ArgumentError, match=r"^padding=.*: expected 'same', 'valid', a number of pixels, \(height, width\) or \(\(top, bott"
+    ):
         checks.check_padding(padding)
 
 

@@ -1,5 +1,7 @@
 """Fused runs against the separate calls: y and gradients, by definition and by central differences."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from tolerances import assert_close
@@ -8,6 +10,7 @@ import nbnet as nb
 from nbnet.errors import ShapeError
 from nbnet.functional import fused
 from nbnet.functional.batchnorm import Normalization, by_statistics
+from nbnet.functional.conv2d import Window
 from nbnet.functional.fused import Epilogue, Gradients, Product
 
 from .differences import BACKENDS, differences
@@ -119,7 +122,11 @@ def products(rng, backend):
     """A convolution and a dense layer: a function of x, weight and bias that makes the Product, and those arrays."""
     be = nb.get_backend(backend)
     image, weight, bias = rng.standard_normal((2, 5, 4, 2)), rng.standard_normal((3, 2, 2, 3)), rng.standard_normal(3)
-    yield lambda *arrays, be=be: Product(*arrays, be, (1, 1), "same"), F.conv2d_forward, [image, weight, bias]
+    yield lambda *arrays, be=be: Product(*arrays, be, Window()), F.conv2d_forward, [image, weight, bias]
+    window, forward = Window(dilation=(2, 1), groups=3), partial(F.conv2d_forward, dilation=(2, 1), groups=3)
+    for channels in (3, 6):  # each channel by itself; groups of two
+        arrays = [rng.standard_normal((2, 5, 4, channels)), rng.standard_normal((3, 2, channels // 3, 3)), bias]
+        yield lambda *arrays, be=be: Product(*arrays, be, window), forward, arrays
     yield lambda *arrays, be=be: Product(*arrays, be), F.dense_forward, [image[0, :, :, 0].copy(), rng.standard_normal((4, 3)), bias]
 
 
@@ -153,7 +160,7 @@ def test_product_activation_of_exact_zeros(rng, backend, slope):
         assert (plain == 0).any()
         y, saved = fused.product_activation_forward(make(*arrays), slope)
         dy = rng.standard_normal(y.shape)
-        backward = F.conv2d_backward if forward is F.conv2d_forward else F.dense_backward
+        backward = F.dense_backward if forward is F.dense_forward else F.conv2d_backward
         wanted = backward(dy * np.where(plain > 0, 1, slope), plain_saved)
         grads = Gradients(np.empty_like(arrays[1]), np.empty_like(arrays[2]))
         for a, b in zip((fused.product_activation_backward(dy, saved, grads, True), *grads), wanted):
@@ -175,7 +182,7 @@ def test_product_norm_of_a_constant_channel(rng, backend, name):
         y, saved = fused.product_norm_forward(make(x, weight, None), numbers, True, epilogue)
         dy = rng.standard_normal(y.shape)
         dz, dgamma, _ = F.batch_norm_backward(dy * slope_at(z), norm_saved)
-        dx, dweight, *_ = (F.conv2d_backward if forward is F.conv2d_forward else F.dense_backward)(dz, product_saved)
+        dx, dweight, *_ = (F.dense_backward if forward is F.dense_forward else F.conv2d_backward)(dz, product_saved)
         for need_dx in (True, False):
             grads = Gradients(weight=np.empty_like(weight), gamma=np.empty_like(gamma))
             found = fused.product_norm_backward(dy, saved, grads, need_dx)

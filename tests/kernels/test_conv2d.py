@@ -6,7 +6,7 @@ from nbnet.kernels import conv2d
 
 from .harness import COMPILED, DTYPES, SIMULATED, Out, check, check_gradient, not_simulated, output_of, run
 
-# (N, H, W, I), (KH, KW, O), (OH, OW), (stride_h, stride_w, pad_top, pad_left)
+# (N, H, W, I), (KH, KW, O), (OH, OW), (stride_h, stride_w, pad_top, pad_left[, dilation_h, dilation_w])[, groups]
 CASES = {
     "one pixel": ((1, 1, 1, 1), (1, 1, 1), (1, 1), (1, 1, 0, 0)),
     "one pixel, 3 by 3": ((1, 1, 1, 1), (3, 3, 2), (1, 1), (1, 1, 1, 1)),
@@ -29,10 +29,22 @@ CASES = {
     "chunks, minimal filtering, all kinds of tiles": ((5, 14, 10, 17), (3, 3, 33), (14, 10), (1, 1, 1, 1)),
     "1 by 1": ((2, 6, 7, 3), (1, 1, 3), (6, 7), (1, 1, 0, 0)),
     "16 channels, stride 2": ((2, 5, 6, 16), (3, 3, 16), (3, 3), (2, 2, 1, 1)),
+    "dilated": ((2, 7, 8, 3), (3, 3, 4), (7, 8), (1, 1, 2, 3, 2, 3)),
+    "dilated in height": ((2, 7, 4, 9), (3, 2, 4), (3, 3), (1, 1, 0, 0, 2, 1)),
+    "dilated in width, stride 2": ((2, 4, 9, 3), (2, 3, 5), (2, 4), (2, 2, 0, 1, 1, 2)),
+    "dilated beyond the image": ((1, 2, 3, 9), (3, 3, 2), (2, 3), (1, 1, 4, 3, 4, 3)),
+    "groups": ((2, 4, 5, 6), (3, 3, 4), (4, 5), (1, 1, 1, 1), 2),
+    "groups of many channels": ((1, 3, 4, 22), (3, 2, 40), (3, 3), (1, 1, 1, 0), 2),
+    "groups of one channel": ((2, 4, 3, 3), (3, 3, 6), (4, 3), (1, 1, 1, 1), 3),
+    "groups, stride 2": ((2, 5, 6, 20), (3, 3, 8), (3, 3), (2, 2, 1, 1), 2),
+    "groups, dilated, stride 2 by 1": ((2, 7, 6, 24), (2, 3, 4), (3, 4), (2, 1, 0, 1, 2, 2), 2),
+    "chunks, groups": ((3, 20, 21, 64), (3, 3, 64), (20, 21), (1, 1, 1, 1), 4),
+    "chunks, groups, dilated, stride 2": ((3, 40, 41, 64), (3, 3, 64), (18, 37), (2, 1, 0, 0, 2, 2), 4),
 }
 if SIMULATED:
     # CUDA has no minimal filtering: one of its shapes is enough.
-    CASES = {name: case for name, case in CASES.items() if "chunks" not in name and "filtering, " not in name} | {
+    large = "chunks", "filtering, ", "many"
+    CASES = {name: case for name, case in CASES.items() if not any(word in name for word in large)} | {
         "tiles": ((2, 4, 5, 8), (3, 3, 20), (4, 5), (1, 1, 1, 1)),
         "wide tiles, stride 2": ((1, 5, 4, 4), (2, 2, 40), (3, 2), (2, 2, 0, 0)),
         "tiles, 1 by 1": ((2, 6, 7, 5), (1, 1, 20), (6, 7), (1, 1, 0, 0)),
@@ -53,15 +65,17 @@ class Case:
     """The arrays of one case, and the arguments of its kernels."""
 
     def __init__(self, name, rng):
-        (n, h, w, inputs), (kh, kw, outputs), (oh, ow), self.geometry = CASES[name]
+        (n, h, w, inputs), (kh, kw, outputs), (oh, ow), geometry, *groups = CASES[name]
+        self.groups = groups[0] if groups else 1
+        self.geometry = (*geometry, 1, 1)[:6]
         self.x, self.dy = rng.normal(size=(n, h, w, inputs)), rng.normal(size=(n, oh, ow, outputs))
-        self.weight, self.bias = rng.normal(size=(kh, kw, inputs, outputs)), rng.normal(size=outputs)
+        self.weight, self.bias = rng.normal(size=(kh, kw, inputs // self.groups, outputs)), rng.normal(size=outputs)
         self.outputs = outputs
-        kernel, stride = (kh, kw), self.geometry[:2]
-        self.sizes = conv2d.scratch(n, oh, ow, outputs, *kernel, *stride, inputs)
-        self.data_sizes = conv2d.backward_data_scratch(n, h, w, inputs, *kernel, *stride, outputs)
-        scatters = conv2d.uses_col2im(inputs, *stride)
-        self.data_chunks = conv2d.col2im_chunks(n, oh, ow, outputs, *kernel, inputs) if scatters else self.data_sizes.chunks
+        kernel, stride, dilation = (kh, kw), self.geometry[:2], self.geometry[4:]
+        self.sizes = conv2d.scratch(n, oh, ow, outputs, *kernel, *stride, *dilation, inputs, self.groups)
+        self.data_sizes = conv2d.backward_data_scratch(n, h, w, inputs, *kernel, *stride, *dilation, outputs, self.groups)
+        scatters, depth = conv2d.uses_col2im(inputs // self.groups, *stride), kh * kw * inputs // self.groups
+        self.data_chunks = conv2d.col2im_chunks(n, oh, ow, outputs, depth) if scatters else self.data_sizes.chunks
 
     def forward(self, x=None, weight=None, bias=None, moments=False, slope=1.0):
         count = self.sizes.chunks if moments else 0
@@ -70,8 +84,7 @@ class Case:
         return [*arrays, slope, *self.geometry, *workspace(self.sizes), Out(self.dy.shape), partials, sums, sums]
 
     def backward_data(self):
-        kernel_h, kernel_w, inputs, outputs = self.weight.shape
-        transposed = Out((kernel_h * kernel_w * (outputs + 1), inputs), scratch=True)
+        transposed = Out((self.weight[..., 0, 0].size * (self.outputs // self.groups + 1), self.x.shape[3]), scratch=True)
         return [self.dy, self.weight, *self.geometry, transposed, *workspace(self.data_sizes), Out(self.x.shape)]
 
     def backward_weights(self, hide_weight=False, hide_bias=False):
@@ -94,7 +107,7 @@ def test_cases_make_several_chunks(rng):
     for name in CASES:
         if name.startswith("chunks"):
             assert min(Case(name, rng).sizes.chunks, Case(name, rng).data_chunks) > 1, name
-    rows, _ = conv2d.strip_rows(40, 20, 3, 3, 1, 1, 64)
+    rows, _ = conv2d.strip_rows(40, 20, 3, 3, 1, 1, 1, 1, 64)
     assert rows < 40, "no image of several strips"
     (_, _, _, inputs), (kernel_h, kernel_w, _), (_, out_w), _ = CASES["chunks, stride 2, blocks of pixels"]
     assert conv2d.STRIP // (kernel_h * kernel_w * inputs) < out_w, "no row of several blocks"
@@ -114,6 +127,7 @@ ACTIVATED = [
     "chunks, minimal filtering",
     "tiles",
     "wide tiles, 1 by 1",
+    "groups, dilated, stride 2 by 1",
 ]
 
 
@@ -192,13 +206,15 @@ def test_backward_weights_without_bias(rng, name):
 def test_forward_is_the_formula(rng, name):
     """The sum of the contract, one product at a time."""
     case = Case(name, rng)
-    stride_h, stride_w, pad_top, pad_left = case.geometry
+    stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w = case.geometry
     expected = np.tile(case.bias, (*case.dy.shape[:3], 1))
-    for n, oh, ow in np.ndindex(case.dy.shape[:3]):
+    x, y = np.split(case.x, case.groups, axis=3), np.split(expected, case.groups, axis=3)
+    weight = np.split(case.weight, case.groups, axis=3)
+    for group, n, oh, ow in np.ndindex(case.groups, *case.dy.shape[:3]):
         for kh, kw in np.ndindex(case.weight.shape[:2]):
-            h, w = oh * stride_h + kh - pad_top, ow * stride_w + kw - pad_left
+            h, w = oh * stride_h + kh * dilation_h - pad_top, ow * stride_w + kw * dilation_w - pad_left
             if 0 <= h < case.x.shape[1] and 0 <= w < case.x.shape[2]:
-                expected[n, oh, ow] += case.x[n, h, w] @ case.weight[kh, kw]
+                y[group][n, oh, ow] += x[group][n, h, w] @ weight[group][kh, kw]
     assert_close(output_of("conv2d.forward", case.forward()), expected, "matmul")
 
 
@@ -231,7 +247,7 @@ def test_nan_reaches_only_the_pixels_that_see_it(rng, backend):
     assert np.isnan(y).sum() == 4 * case.outputs
 
 
-SPREADING = [name for name in CASES if "minimal filtering" in name] + ["same 3 by 3", "stride 2, same"]
+SPREADING = [name for name in CASES if "minimal filtering" in name] + ["same 3 by 3", "stride 2, same", "groups", "groups, stride 2"]
 BAD = {"nan": np.nan, "infinity": np.inf, "minus infinity": -np.inf, "nearly too large": 1e38}
 
 
@@ -252,7 +268,7 @@ def test_what_is_not_finite_reaches_only_results_that_depend_on_it(rng, dtype, n
     for slope in (1.0, 0.0):
         check("conv2d.forward", dtype, "matmul", case.forward(slope=slope))
     check("conv2d.backward_weights", dtype, "matmul", case.backward_weights())
-    case.x = clean
+    case.x = clean * 1e-3 if np.isfinite(value) else clean
     case.dy[-1, 0, 1, -1] = case.dy[0, -1, -1, 0] = value
     check("conv2d.backward_data", dtype, "matmul", case.backward_data())
     check("conv2d.backward_weights", dtype, "matmul", case.backward_weights())
@@ -282,9 +298,9 @@ def test_against_torch(rng, stride, padding):
         torch.tensor(x.transpose(0, 3, 1, 2)), torch.tensor(weight.transpose(3, 2, 0, 1)), torch.tensor(bias), stride, padding
     )
     expected = theirs.numpy().transpose(0, 2, 3, 1)
-    scratch = workspace(conv2d.scratch(*expected.shape, 3, 3, stride, stride, x.shape[3]))
+    scratch = workspace(conv2d.scratch(*expected.shape, 3, 3, stride, stride, 1, 1, x.shape[3], 1))
     sums = Out((5,), np.float64, scratch=True)
     partials = Out((0, 3, 5), np.float64, scratch=True)
-    args = [x, weight, bias, 1.0, stride, stride, padding, padding, *scratch, Out(expected.shape), partials, sums, sums]
+    args = [x, weight, bias, 1.0, stride, stride, padding, padding, 1, 1, *scratch, Out(expected.shape), partials, sums, sums]
     (y,) = run("conv2d.forward", "serial", "float64", args)
     assert_close(y, expected, "matmul")

@@ -17,6 +17,7 @@ CASES = [
 ]
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
 cases = pytest.mark.parametrize(("shape", "groups"), CASES, ids=str)
+centering = pytest.mark.parametrize("centered", [True, False], ids=["centered", "rms"])
 TINY = 2.0**-1060  # a subnormal eps
 
 
@@ -28,22 +29,24 @@ def statistics(shape, groups):
     return Out((shape[0], groups), np.float64)
 
 
-def forward_args(x, groups, gamma, beta, eps=1e-5):
-    return [x, groups, gamma, beta, eps, scratch(x.shape, 3), statistics(x.shape, groups), statistics(x.shape, groups), Out(x.shape)]
+def forward_args(x, groups, gamma, beta, eps=1e-5, centered=True):
+    outputs = scratch(x.shape, 3), statistics(x.shape, groups), statistics(x.shape, groups), Out(x.shape)
+    return [x, groups, gamma, beta, eps, centered, *outputs]
 
 
-def backward_args(dy, x, groups, gamma, mean, inv_std):
-    return [dy, x, groups, gamma, mean, inv_std, scratch(x.shape, 6), Out(gamma.shape), Out(gamma.shape), Out(x.shape)]
+def backward_args(dy, x, groups, gamma, mean, inv_std, centered=True):
+    return [dy, x, groups, gamma, mean, inv_std, centered, scratch(x.shape, 6), Out(gamma.shape), Out(gamma.shape), Out(x.shape)]
 
 
-def definition(x, groups, gamma, beta, eps=1e-5):
+def definition(x, groups, gamma, beta, eps=1e-5, centered=True):
     """The formula, group by group."""
     y = np.empty(x.shape)
     width = x.shape[2] // groups
     for n in range(x.shape[0]):
         for g in range(groups):
             part = x[n, :, g * width : (g + 1) * width]
-            y[n, :, g * width : (g + 1) * width] = (part - part.mean()) / np.sqrt(part.var() + eps)
+            part = part - part.mean() if centered else part
+            y[n, :, g * width : (g + 1) * width] = part / np.sqrt((part**2).mean() + eps)
     return y * gamma + beta
 
 
@@ -53,34 +56,37 @@ def test_cases_make_several_chunks():
 
 
 @dtypes
+@centering
 @cases
-def test_forward(rng, dtype, shape, groups):
+def test_forward(rng, dtype, shape, groups, centered):
     x, gamma, beta = rng.normal(1, 2, shape), rng.normal(size=shape[2]), rng.normal(size=shape[2])
-    _, _, y = check("groupnorm.forward", dtype, "reduction", forward_args(x, groups, gamma, beta))
-    assert_close(y, definition(x, groups, gamma, beta), "reduction", dtype)
+    _, _, y = check("groupnorm.forward", dtype, "reduction", forward_args(x, groups, gamma, beta, centered=centered))
+    assert_close(y, definition(x, groups, gamma, beta, centered=centered), "reduction", dtype)
 
 
 @dtypes
+@centering
 @cases
-def test_backward(rng, dtype, shape, groups):
+def test_backward(rng, dtype, shape, groups, centered):
     x, dy, gamma, beta = rng.normal(1, 2, shape), rng.normal(size=shape), rng.normal(size=shape[2]), rng.normal(size=shape[2])
-    mean, inv_std, _ = run("groupnorm.forward", "numpy", "float64", forward_args(x, groups, gamma, beta))
-    check("groupnorm.backward", dtype, "reduction", backward_args(dy, x, groups, gamma, mean, inv_std))
+    mean, inv_std, _ = run("groupnorm.forward", "numpy", "float64", forward_args(x, groups, gamma, beta, centered=centered))
+    check("groupnorm.backward", dtype, "reduction", backward_args(dy, x, groups, gamma, mean, inv_std, centered))
 
 
+@centering
 @pytest.mark.parametrize(("shape", "groups"), [((3, 1, 6), 2), ((4, 1, 5), 1), ((2, 3, 6), 3), ((2, 4, 3), 1), ((2, 3, 4), 4)], ids=str)
-def test_gradients(rng, shape, groups):
+def test_gradients(rng, shape, groups, centered):
     """Of all three inputs, through the statistics."""
     x, dy, gamma, beta = rng.normal(size=shape), rng.normal(size=shape), rng.normal(size=shape[2]), rng.normal(size=shape[2])
 
     def gradients(backend):
-        mean, inv_std, _ = run("groupnorm.forward", backend, "float64", forward_args(x, groups, gamma, beta))
-        return run("groupnorm.backward", backend, "float64", backward_args(dy, x, groups, gamma, mean, inv_std))
+        mean, inv_std, _ = run("groupnorm.forward", backend, "float64", forward_args(x, groups, gamma, beta, centered=centered))
+        return run("groupnorm.backward", backend, "float64", backward_args(dy, x, groups, gamma, mean, inv_std, centered))
 
     expected = [
-        differences(lambda a: definition(x, groups, a, beta), gamma, dy),
-        differences(lambda a: definition(x, groups, gamma, a), beta, dy),
-        differences(lambda a: definition(a, groups, gamma, beta), x, dy),
+        differences(lambda a: definition(x, groups, a, beta, centered=centered), gamma, dy),
+        differences(lambda a: definition(x, groups, gamma, a, centered=centered), beta, dy),
+        differences(lambda a: definition(a, groups, gamma, beta, centered=centered), x, dy),
     ]
     for backend in ("numpy", *COMPILED):
         for actual, numeric in zip(gradients(backend), expected, strict=True):
@@ -132,10 +138,10 @@ def test_in_place(rng, dtype, shape, backend):
     x, dy, gamma, beta = (rng.normal(size=s).astype(dtype) for s in (shape, shape, 6, 6))
     mean, inv_std, work = np.empty((9, 2)), np.empty((9, 2)), np.empty((1, 6, 6))
     y, dx, dgamma, dbeta = np.empty_like(x), np.empty_like(x), np.empty_like(gamma), np.empty_like(beta)
-    call("groupnorm.forward", backend, x, 2, gamma, beta, 1e-5, work[:, :3], mean, inv_std, y)
-    call("groupnorm.backward", backend, dy, x, 2, gamma, mean, inv_std, work, dgamma, dbeta, dx)
-    call("groupnorm.backward", backend, dy, x, 2, gamma, mean, inv_std, work, dgamma, dbeta, dy)
-    call("groupnorm.forward", backend, x, 2, gamma, beta, 1e-5, work[:, :3], mean, inv_std, x)
+    call("groupnorm.forward", backend, x, 2, gamma, beta, 1e-5, True, work[:, :3], mean, inv_std, y)
+    call("groupnorm.backward", backend, dy, x, 2, gamma, mean, inv_std, True, work, dgamma, dbeta, dx)
+    call("groupnorm.backward", backend, dy, x, 2, gamma, mean, inv_std, True, work, dgamma, dbeta, dy)
+    call("groupnorm.forward", backend, x, 2, gamma, beta, 1e-5, True, work[:, :3], mean, inv_std, x)
     assert_close(x, y, "exact")
     assert_close(dy, dx, "exact")
 

@@ -30,6 +30,15 @@ dtypes = pytest.mark.parametrize("dtype", DTYPES)
 cases = pytest.mark.parametrize("name", CASES)
 
 
+NONE = (0, 0)  # where padding does not count
+ends = pytest.mark.parametrize("bottom", [None, 0, 1], ids=["pixels", "padding", "padding below"])
+
+
+def end(name, bottom):
+    """Where the padded image ends: None is that padding does not count."""
+    return NONE if bottom is None else (CASES[name][0][1] + bottom, CASES[name][0][2] + bottom)
+
+
 def make(name, rng):
     """x with many ties, dy, geometry."""
     shape, (out_h, out_w), geometry = CASES[name]
@@ -61,18 +70,20 @@ def test_max_backward(rng, dtype, name):
     check("pool.max_backward", dtype, "elementwise", [dy, x, *geometry, Out(x.shape)])
 
 
+@ends
 @dtypes
 @cases
-def test_avg_forward(rng, dtype, name):
+def test_avg_forward(rng, dtype, name, bottom):
     x, dy, geometry = make(name, rng)
-    check("pool.avg_forward", dtype, "elementwise", [x + rng.normal(size=x.shape), *geometry, Out(dy.shape)])
+    check("pool.avg_forward", dtype, "elementwise", [x + rng.normal(size=x.shape), *geometry, *end(name, bottom), Out(dy.shape)])
 
 
+@ends
 @dtypes
 @cases
-def test_avg_backward(rng, dtype, name):
+def test_avg_backward(rng, dtype, name, bottom):
     x, dy, geometry = make(name, rng)
-    check("pool.avg_backward", dtype, "elementwise", [dy, *geometry, Out(x.shape)])
+    check("pool.avg_backward", dtype, "elementwise", [dy, *geometry, *end(name, bottom), Out(x.shape)])
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -84,9 +95,11 @@ def test_max_gradient(rng, name):
     )
 
 
+@ends
 @pytest.mark.parametrize("name", SMALL)
-def test_avg_gradient(rng, name):
+def test_avg_gradient(rng, name, bottom):
     x, dy, geometry = make(name, rng)
+    geometry = *geometry, *end(name, bottom)
     check_gradient(
         lambda x: output_of("pool.avg_forward", [x, *geometry, Out(dy.shape)]), "pool.avg_backward", [dy, *geometry, Out(x.shape)], x, dy
     )
@@ -102,11 +115,14 @@ def test_by_hand(backend):
         return np.array(values, np.float64).reshape(1, -1, len(values[0]), 1)
 
     assert_close(run("pool.max_forward", backend, "float64", [x, *geometry, y])[0], image([[1, 2], [4, 5]]), "exact")
-    assert_close(run("pool.avg_forward", backend, "float64", [x, *geometry, y])[0], image([[1, 1.5], [2.5, 3]]), "exact")
+    assert_close(run("pool.avg_forward", backend, "float64", [x, *geometry, *NONE, y])[0], image([[1, 1.5], [2.5, 3]]), "exact")
+    assert_close(run("pool.avg_forward", backend, "float64", [x, *geometry, 3, 3, y])[0], image([[0.25, 0.75], [1.25, 3]]), "exact")
     expected = image([[1, 10, 0], [100, 1000, 0], [0, 0, 0]])
     assert_close(run("pool.max_backward", backend, "float64", [dy, x, *geometry, Out(x.shape)])[0], expected, "exact")
     expected = image([[1 + 5 + 50 + 250, 5 + 250, 0], [50 + 250, 250, 0], [0, 0, 0]])
-    assert_close(run("pool.avg_backward", backend, "float64", [dy, *geometry, Out(x.shape)])[0], expected, "exact")
+    assert_close(run("pool.avg_backward", backend, "float64", [dy, *geometry, *NONE, Out(x.shape)])[0], expected, "exact")
+    expected = image([[0.25 + 2.5 + 25 + 250, 2.5 + 250, 0], [25 + 250, 250, 0], [0, 0, 0]])
+    assert_close(run("pool.avg_backward", backend, "float64", [dy, *geometry, 3, 3, Out(x.shape)])[0], expected, "exact")
 
 
 @pytest.mark.parametrize("backend", ["numpy", *COMPILED])
@@ -133,7 +149,7 @@ def test_nan_is_the_maximum(rng, dtype, size, at):
     assert np.flatnonzero(np.isnan(y)).tolist() == [2, 3, 4]
     (dx,) = check("pool.max_backward", dtype, "exact", [np.ones((1, 1, 1, 9)), x, *geometry, Out(x.shape)])
     assert dx.reshape(-1, 9)[at, 2:5].tolist() == [1, 1, 1]
-    (y,) = check("pool.avg_forward", dtype, "elementwise", [x, *geometry, Out((1, 1, 1, 9))])
+    (y,) = check("pool.avg_forward", dtype, "elementwise", [x, *geometry, *NONE, Out((1, 1, 1, 9))])
     assert np.flatnonzero(np.isnan(y)).tolist() == [2, 3, 4]
 
 
@@ -152,24 +168,27 @@ def test_global_average_of_large_values_in_float32(rng, backend):
     """A float32 sum of 4,096 values near 1e4 would be wrong in the fifth digit."""
     side = 8 if SIMULATED else 64
     x = rng.normal(1e4, 1, (2, side, side, 11)).astype(np.float32).astype(np.float64)
-    (y,) = run("pool.avg_forward", backend, "float32", [x, side, side, side, side, 0, 0, Out((2, 1, 1, 11))])
+    (y,) = run("pool.avg_forward", backend, "float32", [x, side, side, side, side, 0, 0, *NONE, Out((2, 1, 1, 11))])
     assert_close(y, x.mean(axis=(1, 2), keepdims=True).astype(np.float32), "elementwise" if backend == "cuda" else "exact")
 
 
+@pytest.mark.parametrize("ceil", [False, True])
 @pytest.mark.parametrize(("size", "stride", "pad"), [(2, 2, 0), (3, 2, 1), (3, 1, 0)])
-def test_against_torch(rng, size, stride, pad):
+def test_against_torch(rng, size, stride, pad, ceil):
     torch = pytest.importorskip("torch")
     x = rng.normal(size=(2, 9, 8, 3))
     image = torch.tensor(x.transpose(0, 3, 1, 2), requires_grad=True)
     geometry = (size, size, stride, stride, pad, pad)
-    for ours, theirs in (
-        ("max", torch.nn.functional.max_pool2d(image, size, stride, pad)),
-        ("avg", torch.nn.functional.avg_pool2d(image, size, stride, pad, count_include_pad=False)),
+    call = torch.nn.functional.avg_pool2d
+    for ours, extra, theirs in (
+        ("max", (), torch.nn.functional.max_pool2d(image, size, stride, pad, ceil_mode=ceil)),
+        ("avg", NONE, call(image, size, stride, pad, ceil_mode=ceil, count_include_pad=False)),
+        ("avg", (9 + pad, 8 + pad), call(image, size, stride, pad, ceil_mode=ceil)),
     ):
         expected = theirs.detach().numpy().transpose(0, 2, 3, 1)
         dy = rng.normal(size=expected.shape)
         (gradient,) = torch.autograd.grad(theirs, image, torch.tensor(dy.transpose(0, 3, 1, 2)))
-        (y,) = run(f"pool.{ours}_forward", "serial", "float64", [x, *geometry, Out(expected.shape)])
-        (dx,) = run(f"pool.{ours}_backward", "serial", "float64", [dy, *([x] if ours == "max" else []), *geometry, Out(x.shape)])
+        (y,) = run(f"pool.{ours}_forward", "serial", "float64", [x, *geometry, *extra, Out(expected.shape)])
+        (dx,) = run(f"pool.{ours}_backward", "serial", "float64", [dy, *([x] if ours == "max" else []), *geometry, *extra, Out(x.shape)])
         assert_close(y, expected, "elementwise")
         assert_close(dx, gradient.numpy().transpose(0, 2, 3, 1), "elementwise")

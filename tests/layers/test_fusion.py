@@ -16,6 +16,21 @@ def conv(filters=5, **options):
     return nb.Conv2D(filters, 3, use_bias=False, **options)
 
 
+class Rows(nb.Layer):
+    """The rows of an image, one after the other: (H, W, C) -> (H * W, C)."""
+
+    replayable = True
+
+    def create(self, input_shape):
+        return input_shape[0] * input_shape[1], input_shape[2]
+
+    def forward(self, x, train=False):
+        return x.reshape(len(x), *self.output_shape), x.shape
+
+    def backward(self, dy, saved, need_dx=True):
+        return dy.reshape(saved)
+
+
 NETWORKS = {
     "conv, norm": lambda: [conv(), nb.BatchNorm()],
     "conv, norm, relu": lambda: [conv(), nb.BatchNorm(), nb.ReLU()],
@@ -40,6 +55,18 @@ NETWORKS = {
     "conv, relu, vanilla dropout": lambda: [nb.Conv2D(16, 3), nb.ReLU(), nb.Dropout(0.3, variant="vanilla"), nb.Conv2D(5, 3)],
     "dense, relu, all dropped": lambda: [nb.Flatten(), nb.Dense(6), nb.ReLU(), nb.Dropout(1.0)],
     "dense, relu, none dropped": lambda: [nb.Flatten(), nb.Dense(6), nb.ReLU(), nb.Dropout(0.0)],
+    "conv, norm, relu, mirrored": lambda: [conv(6, padding_mode="reflect"), nb.BatchNorm(), nb.ReLU(), conv(4, padding_mode="edge")],
+    "conv, norm, relu in groups": lambda: [conv(6, groups=3, dilation=2), nb.BatchNorm(), nb.ReLU(), conv(4, groups=2, stride=2)],
+    "conv of each channel, norm, relu, pool": lambda: [
+        *(nb.DepthwiseConv2D(3, use_bias=False), nb.BatchNorm(), nb.ReLU(), nb.MaxPool2D(2)),
+        *(nb.DepthwiseConv2D(3, stride=2, multiplier=2, use_bias=False), nb.BatchNorm(), nb.ReLU(), nb.Conv2D(5, 1)),
+    ],
+    "conv of each channel, relu, dropout": lambda: [nb.DepthwiseConv2D((3, 2)), nb.ReLU(), nb.Dropout(0.3), nb.Conv2D(5, 3)],
+    "conv1d, norm, relu": lambda: [
+        *(Rows(), nb.Conv1D(5, 3, use_bias=False), nb.BatchNorm(), nb.ReLU()),
+        *(nb.Conv1D(4, 2, stride=2, padding="causal", groups=1), nb.ReLU(), nb.Dropout(0.3), nb.Conv1D(3, 3)),
+    ],
+    "conv, transposed, norm, relu": lambda: [conv(4, stride=2), nb.ConvTranspose2D(5, 3, stride=2), nb.BatchNorm(), nb.ReLU()],
     "residual": lambda: [nb.Residual([conv(), nb.BatchNorm(), nb.ReLU(), conv(3), nb.BatchNorm()]), nb.ReLU()],
 }
 # What stays apart, and in how many steps the whole runs.

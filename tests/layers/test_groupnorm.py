@@ -67,6 +67,71 @@ def test_layer_norm(rng, shape, backend):
         assert_close(grad, numeric, "differences")
 
 
+def flat(x, axes):
+    """x with its last axes as one."""
+    return x.reshape(*x.shape[: x.ndim - len(axes)], -1)
+
+
+@backends
+@pytest.mark.parametrize("axes", [(-1,), (-2, -1), (1, 2, 3), (-1, 0, 1, -2)])
+def test_layer_norm_of_several_axes(rng, backend, axes):
+    """One axis of all their values, and gamma and beta for each value."""
+    x, dy = rng.normal(1, 2, (2, 3, 2, 4)), rng.normal(size=(2, 3, 2, 4))
+    gamma, beta = rng.normal(size=(2, *x.shape[4 - len(axes) :]))
+    y, saved = F.layer_norm_forward(x, gamma, beta, axes=axes, eps=1e-3, backend=backend)
+
+    def function(x, gamma, beta):
+        return layer_norm(flat(x, axes), gamma.reshape(-1), beta.reshape(-1), 1e-3).reshape(x.shape)
+
+    assert_close(y, function(x, gamma, beta), "reduction")
+    grads = F.layer_norm_backward(dy, saved)
+    for grad, numeric in zip(grads, differences(function, [x, gamma, beta], dy), strict=True):
+        assert_close(grad, numeric, "differences")
+
+
+def rms_norm(x, gamma, axes, eps=1e-5):
+    rows = flat(x, axes)
+    return (rows / np.sqrt((rows**2).mean(axis=-1, keepdims=True) + eps)).reshape(x.shape) * gamma
+
+
+@backends
+@pytest.mark.parametrize("axes", [(-1,), (-2, -1), (1, 2, 3)])
+def test_rms_norm(rng, backend, axes):
+    x, dy = rng.normal(1, 2, (2, 3, 2, 4)), rng.normal(size=(2, 3, 2, 4))
+    gamma = rng.normal(size=x.shape[4 - len(axes) :])
+    y, saved = F.rms_norm_forward(x, gamma, axes=axes, eps=1e-3, backend=backend)
+    assert_close(y, rms_norm(x, gamma, axes, 1e-3), "reduction")
+    dgamma = np.full(gamma.shape, 7.0)
+    grads = F.rms_norm_backward(dy, saved, dgamma=dgamma)
+    for grad, numeric in zip(grads, differences(lambda *a: rms_norm(*a, axes, 1e-3), [x, gamma], dy), strict=True):
+        assert_close(grad, numeric, "differences")
+    assert grads[1] is dgamma
+    without, _ = F.rms_norm_forward(x, axes=axes, backend=backend)
+    assert_close(without, rms_norm(x, np.ones(4), axes), "reduction")
+
+
+@backends
+@dtypes
+def test_rms_norm_of_one_value_is_its_sign(backend, dtype):
+    x = np.array([[3.0], [-2], [0], [np.nan]], dtype)
+    assert_close(F.rms_norm_forward(x, eps=0, backend=backend)[0], np.sign(x), "elementwise")
+
+
+@pytest.mark.parametrize("channels", [3, 130])
+def test_chunks_of_wide_rows_hold_bounded_scratch(rng, channels, monkeypatch):
+    """Rows of whole images: fewer chunks, and the same sums."""
+    from nbnet.functional import groupnorm
+
+    x, dy = rng.normal(size=(70, 8, 9, channels)), rng.normal(size=(70, 8, 9, channels))
+    results = []
+    for wide in (1 << 30, 1000):
+        monkeypatch.setattr(groupnorm, "WIDE", wide)
+        y, saved = F.layer_norm_forward(x, None, None, axes=(1, 2, 3), backend="serial")
+        results.append([y, *F.layer_norm_backward(dy, saved)])
+    for many, few in zip(*results, strict=True):
+        assert_close(few, many, "reduction")
+
+
 @backends
 def test_the_default_eps_is_1e_5(rng, backend):
     x = rng.normal(0, 1e-2, (4, 6))
@@ -167,6 +232,21 @@ def test_group_norm_knows_its_relatives(rng, backend):
         (lambda x: nb.GroupNorm(4).build((3, 6)), ShapeError, "groups=4 does not divide 6 channels"),
         (lambda x: nb.GroupNorm(6).build((6,)), ShapeError, "one value per group"),
         (lambda x: nb.LayerNorm().build((5, 1)), ShapeError, "one value per group"),
+        (lambda x: F.layer_norm_forward(x, None, None, axes=1), ArgumentError, r"axes=1: expected the last axes of 3, -1 or several"),
+        (lambda x: F.layer_norm_forward(x, None, None, axes=(-1, 2)), ArgumentError, r"axes=\(-1, 2\): expected the last"),
+        (lambda x: F.layer_norm_forward(x, None, None, axes=()), ArgumentError, r"axes=\(\)"),
+        (lambda x: F.layer_norm_forward(x, None, None, axes=2.0), ArgumentError, r"axes=2\.0"),
+        (
+            lambda x: F.layer_norm_forward(x, np.ones(6), None, axes=(1, 2)),
+            ShapeError,
+            r"gamma has shape \(6,\), expected \(3, 6\): one number",
+        ),
+        (lambda x: F.rms_norm_forward(x, np.ones(5)), ShapeError, r"gamma has shape \(5,\), expected \(6,\): one number per channel"),
+        (lambda x: F.rms_norm_forward(x, axes=(0, 2)), ArgumentError, r"axes=\(0, 2\)"),
+        (lambda x: nb.LayerNorm(axes=(0, 1, 2)).build((3, 6)), ShapeError, r"layernorm: axes=\(0, 1, 2\) of inputs .* include that of the"),
+        (lambda x: nb.LayerNorm(axes=1).build((3, 6)), ArgumentError, "axes=1: expected the last axes of 3"),
+        (lambda x: nb.RMSNorm(eps=0), ArgumentError, "rmsnorm: eps=0: expected a number above 0"),
+        (lambda x: nb.InstanceNorm().build((6,)), ShapeError, "one value per group"),
     ],
 )
 def test_bad_arguments(rng, call, error, message):
@@ -175,6 +255,18 @@ def test_bad_arguments(rng, call, error, message):
 
 
 # ------------------------------------------------------------------------------------------------------ layers
+
+
+def test_instance_norm_is_group_norm_of_each_channel(rng):
+    x, dy, gamma, beta = normal(rng, 6, (2, 3, 4, 6), (2, 3, 4, 6))
+    results = []
+    for layer in (nb.InstanceNorm(eps=1e-2), nb.GroupNorm(6, eps=1e-2)):
+        layer.build(x.shape[1:], backend="serial", dtype="float64")
+        layer.params["gamma"].value[:], layer.params["beta"].value[:] = gamma, beta
+        y, saved = layer.forward(x, train=True)
+        results.append([y, layer.backward(dy, saved), *(param.grad for param in layer.params.values())])
+    for a, b in zip(*results, strict=True):
+        assert_close(a, b, "exact")
 
 
 @pytest.mark.parametrize("name", ["group", "layer"])
@@ -233,3 +325,20 @@ def test_against_torch(rng, name, dtype):
     assert_close(y, out.detach().numpy(), "reduction")
     for grad, tensor in zip(F.group_norm_backward(dy, saved), tensors, strict=True):
         assert_close(grad, tensor.grad.numpy(), "reduction")
+
+
+@pytest.mark.parametrize("axes", [(-1,), (-3, -2, -1)])
+@dtypes
+def test_norms_of_several_axes_against_torch(rng, axes, dtype):
+    torch = pytest.importorskip("torch")
+    x, dy = (rng.normal(1, 2, (3, 4, 5, 6)).astype(dtype) for _ in range(2))
+    gamma, beta = (rng.normal(size=x.shape[4 - len(axes) :]).astype(dtype) for _ in range(2))
+    for name in ("layer", "rms"):
+        inputs = [x, gamma, beta][: 3 if name == "layer" else 2]
+        tensors = [torch.from_numpy(a.copy()).requires_grad_() for a in inputs]
+        out = getattr(torch.nn.functional, f"{name}_norm")(tensors[0], gamma.shape, *tensors[1:], eps=1e-5)
+        out.backward(torch.from_numpy(dy))
+        y, saved = getattr(F, f"{name}_norm_forward")(*inputs, axes=axes)
+        assert_close(y, out.detach().numpy(), "reduction")
+        for grad, tensor in zip(getattr(F, f"{name}_norm_backward")(dy, saved), tensors, strict=True):
+            assert_close(grad, tensor.grad.numpy(), "reduction")

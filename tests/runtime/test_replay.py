@@ -16,10 +16,19 @@ from .passes import batch, both, live, recordings, state, trainer
 NETWORKS = {
     "all in one pass": lambda: [nb.Conv2D(5, 3), nb.BatchNorm(), nb.ReLU(), nb.MaxPool2D(2), nb.Flatten(), nb.Dense(3)],
     "without fusion": lambda: [nb.MaxPool2D(3, padding="same"), nb.AvgPool2D(2), nb.Sigmoid(), nb.Flatten(), nb.Dense(3, use_bias=False)],
+    "resampling": lambda: [
+        nb.UpSample2D(2, "bilinear"),
+        nb.ZeroPad2D(1),
+        nb.Conv2D(3, 3),
+        nb.AdaptiveAvgPool2D(2),
+        nb.Flatten(),
+        nb.Dense(3),
+    ],
     "minimal filtering": lambda: [nb.Conv2D(16, 3), nb.LeakyReLU(0.1), nb.Conv2D(17, 3), nb.GlobalAvgPool2D(), nb.Dense(3)],
     "dropout": lambda: [nb.Dropout(0.3), nb.Flatten(), nb.Dense(9), nb.Dropout(0.5, variant="alpha"), nb.Dense(3)],
     "dropout with its own seed": lambda: [nb.Flatten(), nb.Dense(9), nb.Dropout(0.5, seed=2**63 + 5, variant="vanilla"), nb.Dense(3)],
     "norms": lambda: [nb.LayerNorm(), nb.Conv2D(4, 2, stride=2), nb.GroupNorm(2), nb.Tanh(), nb.Flatten(), nb.Dense(3)],
+    "more norms": lambda: [nb.LayerNorm(axes=(1, 2, 3)), nb.Conv2D(4, 2), nb.InstanceNorm(), nb.RMSNorm(), nb.Flatten(), nb.Dense(3)],
     "batch norms": lambda: [
         nb.BatchNorm(axis=1),
         nb.BatchNorm(activation="tanh", track="deviation"),

@@ -1,30 +1,33 @@
 """Two-dimensional convolution (cross-correlation, as every framework means it).
 
-Letters: N images, H x W input, OH x OW output, I input and O output channels, KH x KW kernel, D = KH*KW*I, K chunks.
-All arrays C-contiguous, NHWC, one dtype T (float32 or float64). Pixels outside the image are zero.
+Letters: N images, H x W input, OH x OW output, I input and O output channels, G groups of J = I / G input channels, KH x KW kernel,
+D = KH*KW*J, K chunks. All arrays C-contiguous, NHWC, one dtype T (float32 or float64). Pixels outside the image are zero. Group g has the
+input channels g*J to (g+1)*J and the output channels g*O/G to (g+1)*O/G.
 
-    forward(x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials, mean, m2)
-        z[n,oh,ow,o] = bias_o + sum_{kh,kw,i} x[n, oh*stride_h + kh - pad_top, ow*stride_w + kw - pad_left, i] * weight[kh,kw,i,o]
+    forward(x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, packed, strips, y, partials, mean, m2)
+        z[n,oh,ow,o] = bias_o + sum_{kh,kw,j} x[n, oh*stride_h + kh*dilation_h - pad_top, ow*stride_w + kw*dilation_w - pad_left, g*J + j]
+            * weight[kh,kw,j,o], where g is the group of o
         y = act(z) = z where z > 0, else slope * z: slope 1 is no activation, 0 is ReLU (0 for minus infinity too), others above 0
         are leaky ReLU. The gradient through it needs only y, and is computed before the backward kernels: nbnet.kernels.activation.
         mean, m2: y's mean and summed squared deviations over n, oh, ow, for a batch norm that follows; computed from each chunk
         of y while it is in the cache.
-    backward_data(dy, weight, stride_h, stride_w, pad_top, pad_left, transposed, packed, strips, dx)
+    backward_data(dy, weight, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, transposed, packed, strips, dx)
         dx = the transpose of that map, applied to dy: a convolution of dy, spread by the stride, with rotated weights
-    backward_weights(x, dy, stride_h, stride_w, pad_top, pad_left, strips, partials, dweight, dbias)
-        dweight[kh,kw,i,o] = sum_{n,oh,ow} x[...] * dy[n,oh,ow,o],   dbias_o = sum_{n,oh,ow} dy[n,oh,ow,o]
+    backward_weights(x, dy, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, strips, partials, dweight, dbias)
+        dweight[kh,kw,j,o] = sum_{n,oh,ow} x[...] * dy[n,oh,ow,o],   dbias_o = sum_{n,oh,ow} dy[n,oh,ow,o]
 
-x, dx: (N, H, W, I).  y, dy: (N, OH, OW, O).  weight, dweight: (KH, KW, I, O).  bias, dbias: (O,); dbias of shape (0,) is not computed.
+x, dx: (N, H, W, I).  y, dy: (N, OH, OW, O).  weight, dweight: (KH, KW, J, O).  bias, dbias: (O,); dbias of shape (0,) is not computed.
 mean, m2: (O,) float64, not computed if partials has the shape (0, 3, O).
 Scratch, with sizes from `scratch`: strips (T, S) T, a workspace for each of the T threads; packed (36, P) T,
-transformed weights, or (0, P); transposed (KH*KW*(O + 1), I) T, the rotated weights and then zeros; partials of forward
+transformed weights, or (0, P); transposed (KH*KW*(O/G + 1), I) T, the rotated weights and then zeros; partials of forward
 (K, 3, O) float64; partials of backward_weights (K, D + 1, O) T, the sum of the weights' gradient for each chunk, with the
 bias's in the last row. Everything overwrites (=). Backward needs x and weight from forward.
 
 There is no im2col: a strip of rows is copied with its padding, and tiles read their patches from it. A patch is KH runs of KW*I numbers,
-so the patches of neighbouring pixels overlap in memory and are read from the level-1 cache. 3 x 3 convolutions with stride 1 over
-enough channels use Winograd's minimal filtering (winograd.py), with 4 times fewer products. backward_data with few input channels, or
-with a stride, adds up the products of each pixel of dy with all weights (col2im.py).
+so the patches of neighbouring pixels overlap in memory and are read from the level-1 cache; with groups or a dilation it is KH*KW runs of
+J numbers. 3 x 3 convolutions with stride 1, without these, over enough channels use Winograd's minimal filtering (winograd.py), with
+4 times fewer products. backward_data with few input channels, or with a stride, adds up the products of each pixel of dy with all weights
+(col2im.py).
 
 Minimal filtering mixes the numbers of a tile. If a result is not finite, the tile is computed again without it (direct.py): so NaN and
 infinity reach exactly the results that depend on them, and only results that are too large overflow. Padding counts as zeros, and 0 times
@@ -62,24 +65,32 @@ PIXELS = 1024  # and the pixels of dy that justify one
 
 
 @register_jitable
-def strip_rows(out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, inputs):
+def extent(kernel, dilation):
+    """The pixels from the first to the last one of a kernel along one axis."""
+    return (kernel - 1) * dilation + 1
+
+
+@register_jitable
+def strip_rows(out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, inputs):
     """The output rows of one strip, and the numbers in one padded input row."""
-    row = ((out_w - 1) * stride_w + kernel_w) * inputs
-    rows = (STRIP // row - kernel_h) // stride_h + 1
+    row = ((out_w - 1) * stride_w + extent(kernel_w, dilation_w)) * inputs
+    rows = (STRIP // row - extent(kernel_h, dilation_h)) // stride_h + 1
     return max(1, min(out_h, rows)), row
 
 
 @register_jitable
-def uses_winograd(kernel_h, kernel_w, stride_h, stride_w, inputs, outputs):
+def uses_winograd(kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, inputs, outputs, groups):
     """Whether a convolution uses minimal filtering: with fewer channels its transforms cost more than the products it saves."""
-    return kernel_h == 3 and kernel_w == 3 and stride_h == 1 and stride_w == 1 and inputs >= LEAST and outputs >= LEAST
+    dense = groups == 1 and stride_h == 1 and stride_w == 1 and dilation_h == 1 and dilation_w == 1
+    return dense and kernel_h == 3 and kernel_w == 3 and inputs >= LEAST and outputs >= LEAST
 
 
 @register_jitable
-def plan(images, out_h, out_w, outputs, kernel_h, kernel_w, stride_h, stride_w, inputs, filtered):
+def plan(images, out_h, out_w, outputs, kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, inputs, groups, filtered):
     """Rows of output that are computed together, and the number of chunks, for a convolution from `inputs` to `outputs` channels."""
-    rows = EDGE if filtered else strip_rows(out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, inputs)[0]
-    return rows, _chunks(images, out_h, rows, out_w, outputs * kernel_h * kernel_w * inputs)
+    rows, _ = strip_rows(out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, inputs)
+    rows = EDGE if filtered else rows
+    return rows, _chunks(images, out_h, rows, out_w, outputs * kernel_h * kernel_w * inputs // groups)
 
 
 @register_jitable
@@ -90,14 +101,14 @@ def _chunks(images, out_h, rows, out_w, products):
 
 @register_jitable
 def uses_col2im(inputs, stride_h, stride_w):
-    """Whether backward_data to `inputs` channels uses col2im.py."""
+    """Whether backward_data to `inputs` channels of a group uses col2im.py."""
     return inputs <= FEW or stride_h * stride_w > 1
 
 
 @register_jitable
-def col2im_chunks(images, out_h, out_w, outputs, kernel_h, kernel_w, inputs):
-    """The number of chunks, of whole images, with col2im."""
-    return _chunks(images, out_h, out_h, out_w, outputs * kernel_h * kernel_w * inputs)
+def col2im_chunks(images, out_h, out_w, outputs, depth):
+    """The number of chunks, of whole images, with col2im. depth: D."""
+    return _chunks(images, out_h, out_h, out_w, outputs * depth)
 
 
 class Scratch(NamedTuple):
@@ -110,15 +121,28 @@ class Scratch(NamedTuple):
 
 @cache
 def scratch(
-    images: int, out_h: int, out_w: int, outputs: int, kernel_h: int, kernel_w: int, stride_h: int, stride_w: int, inputs: int
+    images: int,
+    out_h: int,
+    out_w: int,
+    outputs: int,
+    kernel_h: int,
+    kernel_w: int,
+    stride_h: int,
+    stride_w: int,
+    dilation_h: int,
+    dilation_w: int,
+    inputs: int,
+    groups: int,
 ) -> Scratch:
     """For a convolution from `inputs` to `outputs` channels and for its backward_weights."""
-    filtered = uses_winograd(kernel_h, kernel_w, stride_h, stride_w, inputs, outputs)
-    rows, count = plan(images, out_h, out_w, outputs, kernel_h, kernel_w, stride_h, stride_w, inputs, filtered)
-    _, row = strip_rows(out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, inputs)
+    steps = stride_h, stride_w, dilation_h, dilation_w
+    filtered = uses_winograd(kernel_h, kernel_w, *steps, inputs, outputs, groups)
+    rows, count = plan(images, out_h, out_w, outputs, kernel_h, kernel_w, *steps, inputs, groups, filtered)
+    _, row = strip_rows(out_h, out_w, kernel_h, kernel_w, *steps, inputs)
     pixels = images * out_h * out_w
-    sums = kernel_h * kernel_w * inputs * outputs if summed_together(pixels, partial_sums(count, pixels)) > 0 else 0
-    direct = ((rows - 1) * stride_h + kernel_h) * row + LANES + sums
+    weights = kernel_h * kernel_w * inputs // groups * outputs
+    sums = weights if summed_together(pixels, partial_sums(count, pixels)) > 0 else 0
+    direct = ((rows - 1) * stride_h + extent(kernel_h, dilation_h)) * row + LANES + sums
     if not filtered:
         return Scratch(count, direct, (0, 1))
     numbers = LANES + TILES * (inputs + outputs) + 2 * PAD + inputs * outputs  # for each of the planes
@@ -139,9 +163,20 @@ def partial_sums(chunk_count: int, pixels: int) -> int:
 
 
 def backward_data_scratch(
-    images: int, height: int, width: int, inputs: int, kernel_h: int, kernel_w: int, stride_h: int, stride_w: int, outputs: int
+    images: int,
+    height: int,
+    width: int,
+    inputs: int,
+    kernel_h: int,
+    kernel_w: int,
+    stride_h: int,
+    stride_w: int,
+    dilation_h: int,
+    dilation_w: int,
+    outputs: int,
+    groups: int,
 ) -> Scratch:
     """For backward_data to images (height, width, inputs)."""
-    if uses_col2im(inputs, stride_h, stride_w):
+    if uses_col2im(inputs // groups, stride_h, stride_w):
         return Scratch(0, max(STRIP, kernel_h * kernel_w * inputs), (0, 1))
-    return scratch(images, height, width, inputs, kernel_h, kernel_w, 1, 1, outputs)
+    return scratch(images, height, width, inputs, kernel_h, kernel_w, 1, 1, dilation_h, dilation_w, outputs, groups)

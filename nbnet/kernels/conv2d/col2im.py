@@ -31,11 +31,33 @@ def _add_runs(columns, count, left, run, depth, offset, step, kernel_w, row, wid
 
 
 @inlined
-def backward_data(dy, transposed, zeros, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, start, stop, columns, dx):
-    """dx of images start to stop. zeros (D,); columns: scratch for the products of STRIP // D pixels, at least one."""
+def backward_data(
+    dy,
+    transposed,
+    zeros,
+    kernel_h,
+    kernel_w,
+    groups,
+    stride_h,
+    stride_w,
+    pad_top,
+    pad_left,
+    dilation_h,
+    dilation_w,
+    start,
+    stop,
+    columns,
+    dx,
+):
+    """dx of images start to stop. transposed (G, O / G, D): the weights of each group. zeros (KH*KW*I,); columns: scratch for the products
+    of STRIP // (KH*KW*I) pixels, at least one."""
     out_h, out_w, outputs = dy.shape[1], dy.shape[2], dy.shape[3]
     height, width, inputs = dx.shape[1], dx.shape[2], dx.shape[3]
-    run, depth = kernel_w * inputs, kernel_h * kernel_w * inputs
+    depth = kernel_h * kernel_w * inputs
+    own, channels = depth // groups, inputs // groups
+    # The runs of a row of the kernel: one, unless gaps are between its pixels or between the channels of a group.
+    runs = 1 if groups == 1 and dilation_w == 1 else kernel_w
+    run, overlap = kernel_w // runs * channels, kernel_w // runs
     gradient, target = dy.reshape(-1), dx.reshape(-1)
     block = max(1, STRIP // depth)
     for image in range(start, stop):
@@ -43,11 +65,36 @@ def backward_data(dy, transposed, zeros, kernel_h, kernel_w, stride_h, stride_w,
         for oh in range(out_h):
             for first in range(0, out_w, block):
                 count = min(block, out_w - first)
-                at = ((image * out_h + oh) * out_w + first) * outputs
-                gemm(count, gradient, at, 0, outputs, 1, transposed, 0, 0, depth, 1, outputs, zeros, 0, 0, columns, 0, depth, depth)
-                left = (first * stride_w - pad_left) * inputs
+                for group in range(groups):
+                    at = ((image * out_h + oh) * out_w + first) * outputs + group * (outputs // groups)
+                    b_at = group * (outputs // groups) * own
+                    gemm(
+                        count,
+                        gradient,
+                        at,
+                        0,
+                        outputs,
+                        1,
+                        transposed,
+                        b_at,
+                        0,
+                        own,
+                        1,
+                        outputs // groups,
+                        zeros,
+                        0,
+                        0,
+                        columns,
+                        group * own,
+                        depth,
+                        own,
+                    )
                 for kh in range(kernel_h):
-                    h = oh * stride_h + kh - pad_top
+                    h = oh * stride_h + kh * dilation_h - pad_top
                     if 0 <= h < height:
                         row = (image * height + h) * width * inputs
-                        _add_runs(columns, count, left, run, depth, kh * run, stride_w * inputs, kernel_w, row, width * inputs, target)
+                        for group in range(groups):
+                            for k in range(runs):
+                                left = (first * stride_w + k * dilation_w - pad_left) * inputs + group * channels
+                                source = group * own + (kh * runs + k) * run
+                                _add_runs(columns, count, left, run, depth, source, stride_w * inputs, overlap, row, width * inputs, target)

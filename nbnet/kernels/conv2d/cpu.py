@@ -50,18 +50,36 @@ def _pixel(unit, y, rows):
 
 
 @body
-def _forward(group, thread, x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, cut, packed, strips, y, partials):
+def _forward(group, thread, x, weight, bias, slope, geometry, cut, packed, strips, y, partials):
     """The chunks of a group."""
-    kernel_h, kernel_w, _, outputs = weight.shape
+    kernel_h, kernel_w, inputs, outputs = weight.shape
+    stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w = geometry
     rows, count, groups = cut
     first, last = chunks.bounds(group, groups, count)
     start, stop = _units(first, last, count, y, rows)
     if packed.size > 0:
         winograd.convolve(x, weight.reshape(-1), packed, bias, pad_top, pad_left, start, stop, strips[thread], y, slope)
     else:
-        flat = weight.reshape(-1, outputs)
+        flat, of_channels = weight.reshape(-1, outputs), x.shape[3] // inputs
         direct.convolve(
-            x, flat, kernel_h, kernel_w, bias, stride_h, stride_w, pad_top, pad_left, rows, start, stop, strips[thread], y, slope
+            x,
+            flat,
+            kernel_h,
+            kernel_w,
+            of_channels,
+            bias,
+            stride_h,
+            stride_w,
+            pad_top,
+            pad_left,
+            dilation_h,
+            dilation_w,
+            rows,
+            start,
+            stop,
+            strips[thread],
+            y,
+            slope,
         )
     if partials.shape[0] > 0:
         for chunk in range(first, last):
@@ -71,29 +89,51 @@ def _forward(group, thread, x, weight, bias, slope, stride_h, stride_w, pad_top,
 
 
 @body
-def _prepare_forward(x, weight, stride_h, stride_w, packed, strips, y):
+def _prepare_forward(x, weight, geometry, packed, strips, y):
     """Transform the weights; return how the work is cut."""
     kernel_h, kernel_w, inputs, outputs = weight.shape
+    stride_h, stride_w, _, _, dilation_h, dilation_w = geometry
     filtered = packed.size > 0
     if filtered:
         winograd.transform_weights(weight.reshape(-1), strips[0], packed)
-    rows, count = plan(y.shape[0], y.shape[1], y.shape[2], outputs, kernel_h, kernel_w, stride_h, stride_w, inputs, filtered)
+    images, out_h, out_w, channels = y.shape[0], y.shape[1], y.shape[2], x.shape[3]
+    rows, count = plan(
+        images,
+        out_h,
+        out_w,
+        outputs,
+        kernel_h,
+        kernel_w,
+        stride_h,
+        stride_w,
+        dilation_h,
+        dilation_w,
+        channels,
+        channels // inputs,
+        filtered,
+    )
     return _cut(y, rows, count, filtered, strips.shape[0])
 
 
 @serial
-def forward_serial(x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials, mean, m2):
-    cut = _prepare_forward(x, weight, stride_h, stride_w, packed, strips, y)
+def forward_serial(
+    x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, packed, strips, y, partials, mean, m2
+):
+    geometry = stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w
+    cut = _prepare_forward(x, weight, geometry, packed, strips, y)
     for k in range(cut[2]):
-        _forward(k, 0, x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, cut, packed, strips, y, partials)
+        _forward(k, 0, x, weight, bias, slope, geometry, cut, packed, strips, y, partials)
     if partials.shape[0] > 0:
         merge_moments(partials, mean, m2)
 
 
 @parallel
-def forward_parallel(x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials, mean, m2):
-    cut = _prepare_forward(x, weight, stride_h, stride_w, packed, strips, y)
-    parallel_for_thread(cut[2], _forward, (x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, cut, packed, strips, y, partials))
+def forward_parallel(
+    x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, packed, strips, y, partials, mean, m2
+):
+    geometry = stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w
+    cut = _prepare_forward(x, weight, geometry, packed, strips, y)
+    parallel_for_thread(cut[2], _forward, (x, weight, bias, slope, geometry, cut, packed, strips, y, partials))
     if partials.shape[0] > 0:
         merge_moments(partials, mean, m2)
 
@@ -102,83 +142,151 @@ def forward_parallel(x, weight, bias, slope, stride_h, stride_w, pad_top, pad_le
 
 
 @body
-def _rotate(weight, transposed):
-    """transposed[(kh, kw, o), i] = weight[KH-1-kh, KW-1-kw, i, o]."""
+def _rotate(weight, groups, transposed):
+    """transposed[(kh, kw, o), g*J + j] = weight[KH-1-kh, KW-1-kw, j, g*O/G + o], for o below O/G."""
     kernel_h, kernel_w, inputs, outputs = weight.shape
-    source, target = weight.reshape(-1), transposed.reshape(-1)
+    source, target, columns = weight.reshape(-1), transposed.reshape(-1), outputs // groups
     for kh in range(kernel_h):
         for kw in range(kernel_w):
             at = ((kernel_h - 1 - kh) * kernel_w + kernel_w - 1 - kw) * inputs * outputs
-            transpose(source, at, outputs, inputs, outputs, target, (kh * kernel_w + kw) * outputs * inputs, inputs)
+            to = (kh * kernel_w + kw) * columns * inputs * groups
+            for group in range(groups):
+                transpose(source, at + group * columns, outputs, inputs, columns, target, to + group * inputs, inputs * groups)
 
 
 @body
-def _prepare_backward_data(dy, weight, stride_h, stride_w, transposed, packed, strips, dx):
+def _prepare_backward_data(dy, weight, geometry, transposed, packed, strips, dx):
     """Write the weights as _backward_data needs them, with zeros at the end of transposed; return how the work is cut."""
     kernel_h, kernel_w, inputs, outputs = weight.shape
-    transposed[kernel_h * kernel_w * outputs :] = 0
+    stride_h, stride_w, _, _, dilation_h, dilation_w = geometry
+    groups = dx.shape[3] // inputs
+    columns = outputs // groups
+    transposed[kernel_h * kernel_w * columns :] = 0
     if uses_col2im(inputs, stride_h, stride_w):
         depth = kernel_h * kernel_w * inputs
-        transpose(weight.reshape(-1), 0, outputs, depth, outputs, transposed.reshape(-1), 0, depth)
-        count = col2im_chunks(dx.shape[0], dy.shape[1], dy.shape[2], outputs, kernel_h, kernel_w, inputs)
+        for group in range(groups):
+            transpose(weight.reshape(-1), group * columns, outputs, depth, columns, transposed.reshape(-1), group * columns * depth, depth)
+        count = col2im_chunks(dx.shape[0], dy.shape[1], dy.shape[2], outputs, depth)
         return dx.shape[1], count, count
-    _rotate(weight, transposed)
+    _rotate(weight, groups, transposed)
     filtered = packed.size > 0
     if filtered:
         winograd.transform_weights(transposed.reshape(-1)[: weight.size], strips[0], packed)
-    rows, count = plan(dx.shape[0], dx.shape[1], dx.shape[2], inputs, kernel_h, kernel_w, 1, 1, outputs, filtered)
+    images, height, width, channels = dx.shape
+    rows, count = plan(images, height, width, channels, kernel_h, kernel_w, 1, 1, dilation_h, dilation_w, outputs, groups, filtered)
     return _cut(dx, rows, count, filtered, strips.shape[0])
 
 
 @body
-def _backward_data(group, thread, dy, weight, stride_h, stride_w, pad_top, pad_left, cut, transposed, packed, strips, dx):
+def _backward_data(group, thread, dy, weight, geometry, cut, transposed, packed, strips, dx):
     """The chunks of a group."""
     kernel_h, kernel_w, inputs, _ = weight.shape
+    stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w = geometry
     rows, count, groups = cut
+    of_channels = dx.shape[3] // inputs
     flat, strip = transposed.reshape(-1), strips[thread]
     weights, zeros = flat[: weight.size], flat[weight.size :]
     if uses_col2im(inputs, stride_h, stride_w):
         start, stop = chunks.bounds(group, count, dx.shape[0])
-        col2im.backward_data(dy, weights, zeros, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, start, stop, strip, dx)
+        col2im.backward_data(
+            dy,
+            weights,
+            zeros,
+            kernel_h,
+            kernel_w,
+            of_channels,
+            stride_h,
+            stride_w,
+            pad_top,
+            pad_left,
+            dilation_h,
+            dilation_w,
+            start,
+            stop,
+            strip,
+            dx,
+        )
         return
-    top, left = kernel_h - 1 - pad_top, kernel_w - 1 - pad_left
+    top, left = (kernel_h - 1) * dilation_h - pad_top, (kernel_w - 1) * dilation_w - pad_left
     first, last = chunks.bounds(group, groups, count)
     start, stop = _units(first, last, count, dx, rows)
     if packed.size > 0:
         winograd.convolve(dy, weights, packed, zeros, top, left, start, stop, strip, dx)
     else:
-        matrix = weights.reshape(-1, inputs)
-        direct.convolve(dy, matrix, kernel_h, kernel_w, zeros, 1, 1, top, left, rows, start, stop, strip, dx)
+        matrix = weights.reshape(-1, dx.shape[3])
+        direct.convolve(
+            dy,
+            matrix,
+            kernel_h,
+            kernel_w,
+            of_channels,
+            zeros,
+            1,
+            1,
+            top,
+            left,
+            dilation_h,
+            dilation_w,
+            rows,
+            start,
+            stop,
+            strip,
+            dx,
+        )
 
 
 @serial
-def backward_data_serial(dy, weight, stride_h, stride_w, pad_top, pad_left, transposed, packed, strips, dx):
-    cut = _prepare_backward_data(dy, weight, stride_h, stride_w, transposed, packed, strips, dx)
+def backward_data_serial(dy, weight, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, transposed, packed, strips, dx):
+    geometry = stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w
+    cut = _prepare_backward_data(dy, weight, geometry, transposed, packed, strips, dx)
     for k in range(cut[2]):
-        _backward_data(k, 0, dy, weight, stride_h, stride_w, pad_top, pad_left, cut, transposed, packed, strips, dx)
+        _backward_data(k, 0, dy, weight, geometry, cut, transposed, packed, strips, dx)
 
 
 @parallel
-def backward_data_parallel(dy, weight, stride_h, stride_w, pad_top, pad_left, transposed, packed, strips, dx):
-    cut = _prepare_backward_data(dy, weight, stride_h, stride_w, transposed, packed, strips, dx)
-    parallel_for_thread(cut[2], _backward_data, (dy, weight, stride_h, stride_w, pad_top, pad_left, cut, transposed, packed, strips, dx))
+def backward_data_parallel(dy, weight, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, transposed, packed, strips, dx):
+    geometry = stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w
+    cut = _prepare_backward_data(dy, weight, geometry, transposed, packed, strips, dx)
+    parallel_for_thread(cut[2], _backward_data, (dy, weight, geometry, cut, transposed, packed, strips, dx))
 
 
 # ------------------------------------------------------------------------------------------- backward_weights
 
 
 @body
-def _backward_weights(k, thread, x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, strips, partials, biased):
-    """A chunk, with its own partial sum (D + 1, O)."""
+def _backward_weights(k, thread, x, dy, kernel, geometry, strips, partials, biased):
+    """A chunk, with its own partial sum (D + 1, O). kernel: KH, KW, J."""
+    kernel_h, kernel_w, depth = kernel
+    stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w = geometry
     inputs, outputs = x.shape[3], dy.shape[3]
-    filtered = uses_winograd(kernel_h, kernel_w, stride_h, stride_w, inputs, outputs)
-    rows, _ = plan(dy.shape[0], dy.shape[1], dy.shape[2], outputs, kernel_h, kernel_w, stride_h, stride_w, inputs, filtered)
+    groups = inputs // depth
+    filtered = uses_winograd(kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, inputs, outputs, groups)
+    images, out_h, out_w = dy.shape[0], dy.shape[1], dy.shape[2]
+    rows, _ = plan(images, out_h, out_w, outputs, kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, inputs, groups, filtered)
     start, stop = _units(k, k + 1, partials.shape[0], dy, rows)
     strip, partial = strips[thread], partials[k]
     terms = summed_together(dy.size // outputs, partials.shape[0])
     # Minimal filtering spreads NaN, infinity and overflow to weights that do not depend on it.
     if not filtered or not winograd.backward_weights(x, dy, pad_top, pad_left, start, stop, terms, strip, partial):
-        direct.backward_weights(x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, rows, start, stop, terms, strip, partial)
+        direct.backward_weights(
+            x,
+            dy,
+            kernel_h,
+            kernel_w,
+            groups,
+            stride_h,
+            stride_w,
+            pad_top,
+            pad_left,
+            dilation_h,
+            dilation_w,
+            rows,
+            start,
+            stop,
+            terms,
+            strip,
+            partial,
+        )
     if biased:
         bias = partial[partial.shape[0] - 1]
         bias[:] = 0
@@ -203,17 +311,19 @@ def _merge(partials, dweight, dbias):
 
 
 @serial
-def backward_weights_serial(x, dy, stride_h, stride_w, pad_top, pad_left, strips, partials, dweight, dbias):
-    kernel_h, kernel_w, _, outputs = dweight.shape
+def backward_weights_serial(x, dy, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, strips, partials, dweight, dbias):
+    kernel_h, kernel_w, depth, outputs = dweight.shape
+    kernel, geometry = (kernel_h, kernel_w, depth), (stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w)
     n, biased = partials.shape[0], dbias.size > 0
     for k in range(n):
-        _backward_weights(k, 0, x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, strips, partials, biased)
+        _backward_weights(k, 0, x, dy, kernel, geometry, strips, partials, biased)
     _merge(partials, dweight.reshape(-1, outputs), dbias)
 
 
 @parallel
-def backward_weights_parallel(x, dy, stride_h, stride_w, pad_top, pad_left, strips, partials, dweight, dbias):
-    kernel_h, kernel_w, _, outputs = dweight.shape
+def backward_weights_parallel(x, dy, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, strips, partials, dweight, dbias):
+    kernel_h, kernel_w, depth, outputs = dweight.shape
+    kernel, geometry = (kernel_h, kernel_w, depth), (stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w)
     n, biased = partials.shape[0], dbias.size > 0
-    parallel_for_thread(n, _backward_weights, (x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, strips, partials, biased))
+    parallel_for_thread(n, _backward_weights, (x, dy, kernel, geometry, strips, partials, biased))
     _merge(partials, dweight.reshape(-1, outputs), dbias)

@@ -1,18 +1,80 @@
-"""Convolution on CUDA: the matrix products of nbnet.kernels.gpu.products."""
+"""Convolution on CUDA: the matrix products of nbnet.kernels.gpu.products; groups one after the other, on copies of their channels."""
 
+from numba import cuda
+
+from nbnet.kernels.gpu import device
+from nbnet.kernels.gpu.compile import kernel
+from nbnet.kernels.gpu.launch import THREADS, divide, run
 from nbnet.kernels.gpu.products import convolve, convolve_transposed, correlate
+from nbnet.kernels.gpu.reductions import moments
 
 
-def forward(x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, packed, strips, y, partials, mean, m2):
+@kernel
+def _copy_columns(source, of, first, target, to, at, columns, size):
+    """Copy `columns` columns of a matrix with `of` columns, from column `first`, to column `at` of one with `to` columns."""
+    row, column = divide(cuda.grid(1), columns)
+    if row * columns + column < size:
+        target[row * to + at + column] = source[row * of + first + column]
+
+
+def _take(array, group, groups):
+    """The columns (last axis) of a group, in an array of their own."""
+    *rows, columns = array.shape
+    own = device.pool().empty((*rows, columns // groups), array.dtype)
+    _copy(array, group * own.shape[-1], own, 0, own.shape[-1])
+    return own
+
+
+def _put(own, group, array):
+    """Write what _take gives."""
+    _copy(own, 0, array, group * own.shape[-1], own.shape[-1])
+
+
+def _copy(source, first, target, at, columns):
+    size = source.size // source.shape[-1] * columns
+    run(_copy_columns, -(-size // THREADS), THREADS, source, source.shape[-1], first, target, target.shape[-1], at, columns, size)
+
+
+def forward(x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, packed, strips, y, partials, mean, m2):
     """mean and m2 may be None, where no statistics are needed."""
     if partials is not None and partials.shape[0] == 0:
         mean = m2 = None
-    convolve(x, weight, bias, slope, weight.shape[:2], (stride_h, stride_w), (pad_top, pad_left), (1, 1), y, mean, m2)
+    geometry = weight.shape[:2], (stride_h, stride_w), (pad_top, pad_left), (1, 1)
+    groups, dilation = x.shape[3] // weight.shape[2], (dilation_h, dilation_w)
+    if groups == 1:
+        convolve(x, weight, bias, slope, *geometry, y, mean, m2, dilation)
+        return
+    for group in range(groups):
+        part = device.pool().empty((*y.shape[:3], y.shape[3] // groups), y.dtype)
+        own_bias = None if bias is None else _take(bias, group, groups)
+        convolve(_take(x, group, groups), _take(weight, group, groups), own_bias, slope, *geometry, part, dilation=dilation)
+        _put(part, group, y)
+    if mean is not None:
+        moments(y.reshape(-1, y.shape[3]), None, None, mean, m2)
 
 
-def backward_data(dy, weight, stride_h, stride_w, pad_top, pad_left, transposed, packed, strips, dx):
-    convolve_transposed(dy, weight, weight.shape[:2], (stride_h, stride_w), (pad_top, pad_left), dx)
+def backward_data(dy, weight, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, transposed, packed, strips, dx):
+    geometry = weight.shape[:2], (stride_h, stride_w), (pad_top, pad_left), (dilation_h, dilation_w)
+    groups = dx.shape[3] // weight.shape[2]
+    if groups == 1:
+        convolve_transposed(dy, weight, *geometry, dx)
+        return
+    for group in range(groups):
+        part = device.pool().empty((*dx.shape[:3], weight.shape[2]), dx.dtype)
+        convolve_transposed(_take(dy, group, groups), _take(weight, group, groups), *geometry, part)
+        _put(part, group, dx)
 
 
-def backward_weights(x, dy, stride_h, stride_w, pad_top, pad_left, strips, partials, dweight, dbias):
-    correlate(x, dy, dweight.shape[:2], (stride_h, stride_w), (pad_top, pad_left), dweight, dbias)
+def backward_weights(x, dy, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, strips, partials, dweight, dbias):
+    geometry = dweight.shape[:2], (stride_h, stride_w), (pad_top, pad_left), (dilation_h, dilation_w)
+    groups = x.shape[3] // dweight.shape[2]
+    if groups == 1:
+        correlate(x, dy, *geometry, dweight, dbias)
+        return
+    for group in range(groups):
+        part = device.pool().empty((*dweight.shape[:3], dweight.shape[3] // groups), dweight.dtype)
+        part_of_bias = device.pool().empty((dbias.size // groups,), dbias.dtype)
+        correlate(_take(x, group, groups), _take(dy, group, groups), *geometry, part, part_of_bias)
+        _put(part, group, dweight)
+        if dbias.size:
+            _put(part_of_bias, group, dbias)

@@ -1,6 +1,6 @@
 """Convolution by register tiles over strips of padded rows, and single tiles of it where minimal filtering would not be precise."""
 
-from nbnet.kernels.conv2d import EDGE, IN_CACHES, strip_rows
+from nbnet.kernels.conv2d import EDGE, IN_CACHES, extent, strip_rows
 from nbnet.kernels.cpu.compile import body, inlined
 from nbnet.kernels.cpu.epilogue import activate_rows
 from nbnet.kernels.cpu.gemm import gemm
@@ -42,26 +42,83 @@ def fill(x, image, top, rows, left, row, strip):
         _zeros(strip, at + last, row - last)
 
 
+@body
+def _taps(kernel_h, kernel_w, dilation_h, dilation_w, row, inputs, groups):
+    """The nested runs of numbers that a patch is read in from a strip: loops, their distance; outer, its distance; inner, of distance 1.
+
+    A row of a kernel is one run, unless gaps are between its pixels or between the channels of a group.
+    """
+    if groups == 1 and dilation_w == 1:
+        return 1, 0, kernel_h, dilation_h * row, kernel_w * inputs
+    return kernel_h, dilation_h * row, kernel_w, dilation_w * inputs, inputs // groups
+
+
 @inlined
-def convolve(x, weight, kernel_h, kernel_w, init, stride_h, stride_w, pad_top, pad_left, rows, start, stop, strip, y, slope=1.0):
+def convolve(
+    x,
+    weight,
+    kernel_h,
+    kernel_w,
+    groups,
+    init,
+    stride_h,
+    stride_w,
+    pad_top,
+    pad_left,
+    dilation_h,
+    dilation_w,
+    rows,
+    start,
+    stop,
+    strip,
+    y,
+    slope=1.0,
+):
     """Strips of `rows` rows start to stop of a convolution: y = act(init + patches of x @ weight (D, O))."""
     inputs, out_h, out_w, outputs = x.shape[3], y.shape[1], y.shape[2], y.shape[3]
-    _, row = strip_rows(out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, inputs)
+    _, row = strip_rows(out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, inputs)
     per_image = (out_h + rows - 1) // rows
     b, c = weight.reshape(-1), y.reshape(-1)
-    run = kernel_w * inputs
+    loops, step, outer, a_outer, inner = _taps(kernel_h, kernel_w, dilation_h, dilation_w, row, inputs, groups)
+    a_r, b_outer, columns, channels = stride_w * inputs, inner * outputs, outputs // groups, inputs // groups
     prefetches = y.nbytes > IN_CACHES
     for unit in range(start, stop):
         image, first = unit // per_image, unit % per_image * rows
         count = min(rows, out_h - first)
-        fill(x, image, first * stride_h - pad_top, (count - 1) * stride_h + kernel_h, -pad_left, row, strip)
+        filled = (count - 1) * stride_h + extent(kernel_h, dilation_h)
+        fill(x, image, first * stride_h - pad_top, filled, -pad_left, row, strip)
         for r in range(count):
-            a_at, c_at = r * stride_h * row, (image * out_h + first + r) * out_w * outputs
-            a_r = stride_w * inputs
+            c_at = (image * out_h + first + r) * out_w * outputs
             if prefetches:
                 for at in range(c_at + out_w * outputs, c_at + 2 * out_w * outputs, LINE // y.itemsize):
                     prefetch_to_write(c, at)
-            gemm(out_w, strip, a_at, row, a_r, 1, b, 0, run * outputs, outputs, kernel_h, run, init, 0, 0, c, c_at, outputs, outputs)
+            for group in range(groups):
+                at, to = r * stride_h * row + group * channels, group * columns
+                here = c_at + to
+                gemm(out_w, strip, at, a_outer, a_r, 1, b, to, b_outer, outputs, outer, inner, init, to, 0, c, here, outputs, columns)
+                for k in range(1, loops):
+                    a_at, b_at = at + k * step, to + k * outer * b_outer
+                    gemm(
+                        out_w,
+                        strip,
+                        a_at,
+                        a_outer,
+                        a_r,
+                        1,
+                        b,
+                        b_at,
+                        b_outer,
+                        outputs,
+                        outer,
+                        inner,
+                        c,
+                        here,
+                        outputs,
+                        c,
+                        here,
+                        outputs,
+                        columns,
+                    )
             if slope != 1:
                 activate_rows(c, c_at, 1, 0, out_w * outputs, slope)
 
@@ -80,16 +137,36 @@ def convolve_tile(x, weight, bias, pad_top, pad_left, image, top, left, strip, y
 
 
 @inlined
-def backward_weights(x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, rows, start, stop, terms, strip, partial):
+def backward_weights(
+    x,
+    dy,
+    kernel_h,
+    kernel_w,
+    groups,
+    stride_h,
+    stride_w,
+    pad_top,
+    pad_left,
+    dilation_h,
+    dilation_w,
+    rows,
+    start,
+    stop,
+    terms,
+    strip,
+    partial,
+):
     """x's patches, transposed, times dy in the first rows of partial (D + 1, O), for strips of `rows` rows start to stop.
 
     terms: the pixels whose products are added up in T before their sum is added to partial, or 0 for all: see `summed_together`.
     """
     inputs, out_h, out_w, outputs = x.shape[3], dy.shape[1], dy.shape[2], dy.shape[3]
-    _, row = strip_rows(out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, inputs)
+    _, row = strip_rows(out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, inputs)
     per_image = (out_h + rows - 1) // rows
-    b, total, run = dy.reshape(-1), partial.reshape(-1), kernel_w * inputs
-    size, pixels = kernel_h * run * outputs, 0
+    b, total = dy.reshape(-1), partial.reshape(-1)
+    channels, columns = inputs // groups, outputs // groups
+    loops, step, outer, between, run = _taps(kernel_h, kernel_w, dilation_h, dilation_w, row, inputs, groups)
+    size, pixels = kernel_h * kernel_w * channels * outputs, 0
     c, to = (strip, strip.size - size) if terms > 0 else (total, 0)
     block = max(1, BLOCK // (out_w * outputs))
     partial[:] = 0
@@ -98,13 +175,37 @@ def backward_weights(x, dy, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad
     for unit in range(start, stop):
         image, first = unit // per_image, unit % per_image * rows
         count = min(rows, out_h - first)
-        fill(x, image, first * stride_h - pad_top, (count - 1) * stride_h + kernel_h, -pad_left, row, strip)
+        filled = (count - 1) * stride_h + extent(kernel_h, dilation_h)
+        fill(x, image, first * stride_h - pad_top, filled, -pad_left, row, strip)
         a_outer, a_k, b_outer = stride_h * row, stride_w * inputs, out_w * outputs
         for r in range(0, count, block):
             height, b_at = min(block, count - r), (image * out_h + first + r) * out_w * outputs
-            for kh in range(kernel_h):
-                at, here = (r * stride_h + kh) * row, to + kh * run * outputs
-                gemm(run, strip, at, a_outer, 1, a_k, b, b_at, b_outer, outputs, height, out_w, c, here, outputs, c, here, outputs, outputs)
+            for tap in range(loops * outer):
+                k, o = divmod(tap, outer)
+                for group in range(groups):
+                    at = r * stride_h * row + k * step + o * between + group * channels
+                    here, b_here = to + tap * run * outputs + group * columns, b_at + group * columns
+                    gemm(
+                        run,
+                        strip,
+                        at,
+                        a_outer,
+                        1,
+                        a_k,
+                        b,
+                        b_here,
+                        b_outer,
+                        outputs,
+                        height,
+                        out_w,
+                        c,
+                        here,
+                        outputs,
+                        c,
+                        here,
+                        outputs,
+                        columns,
+                    )
             pixels += height * out_w
             if 0 < terms <= pixels:
                 take_sums(strip, to, total, 0, size)

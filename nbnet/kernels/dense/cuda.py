@@ -8,7 +8,7 @@ from nbnet.kernels.gpu.compile import kernel
 from nbnet.kernels.gpu.launch import elementwise, load, multiply_add4, store, subtract4
 from nbnet.kernels.gpu.products import convolve, convolve_transposed, correlate
 
-PIXEL = (1, 1), (1, 1), (0, 0)  # kernel size, stride, padding
+PIXEL = (1, 1), (1, 1), (0, 0), (1, 1)  # kernel size, stride, padding, and then dilation, or the distance of pixels in `convolve`
 
 
 def _images(rows):
@@ -16,7 +16,7 @@ def _images(rows):
 
 
 def forward(x, weight, bias, slope, y, partials, mean, m2):
-    convolve(_images(x), weight, bias, slope, *PIXEL, (1, 1), _images(y), mean, m2)
+    convolve(_images(x), weight, bias, slope, *PIXEL, _images(y), mean, m2)
 
 
 def backward_data(dy, weight, transposed, dx):

@@ -101,7 +101,24 @@ def _convolution(tile: Tile):
 
     @kernel_of(THREADS, RESIDENT // THREADS)
     def convolution(
-        x, weight, bias, biased, slope, shape, kernel_size, stride, pad, spread, out_shape, pixels, terms, part, y, moments, partials
+        x,
+        weight,
+        bias,
+        biased,
+        slope,
+        shape,
+        kernel_size,
+        stride,
+        pad,
+        spread,
+        dilation,
+        out_shape,
+        pixels,
+        terms,
+        part,
+        y,
+        moments,
+        partials,
     ):
         _, out_h, out_w, outputs = out_shape
         a_tile = cuda.shared.array(A_SIZE, x.dtype, ALIGNMENT)
@@ -122,10 +139,10 @@ def _convolution(tile: Tile):
         half, k = 0, start
         while True:
             if k < stop:
-                a0 = patch4(x, image, h, w, tap, shape, kernel_size, spread)
+                a0 = patch4(x, image, h, w, tap, shape, kernel_size, spread, dilation)
                 if A_LOADS > 1:
                     other = advance_tap(tap[0], tap[1], tap[2], A_STEP, shape[3], kernel_size[1])
-                    a1 = patch4(x, image, h, w, other, shape, kernel_size, spread)
+                    a1 = patch4(x, image, h, w, other, shape, kernel_size, spread, dilation)
                 if me < B_TAKERS:
                     b0 = matrix4(weight, k + me // VECTORS, stop, from_column + me % VECTORS * 4, outputs)
                 if B_LOADS > 1:
@@ -178,7 +195,7 @@ def _add_parts(partials, parts, size, bias, with_bias, slope, outputs, y):
         y[e] = activate(total, slope)
 
 
-def convolve(x, weight, bias, slope, kernel_size, stride, pad, spread, y, mean=None, m2=None):
+def convolve(x, weight, bias, slope, kernel_size, stride, pad, spread, y, mean=None, m2=None, dilation=(1, 1)):
     """y = act(bias (or None) + convolution of x, spread with zeros between its pixels, with weight (D, O)); also y's mean and m2."""
     pixels, outputs = y.size // y.shape[3], y.shape[3]
     terms = kernel_size[0] * kernel_size[1] * x.shape[3]
@@ -189,7 +206,7 @@ def convolve(x, weight, bias, slope, kernel_size, stride, pad, spread, y, mean=N
     slope = y.dtype.type(slope)
     from_tiles = mean is not None and parts == 1 and slope == 1
     partials = device.pool().empty((cut.grid[0] if from_tiles else 0, 3, outputs), np.float64)
-    geometry = (x.shape, kernel_size, stride, pad, spread, y.shape)
+    geometry = (x.shape, kernel_size, stride, pad, spread, dilation, y.shape)
     epilogue = (with_bias, slope) if parts == 1 else (False, slope.dtype.type(1))
     args = (x, weight, bias, *epilogue, *geometry, pixels, terms, cut.part, out, from_tiles, partials)
     run(_convolution(cut.tile), cut.grid, cut.tile.threads, *args)
@@ -210,13 +227,13 @@ def _rotate(weight, taps, inputs, outputs, rotated):
         rotated[e] = weight[((taps - 1 - tap) * inputs + i) * outputs + o]
 
 
-def convolve_transposed(dy, weight, kernel_size, stride, pad, dx):
+def convolve_transposed(dy, weight, kernel_size, stride, pad, dilation, dx):
     """dx = the transpose of the convolution with weight (KH, KW, I, O), applied to dy."""
     taps, inputs, outputs = kernel_size[0] * kernel_size[1], dx.shape[3], dy.shape[3]
     rotated = device.pool().empty((taps * outputs, inputs), weight.dtype)
     run(_rotate, -(-rotated.size // THREADS), THREADS, weight, taps, inputs, outputs, rotated)
-    pad = kernel_size[0] - 1 - pad[0], kernel_size[1] - 1 - pad[1]
-    convolve(dy, rotated, None, 1.0, kernel_size, (1, 1), pad, stride, dx)
+    pad = (kernel_size[0] - 1) * dilation[0] - pad[0], (kernel_size[1] - 1) * dilation[1] - pad[1]
+    convolve(dy, rotated, None, 1.0, kernel_size, (1, 1), pad, stride, dx, dilation=dilation)
 
 
 # -------------------------------------------------------------------------------------------------------- correlate
@@ -235,7 +252,7 @@ def _correlation(tile: Tile):
     A_STEP = THREADS // A_VECTORS
 
     @kernel_of(THREADS, RESIDENT // THREADS)
-    def correlation(x, dy, shape, kernel_size, stride, pad, out_h, out_w, pixels, terms, outputs, part, partials):
+    def correlation(x, dy, shape, kernel_size, stride, pad, dilation, out_h, out_w, pixels, terms, outputs, part, partials):
         a_tile = cuda.shared.array(A_SIZE, x.dtype, ALIGNMENT)
         b_tile = cuda.shared.array(B_SIZE, x.dtype, ALIGNMENT)
         me, zero = cuda.threadIdx.x, x.dtype.type(0)
@@ -254,10 +271,10 @@ def _correlation(tile: Tile):
         half, k = 0, start
         while True:
             if k < stop:
-                a0 = patch4(x, image, oh * stride[0] - pad[0], ow * stride[1] - pad[1], tap, shape, kernel_size, (1, 1))
+                a0 = patch4(x, image, oh * stride[0] - pad[0], ow * stride[1] - pad[1], tap, shape, kernel_size, (1, 1), dilation)
                 if A_LOADS > 1:
                     w, h, n = advance_pixel(ow, oh, image, A_STEP, out_w, out_h)
-                    a1 = patch4(x, n, h * stride[0] - pad[0], w * stride[1] - pad[1], tap, shape, kernel_size, (1, 1))
+                    a1 = patch4(x, n, h * stride[0] - pad[0], w * stride[1] - pad[1], tap, shape, kernel_size, (1, 1), dilation)
                 if me < B_TAKERS:
                     b0 = matrix4(dy, k + me // VECTORS, stop, from_column + me % VECTORS * 4, outputs)
                 if B_LOADS > 1:
@@ -311,14 +328,14 @@ def _add_gradients(partials, parts, size, outputs, with_bias, dweight, dbias):
             dbias[e - (size - outputs)] = total
 
 
-def correlate(x, dy, kernel_size, stride, pad, dweight, dbias):
+def correlate(x, dy, kernel_size, stride, pad, dilation, dweight, dbias):
     """dweight = patches of x, transposed, times dy; dbias = the sums of dy, unless its size is 0."""
     outputs = dy.shape[3]
     pixels, terms = dy.size // outputs, kernel_size[0] * kernel_size[1] * x.shape[3]
     cut = plan(terms, outputs, pixels)
     parts = cut.grid[2]
     partials = device.pool().empty((parts, terms + 1, outputs), dweight.dtype)
-    geometry = (x.shape, kernel_size, stride, pad)
+    geometry = (x.shape, kernel_size, stride, pad, dilation)
     sizes = (dy.shape[1], dy.shape[2], pixels, terms, outputs, cut.part)
     run(_correlation(cut.tile), cut.grid, cut.tile.threads, x, dy, *geometry, *sizes, partials)
     size = (terms + 1) * outputs

@@ -194,22 +194,22 @@ def pixel(x, image, h, w, channel, shape, spread):
 
 
 @formula
-def patch4(x, image, h, w, tap, shape, kernel_size, spread):
+def patch4(x, image, h, w, tap, shape, kernel_size, spread, dilation):
     """Four neighbours in the patch of x (N, H, W, I) whose first pixel is (h, w), from `tap` (channel, column, row)."""
     channel, kw, kh = tap
     zero = x.dtype.type(0)
     if shape[3] % 4 == 0 and spread[0] * spread[1] == 1:
-        h, w = h + kh, w + kw
+        h, w = h + kh * dilation[0], w + kw * dilation[1]
         if kh < kernel_size[0] and h >= 0 and h < shape[1] and w >= 0 and w < shape[2] and image < shape[0]:
             return load4(x, ((image * shape[1] + h) * shape[2] + w) * shape[3] + channel)
         return zero, zero, zero, zero
-    a = pixel(x, image, h + kh, w + kw, channel, shape, spread) if kh < kernel_size[0] else zero
+    a = pixel(x, image, h + kh * dilation[0], w + kw * dilation[1], channel, shape, spread) if kh < kernel_size[0] else zero
     channel, kw, kh = advance_tap(channel, kw, kh, 1, shape[3], kernel_size[1])
-    b = pixel(x, image, h + kh, w + kw, channel, shape, spread) if kh < kernel_size[0] else zero
+    b = pixel(x, image, h + kh * dilation[0], w + kw * dilation[1], channel, shape, spread) if kh < kernel_size[0] else zero
     channel, kw, kh = advance_tap(channel, kw, kh, 1, shape[3], kernel_size[1])
-    c = pixel(x, image, h + kh, w + kw, channel, shape, spread) if kh < kernel_size[0] else zero
+    c = pixel(x, image, h + kh * dilation[0], w + kw * dilation[1], channel, shape, spread) if kh < kernel_size[0] else zero
     channel, kw, kh = advance_tap(channel, kw, kh, 1, shape[3], kernel_size[1])
-    d = pixel(x, image, h + kh, w + kw, channel, shape, spread) if kh < kernel_size[0] else zero
+    d = pixel(x, image, h + kh * dilation[0], w + kw * dilation[1], channel, shape, spread) if kh < kernel_size[0] else zero
     return a, b, c, d
 
 

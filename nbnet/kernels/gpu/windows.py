@@ -12,6 +12,13 @@ def window(index, size, stride, pad, limit):
 
 
 @formula
+def pixels(index, size, stride, pad, limit, end):
+    """How many pixels count along one axis of the window of output `index`: with an end, those of the padded image."""
+    first = index * stride - pad
+    return min(first + size, end) - first if end > 0 else min(first + size, limit) - max(first, 0)
+
+
+@formula
 def windows_of(index, size, stride, pad, outputs):
     """The first and the last (exclusive) of the output rows or columns whose windows contain input `index`."""
     at = index + pad

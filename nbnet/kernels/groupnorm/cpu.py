@@ -99,16 +99,18 @@ def _spread(values, n, channels):
 
 
 @body
-def _forward_vectors(x, groups, gamma, beta, eps, start, stop, terms, mean, inv_std, y):
+def _forward_vectors(x, groups, gamma, beta, eps, centered, start, stop, terms, mean, inv_std, y):
     """Rows of one point."""
     width = x.shape[2] // groups
     for n in range(start, stop):
         for g in range(groups):
             first = g * width
-            origin = np.float64(x[n, 0, first])
-            for c in range(width):
-                terms[c] = _deviation(x[n, 0, first + c], origin)
-            center = _mean(origin, _total(terms, 0, width), width)
+            center = 0.0
+            if centered:
+                origin = np.float64(x[n, 0, first])
+                for c in range(width):
+                    terms[c] = _deviation(x[n, 0, first + c], origin)
+                center = _mean(origin, _total(terms, 0, width), width)
             for c in range(width):
                 terms[c] = _square(x[n, 0, first + c], center)
             scale = _inverse(_total(terms, 0, width), width, eps)
@@ -119,22 +121,23 @@ def _forward_vectors(x, groups, gamma, beta, eps, start, stop, terms, mean, inv_
 
 
 @body
-def _forward_images(x, groups, gamma, beta, eps, start, stop, center, scale, sums, mean, inv_std, y):
+def _forward_images(x, groups, gamma, beta, eps, centered, start, stop, center, scale, sums, mean, inv_std, y):
     """Rows of any number of points."""
     points, channels = x.shape[1], x.shape[2]
     width = channels // groups
     for n in range(start, stop):
         for g in range(groups):
-            mean[n, g] = np.float64(x[n, 0, g * width])
+            mean[n, g] = np.float64(x[n, 0, g * width]) if centered else 0.0
         _spread(mean, n, center)
-        for c in range(channels):
-            sums[c] = 0.0
-        for p in range(points):
+        if centered:
             for c in range(channels):
-                sums[c] += _deviation(x[n, p, c], center[c])
-        for g in range(groups):
-            mean[n, g] = _mean(mean[n, g], _total(sums, g * width, width), points * width)
-        _spread(mean, n, center)
+                sums[c] = 0.0
+            for p in range(points):
+                for c in range(channels):
+                    sums[c] += _deviation(x[n, p, c], center[c])
+            for g in range(groups):
+                mean[n, g] = _mean(mean[n, g], _total(sums, g * width, width), points * width)
+            _spread(mean, n, center)
         for c in range(channels):
             sums[c] = 0.0
         for p in range(points):
@@ -149,31 +152,31 @@ def _forward_images(x, groups, gamma, beta, eps, start, stop, center, scale, sum
 
 
 @body
-def _forward(part, x, groups, gamma, beta, eps, scratch, mean, inv_std, y):
+def _forward(part, x, groups, gamma, beta, eps, centered, scratch, mean, inv_std, y):
     start, stop = chunks.bounds(part, scratch.shape[0], x.shape[0])
     scratch = scratch[part]
     if x.shape[1] == 1:
-        _forward_vectors(x, groups, gamma, beta, eps, start, stop, scratch[0], mean, inv_std, y)
+        _forward_vectors(x, groups, gamma, beta, eps, centered, start, stop, scratch[0], mean, inv_std, y)
     else:
-        _forward_images(x, groups, gamma, beta, eps, start, stop, scratch[0], scratch[1], scratch[2], mean, inv_std, y)
+        _forward_images(x, groups, gamma, beta, eps, centered, start, stop, scratch[0], scratch[1], scratch[2], mean, inv_std, y)
 
 
 @serial
-def forward_serial(x, groups, gamma, beta, eps, scratch, mean, inv_std, y):
+def forward_serial(x, groups, gamma, beta, eps, centered, scratch, mean, inv_std, y):
     for k in range(scratch.shape[0]):
-        _forward(k, x, groups, gamma, beta, eps, scratch, mean, inv_std, y)
+        _forward(k, x, groups, gamma, beta, eps, centered, scratch, mean, inv_std, y)
 
 
 @parallel
-def forward_parallel(x, groups, gamma, beta, eps, scratch, mean, inv_std, y):
-    parallel_for(scratch.shape[0], _forward, (x, groups, gamma, beta, eps, scratch, mean, inv_std, y))
+def forward_parallel(x, groups, gamma, beta, eps, centered, scratch, mean, inv_std, y):
+    parallel_for(scratch.shape[0], _forward, (x, groups, gamma, beta, eps, centered, scratch, mean, inv_std, y))
 
 
 # --------------------------------------------------------------------------------------------------- backward
 
 
 @body
-def _backward_vectors(dy, x, groups, gamma, mean, inv_std, start, stop, g_terms, gx_terms, dgamma, dbeta, dx):
+def _backward_vectors(dy, x, groups, gamma, mean, inv_std, centered, start, stop, g_terms, gx_terms, dgamma, dbeta, dx):
     """Rows of one point."""
     width = x.shape[2] // groups
     for n in range(start, stop):
@@ -186,14 +189,14 @@ def _backward_vectors(dy, x, groups, gamma, mean, inv_std, start, stop, g_terms,
                 dgamma[first + c] += _product(dy_c, xhat)
                 g_terms[c] = _product(dy_c, gamma[first + c])
                 gx_terms[c] = _product(_product(dy_c, gamma[first + c]), xhat)
-            mean_g = _mean(0.0, _total(g_terms, 0, width), width)
+            mean_g = _mean(0.0, _total(g_terms, 0, width), width) if centered else 0.0
             mean_gx = _mean(0.0, _total(gx_terms, 0, width), width)
             for c in range(width):
                 dx[n, 0, first + c] = _dx(dy[n, 0, first + c], x[n, 0, first + c], gamma[first + c], center, scale, mean_g, mean_gx)
 
 
 @body
-def _backward_images(dy, x, groups, gamma, mean, inv_std, start, stop, center, scale, mean_g, mean_gx, dgamma, dbeta, dx):
+def _backward_images(dy, x, groups, gamma, mean, inv_std, centered, start, stop, center, scale, mean_g, mean_gx, dgamma, dbeta, dx):
     """Rows of any number of points."""
     points, channels = x.shape[1], x.shape[2]
     width = channels // groups
@@ -214,7 +217,7 @@ def _backward_images(dy, x, groups, gamma, mean, inv_std, start, stop, center, s
             mean_gx[c] = _product(mean_gx[c], gamma[c])
         for g in range(groups):
             first = g * width
-            of_g = _mean(0.0, _total(mean_g, first, width), points * width)
+            of_g = _mean(0.0, _total(mean_g, first, width), points * width) if centered else 0.0
             of_gx = _mean(0.0, _total(mean_gx, first, width), points * width)
             for c in range(width):
                 mean_g[first + c] = of_g
@@ -225,7 +228,7 @@ def _backward_images(dy, x, groups, gamma, mean, inv_std, start, stop, center, s
 
 
 @body
-def _backward(part, dy, x, groups, gamma, mean, inv_std, partials, dx):
+def _backward(part, dy, x, groups, gamma, mean, inv_std, centered, partials, dx):
     start, stop = chunks.bounds(part, partials.shape[0], x.shape[0])
     partial = partials[part]
     dgamma, dbeta, center, scale, mean_g, mean_gx = partial[0], partial[1], partial[2], partial[3], partial[4], partial[5]
@@ -233,9 +236,9 @@ def _backward(part, dy, x, groups, gamma, mean, inv_std, partials, dx):
         dgamma[c] = 0.0
         dbeta[c] = 0.0
     if x.shape[1] == 1:
-        _backward_vectors(dy, x, groups, gamma, mean, inv_std, start, stop, mean_g, mean_gx, dgamma, dbeta, dx)
+        _backward_vectors(dy, x, groups, gamma, mean, inv_std, centered, start, stop, mean_g, mean_gx, dgamma, dbeta, dx)
     else:
-        _backward_images(dy, x, groups, gamma, mean, inv_std, start, stop, center, scale, mean_g, mean_gx, dgamma, dbeta, dx)
+        _backward_images(dy, x, groups, gamma, mean, inv_std, centered, start, stop, center, scale, mean_g, mean_gx, dgamma, dbeta, dx)
 
 
 @body
@@ -250,13 +253,13 @@ def _merge_sums(partials, dgamma, dbeta):
 
 
 @serial
-def backward_serial(dy, x, groups, gamma, mean, inv_std, partials, dgamma, dbeta, dx):
+def backward_serial(dy, x, groups, gamma, mean, inv_std, centered, partials, dgamma, dbeta, dx):
     for k in range(partials.shape[0]):
-        _backward(k, dy, x, groups, gamma, mean, inv_std, partials, dx)
+        _backward(k, dy, x, groups, gamma, mean, inv_std, centered, partials, dx)
     _merge_sums(partials, dgamma, dbeta)
 
 
 @parallel
-def backward_parallel(dy, x, groups, gamma, mean, inv_std, partials, dgamma, dbeta, dx):
-    parallel_for(partials.shape[0], _backward, (dy, x, groups, gamma, mean, inv_std, partials, dx))
+def backward_parallel(dy, x, groups, gamma, mean, inv_std, centered, partials, dgamma, dbeta, dx):
+    parallel_for(partials.shape[0], _backward, (dy, x, groups, gamma, mean, inv_std, centered, partials, dx))
     _merge_sums(partials, dgamma, dbeta)

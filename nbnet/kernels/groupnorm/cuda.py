@@ -30,16 +30,16 @@ def _element(row, i, points, channels, width):
 
 
 @kernel
-def _forward(x, count, points, channels, width, gamma, beta, eps, mean, inv_std, y, group):
+def _forward(x, count, points, channels, width, gamma, beta, eps, centered, mean, inv_std, y, group):
     """count: examples times groups."""
     row, first = cuda.grid(1) // group, cuda.grid(1) % group
     last = points * width if row < count else 0  # all threads stay for the reductions
     row = min(row, count - 1)
-    origin = np.float64(x[_element(row, 0, points, channels, width)[0]])
+    origin = np.float64(x[_element(row, 0, points, channels, width)[0]]) if centered else 0.0
     total = 0.0
     for i in range(first, last, group):
         total += np.float64(x[_element(row, i, points, channels, width)[0]]) - origin
-    center = origin + row_sum(total, group, mean) / (points * width)
+    center = origin + row_sum(total, group, mean) / (points * width) if centered else 0.0
     squares = 0.0
     for i in range(first, last, group):
         d = np.float64(x[_element(row, i, points, channels, width)[0]]) - center
@@ -54,18 +54,18 @@ def _forward(x, count, points, channels, width, gamma, beta, eps, mean, inv_std,
         y[at] = (np.float64(x[at]) - center) * scale * np.float64(gamma[c]) + np.float64(beta[c])
 
 
-def forward(x, groups, gamma, beta, eps, scratch, mean, inv_std, y):
+def forward(x, groups, gamma, beta, eps, centered, scratch, mean, inv_std, y):
     examples, points, channels = x.shape
     width = channels // groups
     sizes = (examples * groups, points, channels, width)
-    rows(_forward, examples * groups, points * width, x, *sizes, gamma, beta, eps, mean, inv_std, y)
+    rows(_forward, examples * groups, points * width, x, *sizes, gamma, beta, eps, centered, mean, inv_std, y)
 
 
 # --------------------------------------------------------------------------------------------------- backward
 
 
 @kernel
-def _backward(dy, x, count, points, channels, width, gamma, mean, inv_std, dx, group):
+def _backward(dy, x, count, points, channels, width, gamma, mean, inv_std, centered, dx, group):
     row, first = cuda.grid(1) // group, cuda.grid(1) % group
     last = points * width if row < count else 0
     row = min(row, count - 1)
@@ -76,7 +76,8 @@ def _backward(dy, x, count, points, channels, width, gamma, mean, inv_std, dx, g
         g = np.float64(dy[at]) * np.float64(gamma[c])
         sum_g += g
         sum_gx += g * ((np.float64(x[at]) - center) * scale)
-    mean_g, mean_gx = row_sum(sum_g, group, mean) / (points * width), row_sum(sum_gx, group, mean) / (points * width)
+    mean_g = row_sum(sum_g, group, mean) / (points * width) if centered else 0.0
+    mean_gx = row_sum(sum_gx, group, mean) / (points * width)
     for i in range(first, last, group):
         at, c = _element(row, i, points, channels, width)
         g = np.float64(dy[at]) * np.float64(gamma[c])
@@ -115,7 +116,7 @@ def _parameter_sums(dy, x, size, points, channels, width, period, super_rows, me
     write_sums(sum_g, sum_gx, period, partials)
 
 
-def backward(dy, x, groups, gamma, mean, inv_std, partials, dgamma, dbeta, dx):
+def backward(dy, x, groups, gamma, mean, inv_std, centered, partials, dgamma, dbeta, dx):
     examples, points, channels = x.shape
     width = channels // groups
     layout = columns(x.size, channels, PER_THREAD, BLOCKS_OF_SUMS)
@@ -125,4 +126,4 @@ def backward(dy, x, groups, gamma, mean, inv_std, partials, dgamma, dbeta, dx):
     run(_parameter_sums, layout.grid, layout.block, dy, x, *sizes, mean, inv_std, partials)  # before dx, which may be dy
     merge_sums(partials, layout, channels, dbeta, dgamma)
     sizes = (examples * groups, points, channels, width)
-    rows(_backward, examples * groups, points * width, dy, x, *sizes, gamma, mean, inv_std, dx)
+    rows(_backward, examples * groups, points * width, dy, x, *sizes, gamma, mean, inv_std, centered, dx)

@@ -23,6 +23,13 @@ def _window(index, size, stride, pad, limit):
 
 
 @body
+def _pixels(index, size, stride, pad, limit, end):
+    """How many pixels count along one axis of the window of output `index`: with an end, those of the padded image."""
+    first = index * stride - pad
+    return min(first + size, end) - first if end > 0 else min(first + size, limit) - max(first, 0)
+
+
+@body
 def _larger(a, b):
     """The maximum of two, where NaN is the largest and the first of equals is kept."""
     return a if a >= b or a != a else b
@@ -157,7 +164,7 @@ def max_backward_parallel(dy, x, size_h, size_w, stride_h, stride_w, pad_top, pa
 
 
 @body
-def _avg_forward(part, parts, x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, y):
+def _avg_forward(part, parts, x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, end_h, end_w, y):
     """Output rows start to stop, counted over all images; summed in float64."""
     start, stop = chunks.bounds(part, parts, y.shape[0] * y.shape[1])
     _, height, width, channels = x.shape
@@ -165,9 +172,10 @@ def _avg_forward(part, parts, x, size_h, size_w, stride_h, stride_w, pad_top, pa
     for row in range(start, stop):
         n, oh = divmod(row, y.shape[1])
         top, bottom = _window(oh, size_h, stride_h, pad_top, height)
+        pixels_h = _pixels(oh, size_h, stride_h, pad_top, height, end_h)
         for ow in range(y.shape[2]):
             left, right = _window(ow, size_w, stride_w, pad_left, width)
-            share = 1.0 / ((bottom - top) * (right - left))
+            share = 1.0 / (pixels_h * _pixels(ow, size_w, stride_w, pad_left, width, end_w))
             for c in range(0, channels, lanes(x)):
                 count = channels - c
                 nothing = zero(load(source, c, 0))
@@ -179,16 +187,16 @@ def _avg_forward(part, parts, x, size_h, size_w, stride_h, stride_w, pad_top, pa
 
 
 @serial
-def avg_forward_serial(x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, y):
+def avg_forward_serial(x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, end_h, end_w, y):
     n = chunks.count(y.shape[0] * y.shape[1], y.shape[2] * y.shape[3] * size_h * size_w)
     for k in range(n):
-        _avg_forward(k, n, x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, y)
+        _avg_forward(k, n, x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, end_h, end_w, y)
 
 
 @parallel
-def avg_forward_parallel(x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, y):
+def avg_forward_parallel(x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, end_h, end_w, y):
     n = chunks.count(y.shape[0] * y.shape[1], y.shape[2] * y.shape[3] * size_h * size_w)
-    parallel_for(n, _avg_forward, (n, x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, y))
+    parallel_for(n, _avg_forward, (n, x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, end_h, end_w, y))
 
 
 # ----------------------------------------------------------------------------------------------- avg_backward
@@ -202,7 +210,7 @@ def _windows_of(index, size, stride, pad, outputs):
 
 
 @body
-def _avg_backward(part, parts, dy, size_h, size_w, stride_h, stride_w, pad_top, pad_left, dx):
+def _avg_backward(part, parts, dy, size_h, size_w, stride_h, stride_w, pad_top, pad_left, end_h, end_w, dx):
     """Input rows start to stop, counted over all images: each pixel gathers, so no two chunks write the same pixel."""
     start, stop = chunks.bounds(part, parts, dx.shape[0] * dx.shape[1])
     height, width, channels = dx.shape[1], dx.shape[2], dx.shape[3]
@@ -217,22 +225,22 @@ def _avg_backward(part, parts, dy, size_h, size_w, stride_h, stride_w, pad_top, 
                 count = channels - c
                 total = zero(load(gradient, c, 0))
                 for oh in range(first_h, last_h):
-                    top, bottom = _window(oh, size_h, stride_h, pad_top, height)
+                    pixels_h = _pixels(oh, size_h, stride_h, pad_top, height, end_h)
                     for ow in range(first_w, last_w):
-                        left, right = _window(ow, size_w, stride_w, pad_left, width)
+                        pixels = pixels_h * _pixels(ow, size_w, stride_w, pad_left, width, end_w)
                         g = load(gradient, ((n * out_h + oh) * out_w + ow) * channels + c, count)
-                        total = total + g * splat_as(1.0 / ((bottom - top) * (right - left)), g)
+                        total = total + g * splat_as(1.0 / pixels, g)
                 store(target, (row * width + w) * channels + c, count, total)
 
 
 @serial
-def avg_backward_serial(dy, size_h, size_w, stride_h, stride_w, pad_top, pad_left, dx):
+def avg_backward_serial(dy, size_h, size_w, stride_h, stride_w, pad_top, pad_left, end_h, end_w, dx):
     n = chunks.count(dx.shape[0] * dx.shape[1], dx.shape[2] * dx.shape[3])
     for k in range(n):
-        _avg_backward(k, n, dy, size_h, size_w, stride_h, stride_w, pad_top, pad_left, dx)
+        _avg_backward(k, n, dy, size_h, size_w, stride_h, stride_w, pad_top, pad_left, end_h, end_w, dx)
 
 
 @parallel
-def avg_backward_parallel(dy, size_h, size_w, stride_h, stride_w, pad_top, pad_left, dx):
+def avg_backward_parallel(dy, size_h, size_w, stride_h, stride_w, pad_top, pad_left, end_h, end_w, dx):
     n = chunks.count(dx.shape[0] * dx.shape[1], dx.shape[2] * dx.shape[3])
-    parallel_for(n, _avg_backward, (n, dy, size_h, size_w, stride_h, stride_w, pad_top, pad_left, dx))
+    parallel_for(n, _avg_backward, (n, dy, size_h, size_w, stride_h, stride_w, pad_top, pad_left, end_h, end_w, dx))

@@ -4,68 +4,44 @@ Backward gathers: a thread reads the windows that contain its pixel, so no two t
 zeroed first.
 """
 
-from numba import cuda
-
-from nbnet.kernels.gpu.compile import formula, function, kernel
-from nbnet.kernels.gpu.launch import THREADS, add4, divide, load4, multiply4, run, store4
-from nbnet.kernels.gpu.windows import better, larger, window, windows_of
-
-
-@function
-def _place(shape, width):
-    """Image, row, column and first channel of the thread's element of an (N, H, W, C) array; image is N beyond the end."""
-    rest, channel = divide(cuda.grid(1), shape[3] // width)
-    rest, column = divide(rest, shape[2])
-    image, row = divide(rest, shape[1])
-    return image, row, column, channel * width
-
-
-def _launch(compiled, shape, *args):
-    """Launch a thread for every four channels, or every channel, of an array of that shape."""
-    width = 4 if shape[3] % 4 == 0 else 1
-    threads = shape[0] * shape[1] * shape[2] * (shape[3] // width)
-    if threads:
-        run(compiled[width == 4], -(-threads // THREADS), THREADS, *args)
-
-
-@formula
-def _at(shape, image, row, column, channel):
-    return ((image * shape[1] + row) * shape[2] + column) * shape[3] + channel
-
+from nbnet.kernels.gpu.compile import kernel
+from nbnet.kernels.gpu.launch import add4, load4, multiply4, store4
+from nbnet.kernels.gpu.pixels import add_kahan, launch, offset, place
+from nbnet.kernels.gpu.windows import better, larger, pixels, window, windows_of
 
 # ------------------------------------------------------------------------------------------------ max_forward
 
 
 @kernel
 def _max_forward(x, shape, size, stride, pad, out_shape, y):
-    n, oh, ow, c = _place(out_shape, 1)
+    n, oh, ow, c = place(out_shape, 1)
     if n < out_shape[0]:
         top, bottom = window(oh, size[0], stride[0], pad[0], shape[1])
         left, right = window(ow, size[1], stride[1], pad[1], shape[2])
-        best = x[_at(shape, n, top, left, c)]
+        best = x[offset(shape, n, top, left, c)]
         for h in range(top, bottom):
             for w in range(left, right):
-                best = larger(best, x[_at(shape, n, h, w, c)])
-        y[_at(out_shape, n, oh, ow, c)] = best
+                best = larger(best, x[offset(shape, n, h, w, c)])
+        y[offset(out_shape, n, oh, ow, c)] = best
 
 
 @kernel
 def _max_forward4(x, shape, size, stride, pad, out_shape, y):
-    n, oh, ow, c = _place(out_shape, 4)
+    n, oh, ow, c = place(out_shape, 4)
     if n < out_shape[0]:
         top, bottom = window(oh, size[0], stride[0], pad[0], shape[1])
         left, right = window(ow, size[1], stride[1], pad[1], shape[2])
-        best = load4(x, _at(shape, n, top, left, c))
+        best = load4(x, offset(shape, n, top, left, c))
         for h in range(top, bottom):
             for w in range(left, right):
-                v = load4(x, _at(shape, n, h, w, c))
+                v = load4(x, offset(shape, n, h, w, c))
                 best = larger(best[0], v[0]), larger(best[1], v[1]), larger(best[2], v[2]), larger(best[3], v[3])
-        store4(y, _at(out_shape, n, oh, ow, c), best)
+        store4(y, offset(out_shape, n, oh, ow, c), best)
 
 
 def max_forward(x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, y):
     geometry = (size_h, size_w), (stride_h, stride_w), (pad_top, pad_left)
-    _launch((_max_forward, _max_forward4), y.shape, x, x.shape, *geometry, y.shape, y)
+    launch((_max_forward, _max_forward4), y.shape, x, x.shape, *geometry, y.shape, y)
 
 
 # ----------------------------------------------------------------------------------------------- max_backward
@@ -73,7 +49,7 @@ def max_forward(x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, y):
 
 @kernel
 def _max_backward(dy, x, shape, size, stride, pad, out_shape, dx):
-    n, row, column, c = _place(shape, 1)
+    n, row, column, c = place(shape, 1)
     if n < shape[0]:
         me = row * shape[2] + column
         total = x.dtype.type(0)
@@ -83,18 +59,18 @@ def _max_backward(dy, x, shape, size, stride, pad, out_shape, dx):
             top, bottom = window(oh, size[0], stride[0], pad[0], shape[1])
             for ow in range(first_w, last_w):
                 left, right = window(ow, size[1], stride[1], pad[1], shape[2])
-                best, winner = x[_at(shape, n, top, left, c)], top * shape[2] + left
+                best, winner = x[offset(shape, n, top, left, c)], top * shape[2] + left
                 for h in range(top, bottom):
                     for w in range(left, right):
-                        best, winner = better(best, winner, x[_at(shape, n, h, w, c)], h * shape[2] + w)
+                        best, winner = better(best, winner, x[offset(shape, n, h, w, c)], h * shape[2] + w)
                 if winner == me:
-                    total += dy[_at(out_shape, n, oh, ow, c)]
-        dx[_at(shape, n, row, column, c)] = total
+                    total += dy[offset(out_shape, n, oh, ow, c)]
+        dx[offset(shape, n, row, column, c)] = total
 
 
 @kernel
 def _max_backward4(dy, x, shape, size, stride, pad, out_shape, dx):
-    n, row, column, c = _place(shape, 4)
+    n, row, column, c = place(shape, 4)
     if n < shape[0]:
         me = row * shape[2] + column
         zero = x.dtype.type(0)
@@ -105,43 +81,34 @@ def _max_backward4(dy, x, shape, size, stride, pad, out_shape, dx):
             top, bottom = window(oh, size[0], stride[0], pad[0], shape[1])
             for ow in range(first_w, last_w):
                 left, right = window(ow, size[1], stride[1], pad[1], shape[2])
-                v = load4(x, _at(shape, n, top, left, c))
+                v = load4(x, offset(shape, n, top, left, c))
                 b0, b1, b2, b3 = v
                 at = top * shape[2] + left
                 w0, w1, w2, w3 = at, at, at, at
                 for h in range(top, bottom):
                     for w in range(left, right):
-                        v, at = load4(x, _at(shape, n, h, w, c)), h * shape[2] + w
+                        v, at = load4(x, offset(shape, n, h, w, c)), h * shape[2] + w
                         b0, w0 = better(b0, w0, v[0], at)
                         b1, w1 = better(b1, w1, v[1], at)
                         b2, w2 = better(b2, w2, v[2], at)
                         b3, w3 = better(b3, w3, v[3], at)
-                g = load4(dy, _at(out_shape, n, oh, ow, c))
+                g = load4(dy, offset(out_shape, n, oh, ow, c))
                 g = g[0] if w0 == me else zero, g[1] if w1 == me else zero, g[2] if w2 == me else zero, g[3] if w3 == me else zero
                 total = add4(total, g)
-        store4(dx, _at(shape, n, row, column, c), total)
+        store4(dx, offset(shape, n, row, column, c), total)
 
 
 def max_backward(dy, x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, dx):
     geometry = (size_h, size_w), (stride_h, stride_w), (pad_top, pad_left)
-    _launch((_max_backward, _max_backward4), x.shape, dy, x, x.shape, *geometry, dy.shape, dx)
+    launch((_max_backward, _max_backward4), x.shape, dy, x, x.shape, *geometry, dy.shape, dx)
 
 
 # ------------------------------------------------------------------------------------------------ avg_forward
 
 
-@formula
-def _add(total, lost, value, zero):
-    """total + value, and its rounding error (Kahan 1965): as precise as a sum in float64, but cheaper."""
-    value -= lost
-    following = total + value
-    lost = (following - total) - value
-    return following, lost if lost == lost else zero  # infinity stays infinity
-
-
 @kernel
-def _avg_forward(x, shape, size, stride, pad, out_shape, y):
-    n, oh, ow, c = _place(out_shape, 1)
+def _avg_forward(x, shape, size, stride, pad, end, out_shape, y):
+    n, oh, ow, c = place(out_shape, 1)
     if n < out_shape[0]:
         top, bottom = window(oh, size[0], stride[0], pad[0], shape[1])
         left, right = window(ow, size[1], stride[1], pad[1], shape[2])
@@ -149,13 +116,14 @@ def _avg_forward(x, shape, size, stride, pad, out_shape, y):
         total, lost = zero, zero
         for h in range(top, bottom):
             for w in range(left, right):
-                total, lost = _add(total, lost, x[_at(shape, n, h, w, c)], zero)
-        y[_at(out_shape, n, oh, ow, c)] = total / x.dtype.type((bottom - top) * (right - left))
+                total, lost = add_kahan(total, lost, x[offset(shape, n, h, w, c)], zero)
+        count = pixels(oh, size[0], stride[0], pad[0], shape[1], end[0]) * pixels(ow, size[1], stride[1], pad[1], shape[2], end[1])
+        y[offset(out_shape, n, oh, ow, c)] = total / x.dtype.type(count)
 
 
 @kernel
-def _avg_forward4(x, shape, size, stride, pad, out_shape, y):
-    n, oh, ow, c = _place(out_shape, 4)
+def _avg_forward4(x, shape, size, stride, pad, end, out_shape, y):
+    n, oh, ow, c = place(out_shape, 4)
     if n < out_shape[0]:
         top, bottom = window(oh, size[0], stride[0], pad[0], shape[1])
         left, right = window(ow, size[1], stride[1], pad[1], shape[2])
@@ -164,58 +132,57 @@ def _avg_forward4(x, shape, size, stride, pad, out_shape, y):
         l0, l1, l2, l3 = zero, zero, zero, zero
         for h in range(top, bottom):
             for w in range(left, right):
-                v = load4(x, _at(shape, n, h, w, c))
-                t0, l0 = _add(t0, l0, v[0], zero)
-                t1, l1 = _add(t1, l1, v[1], zero)
-                t2, l2 = _add(t2, l2, v[2], zero)
-                t3, l3 = _add(t3, l3, v[3], zero)
-        count = x.dtype.type((bottom - top) * (right - left))
-        store4(y, _at(out_shape, n, oh, ow, c), (t0 / count, t1 / count, t2 / count, t3 / count))
+                v = load4(x, offset(shape, n, h, w, c))
+                t0, l0 = add_kahan(t0, l0, v[0], zero)
+                t1, l1 = add_kahan(t1, l1, v[1], zero)
+                t2, l2 = add_kahan(t2, l2, v[2], zero)
+                t3, l3 = add_kahan(t3, l3, v[3], zero)
+        count = pixels(oh, size[0], stride[0], pad[0], shape[1], end[0]) * pixels(ow, size[1], stride[1], pad[1], shape[2], end[1])
+        count = x.dtype.type(count)
+        store4(y, offset(out_shape, n, oh, ow, c), (t0 / count, t1 / count, t2 / count, t3 / count))
 
 
-def avg_forward(x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, y):
-    geometry = (size_h, size_w), (stride_h, stride_w), (pad_top, pad_left)
-    _launch((_avg_forward, _avg_forward4), y.shape, x, x.shape, *geometry, y.shape, y)
+def avg_forward(x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, end_h, end_w, y):
+    geometry = (size_h, size_w), (stride_h, stride_w), (pad_top, pad_left), (end_h, end_w)
+    launch((_avg_forward, _avg_forward4), y.shape, x, x.shape, *geometry, y.shape, y)
 
 
 # ----------------------------------------------------------------------------------------------- avg_backward
 
 
 @kernel
-def _avg_backward(dy, shape, size, stride, pad, out_shape, dx):
-    n, row, column, c = _place(shape, 1)
+def _avg_backward(dy, shape, size, stride, pad, end, out_shape, dx):
+    n, row, column, c = place(shape, 1)
     if n < shape[0]:
         one = dx.dtype.type(1)
         total = dx.dtype.type(0)
         first_h, last_h = windows_of(row, size[0], stride[0], pad[0], out_shape[1])
         first_w, last_w = windows_of(column, size[1], stride[1], pad[1], out_shape[2])
         for oh in range(first_h, last_h):
-            top, bottom = window(oh, size[0], stride[0], pad[0], shape[1])
+            rows = pixels(oh, size[0], stride[0], pad[0], shape[1], end[0])
             for ow in range(first_w, last_w):
-                left, right = window(ow, size[1], stride[1], pad[1], shape[2])
-                share = one / dx.dtype.type((bottom - top) * (right - left))
-                total += dy[_at(out_shape, n, oh, ow, c)] * share
-        dx[_at(shape, n, row, column, c)] = total
+                share = one / dx.dtype.type(rows * pixels(ow, size[1], stride[1], pad[1], shape[2], end[1]))
+                total += dy[offset(out_shape, n, oh, ow, c)] * share
+        dx[offset(shape, n, row, column, c)] = total
 
 
 @kernel
-def _avg_backward4(dy, shape, size, stride, pad, out_shape, dx):
-    n, row, column, c = _place(shape, 4)
+def _avg_backward4(dy, shape, size, stride, pad, end, out_shape, dx):
+    n, row, column, c = place(shape, 4)
     if n < shape[0]:
         zero, one = dx.dtype.type(0), dx.dtype.type(1)
         total = zero, zero, zero, zero
         first_h, last_h = windows_of(row, size[0], stride[0], pad[0], out_shape[1])
         first_w, last_w = windows_of(column, size[1], stride[1], pad[1], out_shape[2])
         for oh in range(first_h, last_h):
-            top, bottom = window(oh, size[0], stride[0], pad[0], shape[1])
+            rows = pixels(oh, size[0], stride[0], pad[0], shape[1], end[0])
             for ow in range(first_w, last_w):
-                left, right = window(ow, size[1], stride[1], pad[1], shape[2])
-                share = one / dx.dtype.type((bottom - top) * (right - left))
-                g = load4(dy, _at(out_shape, n, oh, ow, c))
+                share = one / dx.dtype.type(rows * pixels(ow, size[1], stride[1], pad[1], shape[2], end[1]))
+                g = load4(dy, offset(out_shape, n, oh, ow, c))
                 total = add4(total, multiply4(g, (share, share, share, share)))
-        store4(dx, _at(shape, n, row, column, c), total)
+        store4(dx, offset(shape, n, row, column, c), total)
 
 
-def avg_backward(dy, size_h, size_w, stride_h, stride_w, pad_top, pad_left, dx):
-    geometry = (size_h, size_w), (stride_h, stride_w), (pad_top, pad_left)
-    _launch((_avg_backward, _avg_backward4), dx.shape, dy, dx.shape, *geometry, dy.shape, dx)
+def avg_backward(dy, size_h, size_w, stride_h, stride_w, pad_top, pad_left, end_h, end_w, dx):
+    geometry = (size_h, size_w), (stride_h, stride_w), (pad_top, pad_left), (end_h, end_w)
+    launch((_avg_backward, _avg_backward4), dx.shape, dy, dx.shape, *geometry, dy.shape, dx)

@@ -18,16 +18,23 @@ def max_backward(dy, x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, d
         dx[images, rows.start + h, columns.start + w, channels] += dy[:, oh, ow]
 
 
-def avg_forward(x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, y):
+def avg_forward(x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, end_h, end_w, y):
     for (oh, ow), (rows, columns) in _windows(x.shape, y.shape, size_h, size_w, stride_h, stride_w, pad_top, pad_left):
-        y[:, oh, ow] = x[:, rows, columns].mean(axis=(1, 2), dtype=np.float64)
+        pixels = _pixels(rows, oh * stride_h - pad_top, size_h, end_h) * _pixels(columns, ow * stride_w - pad_left, size_w, end_w)
+        y[:, oh, ow] = x[:, rows, columns].sum(axis=(1, 2), dtype=np.float64) / pixels
 
 
-def avg_backward(dy, size_h, size_w, stride_h, stride_w, pad_top, pad_left, dx):
+def avg_backward(dy, size_h, size_w, stride_h, stride_w, pad_top, pad_left, end_h, end_w, dx):
     dx[:] = 0
     for (oh, ow), (rows, columns) in _windows(dx.shape, dy.shape, size_h, size_w, stride_h, stride_w, pad_top, pad_left):
+        pixels = _pixels(rows, oh * stride_h - pad_top, size_h, end_h) * _pixels(columns, ow * stride_w - pad_left, size_w, end_w)
         window = dx[:, rows, columns]
-        window += (dy[:, oh, ow] / (window.shape[1] * window.shape[2]))[:, None, None]
+        window += (dy[:, oh, ow] / pixels)[:, None, None]
+
+
+def _pixels(inside, first, size, end):
+    """How many pixels count along one axis of a window that starts at `first`; `inside` is what lies in the image."""
+    return min(first + size, end) - first if end else inside.stop - inside.start
 
 
 def _windows(in_shape, out_shape, size_h, size_w, stride_h, stride_w, pad_top, pad_left):

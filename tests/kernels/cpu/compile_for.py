@@ -46,8 +46,8 @@ KERNELS = {
     "dense.backward_weights_norm": "2 2 2 2 wide1 1 wide1 1 1 1 3 wide3 2 1",
     "dropout.apply": "1 counter i f f f 1",
     "dropout.relu_backward": "1 1 f 1",
-    "groupnorm.forward": "3 i 1 1 f wide3 wide2 wide2 3",
-    "groupnorm.backward": "3 3 i 1 wide2 wide2 wide3 1 1 3",
+    "groupnorm.forward": "3 i 1 1 f b wide3 wide2 wide2 3",
+    "groupnorm.backward": "3 3 i 1 wide2 wide2 b wide3 1 1 3",
     "loss.softmax_cross_entropy": "2 labels f wide1 hits 2",
     "loss.squared_error": "2 2 f f wide1 2",
     "optimizer.sgd": "1 1 1 f f b f",
@@ -55,8 +55,9 @@ KERNELS = {
     "optimizer.adam": "1 1 1 1 f f f f f b f f",
     "pool.max_forward": f"4 {WINDOW} 4",
     "pool.max_backward": f"4 4 {WINDOW} 4",
-    "pool.avg_forward": f"4 {WINDOW} 4",
-    "pool.avg_backward": f"4 {WINDOW} 4",
+    "pool.avg_forward": f"4 {WINDOW} i i 4",
+    "pool.avg_backward": f"4 {WINDOW} i i 4",
+    "resample.gather": "4 index wide2 index wide2 4",
 }
 
 
@@ -75,6 +76,7 @@ def compile_for(triple, processor):
         **{f"{n}": types.Array(types.float32, n, "C") for n in range(1, 5)},
         **{f"wide{n}": types.Array(types.float64, n, "C") for n in range(1, 4)},
         "labels": types.int64[::1],
+        "index": types.int64[:, ::1],
         "hits": types.uint8[::1],
         "counter": types.uint64[::1],
         "i": types.int64,

@@ -22,8 +22,10 @@ MERGES |= {"_backward_reduce", "_weighted_backward_reduce", "_backward_reduce_ma
 EPILOGUES = {"convolution"}  # only after the last barrier
 # kernels that process single elements, since their rows may have any length
 SCALARS = {"_softmax_forward", "_softmax_backward", "_softmax_cross_entropy", "_squared_error", "_add_parts", "_add_gradients", "_rotate"}
-SCALARS |= {"_max_forward", "_max_backward", "_avg_forward", "_avg_backward", "_merge_moments", "_merge_sums", "_total", "_swap"}
+SCALARS |= {"_max_forward", "_max_backward", "_avg_forward", "_avg_backward", "_gather", "_merge_moments", "_merge_sums", "_total", "_swap"}
 SCALARS |= {"_backward_outside", "_first_of_each", "_copy_columns", "_multiply_rows", "_multiply_sum"}
+SCALARS |= {"_depthwise", "_depthwise_transposed", "_depthwise_products", "_merge_products"}
+MERGES |= {"_depthwise_products", "_merge_products"}
 
 
 def arguments(operation, name, dtype):
@@ -34,7 +36,7 @@ def arguments(operation, name, dtype):
         return shape, dtype
 
     m, v = a(300, 64), a(64)
-    wide, narrow, pooled, image = a(2, 9, 9, 16), a(2, 9, 9, 3), (3, 3, 2, 2, 1, 1), (1, 1, 1, 1)
+    wide, narrow, pooled, image = a(2, 9, 9, 16), a(2, 9, 9, 3), (3, 3, 2, 2, 1, 1), (1, 1, 1, 1, 1, 1)
     if operation == "batchnorm":
         sums = a(64, dtype=D), a(64, dtype=D)
         weights = [None, a(300, 1), m]
@@ -52,16 +54,16 @@ def arguments(operation, name, dtype):
         }[name]
     if operation == "groupnorm":
         x, statistics = a(4, 5, 12), a(4, 3, dtype=D)
-        forward = (x, 3, a(12), a(12), 1e-5, None, statistics, statistics, x)
-        return {"forward": [forward], "backward": [(x, x, 3, a(12), statistics, statistics, None, a(12), a(12), x)]}[name]
+        forward = (x, 3, a(12), a(12), 1e-5, True, None, statistics, statistics, x)
+        return {"forward": [forward], "backward": [(x, x, 3, a(12), statistics, statistics, True, None, a(12), a(12), x)]}[name]
     if operation == "dropout":
         random = np.array([3, 1, 2], np.uint64), 1 << 31
         return {"apply": [(a(1000), *random, 1.5, 0.0, 0.0, a(1000))], "relu_backward": [(a(1000), a(1000), 1.5, a(1000))]}[name]
     if operation == "conv2d":
         calls = []
         for outputs in (10, 32, 64):
-            for side in (4, 64):
-                x, y, w, b = a(8, side, side, 16), a(8, side, side, outputs), a(3, 3, 16, outputs), a(outputs)
+            for side, groups in ((4, 1), (64, 1), (4, 2)):
+                x, y, w, b = a(8, side, side, 16), a(8, side, side, outputs), a(3, 3, 16 // groups, outputs), a(outputs)
                 calls.append(
                     {
                         "forward": (x, w, b, 0.0, *image, None, None, y, None, *[a(outputs, dtype=D)] * 2),
@@ -70,6 +72,11 @@ def arguments(operation, name, dtype):
                 )
                 calls[-1] = calls[-1] or (x, y, *image, None, None, w, b)
         return calls
+    if operation == "depthwise":
+        w = a(3, 3, 16)
+        forward = wide, w, a(16), 0.0, *image, wide, None, a(16, dtype=D), a(16, dtype=D)
+        backward = {"backward_data": (wide, w, *image, wide), "backward_weights": (wide, wide, *image, None, w, a(16))}
+        return [({"forward": forward} | backward)[name]]
     if operation == "dense":
         x, y, w, b = a(64, 100), a(64, 10), a(100, 10), a(10)
         plain, with_moments = (x, w, b, 0.0, y, None, None, None), (x, w, b, 1.0, y, None, *[a(10, dtype=D)] * 2)
@@ -80,8 +87,12 @@ def arguments(operation, name, dtype):
         calls = []
         for x in (wide, narrow):
             y = a(2, 5, 5, x[0][3])
-            calls.append((x, *pooled, y) if name.endswith("forward") else (y, *([x] if "max" in name else []), *pooled, x))
+            geometry = pooled if "max" in name else (*pooled, 10, 10)
+            calls.append((x, *geometry, y) if name.endswith("forward") else (y, *([x] if "max" in name else []), *geometry, x))
         return calls
+    if operation == "resample":
+        index, weight = a(9, 2, dtype=np.dtype(np.int64)), a(9, 2, dtype=D)
+        return [(x, index, weight, index, weight, x) for x in (wide, narrow)]
     if operation == "activation":
         options = (0.1,) if "leaky" in name else ()
         x = m if "softmax" in name else a(1000)

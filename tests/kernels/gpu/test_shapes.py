@@ -86,7 +86,7 @@ def test_flat_arrays(rng, size):
 def test_conv2d(rng, inputs, outputs, side, stride, pad):
     out = (side + 2 * pad - 3) // stride + 1
     x, dy = rng.normal(size=(7, side, side, inputs)), rng.normal(size=(7, out, out, outputs))
-    weight, bias, geometry = rng.normal(size=(3, 3, inputs, outputs)), rng.normal(size=outputs), (stride, stride, pad, pad)
+    weight, bias, geometry = rng.normal(size=(3, 3, inputs, outputs)), rng.normal(size=outputs), (stride, stride, pad, pad, 1, 1)
     check_matmul(
         "conv2d.forward", [x, weight, bias, 1.0, *geometry, None, None, Out(dy.shape), np.empty((1, 3, outputs), np.int64), *sums(outputs)]
     )
