@@ -1,4 +1,4 @@
-"""Ready-made networks: functions that return an unbuilt Sequential for a number of classes."""
+"""Ready-made networks: functions that return an unbuilt Sequential. MODELS are those that classify images."""
 
 from __future__ import annotations
 
@@ -140,72 +140,67 @@ def siamese(classes: int = 2, features: int = 32) -> Sequential:
     return Sequential([Parallel([trunk, trunk]), Multiply(), Dense(classes)])
 
 
-def mobile(classes: int = 10, width: int = 32) -> Sequential:
-    """A network of depthwise separable convolutions for images from 8x8, such as 32x32   (MobileNet: Howard et al. 2017)
+def mobile(classes: int = 10, width: int = 16) -> Sequential:
+    """Depthwise separable convolutions for images from 4x4: five blocks of a 3x3 convolution of each channel and a 1x1 convolution.
+
+    The blocks of MobileNet (Howard et al. 2017), fewer and narrower.
 
     Args:
-        width: filters of the first convolution; the others have 2, 4 and 8 times as many.
+        width: filters of the first convolution; the last block has 8 times as many.
     """
 
-    def block(filters: int, stride: int = 1) -> list[Layer]:
-        depthwise = [DepthwiseConv2D(3, stride=stride, use_bias=False), BatchNorm(), ReLU()]
-        return [*depthwise, Conv2D(filters, 1, use_bias=False), BatchNorm(), ReLU()]
+    def block(filters: int, stride: int) -> list[Layer]:
+        each = [DepthwiseConv2D(3, stride=stride, use_bias=False), BatchNorm(), ReLU()]
+        return [*each, Conv2D(filters, 1, use_bias=False), BatchNorm(), ReLU()]
 
-    blocks = [*block(2 * width), *block(4 * width, 2), *block(4 * width), *block(8 * width, 2), *block(8 * width)]
-    return Sequential([*_conv(width), *blocks, GlobalAvgPool2D(), Dense(classes)])
+    sizes = [(2 * width, 1), (4 * width, 2), (4 * width, 1), (8 * width, 2), (8 * width, 1)]
+    blocks = [layer for filters, stride in sizes for layer in block(filters, stride)]
+    return Sequential([*_conv(width), *blocks, GlobalAvgPool2D(), Dropout(0.1), Dense(classes)])
 
 
 def keyword(classes: int = 10, width: int = 32) -> Sequential:
-    """For sequences (L, C) from 4 steps, such as a second of speech as 98 frames of 40 filter-bank energies: convolutions over time.
+    """For sequences (L, C) of at least 4 steps, such as the bands of a sound or the readings of sensors: three 1-D convolutions, dense.
 
     Args:
         width: filters of the first convolution; the others have twice as many.
     """
 
-    def block(filters: int) -> list[Layer]:
-        return [Conv1D(filters, 5, use_bias=False), BatchNorm(), ReLU()]
+    def block(filters: int, size: int) -> list[Layer]:
+        return [Conv1D(filters, size, use_bias=False), BatchNorm(), ReLU()]
 
-    blocks = [*block(width), MaxPool1D(2), *block(2 * width), MaxPool1D(2), *block(2 * width)]
-    return Sequential([*blocks, GlobalAvgPool1D(), Dropout(0.2), Dense(classes)])
-
-
-def autoencoder(channels: int = 1, width: int = 16, code: int = 8) -> Sequential:
-    """For images whose height and width are multiples of 4: a code of a quarter of the height and width, and the image from it.
-
-    Train it with mean_squared_error on (x, x); `model.trunk(until="code")` gives the code.
-
-    Args:
-        channels: of the images. width: filters of the outermost convolutions. code: channels of the code.
-    """
-
-    def down(filters: int) -> list[Layer]:
-        return [Conv2D(filters, 3, stride=2, use_bias=False), BatchNorm(), ReLU()]
-
-    def up(filters: int) -> list[Layer]:
-        return [ConvTranspose2D(filters, 3, stride=2, use_bias=False), BatchNorm(), ReLU()]
-
-    encoder, decoder = [*down(width), *down(2 * width), Conv2D(code, 1)], [*up(2 * width), *up(width), Conv2D(channels, 3)]
-    return Sequential([Sequential(encoder).named("code"), Sequential(decoder).named("image")])
+    blocks = [*block(width, 5), MaxPool1D(2), *block(2 * width, 5), MaxPool1D(2), *block(2 * width, 3)]
+    return Sequential([*blocks, GlobalAvgPool1D(), Dropout(0.25), Dense(classes)])
 
 
-def unet_small(channels: int = 1, width: int = 16) -> Sequential:
-    """From images to images, whose height and width are multiples of 4: what is fine reaches the output beside what was seen from afar
-    (U-Net: Ronneberger, Fischer and Brox 2015).
+def autoencoder(channels: int = 1, features: int = 8) -> Sequential:
+    """For images with sides of multiples of 4: makes (H / 4, W / 4, features) of an image, and the image of that, from 0 to 1.
+
+    Train it by "mean_squared_error" with the images themselves as targets, divided by 255; `model.trunk(until="code")` gives the features.
 
     Args:
-        channels: of the output. width: filters at full size; there are 2 and 4 times as many at a half and a quarter of it.
+        channels: of the images.
     """
-
-    def level(filters: int, inner: list[Layer]) -> list[Layer]:
-        below = [MaxPool2D(2), *inner, UpSample2D(2)]
-        return [*_conv(filters), Concat([Identity(), below]), *_conv(filters)]
-
-    return Sequential([*level(width, level(2 * width, _conv(4 * width))), Conv2D(channels, 1)])
+    encoder = [*_conv(16, 2), *_conv(32, 2), Conv2D(features, 1).named("code")]
+    decoder = [ConvTranspose2D(32, 3, stride=2), ReLU(), ConvTranspose2D(16, 3, stride=2), ReLU()]
+    return Sequential([*encoder, *decoder, Conv2D(channels, 3), Sigmoid()])
 
 
-def _conv(filters: int) -> list[Layer]:
+def unet_small(channels: int = 1, width: int = 8) -> Sequential:
+    """For images with sides of multiples of 4, which become images of the same size from 0 to 1: a mask, or the image without noise.
+
+    Two levels of a U-Net (Ronneberger, Fischer and Brox 2015). Train it by "mean_squared_error".
+
+    Args:
+        channels: of the results. width: filters at full size.
+    """
+    bottom = [MaxPool2D(2), *_conv(4 * width), UpSample2D(2)]
+    middle = [MaxPool2D(2), *_conv(2 * width), Concat([Identity(), bottom]), *_conv(2 * width), UpSample2D(2)]
+    return Sequential([*_conv(width), Concat([Identity(), middle]), *_conv(width), Conv2D(channels, 1), Sigmoid()])
+
+
+def _conv(filters: int, stride: int = 1) -> list[Layer]:
     """A 3x3 convolution, batch normalisation (whose beta is the bias) and ReLU."""
-    return [Conv2D(filters, 3, use_bias=False), BatchNorm(), ReLU()]
+    return [Conv2D(filters, 3, stride=stride, use_bias=False), BatchNorm(), ReLU()]
 
 
 MODELS: dict[str, Callable[[int], Sequential]] = {

@@ -7,6 +7,7 @@ import itertools
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import numpy as np
@@ -25,6 +26,7 @@ from nbnet.runtime.commit import Call
 from nbnet.runtime.stage import Stage
 
 LayerType = TypeVar("LayerType", bound="Layer")
+MARKS: ContextVar[dict[int, str] | None] = ContextVar("MARKS", default=None)  # by id, what stands for layers in a repr that is made
 
 
 class Context:
@@ -102,7 +104,10 @@ class Layer(CodeRepr, Stage):
             FlatParameters.renew(self.params.values(), self.dtype, self.backend)
 
     def __repr__(self) -> str:
-        return f"{super().__repr__()}.named({self.label!r})" if self.label else super().__repr__()
+        return (MARKS.get() or {}).get(id(self)) or self._code()
+
+    def _code(self) -> str:
+        return f"{CodeRepr.__repr__(self)}.named({self.label!r})" if self.label else CodeRepr.__repr__(self)
 
     def named(self: LayerType, label: str) -> LayerType:
         """This layer, with a name of its own: nb.Conv2D(32, 3).named("stem") is model["stem"], and has the parameter "stem.weight".
@@ -281,6 +286,8 @@ class Layer(CodeRepr, Stage):
         Raises:
             BuildError: the layer is not built. ShapeError, DTypeError: x does not fit.
         """
+        if type(x) is np.ndarray and x.shape[1:] == self.input_shape and x.dtype == self.dtype and x.shape[0]:  # in every step
+            return self.backend.place(x)
         if self.input_shape is None:
             raise BuildError(f"{kind(self)} is not built yet: call build(input_shape) first")
         if not several(self.input_shape):

@@ -21,7 +21,7 @@ from nbnet.functional import checks
 from nbnet.layers.base import Layer, Shape
 from nbnet.layers.containers import Container, Context
 from nbnet.layers.sequential import Sequential
-from nbnet.runtime.arrays import each, first, several
+from nbnet.runtime.arrays import first, several
 
 
 class Branches(Container):
@@ -88,7 +88,7 @@ class Branches(Container):
         for i in reversed(range(len(self.steps))):
             step = self.steps[i]
             if need_dx or step.params:
-                held = self._hold(i)
+                held = self._hold(i) if self._shared else ()
                 dxs[i] = step.backward(self._gradient(dy, joined, i), of_steps[i], need_dx)
                 self._add_held(held)
         if not need_dx:
@@ -96,14 +96,13 @@ class Branches(Container):
         return tuple(dxs) if several(self.input_shape) else reduce(self._add, dxs)
 
     def _check_gradient(self, dy: Any, rows: int) -> Any:
-        count = len(self.output_shape) if several(self.output_shape) else 1
-        if count > 1 and (not isinstance(dy, (tuple, list)) or len(dy) != count):
+        shapes: Any = self.output_shape
+        if not several(shapes):
+            return checks.shaped(dy, "dy", (rows, *shapes), self.dtype, be=self.backend)
+        if not isinstance(dy, (tuple, list)) or len(dy) != len(shapes):
+            count = len(shapes)
             raise ShapeError(f"layer {self.name} has {count} outputs: expected dy as a tuple of {count} gradients, got {type(dy).__name__}")
-        return each(
-            lambda shape, one: checks.shaped(one, "dy", (rows, *shape), self.dtype, be=self.backend),
-            self.output_shape,
-            tuple(dy) if count > 1 else dy,
-        )
+        return tuple([checks.shaped(one, "dy", (rows, *shape), self.dtype, be=self.backend) for one, shape in zip(dy, shapes)])
 
     def _add(self, a: Any, b: Any) -> Any:
         total = self.backend.empty(a.shape, a.dtype)

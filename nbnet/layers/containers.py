@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import is_
 from typing import Any
 
 from nbnet.errors import ArgumentError
+from nbnet.layers.base import MARKS, Layer, Param, Shape, kind
 from nbnet.layers.base import Context as Context
-from nbnet.layers.base import Layer, Param, Shape, kind
 from nbnet.runtime.commit import Call
 from nbnet.runtime.stage import Stage
 
@@ -27,6 +29,22 @@ class Container(Layer):
         super().__init__()
         self.steps: list[Stage] = []
         self._shared: list[list[Param]] = []  # of each step, the parameters that later steps have too; empty if there are none at all
+
+    def __repr__(self) -> str:
+        """Code in which a layer in several places has a name: nb.Parallel([(shared0 := nb.Dense(3)), shared0])."""
+        places = Counter(id(child) for each in self.walk() if isinstance(each, Container) for child in each._layers())
+        shared = [layer for layer in self.walk() if places[id(layer)] > 1]
+        if MARKS.get() or not shared:
+            return super().__repr__()
+        marks = {id(layer): f"\0{i}\0" for i, layer in enumerate(shared)}
+        before = MARKS.set(marks)
+        try:
+            text = self._code()
+            for i, layer in enumerate(shared):  # outer ones first
+                text = text.replace(marks[id(layer)], f"(shared{i} := {layer._code()})", 1)
+            return re.sub("\0([0-9]+)\0", r"shared\1", text)
+        finally:
+            MARKS.reset(before)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Its arrays are those of its layers, also where each reference to an array became an array (as joblib copies them)."""
@@ -124,13 +142,13 @@ class Container(Layer):
     def _hold(self, i: int) -> list[tuple[Any, Any]]:
         """The gradients that later steps wrote for parameters of step i too, and copies of them: its backward will overwrite them."""
         held = []
-        for param in self._shared[i] if self._shared else ():
+        for param in self._shared[i]:
             grad = param.grad.reshape(-1)
             copy = self.backend.empty(grad.shape, grad.dtype)
             self.backend.kernel("array.scale")(grad, 1.0, copy)
             held.append((grad, copy))
         return held
 
-    def _add_held(self, held: list[tuple[Any, Any]]) -> None:
+    def _add_held(self, held: Sequence[tuple[Any, Any]]) -> None:
         for grad, copy in held:
             self.backend.kernel("array.add")(grad, copy, grad)

