@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from nbnet.errors import BuildError
-from nbnet.layers import BatchNorm, Conv2D, Dense, Layer, LeakyReLU, Param, ReLU, Residual, Sequential, Sigmoid, Tanh
+from nbnet.layers import BatchNorm, Conv2D, Dense, Layer, Param, Residual, Sequential
+from nbnet.layers.activations import BY_NAME, LeakyReLU
 from nbnet.layers.base import kind
 
 
@@ -16,7 +17,8 @@ def fold_batch_norm(model: Sequential) -> Sequential:
     """A copy of the model for evaluation in which each BatchNorm right after a Conv2D or Dense is folded into its weights.
 
     Predictions are the same within rounding: weight * s and (bias - mean) * s + beta, with s = gamma / sqrt(var + eps) of the moving
-    statistics. A fused activation becomes a separate layer. Other batch norms are kept. The model itself does not change.
+    statistics. A fused activation becomes a separate layer. Other batch norms are kept, such as those after an activation. The model
+    itself does not change.
 
     Raises:
         BuildError: the model is not built.
@@ -51,7 +53,7 @@ def _fold(layer: Layer) -> None:
     kept: list[Layer] = []
     for child in layer.layers:
         before = kept[-1] if kept else None
-        if isinstance(child, BatchNorm) and isinstance(before, (Conv2D, Dense)) and child.normalizes_last_axis:
+        if isinstance(before, (Conv2D, Dense)) and isinstance(child, BatchNorm) and _folds(before, child):
             _absorb(before, child)
             kept.extend(_activation(child))
         else:
@@ -59,6 +61,10 @@ def _fold(layer: Layer) -> None:
             kept.append(child)
     layer.layers = kept
     layer._arrange()
+
+
+def _folds(layer: Conv2D | Dense, norm: BatchNorm) -> bool:
+    return norm.normalizes_last_axis and layer.activation is None
 
 
 def _absorb(layer: Conv2D | Dense, norm: BatchNorm) -> None:
@@ -78,8 +84,7 @@ def _absorb(layer: Conv2D | Dense, norm: BatchNorm) -> None:
 def _activation(norm: BatchNorm) -> list[Layer]:
     if norm.activation is None or norm.input_shape is None:
         return []
-    layers = {"relu": ReLU, "tanh": Tanh, "sigmoid": Sigmoid}
-    layer = LeakyReLU(norm.slope) if norm.activation == "leaky_relu" else layers[norm.activation]()
+    layer = LeakyReLU(norm.slope) if norm.activation == "leaky_relu" else BY_NAME[norm.activation]()
     layer.build(norm.input_shape, backend=norm.backend, dtype=norm.dtype)
     return [layer]
 

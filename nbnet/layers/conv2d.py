@@ -6,6 +6,8 @@ from typing import Any
 
 from nbnet import functional as F
 from nbnet.functional import checks
+from nbnet.functional.activations import named
+from nbnet.layers.activations import activated, before_activation
 from nbnet.layers.base import Layer, Shape, image_shape
 
 
@@ -18,6 +20,7 @@ class Conv2D(Layer):
         padding: "same" (as in TensorFlow: ceil(H / stride) outputs), "valid", or a number of zero pixels on every side.
         use_bias: False leaves the bias out; before a BatchNorm it would have no effect.
         weight_initializer, bias_initializer: a name ("he_normal", "glorot_uniform", ...) or a function (rng, shape) -> array.
+        activation: None, or the name of an activation with its default options: "relu", "gelu", ... (nbnet.functional.activations.NAMED).
     Params: weight (kh, kw, in, filters), bias (filters,).
     """
 
@@ -32,6 +35,7 @@ class Conv2D(Layer):
         use_bias: bool = True,
         weight_initializer: Any = "he_normal",
         bias_initializer: Any = "zeros",
+        activation: str | None = None,
     ):
         super().__init__()
         checks.check_padding(padding)
@@ -42,6 +46,8 @@ class Conv2D(Layer):
         self.use_bias = use_bias
         self.weight_initializer = weight_initializer
         self.bias_initializer = bias_initializer
+        named(activation)
+        self.activation = activation
 
     def create(self, input_shape: Shape) -> Shape:
         height, width, channels = image_shape(input_shape, "Conv2D")
@@ -57,9 +63,10 @@ class Conv2D(Layer):
         bias = self.params["bias"].value if self.use_bias else None
         weight = self.params["weight"].value
         y, saved = F.conv2d_forward(x, weight, bias, stride=self.stride, padding=self.padding, backend=self.backend)
-        return y, saved if train else None
+        return activated(self, y, saved, train)
 
     def backward(self, dy: Any, saved: Any, need_dx: bool = True) -> Any:
+        dy, saved = before_activation(dy, saved)
         dbias = self.params["bias"].grad if self.use_bias else None
         options = {"need_dx": need_dx, "need_dbias": self.use_bias}
         dx, _, _ = F.conv2d_backward(dy, saved, dweight=self.params["weight"].grad, dbias=dbias, **options)
