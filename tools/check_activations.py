@@ -23,7 +23,7 @@ from nbnet.kernels.activations import TABLE
 OPTIONS = {"leaky_relu": (0.01,), "elu": (1.0, 1.0, 1.0), "softplus": (1.0, 20.0), "hardtanh": (-1.0, 1.0)}  # PyTorch's defaults
 SELU = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
 SETTINGS = [*((name, OPTIONS.get(name, ())) for name in TABLE), ("elu", (*SELU, 1.0)), ("softplus", (0.3, 20.0)), ("hardtanh", (0.0, 6.0))]
-LIMIT = 4  # units
+LIMIT = 4  # units; tests/tolerances.py has it too
 SMALL = 1 / 2
 STEP = 1 << 22  # numbers at a time
 

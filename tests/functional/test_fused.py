@@ -176,7 +176,8 @@ def test_product_activation(rng, backend, slope):
         dy = rng.standard_normal(y.shape)
         grads = Gradients(np.empty_like(arrays[1]), np.empty_like(arrays[2]))
         dx = fused.product_activation_backward(dy, saved, grads, True)
-        wanted = differences(lambda *a, m=make: fused.product_activation_forward(m(*a), slope)[0], arrays, dy)
+        act = saved.activation.activation
+        wanted = differences(lambda *a, m=make, act=act: fused.product_activation_forward(m(*a), act)[0], arrays, dy)
         for grad, numeric in zip((dx, *grads), wanted):
             assert_close(grad, numeric, "differences")
         assert fused.product_activation_backward(dy, saved, grads, False) is None
