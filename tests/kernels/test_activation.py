@@ -213,7 +213,7 @@ def test_prelu(rng, dtype, shape, weights):
     x, weight = rng.normal(size=shape), rng.uniform(-0.5, 0.9, weights)
     x[::3, 0] = 0
     check("activation.prelu_forward", dtype, "elementwise", [x, weight, Out(shape)])
-    partials = Out((chunks.count(*shape), 2, shape[1]), np.float64, scratch=True)
+    partials = Out((chunks.count(*shape), 3, shape[1]), np.float64, scratch=True)
     check("activation.prelu_backward", dtype, "reduction", [rng.normal(size=shape), x, weight, partials, Out(shape), Out((weights,))])
 
 
@@ -223,7 +223,7 @@ def test_prelu_gradient(rng, weights):
     in_x = differences(lambda x: output_of("activation.prelu_forward", [x, weight, Out(x.shape)]), x, dy)
     in_weight = differences(lambda weight: output_of("activation.prelu_forward", [x, weight, Out(x.shape)]), weight, dy)
     for backend in ("numpy", *COMPILED):
-        partials = Out((1, 2, 3), np.float64, scratch=True)
+        partials = Out((1, 3, 3), np.float64, scratch=True)
         args = [dy, x, weight, partials, Out(x.shape), Out(weight.shape)]
         dx, dweight = run("activation.prelu_backward", backend, "float64", args)
         assert_close(dx, in_x, "differences")
@@ -237,7 +237,7 @@ def test_prelu_extremes_and_in_place(dtype):
     assert_close(y, np.array([[-np.inf, -0.5, 0], [np.inf, np.nan, 2]]), "exact")
     for backend in ("numpy", *COMPILED):
         x, weight, dy = np.array([[1.0, -2], [3, -4]], dtype), np.array([0.5, 0.25], dtype), np.full((2, 2), 8, dtype)
-        call("activation.prelu_backward", backend, dy, x, weight, np.empty((1, 2, 2)), dy, dweight := np.empty_like(weight))
+        call("activation.prelu_backward", backend, dy, x, weight, np.empty((1, 3, 2)), dy, dweight := np.empty_like(weight))
         call("activation.prelu_forward", backend, x, weight, x)
         assert_close(x, np.array([[1.0, -0.5], [3, -1]]), "exact")
         assert_close(dy, np.array([[8.0, 2], [8, 2]]), "exact")

@@ -39,7 +39,7 @@ Over M rows of C channels, (M, C), with a weight (C,), or (1,) for all channels:
     prelu_forward(x, weight, y)                         y = x where x > 0, else weight_c * x;  y may be x
     prelu_backward(dy, x, weight, partials, dx, dweight)
         dx = dy where x > 0, else weight_c * dy;  dweight = sum of dy * x where x <= 0, over rows, or over everything;  dx may be dy
-        partials: (K, 2, C) float64 scratch, K = chunks.count(M, C); not used on cuda.
+        partials: (K, 3, C) float64 scratch, K = chunks.count(M, C); not used on cuda.
 
 Over M rows of C classes, (M, C):
 

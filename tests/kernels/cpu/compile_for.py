@@ -10,8 +10,6 @@ import threading
 import llvmlite.binding as llvm
 from numba import config, types
 
-from nbnet.kernels.activations import TABLE
-
 WINDOW = "i i i i i i"
 # The arguments of each kernel in float32: a number is an array with so many axes.
 KERNELS = {
@@ -56,12 +54,20 @@ KERNELS = {
 }
 
 AFTER_NORM = ("tanh", "gelu", "elu")  # of the activations that are fused with batch normalisation, with code like the others
-for row in TABLE.values():
-    options = "f " * len(row.options)
-    KERNELS |= {f"activation.{row.name}_forward": f"1 {options}1", f"activation.{row.name}_backward": f"1 1 {options}1"}
-    if row.name in AFTER_NORM:
-        KERNELS[f"batchnorm.apply_{row.name}"] = f"2 1 1 1 {options}2"
-        KERNELS[f"batchnorm.backward_reduce_{row.name}"] = f"2 2 2 1 1 1 {options}wide3 2 wide1 wide1"
+
+
+def kernels():
+    """KERNELS and those that are made from the table of activations. (nbnet must not be imported before compile_for sets the target.)"""
+    from nbnet.kernels.activations import TABLE
+
+    found = dict(KERNELS)
+    for row in TABLE.values():
+        options = "f " * len(row.options)
+        found |= {f"activation.{row.name}_forward": f"1 {options}1", f"activation.{row.name}_backward": f"1 1 {options}1"}
+        if row.name in AFTER_NORM:
+            found[f"batchnorm.apply_{row.name}"] = f"2 1 1 1 {options}2"
+            found[f"batchnorm.backward_reduce_{row.name}"] = f"2 2 2 1 1 1 {options}wide3 2 wide1 wide1"
+    return found
 
 
 def compile_for(triple, processor):
@@ -87,7 +93,7 @@ def compile_for(triple, processor):
         "none": types.none,
     }
     code = {"gemm": gemm._define(types.float32)._library.get_asm_str()}
-    for name, arguments in KERNELS.items():
+    for name, arguments in kernels().items():
         kernel = load(name, "parallel")  # serial has the same code but for the loop
         kernel.compile(tuple(kinds[kind] for kind in arguments.split()))
         (code[name],) = kernel.inspect_asm().values()
