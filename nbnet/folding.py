@@ -9,16 +9,19 @@ from typing import Any
 import numpy as np
 
 from nbnet.errors import BuildError
-from nbnet.layers import BatchNorm, Conv2D, Dense, Layer, LeakyReLU, Param, ReLU, Sequential, Sigmoid, Tanh
+from nbnet.layers import BatchNorm, Layer, Param, Sequential
+from nbnet.layers.activations import BY_NAME, LeakyReLU
 from nbnet.layers.base import kind
 from nbnet.layers.containers import Container
+from nbnet.layers.product import ProductLayer
 
 
 def fold_batch_norm(model: Sequential) -> Sequential:
-    """A copy of the model for evaluation in which each BatchNorm right after a Conv2D or Dense is folded into its weights.
+    """A copy of the model for evaluation in which each BatchNorm right after a dense or convolution layer is folded into its weights.
 
     Predictions are the same within rounding: weight * s and (bias - mean) * s + beta, with s = gamma / sqrt(var + eps) of the moving
-    statistics. A fused activation becomes a separate layer. Other batch norms are kept. The model itself does not change.
+    statistics. A fused activation becomes a separate layer. Other batch norms are kept, such as those after an activation. The model
+    itself does not change.
 
     Raises:
         BuildError: the model is not built.
@@ -56,7 +59,7 @@ def _fold(layer: Layer, places: Counter[int], done: set[int]) -> None:
         for child in layer.layers:
             before = kept[-1] if kept else None
             alone = places[id(child)] == 1 and places[id(before)] == 1
-            if alone and isinstance(child, BatchNorm) and isinstance(before, (Conv2D, Dense)) and child.normalizes_last_axis:
+            if alone and isinstance(before, ProductLayer) and isinstance(child, BatchNorm) and _folds(before, child):
                 _absorb(before, child)
                 kept.extend(_activation(child))
             else:
@@ -65,13 +68,17 @@ def _fold(layer: Layer, places: Counter[int], done: set[int]) -> None:
     layer._arrange()
 
 
-def _absorb(layer: Conv2D | Dense, norm: BatchNorm) -> None:
+def _folds(layer: ProductLayer, norm: BatchNorm) -> bool:
+    return norm.normalizes_last_axis and layer.activation is None
+
+
+def _absorb(layer: ProductLayer, norm: BatchNorm) -> None:
     """Give the layer weights that compute the layer and the norm together."""
     mean, var, eps = norm.moving.read(norm.buffers)
     scale = 1 / np.sqrt(np.asarray(var, np.float64) + eps)
     if norm.scale:
         scale = scale * np.asarray(norm.params["gamma"].value)
-    weight = layer.params["weight"].value
+    weight = layer.in_form(layer.params["weight"].value)
     bias = np.asarray(layer.params["bias"].value, np.float64) if layer.use_bias else np.zeros(weight.shape[-1])
     bias = (bias - np.asarray(mean)) * scale + (np.asarray(norm.params["beta"].value) if norm.center else 0)
     weight[:] = np.asarray(weight) * scale
@@ -82,8 +89,7 @@ def _absorb(layer: Conv2D | Dense, norm: BatchNorm) -> None:
 def _activation(norm: BatchNorm) -> list[Layer]:
     if norm.activation is None or norm.input_shape is None:
         return []
-    layers = {"relu": ReLU, "tanh": Tanh, "sigmoid": Sigmoid}
-    layer = LeakyReLU(norm.slope) if norm.activation == "leaky_relu" else layers[norm.activation]()
+    layer = LeakyReLU(norm.slope) if norm.activation == "leaky_relu" else BY_NAME[norm.activation]()
     layer.build(norm.input_shape, backend=norm.backend, dtype=norm.dtype)
     return [layer]
 

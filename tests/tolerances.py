@@ -41,7 +41,7 @@ def assert_close(actual, wanted, kind, dtype=None, what=""):
         )
 
 
-ULP = {"vecmath": 2}  # units in the last place, by kind of computation
+ULP = {"vecmath": 2, "activations": 4}  # units in the last place, by kind of computation
 
 
 def assert_ulp(actual, wanted, kind):

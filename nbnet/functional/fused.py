@@ -2,7 +2,8 @@
 
     normalization       batch norm and its epilogue: the normalised values are never written
     product_norm        convolution or dense layer, then normalization: statistics are taken while the product is in the cache
-    product_activation  convolution or dense layer, then ReLU or leaky ReLU on results that are still in registers or in the cache
+    product_activation  convolution or dense layer, then an activation: ReLU and leaky ReLU on results that are still in registers or in
+                        the cache
     product_dropout     product_activation with ReLU, then dropout in place: backward needs y alone, no random numbers
 
 `nbnet.layers.fusion` decides which layers run as which pair. Results are those of the separate calls within rounding.
@@ -16,26 +17,35 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nbnet.functional import batchnorm, checks
+from nbnet.functional.activations import Activation, ActivationSaved, activate, through
 from nbnet.functional.batchnorm import BatchNormSaved, Normalization
 from nbnet.functional.conv2d import Conv2DSaved, Window, conv2d_backward, convolve
 from nbnet.functional.dense import DenseSaved, dense_backward, multiply
 from nbnet.functional.dropout import DropoutSaved, dropout_at
 from nbnet.functional.moments import Stats, partials
 from nbnet.kernels import chunks
-from nbnet.kernels.batchnorm import SIGMOID, TANH
+from nbnet.kernels.activations import RECTIFIERS, TABLE
 from nbnet.runtime.backend import Backend
 
-SMOOTH = {"tanh": TANH, "sigmoid": SIGMOID}
 BLOCK = 1 << 22  # bytes of the gradient between a batch norm and its convolution that are computed at a time: they stay in the cache
 FEW_INPUTS = 8  # up to which the weights' gradient of a first dense layer skips the gradient of its outputs
 
 
 class Epilogue(NamedTuple):
-    """What follows in the same pass, in this order: an activation, by its slope or by its name, and a max-pool of 2 x 2."""
+    """What follows in the same pass, in this order: an activation, and a max-pool of 2 x 2."""
 
     slope: float = 1.0  # of the negative part: 1 is no activation, 0 is ReLU, between them leaky ReLU
-    smooth: str | None = None  # "tanh" or "sigmoid"; slope is then 1 and there is no pool
+    smooth: Activation | None = None  # another one than by slope; slope is then 1 and there is no pool
     max_pool: bool = False
+
+
+def epilogue_of(activation: Activation | None) -> Epilogue:
+    """The epilogue that is this activation."""
+    if activation is None:
+        return Epilogue()
+    if activation.kernel in RECTIFIERS:
+        return Epilogue(slope=activation.options[0] if activation.options else 0.0)
+    return Epilogue(smooth=activation)
 
 
 class Product(NamedTuple):
@@ -70,7 +80,7 @@ class Gradients(NamedTuple):
 class NormalizationSaved(NamedTuple):
     norm: BatchNormSaved
     epilogue: Epilogue
-    y: Any  # of a smooth activation, whose gradient follows from it
+    y: Any  # of an activation whose gradient follows from it, else None
     out_shape: tuple[int, ...]
 
 
@@ -82,11 +92,13 @@ def normalization_forward(x: Any, by: Normalization, epilogue: Epilogue, be: Bac
         y = be.empty((len(x), x.shape[1] // 2, x.shape[2] // 2, x.shape[3]), x.dtype)
         be.kernel("batchnorm.apply_max_pool")(x, *saved.affine, epilogue.slope, y)
     elif epilogue.smooth is not None:
-        y, rows = be.empty(x.shape, x.dtype), x.reshape(-1, x.shape[-1])
-        be.kernel("batchnorm.apply_smooth")(rows, *saved.affine, SMOOTH[epilogue.smooth], y.reshape(rows.shape))
+        (kernel, options), y, rows = epilogue.smooth, be.empty(x.shape, x.dtype), x.reshape(-1, x.shape[-1])
+        if x.size:
+            be.kernel(f"batchnorm.apply_{kernel}")(rows, *saved.affine, *options, y.reshape(rows.shape))
     else:
         y = batchnorm.apply(saved, epilogue.slope)
-    return y, NormalizationSaved(saved, epilogue, None if epilogue.smooth is None else y, y.shape)
+    from_y = epilogue.smooth is not None and TABLE[epilogue.smooth.kernel].saves == "y"
+    return y, NormalizationSaved(saved, epilogue, y if from_y else None, y.shape)
 
 
 def normalization_backward(dy: Any, saved: NormalizationSaved, grads: Gradients, overwrite_dy: bool = False) -> tuple[Any, Any, Any]:
@@ -106,15 +118,17 @@ def _coefficients(dy: Any, saved: NormalizationSaved, grads: Gradients, overwrit
         scratch = partials(be, len(x) * dy.shape[1], channels, 2 * x.shape[2])
         be.kernel("batchnorm.backward_reduce_max_pool")(dy, x, *norm.affine, epilogue.slope, scratch, sum_g, sum_gx)
     elif epilogue.smooth is not None and norm.weights is not None:
-        g = dy if overwrite_dy else be.empty(x.shape, x.dtype)
-        be.kernel(f"activation.{epilogue.smooth}_backward")(dy.reshape(-1), saved.y.reshape(-1), g.reshape(-1))
+        (kernel, options), g = epilogue.smooth, dy if overwrite_dy else be.empty(x.shape, x.dtype)
+        value = batchnorm.apply(norm) if saved.y is None else saved.y
+        be.kernel(f"activation.{kernel}_backward")(dy.reshape(-1), value.reshape(-1), *options, g.reshape(-1))
         sum_g, sum_gx = batchnorm.reduce(g, norm)
         dy = g
     elif epilogue.smooth is not None:
         sum_g, sum_gx = be.vectors(2, channels, np.float64)
         rows, g = x.reshape(-1, channels), dy if overwrite_dy else be.empty(x.shape, x.dtype)
-        through = dy.reshape(rows.shape), saved.y.reshape(rows.shape), rows, norm.affine[0], SMOOTH[epilogue.smooth]
-        be.kernel("batchnorm.backward_reduce_smooth")(*through, partials(be, *rows.shape), g.reshape(rows.shape), sum_g, sum_gx)
+        y, (kernel, options) = rows if saved.y is None else saved.y.reshape(rows.shape), epilogue.smooth
+        arguments = dy.reshape(rows.shape), y, rows, *norm.affine, *options, partials(be, *rows.shape)
+        be.kernel(f"batchnorm.backward_reduce_{kernel}")(*arguments, g.reshape(rows.shape), sum_g, sum_gx)
         dy = g
     else:
         sum_g, sum_gx = batchnorm.reduce(dy, norm, epilogue.slope)
@@ -215,25 +229,23 @@ def product_backward(dy: Any, saved: Conv2DSaved | DenseSaved, grads: Gradients,
 
 class ProductActivationSaved(NamedTuple):
     product: Conv2DSaved | DenseSaved
-    y: Any
-    slope: float
+    activation: ActivationSaved
 
 
-def product_activation_forward(product: Product, slope: float) -> tuple[Any, ProductActivationSaved]:
-    """y = act(product), where act multiplies negative numbers by slope, which is at least 0: y then has the sign of the product."""
+def product_activation_forward(product: Product, activation: Activation) -> tuple[Any, ProductActivationSaved]:
+    """y = act(product): ReLU and leaky ReLU in the same pass, whose y has the sign of the product; others in a second one, in place where
+    the derivative follows from y."""
+    slope = epilogue_of(activation).slope
     y, saved, _ = product.run(slope)
-    return y, ProductActivationSaved(saved, y, slope)
+    if activation.kernel in RECTIFIERS:
+        return y, ProductActivationSaved(saved, ActivationSaved(y, activation, product.backend))
+    y, of_activation = activate(y, activation, product.backend, overwrite=True)
+    return y, ProductActivationSaved(saved, of_activation)
 
 
 def product_activation_backward(dy: Any, saved: ProductActivationSaved, grads: Gradients, need_dx: bool) -> Any:
-    """dx, or None if need_dx is False. The derivative of the activation follows from y alone."""
-    product, y, slope = saved
-    be = product.backend
-    dy = checks.shaped(dy, "dy", y.shape, y.dtype, be=be)
-    g = be.empty(y.shape, y.dtype)
-    name, options = ("relu", ()) if slope == 0 else ("leaky_relu", (slope,))
-    be.kernel(f"activation.{name}_backward")(dy.reshape(-1), y.reshape(-1), *options, g.reshape(-1))
-    return product_backward(g, product, grads, need_dx)
+    """dx, or None if need_dx is False."""
+    return product_backward(through(dy, saved.activation), saved.product, grads, need_dx)
 
 
 # ----------------------------------------------------------------------------------------------- product_dropout

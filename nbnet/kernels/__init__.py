@@ -78,4 +78,5 @@ def check_compiler(backend: str) -> None:
 def functions(operation: str) -> list[str]:
     """The public functions of an operation, as its `reference` module defines them."""
     module = importlib.import_module(f"nbnet.kernels.{operation}.reference")
-    return [name for name, value in vars(module).items() if callable(value) and value.__module__ == module.__name__ and name[0] != "_"]
+    found = {name: getattr(module, name) for name in dir(module) if name[0] != "_"}
+    return [name for name, value in found.items() if callable(value) and value.__module__ == module.__name__]

@@ -180,8 +180,8 @@ class KernelFiles:
             path.unlink()
 
 
-def generated(name, text, formula, folder, scope):
-    """A function that was generated as Python text from a formula, compiled from a file so that machine code on disk can belong to it.
+def define(name, text, formula, folder, scope):
+    """Run Python text that was generated from a formula, from a file so that machine code on disk can belong to it; return the scope.
 
     The file's name follows from its text, and the text from the formula's source: a changed formula is another file.
 
@@ -201,4 +201,4 @@ def generated(name, text, formula, folder, scope):
                 replace_file(path, text.encode())
     scope["__name__"] = formula.__module__
     exec(compile(text, str(path), "exec"), scope)
-    return scope[name]
+    return scope

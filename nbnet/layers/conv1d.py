@@ -20,7 +20,7 @@ class Conv1D(ProductLayer):
         kernel_size, stride, dilation: numbers of steps.
         padding: "same" (ceil(L / stride) outputs, an odd step at the end), "valid", "causal" (all of it before the first step, so that no
             output depends on later inputs), a number of zero steps on both sides, or (before, after).
-        use_bias, weight_initializer, bias_initializer, groups, padding_mode: as in Conv2D.
+        use_bias, weight_initializer, bias_initializer, activation, groups, padding_mode: as in Conv2D.
     Params: weight (k, in / groups, filters), bias (filters,).
     """
 
@@ -35,12 +35,13 @@ class Conv1D(ProductLayer):
         use_bias: bool = True,
         weight_initializer: Any = "he_normal",
         bias_initializer: Any = "zeros",
+        activation: str | None = None,
         *,
         dilation: int = 1,
         groups: int = 1,
         padding_mode: str = "zeros",
     ):
-        super().__init__(use_bias, weight_initializer, bias_initializer)
+        super().__init__(use_bias, weight_initializer, bias_initializer, activation)
         self.filters = checks.whole(filters, "filters")
         self.kernel_size = checks.whole(kernel_size, "kernel_size")
         self.stride, self.dilation = checks.whole(stride, "stride"), checks.whole(dilation, "dilation")

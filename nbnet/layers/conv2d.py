@@ -27,6 +27,7 @@ class Conv2D(ProductLayer):
         dilation: the distance of the kernel's pixels, or (height, width).
         groups: a divisor of both numbers of channels: the output channels of each group see the input channels of that group alone.
         padding_mode: "zeros", "reflect" (the image mirrored in its outermost pixels) or "edge" (its outermost pixels repeated).
+        activation: None, or the name of an activation with its default options: "relu", "gelu", ... (nbnet.functional.activations.NAMED).
     Params: weight (kh, kw, in / groups, filters), bias (filters,).
     """
 
@@ -41,12 +42,13 @@ class Conv2D(ProductLayer):
         use_bias: bool = True,
         weight_initializer: Any = "he_normal",
         bias_initializer: Any = "zeros",
+        activation: str | None = None,
         *,
         dilation: Size = 1,
         groups: int = 1,
         padding_mode: str = "zeros",
     ):
-        super().__init__(use_bias, weight_initializer, bias_initializer)
+        super().__init__(use_bias, weight_initializer, bias_initializer, activation)
         self.filters = checks.whole(filters, "filters")
         self.kernel_size = checks.pair(kernel_size, "kernel_size")
         self.window = Window.checked(stride, padding, dilation, groups, padding_mode)
@@ -68,7 +70,7 @@ class DepthwiseConv2D(ProductLayer):
     """Convolution of each channel of NHWC images with kernels of its own.
 
     Args:
-        kernel_size, stride, padding, use_bias, weight_initializer, bias_initializer, dilation, padding_mode: as in Conv2D.
+        kernel_size, stride, padding, use_bias, weight_initializer, bias_initializer, activation, dilation, padding_mode: as in Conv2D.
         multiplier: output channels for each input channel; those of channel c are c * multiplier and the following ones.
     Params: weight (kh, kw, in, multiplier), bias (in * multiplier,).
     """
@@ -83,12 +85,13 @@ class DepthwiseConv2D(ProductLayer):
         use_bias: bool = True,
         weight_initializer: Any = "he_normal",
         bias_initializer: Any = "zeros",
+        activation: str | None = None,
         *,
         multiplier: int = 1,
         dilation: Size = 1,
         padding_mode: str = "zeros",
     ):
-        super().__init__(use_bias, weight_initializer, bias_initializer)
+        super().__init__(use_bias, weight_initializer, bias_initializer, activation)
         self.multiplier = checks.whole(multiplier, "multiplier")
         self.kernel_size = checks.pair(kernel_size, "kernel_size")
         self.window = Window.checked(stride, padding, dilation, 1, padding_mode)

@@ -18,13 +18,21 @@ class Dense(ProductLayer):
         units: number of outputs.
         use_bias: False leaves the bias out; before a BatchNorm it would have no effect.
         weight_initializer, bias_initializer: a name ("he_normal", "glorot_uniform", ...) or a function (rng, shape) -> array.
+        activation: None, or the name of an activation with its default options: "relu", "gelu", ... (nbnet.functional.activations.NAMED).
     Params: weight (in, units), bias (units,).
     """
 
     replayable = True
 
-    def __init__(self, units: int, use_bias: bool = True, weight_initializer: Any = "he_normal", bias_initializer: Any = "zeros"):
-        super().__init__(use_bias, weight_initializer, bias_initializer)
+    def __init__(
+        self,
+        units: int,
+        use_bias: bool = True,
+        weight_initializer: Any = "he_normal",
+        bias_initializer: Any = "zeros",
+        activation: str | None = None,
+    ):
+        super().__init__(use_bias, weight_initializer, bias_initializer, activation)
         self.units = checks.whole(units, "units")
 
     def create(self, input_shape: Shape) -> Shape:

@@ -8,12 +8,13 @@ run is a pair in nbnet.functional.fused.
                             first one with few inputs gets the gradient of its weights without the gradient of its outputs
     BatchNorm, ReLU         one pass, forward and backward: the normalised values are never written
     ..., MaxPool2D(2)       the same pass writes only the maxima
-    BatchNorm, Tanh         one pass forward; backward, the activation's gradient and its sums are a second pass
+    BatchNorm, GELU         one pass forward; backward, the activation's gradient and its sums are a second pass
     Conv2D, ReLU            the activation is applied to results that are still in registers or in the cache; so for Dense
+    Conv2D(activation=)     the same, as one layer; other activations than ReLU and LeakyReLU are a second pass
     ..., ReLU, Dropout      dropout works on y in place; backward, y alone shows what either of them set to 0: no random numbers
 
-Rows with ReLU also match LeakyReLU (except before Dropout); rows with Tanh also match Sigmoid. To add a run: a pair in
-nbnet.functional.fused, a step here that calls it, and a row of PATTERNS.
+Rows with ReLU also match LeakyReLU (except before Dropout); the row with GELU matches every activation that is applied to each element
+and has no parameter. To add a run: a pair in nbnet.functional.fused, a step here that calls it, and a row of PATTERNS.
 """
 
 from __future__ import annotations
@@ -24,8 +25,10 @@ from typing import Any, NamedTuple
 from nbnet import functional as F
 from nbnet.errors import BuildError
 from nbnet.functional import fused
-from nbnet.functional.fused import SMOOTH, Epilogue, Gradients, Product
-from nbnet.layers.activations import LeakyReLU, ReLU, Sigmoid, Tanh
+from nbnet.functional.activations import named, relu
+from nbnet.functional.fused import Epilogue, Gradients, Product, epilogue_of
+from nbnet.kernels.activations import RECTIFIERS
+from nbnet.layers.activations import Elementwise, LeakyReLU, ReLU
 from nbnet.layers.base import Layer
 from nbnet.layers.batchnorm import BatchNorm
 from nbnet.layers.conv1d import Conv1D
@@ -115,7 +118,7 @@ class NormStep(FusedStep):
     def __init__(self, layers: Sequence[Any]) -> None:
         super().__init__(layers)
         self.norm = next(layer for layer in layers if isinstance(layer, BatchNorm))
-        self.activation = next((layer for layer in layers if isinstance(layer, (ReLU, LeakyReLU, Tanh, Sigmoid))), None)
+        self.activation = next((layer for layer in layers if isinstance(layer, Elementwise)), None)
         self.max_pool = isinstance(layers[-1], MaxPool2D)
 
     def run(self, x: Any, train: bool) -> tuple[Any, Any]:
@@ -131,7 +134,7 @@ class NormStep(FusedStep):
     @property
     def epilogue(self) -> Epilogue:
         """The batch norm's own activation or the layer's, and the pool."""
-        epilogue = self.norm.epilogue if self.activation is None else _epilogue(self.activation)
+        epilogue = self.norm.epilogue if self.activation is None else epilogue_of(self.activation.of_kernel)
         return epilogue._replace(max_pool=self.max_pool)
 
     def numbers(self, x: Any, stats: F.Stats | None, train: bool) -> Any:
@@ -166,10 +169,12 @@ class ProductNormStep(NormStep):
 
 
 class ProductActivationStep(FusedStep):
-    """Conv2D or Dense, ReLU or LeakyReLU"""
+    """Conv2D or Dense, ReLU or LeakyReLU, which may be the layer's own activation"""
 
     def run(self, x: Any, train: bool) -> tuple[Any, Any]:
-        return fused.product_activation_forward(_product(self.layers[0], x), _epilogue(self.layers[1]).slope)
+        product, *rest = self.layers
+        activation: Any = rest[0].of_kernel if rest else named(product.activation)
+        return fused.product_activation_forward(_product(product, x, own=not rest), activation)
 
     def run_backward(self, dy: Any, saved: Any, need_dx: bool, overwrite_dy: bool) -> Any:
         return fused.product_activation_backward(dy, saved, self.layers[0].gradients(), need_dx)
@@ -181,7 +186,7 @@ class ProductDropoutStep(FusedStep):
     def run(self, x: Any, train: bool) -> tuple[Any, Any]:
         product, dropout = _product(self.layers[0], x), self.layers[2]
         if not _drops_to_0(dropout):  # it may have been set after build
-            y, saved = fused.product_activation_forward(product, 0.0)
+            y, saved = fused.product_activation_forward(product, relu())
             y, dropped = dropout.forward(y, train)
             return y, (saved, dropped)
         return fused.product_dropout_forward(product, dropout.rate, dropout.next_counter(train), dropout.variant, train)
@@ -193,13 +198,10 @@ class ProductDropoutStep(FusedStep):
         return fused.product_activation_backward(self.layers[2].backward(dy, saved[1]), saved[0], grads, need_dx)
 
 
-def _epilogue(activation: Any) -> Epilogue:
-    if isinstance(activation, (Tanh, Sigmoid)):
-        return Epilogue(smooth=activation.function)
-    return Epilogue(slope=activation.slope if isinstance(activation, LeakyReLU) else 0.0)
-
-
-def _product(layer: Any, x: Any) -> Product:
+def _product(layer: Any, x: Any, own: bool = False) -> Product:
+    """own: whether the layer has an activation."""
+    if (layer.activation is not None) != own:
+        raise BuildError(f"layer {layer.name} is fused with others: set its activation before build(), or use build(fuse=False)")
     return layer.product(layer.check_input(x))
 
 
@@ -221,17 +223,22 @@ def _of_quarters(pool: Any) -> bool:
     return (pool.size, pool.stride, pool.padding, pool.ceil_mode) == ((2, 2), (2, 2), "valid", False)
 
 
+def _is_rectifier(activation: Any) -> bool:
+    return activation is not None and activation.kernel in RECTIFIERS
+
+
 def _drops_to_0(dropout: Any) -> bool:
     """Whether each element is dropped by itself, and dropped elements are 0."""
     return dropout.variant != "alpha" and dropout.noise_shape is None
 
 
-_any_product = _is(*PRODUCTS)
+_any_product = _is(*PRODUCTS, also=lambda layer: layer.activation is None)
+_rectified_product = _is(*PRODUCTS, also=lambda layer: _is_rectifier(named(layer.activation)))
 _norm = _is(BatchNorm, also=lambda layer: layer.fuses)
 _plain_norm = _is(BatchNorm, also=lambda layer: layer.fuses and layer.activation is None)
-_unsmooth_norm = _is(BatchNorm, also=lambda layer: layer.fuses and layer.activation not in SMOOTH)
+_unsmooth_norm = _is(BatchNorm, also=lambda layer: layer.fuses and layer.epilogue.smooth is None)
 _rectifier = _is(ReLU, LeakyReLU)
-_activation = _is(ReLU, LeakyReLU, Tanh, Sigmoid)
+_activation = _is(*Elementwise.__subclasses__())
 _max_pool = _is(MaxPool2D, also=_of_quarters)
 
 # Tried in order at each layer; the first that fits is taken.
@@ -245,6 +252,7 @@ PATTERNS: tuple[tuple[type[FusedStep], tuple[Callable[[Any], bool], ...]], ...] 
     (NormStep, (_unsmooth_norm, _max_pool)),
     (ProductDropoutStep, (_any_product, _is(ReLU), _is(Dropout, also=_drops_to_0))),
     (ProductActivationStep, (_any_product, _rectifier)),
+    (ProductActivationStep, (_rectified_product,)),
 )
 
 

@@ -6,7 +6,9 @@ from typing import Any
 
 from nbnet import initializers
 from nbnet.functional import checks
+from nbnet.functional.activations import named
 from nbnet.functional.fused import Gradients, Product, product_backward
+from nbnet.layers.activations import activated, before_activation
 from nbnet.layers.base import Layer, Shape
 
 
@@ -15,8 +17,10 @@ class ProductLayer(Layer):
 
     replayable = True
 
-    def __init__(self, use_bias: bool, weight_initializer: Any, bias_initializer: Any) -> None:
+    def __init__(self, use_bias: bool, weight_initializer: Any, bias_initializer: Any, activation: str | None) -> None:
         super().__init__()
+        named(activation)
+        self.activation = activation
         self.use_bias = use_bias
         self.weight_initializer = weight_initializer
         self.bias_initializer = bias_initializer
@@ -49,11 +53,12 @@ class ProductLayer(Layer):
 
     def forward(self, x: Any, train: bool = False) -> tuple[Any, Any]:
         y, saved, _ = self.product(self.check_input(x)).run()
-        return y.reshape(len(y), *self.output_shape), saved if train else None
+        return activated(self, y.reshape(len(y), *self.output_shape), saved, train)
 
     def backward(self, dy: Any, saved: Any, need_dx: bool = True) -> Any:
         checks.from_training(saved)
-        dx = product_backward(self.as_product(self.backend.place(dy)), saved, self.gradients(), need_dx)
+        dy, saved = before_activation(self.backend.place(dy), saved)
+        dx = product_backward(self.as_product(dy), saved, self.gradients(), need_dx)
         return None if dx is None else dx.reshape(len(dx), *(self.input_shape or ()))
 
     def as_product(self, dy: Any) -> Any:

@@ -9,9 +9,10 @@ from tolerances import assert_close
 import nbnet as nb
 from nbnet.errors import ShapeError
 from nbnet.functional import fused
+from nbnet.functional.activations import NAMED, Activation, activate, leaky_relu, relu, through
 from nbnet.functional.batchnorm import Normalization, by_statistics
 from nbnet.functional.conv2d import Window
-from nbnet.functional.fused import Epilogue, Gradients, Product
+from nbnet.functional.fused import Epilogue, Gradients, Product, epilogue_of
 
 from .differences import BACKENDS, differences
 
@@ -25,8 +26,8 @@ def logistic(x):
 EPILOGUES = {
     "leaky relu": (Epilogue(slope=0.3), lambda z: np.where(z > 0, z, 0.3 * z), lambda y: np.where(y > 0, 1, 0.3)),
     "relu": (Epilogue(slope=0.0), lambda z: np.maximum(z, 0), lambda y: 1.0 * (y > 0)),
-    "tanh": (Epilogue(smooth="tanh"), np.tanh, lambda y: 1 - y * y),
-    "sigmoid": (Epilogue(smooth="sigmoid"), logistic, lambda y: y * (1 - y)),
+    "tanh": (Epilogue(smooth=Activation("tanh")), np.tanh, lambda y: 1 - y * y),
+    "sigmoid": (Epilogue(smooth=Activation("sigmoid")), logistic, lambda y: y * (1 - y)),
 }
 
 
@@ -54,6 +55,26 @@ def test_normalization_is_batch_norm_and_activation(rng, name, backend):
     assert_close(dy, given, "exact")
     with pytest.raises(ShapeError, match="dy has shape"):
         fused.normalization_backward(dy[:, :1], saved, Gradients())
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("name", NAMED)
+def test_normalization_is_batch_norm_and_each_activation(rng, name, weighted, backend):
+    activation, x = NAMED[name], 2 * rng.standard_normal((50, 4))
+    gamma, beta, weights, dy = (
+        rng.standard_normal(4),
+        rng.standard_normal(4),
+        rng.random(50) if weighted else None,
+        rng.standard_normal((50, 4)),
+    )
+    plain, plain_saved = F.batch_norm_forward(x, gamma, beta, weights=weights, backend=backend)
+    wanted, activation_saved = activate(plain, activation, nb.get_backend(backend))
+    y, saved = normalized(x, gamma, beta, epilogue_of(activation), backend, weights=weights)
+    assert_close(y, wanted, "elementwise")
+    expected = F.batch_norm_backward(through(dy, activation_saved), plain_saved)
+    for a, b in zip(fused.normalization_backward(dy, saved, Gradients()), expected):
+        assert_close(a, b, "reduction")
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -100,10 +121,11 @@ CONSTANTS = (np.zeros(5), np.ones(5))
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("size", [4, 60])
-@pytest.mark.parametrize("kind", ["plain", "slope", "tanh", "max_pool", "weights", "constants"])
+@pytest.mark.parametrize("kind", ["plain", "slope", "tanh", "gelu", "max_pool", "weights", "constants"])
 def test_dy_that_may_be_overwritten(rng, kind, size, backend, dtype):
     x = rng.standard_normal((3, size, size, 5)).astype(dtype)
-    epilogue = {"slope": Epilogue(0.2), "tanh": Epilogue(smooth="tanh"), "max_pool": Epilogue(max_pool=True)}.get(kind, Epilogue())
+    epilogues = {"slope": Epilogue(0.2), "tanh": Epilogue(smooth=Activation("tanh")), "max_pool": Epilogue(max_pool=True)}
+    epilogue = (epilogues | {"gelu": Epilogue(smooth=Activation("gelu"))}).get(kind, Epilogue())
     weights = rng.random(x.shape).astype(dtype) if kind == "weights" else None
     y, saved = normalized(x, None, None, epilogue, backend, CONSTANTS if kind == "constants" else None, weights)
     dy = rng.standard_normal(y.shape).astype(dtype)
@@ -131,18 +153,38 @@ def products(rng, backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", ["tanh", "gelu", "hardtanh"])
+def test_product_and_other_activations(rng, backend, name):
+    """As the product and then the activation; only what the derivative needs is kept."""
+    for make, forward, arrays in products(rng, backend):
+        plain, plain_saved = forward(*arrays, backend=backend)
+        wanted, activation_saved = activate(plain, NAMED[name], nb.get_backend(backend))
+        y, saved = fused.product_activation_forward(make(*arrays), NAMED[name])
+        assert_close(y, wanted, "exact")
+        assert np.shares_memory(saved.activation.value, y) == (name != "gelu")
+        dy = rng.standard_normal(y.shape)
+        backward = F.dense_backward if forward is F.dense_forward else F.conv2d_backward
+        dx, dweight, dbias = backward(through(dy, activation_saved), plain_saved)
+        grads = Gradients(np.empty_like(dweight), np.empty_like(dbias))
+        assert_close(fused.product_activation_backward(dy, saved, grads, True), dx, "exact")
+        assert_close(grads.weight, dweight, "exact")
+        assert_close(grads.bias, dbias, "exact")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("slope", [0.0, 0.1])
 def test_product_activation(rng, backend, slope):
     """y, and all gradients through the activation."""
     for make, forward, arrays in products(rng, backend):
         plain, _ = forward(*arrays, backend=backend)
-        y, saved = fused.product_activation_forward(make(*arrays), slope)
+        y, saved = fused.product_activation_forward(make(*arrays), leaky_relu(slope) if slope else relu())
         assert_close(y, np.where(plain > 0, plain, slope * plain), "exact")
         assert 0 < np.count_nonzero(plain > 0) < plain.size
         dy = rng.standard_normal(y.shape)
         grads = Gradients(np.empty_like(arrays[1]), np.empty_like(arrays[2]))
         dx = fused.product_activation_backward(dy, saved, grads, True)
-        wanted = differences(lambda *a, m=make: fused.product_activation_forward(m(*a), slope)[0], arrays, dy)
+        act = saved.activation.activation
+        wanted = differences(lambda *a, m=make, act=act: fused.product_activation_forward(m(*a), act)[0], arrays, dy)
         for grad, numeric in zip((dx, *grads), wanted):
             assert_close(grad, numeric, "differences")
         assert fused.product_activation_backward(dy, saved, grads, False) is None
@@ -158,7 +200,7 @@ def test_product_activation_of_exact_zeros(rng, backend, slope):
         arrays = [rng.integers(-1, 2, array.shape).astype(np.float64) for array in arrays]
         plain, plain_saved = forward(*arrays, backend=backend)
         assert (plain == 0).any()
-        y, saved = fused.product_activation_forward(make(*arrays), slope)
+        y, saved = fused.product_activation_forward(make(*arrays), leaky_relu(slope) if slope else relu())
         dy = rng.standard_normal(y.shape)
         backward = F.dense_backward if forward is F.dense_forward else F.conv2d_backward
         wanted = backward(dy * np.where(plain > 0, 1, slope), plain_saved)

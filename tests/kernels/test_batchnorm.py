@@ -3,7 +3,7 @@ import pytest
 from tolerances import assert_close
 
 from nbnet.kernels import chunks
-from nbnet.kernels.batchnorm import SIGMOID, TANH
+from nbnet.kernels.activations import SMOOTH
 
 from .harness import (
     COMPILED,
@@ -142,20 +142,25 @@ def test_an_exact_zero_is_not_positive(rng, dtype, slope):
             check("batchnorm.backward_apply_max_pool", dtype, "elementwise", [*first, *affine(rng, channels), Out(size)])
 
 
-@pytest.mark.parametrize("activation", [TANH, SIGMOID])
-@dtypes
-@shapes
-def test_apply_smooth(rng, dtype, shape, activation):
-    check("batchnorm.apply_smooth", dtype, "elementwise", [rng.normal(size=shape), *affine(rng, shape[1]), activation, Out(shape)])
+OPTIONS = {"elu": (1.3, 1.1, 0.7), "softplus": (0.8, 12.0), "hardtanh": (-0.5, 0.75)}
+# each on one shape; those with the most different code on all of them
+SMOOTH_CASES = [(name, shape) for name in SMOOTH for shape in (SHAPES if name in ("tanh", "gelu", "hardtanh") else SHAPES[2:3])]
+smooth = pytest.mark.parametrize(("name", "shape"), SMOOTH_CASES, ids=str)
 
 
-@pytest.mark.parametrize("activation", [TANH, SIGMOID])
+@smooth
 @dtypes
-@shapes
-def test_backward_reduce_smooth(rng, dtype, shape, activation):
+def test_apply_smooth(rng, dtype, name, shape):
+    args = [rng.normal(size=shape), *affine(rng, shape[1]), *OPTIONS.get(name, ()), Out(shape)]
+    check(f"batchnorm.apply_{name}", dtype, "elementwise", args)
+
+
+@smooth
+@dtypes
+def test_backward_reduce_smooth(rng, dtype, name, shape):
     dy, y, x = rng.normal(size=shape), rng.uniform(-1, 1, shape), rng.normal(size=shape)
     outputs = [partials(shape), Out(shape), sums(shape), sums(shape)]
-    check("batchnorm.backward_reduce_smooth", dtype, "reduction", [dy, y, x, rng.normal(size=shape[1]), activation, *outputs])
+    check(f"batchnorm.backward_reduce_{name}", dtype, "reduction", [dy, y, x, *affine(rng, shape[1]), *OPTIONS.get(name, ()), *outputs])
 
 
 IMAGES = [
@@ -252,10 +257,10 @@ def test_in_place(rng, dtype, backend):
     call("batchnorm.apply", backend, x, *c[:3], 0.2, x)
     assert_close(x, y, "exact")
     numbers = [np.empty(partials(x.shape).shape), np.empty(3), np.empty(3)]
-    call("batchnorm.backward_reduce_smooth", backend, dy, y, x, c[0], TANH, numbers[0], dx, *numbers[1:])
-    call("batchnorm.backward_reduce_smooth", backend, dy, y, x, c[0], TANH, numbers[0], dy, *numbers[1:])
-    call("batchnorm.apply_smooth", backend, x, *c[:3], TANH, y)
-    call("batchnorm.apply_smooth", backend, x, *c[:3], TANH, x)
+    call("batchnorm.backward_reduce_tanh", backend, dy, y, x, *c[:3], numbers[0], dx, *numbers[1:])
+    call("batchnorm.backward_reduce_tanh", backend, dy, y, x, *c[:3], numbers[0], dy, *numbers[1:])
+    call("batchnorm.apply_tanh", backend, x, *c[:3], y)
+    call("batchnorm.apply_tanh", backend, x, *c[:3], x)
     assert_close(x, y, "exact")
     assert_close(dy, dx, "exact")
 

@@ -15,6 +15,7 @@ from cuda_machine import GPU, SIMULATED
 
 from nbnet.errors import BackendError, KernelError
 from nbnet.kernels import BACKENDS, OPERATIONS, functions, load
+from nbnet.kernels.activations import SMOOTH, TABLE
 from nbnet.runtime.backend import check_cuda
 
 operations = pytest.mark.parametrize("operation", OPERATIONS)
@@ -29,9 +30,17 @@ def parameters(operation, function, backend):
 
 
 def contract(operation):
-    """{function: parameters} in the contract, from lines that start like `    forward(x, weight, bias, y)`."""
+    """{function: parameters} in the contract, from lines that start like `    forward(x, weight, bias, y)`. A line with NAME stands for
+    one function for each activation, and OPTIONS for its options."""
     text = importlib.import_module(f"nbnet.kernels.{operation}").__doc__
-    return {name: listed.split(", ") for name, listed in re.findall(r"^ {4}(\w+)\(([\w, ]+)\)", text, re.MULTILINE)}
+    listed = re.findall(r"^ {4}(\w+)\(([\w, ]+)\)", text, re.MULTILINE)
+    rows = [TABLE[name] for name in SMOOTH]
+    filled = [(name.replace("NAME", row.name), with_options(names, row)) for name, names in listed for row in rows]
+    return {name: names.split(", ") for name, names in filled}
+
+
+def with_options(parameters, row):
+    return parameters.replace(", OPTIONS", "".join(f", {option}" for option in row.options))
 
 
 @operations
@@ -49,7 +58,7 @@ def test_modules_have_the_same_functions(operation):
 @operations
 def test_cpu_has_no_kernel_that_the_reference_lacks(operation):
     module = importlib.import_module(f"nbnet.kernels.{operation}.cpu")
-    drivers = {name for name in vars(module) if re.search("._(serial|parallel)$", name)}
+    drivers = {name for name in dir(module) if re.search("._(serial|parallel)$", name)}  # those made from a table too
     assert drivers == {f"{name}_{kind}" for name in functions(operation) for kind in ("serial", "parallel")}
 
 

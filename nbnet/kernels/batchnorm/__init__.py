@@ -22,10 +22,11 @@ Letters: M rows (N*H*W for images), C channels, K chunks. x, dy, y, dx are (M, C
         (N, H // 2, W // 2, C). g is dy * act'(...) at the winner of a window, the first of equals, and 0 elsewhere, as in
         nbnet.kernels.pool.
 
-    apply_smooth(x, center, scale, shift, activation, y)
-        y = f((x - center_c) * scale_c + shift_c), where f is tanh or the logistic function: activation is TANH or SIGMOID
-    backward_reduce_smooth(dy, y, x, center, activation, partials, g, sum_g, sum_gx)
-        g = dy * f'(...) from y, and its sums as above; continue with backward_apply with g as dy and slope 1.  g: (M, C) T, overwritten.
+    apply_NAME(x, center, scale, shift, OPTIONS, y)
+        y = f((x - center_c) * scale_c + shift_c), where f is the activation NAME of nbnet.kernels.activations (all but RECTIFIERS)
+    backward_reduce_NAME(dy, y, x, center, scale, shift, OPTIONS, partials, g, sum_g, sum_gx)
+        g = dy * f'(...), from y where f saves y and else from x (y is then not looked at), and its sums as above; continue with
+        backward_apply with g as dy and slope 1.  g: (M, C) T, overwritten.
 
 act(z) = z where z > 0, else slope * z: slope 1 is no activation, 0 is ReLU, values between are leaky ReLU. The backward
 kernels recompute z from x, so neither y nor the normalised x is stored.
@@ -42,5 +43,3 @@ Sums are accumulated in float64 from a shifted origin (the first row of a chunk 
 Chan's formula (Chan, Golub, LeVeque 1979): delta = mean_b - mean_a, M2 = M2_a + M2_b + delta^2 n_a n_b / (n_a + n_b).
 Forward formula: Ioffe and Szegedy 2015, algorithm 1.
 """
-
-TANH, SIGMOID = 0, 1  # of apply_smooth and backward_reduce_smooth

@@ -3,6 +3,7 @@
 import numpy as np
 
 from nbnet.kernels import chunks
+from nbnet.kernels.activations import SMOOTH, made_from_table
 from nbnet.kernels.batchnorm.cpu_max_pool import (  # noqa: F401  # kernels of this module
     apply_max_pool_parallel,
     apply_max_pool_serial,
@@ -11,12 +12,7 @@ from nbnet.kernels.batchnorm.cpu_max_pool import (  # noqa: F401  # kernels of t
     backward_reduce_max_pool_parallel,
     backward_reduce_max_pool_serial,
 )
-from nbnet.kernels.batchnorm.cpu_smooth import (  # noqa: F401
-    apply_smooth_parallel,
-    apply_smooth_serial,
-    backward_reduce_smooth_parallel,
-    backward_reduce_smooth_serial,
-)
+from nbnet.kernels.batchnorm.cpu_smooth import TEMPLATES, make
 from nbnet.kernels.cpu.compile import body, serial
 from nbnet.kernels.cpu.parallel_for import parallel, parallel_for
 from nbnet.kernels.cpu.prefetch import PREFETCH_DISTANCE, bypasses_cache, needs_prefetch, prefetch, store_or_stream
@@ -26,6 +22,8 @@ from nbnet.kernels.cpu.vecmath import fma
 from nbnet.kernels.cpu.vector import load, load_as, splat, store, where, widen, zero
 
 ROWS = 16  # summed in registers before the sums go back to memory, while the next ones are prefetched
+
+__getattr__, __dir__ = made_from_table(globals(), TEMPLATES, make, ("_serial", "_parallel"), SMOOTH)
 
 # ---------------------------------------------------------------------------------------------------- moments
 

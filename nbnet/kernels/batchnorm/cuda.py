@@ -7,12 +7,13 @@ follow a reduction start at the end of the array, which is still in the level-2 
 import numpy as np
 from numba import cuda
 
+from nbnet.kernels.activations import SMOOTH, made_from_table
 from nbnet.kernels.batchnorm.cuda_max_pool import (  # noqa: F401  # kernels of this module
     apply_max_pool,
     backward_apply_max_pool,
     backward_reduce_max_pool,
 )
-from nbnet.kernels.batchnorm.cuda_smooth import apply_smooth, backward_reduce_smooth  # noqa: F401
+from nbnet.kernels.batchnorm.cuda_smooth import TEMPLATES, make
 from nbnet.kernels.gpu import device
 from nbnet.kernels.gpu.activations import activate4, through4
 from nbnet.kernels.gpu.columns import (
@@ -29,6 +30,8 @@ from nbnet.kernels.gpu.columns import (
 from nbnet.kernels.gpu.compile import kernel
 from nbnet.kernels.gpu.launch import add4, load, multiply4, multiply_add4, run, store, subtract4, wide4
 from nbnet.kernels.gpu.reductions import moments  # noqa: F401
+
+__getattr__, __dir__ = made_from_table(globals(), TEMPLATES, make, rows=SMOOTH)
 
 # ------------------------------------------------------------------------------------------------------ apply
 

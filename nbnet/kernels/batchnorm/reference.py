@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from nbnet.kernels.batchnorm import TANH
+from nbnet.kernels import load
+from nbnet.kernels.activations import SMOOTH, made_from_table
 
 QUIET = np.errstate(invalid="ignore")  # infinity times 0 is NaN, without a warning, as in the compiled kernels
 
@@ -48,17 +49,35 @@ def backward_apply_max_pool(dy, x, center, scale, shift, slope, a, b, c, dx):
     backward_apply(g, x.reshape(g.shape), None, center, scale, shift, slope, a, b, c, dx.reshape(g.shape))
 
 
-def apply_smooth(x, center, scale, shift, activation, y):
-    z = (x - center) * scale + shift
-    e = np.exp(-np.abs(z))
-    y[:] = np.tanh(z) if activation == TANH else np.where(z < 0, e, 1) / (1 + e)
+# with an activation of the table
+TEMPLATES = {
+    "apply_NAME": """
+def apply_NAME(x, center, scale, shift, OPTIONS, y):
+    forward((x - center) * scale + shift, OPTIONS, y)
+""",
+    "backward_reduce_NAME": """
+def backward_reduce_NAME(dy, y, x, center, scale, shift, OPTIONS, partials, g, sum_g, sum_gx):
+    backward(dy, VALUE, OPTIONS, g)
+    reduce(g, x, center, sum_g, sum_gx)
+""",
+}
 
 
-def backward_reduce_smooth(dy, y, x, center, activation, partials, g, sum_g, sum_gx):
-    g[:] = dy * (1 - y * y if activation == TANH else y * (1 - y))
+def _make(name, text, row):
+    z = "(x - center) * scale + shift"
+    kernels = {each: load(f"activation.{row.name}_{each}", "numpy") for each in ("forward", "backward")}
+    scope = {**kernels, "reduce": _sums, "__name__": __name__}
+    exec(text.replace("VALUE", "y" if row.saves == "y" else z), scope)
+    return scope
+
+
+def _sums(g, x, center, sum_g, sum_gx):
     wide = g.astype(np.float64)
     sum_g[:] = wide.sum(axis=0)
     sum_gx[:] = (wide * (x - center)).sum(axis=0)
+
+
+__getattr__, __dir__ = made_from_table(globals(), TEMPLATES, _make, rows=SMOOTH)
 
 
 def _unless_masked(weights, v):

@@ -5,7 +5,7 @@ from functools import cache
 from nbnet.kernels.channelwise import named, source, within
 from nbnet.kernels.cpu.cache import folder_of
 from nbnet.kernels.cpu.compile import precise, serial_precise
-from nbnet.kernels.sources import generated
+from nbnet.kernels.sources import define
 
 
 @cache
@@ -14,4 +14,4 @@ def compiled(formula, outputs, arrays, clamp):
     name = named(formula, arrays, clamp)
     text = source(name, outputs, arrays, clamp, "for c in range(out0.size):")
     scope = {"formula": precise(formula), "within": precise(within)}
-    return serial_precise(generated(name, text, formula, folder_of(formula), scope))
+    return serial_precise(define(name, text, formula, folder_of(formula), scope)[name])

@@ -11,19 +11,17 @@ tanh: e / (e + 2) with e = exp 2|x| - 1, whose polynomial omits the 1; computed 
 All functions are compiled without fastmath: their precision depends on the order of operations.
 
 tanh and the logistic function have two parts, an exponential and a quotient. In one loop each part waits for the other, and 40
-operations per vector exceed the out-of-order window. Two loops keep the processor busy: tanh_of_run, sigmoid_of_run.
+operations per vector exceed the out-of-order window. Two loops keep the processor busy: see nbnet.kernels.cpu.activations.
 """
 
 import math
 
-import numpy as np
 from llvmlite import ir
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
-from nbnet.kernels.cpu.compile import body, precise
-from nbnet.kernels.cpu.register_tiles import lanes
-from nbnet.kernels.cpu.vector import Vector, load, load_whole, splat_as, store, store_whole, where, zero
+from nbnet.kernels.cpu.compile import precise
+from nbnet.kernels.cpu.vector import Vector, splat_as, where, zero
 
 LOG2_E = 1 / math.log(2)
 # log 2 in two parts, the first short enough that n times it is exact
@@ -119,10 +117,10 @@ def mantissa(context, x):
     return x(x), lambda context, builder, signature, args: builder.bitcast(_split(builder, args[0])[1], args[0].type)
 
 
-def _make_polynomial(coefficients):
+def make_polynomial(coefficients, split=True):
     """The intrinsic of a polynomial by Horner's rule. coefficients: of each dtype's bits, highest power first.
 
-    Long polynomials are split into even and odd powers, since each step waits for the previous one.
+    Long polynomials are split into even and odd powers, since each step waits for the previous one; that costs some precision.
     """
 
     def horner(builder, x, table):
@@ -135,7 +133,7 @@ def _make_polynomial(coefficients):
     def polynomial(context, x):
         def generate(context, builder, signature, args):
             x, table = args[0], coefficients[signature.args[0].dtype.bitwidth]
-            if len(table) < MANY:
+            if len(table) < MANY or not split:
                 return horner(builder, x, table)
             square = builder.fmul(x, x)
             odd, even = (horner(builder, square, table[first::2]) for first in (-len(table) % 2, (1 - len(table)) % 2))
@@ -146,30 +144,30 @@ def _make_polynomial(coefficients):
     return polynomial
 
 
-_taylor, _log = (_make_polynomial(table) for table in (TAYLOR, LOG))
+_taylor, _log = (make_polynomial(table) for table in (TAYLOR, LOG))
 
 
 # ------------------------------------------------------------------------------------------------------ the functions
 
 
-def exp(x):
-    """exp of each lane."""
+def exp_of_difference(x, rest):
+    """exp(x - rest) of each lane, for a rest that is at most a few units in the last place of x."""
 
 
-@overload(exp, jit_options={"fastmath": False})
-def _exp(x):
+@overload(exp_of_difference, jit_options={"fastmath": False})
+def _exp_of_difference(x, rest):
     if not isinstance(x, Vector):
         return None
     high, low = LOG_2[x.dtype.bitwidth]
     least, most = EXP_RANGE[x.dtype.bitwidth]
     nearest = ROUND[x.dtype.bitwidth]
 
-    def implementation(x):
+    def implementation(x, rest):
         big = splat_as(nearest, x)
         bounded = where(x > splat_as(most, x), splat_as(most, x), x)
         bounded = where(splat_as(least, x) > bounded, splat_as(least, x), bounded)
         n = fma(bounded, splat_as(LOG2_E, x), big) - big
-        exact = fma(n, splat_as(-high, x), bounded)
+        exact = fma(n, splat_as(-high, x), bounded) - rest  # exact without a rest
         r = fma(n, splat_as(-low, x), exact)
         lost = fma(n, splat_as(-low, x), exact - r)  # the rounding error of r
         one = splat_as(1.0, x)
@@ -181,6 +179,12 @@ def _exp(x):
         return fma(fma(power, power_of_2(half), zero(x)), power_of_2(n - (half - big) + big), zero(x))
 
     return implementation
+
+
+@precise
+def exp(x):
+    """exp of each lane."""
+    return exp_of_difference(x, zero(x))
 
 
 def log(x):
@@ -227,6 +231,27 @@ def sigmoid(x, e):
     return fma(zero(x) - y * lost, where(positive, y, one - y), y)
 
 
+def expm1(x):
+    """exp(x) - 1 of each lane, for |x| up to 2 TANH_RANGE."""
+
+
+@overload(expm1, jit_options={"fastmath": False})
+def _expm1(x):
+    if not isinstance(x, Vector):
+        return None
+    high, low = LOG_2[x.dtype.bitwidth]
+    nearest = ROUND[x.dtype.bitwidth]
+
+    def implementation(x):
+        big = splat_as(nearest, x)
+        rounded = fma(x, splat_as(LOG2_E, x), big)
+        n, power = rounded - big, power_of_2(rounded)
+        r = fma(n, splat_as(-low, x), fma(n, splat_as(-high, x), x))
+        return fma(power, r * r * _taylor(r), fma(power, r, power - splat_as(1.0, x)))
+
+    return implementation
+
+
 def exp_of_tanh(x):
     """exp(2 |x|) - 1 of each lane, clamped where tanh is 1."""
 
@@ -235,17 +260,12 @@ def exp_of_tanh(x):
 def _exp_of_tanh(x):
     if not isinstance(x, Vector):
         return None
-    high, low = LOG_2[x.dtype.bitwidth]
-    most, nearest = TANH_RANGE[x.dtype.bitwidth], ROUND[x.dtype.bitwidth]
+    most = TANH_RANGE[x.dtype.bitwidth]
 
     def implementation(x):
-        size, big = absolute(x), splat_as(nearest, x)
+        size = absolute(x)
         bounded = where(size > splat_as(most, x), splat_as(most, x), size)
-        twice = bounded + bounded
-        rounded = fma(twice, splat_as(LOG2_E, x), big)
-        n, power = rounded - big, power_of_2(rounded)
-        r = fma(n, splat_as(-low, x), fma(n, splat_as(-high, x), twice))
-        return fma(power, r * r * _taylor(r), fma(power, r, power - splat_as(1.0, x)))
+        return expm1(bounded + bounded)
 
     return implementation
 
@@ -257,30 +277,3 @@ def tanh(x, e):
     b = where(size > half, half, size)
     lacks = fma(b, e, b + b - e) / (e + splat_as(2.0, x))
     return with_sign(b - lacks, x)
-
-
-# -------------------------------------------------------------------------------------------------- runs of numbers
-
-
-@body
-def tanh_of_run(x, start, stop, y):
-    """y[start:stop] = tanh(x[start:stop]); x may be y."""
-    e = np.empty(RUN, x.dtype)
-    for at in range(start, stop, RUN):
-        n = min(RUN, stop - at)
-        for i in range(0, n, lanes(x)):
-            store_whole(e, i, exp_of_tanh(load(x, at + i, n - i)))
-        for i in range(0, n, lanes(x)):
-            store(y, at + i, n - i, tanh(load(x, at + i, n - i), load_whole(e, i)))
-
-
-@body
-def sigmoid_of_run(x, start, stop, y):
-    """y[start:stop] = 1 / (1 + exp(-x[start:stop])); x may be y."""
-    e = np.empty(RUN, x.dtype)
-    for at in range(start, stop, RUN):
-        n = min(RUN, stop - at)
-        for i in range(0, n, lanes(x)):
-            store_whole(e, i, exp_of_sigmoid(load(x, at + i, n - i)))
-        for i in range(0, n, lanes(x)):
-            store(y, at + i, n - i, sigmoid(load(x, at + i, n - i), load_whole(e, i)))

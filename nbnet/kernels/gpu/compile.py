@@ -8,7 +8,7 @@ from numba import cuda
 from nbnet.kernels.channelwise import named, source, within
 from nbnet.kernels.gpu import numba_private
 from nbnet.kernels.gpu.numba_private import SIMULATED
-from nbnet.kernels.sources import KernelFiles, generated, kept_if_possible
+from nbnet.kernels.sources import KernelFiles, define, kept_if_possible
 
 function = cuda.jit(device=True)
 
@@ -53,14 +53,20 @@ def channelwise(arithmetic, outputs, arrays, clamp):
     """The kernel (size, out0, ..., in0, ...) of a formula of numbers (see nbnet.kernels.channelwise)."""
     name = named(arithmetic, arrays, clamp) + "_cuda"
     text = source(name, outputs, arrays, clamp, "for c in range(cuda.grid(1), size, cuda.gridsize(1)):", "size, ")
-    scope = {"cuda": cuda, "formula": formula(arithmetic), "within": formula(within)}
+    scope = {"formula": formula(arithmetic), "within": formula(within)}
+    return kernel(from_text(name, text, arithmetic, scope)[name])
+
+
+def from_text(name, text, formula, scope):
+    """What Python text defines that was generated from a formula (see nbnet.kernels.sources.define); it finds `cuda` and `kernel`."""
+    scope = {"cuda": cuda, "kernel": kernel, **scope}
     if SIMULATED:
         exec(text, scope)
-        return kernel(scope[name])
-    folder = None
+        return scope
+    formula, folder = getattr(formula, "py_func", formula), None
     with kept_if_possible():
-        folder = KernelCache(arithmetic).cache_path
-    return kernel(generated(name, text, arithmetic, folder, scope))
+        folder = KernelCache(formula).cache_path
+    return define(name, text, formula, folder, scope)
 
 
 @lru_cache(1024)

@@ -11,8 +11,9 @@ import numpy as np
 from nbnet import functional as F
 from nbnet.errors import ArgumentError, BuildError, ShapeError, unknown
 from nbnet.functional import checks
+from nbnet.functional.activations import leaky_relu, named
 from nbnet.functional.batchnorm import Normalization, by_statistics
-from nbnet.functional.fused import SMOOTH, Epilogue, Gradients, normalization_backward, normalization_forward
+from nbnet.functional.fused import Epilogue, Gradients, epilogue_of, normalization_backward, normalization_forward
 from nbnet.layers.base import Layer, Shape
 from nbnet.layers.batchnorm import groups as ghost
 from nbnet.layers.batchnorm.axes import channels_back, channels_last, weights_last
@@ -21,8 +22,6 @@ from nbnet.layers.batchnorm.presets import PRESETS
 from nbnet.layers.batchnorm.renorm import Renorm
 from nbnet.runtime.arrays import float_dtype
 from nbnet.runtime.commit import Call
-
-ACTIVATIONS = ("relu", "leaky_relu", "tanh", "sigmoid")
 
 
 class BatchNorm(Layer):
@@ -44,7 +43,8 @@ class BatchNorm(Layer):
         groups: "contiguous", or "strided" as in TensorFlow: of 8 examples in groups of 4, {0, 2, 4, 6} and {1, 3, 5, 7}.
         group_variance: the moving variance averages the "pooled" variance of the batch, or the "mean" of the groups', as in TensorFlow.
         update: "inline", or "deferred": forward only stores the update, and `apply_updates()` applies it; the next forward needs that.
-        activation: None, "relu", "leaky_relu" (of `slope`), "tanh" or "sigmoid", applied in the same pass.
+        activation: None, or the name of an activation, applied in the same pass: "relu", "leaky_relu" (of `slope`), "gelu", ...
+            (nbnet.functional.activations.NAMED, with default options).
         stats_dtype: of the moving statistics; None is the layer's.
         gamma_initializer, beta_initializer: a name or a function (rng, shape) -> array.
         gamma_regularizer, beta_regularizer: see nbnet.regularizers.
@@ -95,10 +95,10 @@ class BatchNorm(Layer):
             ("groups", groups, ("contiguous", "strided")),
             ("group_variance", group_variance, ("pooled", "mean")),
             ("update", update, ("inline", "deferred")),
-            ("activation", activation, (None, *ACTIVATIONS)),
         ):
             if value not in known:
                 raise ArgumentError(unknown(name, value, map(str, known)))
+        named(activation)
         if virtual_batch_size is not None:
             virtual_batch_size = checks.whole(virtual_batch_size, "virtual_batch_size")
         if (gamma_regularizer is not None and not scale) or (beta_regularizer is not None and not center):
@@ -282,9 +282,7 @@ class BatchNorm(Layer):
     @property
     def epilogue(self) -> Epilogue:
         """The layer's own activation, in the same pass."""
-        if self.activation in SMOOTH:
-            return Epilogue(smooth=self.activation)
-        return Epilogue(slope=float(self.slope) if self.activation == "leaky_relu" else 0.0 if self.activation == "relu" else 1.0)
+        return epilogue_of(leaky_relu(self.slope) if self.activation == "leaky_relu" else named(self.activation))
 
     @property
     def fuses(self) -> bool:

@@ -13,16 +13,12 @@ from numba import config, types
 WINDOW = "i i i i i i"
 # The arguments of each kernel in float32: a number is an array with so many axes.
 KERNELS = {
-    "activation.relu_forward": "1 1",
-    "activation.relu_backward": "1 1 1",
-    "activation.leaky_relu_forward": "1 f 1",
-    "activation.leaky_relu_backward": "1 1 f 1",
-    "activation.tanh_forward": "1 1",
-    "activation.tanh_backward": "1 1 1",
-    "activation.sigmoid_forward": "1 1",
-    "activation.sigmoid_backward": "1 1 1",
     "activation.softmax_forward": "2 2",
     "activation.softmax_backward": "2 2 2",
+    "activation.log_softmax_forward": "2 2",
+    "activation.log_softmax_backward": "2 2 2",
+    "activation.prelu_forward": "2 1 2",
+    "activation.prelu_backward": "2 2 1 wide3 2 1",
     "array.add": "1 1 1",
     "array.multiply": "1 1 1",
     "array.scale": "1 f 1",
@@ -35,8 +31,6 @@ KERNELS = {
     "batchnorm.apply_max_pool": "4 1 1 1 f 4",
     "batchnorm.backward_reduce_max_pool": "4 4 1 1 1 f wide3 wide1 wide1",
     "batchnorm.backward_apply_max_pool": "4 4 1 1 1 f 1 1 1 4",
-    "batchnorm.apply_smooth": "2 1 1 1 i 2",
-    "batchnorm.backward_reduce_smooth": "2 2 2 1 i wide3 2 wide1 wide1",
     "conv2d.forward": "4 4 1 f i i i i 2 2 4 wide3 wide1 wide1",
     "conv2d.backward_data": "4 4 i i i i 2 2 2 4",
     "conv2d.backward_weights": "4 4 i i i i 2 3 4 1",
@@ -59,6 +53,22 @@ KERNELS = {
     "pool.avg_backward": f"4 {WINDOW} i i 4",
     "resample.gather": "4 index wide2 index wide2 4",
 }
+
+AFTER_NORM = ("tanh", "gelu", "elu")  # of the activations that are fused with batch normalisation, with code like the others
+
+
+def kernels():
+    """KERNELS and those that are made from the table of activations. (nbnet must not be imported before compile_for sets the target.)"""
+    from nbnet.kernels.activations import TABLE
+
+    found = dict(KERNELS)
+    for row in TABLE.values():
+        options = "f " * len(row.options)
+        found |= {f"activation.{row.name}_forward": f"1 {options}1", f"activation.{row.name}_backward": f"1 1 {options}1"}
+        if row.name in AFTER_NORM:
+            found[f"batchnorm.apply_{row.name}"] = f"2 1 1 1 {options}2"
+            found[f"batchnorm.backward_reduce_{row.name}"] = f"2 2 2 1 1 1 {options}wide3 2 wide1 wide1"
+    return found
 
 
 def compile_for(triple, processor):
@@ -85,7 +95,7 @@ def compile_for(triple, processor):
         "none": types.none,
     }
     code = {"gemm": gemm._define(types.float32)._library.get_asm_str()}
-    for name, arguments in KERNELS.items():
+    for name, arguments in kernels().items():
         kernel = load(name, "parallel")  # serial has the same code but for the loop
         kernel.compile(tuple(kinds[kind] for kind in arguments.split()))
         (code[name],) = kernel.inspect_asm().values()

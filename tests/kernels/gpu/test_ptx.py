@@ -11,6 +11,7 @@ import pytest
 from cuda_machine import INSTALLED, SIMULATED
 
 from nbnet.kernels import OPERATIONS, functions, load
+from nbnet.kernels.activations import SMOOTH, TABLE
 
 pytestmark = pytest.mark.skipif(SIMULATED or not INSTALLED, reason="PTX is compiled with numba-cuda, and not in the simulator")
 CAPABILITIES = [(7, 5), (8, 0), (9, 0), (10, 0)]
@@ -18,10 +19,12 @@ WIDE = {"groupnorm": "its contract has statistics and xhat in float64", "array":
 FLOAT64 = re.compile(r"\b(add|sub|mul|fma|div|sqrt|neg|abs|min|max)\.(rn\.)?f64\b")
 # float64 in kernels of float32 data: where partial statistics are merged, once for many elements
 MERGES = {"_moments", "_weighted_moments", "_merge_moments", "_merge_sums"}
-MERGES |= {"_backward_reduce", "_weighted_backward_reduce", "_backward_reduce_max_pool", "_backward_reduce_smooth"}
+MERGES |= {"_prelu_backward", "_backward_reduce", "_weighted_backward_reduce", "_backward_reduce_max_pool"}
+MERGES |= {f"_backward_reduce_{name}" for name in SMOOTH}
 EPILOGUES = {"convolution"}  # only after the last barrier
 # kernels that process single elements, since their rows may have any length
-SCALARS = {"_softmax_forward", "_softmax_backward", "_softmax_cross_entropy", "_squared_error", "_add_parts", "_add_gradients", "_rotate"}
+SCALARS = {"_softmax_forward", "_softmax_backward", "_log_softmax_forward", "_log_softmax_backward"}
+SCALARS |= {"_softmax_cross_entropy", "_squared_error", "_add_parts", "_add_gradients", "_rotate"}
 SCALARS |= {"_max_forward", "_max_backward", "_avg_forward", "_avg_backward", "_gather", "_merge_moments", "_merge_sums", "_total", "_swap"}
 SCALARS |= {"_backward_outside", "_first_of_each", "_copy_columns", "_multiply_rows", "_multiply_sum"}
 SCALARS |= {"_depthwise", "_depthwise_transposed", "_depthwise_products", "_merge_products"}
@@ -41,6 +44,10 @@ def arguments(operation, name, dtype):
         sums = a(64, dtype=D), a(64, dtype=D)
         weights = [None, a(300, 1), m]
         image_x, image_y = a(4, 9, 8, 64), a(4, 4, 4, 64)
+        row = TABLE.get(name.removeprefix("apply_").removeprefix("backward_reduce_"))
+        if row:
+            options = (0.1,) * len(row.options)
+            return [(m, v, v, v, *options, m) if name.startswith("apply_") else (m, m, m, v, v, v, *options, None, m, *sums)]
         return {
             "apply_max_pool": [(image_x, v, v, v, 0.0, image_y)],
             "backward_reduce_max_pool": [(image_y, image_x, v, v, v, 0.0, None, *sums)],
@@ -48,8 +55,6 @@ def arguments(operation, name, dtype):
             "moments": [(m, w, None, *sums) for w in weights],
             "apply": [(m, v, v, v, 0.0, m)],
             "backward_reduce": [(m, m, w, v, v, v, 0.0, None, *sums) for w in weights],
-            "apply_smooth": [(m, v, v, v, 0, m)],
-            "backward_reduce_smooth": [(m, m, m, v, 0, None, m, *sums)],
             "backward_apply": [(m, m, w, v, v, v, 0.0, v, v, v, m) for w in weights],
         }[name]
     if operation == "groupnorm":
@@ -94,8 +99,10 @@ def arguments(operation, name, dtype):
         index, weight = a(9, 2, dtype=np.dtype(np.int64)), a(9, 2, dtype=D)
         return [(x, index, weight, index, weight, x) for x in (wide, narrow)]
     if operation == "activation":
-        options = (0.1,) if "leaky" in name else ()
-        x = m if "softmax" in name else a(1000)
+        if "prelu" in name:
+            return [(m, w, m) if name.endswith("forward") else (m, m, w, None, m, w) for w in (v, a(1))]
+        x, row = m if "softmax" in name else a(1000), TABLE.get(name.rpartition("_")[0])
+        options = (0.1,) * len(row.options) if row else ()
         return [(x, *options, x) if name.endswith("forward") else (x, x, *options, x)]
     if operation == "loss":
         rows = a(300, dtype=D)
