@@ -29,7 +29,8 @@ COLOURS = {
 }
 MARKS = {"parallel": "o", "serial": "o", "torch": "s", "torch-kept": "s", "torch-compile": "D", "jax": "^", "tensorflow": "v"}
 COLUMNS = 4  # panels per row
-OPS = {"conv2d": "o", "batchnorm": "s", "dropout": "D", "max-pool": "^", "dense": "v", "softmax": "P", "adam": "X"}
+OPS = {"conv2d": "o", "depthwise": "p", "groups": "h", "conv1d": "8", "batchnorm": "s", "activation": "*", "dropout": "D", "max-pool": "^"}
+OPS |= {"dense": "v", "softmax": "P", "adam": "X"}
 
 
 def draw(report: dict[str, Any], folder: Path) -> list[str]:

@@ -31,6 +31,13 @@ def conv2d(x: tuple[int, ...], outputs: int, part: str, itemsize: int, kernel: i
     return Cost(2.0 * pixels * weights, itemsize * (pixels * (x[-1] + outputs) + weights))
 
 
+def convolution(x: tuple[int, ...], weight: tuple[int, ...], stride: int, itemsize: int) -> list[Cost]:
+    """Forward, backward_weights, backward_data of (N, H, W, I) by a weight (KH, KW, I / groups, O), with padding that keeps the size or
+    divides it by the stride: each reads two and writes one of x, y and the weights."""
+    pixels = x[0] * -(-x[1] // stride) * -(-x[2] // stride)
+    return [Cost(2.0 * pixels * prod(weight), itemsize * (prod(x) + pixels * weight[3] + prod(weight)))] * 3
+
+
 def dense(x: tuple[int, ...], outputs: int, itemsize: int) -> list[Cost]:
     """Forward, backward_weights, backward_data of (M, I) to (M, outputs)."""
     rows, inputs = x

@@ -14,7 +14,8 @@ EPS, LR = 1e-5, 1e-3  # of batch norm and of Adam, in every framework
 
 
 class Network(NamedTuple):
-    """Layers are tuples: ("conv", filters) 3x3, "same", without bias; ("norm",); ("relu",); ("tanh",); ("pool", size); ("mean",) over
+    """Layers are tuples: ("conv", filters) 3x3, or ("conv", filters, 1) 1x1, "same", without bias; ("depthwise", stride) 3x3, padded by one
+    pixel, without bias; ("norm",); ("relu",); ("tanh",); ("pool", size); ("mean",) over
     the image; ("flatten",); ("dense", units) with bias; ("dropout", rate)."""
 
     title: str
@@ -26,6 +27,10 @@ class Network(NamedTuple):
 
 def _conv(filters: int) -> list[tuple[Any, ...]]:
     return [("conv", filters), ("norm",), ("relu",)]
+
+
+def _separable(filters: int, stride: int = 1) -> list[tuple[Any, ...]]:
+    return [("depthwise", stride), ("norm",), ("relu",), ("conv", filters, 1), ("norm",), ("relu",)]
 
 
 _POOL = ("pool", 2)
@@ -41,6 +46,15 @@ NETWORKS = {
         (*_conv(32), _POOL, *_conv(64), _POOL, ("flatten",), ("dense", 128), ("relu",), ("dropout", 0.25), ("dense", 10)),
     ),
     "digits-cnn": Network("digits CNN", (8, 8, 1), (*_conv(16), _POOL, *_conv(32), _POOL, ("flatten",), ("dropout", 0.25), ("dense", 10))),
+    "mobile": Network(
+        "mobile",
+        (32, 32, 3),
+        (
+            *_conv(32),
+            *(layer for filters, stride in ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1)) for layer in _separable(filters, stride)),
+            *(("mean",), ("dense", 10)),
+        ),
+    ),
     "mlp": Network("MLP 3-300-3", (3,), (("dense", 300), ("norm",), ("tanh",), ("dense", 3)), "float64", "sum_squared_error"),
 }
 
@@ -51,6 +65,8 @@ def shapes(network: Network) -> list[tuple[int, ...]]:
     for kind, *options in network.layers:
         if kind == "conv":
             shape = (*shape[:2], options[0])
+        elif kind == "depthwise":
+            shape = (-(-shape[0] // options[0]), -(-shape[1] // options[0]), shape[2])
         elif kind == "pool":
             shape = (shape[0] // options[0], shape[1] // options[0], shape[2])
         elif kind == "mean":
@@ -64,15 +80,19 @@ def shapes(network: Network) -> list[tuple[int, ...]]:
 
 
 def first_weights(network: Network) -> list[dict[str, np.ndarray]]:
-    """One dict per layer: conv "weight" (3, 3, in, out); dense "weight" (in, out) and "bias"; norm "gamma" and "beta". He's normal."""
+    """One dict per layer: conv "weight" (3, 3, in, out) or (1, 1, in, out); depthwise "weight" (3, 3, in, 1); dense "weight" (in, out) and
+    "bias"; norm "gamma" and "beta". He's normal."""
     rng = np.random.default_rng(0)
     found: list[dict[str, np.ndarray]] = []
     before = network.input_shape
-    for (kind, *_), shape in zip(network.layers, shapes(network)):
+    for (kind, *options), shape in zip(network.layers, shapes(network)):
         arrays = {}
         if kind in ("conv", "dense"):
-            size = (3, 3, before[-1], shape[-1]) if kind == "conv" else (before[-1], shape[-1])
+            kernel = (options[1] if len(options) > 1 else 3,) * 2 if kind == "conv" else ()
+            size = (*kernel, before[-1], shape[-1])
             arrays["weight"] = rng.normal(0, np.sqrt(2 / np.prod(size[:-1])), size)
+        if kind == "depthwise":
+            arrays["weight"] = rng.normal(0, np.sqrt(2 / 9), (3, 3, before[-1], 1))
         if kind == "dense":
             arrays["bias"] = np.zeros(shape[-1])
         if kind == "norm":
@@ -104,8 +124,11 @@ def costs(network: Network, rows: int) -> list[Cost]:
     for (kind, *options), shape in zip(network.layers, shapes(network)):
         x, y = (rows, *before), (rows, *shape)
         if kind == "conv":
-            parts = [counts.conv2d(x, shape[-1], part, size) for part in ("forward", "backward_weights", "backward_data")]
+            kernel = options[1] if len(options) > 1 else 3
+            parts = counts.convolution(x, (kernel, kernel, before[-1], shape[-1]), 1, size)
             found += parts[: 2 if first else 3]  # the gradient of the images is not needed
+        elif kind == "depthwise":
+            found += counts.convolution(x, (3, 3, 1, shape[-1]), options[0], size)
         elif kind == "dense":
             found += counts.dense(x, shape[-1], size)[: 2 if first else 3]
         elif kind == "norm":

@@ -29,9 +29,12 @@ class Contender:
 
     def kernel(self, workload: Workload, arrays: Arrays) -> Callable[[], tuple[Any, ...]]:
         """A function without arguments that runs the kernel once and returns its workloads.RESULTS."""
-        make = getattr(self, "_" + workload.op.replace("-", "_"))
         placed = {name: self.place(array) if array.dtype.kind == "f" else array for name, array in arrays.items()}
-        run = make(workload.part, **placed) if workload.op == "conv2d" else make(**placed)
+        if workload.op in workloads.CONVOLUTIONS:
+            run = self._convolution(workload.convolution, **placed)
+        else:
+            make = getattr(self, "_" + workload.op.replace("-", "_"))
+            run = make(workload.part, **placed) if workload.part else make(**placed)
 
         def finished():
             results = run()
@@ -51,6 +54,25 @@ class Contender:
             return lambda: (F.conv2d_backward(dy, saved, need_dweight=False)[0],)
         dweight, dbias = self.backend.empty(weight.shape, y.dtype), self.backend.empty(y.shape[-1:], y.dtype)
         return lambda: (F.conv2d_backward(dy, saved, dweight=dweight, dbias=dbias, need_dx=False)[1],)
+
+    def _convolution(self, convolution: workloads.Convolution, x, weight, dy):
+        dweight, (_, _, stride, groups) = self.backend.empty(weight.shape, x.dtype), convolution
+
+        def run():
+            y, saved = F.conv2d_forward(x, weight, stride=stride, padding=convolution.padding, groups=groups, backend=self.backend)
+            dx, _, _ = F.conv2d_backward(dy, saved, dweight=dweight, need_dbias=False)
+            return y, dx, dweight
+
+        return run
+
+    def _activation(self, name: str, x, dy):
+        forward, backward = getattr(F, f"{name}_forward"), getattr(F, f"{name}_backward")
+
+        def run():
+            y, saved = forward(x, backend=self.backend)
+            return y, backward(dy, saved)
+
+        return run
 
     def _batchnorm(self, x, dy, gamma, beta):
         def run():
@@ -119,7 +141,8 @@ class Contender:
 
 def _layer(kind: str, *options: Any) -> nb.Layer:
     layers: dict[str, Callable[..., nb.Layer]] = {
-        "conv": lambda filters: nb.Conv2D(filters, 3, use_bias=False),
+        "conv": lambda filters, size=3: nb.Conv2D(filters, size, use_bias=False),
+        "depthwise": lambda stride: nb.DepthwiseConv2D(3, stride, padding=1, use_bias=False),
         "norm": lambda: nb.BatchNorm(eps=EPS),
         "relu": nb.ReLU,
         "tanh": nb.Tanh,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import zlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,8 +26,13 @@ OPS = {
     "mnist-cnn": "a training step of the MNIST network",
     "digits-cnn": "a training step of the digits network",
     "mlp": "a training step of the MLP, float64",
+    "mobile": "a training step of the network of depthwise separable convolutions",
     "conv2d": "3x3 convolution: forward, backward to the input, backward to the weights",
+    "depthwise": "3x3 convolution of each channel by itself, forward and backward",
+    "groups": "3x3 convolution in four groups, forward and backward",
+    "conv1d": "convolution of sequences, kernel 9, forward and backward",
     "batchnorm": "batch norm and ReLU, forward and backward",
+    "activation": "an activation, forward and backward",
     "dropout": "dropout, forward and backward",
     "dense": "dense, forward and backward",
     "max-pool": "2x2 max pool, forward and backward",
@@ -35,11 +40,22 @@ OPS = {
     "adam": "a step of Adam",
 }
 STEPS = tuple(networks.NETWORKS)
+CONVOLUTIONS = {  # besides conv2d, whose rows are of one direction: the kernel's height and width, and the groups
+    "depthwise": ((3, 3), None),  # as many as channels
+    "groups": ((3, 3), 4),
+    "conv1d": ((1, 9), 1),
+}
+OF_TORCH_ALONE = (*CONVOLUTIONS, "activation", "mobile")  # that the other frameworks do not take part in
+ACTIVATIONS = ("gelu", "silu", "mish", "elu", "softplus", "hardswish")
 RESULTS = {  # of a kernel, in this order
     "forward": ("y",),
     "backward_data": ("dx",),
     "backward_weights": ("dweight",),
+    "depthwise": ("y", "dx", "dweight"),
+    "groups": ("y", "dx", "dweight"),
+    "conv1d": ("y", "dx", "dweight"),
     "batchnorm": ("y", "dx", "dgamma", "dbeta"),
+    "activation": ("y", "dx"),
     "dropout": ("y", "dx"),
     "dense": ("y", "dx", "dweight", "dbias"),
     "max-pool": ("y", "dx"),
@@ -48,7 +64,11 @@ RESULTS = {  # of a kernel, in this order
 }
 FORMS = {  # of --shapes, by operation
     "conv2d": "NxHxWxC-FILTERS",
+    "depthwise": "NxHxWxC-STRIDE",
+    "groups": "NxHxWxC-FILTERS",
+    "conv1d": "NxLxC-FILTERS",
     "batchnorm": "NxHxWxC",
+    "activation": "NxHxWxC",
     "dropout": "NxHxWxC",
     "max-pool": "NxHxWxC",
     "dense": "ROWSxINPUTS-OUTPUTS",
@@ -59,13 +79,13 @@ FORMS = {  # of --shapes, by operation
 
 @dataclass(frozen=True)
 class Workload:
-    """One thing to measure. shape: of the input, the batch first. outputs: filters or units. sweep: only for the chart of cost
-    against size."""
+    """One thing to measure. shape: of the input, the batch first. outputs: filters or units; of depthwise the stride. sweep: only for the
+    chart of cost against size."""
 
     op: str
     shape: tuple[int, ...]
     outputs: int = 0
-    part: str = ""  # of conv2d: forward, backward_data, backward_weights
+    part: str = ""  # of conv2d: forward, backward_data, backward_weights; of an activation its name
     sweep: bool = False
 
     @property
@@ -95,14 +115,31 @@ class Workload:
             return networks.costs(networks.NETWORKS[self.op], self.shape[0])
         if self.op == "conv2d":
             return [counts.conv2d(self.shape, self.outputs, self.part, itemsize)]
+        if self.op in CONVOLUTIONS:
+            convolution = self.convolution
+            return counts.convolution(convolution.image, convolution.weight, convolution.stride, itemsize)
         if self.op == "dense":
             return counts.dense(self.shape, self.outputs, itemsize)
         if self.op == "max-pool":
             return [counts.max_pool(self.shape, 2, itemsize)]
         if self.op == "adam":
             return [counts.adam(self.shape[0], itemsize)]
-        kinds: dict[str, Any] = {"batchnorm": counts.batchnorm, "dropout": counts.elementwise, "softmax": counts.softmax}
+        kinds: dict[str, Any] = {
+            "batchnorm": counts.batchnorm,
+            "dropout": counts.elementwise,
+            "activation": counts.elementwise,
+            "softmax": counts.softmax,
+        }
         return [kinds[self.op](self.shape, itemsize)]
+
+    @property
+    def convolution(self) -> Convolution:
+        """Of the operations in CONVOLUTIONS."""
+        kernel, groups = CONVOLUTIONS[self.op]
+        image = self.shape if len(self.shape) == 4 else (self.shape[0], 1, *self.shape[1:])
+        stride, outputs = (self.outputs, image[3]) if groups is None else (1, self.outputs)
+        groups = groups or image[3]
+        return Convolution(image, (*kernel, image[3] // groups, outputs), stride, groups)
 
     @property
     def flops(self) -> float:
@@ -117,6 +154,20 @@ class Workload:
         return sum(max(cost.flops / flops, cost.bytes / bandwidth) for cost in self.costs)
 
 
+class Convolution(NamedTuple):
+    """A convolution with padding that keeps the size, or divides it by the stride."""
+
+    image: tuple[int, ...]  # (N, H, W, I); H is 1 for sequences
+    weight: tuple[int, ...]  # (KH, KW, I / groups, O)
+    stride: int
+    groups: int
+
+    @property
+    def padding(self) -> tuple[int, int]:
+        """PyTorch's way: pixels on both sides of each axis."""
+        return self.weight[0] // 2, self.weight[1] // 2
+
+
 def inputs(workload: Workload) -> dict[str, np.ndarray]:
     """A kernel's input arrays, the same in every process."""
     rng = np.random.default_rng(zlib.crc32(workload.name.encode()))
@@ -129,6 +180,11 @@ def inputs(workload: Workload) -> dict[str, np.ndarray]:
         dy = (*shape[:-1], outputs)
         x, weight = normal(*shape), normal(3, 3, shape[-1], outputs) * np.float32((9 * shape[-1]) ** -0.5)
         return {"x": x, "weight": weight, "dy": normal(*dy) if workload.part != "forward" else np.zeros(0, np.float32)}
+    if workload.op in CONVOLUTIONS:
+        image, size, stride, _ = workload.convolution
+        weight = normal(*size) * np.float32(np.prod(size[:3]) ** -0.5)
+        pixels = (-(-n // stride) for n in image[1:3])
+        return {"x": normal(*image), "weight": weight, "dy": normal(image[0], *pixels, size[3])}
     if workload.op == "dense":
         weight = normal(shape[1], outputs) * np.float32(shape[1] ** -0.5)
         return {"x": normal(*shape), "weight": weight, "bias": normal(outputs), "dy": normal(shape[0], outputs)}
@@ -166,6 +222,7 @@ def standard(quick: bool = False) -> list[Workload]:
         return [
             *(Workload(op, (rows,)) for op, rows in (("five-conv", 32), ("mnist-cnn", 64), ("digits-cnn", 64), ("mlp", 1000))),
             *_convolutions([(3, 64, 32), (64, 64, 16)], 32),
+            Workload("depthwise", (32, 16, 16, 128), 1),
             *(Workload(op, (128, 16, 16, 64)) for op in ("batchnorm", "dropout", "max-pool")),
             Workload("dense", (64, 3136), 128),
             Workload("softmax", (128, 10)),
@@ -176,7 +233,12 @@ def standard(quick: bool = False) -> list[Workload]:
     return [
         *(Workload("five-conv", (rows,)) for rows in (128, 32)),
         *(Workload(op, (rows,)) for op, rows in (("mnist-cnn", 64), ("digits-cnn", 64), ("mlp", 1000))),
+        Workload("mobile", (64,)),
         *_convolutions([(3, 64, 32), (64, 64, 32), (64, 64, 16), (64, 64, 8), (128, 128, 8)], 128),
+        *(Workload("depthwise", shape, stride) for shape in (image, (128, 16, 16, 128)) for stride in (1, 2)),
+        *(Workload("groups", shape, shape[3]) for shape in (image, (128, 16, 16, 128))),
+        Workload("conv1d", (128, 1024, 64), 64),
+        *(Workload("activation", image, part=name) for name in ACTIVATIONS),
         *(Workload(op, image) for op in ("batchnorm", "dropout", "max-pool")),
         Workload("dense", (64, 3136), 128),
         *(Workload("softmax", shape) for shape in ((128, 10), (4096, 100))),
@@ -199,4 +261,6 @@ def of_shape(op: str, text: str) -> list[Workload] | None:
     *shape, last = (int(number) for number in match.groups())
     if op == "conv2d":
         return [Workload(op, tuple(shape), last, part) for part in ("forward", "backward_data", "backward_weights")]
-    return [Workload(op, tuple(shape), last) if op == "dense" else Workload(op, (*shape, last))]
+    if op == "activation":
+        return [Workload(op, (*shape, last), part=name) for name in ACTIVATIONS]
+    return [Workload(op, tuple(shape), last) if op == "dense" or op in CONVOLUTIONS else Workload(op, (*shape, last))]

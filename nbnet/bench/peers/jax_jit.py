@@ -14,7 +14,7 @@ from nbnet.bench.workloads import Workload
 TITLE = "JAX"
 PACKAGE = "jax"
 ENVIRONMENT = {"JAX_PLATFORMS": "cpu", "NPROC": "{threads}"}
-OPS = tuple(workloads.OPS)
+OPS = tuple(op for op in workloads.OPS if op not in workloads.OF_TORCH_ALONE)
 SWEEPS = False
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 

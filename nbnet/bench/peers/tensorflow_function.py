@@ -18,7 +18,7 @@ from nbnet.bench.workloads import Workload
 TITLE = "TensorFlow"
 PACKAGE = "tensorflow"
 ENVIRONMENT = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
-OPS = tuple(workloads.OPS)
+OPS = tuple(op for op in workloads.OPS if op not in workloads.OF_TORCH_ALONE)
 SWEEPS = True
 
 

@@ -43,10 +43,10 @@ class Contender:
         return made.permute(0, 3, 1, 2) if array.ndim == 4 else made
 
     def kernel(self, workload: Workload, arrays: dict[str, np.ndarray]) -> Callable[[], tuple[Any, ...]]:
+        if workload.op in workloads.CONVOLUTIONS:
+            return self._convolution(workload.convolution, **arrays)
         make = getattr(self, "_" + workload.op.replace("-", "_"))
-        if workload.op == "conv2d":
-            return make(workload.part, **arrays)
-        return make(**arrays)
+        return make(workload.part, **arrays) if workload.part else make(**arrays)
 
     def _conv2d(self, part: str, x, weight, dy):
         torch = self.torch
@@ -79,6 +79,25 @@ class Contender:
             return (y, *self.torch.autograd.grad(y, leaves, dy))
 
         return run
+
+    def _convolution(self, convolution: workloads.Convolution, x, weight, dy):
+        """Sequences are images of height 1 in channels-last memory, as PyTorch runs them fastest."""
+        weight = self.torch.from_numpy(weight.transpose(3, 2, 0, 1).copy()).contiguous(memory_format=self.torch.channels_last)
+        padding, stride, groups = convolution.padding, convolution.stride, convolution.groups
+
+        def convolve(x, weight):
+            return self.torch.nn.functional.conv2d(x, weight, None, stride, padding, 1, groups)
+
+        run = self._gradients(convolve, self.tensor(dy), self.tensor(x), weight)
+
+        def permuted():
+            y, dx, dweight = run()
+            return y, dx, dweight.permute(2, 0, 3, 1)  # so that `numpy`, which moves channels to the end, returns HWIO
+
+        return permuted
+
+    def _activation(self, name: str, x, dy):
+        return self._gradients(getattr(self.torch.nn.functional, name), self.tensor(dy), self.tensor(x))
 
     def _batchnorm(self, x, dy, gamma, beta):
         functional = self.torch.nn.functional
@@ -160,9 +179,13 @@ class Contender:
         made: list[Any] = []
         before = network.input_shape
         for (kind, *options), shape, arrays in zip(network.layers, networks.shapes(network), networks.first_weights(network)):
-            if kind == "conv":
-                layer = nn.Conv2d(before[-1], shape[-1], 3, padding=1, bias=False, dtype=dtype)
-                layer.weight.data.copy_(self.torch.from_numpy(arrays["weight"].transpose(3, 2, 0, 1).copy()))
+            if kind in ("conv", "depthwise"):
+                weight, stride, groups = arrays["weight"], 1, 1
+                if kind == "depthwise":
+                    weight, stride, groups = weight.transpose(0, 1, 3, 2), options[0], before[-1]
+                size = weight.shape[0]
+                layer = nn.Conv2d(before[-1], shape[-1], size, stride, size // 2, groups=groups, bias=False, dtype=dtype)
+                layer.weight.data.copy_(self.torch.from_numpy(weight.transpose(3, 2, 0, 1).copy()))
             elif kind == "dense":
                 layer = nn.Linear(before[-1], shape[-1], dtype=dtype)
                 layer.weight.data.copy_(self.torch.from_numpy(arrays["weight"].T.copy()))
