@@ -39,10 +39,7 @@ def _gather(part, parts, x, row_index, row_weight, column_index, column_weight, 
         ow = 0
         while ow < y.shape[2]:
             at, columns, pixels = (row * y.shape[2] + ow) * channels, _taps(column_index, ow), 1
-            if rows == 0 or columns == 0:
-                for i in range(0, channels, lanes(x)):
-                    store(target, at + i, channels - i, nothing)
-            elif copies_row and _only_copies(column_index, column_weight, ow):
+            if copies_row and _only_copies(column_index, column_weight, ow):
                 first = column_index[ow, 0]
                 while (
                     ow + pixels < y.shape[2]
