@@ -96,7 +96,7 @@ class Worker:
 
 
 def results_of(workload: Workload) -> tuple[str, ...]:
-    return workloads.RESULTS[workload.part or workload.op]
+    return workloads.RESULTS.get(workload.part) or workloads.RESULTS[workload.op]
 
 
 def digest(array: np.ndarray) -> dict[str, Any]:
