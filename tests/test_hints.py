@@ -78,8 +78,8 @@ def test_labels_of_other_types(trainer):
 
 
 CONSTRUCTORS = {
-    "nb.Dense(3, activation='relu')": "Dense got an unexpected keyword argument 'activation': write the activation as the next layer",
-    "nb.Conv2D(3, 3, activation='relu')": "write the activation as the next layer",
+    "nb.LayerNorm(activation='relu')": "LayerNorm got an unexpected keyword argument 'activation': write the activation as the next layer",
+    "nb.GroupNorm(3, activation='relu')": "write the activation as the next layer",
     "nb.Dense(3, input_shape=(2,))": r"write model.build(input_shape)",
     "nb.Conv2D(3, 3, strides=2)": "write stride=",
     "nb.Conv2D(3, 3, kernel_initializer='he_normal')": "write weight_initializer=",
@@ -120,7 +120,7 @@ def test_other_calls(model, code):
 
 def test_errors_are_those_of_python_too(model):
     with pytest.raises(TypeError):
-        nb.Dense(3, activation="relu")
+        nb.LayerNorm(activation="relu")
     assert issubclass(CallError, TypeError)
     assert issubclass(MethodError, AttributeError)
     assert not hasattr(model, "fit")

@@ -73,7 +73,7 @@ def follow(wrong, pattern, right, tmp_path):
 
 # wrong code, what the message says, right code with what it says
 KEYWORDS = [
-    ("nb.Dense(3, activation='relu')", r"write the activation as the next layer, such as (nb\.ReLU\(\))$", "built(nb.Dense(3), {})"),
+    ("nb.LayerNorm(activation='relu')", r"write the activation as the next layer, such as (nb\.ReLU\(\))$", "built(nb.LayerNorm(), {})"),
     ("nb.BatchNorm(affine=False)", r"write (center=), (scale=)$", "nb.BatchNorm({}False, {}False)"),
     ("nb.RMSProp(0.1, alpha=0.9)", r"write (rho=) \(RMSProp\) or", "nb.RMSProp(0.1, {}0.9)"),
     ("nb.LeakyReLU(alpha=0.1)", r"or (slope=) \(LeakyReLU\)$", "nb.LeakyReLU({}0.1)"),

@@ -1,12 +1,12 @@
 """Activations on vectors: the forms that nbnet.kernels.activations has names for, and loops over runs of numbers.
 
-A form has up to two stages, `first` (an exponential) and the rest, which run in two loops where that is faster (see vecmath). All are
-compiled without fastmath. Errors are at most 4 units in the last place where |y| > 1e-3 |x| (tools/check_activations.py measures them
-over all float32 numbers); the derivative's are at most 4 units of the larger of it and 1 / 8.  # measured: see the tool
+A form has up to two stages, `first` (an exponential) and the rest, which run in two loops (see vecmath). All are compiled without
+fastmath. tools/check_activations.py measures their errors: at most 4 units in the last place of y where |y| > 1e-3 |x|, and of the
+derivative, or of 1 / 2 where that is larger.
 
 gelu:      x Phi(x). Phi(-t) = exp(-t^2 / 2) R(t) for t = |x|, where R(t) = erfcx(t / sqrt 2) / 2 is a quotient of polynomials with positive
            coefficients, from interpolation at Chebyshev points of (t - k) / (t + k); its relative error is 2e-8 for float32 and 3e-18 for
-           float64. t^2 / 2 is rounded to two numbers, since its error is that of the exponential.
+           float64. What is rounded off from t^2 / 2, from the last steps of both polynomials and from the quotient is added again.
 gelu_tanh: x sigmoid(a x + b x^3), the argument in two numbers.
 log1p:     of e from 0 to 1: e - s (e - z L(z)) with s = e / (2 + e), z = s^2; L interpolates (2 atanh s - 2 s) / s^3 at Chebyshev points.
 mish:      x n / d of e = exp(-|x|), where tanh(log(1 + exp x)) = ((1 + exp x)^2 - 1) / ((1 + exp x)^2 + 1).
