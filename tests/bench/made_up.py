@@ -3,7 +3,10 @@
 import contextlib
 import importlib
 import zlib
+from pathlib import Path
 from types import SimpleNamespace
+
+from progress_bar import Bar
 
 from nbnet import cli
 from nbnet.bench import contenders, measure, plan
@@ -26,25 +29,6 @@ MACHINE = {
 }
 
 
-class Bar:
-    """A progress bar that keeps what it is told."""
-
-    made = []
-
-    def __init__(self, total, columns, *title):
-        self.total, self.words, self.updates = total, (columns, *title), []
-        Bar.made.append(self)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        pass
-
-    def update(self, done, *text, **words):
-        self.updates.append((done, *text, *words.values()))
-
-
 def factor(*key):
     """From 0.8 to 1.25."""
     return 0.8 + 0.45 * (zlib.crc32(repr(key).encode()) % 1000) / 999
@@ -55,7 +39,7 @@ def install(monkeypatch, notes):
 
     @contextlib.contextmanager
     def processes(members, threads, absent, environments):
-        known = {name: [f"{key}={value[-14:]}" for key, value in each.items()] for name, each in environments.items()}
+        known = {name: [f"{key}={Path(value).name}" for key, value in each.items()] for name, each in environments.items()}
         notes.append(f"processes: {', '.join(each.name for each in members)}; threads {threads}; {known}")
         if any(each.name == "tensorflow" for each in members):
             absent["tensorflow"] = "ImportError: no"
@@ -78,9 +62,8 @@ def install(monkeypatch, notes):
         return {"contenders": samples, "failed": failed, "floors": rates}
 
     def start(contender, threads, op, rows, environment):
-        notes.append(
-            f"start {contender.name}, threads {threads}, {op}, {rows}, {[f'{key}={value[-14:]}' for key, value in environment.items()]}"
-        )
+        given = [f"{key}={Path(value).name}" for key, value in environment.items()]
+        notes.append(f"start {contender.name}, threads {threads}, {op}, {rows}, {given}")
         if contender.name == "tensorflow":
             return None, "ImportError: no"
         return {"seconds": 3 * factor(contender.name, len(notes)), "peak_bytes": 3e8 * factor(contender.name)}, None

@@ -9,13 +9,13 @@ import pytest
 from descriptions import check
 from drawn import figure_lines, number, numbers
 from matplotlib.figure import Figure
+from progress_bar import Bar
 
 from nbnet import cli
 from nbnet.bench import charts, networks, results, tables, worker, workloads
 from nbnet.bench.workloads import Workload
 
 from . import made_up
-from .made_up import Bar
 
 RUNS = {
     "quick": "--quick --backends serial,parallel --peers torch,torch-compile",

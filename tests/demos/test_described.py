@@ -9,6 +9,7 @@ import pytest
 from descriptions import check
 from drawn import figure_lines, number, numbers
 from matplotlib.figure import Figure
+from progress_bar import Bar
 
 from nbnet import cli, demos
 from nbnet.demos import cifar_cnn, convergence, deep_tanh, dropout_overfit, feature_scaling, moving_average, moving_modes
@@ -37,8 +38,13 @@ def test_a_demo_on_made_up_numbers(name, tmp_path, monkeypatch, capsys, request,
         calls = made_up.Calls()
         with monkeypatch.context() as patch:
             made_up.install(name, patch, calls)
+            patch.setattr(demos, "Bar", Bar)
             assert cli.main(["demo", name, *words]) == 0
         lines += [f"=== {' '.join(words)}", *dict.fromkeys(f"{line} ({calls.count(line)} times)" for line in calls)]
+        for bar in Bar.made:
+            assert bar.updates[-1] == (bar.total,)
+            lines.append(f"progress: {bar.total} {bar.words}, {numbers([done for (done,) in bar.updates])}")
+        Bar.made.clear()
         lines += re.sub(r"in [\d.]+ s", "in # s", capsys.readouterr().out.replace("\\", "/")).splitlines()
         report = json.loads((tmp_path / "demos" / name / "results.json").read_text(encoding="utf-8"))
         assert report.keys() > NOISE | PRINTED
