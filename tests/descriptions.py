@@ -45,8 +45,3 @@ def is_same(known, text, kind):
     relative, absolute = TOLERANCES[kind]["float64"]
     old, new = (np.array([float(word.replace(",", "")) for word in NUMBER.findall(line)]) for line in (known, text))
     return np.allclose(new, old, relative, absolute, equal_nan=True)
-
-
-def masked(text):
-    """A text with each number as #, and each series of blanks or of bars of a table as one."""
-    return re.sub(r" +", " ", re.sub(r"[-+]?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?", "#", text))

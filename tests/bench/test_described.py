@@ -7,8 +7,7 @@ import sys
 import numpy as np
 import pytest
 from descriptions import check
-from drawn import figure_lines, number, numbers
-from matplotlib.figure import Figure
+from drawn import caught, number, numbers
 from progress_bar import Bar
 
 from nbnet import cli
@@ -28,10 +27,7 @@ RUNS = {
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """Descriptions of the figures that are saved; the files stay empty."""
-    found = []
-    monkeypatch.setattr(Figure, "savefig", lambda figure, file, **options: found.extend(["--- a picture", *figure_lines(figure)]))
-    return found
+    return caught(monkeypatch)
 
 
 @pytest.mark.parametrize("name", RUNS)

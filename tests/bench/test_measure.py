@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from nbnet.bench import contenders, measure, worker, workloads
+from nbnet.bench import contenders, floors, measure, worker, workloads
 from nbnet.bench.workloads import Workload
 
 from .made_up import FakeProcess
@@ -217,3 +217,71 @@ def test_a_digest():
     assert found["squares"] == pytest.approx((array**2).sum())
     assert set(found["sample"]) < set(array.ravel())
     assert worker.digest(-np.arange(5.0))["largest"] == 4
+
+
+def test_waiting_until_nothing_runs(monkeypatch):
+    """Until a pause costs less than a millisecond of the processor, and not for ever."""
+    used, slept = [0.0], []
+    costs = iter([0.01, 0.002, 0.0011, 0.0009, 0.0])
+
+    def sleep(seconds):
+        slept.append(seconds)
+        used[0] += next(costs, 0.5)
+
+    monkeypatch.setattr(worker, "time", SimpleNamespace(process_time=lambda: used[0], sleep=sleep))
+    worker.settle()
+    assert slept == [0.012] * 4
+    slept.clear()
+    costs = iter(())
+    worker.settle()
+    assert len(slept) == 100
+
+
+# --------------------------------------------------------------------------------------------------- the machine
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_copies_are_copies(threads):
+    """Whole, or without some vectors at the ends of the threads' parts, which nobody will notice in 128 MB."""
+    source = np.random.default_rng(0).random(9600)
+    target = np.full(source.size, np.nan)
+    floors._copy(source, target, threads)
+    assert np.array_equal(target, source)
+    target[:] = np.nan
+    floors._stream(source, target, threads)
+    missing = np.isnan(target)
+    assert missing.sum() <= 2 * threads * floors.WIDTH // 8
+    assert np.array_equal(target[~missing], source[~missing])
+
+
+def test_the_rates_of_the_machine(monkeypatch):
+    """By a clock of which each call takes half a second."""
+    asked, now = [], iter(np.arange(0, 99, 0.5))
+    for name in ("_copy", "_stream", "_fma32", "_fma64"):
+        monkeypatch.setattr(floors, name, lambda *arguments, name=name: asked.append((name, *arguments[-2:])))
+    monkeypatch.setattr(floors, "COPY", 800)
+    monkeypatch.setattr(floors, "time", SimpleNamespace(perf_counter=lambda: next(now)))
+    machine = floors.Contender(2)
+    assert len(machine.source) == len(machine.target) == 100
+    found = machine.rates(2, 3)
+    lanes = floors.WIDTH // 4
+    fma = 2 * 2 * floors.CHAINS * floors.LOOPS * 3
+    assert found == {
+        "copy": [3200] * 2,
+        "copy_streaming": [3200] * 2,
+        "fma_float32": [fma * lanes] * 2,
+        "fma_float64": [fma * lanes / 2] * 2,
+    }
+    assert [name for name, *_ in asked] == ["_copy"] * 3 + ["_stream"] * 3 + ["_fma32"] * 3 + ["_fma64"] * 3
+    assert asked[-1][1:] == (3, floors.LOOPS)
+    assert asked[0][2] == asked[3][2] == 3
+    assert asked[0][1] is machine.target
+
+
+def test_the_loops_multiply_and_add():
+    """From chain k: LOOPS times what the loop does, added up over the chains, is the same in each thread."""
+    one, both = floors._fma64(1, 1000), floors._fma64(2, 1000)
+    assert one[0] == both[0] == both[1]
+    assert floors._fma32(1, 10).dtype == np.float32
+    few, more = floors._fma64(1, 1)[0], floors._fma64(1, 2)[0]
+    assert few != more

@@ -7,8 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 import pytest
 from descriptions import check
-from drawn import figure_lines, number, numbers
-from matplotlib.figure import Figure
+from drawn import caught, number, numbers
 from progress_bar import Bar
 
 from nbnet import cli, demos
@@ -21,18 +20,10 @@ PRINTED = {"summary", "title", "command"}  # what is printed too
 SPREAD = {"median", "min", "max", "seeds"}  # the keys of one figure over the seeds
 
 
-@pytest.fixture
-def drawn(monkeypatch):
-    """Descriptions of the figures that are saved; the files stay empty."""
-    found = []
-    monkeypatch.setattr(Figure, "savefig", lambda figure, file, **options: found.append([repr(options), *figure_lines(figure)]))
-    return found
-
-
 @pytest.mark.parametrize("name", demos.DEMOS)
-def test_a_demo_on_made_up_numbers(name, tmp_path, monkeypatch, capsys, request, drawn):
+def test_a_demo_on_made_up_numbers(name, tmp_path, monkeypatch, capsys, request):
     """In short with two seeds, and in full with one."""
-    lines = []
+    lines, drawn = [], caught(monkeypatch)
     monkeypatch.chdir(tmp_path)
     for words in (["--quick"], ["--seeds", "1", "--backend", "serial"]):
         calls = made_up.Calls()
@@ -51,8 +42,7 @@ def test_a_demo_on_made_up_numbers(name, tmp_path, monkeypatch, capsys, request,
         assert report["summary"] == [line[2:] for line in lines if line.startswith("- ")][-len(report["summary"]) :]
         assert f"{report['title']} ({report['command']})" in lines
         lines += _flat({key: value for key, value in report.items() if key not in NOISE | PRINTED})
-        for picture in drawn:
-            lines += ["--- a picture", *picture]
+        lines += drawn
         drawn.clear()
     check(request.config, f"demo-{name}", lines)
 
