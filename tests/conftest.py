@@ -15,6 +15,10 @@ if SIMULATED:  # what is about the CPU alone, and runs without it
     collect_ignore = ["kernels/cpu"]
 
 
+def pytest_addoption(parser):
+    parser.addoption("--update", action="store_true", help="write the files in tests/described/ instead of comparing with them")
+
+
 def pytest_collection_modifyitems(items):
     if SIMULATED and not INSTALLED:
         for item in items:

@@ -140,3 +140,44 @@ def test_errors_of_data_say_which():
 def test_eps_of_the_batch_norm_call(eps):
     with pytest.raises(ArgumentError, match="expected a number that is at least 0"):
         nb.functional.batch_norm_forward(np.ones((4, 3)), None, None, eps=eps, backend="numpy")
+
+
+# ------------------------------------------------------------------------------------------------------------------- seeds
+
+
+def _seed_of_a_trainer(seed):
+    model = nb.Sequential([nb.Dense(1)])
+    model.build((1,), backend="numpy")
+    return nb.Trainer(model, optimizer=nb.SGD(0.1), seed=seed)
+
+
+SEEDS = {  # what takes a seed: its bits
+    "build": (lambda seed: nb.Dense(1).build((1,), backend="numpy", seed=seed), 64),
+    "Dropout": (lambda seed: nb.Sequential([nb.Dropout(0.5, seed=seed)]).build((1,), backend="numpy"), 64),
+    "dropout_forward": (lambda seed: nb.functional.dropout_forward(np.ones(3), 0.5, seed=seed, backend="numpy"), 64),
+    "step of dropout_forward": (lambda step: nb.functional.dropout_forward(np.ones(3), 0.5, seed=0, step=step, backend="numpy"), 32),
+    "stream of dropout_forward": (lambda each: nb.functional.dropout_forward(np.ones(3), 0.5, seed=0, stream=each, backend="numpy"), 32),
+    "Trainer": (_seed_of_a_trainer, 64),
+    "gradcheck": (lambda seed: nb.gradcheck(nb.Dense(1), np.ones((2, 1)), seed=seed), 64),
+    "permutation": (lambda seed: nb.preprocessing.permutation(3, seed), 64),
+    "epoch of permutation": (lambda epoch: nb.preprocessing.permutation(3, 0, epoch), 64),
+    "stratified_split": (lambda seed: nb.preprocessing.stratified_split(np.arange(4) % 2, 0.5, seed), 64),
+    "dropout of cs231n": (lambda seed: nb.cs231n.dropout_forward(np.ones(3), {"p": 0.5, "mode": "train", "seed": seed}), 64),
+}
+
+
+@pytest.mark.parametrize("name", SEEDS)
+def test_seeds_at_their_limits(name):
+    call, bits = SEEDS[name]
+    for seed in (0, 1, 2**bits - 1, np.uint32(7)):
+        call(seed)
+    for seed in (-1, 2**bits, 0.5, "1"):
+        with pytest.raises(ArgumentError, match="expected a whole number"):
+            call(seed)
+
+
+def test_the_largest_seed_is_kept():
+    layer = nb.Dropout(0.5, seed=2**64 - 1)
+    layer.build((3,), backend="numpy")
+    assert layer.buffers["seed"].tolist() == [2**64 - 1]
+    assert _seed_of_a_trainer(2**64 - 1).seed == 2**64 - 1

@@ -6,6 +6,8 @@ import sys
 
 import numpy as np
 import pytest
+from descriptions import check
+from drawn import caught
 from PIL import Image
 
 from nbnet import plots
@@ -228,3 +230,28 @@ def test_class_names_are_not_formulas(tmp_path):
     plots.confusion(np.eye(3, dtype=int), names, tmp_path / "confusion.png")
     images, labels = np.zeros((3, 4, 4, 1)), np.arange(3)
     plots.mistakes(images, labels, np.roll(labels, 1), np.full((3, 3), 1 / 3), names, tmp_path / "mistakes.png")
+
+
+# --------------------------------------------------------------------------------------------------- all that is drawn
+
+
+def test_all_that_is_drawn(tmp_path, monkeypatch, request):
+    """Beside tests/described/plots.txt."""
+    drawn = caught(monkeypatch)
+    plots.curves(HISTORY, tmp_path / "a.png")
+    plots.curves({"loss": [20.0, 0.9, 1.0], "val_loss": [float("nan"), 0.9, float("inf")], "accuracy": []}, tmp_path / "b.png")
+    plots.curves({"val_accuracy": [0.25, 0.5]}, tmp_path / "c.png")
+    for classes, names in ((2, "ab"), (5, [f"a class {i}" for i in range(5)]), (13, "abcdefghijklm"), (31, [f"{i}" for i in range(31)])):
+        counts = np.arange(classes**2).reshape(classes, classes) ** 2 % 97 * (np.arange(classes) != 1)[:, None]
+        plots.confusion(counts, list(names), tmp_path / "d.png")
+    plots.confusion(np.zeros((2, 2), int), ["a", "b"], tmp_path / "e.png")
+    for count, shape, dtype in ((3, (6, 9, 1), np.uint8), (14, (20, 6, 3), np.float32), (40, (6, 6, 1), np.uint8)):
+        images = (np.arange(count * np.prod(shape)).reshape(count, *shape) % 251).astype(np.uint8)
+        probabilities = np.array([[0.9 - i / 100, 0.1 + i / 200, i / 200] for i in range(count)])
+        right = np.arange(count) % 7 == 0
+        x = images if dtype == np.uint8 else (images / 255).astype(dtype)
+        labels, said = np.where(right, 0, 1 + np.arange(count) % 2), np.zeros(count, int)
+        plots.mistakes(x, labels, said, probabilities, ["a", "a long name", "a longer name"], tmp_path / "f.png")
+    plots.mistakes(images[:1], np.zeros(1, int), np.zeros(1, int), probabilities[:1], NAMES, tmp_path / "g.png")
+    plots.mistakes(images[:2], np.array([0, 1]), np.zeros(2, int), probabilities[:2], NAMES, tmp_path / "h.png")
+    check(request.config, "plots", drawn)

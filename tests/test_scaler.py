@@ -18,9 +18,10 @@ def test_scaler(rng, dtype):
     near = wide - wide[0]  # NumPy's own sums lose digits far from zero
     assert_close(y, (near - near.mean(axis=0)) / near.std(axis=0), "reduction")
     assert_close(scaler.inverse_transform(y), wide, "elementwise" if dtype == "float32" else "reduction")
+    assert scaler.fit(x) is scaler
     parts = nb.StandardScaler()
     for batch in np.split(x, [7, 8, 300]):
-        parts.partial_fit(batch)
+        assert parts.partial_fit(batch) is parts
     assert parts.count == 500
     assert_close(parts.mean, scaler.mean, "reduction", dtype="float64")
     assert_close(parts.variance, scaler.variance, "reduction", dtype="float64")

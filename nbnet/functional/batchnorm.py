@@ -175,6 +175,7 @@ def batch_norm_parameter_gradients(
     sums: Sums, saved: BatchNormSaved, *, dgamma: Any = None, dbeta: Any = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """dgamma and dbeta (C,), from the sums over all rows."""
+    checks.from_training(saved)
     _, dgamma, dbeta = backward_coefficients(*sums, saved.mean, saved, dgamma, dbeta)
     return dgamma, dbeta
 

@@ -1,12 +1,13 @@
 """Checks of arguments at the edges of what they accept."""
 
+import inspect
 import math
 import re
 
 import numpy as np
 import pytest
 
-from nbnet import get_backend
+from nbnet import functional, get_backend
 from nbnet.errors import ArgumentError, DTypeError, ShapeError
 from nbnet.functional import checks
 
@@ -192,3 +193,15 @@ def test_outputs():
     for array, wrong in ((fixed, "read-only"), (crooked, "not aligned")):
         with pytest.raises(ArgumentError, match=f"dw is {wrong}, expected an array to write to"):
             checks.output(array, "dw", (2, 3), dtype, be=be)
+
+
+BACKWARDS = [name for name in functional.__all__ if "backward" in name or name == "batch_norm_parameter_gradients"]
+
+
+@pytest.mark.parametrize("name", BACKWARDS)
+def test_a_backward_needs_what_training_saved(name):
+    call = getattr(functional, name)
+    needed = [each.default is each.empty and each.kind is not each.VAR_KEYWORD for each in inspect.signature(call).parameters.values()]
+    arguments = [None if key == "saved" else np.ones((2, 3)) for key in inspect.signature(call).parameters][: sum(needed)]
+    with pytest.raises(ArgumentError, match="saved is None: expected what forward returned with train=True"):
+        call(*arguments)

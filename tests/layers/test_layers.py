@@ -6,6 +6,7 @@ from tolerances import assert_close
 
 import nbnet as nb
 from nbnet.errors import ArgumentError, BuildError, DTypeError, ShapeError
+from nbnet.runtime.stage import can_replay
 
 IMAGE = (6, 5, 3)
 LAYERS = {
@@ -192,6 +193,25 @@ def test_bad_input(name):
         layer.forward(x.astype(np.float32))
     with pytest.raises(BuildError, match="call build"):
         LAYERS[name][0]().forward(x)
+
+
+@everywhere
+def test_before_it_is_built(name):
+    layer = LAYERS[name][0]()
+    for each in layer.walk():
+        assert each.params == {}
+        assert each.buffers == {}
+        assert (each.name, each.label, each.input_shape, each.output_shape) == ("", "", None, ())
+        assert each.multiply_adds() == 0
+    assert layer.named("a-name") is layer
+    assert layer.label == "a-name"
+
+
+@everywhere
+def test_it_can_be_recorded(name):
+    """What each says of itself, and so does each layer in it. Dropout with shared decisions cannot: see tests/runtime/test_replay.py."""
+    layer, _ = make(name)
+    assert [each.name for each in layer.walk() if not can_replay(each, layer.backend)] == []
 
 
 @everywhere

@@ -8,6 +8,7 @@ import pytest
 import nbnet as nb
 from nbnet.errors import BuildError, NonFiniteError
 from nbnet.functional import fused
+from nbnet.functional.conv2d import conv2d_backward
 from nbnet.runtime.recording import Pass, Recording
 from nbnet.runtime.replay import KEPT, Replay
 
@@ -64,6 +65,20 @@ def test_a_backward_in_blocks(monkeypatch):
 
     (recording,) = recordings(both(NETWORKS["all in one pass"], steps))
     assert len(recording.calls_backward) > 8 * 4  # for each of 8 images two kernels and the sums of weight and bias
+
+
+def test_blocks_are_as_large_as_may_be(monkeypatch):
+    """Of five images whose gradients have 960 bytes each: one at a time, two, or all."""
+    calls = []
+    monkeypatch.setattr(fused, "conv2d_backward", lambda *a, **b: calls.append(len(a[0])) or conv2d_backward(*a, **b))
+    for block, sizes in ((1, [1] * 5), (960, [1] * 5), (1920, [2, 2, 1]), (4799, [4, 1]), (4800, [5]), (1 << 22, [5])):
+        monkeypatch.setattr(fused, "BLOCK", block)
+        model = nb.Sequential([nb.Conv2D(5, 3), nb.BatchNorm(), nb.ReLU()])
+        model.build((8, 6, 2), backend="serial")
+        y, tape = model.forward(np.ones((5, 8, 6, 2), np.float32), train=True)
+        model.backward(np.ones_like(y), tape)
+        assert calls == sizes
+        calls.clear()
 
 
 def test_the_numpy_backend_is_run():
