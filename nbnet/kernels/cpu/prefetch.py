@@ -6,26 +6,12 @@ from numba.core import cgutils
 from numba.extending import intrinsic, register_jitable
 
 from nbnet.kernels.cpu.target import WIDTH
-from nbnet.kernels.cpu.vector import address_of, store, write_whole
+from nbnet.kernels.cpu.vector import address_of, write, write_whole
 
 LINE = 64  # bytes of a cache line
 LARGE = 1 << 24  # bytes of an array too large to stay in a cache until it is read
 NEAR = 1 << 22  # bytes of an array that hardware prefetching covers
 PREFETCH_DISTANCE = 1024  # numbers ahead of the loop, where it walks arrays in memory order
-
-
-@intrinsic
-def store_streaming(context, array, at, value):
-    """array[at : at + lanes] = value with a streaming store, where bypasses_cache is true; all lanes must be inside."""
-
-    def generate(context, builder, signature, args):
-        pointer = address_of(context, builder, signature.args[0], args[0], args[1])
-        instruction = write_whole(builder, args[2], pointer)
-        instruction.align = WIDTH
-        instruction.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)]))
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp, value), generate
 
 
 @register_jitable
@@ -38,13 +24,24 @@ def bypasses_cache(array, row):
     return array.nbytes >= LARGE and row % (WIDTH // array.itemsize) == 0 and array.ctypes.data % WIDTH == 0
 
 
-@register_jitable
-def store_or_stream(array, at, count, value, bypasses):
-    """store_streaming where `bypasses` is true, else store."""
-    if bypasses:
-        store_streaming(array, at, value)
-    else:
-        store(array, at, count, value)
+@intrinsic
+def store_or_stream(context, array, at, count, value, bypasses):
+    """array[at : at + lanes] = value: with a streaming store where `bypasses` (see bypasses_cache) is true, and then all lanes must be
+    inside; else as `store`. An intrinsic, since a function with a branch would count references to the array, once for each vector."""
+
+    def generate(context, builder, signature, args):
+        _, _, count, value, bypasses = args
+        pointer = address_of(context, builder, signature.args[0], args[0], args[1])
+        with builder.if_else(bypasses) as (stream, plain):
+            with stream:
+                instruction = write_whole(builder, value, pointer)
+                instruction.align = WIDTH
+                instruction.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)]))
+            with plain:
+                write(builder, value, pointer, count)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.intp, value, types.boolean), generate
 
 
 @register_jitable

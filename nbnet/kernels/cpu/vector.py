@@ -201,7 +201,8 @@ def _load(builder, pointer, vector, count):
     return value
 
 
-def _store(builder, value, pointer, count):
+def write(builder, value, pointer, count):
+    """The store of the first `count` lanes, for intrinsics."""
     with builder.if_else(builder.icmp_signed(">=", count, _INT(value.type.count)), likely=True) as (whole, part):
         with whole:
             write_whole(builder, value, pointer)
@@ -289,7 +290,7 @@ def store(context, array, at, count, value):
 
     def generate(context, builder, signature, args):
         pointer = address_of(context, builder, signature.args[0], args[0], args[1])
-        _store(builder, args[3], pointer, args[2])
+        write(builder, args[3], pointer, args[2])
         return context.get_dummy_value()
 
     return types.void(array, types.intp, types.intp, value), generate
