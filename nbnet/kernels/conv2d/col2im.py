@@ -31,26 +31,10 @@ def _add_runs(columns, count, left, run, depth, offset, step, kernel_w, row, wid
 
 
 @inlined
-def backward_data(
-    dy,
-    transposed,
-    zeros,
-    kernel_h,
-    kernel_w,
-    groups,
-    stride_h,
-    stride_w,
-    pad_top,
-    pad_left,
-    dilation_h,
-    dilation_w,
-    start,
-    stop,
-    columns,
-    dx,
-):
+def backward_data(dy, transposed, zeros, kernel, groups, geometry, start, stop, columns, dx):
     """dx of images start to stop. transposed (G, O / G, D): the weights of each group. zeros (KH*KW*I,); columns: scratch for the products
     of STRIP // (KH*KW*I) pixels, at least one."""
+    (kernel_h, kernel_w), (stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w) = kernel, geometry
     out_h, out_w, outputs = dy.shape[1], dy.shape[2], dy.shape[3]
     height, width, inputs = dx.shape[1], dx.shape[2], dx.shape[3]
     depth = kernel_h * kernel_w * inputs

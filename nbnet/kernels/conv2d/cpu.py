@@ -53,34 +53,14 @@ def _pixel(unit, y, rows):
 def _forward(group, thread, x, weight, bias, slope, geometry, cut, packed, strips, y, partials):
     """The chunks of a group."""
     kernel_h, kernel_w, inputs, outputs = weight.shape
-    stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w = geometry
     rows, count, groups = cut
     first, last = chunks.bounds(group, groups, count)
     start, stop = _units(first, last, count, y, rows)
     if packed.size > 0:
-        winograd.convolve(x, weight.reshape(-1), packed, bias, pad_top, pad_left, start, stop, strips[thread], y, slope)
+        winograd.convolve(x, weight.reshape(-1), packed, bias, geometry[2], geometry[3], start, stop, strips[thread], y, slope)
     else:
         flat, of_channels = weight.reshape(-1, outputs), x.shape[3] // inputs
-        direct.convolve(
-            x,
-            flat,
-            kernel_h,
-            kernel_w,
-            of_channels,
-            bias,
-            stride_h,
-            stride_w,
-            pad_top,
-            pad_left,
-            dilation_h,
-            dilation_w,
-            rows,
-            start,
-            stop,
-            strips[thread],
-            y,
-            slope,
-        )
+        direct.convolve(x, flat, (kernel_h, kernel_w), of_channels, bias, geometry, rows, start, stop, strips[thread], y, slope)
     if partials.shape[0] > 0:
         for chunk in range(first, last):
             start, stop = _units(chunk, chunk + 1, count, y, rows)
@@ -188,24 +168,7 @@ def _backward_data(group, thread, dy, weight, geometry, cut, transposed, packed,
     weights, zeros = flat[: weight.size], flat[weight.size :]
     if uses_col2im(inputs, stride_h, stride_w):
         start, stop = chunks.bounds(group, count, dx.shape[0])
-        col2im.backward_data(
-            dy,
-            weights,
-            zeros,
-            kernel_h,
-            kernel_w,
-            of_channels,
-            stride_h,
-            stride_w,
-            pad_top,
-            pad_left,
-            dilation_h,
-            dilation_w,
-            start,
-            stop,
-            strip,
-            dx,
-        )
+        col2im.backward_data(dy, weights, zeros, (kernel_h, kernel_w), of_channels, geometry, start, stop, strip, dx)
         return
     top, left = (kernel_h - 1) * dilation_h - pad_top, (kernel_w - 1) * dilation_w - pad_left
     first, last = chunks.bounds(group, groups, count)
@@ -214,25 +177,8 @@ def _backward_data(group, thread, dy, weight, geometry, cut, transposed, packed,
         winograd.convolve(dy, weights, packed, zeros, top, left, start, stop, strip, dx)
     else:
         matrix = weights.reshape(-1, dx.shape[3])
-        direct.convolve(
-            dy,
-            matrix,
-            kernel_h,
-            kernel_w,
-            of_channels,
-            zeros,
-            1,
-            1,
-            top,
-            left,
-            dilation_h,
-            dilation_w,
-            rows,
-            start,
-            stop,
-            strip,
-            dx,
-        )
+        turned = 1, 1, top, left, dilation_h, dilation_w
+        direct.convolve(dy, matrix, (kernel_h, kernel_w), of_channels, zeros, turned, rows, start, stop, strip, dx)
 
 
 @serial
@@ -268,25 +214,7 @@ def _backward_weights(k, thread, x, dy, kernel, geometry, strips, partials, bias
     terms = summed_together(dy.size // outputs, partials.shape[0])
     # Minimal filtering spreads NaN, infinity and overflow to weights that do not depend on it.
     if not filtered or not winograd.backward_weights(x, dy, pad_top, pad_left, start, stop, terms, strip, partial):
-        direct.backward_weights(
-            x,
-            dy,
-            kernel_h,
-            kernel_w,
-            groups,
-            stride_h,
-            stride_w,
-            pad_top,
-            pad_left,
-            dilation_h,
-            dilation_w,
-            rows,
-            start,
-            stop,
-            terms,
-            strip,
-            partial,
-        )
+        direct.backward_weights(x, dy, (kernel_h, kernel_w), groups, geometry, rows, start, stop, terms, strip, partial)
     if biased:
         bias = partial[partial.shape[0] - 1]
         bias[:] = 0

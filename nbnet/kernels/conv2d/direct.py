@@ -54,27 +54,12 @@ def _taps(kernel_h, kernel_w, dilation_h, dilation_w, row, inputs, groups):
 
 
 @inlined
-def convolve(
-    x,
-    weight,
-    kernel_h,
-    kernel_w,
-    groups,
-    init,
-    stride_h,
-    stride_w,
-    pad_top,
-    pad_left,
-    dilation_h,
-    dilation_w,
-    rows,
-    start,
-    stop,
-    strip,
-    y,
-    slope=1.0,
-):
-    """Strips of `rows` rows start to stop of a convolution: y = act(init + patches of x @ weight (D, O))."""
+def convolve(x, weight, kernel, groups, init, geometry, rows, start, stop, strip, y, slope=1.0):
+    """Strips of `rows` rows start to stop of a convolution: y = act(init + patches of x @ weight (D, O)).
+
+    kernel: KH, KW. geometry: stride, padding above and to the left, and dilation, each of both axes.
+    """
+    (kernel_h, kernel_w), (stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w) = kernel, geometry
     inputs, out_h, out_w, outputs = x.shape[3], y.shape[1], y.shape[2], y.shape[3]
     _, row = strip_rows(out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, inputs)
     per_image = (out_h + rows - 1) // rows
@@ -137,29 +122,12 @@ def convolve_tile(x, weight, bias, pad_top, pad_left, image, top, left, strip, y
 
 
 @inlined
-def backward_weights(
-    x,
-    dy,
-    kernel_h,
-    kernel_w,
-    groups,
-    stride_h,
-    stride_w,
-    pad_top,
-    pad_left,
-    dilation_h,
-    dilation_w,
-    rows,
-    start,
-    stop,
-    terms,
-    strip,
-    partial,
-):
+def backward_weights(x, dy, kernel, groups, geometry, rows, start, stop, terms, strip, partial):
     """x's patches, transposed, times dy in the first rows of partial (D + 1, O), for strips of `rows` rows start to stop.
 
     terms: the pixels whose products are added up in T before their sum is added to partial, or 0 for all: see `summed_together`.
     """
+    (kernel_h, kernel_w), (stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w) = kernel, geometry
     inputs, out_h, out_w, outputs = x.shape[3], dy.shape[1], dy.shape[2], dy.shape[3]
     _, row = strip_rows(out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, inputs)
     per_image = (out_h + rows - 1) // rows
