@@ -213,14 +213,14 @@ def _fetch_rows(x, at, apart, dy, dy_at, channels, count):
 
 
 @inlined
-def _at_edges(x, line, taps, step, apart, dy, of_row, channels, n, bounds, first, last, sums, to):
-    """Add to the sums of `taps` columns of the kernel, one by one, the products of the outputs whose input is inside, but for those from
-    first to last. bounds: for each column the first and the last (exclusive) such output."""
+def _at_edges(x, line, kw, taps, step, apart, dy, of_row, channels, n, bounds, first, last, sums, to):
+    """Add to the sums of `taps` columns of the kernel from kw on, one by one, the products of the outputs whose input is inside, but for
+    those from first to last. bounds: for each column the first and the last (exclusive) such output."""
     for t in range(taps):
-        at, here = line + t * step, to + t * channels
-        for k in range(bounds[t, 0], min(first, bounds[t, 1])):
+        at, here, start, stop = line + t * step, to + t * channels, bounds[kw + t, 0], bounds[kw + t, 1]
+        for k in range(start, min(first, stop)):
             store(sums, here, n, load(sums, here, n) + load(x, at + k * apart, n) * load(dy, of_row + k * channels, n))
-        for k in range(max(last, bounds[t, 0]), bounds[t, 1]):
+        for k in range(max(last, start), stop):
             store(sums, here, n, load(sums, here, n) + load(x, at + k * apart, n) * load(dy, of_row + k * channels, n))
 
 
@@ -275,7 +275,7 @@ def _backward_weights(part, parts, x, dy, kernel, geometry, biased, partials):
                         three_sums(source, inner, 0, step, apart, gradient, dy_at, channels, count, sums, to, 0, channels)
                     for r in range(rows):
                         here, below = at + r * down, to + r * of_kernel
-                        _at_edges(source, here, taps, step, apart, gradient, of_row + c, channels, n, bounds[kw:], first, last, sums, below)
+                        _at_edges(source, here, kw, taps, step, apart, gradient, of_row + c, channels, n, bounds, first, last, sums, below)
                     kh += rows
             if biased:
                 total = zero(load(gradient, c, 0))
