@@ -143,7 +143,7 @@ CONVENTIONS = {
 
 
 def _names(convention: str) -> dict[str, str]:
-    if convention not in CONVENTIONS:
+    if not isinstance(convention, str) or convention not in CONVENTIONS:
         raise ArgumentError(unknown("convention", convention, CONVENTIONS))
     return CONVENTIONS[convention]
 

@@ -58,7 +58,7 @@ def get(initializer: Any) -> Initializer:
     """The initializer of this name, or the function itself."""
     if callable(initializer):
         return initializer
-    if initializer not in INITIALIZERS:
+    if not isinstance(initializer, str) or initializer not in INITIALIZERS:
         raise ArgumentError(unknown("initializer", initializer, INITIALIZERS))
     return INITIALIZERS[initializer]
 

@@ -219,7 +219,7 @@ def get(name: str) -> Callable[[int], Sequential]:
     Raises:
         ArgumentError: unknown name; the message suggests the nearest one.
     """
-    if name not in MODELS:
+    if not isinstance(name, str) or name not in MODELS:
         raise ArgumentError(unknown("model", name, MODELS))
     return MODELS[name]
 
@@ -231,7 +231,7 @@ def choose(name: str, image_shape: tuple[int, int, int]) -> str:
         ArgumentError: the name is neither "auto" nor in MODELS.
     """
     if name != "auto":
-        if name not in MODELS:
+        if not isinstance(name, str) or name not in MODELS:
             raise ArgumentError(unknown("model", name, ["auto", *MODELS]))
         return name
     height, width, channels = image_shape

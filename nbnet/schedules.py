@@ -73,7 +73,7 @@ def get(schedule: str | Schedule | None) -> Schedule:
         return constant()
     if callable(schedule):
         return schedule
-    if schedule not in SCHEDULES:
+    if not isinstance(schedule, str) or schedule not in SCHEDULES:
         raise ArgumentError(unknown("schedule", schedule, SCHEDULES))
     return SCHEDULES[schedule]()
 

@@ -181,3 +181,63 @@ def test_the_largest_seed_is_kept():
     layer.build((3,), backend="numpy")
     assert layer.buffers["seed"].tolist() == [2**64 - 1]
     assert _seed_of_a_trainer(2**64 - 1).seed == 2**64 - 1
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda wrong: nb.Conv2D(4, wrong),
+        lambda wrong: nb.Conv2D(4, 3, stride=wrong),
+        lambda wrong: nb.Conv2D(4, 3, padding=wrong),
+        lambda wrong: nb.Conv1D(4, 3, padding=wrong),
+        lambda wrong: nb.ConvTranspose2D(4, 3, padding=wrong),
+        lambda wrong: nb.ConvTranspose1D(4, 3, padding=wrong),
+        lambda wrong: nb.MaxPool2D(wrong),
+        lambda wrong: nb.AvgPool2D(2, padding=wrong),
+        lambda wrong: nb.MaxPool1D(2, padding=wrong),
+        lambda wrong: nb.UpSample2D(wrong),
+        lambda wrong: nb.AdaptiveAvgPool2D(wrong),
+        lambda wrong: nb.Permute((wrong, 2)),
+    ],
+)
+@pytest.mark.parametrize("wrong", [True, np.array([1, 2]), None, [[1], [2]]], ids=repr)
+def test_sizes_are_whole_numbers(make, wrong):
+    with pytest.raises(ArgumentError, match="expected"):
+        make(wrong)
+
+
+@pytest.mark.parametrize("wrong", [[], {}], ids=repr)
+def test_names_are_text(wrong):
+    calls = (
+        lambda: nb.Dense(3, activation=wrong),
+        lambda: nb.BatchNorm(activation=wrong),
+        lambda: nb.BatchNorm(track=wrong),
+        lambda: nb.BatchNorm(zero_debias=wrong),
+        lambda: nb.BatchNorm.preset(wrong),
+        lambda: nb.initializers.get(wrong),
+        lambda: nb.schedules.get(wrong),
+        lambda: nb.models.get(wrong),
+        lambda: nb.models.choose(wrong, (8, 8, 1)),
+        lambda: nb.batch_norm_export(nb.BatchNorm(), wrong),
+    )
+    for call in calls:
+        with pytest.raises(ArgumentError):
+            call()
+
+
+@pytest.mark.parametrize("wrong", [3, None, nb.Dense])
+def test_containers_take_layers(wrong):
+    calls = [lambda: nb.Sequential(wrong), lambda: nb.Concat([wrong, nb.Dense(2)]), lambda: nb.Add([nb.Dense(2), wrong])]
+    calls += [lambda: nb.Residual(wrong), lambda: nb.Residual(nb.Dense(2), wrong)] if wrong is not None else []
+    for call in [*calls, lambda: nb.Sequential(nb.Dense(2))]:
+        with pytest.raises(ArgumentError, match=r"expected a (list of layers|layer such as)"):
+            call()
+
+
+def test_an_array_for_dx_is_for_padding_with_zeros(rng):
+    x, weight = rng.standard_normal((2, 4, 4, 2)), rng.standard_normal((3, 3, 2, 2))
+    y, saved = nb.functional.conv2d_forward(x, weight, padding_mode="edge", backend="numpy")
+    dx = np.ones_like(x)
+    with pytest.raises(ArgumentError, match="dx is an array to write to, expected None"):
+        nb.functional.conv2d_backward(y, saved, dx=dx)
+    assert (dx == 1).all()

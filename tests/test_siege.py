@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import nbnet as nb
+
 TOOLS = Path(__file__).parents[1] / "tools"
 
 
@@ -35,6 +37,23 @@ def test_a_case_is_a_function_of_the_seed(siege):
     first, again = (bits.result(bits.training, 3, "float32", "serial") for _ in range(2))
     assert first == again
     assert bits.result(bits.training, 4, "float32", "serial") != first
+
+
+def test_random_networks(siege, monkeypatch, tmp_path):
+    from attacks import networks
+
+    build = networks.built
+
+    def on_numpy(code, shape, backend="numpy", dtype="float64", fuse=True):  # where nothing is compiled
+        return build(code, shape, "numpy", dtype, fuse)
+
+    def cases():
+        return itertools.islice(networks.attack(np.random.default_rng(2), tmp_path), 12)
+
+    monkeypatch.setattr(networks, "built", on_numpy)
+    assert list(cases()) == [None] * 12
+    monkeypatch.setattr(nb.Concat, "_gradient", lambda self, dy, widths, i: np.ones((*dy.shape[:-1], widths[i]), dy.dtype))
+    assert any("GradientError" in (found or "") for found in cases())
 
 
 def test_failures_are_reported(siege, monkeypatch, capsys):

@@ -189,7 +189,7 @@ def named(name: str | None) -> Activation | None:
     """
     if name is None:
         return None
-    if name not in NAMED:
+    if not isinstance(name, str) or name not in NAMED:
         raise ArgumentError(unknown("activation", name, ("None", *NAMED)))
     return NAMED[name]
 

@@ -187,7 +187,7 @@ def whole(value: Any, name: str, least: int = 1, most: int | None = None) -> int
 def pair(value: Any, name: str) -> tuple[int, int]:
     """A positive size for both axes, from one number or two."""
     values = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
-    if len(values) != 2 or not all(isinstance(v, (int, np.integer)) and v >= 1 for v in values):
+    if len(values) != 2 or not all(_is_whole(v) and v >= 1 for v in values):
         raise ArgumentError(f"{name}={value!r}: expected a positive whole number, or two (height, width)")
     return int(values[0]), int(values[1])
 
@@ -198,9 +198,12 @@ Padding = str | Sides
 
 def check_padding(padding: Any) -> Padding:
     """padding as "same", "valid" or ((top, bottom), (left, right)): from one of these, one number, or one for each axis."""
-    if padding in ("same", "valid"):
-        return padding
-    return sides(padding, "padding", "'same', 'valid', a number of pixels")
+    return padding if is_named(padding) else sides(padding, "padding", "'same', 'valid', a number of pixels")
+
+
+def is_named(padding: Any) -> bool:
+    """Whether padding is a name, not numbers."""
+    return isinstance(padding, str) and padding in ("same", "valid")
 
 
 def sides(value: Any, name: str, expected: str = "a number of pixels", least: float = 0) -> Sides:

@@ -210,6 +210,8 @@ def conv2d_backward(
     """
     checks.from_training(saved)
     x, weight, _, out_shape, be, of_padding = saved
+    if dx is not None and of_padding is not None:
+        raise ArgumentError("dx is an array to write to, expected None: only with padding_mode='zeros' is the gradient written to it")
     dy = checks.shaped(dy, "dy", out_shape, x.dtype, be=be)
     if need_dweight:
         dweight = checks.output(dweight, "dweight", weight.shape, x.dtype, be=be)
@@ -220,7 +222,7 @@ def conv2d_backward(
     if not need_dx:
         dx = None
     else:
-        dx = be.empty(x.shape, x.dtype) if dx is None or of_padding is not None else checks.output(dx, "dx", x.shape, x.dtype, be=be)
+        dx = be.empty(x.shape, x.dtype) if dx is None else checks.output(dx, "dx", x.shape, x.dtype, be=be)
         data_gradient(dy, weight, saved.geometry, be, dx)
         dx = dx if of_padding is None else resample_backward(dx, of_padding)
     return dx, dweight, dbias if need_dbias else None

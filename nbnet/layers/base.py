@@ -320,6 +320,15 @@ class Layer(CodeRepr, Stage):
             raise DTypeError(f"layer {self.name} got {name} of dtype {x.dtype}, expected {self.dtype}{hint}")
         return self.backend.place(x)
 
+    def check_gradient(self, dy: Any, rows: int | None = None) -> Any:
+        """dy as the gradient of what forward returned for so many rows, contiguous where this layer computes; None: any number of rows.
+
+        Raises:
+            ShapeError, DTypeError: dy does not fit.
+        """
+        dy = checks.floats(dy, "dy", dtype=self.dtype, be=self.backend)
+        return checks.shaped(dy, "dy", (len(dy) if rows is None else rows, *self.output_shape), self.dtype, be=self.backend)
+
     def waiting_updates(self) -> list[Call]:
         """The calls that bring back the deferred updates as they are now, for nbnet.runtime.commit: later ones are dropped."""
         return []

@@ -42,6 +42,10 @@ class Branches(Container):
         name = type(self).__name__
         if isinstance(branches, Layer) or (branches is not None and not isinstance(branches, Iterable)):
             raise ArgumentError(f"{name} got {branches!r}, expected a list: nb.{name}([nb.Identity(), nb.Conv2D(8, 3)])")
+        branches = None if branches is None else list(branches)
+        for branch in branches or ():
+            if not isinstance(branch, Iterable) and not isinstance(branch, Layer):
+                raise ArgumentError(f"{name} got the branch {branch!r}, expected a layer such as nb.Conv2D(8, 3), or a list of layers")
         self.branches = [branch if isinstance(branch, Layer) else Sequential(branch) for branch in branches or ()]
         if branches is not None and len(self.branches) < 2:
             raise ArgumentError(f"{name} got a list of {len(self.branches)} branches, expected at least 2")
@@ -101,7 +105,10 @@ class Branches(Container):
             return checks.shaped(dy, "dy", (rows, *shapes), self.dtype, be=self.backend)
         if not isinstance(dy, (tuple, list)) or len(dy) != len(shapes):
             count = len(shapes)
-            raise ShapeError(f"layer {self.name} has {count} outputs: expected dy as a tuple of {count} gradients, got {type(dy).__name__}")
+            raise ShapeError(
+                f"layer {self.name} has {count} outputs: expected dy as a tuple of {count} gradients, got "
+                f"{len(dy) if isinstance(dy, (tuple, list)) else type(dy).__name__}"
+            )
         return tuple([checks.shaped(one, "dy", (rows, *shape), self.dtype, be=self.backend) for one, shape in zip(dy, shapes)])
 
     def _add(self, a: Any, b: Any) -> Any:

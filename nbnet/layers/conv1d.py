@@ -50,10 +50,10 @@ class Conv1D(ProductLayer):
 
     def _sides(self) -> Any:
         """The padding of images of height 1."""
-        if self.padding in ("same", "valid"):
+        if checks.is_named(self.padding):
             return self.padding
         before = (self.kernel_size - 1) * self.dilation
-        width = (before, 0) if self.padding == "causal" else self.padding
+        width = (before, 0) if isinstance(self.padding, str) and self.padding == "causal" else self.padding
         try:
             return checks.check_padding((0, width))
         except ArgumentError:

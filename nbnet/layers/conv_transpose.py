@@ -85,7 +85,7 @@ class ConvTranspose2D(Layer):
 
     def backward(self, dy: Any, saved: Any, need_dx: bool = True) -> Any:
         checks.from_training(saved)
-        dy = checks.shaped(dy, "dy", (len(saved.x), *self.output_shape), self.dtype, be=self.backend).reshape(saved.out_shape)
+        dy = self.check_gradient(dy, len(saved.x)).reshape(saved.out_shape)
         dbias = self.params["bias"].grad if self.use_bias else None
         dweight = self._weight(self.params["weight"].grad)
         dx, _, _ = conv_transpose2d_backward(dy, saved, dweight=dweight, dbias=dbias, need_dx=need_dx)
@@ -110,6 +110,7 @@ class ConvTranspose1D(ConvTranspose2D):
     """
 
     replayable = True
+    _attributes = {"padding": "as it was passed"}  # the attribute is the padding of images
 
     def __init__(
         self,
@@ -127,7 +128,7 @@ class ConvTranspose1D(ConvTranspose2D):
     ):
         sizes = {"kernel_size": kernel_size, "stride": stride, "dilation": dilation}
         kernel, step, distance = ((1, checks.whole(value, name)) for name, value in sizes.items())
-        sides = padding if padding in ("same", "valid") else (0, padding)
+        sides = padding if checks.is_named(padding) else (0, padding)
         try:
             checks.check_padding(sides)
         except ArgumentError:

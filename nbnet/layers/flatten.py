@@ -23,4 +23,4 @@ class Flatten(Layer):
 
     def backward(self, dy: Any, saved: Any, need_dx: bool = True) -> Any:
         checks.from_training(saved)
-        return self.backend.place(dy).reshape(saved)
+        return self.check_gradient(dy, saved[0]).reshape(saved)

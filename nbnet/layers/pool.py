@@ -45,6 +45,12 @@ class _Pool2D(Layer):
         return *geometry(height, width, self.size, self.stride, self.padding, self.ceil_mode).out, channels
 
 
+def _of_windows(layer: Layer, dy: Any, saved: Any) -> Any:
+    """dy, checked, in the shape that the pooling of images gave."""
+    checks.from_training(saved)
+    return layer.check_gradient(dy, saved.out_shape[0]).reshape(saved.out_shape)
+
+
 class MaxPool2D(_Pool2D):
     __doc__ = f"The largest value of each window; NaN where it contains one. {_Pool2D.__doc__}"
     replayable = True
@@ -55,7 +61,7 @@ class MaxPool2D(_Pool2D):
         return y, saved if train else None
 
     def backward(self, dy: Any, saved: Any, need_dx: bool = True) -> Any:
-        return F.max_pool2d_backward(dy, saved)
+        return F.max_pool2d_backward(_of_windows(self, dy, saved), saved)
 
 
 _COUNTING = """    count_include_pad: whether padded pixels count, as zeros (PyTorch's default); otherwise a mean is over real pixels
@@ -86,7 +92,7 @@ class AvgPool2D(_Pool2D):
         return y, saved if train else None
 
     def backward(self, dy: Any, saved: Any, need_dx: bool = True) -> Any:
-        return F.avg_pool2d_backward(dy, saved)
+        return F.avg_pool2d_backward(_of_windows(self, dy, saved), saved)
 
 
 class GlobalAvgPool2D(Layer):
@@ -112,8 +118,7 @@ class GlobalAvgPool2D(Layer):
         return y.reshape(len(x), *self.output_shape), saved if train else None
 
     def backward(self, dy: Any, saved: Any, need_dx: bool = True) -> Any:
-        checks.from_training(saved)
-        return F.avg_pool2d_backward(dy.reshape(saved.out_shape), saved)
+        return F.avg_pool2d_backward(_of_windows(self, dy, saved), saved)
 
 
 class GlobalMaxPool2D(Layer):
@@ -139,5 +144,4 @@ class GlobalMaxPool2D(Layer):
         return y if self.keepdims else y.reshape(len(x), -1), saved if train else None
 
     def backward(self, dy: Any, saved: Any, need_dx: bool = True) -> Any:
-        checks.from_training(saved)
-        return F.max_pool2d_backward(dy.reshape(saved.out_shape), saved)
+        return F.max_pool2d_backward(_of_windows(self, dy, saved), saved)

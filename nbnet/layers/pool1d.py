@@ -30,9 +30,7 @@ class _OfSequences(Layer):
         return y.reshape(len(y), *self.output_shape), saved
 
     def backward(self, dy: Any, saved: Any, need_dx: bool = True) -> Any:
-        checks.from_training(saved)
-        dy = self.backend.place(dy)
-        dx = super().backward(dy.reshape(len(dy), 1, *dy.shape[1:]) if dy.ndim == 3 else dy, saved, need_dx)
+        dx = super().backward(dy, saved, need_dx)
         return dx.reshape(len(dx), *dx.shape[2:])
 
 
@@ -40,7 +38,7 @@ def _window(size: Any, stride: Any, padding: Any) -> tuple[Any, Any, Any]:
     """Size, stride and padding of images of height 1."""
     steps = None if stride is None else (1, checks.whole(stride, "stride"))
     size = (1, checks.whole(size, "size"))
-    if padding in ("same", "valid"):
+    if checks.is_named(padding):
         return size, steps, padding
     try:
         return size, steps, checks.check_padding((0, padding))

@@ -57,13 +57,16 @@ class ProductLayer(Layer):
 
     def backward(self, dy: Any, saved: Any, need_dx: bool = True) -> Any:
         checks.from_training(saved)
-        dy, saved = before_activation(self.backend.place(dy), saved)
+        dy, saved = before_activation(dy, saved)
         dx = product_backward(self.as_product(dy), saved, self.gradients(), need_dx)
         return None if dx is None else dx.reshape(len(dx), *(self.input_shape or ()))
 
     def as_product(self, dy: Any) -> Any:
         """dy with the axes of the product: a layer on sequences (N, L, C) runs on images of height 1."""
-        return dy.reshape(len(dy), 1, *dy.shape[1:]) if len(self.output_shape) == 2 else dy
+        if len(self.output_shape) != 2:
+            return dy
+        dy = self.check_gradient(dy)
+        return dy.reshape(len(dy), 1, *dy.shape[1:])
 
     def _weight_and_bias(self) -> tuple[Any, Any]:
         return self.in_form(self.params["weight"].value), self.params["bias"].value if self.use_bias else None

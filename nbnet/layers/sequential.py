@@ -37,6 +37,8 @@ class Sequential(Container):
 
     def __init__(self, layers: Iterable[Layer]):
         super().__init__()
+        if not isinstance(layers, Iterable):
+            raise ArgumentError(f"Sequential got {layers!r}, expected a list of layers: nb.Sequential([nb.Dense(10)])")
         self.layers = list(layers)
         for layer in self.layers:
             if not isinstance(layer, Layer):

@@ -19,11 +19,12 @@ class Identity(Layer):
     replayable = True
 
     def forward(self, x: Any, train: bool = False) -> tuple[Any, Any]:
-        return self.check_input(x), () if train else None
+        x = self.check_input(x)
+        return x, len(x) if train else None
 
     def backward(self, dy: Any, saved: Any, need_dx: bool = True) -> Any:
         checks.from_training(saved)
-        return self.backend.place(dy)
+        return self.check_gradient(dy, saved)
 
 
 class Reshape(Layer):
@@ -56,7 +57,7 @@ class Reshape(Layer):
 
     def backward(self, dy: Any, saved: Any, need_dx: bool = True) -> Any:
         checks.from_training(saved)
-        return self.backend.place(dy).reshape(saved)
+        return self.check_gradient(dy, saved[0]).reshape(saved)
 
 
 class Permute(Layer):
@@ -71,7 +72,11 @@ class Permute(Layer):
     def __init__(self, order: Sequence[int]):
         super().__init__()
         axes = tuple(order) if isinstance(order, (tuple, list)) else ()
-        if not axes or not all(isinstance(a, (int, np.integer)) for a in axes) or sorted(axes) != list(range(1, len(axes) + 1)):
+        if (
+            not axes
+            or not all(isinstance(a, (int, np.integer)) and not isinstance(a, bool) for a in axes)
+            or sorted(axes) != list(range(1, len(axes) + 1))
+        ):
             raise ArgumentError(f"Permute({order!r}): expected each axis of one example once, from 1, such as (3, 1, 2)")
         self.order = tuple(map(int, axes))
 
@@ -82,12 +87,11 @@ class Permute(Layer):
 
     def forward(self, x: Any, train: bool = False) -> tuple[Any, Any]:
         x = self.check_input(x)
-        return self._permuted(x, self.order), () if train else None
+        return self._permuted(x, self.order), len(x) if train else None
 
     def backward(self, dy: Any, saved: Any, need_dx: bool = True) -> Any:
         checks.from_training(saved)
-        dy = checks.shaped(dy, "dy", (len(dy), *self.output_shape), self.dtype, be=self.backend)
-        return self._permuted(dy, [self.order.index(axis) + 1 for axis in range(1, len(self.order) + 1)])
+        return self._permuted(self.check_gradient(dy, saved), [self.order.index(axis) + 1 for axis in range(1, len(self.order) + 1)])
 
     def _permuted(self, x: Any, order: Sequence[int]) -> Any:
         """x with its axes in this order: each kernel moves a run of axes to its place, past those that come later."""

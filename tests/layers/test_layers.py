@@ -32,6 +32,7 @@ LAYERS = {
     "convtranspose2d padding": (lambda: nb.ConvTranspose2D(2, 3, stride=2, padding=1, output_padding=1), IMAGE),
     "convtranspose2d groups": (lambda: nb.ConvTranspose2D(4, (2, 3), padding="valid", groups=2, dilation=(2, 1)), (6, 5, 6)),
     "convtranspose1d": (lambda: nb.ConvTranspose1D(4, 3, stride=2, padding=(1, 0)), (5, 3)),
+    "convtranspose1d padding": (lambda: nb.ConvTranspose1D(2, 3, stride=2, padding=1, output_padding=1, dilation=2), (5, 3)),
     "maxpool2d": (lambda: nb.MaxPool2D(2), IMAGE),
     "maxpool2d overlapping": (lambda: nb.MaxPool2D(3, stride=2, padding="same"), IMAGE),
     "avgpool2d": (lambda: nb.AvgPool2D(2), IMAGE),
@@ -212,6 +213,30 @@ def test_it_can_be_recorded(name):
     """What each says of itself, and so does each layer in it. Dropout with shared decisions cannot: see tests/runtime/test_replay.py."""
     layer, _ = make(name)
     assert [each.name for each in layer.walk() if not can_replay(each, layer.backend)] == []
+
+
+def test_bad_gradients(name):
+    layer, x = make(name, "numpy")
+    y, saved = layer.forward(x, train=True)
+    grads = {key: param.grad.copy() for key, param in layer.params.items()}
+    one_less = y.reshape(len(y), -1)[:, :-1]
+    for wrong in (y[:-1], np.concatenate([y, y]), y[..., None], one_less, y[0], y.sum()):
+        with pytest.raises(ShapeError, match="dy has shape"):
+            layer.backward(wrong, saved)
+    for wrong in (y.astype(np.float32), None):
+        with pytest.raises(DTypeError, match="dy has dtype"):
+            layer.backward(wrong, saved)
+    assert all(np.array_equal(grads[key], param.grad) for key, param in layer.params.items()), "a gradient changed"
+    layer.backward(y.tolist(), saved)
+
+
+@everywhere
+def test_code_of_repr_makes_the_same_layer(name):
+    layer, x = make(name, "numpy")
+    again = eval(repr(layer), {"nb": nb})
+    again.build(layer.input_shape, backend="numpy", dtype="float64", seed=3)
+    assert repr(again) == repr(layer)
+    assert again.forward(x)[0].tobytes() == layer.forward(x)[0].tobytes()
 
 
 @everywhere

@@ -131,7 +131,7 @@ class BatchNorm(Layer):
     @classmethod
     def preset(cls, name: str, **options: Any) -> BatchNorm:
         """Batch norm as "pytorch", "keras", "tf_contrib", "flax", "cs231n" or "sigma" means it; options override the preset's."""
-        if name not in PRESETS:
+        if not isinstance(name, str) or name not in PRESETS:
             raise ArgumentError(unknown("batch-norm preset", name, PRESETS))
         return cls(**(PRESETS[name] | options))
 
@@ -204,7 +204,7 @@ class BatchNorm(Layer):
 
     def backward(self, dy: Any, saved: Any, need_dx: bool = True) -> Any:
         checks.from_training(saved)
-        dy = channels_last(self.backend.place(dy), self._channel_axis, self.backend)
+        dy = channels_last(self.check_gradient(dy, sum(part.out_shape[0] for _, part in saved)), self._channel_axis, self.backend)
         parts = [(where, self.backend.place(dy[where]), part) for where, part in saved]
         if len(parts) == 1:
             dx, _, _ = normalization_backward(parts[0][1], parts[0][2], self.gradients())

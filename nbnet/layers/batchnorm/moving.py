@@ -38,9 +38,9 @@ class MovingStatistics(Watched):
         if decay is not None:
             expected = "the weight of the old moving value, from 0 to 1, or None for the cumulative average"
             checks.number(decay, "decay", expected, lambda decay: 0 <= decay <= 1)
-        if track not in TRACKS:
+        if not isinstance(track, str) or track not in TRACKS:
             raise ArgumentError(f"track={track!r}: expected 'variance' or 'deviation'")
-        if zero_debias not in ZERO_DEBIAS:
+        if not isinstance(zero_debias, (bool, np.bool_, str)) or zero_debias not in ZERO_DEBIAS:
             raise ArgumentError(f"zero_debias={zero_debias!r}: expected False, True (mean and variance) or 'mean' (TensorFlow's)")
         if decay is None and (warm_decay or zero_debias):
             raise ArgumentError("decay=None is the exact mean of all batches and has no warm_decay or zero_debias: leave them out")
