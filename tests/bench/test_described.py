@@ -25,6 +25,12 @@ RUNS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def no_terminal(monkeypatch):
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "NO_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.fixture
 def drawn(monkeypatch):
     return caught(monkeypatch)
@@ -131,7 +137,6 @@ def test_the_table_of_little(capsys, request, monkeypatch):
         return
     for name, value in (("FORCE_COLOR", "1"), ("COLUMNS", "120"), ("TERM", "xterm")):
         monkeypatch.setenv(name, value)
-    monkeypatch.delenv("NO_COLOR", raising=False)
     tables.show(report | {"peers": ["a"]})
     styles = re.findall(r"^\x1b\[([\d;]+)m.*m(ours|A|B)\b", capsys.readouterr().out, re.MULTILINE)
     assert styles[:3] == [("1;32", "ours"), ("1", "A"), ("31", "B")]
