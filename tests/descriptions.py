@@ -18,11 +18,12 @@ NUMBER = re.compile(r"(?<![\w.#])-?(?:\d+(?:,\d{3})*(?:\.\d+)?(?:e[+-]?\d+)?|nan
 def check(config, name, lines, kind="described"):
     """Compare lines with a file, or write it. kind: the tolerance of the numbers."""
     path, text = FOLDER / f"{name}.txt", "".join(f"{line}\n" for each in lines for line in each.rstrip().splitlines() or [""])
+    known = path.read_text(encoding="utf-8") if path.is_file() else ""
     if config.getoption("--update"):
         FOLDER.mkdir(exist_ok=True)
-        path.write_text(text, encoding="utf-8", newline="\n")
+        if differences(known, text, kind):  # else only roundings have changed
+            path.write_text(text, encoding="utf-8", newline="\n")
         return
-    known = path.read_text(encoding="utf-8") if path.is_file() else ""
     wrong = differences(known, text, kind)
     if wrong:
         pytest.fail(f"{path.name} says something else; if that is right, run this test with --update:\n{wrong}", pytrace=False)

@@ -240,7 +240,8 @@ def _range(values):
 def _image(image):
     array = np.ma.filled(np.ma.asarray(image.get_array(), np.float64), np.nan)
     colours = "" if array.ndim == 3 else f"{_image_colours(image)} "
-    return f"{array.shape} {colours}{_options(interpolation=image.get_interpolation())} {numbers(array)}"
+    how = image.get_interpolation()
+    return f"{array.shape} {colours}{'' if how in ('auto', 'antialiased') else f'interpolation={how} '}{numbers(array)}"
 
 
 def _image_colours(shown):

@@ -156,5 +156,22 @@ def test_the_tests_of_a_module(tools):
     assert (tests[0], first) == ("tests/runtime/test_memory.py", 1)
     tests, _ = mutate.tests_of(mutate.ROOT, "nbnet/kernels/loss/cpu.py")
     assert tests[0] == "tests/kernels/test_loss.py"
-    for module in (path.relative_to(mutate.ROOT).as_posix() for path in (mutate.ROOT / "nbnet").rglob("*.py")):
-        assert all((mutate.ROOT / name).is_file() for name in mutate.tests_of(mutate.ROOT, module)[0])
+    assert "tests/test_batchnorm_tools.py" in mutate.tests_of(mutate.ROOT, "nbnet/folding.py")[0]
+
+
+def test_every_module_has_tests(tools):
+    mutate, _ = tools
+    assert all((mutate.ROOT / name).exists() for names in mutate.TESTS.values() for name in names)
+    for path in (mutate.ROOT / "nbnet").rglob("*.py"):
+        module = path.relative_to(mutate.ROOT).as_posix()
+        tests, _ = mutate.tests_of(mutate.ROOT, module)
+        assert tests, f"{module}: which tests concern it? Add them to TESTS in tools/mutate.py"
+        assert all((mutate.ROOT / name).is_file() for name in tests)
+
+
+def test_peers_are_drawn_only_if_they_are_named(tools):
+    mutate, _ = tools
+    for folders, found in (([], False), (["nbnet/bench"], False), (["nbnet/bench/peers"], True), (["nbnet/bench/peers/jax_jit.py"], True)):
+        assert mutate._is_wanted("nbnet/bench/peers/jax_jit.py", folders) == found
+    assert mutate._is_wanted("nbnet/bench/plan.py", ["nbnet/bench"])
+    assert not mutate._is_wanted("nbnet/bench/plan.py", ["nbnet/bench/peers"])

@@ -25,6 +25,12 @@ RUNS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def no_terminal(monkeypatch):
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "NO_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.fixture
 def drawn(monkeypatch):
     return caught(monkeypatch)
@@ -131,7 +137,6 @@ def test_the_table_of_little(capsys, request, monkeypatch):
         return
     for name, value in (("FORCE_COLOR", "1"), ("COLUMNS", "120"), ("TERM", "xterm")):
         monkeypatch.setenv(name, value)
-    monkeypatch.delenv("NO_COLOR", raising=False)
     tables.show(report | {"peers": ["a"]})
     styles = re.findall(r"^\x1b\[([\d;]+)m.*m(ours|A|B)\b", capsys.readouterr().out, re.MULTILINE)
     assert styles[:3] == [("1;32", "ours"), ("1", "A"), ("31", "B")]
@@ -149,14 +154,9 @@ def test_the_workloads(request):
             costs = [f"{number(cost.flops)} {number(cost.bytes)}" for cost in each.costs]
             lines.append(f"{each.name}, {each.dtype}, sweep {each.sweep}, step {each.is_step}: {', '.join(costs)}")
             lines.append(f"  at least {number(each.floor(1e11, 1e10))} s, {number(each.flops)}, {number(each.bytes)}")
-    for op, text in (
-        ("conv2d", "2x6x5x3-4"),
-        ("dense", "8x9-7"),
-        ("max-pool", "2x6x5x3"),
-        ("softmax", "6x5"),
-        ("adam", "10"),
-        ("batchnorm", "3x4x5x2"),
-    ):
+    sizes = {"N": 2, "H": 6, "W": 8, "L": 9, "C": 32, "FILTERS": 32, "STRIDE": 2, "ROWS": 8, "INPUTS": 9, "OUTPUTS": 7, "CLASSES": 5}
+    for op, form in workloads.FORMS.items():
+        text = re.sub("[A-Z]+", lambda match: str(sizes.get(match[0], 10)), form)
         for each in workloads.of_shape(op, text):
             lines += [f"{each.name} {name}: {array.dtype} {array.shape} {numbers(array)}" for name, array in workloads.inputs(each).items()]
             lines.append(f"  results {worker.results_of(each)}")

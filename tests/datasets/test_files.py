@@ -47,6 +47,8 @@ def test_a_packed_file_may_hold_so_much(tmp_path, monkeypatch, sizes):
     path = tmp_path / "a.gz"
     path.write_bytes(gzip.compress(b"0123456789"))
     with files.opened(path) as stream:
+        assert stream.read() == b"0123456789"
+    with files.opened(path) as stream:
         assert b"".join(stream.read(size) for size in sizes) == b"0123456789"
         assert stream.read() == b""
     path.write_bytes(gzip.compress(b"0123456789a"))

@@ -47,7 +47,7 @@ def _deep_tanh(monkeypatch, calls):
         return deep_tanh.Run(checks, losses, x[:, 0] ** 2 + falling(200, *key), layers)
 
     def frame(figure):
-        calls.note("frame", figure.get_suptitle())
+        calls.note("frame", figure.get_suptitle(), f"{figure.dpi} dpi")
         return Image.new("RGB", (4, 4))
 
     monkeypatch.setattr(deep_tanh, "train", train)
@@ -61,7 +61,7 @@ def _convergence(monkeypatch, calls):
         advance(start.epochs + 1)
         key = (seed, batch_norm, start.key)
         # Some levels are reached at every seed, some at none, some at one.
-        train = falling(start.epochs + 1, *key, start=30, end=0.07 if batch_norm else 3 - 2.4 * seed)
+        train = falling(start.epochs + 1, *key, start=30, end=0.07 if batch_norm else (3, 0.6, 0.05)[seed])
         return convergence.Run(train, falling(len(convergence.seen(start.epochs)), *key, "test", start=40), one(*key, low=1, high=9))
 
     times = {
@@ -109,7 +109,8 @@ def _dropout_overfit(monkeypatch, calls):
         history = {
             name: falling(dropout_overfit.EVALUATIONS, name, *key, start=2, end=0.05 + rate / 9) for name in ("train", "test", "average")
         }
-        fits = [(0.8 + one(part, *key, high=0.4)) * dropout_overfit.GRID[:, 0] for part in ("fit", "average")]
+        x = dropout_overfit.GRID[:, 0]
+        fits = [(0.8 + one(part, *key, high=0.4)) * x + 0.2 * x**3 for part in ("fit", "average")]
         return dropout_overfit.Run(history, *fits, one(*key, low=0.05, high=0.2), f"model {rate} {seed}")
 
     def expectation(model, seed, counts):
@@ -127,7 +128,7 @@ def _feature_scaling(monkeypatch, calls):
         calls.note("measure", kind, seed, *size, settings.backend)
         advance(size.bisections + 1)
         largest = factors[kind] * one(kind, seed, low=0.8, high=1.2)
-        path = np.stack([np.linspace(0, top, feature_scaling.PATH + 1) for top in (1.2, 0.9, 0.1)], axis=1)
+        path = np.stack([np.linspace(0, top, feature_scaling.PATH + 1) for top in (2.6, 0.9, 0.1)], axis=1)
         losses = falling(len(feature_scaling.moments(size.steps)), kind, seed, start=4e4, end=5 if kind == feature_scaling.RAW else 0.7)
         return feature_scaling.Run(largest, factors[kind], path, losses, 1 + seed / 50)
 

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterable
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,7 +26,8 @@ def test_a_demo_on_made_up_numbers(name, tmp_path, monkeypatch, capsys, request)
     """In short with two seeds, and in full with one."""
     lines, drawn = [], caught(monkeypatch)
     monkeypatch.chdir(tmp_path)
-    for words in (["--quick"], ["--seeds", "1", "--backend", "serial"]):
+    three = [["--quick", "--seeds", "3", "--backend", "numpy"]] if name == "convergence" else []
+    for words in (["--quick"], ["--seeds", "1", "--backend", "serial"], *three):
         calls = made_up.Calls()
         with monkeypatch.context() as patch:
             made_up.install(name, patch, calls)
@@ -45,6 +47,47 @@ def test_a_demo_on_made_up_numbers(name, tmp_path, monkeypatch, capsys, request)
         lines += drawn
         drawn.clear()
     check(request.config, f"demo-{name}", lines)
+
+
+def test_filters_of_colour_images(tmp_path, monkeypatch, request):
+    drawn = caught(monkeypatch)
+    weights = {kind: np.linspace(-1 - i, 1, 3 * 2 * 3 * 11).reshape(3, 2, 3, 11) for i, kind in enumerate(cifar_cnn.COLOURS)}
+    cifar_cnn._draw_filters(weights, demos.Settings(tmp_path, 1, True, "serial"))
+    check(request.config, "demo-filters", drawn)
+
+
+def test_when_a_rate_converges(monkeypatch):
+    """The last ten losses are lower than the first, and none was more than a hundred times as large."""
+
+    def converges(*losses):
+        each = iter(losses)
+        trainer = SimpleNamespace(train_batch=lambda x, y: {"loss": next(each)})
+        monkeypatch.setattr(feature_scaling, "make_trainer", lambda *given: trainer)
+        x = np.zeros((1000, 2))
+        return feature_scaling.converges("kind", 0.1, x, x, len(losses), "serial")
+
+    assert converges(1.0, 100.0, *[0.9] * 10)
+    assert not converges(1.0, 100.5, *[0.9] * 10)
+    assert not converges(1.0, *[1.0] * 10)
+    assert not converges(1.0, 0.1, *[1.01] * 10)
+    assert converges(1.0, 90.0, *[0.99] * 10)
+
+
+def test_the_data_of_cifar_cnn(tmp_path, monkeypatch, request):
+    """Small images are enlarged; a folder's have 32 x 32 pixels."""
+    asked = []
+
+    def open_data(*arguments, **options):
+        asked.append((*arguments, options))
+        size = 32 if arguments[0] == "cifar10" else 10
+        return (np.arange(2 * size * size).reshape(2, size, size, 1), [0, 1]), (np.zeros((1, size, size, 1)), [1]), ["a", "b"]
+
+    monkeypatch.setattr(cifar_cnn.nb.datasets, "open_data", open_data)
+    lines = []
+    for name in (None, "cifar10", "photos"):
+        found = cifar_cnn._data(demos.Settings(tmp_path, 1, True, "serial", name, "here"))
+        lines += [f"{array.shape} {numbers(array)}" for array in (found[0][0], found[1][0])]
+    check(request.config, "demo-data", [*lines, *map(str, asked)])
 
 
 def _flat(value, path=""):

@@ -286,3 +286,18 @@ def test_product_norm(rng, backend, name, constants):
             found = [grad for grad in (dx, *grads) if grad is not None]
             for grad, numeric in zip(found, wanted if need_dx else wanted[1:], strict=True):
                 assert_close(grad, numeric, "differences")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "activation", "need_dx", "chosen"),
+    [(8, nb.Tanh, False, 1), (8, None, False, 1), (9, nb.Tanh, False, 0), (8, nb.ReLU, False, 0), (8, nb.Tanh, True, 0)],
+)
+def test_when_a_dense_layer_spares_the_gradient_of_its_outputs(monkeypatch, inputs, activation, need_dx, chosen):
+    calls = []
+    spared = fused._backward_weights_norm
+    monkeypatch.setattr(fused, "_backward_weights_norm", lambda *arguments: calls.append(spared(*arguments)))
+    model = nb.Sequential([nb.Dense(5), nb.BatchNorm(), *([activation()] if activation else [])])
+    model.build((inputs,), backend="serial")
+    y, tape = model.forward(np.ones((6, inputs), np.float32), train=True)
+    model.backward(np.ones_like(y), tape, need_dx=need_dx)
+    assert len(calls) == chosen
