@@ -215,6 +215,7 @@ def test_it_can_be_recorded(name):
     assert [each.name for each in layer.walk() if not can_replay(each, layer.backend)] == []
 
 
+@everywhere
 def test_bad_gradients(name):
     layer, x = make(name, "numpy")
     y, saved = layer.forward(x, train=True)
