@@ -92,7 +92,8 @@ class ConvTranspose2D(Layer):
         return None if dx is None else dx.reshape(len(dx), *(self.input_shape or ()))
 
     def multiply_adds(self) -> int:
-        return int(self.params["weight"].value.size) * math.prod((self.input_shape or ())[:-1])
+        weight = self.params.get("weight")
+        return 0 if weight is None else int(weight.value.size) * math.prod((self.input_shape or ())[:-1])
 
     def _weight(self, weight: Any) -> Any:
         return weight.reshape(*self.kernel_size, *weight.shape[-2:])
