@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from descriptions import check
 from drawn import caught
+from matplotlib.figure import Figure
 from PIL import Image
 
 from nbnet import plots
@@ -230,6 +231,17 @@ def test_class_names_are_not_formulas(tmp_path):
     plots.confusion(np.eye(3, dtype=int), names, tmp_path / "confusion.png")
     images, labels = np.zeros((3, 4, 4, 1)), np.arange(3)
     plots.mistakes(images, labels, np.roll(labels, 1), np.full((3, 3), 1 / 3), names, tmp_path / "mistakes.png")
+
+
+def test_many_classes_are_drawn_small_and_without_counts(tmp_path, monkeypatch, figures):
+    monkeypatch.setattr(plots, "figure", lambda *size: figures.append(size) or Figure(size))
+    monkeypatch.setattr(plots, "save", lambda figure, path: figures.append(figure.axes[0]))
+    found = {}
+    for classes in (12, 13, 30, 31, 90):
+        plots.confusion(np.eye(classes, dtype=int), [f"{i:02}" for i in range(classes)], tmp_path / "a.png")
+        size, axes = figures[-2:]
+        found[classes] = axes.get_yticklabels()[0].get_fontsize(), len(axes.texts), size[0] == size[1] + 0.88
+    assert found == {12: (10, 144, True), 13: (8, 169, True), 30: (8, 900, True), 31: (7, 0, True), 90: (3, 0, True)}
 
 
 # --------------------------------------------------------------------------------------------------- all that is drawn
