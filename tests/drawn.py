@@ -77,7 +77,7 @@ def _engine(figure):
 
 
 def _axes(axes):
-    found = [f"place {_place(axes)}", f"sides {' '.join(name for name, spine in axes.spines.items() if spine.get_visible())}"]
+    found = [f"place {_place(axes)}", f"sides {_sides(axes)}"]
     found += ["axis off"] if not axes.axison else []
     found += [f"{name} title {_text(title)}" for name, title in _titles(axes) if title.get_text()]
     found += [f"aspect {axes.get_aspect()}"] if axes.get_aspect() != "auto" else []
@@ -97,6 +97,12 @@ def _axes(axes):
     for child in axes.child_axes:
         found += ["axes inside", *(f"  {line}" for line in _axes(child))]
     return found
+
+
+def _sides(axes):
+    """Those that are drawn, with a colour where it is not black."""
+    shown = {name: _hex(spine.get_edgecolor()) for name, spine in axes.spines.items() if spine.get_visible()}
+    return " ".join(name if colour == "#000000ff" else f"{name} {colour}" for name, colour in shown.items())
 
 
 def _place(axes):

@@ -4,7 +4,7 @@
 class Bar:
     made = []
 
-    def __init__(self, total, columns, *title):
+    def __init__(self, total, columns, *title, stream=None):
         self.total, self.words, self.updates = total, (columns, *title), []
         Bar.made.append(self)
 

@@ -7,6 +7,7 @@ from descriptions import check
 
 import nbnet as nb
 from nbnet import cli
+from nbnet.layers.batchnorm.presets import PRESETS
 
 
 def test_defaults(request):
@@ -46,3 +47,13 @@ def test_options_of_the_commands(request):
                 kind = getattr(action.type, "__name__", None)
                 lines.append(f"{action.option_strings} {action.metavar} {action.nargs} {action.default} {kind} {action.help}")
     check(request.config, "options", lines)
+
+
+def test_tables_of_options(request):
+    """The models, the dialects of batch norm, what nbnet train does without options."""
+    lines = []
+    for name in nb.models.MODELS:
+        lines += [f"--- {name}", *repr(nb.models.get(name)(10)).splitlines()]
+    lines += [f"--- {name}: {nb.BatchNorm.preset(name)}" for name in PRESETS]
+    lines += [f"--- nbnet train: {cli.train.COMMON}", *(f"  {name}: {options}" for name, options in cli.train.DEFAULTS.items())]
+    check(request.config, "tables", [*lines, f"weight decay of adamw: {cli.train.ADAMW_DECAY}"])

@@ -37,6 +37,12 @@ def test_a_constant_feature_stays_finite(rng, value):
     assert_close(scaler.inverse_transform(scaler.transform(x)), x, "reduction")
 
 
+def test_a_constant_feature_is_only_shifted():
+    scaler = nb.StandardScaler().fit(np.full((5, 1), 3.0))
+    assert scaler.transform(np.array([[3.0], [5.0]])).tolist() == [[0], [2]]
+    assert scaler.inverse_transform(np.array([[0.0], [2.0]])).tolist() == [[3], [5]]
+
+
 def test_bad_scaling():
     with pytest.raises(BuildError, match=r"call fit\(x\) first"):
         nb.StandardScaler().transform(np.ones((2, 2)))

@@ -59,7 +59,7 @@ TESTS = {
         "tests/test_batchnorm_tools.py",
         "tests/test_copies.py",
     ],
-    "nbnet/losses": ["tests/losses", "tests/training/test_training.py", "tests/test_hints.py"],
+    "nbnet/losses": ["tests/losses", "tests/training/test_several_inputs.py", "tests/training/test_training.py", "tests/test_hints.py"],
     "nbnet/optimizers": ["tests/optimizers", "tests/layers/test_parameters.py", "tests/training", "tests/test_copies.py"],
     "nbnet/preprocessing.py": ["tests/losses", "tests/datasets", "tests/test_hints.py", "tests/training/test_training.py"],
     "nbnet/regularizers.py": ["tests/layers", "tests/training"],

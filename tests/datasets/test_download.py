@@ -8,8 +8,11 @@ import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
+import pooch
 import pytest
+from requests import exceptions
 
 from nbnet import datasets, storage
 from nbnet.datasets import download
@@ -217,3 +220,28 @@ def test_pooch_rich_and_pillow_are_imported_when_needed_only():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == ""
+
+
+@pytest.mark.parametrize("progress", [True, False])
+def test_without_a_bar_a_download_is_a_line_in_the_log(cache, server, monkeypatch, progress):
+    publish(monkeypatch, server, "mnist", MNIST_GZ)
+    said = []
+    monkeypatch.setattr(pooch, "get_logger", lambda: SimpleNamespace(info=lambda text, *values: said.append(text % values)))
+    datasets.load("mnist", progress=progress)
+    lines = [f"downloading {server.url}{name} to {cache / 'mnist'}" for name in MNIST_GZ]
+    assert sorted(line for line in said if line.startswith("downloading")) == ([] if progress else sorted(lines))
+
+
+def test_causes_in_a_few_words():
+    response = SimpleNamespace(status_code=404, reason="Not Found")
+    cases = {
+        exceptions.HTTPError(response=response): "the server answers 404 Not Found",
+        exceptions.HTTPError(): "HTTPError",
+        exceptions.ConnectTimeout(): f"no answer within {download.TIMEOUT} s",
+        exceptions.ReadTimeout(): f"no answer within {download.TIMEOUT} s",
+        exceptions.ChunkedEncodingError(): "the connection was lost",
+        exceptions.ConnectionError(): "no connection",
+        exceptions.ConnectionError(response=response): "no connection",
+        exceptions.InvalidURL(): "InvalidURL",
+    }
+    assert [download._reason(error) for error in cases] == list(cases.values())

@@ -157,6 +157,8 @@ def test_resizing_takes_the_whole_image(tmp_path):
     assert np.array_equal(x[0, 0], x[0, 1])
     assert x[0, :, :, 0].sum() == 2 * 200  # the mean of the whole image stays
     assert datasets.read_images([tmp_path / "a.png"], size=3).shape == (1, 3, 3, 3)
+    assert datasets.read_images([tmp_path / "a.png"], size=(1, 2)).shape == (1, 1, 2, 3)
+    assert datasets.read_images([tmp_path / "a.png"], size=(2, 1)).shape == (1, 2, 1, 3)
 
 
 def test_transparent_parts_become_white(tmp_path):
