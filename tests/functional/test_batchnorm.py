@@ -6,6 +6,8 @@ from tolerances import assert_close
 
 import nbnet as nb
 from nbnet.errors import ArgumentError, DTypeError, ShapeError
+from nbnet.functional.moments import partials
+from nbnet.kernels import chunks
 
 from .differences import BACKENDS, differences
 
@@ -217,3 +219,11 @@ def test_factors_beyond_float32_times_0_are_0(backend, corrected, train):
     assert np.isfinite(y).all()
     assert np.isfinite(dgamma).all()
     assert dbeta[0] == 0
+
+
+@pytest.mark.parametrize(("rows", "channels", "columns"), [(0, 5, 1), (3, 5, 1), (100_000, 64, 1), (4096, 3, 32)])
+def test_scratch_has_three_rows_for_each_chunk(rows, channels, columns):
+    """Kernels cut rows by the numbers that they hold; with too little scratch they would write past its end."""
+    wanted = chunks.count(max(rows, 1), channels * columns)
+    assert partials(nb.get_backend("serial"), rows, channels, columns).shape == (wanted, 3, channels)
+    assert (wanted > 1) == (rows > 3)
