@@ -194,3 +194,9 @@ def test_to_float_copies_floats(source, dtype):
 def test_to_float_refuses(batch, out, error, words):
     with pytest.raises(error, match=words):
         to_float(batch, out)
+
+
+@pytest.mark.parametrize("kind", ["datetime64[D]", "timedelta64[s]", "complex128", "V4"])
+def test_labels_of_kinds_without_a_hint(kind):
+    with pytest.raises(DTypeError, match=r"expected whole numbers, 0 to 2$"):
+        preprocessing.check_labels(np.zeros(3, kind), 3)
