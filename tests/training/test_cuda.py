@@ -44,7 +44,8 @@ def dialects():
         nb.BatchNorm(axis=1, renorm=nb.Renorm(rmax=3, dmax=5), zero_debias=True),
     ]
     # No kink behind renormalisation, whose first z is exactly 0 where x is 0 (its moving mean): rounding would choose the side.
-    return [*norms, nb.Tanh(), nb.Dropout(0.5, spatial=True), nb.GlobalAvgPool2D(), nb.Dense(3), nb.Sigmoid()]
+    dropped = [nb.Dropout(0.5, spatial=True), nb.Dropout(0.25, "alpha", spatial=True)]
+    return [*norms, nb.Tanh(), *dropped, nb.GlobalAvgPool2D(), nb.Dense(3), nb.Sigmoid()]
 
 
 def branches():
