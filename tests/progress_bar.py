@@ -1,4 +1,4 @@
-"""A progress bar that keeps what it is told, in place of nbnet.progress.Bar."""
+"""A progress bar that records its calls, in place of nbnet.progress.Bar."""
 
 
 class Bar:

@@ -35,7 +35,7 @@ LR, BATCH = 5e-3, 64
 STEPS, QUICK_STEPS, LOOK = 200, 40, 5
 
 # Checkpoints
-COMPLETE, FORGOTTEN, MENDED = "complete", "without moving\nstatistics", "the same,\nrecalibrated"
+COMPLETE, FORGOTTEN, RECALIBRATED = "complete", "without moving\nstatistics", "the same,\nrecalibrated"
 
 
 class Training(NamedTuple):
@@ -92,7 +92,7 @@ def restore(trained: nb.Sequential, seed: int, data: Digits, backend: str) -> di
     found = {"before": moving_modes.accuracy(trained, data)}
     found |= {COMPLETE: moving_modes.accuracy(complete, data), FORGOTTEN: moving_modes.accuracy(forgotten, data)}
     nb.recalibrate(forgotten, data.x)
-    return found | {MENDED: moving_modes.accuracy(forgotten, data)}
+    return found | {RECALIBRATED: moving_modes.accuracy(forgotten, data)}
 
 
 def run(settings: Settings) -> Result:
@@ -183,7 +183,7 @@ def _summary(figures: dict[str, Any], restored: list[dict[str, float]]) -> list[
         f"Restored with all it had, the network has the accuracy it was saved with {at_seeds(same)}; without its moving statistics it "
         f"is worse {at_seeds(worse)}: {said([each[FORGOTTEN] for each in restored], '{:.1%}')} instead of "
         f"{said([each['before'] for each in restored], '{:.1%}')}; recalibrated on the training images it has "
-        f"{said([each[MENDED] for each in restored], '{:.1%}')}."
+        f"{said([each[RECALIBRATED] for each in restored], '{:.1%}')}."
     )
     return lines
 
@@ -228,7 +228,7 @@ def _draw_decays(trainings: list[Training], settings: Settings) -> None:
 def _draw_restored(restored: list[dict[str, float]], settings: Settings) -> None:
     made = drawing.figure(7.2, 4.2)
     axes = made.subplots()
-    kinds = {"before": drawing.INK, COMPLETE: drawing.BLUE, FORGOTTEN: drawing.RED, MENDED: drawing.GREEN}
+    kinds = {"before": drawing.INK, COMPLETE: drawing.BLUE, FORGOTTEN: drawing.RED, RECALIBRATED: drawing.GREEN}
     for place, (name, colour) in enumerate(kinds.items()):
         drawing.dots(axes, place, [each[name] for each in restored], colour)
     axes.set_xticks(range(4), ["as it was saved", *list(kinds)[1:]], fontsize=10)

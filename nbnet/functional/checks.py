@@ -206,6 +206,20 @@ def is_named(padding: Any) -> bool:
     return isinstance(padding, str) and padding in ("same", "valid")
 
 
+def padding_of_steps(padding: Any, *names: str) -> Padding:
+    """padding of a sequence as that of an image of height 1: "same", "valid", a number of steps or (before, after).
+
+    names: others that the caller takes, for the message.
+    """
+    if is_named(padding):
+        return padding
+    try:
+        return check_padding((0, padding))
+    except ArgumentError:
+        expected = ", ".join(map(repr, ("same", "valid", *names)))
+        raise ArgumentError(f"padding={padding!r}: expected {expected}, a number of steps or (before, after)") from None
+
+
 def sides(value: Any, name: str, expected: str = "a number of pixels", least: float = 0) -> Sides:
     """((top, bottom), (left, right)) from two pairs of whole numbers, one number for each axis, or one; each at least `least`."""
     axes = tuple(value) if isinstance(value, (tuple, list)) else (value, value)

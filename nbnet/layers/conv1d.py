@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nbnet.errors import ArgumentError, ShapeError
+from nbnet.errors import ShapeError
 from nbnet.functional import checks
 from nbnet.functional.conv2d import Window, check_groups, out_size
 from nbnet.functional.fused import Product
@@ -46,24 +46,21 @@ class Conv1D(ProductLayer):
         self.kernel_size = checks.whole(kernel_size, "kernel_size")
         self.stride, self.dilation = checks.whole(stride, "stride"), checks.whole(dilation, "dilation")
         self.padding, self.groups, self.padding_mode = padding, groups, padding_mode
-        self.window = Window.checked((1, self.stride), self._sides(), (1, self.dilation), groups, padding_mode)
+        self.window = self._window()
 
-    def _sides(self) -> Any:
-        """The padding of images of height 1."""
-        if checks.is_named(self.padding):
-            return self.padding
-        before = (self.kernel_size - 1) * self.dilation
-        width = (before, 0) if isinstance(self.padding, str) and self.padding == "causal" else self.padding
-        try:
-            return checks.check_padding((0, width))
-        except ArgumentError:
-            expected = "'same', 'valid', 'causal', a number of steps or (before, after)"
-            raise ArgumentError(f"padding={self.padding!r}: expected {expected}") from None
+    def _window(self) -> Window:
+        """That of images of height 1."""
+        padding: Any = self.padding
+        if isinstance(padding, str) and padding == "causal":
+            padding = (self.kernel_size - 1) * self.dilation, 0
+        sides = checks.padding_of_steps(padding, "causal")
+        return Window.checked((1, self.stride), sides, (1, self.dilation), self.groups, self.padding_mode)
 
     def create(self, input_shape: Shape) -> Shape:
         if len(input_shape) != 2:
             raise ShapeError(f"Conv1D got inputs of shape {input_shape}, expected sequences (L, C); for images use Conv2D")
         length, channels = input_shape
+        self.window = self._window()  # the attributes may have been set since
         check_groups(self.groups, channels, self.filters)
         (_, out_length), _ = out_size(1, length, (1, self.kernel_size), self.window)
         self.add_weights((self.kernel_size, channels // self.groups, self.filters), self.filters)

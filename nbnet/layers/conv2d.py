@@ -51,12 +51,16 @@ class Conv2D(ProductLayer):
         super().__init__(use_bias, weight_initializer, bias_initializer, activation)
         self.filters = checks.whole(filters, "filters")
         self.kernel_size = checks.pair(kernel_size, "kernel_size")
-        self.window = Window.checked(stride, padding, dilation, groups, padding_mode)
-        self.stride, self.dilation, self.groups = self.window.stride, self.window.dilation, self.window.groups
-        self.padding, self.padding_mode = padding, padding_mode
+        self.stride, self.dilation = checks.pair(stride, "stride"), checks.pair(dilation, "dilation")
+        self.groups, self.padding, self.padding_mode = groups, padding, padding_mode
+        self.window = self._window()
+
+    def _window(self) -> Window:
+        return Window.checked(self.stride, self.padding, self.dilation, self.groups, self.padding_mode)
 
     def create(self, input_shape: Shape) -> Shape:
         height, width, channels = image_shape(input_shape, type(self).__name__)
+        self.window = self._window()  # the attributes may have been set since
         check_groups(self.groups, channels, self.filters)
         (out_h, out_w), _ = out_size(height, width, self.kernel_size, self.window)
         self.add_weights((*self.kernel_size, channels // self.groups, self.filters), self.filters)
@@ -94,15 +98,18 @@ class DepthwiseConv2D(ProductLayer):
         super().__init__(use_bias, weight_initializer, bias_initializer, activation)
         self.multiplier = checks.whole(multiplier, "multiplier")
         self.kernel_size = checks.pair(kernel_size, "kernel_size")
-        self.window = Window.checked(stride, padding, dilation, 1, padding_mode)
-        self.stride, self.dilation = self.window.stride, self.window.dilation
+        self.stride, self.dilation = checks.pair(stride, "stride"), checks.pair(dilation, "dilation")
         self.padding, self.padding_mode = padding, padding_mode
+        self.window = self._window(1)
+
+    def _window(self, channels: int) -> Window:
+        return Window.checked(self.stride, self.padding, self.dilation, channels, self.padding_mode)
 
     def create(self, input_shape: Shape) -> Shape:
         height, width, channels = image_shape(input_shape, "DepthwiseConv2D")
+        self.window = self._window(channels)
         (out_h, out_w), _ = out_size(height, width, self.kernel_size, self.window)
         outputs = channels * self.multiplier
-        self.window = self.window._replace(groups=channels)
         self.add_weights((*self.kernel_size, channels, self.multiplier), outputs, fans=(*self.kernel_size, 1, outputs))
         return out_h, out_w, outputs
 

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from nbnet import initializers
-from nbnet.errors import ArgumentError, ShapeError
+from nbnet.errors import ShapeError
 from nbnet.functional import checks
 from nbnet.functional.conv2d import Window, check_groups
 from nbnet.functional.conv_transpose import conv_transpose2d_backward, transposed_size, upsample, whole_pair
@@ -47,15 +47,20 @@ class ConvTranspose2D(Layer):
         super().__init__()
         self.filters = checks.whole(filters, "filters")
         self.kernel_size = checks.pair(kernel_size, "kernel_size")
-        self.window = Window.checked(stride, padding, dilation, groups)
-        self.stride, self.padding, self.dilation, self.groups = self.window.stride, padding, self.window.dilation, self.window.groups
+        self.stride, self.dilation = checks.pair(stride, "stride"), checks.pair(dilation, "dilation")
+        self.padding, self.groups = padding, groups
+        self.window = self._window()
         self.output_padding = whole_pair(output_padding)
         self.use_bias = use_bias
         self.weight_initializer = weight_initializer
         self.bias_initializer = bias_initializer
 
+    def _window(self) -> Window:
+        return Window.checked(self.stride, self.padding, self.dilation, self.groups)
+
     def create(self, input_shape: Shape) -> Shape:
         height, width, channels = self._image(input_shape)
+        self.window = self._window()  # the attributes may have been set since
         check_groups(self.groups, channels, self.filters)
         (out_h, out_w), _ = transposed_size(height, width, self.kernel_size, self.window, self.output_padding)
         per_group = self.filters // self.groups
@@ -129,17 +134,12 @@ class ConvTranspose1D(ConvTranspose2D):
     ):
         sizes = {"kernel_size": kernel_size, "stride": stride, "dilation": dilation}
         kernel, step, distance = ((1, checks.whole(value, name)) for name, value in sizes.items())
-        sides = padding if checks.is_named(padding) else (0, padding)
-        try:
-            checks.check_padding(sides)
-        except ArgumentError:
-            raise ArgumentError(f"padding={padding!r}: expected 'same', 'valid', a number of steps or (before, after)") from None
         extra = 0, checks.whole(output_padding, "output_padding", 0)
         super().__init__(
             filters,
             kernel,
             step,
-            sides,
+            checks.padding_of_steps(padding),
             use_bias,
             weight_initializer,
             bias_initializer,

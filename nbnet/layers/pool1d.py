@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nbnet.errors import ArgumentError, ShapeError
+from nbnet.errors import ShapeError
 from nbnet.functional import checks
 from nbnet.layers.base import Layer, Shape
 from nbnet.layers.pool import AvgPool2D, GlobalAvgPool2D, GlobalMaxPool2D, MaxPool2D
@@ -38,12 +38,7 @@ def _window(size: Any, stride: Any, padding: Any) -> tuple[Any, Any, Any]:
     """Size, stride and padding of images of height 1."""
     steps = None if stride is None else (1, checks.whole(stride, "stride"))
     size = (1, checks.whole(size, "size"))
-    if checks.is_named(padding):
-        return size, steps, padding
-    try:
-        return size, steps, checks.check_padding((0, padding))
-    except ArgumentError:
-        raise ArgumentError(f"padding={padding!r}: expected 'same', 'valid', a number of steps or (before, after)") from None
+    return size, steps, checks.padding_of_steps(padding)
 
 
 class MaxPool1D(_OfSequences, MaxPool2D):

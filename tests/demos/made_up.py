@@ -144,7 +144,7 @@ def _moving_average(monkeypatch, calls):
 
     def restore(trained, seed, data, backend):
         calls.note("restore", trained, seed, len(data.x), backend)
-        names = ("before", moving_average.COMPLETE, moving_average.FORGOTTEN, moving_average.MENDED)
+        names = ("before", moving_average.COMPLETE, moving_average.FORGOTTEN, moving_average.RECALIBRATED)
         return {name: share - seed / 50 for name, share in zip(names, (0.95, 0.95, 0.2, 0.94))}
 
     def fine_tune(trained, seed, settings, advance):

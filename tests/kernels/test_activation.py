@@ -230,6 +230,18 @@ def test_prelu_gradient(rng, weights):
         assert_close(dweight, in_weight, "differences")
 
 
+@pytest.mark.parametrize("weights", [1, 2])
+def test_prelu_of_positive_infinity_adds_nothing_to_the_weight(weights):
+    """The sum is over x that is not above 0: infinity must not get in as 0 times infinity."""
+    x, dy, weight = np.array([[np.inf, -2.0], [3.0, -1.0]]), np.array([[1.0, 5.0], [2.0, 7.0]]), np.full(weights, 0.5)
+    partials = Out((1, 3, 2), np.float64, scratch=True)
+    args = [dy, x, weight, partials, Out(x.shape), Out((weights,))]
+    for backend in ("numpy", *COMPILED):
+        dx, dweight = run("activation.prelu_backward", backend, "float64", args)
+        assert dx.tolist() == [[1.0, 2.5], [2.0, 3.5]]
+        assert dweight.tolist() == ([0.0, -17.0] if weights == 2 else [-17.0])
+
+
 @dtypes
 def test_prelu_extremes_and_in_place(dtype):
     x = np.array([[-np.inf, -1, 0], [np.inf, np.nan, 2.0]])

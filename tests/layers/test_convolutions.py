@@ -138,3 +138,23 @@ def test_shapes_that_do_not_fit(make, shape, message):
 def test_options_that_do_not_fit(make, message):
     with pytest.raises(ArgumentError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("make", "shape", "out"),
+    [
+        (lambda: nb.Conv2D(4, 3), (6, 5, 3), (3, 3, 4)),
+        (lambda: nb.DepthwiseConv2D(3), (6, 5, 3), (3, 3, 3)),
+        (lambda: nb.Conv1D(4, 3), (6, 3), (3, 4)),
+        (lambda: nb.ConvTranspose2D(4, 3), (6, 5, 3), (12, 10, 4)),
+    ],
+)
+def test_an_attribute_that_is_set_before_build_counts(rng, make, shape, out):
+    layer = make()
+    layer.stride = 2 if len(shape) == 2 else (2, 2)
+    assert built(layer, shape).output_shape == out
+    assert layer.forward(rng.normal(size=(2, *shape)))[0].shape == (2, *out)
+    layer = make()
+    layer.padding = "some"
+    with pytest.raises(ArgumentError, match="padding='some': expected 'same', 'valid'"):
+        layer.build(shape)

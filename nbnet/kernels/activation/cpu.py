@@ -233,7 +233,7 @@ def _prelu_backward(part, dy, x, weight, partials, dx):
             for m in range(block, min(block + ROWS, stop)):
                 g, v = load(gradient, m * channels + c, n), load(source, m * channels + c, n)
                 positive = v > zero(v)
-                total = total + widen(where(positive, zero(v), g)) * widen(v)
+                total = total + widen(where(positive, zero(v), g)) * widen(where(positive, zero(v), v))  # 0 times infinity is NaN
                 store(target, m * channels + c, n, where(positive, g, slope * g))
             store(sums, c, n, total)
 

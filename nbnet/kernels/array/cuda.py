@@ -4,6 +4,7 @@ import numpy as np
 from numba import cuda
 
 from nbnet.kernels.gpu import device
+from nbnet.kernels.gpu.columns import move_columns
 from nbnet.kernels.gpu.compile import kernel
 from nbnet.kernels.gpu.launch import BLOCKS, THREADS, WARP, add4, divide, elementwise, load, multiply4, row_sum, run, store
 
@@ -98,19 +99,8 @@ def swap(x, y):
 # ----------------------------------------------------------------------------------------------- copy_columns
 
 
-@kernel
-def _copy_columns(x, width_x, first, y, width_y, start, count, size):
-    """Each thread copies one element."""
-    i = cuda.grid(1)
-    if i < size:
-        row, c = divide(i, count)
-        y[row * width_y + start + c] = x[row * width_x + first + c]
-
-
 def copy_columns(x, first, y, at, count):
-    size = x.shape[0] * count
-    if size:
-        run(_copy_columns, -(-size // THREADS), THREADS, x, x.shape[1], first, y, y.shape[1], at, count, size)
+    move_columns(x, x.shape[1], first, y, y.shape[1], at, count)
 
 
 # ------------------------------------------------------------------------------- multiply_rows, multiply_sum

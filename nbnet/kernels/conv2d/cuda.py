@@ -1,38 +1,22 @@
 """Convolution on CUDA: the matrix products of nbnet.kernels.gpu.products; groups one after the other, on copies of their channels."""
 
-from numba import cuda
-
 from nbnet.kernels.gpu import device
-from nbnet.kernels.gpu.compile import kernel
-from nbnet.kernels.gpu.launch import THREADS, divide, run
+from nbnet.kernels.gpu.columns import move_columns
 from nbnet.kernels.gpu.products import convolve, convolve_transposed, correlate
 from nbnet.kernels.gpu.reductions import moments
-
-
-@kernel
-def _copy_columns(source, of, first, target, to, at, columns, size):
-    """Copy `columns` columns of a matrix with `of` columns, from column `first`, to column `at` of one with `to` columns."""
-    row, column = divide(cuda.grid(1), columns)
-    if row * columns + column < size:
-        target[row * to + at + column] = source[row * of + first + column]
 
 
 def _take(array, group, groups):
     """The columns (last axis) of a group, in an array of their own."""
     *rows, columns = array.shape
     own = device.pool().empty((*rows, columns // groups), array.dtype)
-    _copy(array, group * own.shape[-1], own, 0, own.shape[-1])
+    move_columns(array, columns, group * own.shape[-1], own, own.shape[-1], 0, own.shape[-1])
     return own
 
 
 def _put(own, group, array):
     """Write what _take gives."""
-    _copy(own, 0, array, group * own.shape[-1], own.shape[-1])
-
-
-def _copy(source, first, target, at, columns):
-    size = source.size // source.shape[-1] * columns
-    run(_copy_columns, -(-size // THREADS), THREADS, source, source.shape[-1], first, target, target.shape[-1], at, columns, size)
+    move_columns(own, own.shape[-1], 0, array, array.shape[-1], group * own.shape[-1], own.shape[-1])
 
 
 def forward(x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, packed, strips, y, partials, mean, m2):

@@ -149,7 +149,7 @@ def forward_parallel(x, weight, bias, slope, stride_h, stride_w, pad_top, pad_le
 def _phase(index, stride, dilation, size):
     """The outputs whose windows have an input, counted from the padding, and at which positions: the first position, the distance to the
     next one, how many there are; the output of the first, and by how much the next one's is less."""
-    position, step, less = 0, 1, dilation
+    position, step = 0, 1
     while step < stride and step * dilation % stride != 0:
         step += 1
     less = step * dilation // stride
@@ -167,14 +167,13 @@ def _backward_data(part, parts, dy, weight, geometry, zeros, dx):
     height, width, out_h, out_w = dx.shape[1], dx.shape[2], dy.shape[1], dy.shape[2]
     start, stop = chunks.bounds(part, parts, dx.shape[0] * height)
     source, flat, target = dy.reshape(-1), weight.reshape(-1), dx.reshape(-1)
-    bypasses = bypasses_cache(dx, channels)
-    line = out_w * channels
+    bypasses, line = bypasses_cache(dx, channels), out_w * channels
+    ahead = 1 if needs_prefetch(dy) else 0, line
     for row in range(start, stop):
         image, h = divmod(row, height)
         kh, step_h, taps_h, oh, up = _phase(h + pad_top, stride_h, dilation_h, kernel_h)
         base, down, w_down = (image * out_h + oh) * line, -up * line, step_h * kernel_w * channels
         rows = _inside(oh, -up, taps_h, out_h)
-        ahead = 1 if needs_prefetch(dy) else 0, line
         for w in range(min(stride_w, width)):
             kw, step_w, taps_w, ow, back = _phase(w + pad_left, stride_w, dilation_w, kernel_w)
             columns = (width - w + stride_w - 1) // stride_w, ow, 1, -back, taps_w, out_w

@@ -9,30 +9,17 @@ from numba import cuda
 
 from nbnet.kernels.gpu import device
 from nbnet.kernels.gpu.activations import activate
-from nbnet.kernels.gpu.compile import formula, function, kernel
+from nbnet.kernels.gpu.compile import formula, kernel
 from nbnet.kernels.gpu.launch import THREADS, divide, run
+from nbnet.kernels.gpu.pixels import offset, place
 from nbnet.kernels.gpu.reductions import moments
 
 RUN = 128  # pixels whose products are added up in T
 PARTS = 256  # the most partial sums of a weight's gradient
 
 
-@function
-def _place(shape):
-    """Image, row, column and channel of the thread's number of an (N, H, W, C) array; image is N beyond the end."""
-    rest, channel = divide(cuda.grid(1), shape[3])
-    rest, column = divide(rest, shape[2])
-    image, row = divide(rest, shape[1])
-    return image, row, column, channel
-
-
 def _launch(compiled, size, *args):
     run(compiled, -(-size // THREADS), THREADS, *args)
-
-
-@formula
-def _at(shape, image, row, column, channel):
-    return ((image * shape[1] + row) * shape[2] + column) * shape[3] + channel
 
 
 # ---------------------------------------------------------------------------------------------------- forward
@@ -40,7 +27,7 @@ def _at(shape, image, row, column, channel):
 
 @kernel
 def _depthwise(x, shape, weight, kernel_size, bias, biased, slope, stride, pad, dilation, out_shape, y):
-    n, oh, ow, c = _place(out_shape)
+    n, oh, ow, c = place(out_shape, 1)
     if n < out_shape[0]:
         total = bias[c] if biased else x.dtype.type(0)
         for kh in range(kernel_size[0]):
@@ -48,8 +35,8 @@ def _depthwise(x, shape, weight, kernel_size, bias, biased, slope, stride, pad, 
             for kw in range(kernel_size[1]):
                 w = ow * stride[1] + kw * dilation[1] - pad[1]
                 if h >= 0 and h < shape[1] and w >= 0 and w < shape[2]:
-                    total += x[_at(shape, n, h, w, c)] * weight[(kh * kernel_size[1] + kw) * shape[3] + c]
-        y[_at(out_shape, n, oh, ow, c)] = activate(total, slope) if slope != 1 else total
+                    total += x[offset(shape, n, h, w, c)] * weight[(kh * kernel_size[1] + kw) * shape[3] + c]
+        y[offset(out_shape, n, oh, ow, c)] = activate(total, slope) if slope != 1 else total
 
 
 def forward(x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, y, partials, mean, m2):
@@ -75,7 +62,7 @@ def _output_of(index, position, stride, outputs):
 
 @kernel
 def _depthwise_transposed(dy, out_shape, weight, kernel_size, stride, pad, dilation, shape, dx):
-    n, row, column, c = _place(shape)
+    n, row, column, c = place(shape, 1)
     if n < shape[0]:
         total = dy.dtype.type(0)
         for kh in range(kernel_size[0]):
@@ -83,8 +70,8 @@ def _depthwise_transposed(dy, out_shape, weight, kernel_size, stride, pad, dilat
             for kw in range(kernel_size[1]):
                 ow = _output_of(column + pad[1], kw * dilation[1], stride[1], out_shape[2])
                 if oh >= 0 and ow >= 0:
-                    total += dy[_at(out_shape, n, oh, ow, c)] * weight[(kh * kernel_size[1] + kw) * shape[3] + c]
-        dx[_at(shape, n, row, column, c)] = total
+                    total += dy[offset(out_shape, n, oh, ow, c)] * weight[(kh * kernel_size[1] + kw) * shape[3] + c]
+        dx[offset(shape, n, row, column, c)] = total
 
 
 def backward_data(dy, weight, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, dx):
@@ -112,7 +99,7 @@ def _depthwise_products(x, shape, dy, out_shape, kernel_size, stride, pad, dilat
                 if tap == taps:
                     run_of += dy[pixel * shape[3] + c]
                 elif h >= 0 and h < shape[1] and w >= 0 and w < shape[2]:
-                    run_of += dy[pixel * shape[3] + c] * x[_at(shape, n, h, w, c)]
+                    run_of += dy[pixel * shape[3] + c] * x[offset(shape, n, h, w, c)]
             total += np.float64(run_of)
         partials[(k * (taps + 1) + tap) * shape[3] + c] = total
 

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from numba import cuda
 
-from nbnet.kernels.gpu.compile import SIMULATED, formula, function, kernel_of
-from nbnet.kernels.gpu.launch import BLOCKS, THREADS, add4, load, run, store
+from nbnet.kernels.gpu.compile import SIMULATED, formula, function, kernel, kernel_of
+from nbnet.kernels.gpu.launch import BLOCKS, THREADS, add4, divide, load, run, store
 
 MERGERS = (4, 2) if SIMULATED else (8, 128)  # channels and partial results per merging block
 MERGING = MERGERS[0] * MERGERS[1]
@@ -148,3 +148,19 @@ def _merge_sums(partials, blocks, period, channels, sum_g, sum_gx):
 def merge_sums(partials, layout, channels, sum_g, sum_gx):
     """Launch the kernel that merges the partials (K, 2, 4 * period) of the blocks of `layout`."""
     run(_merge_sums, -(-channels // MERGERS[0]), MERGERS, partials, layout.grid[0], layout.period, channels, sum_g, sum_gx)
+
+
+@kernel
+def _move_columns(x, width_x, first, y, width_y, start, count, size):
+    """Each thread copies one element."""
+    i = cuda.grid(1)
+    if i < size:
+        row, c = divide(i, count)
+        y[row * width_y + start + c] = x[row * width_x + first + c]
+
+
+def move_columns(x, width_x, first, y, width_y, at, count):
+    """Copy `count` columns of the rows of x, of width_x numbers, from column `first`, to column `at` of those of y, of width_y numbers."""
+    size = x.size // width_x * count
+    if size:
+        run(_move_columns, -(-size // THREADS), THREADS, x, width_x, first, y, width_y, at, count, size)

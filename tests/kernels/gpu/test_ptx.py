@@ -26,7 +26,7 @@ EPILOGUES = {"convolution"}  # only after the last barrier
 SCALARS = {"_softmax_forward", "_softmax_backward", "_log_softmax_forward", "_log_softmax_backward"}
 SCALARS |= {"_softmax_cross_entropy", "_squared_error", "_add_parts", "_add_gradients", "_rotate"}
 SCALARS |= {"_max_forward", "_max_backward", "_avg_forward", "_avg_backward", "_gather", "_merge_moments", "_merge_sums", "_total", "_swap"}
-SCALARS |= {"_backward_outside", "_first_of_each", "_copy_columns", "_multiply_rows", "_multiply_sum"}
+SCALARS |= {"_backward_outside", "_first_of_each", "_move_columns", "_multiply_rows", "_multiply_sum"}
 SCALARS |= {"_depthwise", "_depthwise_transposed", "_depthwise_products", "_merge_products"}
 MERGES |= {"_depthwise_products", "_merge_products"}
 
