@@ -202,15 +202,13 @@ def test_a_fork_does_not_wait(monkeypatch):
 AS_ON_WINDOWS = "; import nbnet.runtime.compile_ahead as c; c.WINDOWS = True; main()"
 PARENT = """
 import time
-import numpy as np
-from nbnet.kernels import load
-from nbnet.kernels.cpu.numba_private import types_of
+from nbnet import models
 from nbnet.runtime import compile_ahead
 
-x, weight, y = np.ones((1, 4, 4, 3)), np.ones((3, 3, 3, 4)), np.ones((1, 4, 4, 4))
-args = (x, weight, np.ones(4), 1.0, 1, 1, 1, 1, np.ones((36, 0)), np.ones((1, 999)), y, np.ones((0, 3, 4)), np.ones(4), np.ones(4))
-types = types_of(load("conv2d.forward", "serial"), args)
-worker = compile_ahead._Worker("serial", [("conv2d.forward", [("conv2d.forward", types)])])
+model = models.MODELS["five-conv"](10)
+model.build((8, 8, 1), backend="serial")
+call = next(call for call in compile_ahead.calls(model, 2) if call[0] == "conv2d.forward")
+worker = compile_ahead._Worker("serial", [("conv2d.forward", [call])])
 print(worker._process.pid, flush=True)
 time.sleep(600)
 """
@@ -224,10 +222,12 @@ def test_a_worker_exits_with_its_parent(tmp_path, windows):
     start = "from nbnet.runtime import compile_ahead\ncompile_ahead.COMMAND = compile_ahead.COMMAND.replace('; main()', AS_ON_WINDOWS)\n"
     code = f"AS_ON_WINDOWS = {AS_ON_WINDOWS!r}\n{start}{PARENT}" if windows else PARENT
     with subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True) as parent:
-        pid = int(parent.stdout.readline())
-        time.sleep(1.5)  # the worker has started, and compiles
-        assert alive(pid)
-        parent.kill()
+        try:
+            pid = int(parent.stdout.readline())
+            time.sleep(1.5)  # the worker has started, and compiles
+            assert alive(pid)
+        finally:
+            parent.kill()
     for _ in range(50):
         if not alive(pid):
             break
