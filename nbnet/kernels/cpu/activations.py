@@ -12,14 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nbnet.kernels.cpu.compile import precise
-from nbnet.kernels.cpu.elementary import at_least, at_most, both_sigmoids, constant_of, log1p, within
-from nbnet.kernels.cpu.gelu import gelu, gelu_first, gelu_tanh, gelu_tanh_first, gelu_tanh_through, gelu_through
+from nbnet.kernels.cpu.elementary import at_least, at_most, both_sigmoids, constant_of, log1p, times_sigmoid, within
+from nbnet.kernels.cpu.gelu import gelu, gelu_tanh, gelu_tanh_first, gelu_tanh_through, gelu_tanh_through_first, gelu_through
 from nbnet.kernels.cpu.vecmath import (
     EXP_RANGE,
     TANH_RANGE,
     absolute,
-    exp,
-    exp_of_difference,
+    exp_of_negative,
     exp_of_sigmoid,
     exp_of_tanh,
     expm1,
@@ -129,7 +128,7 @@ def softsign_through(dy, x):
 
 @precise
 def silu(x, e):
-    return at_least(x, zero(x) - _end_of_exp(x)) * sigmoid(x, e)
+    return times_sigmoid(at_least(x, zero(x) - _end_of_exp(x)), x, e)
 
 
 @precise
@@ -171,7 +170,7 @@ def elu(x, e, alpha, outer, inner):
 
 @precise
 def elu_through_first(x, alpha, outer, inner):
-    return exp(at_most(splat_as(inner, x) * x, zero(x)))
+    return exp_of_negative(at_most(splat_as(inner, x) * x, zero(x)), zero(x))
 
 
 @precise
@@ -182,10 +181,14 @@ def elu_through(dy, x, e, alpha, outer, inner):
 @precise
 def softplus_first(x, beta, threshold):
     """exp(-|beta x|)."""
-    factor = splat_as(beta, x)
-    z = factor * x
-    lost = where(_end_of_exp(x) > absolute(z), fma(factor, x, zero(x) - z), zero(x))
-    return exp_of_difference(zero(x) - absolute(z), where(z > zero(x), lost, zero(x) - lost))
+    factor, size = splat_as(beta, x), at_most(absolute(x), _end_of_exp(x) * splat_as(1 / beta, x))
+    z = factor * size
+    return exp_of_negative(zero(x) - z, fma(factor, size, zero(x) - z))
+
+
+@precise
+def softplus_through_first(x, beta, threshold):
+    return exp_of_negative(zero(x) - absolute(splat_as(beta, x) * x), zero(x))
 
 
 @precise
@@ -228,12 +231,12 @@ VECTORS = {
     "leaky_relu": Vectors(None, leaky_relu, None, leaky_relu_through),
     "tanh": Vectors(tanh_first, tanh, None, tanh_through),
     "sigmoid": Vectors(exp_of_sigmoid, sigmoid, None, sigmoid_through),
-    "gelu": Vectors(gelu_first, gelu, gelu_first, gelu_through),
-    "gelu_tanh": Vectors(gelu_tanh_first, gelu_tanh, gelu_tanh_first, gelu_tanh_through),
+    "gelu": Vectors(None, gelu, None, gelu_through),
+    "gelu_tanh": Vectors(gelu_tanh_first, gelu_tanh, gelu_tanh_through_first, gelu_tanh_through),
     "silu": Vectors(exp_of_sigmoid, silu, exp_of_sigmoid, silu_through),
     "mish": Vectors(exp_of_sigmoid, mish, exp_of_sigmoid, mish_through),
     "elu": Vectors(elu_first, elu, elu_through_first, elu_through),
-    "softplus": Vectors(softplus_first, softplus, softplus_first, softplus_through),
+    "softplus": Vectors(softplus_first, softplus, softplus_through_first, softplus_through),
     "logsigmoid": Vectors(exp_of_sigmoid, logsigmoid, exp_of_sigmoid, logsigmoid_through),
     "softsign": Vectors(None, softsign, None, softsign_through),
     "hardswish": Vectors(None, hardswish, None, hardswish_through),

@@ -71,3 +71,10 @@ def both_sigmoids(x, e):
     one = splat_as(1.0, x)
     positive, share = x >= zero(x), one / (one + e)
     return where(positive, one, e) * share, where(positive, e, one) * share
+
+
+@precise
+def times_sigmoid(factor, x, e):
+    """factor / (1 + exp(-x)) with e = exp(-|x|)."""
+    one = splat_as(1.0, x)
+    return factor * where(x >= zero(x), one, e) / (one + e)

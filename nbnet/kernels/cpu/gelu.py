@@ -12,8 +12,8 @@ import numpy as np
 
 from nbnet.kernels.activations import GELU_TANH
 from nbnet.kernels.cpu.compile import precise
-from nbnet.kernels.cpu.elementary import at_least, at_most, both_sigmoids, constant_of, within
-from nbnet.kernels.cpu.vecmath import absolute, exp_of_difference, fma, make_polynomial, sigmoid
+from nbnet.kernels.cpu.elementary import at_least, at_most, both_sigmoids, constant_of, times_sigmoid, within
+from nbnet.kernels.cpu.vecmath import absolute, exp_of_negative, fma, make_polynomial
 from nbnet.kernels.cpu.vector import splat_as, where, zero
 
 TAIL = {  # R(t) = (1/2 + numerator) / (1 + denominator), highest power first, without the constants
@@ -66,8 +66,9 @@ _a_rest, _b_rest = constant_of({32: A - float(np.float32(A)), 64: 0.0}), constan
 
 
 @precise
-def _with_rest(even, odd, square, t, one):
-    """even * square + odd * t + one, and what it lacks to twice the precision but for the errors of even and odd."""
+def _with_rest(even, odd, t, one):
+    """even * t^2 + odd * t + one, and what it lacks to twice the precision but for the errors of even and odd."""
+    square = t * t
     first = fma(even, square, one)
     total = fma(odd, t, first)
     return total, fma(even, square, one - first) + fma(odd, t, first - total)
@@ -75,45 +76,37 @@ def _with_rest(even, odd, square, t, one):
 
 @precise
 def _tail(t):
-    """R(t), and what it lacks; below 1 from R(t) - 1/2, which is small."""
-    half, one, square = splat_as(0.5, t), splat_as(1.0, t), t * t
-    even, odd, even_below, odd_below = _even(square), _odd(square), _even_below(square), _odd_below(square)
-    above, lost = _with_rest(even, odd, square, t, half)
-    below, lost_below = _with_rest(even_below, odd_below, square, t, one)
-    small = one > t
-    above = where(small, fma(even - half * even_below, square, t * (odd - half * odd_below)), above)
-    lost, base = where(small, zero(t), lost), where(small, half, zero(t))
-    share = one / below
+    """R(t), and what it lacks."""
+    square = t * t
+    above, lost = _with_rest(_even(square), _odd(square), t, splat_as(0.5, t))
+    below, lost_below = _with_rest(_even_below(square), _odd_below(square), t, splat_as(1.0, t))
+    share = splat_as(1.0, t) / below
     ratio = above * share
-    rest = (fma(zero(t) - ratio, below, above) + (lost - ratio * lost_below)) * share
-    total = base + ratio
-    return total, (base - total) + ratio + rest
+    return ratio, (fma(zero(t) - ratio, below, above) + fma(zero(t) - ratio, lost_below, lost)) * share
 
 
 @precise
-def gelu_first(x):
-    """exp(-x^2 / 2)."""
-    t = at_most(absolute(x), _end_of_gauss(x))
-    half = splat_as(0.5, x) * t
+def _gauss(t):
+    """exp(-t^2 / 2)."""
+    half = splat_as(0.5, t) * t
     square = t * half
-    return exp_of_difference(zero(x) - square, fma(t, half, zero(x) - square))
+    return exp_of_negative(zero(t) - square, fma(t, half, zero(t) - square))
 
 
 @precise
-def gelu(x, e):
-    ratio, rest = _tail(at_most(absolute(x), _end_of_gauss(x)))
-    tail = e * ratio
-    rest = fma(e, ratio, zero(x) - tail) + e * rest
-    positive, bounded = x > zero(x), within(x, _end_of_gauss(x))
-    rest = bounded * where(positive, zero(x) - rest, rest)
-    return fma(where(positive, x, bounded), where(positive, splat_as(1.0, x) - tail, tail), rest)
+def gelu(x):
+    t = at_most(absolute(x), _end_of_gauss(x))
+    ratio, rest = _tail(t)
+    bounded = within(x, _end_of_gauss(x))
+    tail = _gauss(t) * fma(bounded, rest, bounded * ratio)
+    return where(x > zero(x), x - tail, tail)
 
 
 @precise
-def gelu_through(dy, x, e):
+def gelu_through(dy, x):
     """The derivative is Phi(x) + x phi(x)."""
     t = at_most(absolute(x), _end_of_gauss(x))
-    slope = e * (_tail(t)[0] - t * splat_as(DENSITY, x))
+    slope = _gauss(t) * (_tail(t)[0] - t * splat_as(DENSITY, x))
     return dy * where(x > zero(x), splat_as(1.0, x) - slope, slope)
 
 
@@ -125,12 +118,18 @@ def gelu_tanh_first(x):
     factor = fma(_b(x), square, _a(x))
     lost = fma(_b(x), square, _a(x) - factor) + fma(_b(x), fma(t, t, zero(x) - square), fma(_b_rest(x), square, _a_rest(x)))
     z = t * factor
-    return exp_of_difference(zero(x) - z, fma(t, lost, fma(t, factor, zero(x) - z)))
+    return exp_of_negative(zero(x) - z, fma(t, lost, fma(t, factor, zero(x) - z)))
 
 
 @precise
 def gelu_tanh(x, e):
-    return at_least(x, zero(x) - _end_of_cubic(x)) * sigmoid(x, e)
+    return times_sigmoid(at_least(x, zero(x) - _end_of_cubic(x)), x, e)
+
+
+@precise
+def gelu_tanh_through_first(x):
+    t = at_most(absolute(x), _end_of_cubic(x))
+    return exp_of_negative(zero(x) - t * fma(_b(x), t * t, _a(x)), zero(x))
 
 
 @precise

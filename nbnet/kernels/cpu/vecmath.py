@@ -4,6 +4,7 @@ Errors are at most 2 units in the last place over the whole range (measured by t
 overflow and subnormal results are as in libm. A number gets the same bits in every lane.
 
 exp: x = n log 2 + r with |r| <= log(2) / 2, the log in two parts (Cody and Waite 1980), and the Taylor polynomial of exp r.
+     exp_of_negative, for x up to 0, omits what corrects rounding errors and scales once: half of the operations.
 log: x = 2^n m with m from sqrt(1/2) to sqrt(2), and log m = f - f^2 / 2 + s (f^2 / 2 + R(s^2)) with f = m - 1, s = f / (2 + f) and the
      coefficients of fdlibm (Sun Microsystems 1993; for float32 Cygnus Support's).
 tanh: e / (e + 2) with e = exp 2|x| - 1, whose polynomial omits the 1; computed as b + (e - b (e + 2)) / (e + 2) with b the smaller
@@ -27,6 +28,9 @@ LOG2_E = 1 / math.log(2)
 # log 2 in two parts, the first short enough that n times it is exact
 LOG_2 = {32: (0.693359375, -2.12194440e-4), 64: (6.93147180369123816490e-1, 1.90821492927058770002e-10)}
 TAYLOR = {bits: [1 / math.factorial(k) for k in range(degree, 1, -1)] for bits, degree in ((32, 7), (64, 13))}  # of (exp r - 1 - r) / r^2
+# of (exp r - 1 - r) / r^2, for a result that is right to about a unit: the largest relative error of 1 + r + r^2 q is 3e-9 for float32
+SHORT = {32: [0.00138145986, 0.00836871698, 0.0416683881, 0.166665206, 0.499999934], 64: TAYLOR[64]}
+SHIFT = {32: 64, 64: 512}  # 2^(n + SHIFT) is a normal number where exp x is subnormal
 EXP_RANGE = {32: (-105.0, 90.0), 64: (-750.0, 715.0)}  # outside, the result is 0 or infinity
 TANH_RANGE = {32: 10.0, 64: 22.0}  # outside, the result is 1
 ROUND = {32: 1.5 * 2.0**23, 64: 1.5 * 2.0**52}  # adding it to a small number rounds that number and leaves it in the last bits of the sum
@@ -145,29 +149,30 @@ def make_polynomial(coefficients, split=True):
 
 
 _taylor, _log = (make_polynomial(table) for table in (TAYLOR, LOG))
+_short = make_polynomial(SHORT, split=False)
 
 
 # ------------------------------------------------------------------------------------------------------ the functions
 
 
-def exp_of_difference(x, rest):
-    """exp(x - rest) of each lane, for a rest that is at most a few units in the last place of x."""
+def exp(x):
+    """exp of each lane."""
 
 
-@overload(exp_of_difference, jit_options={"fastmath": False})
-def _exp_of_difference(x, rest):
+@overload(exp, jit_options={"fastmath": False})
+def _exp(x):
     if not isinstance(x, Vector):
         return None
     high, low = LOG_2[x.dtype.bitwidth]
     least, most = EXP_RANGE[x.dtype.bitwidth]
     nearest = ROUND[x.dtype.bitwidth]
 
-    def implementation(x, rest):
+    def implementation(x):
         big = splat_as(nearest, x)
         bounded = where(x > splat_as(most, x), splat_as(most, x), x)
         bounded = where(splat_as(least, x) > bounded, splat_as(least, x), bounded)
         n = fma(bounded, splat_as(LOG2_E, x), big) - big
-        exact = fma(n, splat_as(-high, x), bounded) - rest  # exact without a rest
+        exact = fma(n, splat_as(-high, x), bounded)
         r = fma(n, splat_as(-low, x), exact)
         lost = fma(n, splat_as(-low, x), exact - r)  # the rounding error of r
         one = splat_as(1.0, x)
@@ -181,10 +186,27 @@ def _exp_of_difference(x, rest):
     return implementation
 
 
-@precise
-def exp(x):
-    """exp of each lane."""
-    return exp_of_difference(x, zero(x))
+def exp_of_negative(x, rest):
+    """exp(x - rest) of each lane, for x up to 0 and a rest of at most a few units in the last place of x."""
+
+
+@overload(exp_of_negative, jit_options={"fastmath": False})
+def _exp_of_negative(x, rest):
+    if not isinstance(x, Vector):
+        return None
+    high, low = LOG_2[x.dtype.bitwidth]
+    least, shift = EXP_RANGE[x.dtype.bitwidth][0], SHIFT[x.dtype.bitwidth]
+    nearest, back = ROUND[x.dtype.bitwidth] + shift, 2.0**-shift
+
+    def implementation(x, rest):
+        big, one = splat_as(nearest, x), splat_as(1.0, x)
+        bounded = where(splat_as(least, x) > x, splat_as(least, x), x)
+        rounded = fma(bounded, splat_as(LOG2_E, x), big)
+        n = rounded - big
+        r = fma(n, splat_as(-low, x), fma(n, splat_as(-high, x), bounded) - rest)
+        return (fma(r * r, _short(r), r) + one) * power_of_2(rounded) * splat_as(back, x)
+
+    return implementation
 
 
 def log(x):
@@ -217,7 +239,7 @@ def _log_of(x):
 @precise
 def exp_of_sigmoid(x):
     """exp(-|x|) of each lane."""
-    return exp(zero(x) - absolute(x))
+    return exp_of_negative(zero(x) - absolute(x), zero(x))
 
 
 @precise

@@ -6,8 +6,8 @@ from tolerances import assert_ulp
 
 from nbnet.kernels.cpu.compile import body
 from nbnet.kernels.cpu.register_tiles import lanes
-from nbnet.kernels.cpu.vecmath import exp, exp_of_sigmoid, exp_of_tanh, log, sigmoid, tanh
-from nbnet.kernels.cpu.vector import load, store
+from nbnet.kernels.cpu.vecmath import absolute, exp, exp_of_negative, exp_of_sigmoid, exp_of_tanh, log, sigmoid, tanh
+from nbnet.kernels.cpu.vector import load, store, zero
 
 
 def over(function):
@@ -35,6 +35,11 @@ def _whole_sigmoid(x):
     return sigmoid(x, exp_of_sigmoid(x))
 
 
+@body
+def _of_negative(x):
+    return exp_of_negative(zero(x) - absolute(x), zero(x))
+
+
 def _sigmoid(x):
     e = np.exp(-np.abs(x))
     return np.where(x >= 0, 1, e) / (1 + e)
@@ -42,6 +47,7 @@ def _sigmoid(x):
 
 FUNCTIONS = {
     "exp": (over(exp), np.exp),
+    "exp_of_negative": (over(_of_negative), lambda x: np.exp(-np.abs(x))),
     "log": (over(log), np.log),
     "tanh": (over(_whole_tanh), np.tanh),
     "sigmoid": (over(_whole_sigmoid), _sigmoid),
@@ -97,6 +103,7 @@ def test_special_values(name, dtype):
     mine = FUNCTIONS[name][0](x)
     expected = {
         "exp": {0.0: 1, np.inf: np.inf, -np.inf: 0},
+        "exp_of_negative": {0.0: 1, np.inf: 0, -np.inf: 0},
         "log": {0.0: -np.inf, np.inf: np.inf, 1.0: 0},
         "tanh": {0.0: 0, np.inf: 1, -np.inf: -1},
         "sigmoid": {0.0: 0.5, np.inf: 1, -np.inf: 0},
