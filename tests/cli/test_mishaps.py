@@ -39,6 +39,7 @@ def test_a_run_folder_that_cannot_be_made(pictures, here, capsys, out):
         "--out file exists already: choose another folder",
         f"cannot create the run folder {out}: Not a directory; choose a writable one with --out",
     )
+    assert nbnet("train", "--data", pictures, "--out", "writable/run", *TINY, "--epochs", "1") == 0
 
 
 def test_a_run_that_was_killed_before_its_first_save(pictures, here, capsys):

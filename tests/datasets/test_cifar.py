@@ -79,6 +79,14 @@ def test_bad_cifar_files(tmp_path, files, words):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("data", [gzip.compress(b"hello" * 1000), tar_bytes(CIFAR)[:9000], flip(tar_bytes(CIFAR))])
+def test_downloading_it_again_helps(tmp_path, data):
+    with pytest.raises(DataError, match=r"; download it again$"):
+        datasets.load("cifar10", write(tmp_path, {ARCHIVE: data}))
+    (tmp_path / ARCHIVE).write_bytes(tar_bytes(CIFAR))
+    check_cifar(datasets.load("cifar10", tmp_path))
+
+
 def archive(members):
     """A .tar.gz of (name, type, contents or target of a link)."""
     buffer = io.BytesIO()

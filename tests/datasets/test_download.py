@@ -198,6 +198,8 @@ def test_a_cache_that_cannot_be_written(tmp_path, server, monkeypatch, cache):
     monkeypatch.setenv("NBNET_DATA_DIR", str(tmp_path / "file"))
     with pytest.raises(DataError, match=r"cannot write to .*/file/mnist: .*; set NBNET_DATA_DIR to a writable folder"):
         datasets.load("mnist")
+    monkeypatch.setenv("NBNET_DATA_DIR", str(tmp_path / "folder"))
+    check_mnist(datasets.load("mnist"))
 
 
 def test_the_cache_folder(monkeypatch):

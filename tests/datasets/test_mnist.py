@@ -2,11 +2,13 @@
 
 import gzip
 import re
+from pathlib import Path
 
 import pytest
 
 from nbnet import datasets
 from nbnet.datasets import files as reader
+from nbnet.datasets import idx
 from nbnet.errors import DataError
 
 from .samples import IMAGES, LABELS, MNIST, TEST_IMAGES, X, Y, check_mnist, flip, idx_bytes, write
@@ -73,6 +75,48 @@ def test_bad_mnist_files(tmp_path, files, words):
         datasets.load("mnist", write(tmp_path, files))
     assert str(tmp_path) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+DAMAGED = {
+    "short": corrupt(X, lambda d: d[:-1]),
+    "no header": corrupt(X, lambda d: d[:9]),
+    "long": corrupt(X, lambda d: d + b"!"),
+    "huge": corrupt(X, lambda d: d[:4] + b"\xff" * 12),
+    "short gzip": corrupt(X, lambda d: d[:-20], gz=True),
+    "damaged gzip": corrupt(X, flip, gz=True),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_downloading_it_again_helps(tmp_path, kind):
+    with pytest.raises(DataError, match=r"^(.*) (is|has) .*; download it again$") as error:
+        datasets.load("mnist", write(tmp_path, DAMAGED[kind]))
+    path = Path(str(error.value).partition(" ")[0])
+    path.write_bytes(gzip.compress(MNIST[X]) if path.suffix == ".gz" else MNIST[X])
+    check_mnist(datasets.load("mnist", tmp_path))
+
+
+def test_gunzip_helps(tmp_path, monkeypatch):
+    monkeypatch.setattr(idx, "MAX_UNPACKED", 100)
+    with pytest.raises(DataError, match=r"expected at most 100 in a .gz file; unpack it yourself with gunzip$"):
+        datasets.load("mnist", write(tmp_path, MNIST, gz=True))
+    for path in tmp_path.iterdir():
+        path.with_suffix("").write_bytes(gzip.decompress(path.read_bytes()))
+        path.unlink()
+    check_mnist(datasets.load("mnist", tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right", "words"), [(f"{X}.gz", X, "remove .gz from its name"), (X, f"{X}.gz", "its name must end in .gz")]
+)
+def test_another_name_helps(tmp_path, wrong, right, words):
+    write(tmp_path, MNIST)
+    (tmp_path / X).unlink()
+    (tmp_path / wrong).write_bytes(MNIST[X] if right == X else gzip.compress(MNIST[X]))
+    with pytest.raises(DataError, match=words):
+        datasets.load("mnist", tmp_path)
+    (tmp_path / wrong).rename(tmp_path / right)
+    check_mnist(datasets.load("mnist", tmp_path))
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "cifar10"])

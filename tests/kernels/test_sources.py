@@ -3,6 +3,7 @@
 import errno
 import os
 import pickle
+import shutil
 import stat
 import subprocess
 import sys
@@ -216,8 +217,8 @@ except nb.errors.NbnetError as error:
 def test_a_call_with_a_foreign_or_damaged_cache(tmp_path):
     """From the beginning: the folder is made, damaged files are compiled again, and an open folder is one line of error."""
 
-    def said():
-        env = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    def said(cache="cache"):
+        env = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / cache)}
         return subprocess.run([sys.executable, "-c", ADD], env=env, capture_output=True, text=True, check=True).stdout
 
     assert said() == "True\n"
@@ -229,3 +230,6 @@ def test_a_call_with_a_foreign_or_damaged_cache(tmp_path):
     folder = next(path.parent for path in kernels if path.parent.name.startswith("dense"))
     folder.chmod(0o707)
     assert said().startswith(f"the kernel cache {folder} can be written by everyone")
+    shutil.copytree(tmp_path / "cache", tmp_path / "another one")
+    (tmp_path / "another one" / folder.relative_to(tmp_path / "cache")).chmod(0o700)
+    assert said("another one") == "True\n"

@@ -181,9 +181,15 @@ def test_weights_that_are_not_finite_are_refused(data, tmp_path, value):
     damaged, trainer = small_trainer(), small_trainer()
     damaged.model.params["7.dense.weight"].value[0, 1] = value
     damaged.save(tmp_path / "run")
+    trainer.save(tmp_path / "older")
+    older = bits(trainer)
     trainer.fit(data, epochs=1)
     before = bits(trainer)
     for load in (trainer.restore, trainer.model.load_weights):
-        with pytest.raises(CheckpointError, match=r"'7\.dense\.weight' contains NaN or infinity, expected trained weights"):
+        with pytest.raises(
+            CheckpointError, match=r"'7\.dense\.weight' contains NaN or infinity, expected trained weights: use an older file"
+        ):
             load(tmp_path / "run")
     assert bits(trainer) == before
+    trainer.restore(tmp_path / "older")
+    assert bits(trainer) == older
