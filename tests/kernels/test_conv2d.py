@@ -27,6 +27,18 @@ CASES = {
     "minimal filtering, padding of 2": ((2, 3, 2, 16), (3, 3, 16), (5, 4), (1, 1, 2, 2)),
     "chunks, minimal filtering": ((3, 40, 21, 33), (3, 3, 70), (40, 21), (1, 1, 1, 1)),
     "chunks, minimal filtering, all kinds of tiles": ((5, 14, 10, 17), (3, 3, 33), (14, 10), (1, 1, 1, 1)),
+    "2 taps": ((1, 1, 18, 16), (1, 2, 16), (1, 18), (1, 1, 0, 0)),
+    "4 taps": ((1, 1, 18, 16), (1, 4, 16), (1, 18), (1, 1, 0, 1)),
+    "minimal filtering, lines, 3 taps, causal": ((2, 1, 17, 17), (1, 3, 16), (1, 17), (1, 1, 0, 2)),
+    "minimal filtering, lines, 5 taps, valid": ((1, 1, 21, 16), (1, 5, 19), (1, 17), (1, 1, 0, 0)),
+    "minimal filtering, lines, 6 taps, rows of padding": ((1, 2, 16, 16), (1, 6, 16), (4, 16), (1, 1, 1, 3)),
+    "minimal filtering, lines, 7 taps, padding of 6": ((1, 1, 10, 16), (1, 7, 16), (1, 16), (1, 1, 0, 6)),
+    "minimal filtering, lines, 8 taps, valid": ((1, 1, 30, 16), (1, 8, 16), (1, 23), (1, 1, 0, 0)),
+    "minimal filtering, lines, 9 taps": ((2, 1, 18, 16), (1, 9, 18), (1, 18), (1, 1, 0, 4)),
+    "minimal filtering, lines, 10 taps, causal": ((1, 1, 16, 18), (1, 10, 16), (1, 16), (1, 1, 0, 9)),
+    "minimal filtering, lines, 11 taps": ((2, 1, 19, 16), (1, 11, 16), (1, 19), (1, 1, 0, 5)),
+    "chunks, minimal filtering, lines of several blocks": ((3, 1, 400, 33), (1, 9, 70), (1, 400), (1, 1, 0, 4)),
+    "chunks, minimal filtering, lines of images": ((2, 24, 40, 33), (1, 5, 40), (24, 40), (1, 1, 0, 2)),
     "1 by 1": ((2, 6, 7, 3), (1, 1, 3), (6, 7), (1, 1, 0, 0)),
     "16 channels, stride 2": ((2, 5, 6, 16), (3, 3, 16), (3, 3), (2, 2, 1, 1)),
     "dilated": ((2, 7, 8, 3), (3, 3, 4), (7, 8), (1, 1, 2, 3, 2, 3)),
@@ -113,6 +125,16 @@ def test_cases_make_several_chunks(rng):
     assert conv2d.STRIP // (kernel_h * kernel_w * inputs) < out_w, "no row of several blocks"
 
 
+@not_simulated
+def test_cases_use_minimal_filtering(rng):
+    for name in CASES:
+        if "minimal filtering" in name or name.endswith("taps"):
+            planes = conv2d.LINE_PLANES if "lines" in name else conv2d.PLANES if "minimal filtering" in name else 0
+            assert Case(name, rng).sizes.packed[0] == planes, name
+    tiles, (_, _, wide, _) = conv2d.LINE_TILES * conv2d.LINE_TILE, CASES["chunks, minimal filtering, lines of several blocks"][0]
+    assert tiles < wide, "no line of several blocks"
+
+
 @dtypes
 @cases
 def test_forward(rng, dtype, name):
@@ -124,6 +146,7 @@ ACTIVATED = [
     "1 by 1",
     "chunks, stride 2",
     "minimal filtering, valid",
+    "minimal filtering, lines, 3 taps, causal",
     "chunks, minimal filtering",
     "tiles",
     "wide tiles, 1 by 1",
@@ -284,9 +307,10 @@ def test_tiles_without_what_is_not_finite_keep_their_bits(rng, name):
     case.x[0, 0, 0, 0] = np.nan
     (y,) = run("conv2d.forward", "parallel", "float32", case.forward())
     assert_close(y[0, 4:], plain[0, 4:], "exact")
+    assert_close(y[0, :, 12:], plain[0, :, 12:], "exact")
     assert_close(y[1:], plain[1:], "exact")
     case.x[0, 0, 0, 0] = 1
-    case.weight[1, 1, 0, 2] = np.inf
+    case.weight[len(case.weight) // 2, 1, 0, 2] = np.inf
     check("conv2d.forward", "float32", "matmul", case.forward())
 
 
