@@ -53,7 +53,7 @@ EDGE = 4  # outputs of a Winograd tile in each direction; 2 at the edge if no mo
 PLANES = 36  # the most products per tile
 LINE_TILE, LINE_PLANES = 3, 5  # outputs of a tile of a line, and its products for each block of as many taps
 LINE_TILES = 64  # tiles of a line that are transformed together: with the weights of 64 channels, their planes share the level-2 cache
-SHORT = 16  # outputs of a line from which minimal filtering pays
+SHORT = 24  # outputs of a line from which minimal filtering pays
 # Tiles that are transformed together. With AVX-512 their planes share the level-2 cache with the transformed weights. Without it,
 # products take twice as long and that cache is usually smaller, so it is better to read the weights less often.
 TILES = 16 if WIDTH == 64 else 48

@@ -20,7 +20,7 @@ from nbnet.kernels.cpu.compile import inlined, precise
 from nbnet.kernels.cpu.epilogue import activated
 from nbnet.kernels.cpu.gemm import gemm
 from nbnet.kernels.cpu.register_tiles import lanes
-from nbnet.kernels.cpu.vector import load, load_whole, store, zero
+from nbnet.kernels.cpu.vector import load, load_whole, store, store_whole, zero
 
 
 @precise
@@ -60,23 +60,28 @@ def _transform_inputs(x, image, row, left, tiles, plane, planes):
 
 
 @precise
-def _transform_outputs(products, plane, tile, line, column, bias, slope, buffer, y):
-    """A tile of y from the planes of products. Return whether its sums are finite."""
+def _transform_outputs(products, plane, tiles, line, first, bias, slope, buffer, y):
+    """Tiles of y, from number `first` of a line, from the planes of products. Return whether all sums are finite: the first vector of
+    products for each tile becomes the sum of the tile before the bias, which is NaN or infinite if one number is."""
     width, channels, flat = y.shape[2], y.shape[3], y.reshape(-1)
-    seen = zero(load_whole(products, 0))  # the sum of the tile before the bias: NaN or infinite if one number is
-    for c in range(0, channels, lanes(y)):
-        n, at = channels - c, (line * width + column) * channels + c
-        m0, m1, m2, m3, m4 = _load5(products, tile * channels + c, plane)
-        v0, v1, v2 = lines_points.outputs(m0, m1, m2, m3, m4)
-        seen = seen + first_lanes(v0 + v1 + v2, n, buffer)
-        b = load(bias, c, n)
-        v0, v1, v2 = v0 + b, v1 + b, v2 + b
-        if slope != 1:
-            v0, v1, v2 = activated(v0, slope), activated(v1, slope), activated(v2, slope)
-        store(flat, at, n, v0)
-        store(flat, at + channels, n if column + 1 < width else 0, v1)
-        store(flat, at + 2 * channels, n if column + 2 < width else 0, v2)
-    return is_finite(seen)
+    wrong = zero(load_whole(products, 0))  # 0 times the sums: 0 or NaN
+    for tile in range(tiles):
+        column, seen = LINE_TILE * (first + tile), zero(wrong)
+        for c in range(0, channels, lanes(y)):
+            n, at = channels - c, (line * width + column) * channels + c
+            m0, m1, m2, m3, m4 = _load5(products, tile * channels + c, plane)
+            v0, v1, v2 = lines_points.outputs(m0, m1, m2, m3, m4)
+            seen = seen + first_lanes(v0 + v1 + v2, n, buffer)
+            b = load(bias, c, n)
+            v0, v1, v2 = v0 + b, v1 + b, v2 + b
+            if slope != 1:
+                v0, v1, v2 = activated(v0, slope), activated(v1, slope), activated(v2, slope)
+            store(flat, at, n, v0)
+            store(flat, at + channels, n if column + 1 < width else 0, v1)
+            store(flat, at + 2 * channels, n if column + 2 < width else 0, v2)
+        store_whole(products, tile * channels, seen)
+        wrong = wrong + zero(seen) * seen
+    return is_finite(wrong)
 
 
 @inlined
@@ -100,10 +105,11 @@ def convolve(x, weight, kernel, packed, bias, pad_top, pad_left, start, stop, sc
             for p in range(LINE_PLANES):
                 a, b, c = p * a_plane, p * packed.shape[1], p * c_plane
                 gemm(tiles, planes, a, 0, inputs, 1, weights, b, 0, outputs, 1, depth, zeros, 0, 0, products, c, outputs, outputs)
-            for tile in range(tiles):
-                column = LINE_TILE * (first + tile)
-                if not _transform_outputs(products, c_plane, tile, line, column, bias, slope, buffer, y):
-                    direct.convolve_tile(x, weight, kernel, bias, pad_top, pad_left, image, row, column, planes, y, slope)
+            if not _transform_outputs(products, c_plane, tiles, line, first, bias, slope, buffer, y):
+                for tile in range(tiles):
+                    if not is_finite(load_whole(products, tile * outputs)):
+                        column = LINE_TILE * (first + tile)
+                        direct.convolve_tile(x, weight, kernel, bias, pad_top, pad_left, image, row, column, planes, y, slope)
 
 
 # -------------------------------------------------------------------------------------------------- backward_weights
