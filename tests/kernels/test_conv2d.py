@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from tolerances import assert_close
 
-from nbnet.kernels import conv2d
+from nbnet.kernels import conv2d, load
 
 from .harness import COMPILED, DTYPES, SIMULATED, Out, check, check_gradient, not_simulated, output_of, run
 
@@ -27,6 +27,19 @@ CASES = {
     "minimal filtering, padding of 2": ((2, 3, 2, 16), (3, 3, 16), (5, 4), (1, 1, 2, 2)),
     "chunks, minimal filtering": ((3, 40, 21, 33), (3, 3, 70), (40, 21), (1, 1, 1, 1)),
     "chunks, minimal filtering, all kinds of tiles": ((5, 14, 10, 17), (3, 3, 33), (14, 10), (1, 1, 1, 1)),
+    "2 taps": ((1, 1, 25, 16), (1, 2, 16), (1, 25), (1, 1, 0, 0)),
+    "3 taps of a short line": ((1, 1, 23, 16), (1, 3, 16), (1, 23), (1, 1, 0, 1)),
+    "4 taps": ((1, 1, 25, 16), (1, 4, 16), (1, 25), (1, 1, 0, 1)),
+    "minimal filtering, lines, 3 taps, causal": ((2, 1, 25, 17), (1, 3, 16), (1, 25), (1, 1, 0, 2)),
+    "minimal filtering, lines, 5 taps, valid": ((1, 1, 29, 16), (1, 5, 19), (1, 25), (1, 1, 0, 0)),
+    "minimal filtering, lines, 6 taps, rows of padding": ((1, 2, 24, 16), (1, 6, 16), (4, 24), (1, 1, 1, 3)),
+    "minimal filtering, lines, 7 taps, padding of 6": ((1, 1, 20, 16), (1, 7, 16), (1, 26), (1, 1, 0, 6)),
+    "minimal filtering, lines, 8 taps, valid": ((1, 1, 33, 16), (1, 8, 16), (1, 26), (1, 1, 0, 0)),
+    "minimal filtering, lines, 9 taps": ((2, 1, 25, 16), (1, 9, 18), (1, 25), (1, 1, 0, 4)),
+    "minimal filtering, lines, 10 taps, causal": ((1, 1, 24, 18), (1, 10, 16), (1, 24), (1, 1, 0, 9)),
+    "minimal filtering, lines, 11 taps": ((2, 1, 26, 16), (1, 11, 16), (1, 26), (1, 1, 0, 5)),
+    "chunks, minimal filtering, lines of several blocks": ((3, 1, 401, 33), (1, 9, 70), (1, 401), (1, 1, 0, 4)),
+    "chunks, minimal filtering, lines of images": ((2, 24, 40, 33), (1, 5, 40), (24, 40), (1, 1, 0, 2)),
     "1 by 1": ((2, 6, 7, 3), (1, 1, 3), (6, 7), (1, 1, 0, 0)),
     "16 channels, stride 2": ((2, 5, 6, 16), (3, 3, 16), (3, 3), (2, 2, 1, 1)),
     "dilated": ((2, 7, 8, 3), (3, 3, 4), (7, 8), (1, 1, 2, 3, 2, 3)),
@@ -113,6 +126,16 @@ def test_cases_make_several_chunks(rng):
     assert conv2d.STRIP // (kernel_h * kernel_w * inputs) < out_w, "no row of several blocks"
 
 
+@not_simulated
+def test_cases_use_minimal_filtering(rng):
+    for name in CASES:
+        if "minimal filtering" in name or "taps" in name:
+            planes = 0 if "minimal" not in name else conv2d.LINE_PLANES if "lines" in name else conv2d.PLANES
+            assert Case(name, rng).sizes.packed[0] == planes, name
+    tiles, (_, _, wide, _) = conv2d.LINE_TILES * conv2d.LINE_TILE, CASES["chunks, minimal filtering, lines of several blocks"][0]
+    assert tiles < wide, "no line of several blocks"
+
+
 @dtypes
 @cases
 def test_forward(rng, dtype, name):
@@ -124,6 +147,7 @@ ACTIVATED = [
     "1 by 1",
     "chunks, stride 2",
     "minimal filtering, valid",
+    "minimal filtering, lines, 3 taps, causal",
     "chunks, minimal filtering",
     "tiles",
     "wide tiles, 1 by 1",
@@ -284,10 +308,32 @@ def test_tiles_without_what_is_not_finite_keep_their_bits(rng, name):
     case.x[0, 0, 0, 0] = np.nan
     (y,) = run("conv2d.forward", "parallel", "float32", case.forward())
     assert_close(y[0, 4:], plain[0, 4:], "exact")
+    assert_close(y[0, :, 12:], plain[0, :, 12:], "exact")
     assert_close(y[1:], plain[1:], "exact")
     case.x[0, 0, 0, 0] = 1
-    case.weight[1, 1, 0, 2] = np.inf
+    case.weight[len(case.weight) // 2, 1, 0, 2] = np.inf
     check("conv2d.forward", "float32", "matmul", case.forward())
+
+
+@not_simulated
+@pytest.mark.parametrize("name", [name for name in CASES if "lines" in name])
+def test_lines_use_nothing_beyond_their_arrays(rng, name):
+    """The numbers around are finite. With NaN there, as `run` has it, sums that use it would be computed again, and come out right."""
+    case = Case(name, rng)
+
+    def surrounded(array):
+        memory = np.full(array.size + 2 * 8192, 1e3)
+        memory[8192:-8192] = array.reshape(-1)
+        return memory[8192:-8192].reshape(array.shape)
+
+    calls = {"forward": case.forward(), "backward_data": case.backward_data(), "backward_weights": case.backward_weights()}
+    for op, args in calls.items():
+        outputs = [np.empty(arg.shape, arg.dtype or "float64") if isinstance(arg, Out) else None for arg in args]
+        inputs = [surrounded(arg) if isinstance(arg, np.ndarray) else arg for arg in args]
+        load(f"conv2d.{op}", "serial")(*[arg if out is None else out for arg, out in zip(inputs, outputs)])
+        results = [out for arg, out in zip(args, outputs) if out is not None and not arg.scratch]
+        for actual, wanted in zip(results, run(f"conv2d.{op}", "numpy", "float64", args), strict=True):
+            assert_close(actual, wanted, "matmul")
 
 
 @pytest.mark.parametrize(("stride", "padding"), [(1, 0), (1, 1), (2, 1), (3, 2)])

@@ -18,16 +18,16 @@ input channels g*J to (g+1)*J and the output channels g*O/G to (g+1)*O/G.
 
 x, dx: (N, H, W, I).  y, dy: (N, OH, OW, O).  weight, dweight: (KH, KW, J, O).  bias, dbias: (O,); dbias of shape (0,) is not computed.
 mean, m2: (O,) float64, not computed if partials has the shape (0, 3, O).
-Scratch, with sizes from `scratch`: strips (T, S) T, a workspace for each of the T threads; packed (36, P) T,
-transformed weights, or (0, P); transposed (KH*KW*(O/G + 1), I) T, the rotated weights and then zeros; partials of forward
+Scratch, with sizes from `scratch`: strips (T, S) T, a workspace for each of the T threads; packed (`planes`, P) T,
+transformed weights; transposed (KH*KW*(O/G + 1), I) T, the rotated weights and then zeros; partials of forward
 (K, 3, O) float64; partials of backward_weights (K, D + 1, O) T, the sum of the weights' gradient for each chunk, with the
 bias's in the last row. Everything overwrites (=). Backward needs x and weight from forward.
 
 There is no im2col: a strip of rows is copied with its padding, and tiles read their patches from it. A patch is KH runs of KW*I numbers,
 so the patches of neighbouring pixels overlap in memory and are read from the level-1 cache; with groups or a dilation it is KH*KW runs of
 J numbers. 3 x 3 convolutions with stride 1, without these, over enough channels use Winograd's minimal filtering (winograd.py), with
-4 times fewer products. backward_data with few input channels, or with a stride, adds up the products of each pixel of dy with all weights
-(col2im.py).
+4 times fewer products. Kernels of height 1 use it along lines (lines.py), with up to 1.8 times fewer. backward_data with few input
+channels, or with a stride, adds up the products of each pixel of dy with all weights (col2im.py).
 
 Minimal filtering mixes the numbers of a tile. If a result is not finite, the tile is computed again without it (direct.py): so NaN and
 infinity reach exactly the results that depend on them, and only results that are too large overflow. Padding counts as zeros, and 0 times
@@ -51,6 +51,9 @@ FEW = 8  # channels of dx up to which backward_data uses col2im
 LEAST = 16  # input and output channels from which Winograd's transforms pay
 EDGE = 4  # outputs of a Winograd tile in each direction; 2 at the edge if no more are left
 PLANES = 36  # the most products per tile
+LINE_TILE, LINE_PLANES = 3, 5  # outputs of a tile of a line, and its products for each block of as many taps
+LINE_TILES = 64  # tiles of a line that are transformed together: with the weights of 64 channels, their planes share the level-2 cache
+SHORT = 24  # outputs of a line from which minimal filtering pays
 # Tiles that are transformed together. With AVX-512 their planes share the level-2 cache with the transformed weights. Without it,
 # products take twice as long and that cache is usually smaller, so it is better to read the weights less often.
 TILES = 16 if WIDTH == 64 else 48
@@ -79,17 +82,29 @@ def strip_rows(out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, dilation_h,
 
 
 @register_jitable
-def uses_winograd(kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, inputs, outputs, groups):
-    """Whether a convolution uses minimal filtering: with fewer channels its transforms cost more than the products it saves."""
-    dense = groups == 1 and stride_h == 1 and stride_w == 1 and dilation_h == 1 and dilation_w == 1
-    return dense and kernel_h == 3 and kernel_w == 3 and inputs >= LEAST and outputs >= LEAST
+def line_blocks(taps):
+    """The blocks of taps of a kernel of height 1: B."""
+    return (taps + LINE_TILE - 1) // LINE_TILE
 
 
 @register_jitable
-def plan(images, out_h, out_w, outputs, kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, inputs, groups, filtered):
-    """Rows of output that are computed together, and the number of chunks, for a convolution from `inputs` to `outputs` channels."""
+def planes(out_w, kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, inputs, outputs, groups):
+    """The planes of minimal filtering, or 0 where it is not used: with fewer channels its transforms cost more than the products it saves,
+    and along lines it does not save enough of them with 1, 2 or 4 taps."""
+    dense = groups == 1 and stride_h == 1 and stride_w == 1 and dilation_h == 1 and dilation_w == 1
+    if not dense or inputs < LEAST or outputs < LEAST:
+        return 0
+    if kernel_h == 1 and LINE_TILE * kernel_w >= 7 * line_blocks(kernel_w) and out_w >= SHORT:
+        return LINE_PLANES
+    return PLANES if kernel_h == 3 and kernel_w == 3 else 0
+
+
+@register_jitable
+def plan(images, out_h, out_w, outputs, kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, inputs, groups, filters):
+    """Rows of output that are computed together, and the number of chunks, for a convolution from `inputs` to `outputs` channels
+    with `filters` planes."""
     rows, _ = strip_rows(out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, inputs)
-    rows = EDGE if filtered else rows
+    rows = EDGE if filters == PLANES else 1 if filters > 0 else rows
     return rows, _chunks(images, out_h, rows, out_w, outputs * kernel_h * kernel_w * inputs // groups)
 
 
@@ -136,17 +151,19 @@ def scratch(
 ) -> Scratch:
     """For a convolution from `inputs` to `outputs` channels and for its backward_weights."""
     steps = stride_h, stride_w, dilation_h, dilation_w
-    filtered = uses_winograd(kernel_h, kernel_w, *steps, inputs, outputs, groups)
-    rows, count = plan(images, out_h, out_w, outputs, kernel_h, kernel_w, *steps, inputs, groups, filtered)
+    filters = planes(out_w, kernel_h, kernel_w, *steps, inputs, outputs, groups)
+    rows, count = plan(images, out_h, out_w, outputs, kernel_h, kernel_w, *steps, inputs, groups, filters)
     _, row = strip_rows(out_h, out_w, kernel_h, kernel_w, *steps, inputs)
     pixels = images * out_h * out_w
     weights = kernel_h * kernel_w * inputs // groups * outputs
     sums = weights if summed_together(pixels, partial_sums(count, pixels)) > 0 else 0
     direct = ((rows - 1) * stride_h + extent(kernel_h, dilation_h)) * row + LANES + sums
-    if not filtered:
+    if filters == 0:
         return Scratch(count, direct, (0, 1))
-    numbers = LANES + TILES * (inputs + outputs) + 2 * PAD + inputs * outputs  # for each of the planes
-    return Scratch(count, max(direct, PLANES * numbers + LANES), (PLANES, inputs * outputs + PAD))
+    blocks, tiles = (line_blocks(kernel_w), LINE_TILES) if filters == LINE_PLANES else (1, TILES)
+    products = blocks * inputs * outputs
+    numbers = LANES + (tiles + blocks - 1) * inputs + tiles * outputs + 2 * PAD + products  # for each of the planes
+    return Scratch(count, max(direct, filters * numbers + LANES), (filters, products + PAD))
 
 
 @register_jitable

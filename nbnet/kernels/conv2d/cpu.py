@@ -1,4 +1,4 @@
-"""Convolution on the CPU: vector register tiles over strips of padded rows, or Winograd's minimal filtering where that is faster."""
+"""Convolution on the CPU: vector register tiles over strips of padded rows, or minimal filtering where that is faster."""
 
 import numpy as np
 
@@ -6,17 +6,20 @@ from nbnet.kernels import chunks
 from nbnet.kernels.conv2d import (
     EDGE,
     GROUP,
+    LINE_PLANES,
+    PLANES,
     TILES_A_THREAD,
     col2im,
     col2im_chunks,
     direct,
+    lines,
     plan,
+    planes,
     summed_together,
     uses_col2im,
-    uses_winograd,
     winograd,
 )
-from nbnet.kernels.cpu.compile import body, precise, serial
+from nbnet.kernels.cpu.compile import body, inlined, precise, serial
 from nbnet.kernels.cpu.parallel_for import parallel, parallel_for_thread
 from nbnet.kernels.cpu.reductions import add_rows, merge_moments, moments_of_rows
 from nbnet.kernels.cpu.transpose import transpose
@@ -30,10 +33,11 @@ def _units(first, last, count, y, rows):
 
 
 @body
-def _cut(y, rows, count, filtered, threads):
-    """How the work is cut: rows of a unit, chunks, and groups of chunks, which threads claim one by one. Minimal filtering computes a group
-    together, so that its products have enough rows. That changes no bit of the result, so groups may depend on the number of threads."""
-    if not filtered:
+def _cut(y, rows, count, filters, threads):
+    """How the work is cut: rows of a unit, chunks, and groups of chunks, which threads claim one by one. Minimal filtering of images
+    computes a group together, so that its products have enough rows. That changes no bit of the result, so groups may depend on the number
+    of threads."""
+    if filters != PLANES:
         return rows, count, count
     tiles = y.shape[0] * -(-y.shape[1] // EDGE) * -(-y.shape[2] // EDGE)
     return rows, count, min(count, max(1, min(threads, tiles // TILES_A_THREAD), tiles // GROUP // threads * threads))
@@ -56,11 +60,14 @@ def _forward(group, thread, x, weight, bias, slope, geometry, cut, packed, strip
     rows, count, groups = cut
     first, last = chunks.bounds(group, groups, count)
     start, stop = _units(first, last, count, y, rows)
-    if packed.size > 0:
-        winograd.convolve(x, weight.reshape(-1), packed, bias, geometry[2], geometry[3], start, stop, strips[thread], y, slope)
+    kernel, top, left, strip = (kernel_h, kernel_w), geometry[2], geometry[3], strips[thread]
+    if packed.shape[0] == PLANES:
+        winograd.convolve(x, weight.reshape(-1), kernel, packed, bias, top, left, start, stop, strip, y, slope)
+    elif packed.shape[0] == LINE_PLANES:
+        lines.convolve(x, weight.reshape(-1), kernel, packed, bias, top, left, start, stop, strip, y, slope)
     else:
         flat, of_channels = weight.reshape(-1, outputs), x.shape[3] // inputs
-        direct.convolve(x, flat, (kernel_h, kernel_w), of_channels, bias, geometry, rows, start, stop, strips[thread], y, slope)
+        direct.convolve(x, flat, kernel, of_channels, bias, geometry, rows, start, stop, strip, y, slope)
     if partials.shape[0] > 0:
         for chunk in range(first, last):
             start, stop = _units(chunk, chunk + 1, count, y, rows)
@@ -68,14 +75,21 @@ def _forward(group, thread, x, weight, bias, slope, geometry, cut, packed, strip
             moments_of_rows(y.reshape(-1, outputs), None, first_pixel, last_pixel, np.intp(0), outputs, partials[chunk])
 
 
+@inlined
+def _transform_weights(weight, taps, strip, packed):
+    """As minimal filtering needs them: weight flat, taps the width of the kernel."""
+    if packed.shape[0] == PLANES:
+        winograd.transform_weights(weight, strip, packed)
+    elif packed.shape[0] == LINE_PLANES:
+        lines.transform_weights(weight, taps, packed)
+
+
 @body
 def _prepare_forward(x, weight, geometry, packed, strips, y):
     """Transform the weights; return how the work is cut."""
     kernel_h, kernel_w, inputs, outputs = weight.shape
     stride_h, stride_w, _, _, dilation_h, dilation_w = geometry
-    filtered = packed.size > 0
-    if filtered:
-        winograd.transform_weights(weight.reshape(-1), strips[0], packed)
+    _transform_weights(weight.reshape(-1), kernel_w, strips[0], packed)
     images, out_h, out_w, channels = y.shape[0], y.shape[1], y.shape[2], x.shape[3]
     rows, count = plan(
         images,
@@ -90,9 +104,9 @@ def _prepare_forward(x, weight, geometry, packed, strips, y):
         dilation_w,
         channels,
         channels // inputs,
-        filtered,
+        packed.shape[0],
     )
-    return _cut(y, rows, count, filtered, strips.shape[0])
+    return _cut(y, rows, count, packed.shape[0], strips.shape[0])
 
 
 @serial
@@ -149,12 +163,11 @@ def _prepare_backward_data(dy, weight, geometry, transposed, packed, strips, dx)
         count = col2im_chunks(dx.shape[0], dy.shape[1], dy.shape[2], outputs, depth)
         return dx.shape[1], count, count
     _rotate(weight, groups, transposed)
-    filtered = packed.size > 0
-    if filtered:
-        winograd.transform_weights(transposed.reshape(-1)[: weight.size], strips[0], packed)
+    _transform_weights(transposed.reshape(-1)[: weight.size], kernel_w, strips[0], packed)
     images, height, width, channels = dx.shape
-    rows, count = plan(images, height, width, channels, kernel_h, kernel_w, 1, 1, dilation_h, dilation_w, outputs, groups, filtered)
-    return _cut(dx, rows, count, filtered, strips.shape[0])
+    filters = packed.shape[0]
+    rows, count = plan(images, height, width, channels, kernel_h, kernel_w, 1, 1, dilation_h, dilation_w, outputs, groups, filters)
+    return _cut(dx, rows, count, filters, strips.shape[0])
 
 
 @body
@@ -163,22 +176,25 @@ def _backward_data(group, thread, dy, weight, geometry, cut, transposed, packed,
     kernel_h, kernel_w, inputs, _ = weight.shape
     stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w = geometry
     rows, count, groups = cut
+    kernel = kernel_h, kernel_w
     of_channels = dx.shape[3] // inputs
     flat, strip = transposed.reshape(-1), strips[thread]
     weights, zeros = flat[: weight.size], flat[weight.size :]
     if uses_col2im(inputs, stride_h, stride_w):
         start, stop = chunks.bounds(group, count, dx.shape[0])
-        col2im.backward_data(dy, weights, zeros, (kernel_h, kernel_w), of_channels, geometry, start, stop, strip, dx)
+        col2im.backward_data(dy, weights, zeros, kernel, of_channels, geometry, start, stop, strip, dx)
         return
     top, left = (kernel_h - 1) * dilation_h - pad_top, (kernel_w - 1) * dilation_w - pad_left
     first, last = chunks.bounds(group, groups, count)
     start, stop = _units(first, last, count, dx, rows)
-    if packed.size > 0:
-        winograd.convolve(dy, weights, packed, zeros, top, left, start, stop, strip, dx)
+    if packed.shape[0] == PLANES:
+        winograd.convolve(dy, weights, kernel, packed, zeros, top, left, start, stop, strip, dx)
+    elif packed.shape[0] == LINE_PLANES:
+        lines.convolve(dy, weights, kernel, packed, zeros, top, left, start, stop, strip, dx)
     else:
         matrix = weights.reshape(-1, dx.shape[3])
         turned = 1, 1, top, left, dilation_h, dilation_w
-        direct.convolve(dy, matrix, (kernel_h, kernel_w), of_channels, zeros, turned, rows, start, stop, strip, dx)
+        direct.convolve(dy, matrix, kernel, of_channels, zeros, turned, rows, start, stop, strip, dx)
 
 
 @serial
@@ -206,14 +222,20 @@ def _backward_weights(k, thread, x, dy, kernel, geometry, strips, partials, bias
     stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w = geometry
     inputs, outputs = x.shape[3], dy.shape[3]
     groups = inputs // depth
-    filtered = uses_winograd(kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, inputs, outputs, groups)
     images, out_h, out_w = dy.shape[0], dy.shape[1], dy.shape[2]
-    rows, _ = plan(images, out_h, out_w, outputs, kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, inputs, groups, filtered)
+    filters = planes(out_w, kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, inputs, outputs, groups)
+    rows, _ = plan(images, out_h, out_w, outputs, kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, inputs, groups, filters)
     start, stop = _units(k, k + 1, partials.shape[0], dy, rows)
     strip, partial = strips[thread], partials[k]
     terms = summed_together(dy.size // outputs, partials.shape[0])
     # Minimal filtering spreads NaN, infinity and overflow to weights that do not depend on it.
-    if not filtered or not winograd.backward_weights(x, dy, pad_top, pad_left, start, stop, terms, strip, partial):
+    if filters == PLANES:
+        done = winograd.backward_weights(x, dy, pad_top, pad_left, start, stop, terms, strip, partial)
+    elif filters == LINE_PLANES:
+        done = lines.backward_weights(x, dy, kernel_w, pad_top, pad_left, start, stop, terms, strip, partial)
+    else:
+        done = False
+    if not done:
         direct.backward_weights(x, dy, (kernel_h, kernel_w), groups, geometry, rows, start, stop, terms, strip, partial)
     if biased:
         bias = partial[partial.shape[0] - 1]

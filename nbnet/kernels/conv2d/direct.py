@@ -1,6 +1,6 @@
 """Convolution by register tiles over strips of padded rows, and single tiles of it where minimal filtering would not be precise."""
 
-from nbnet.kernels.conv2d import EDGE, IN_CACHES, extent, strip_rows
+from nbnet.kernels.conv2d import EDGE, IN_CACHES, LINE_TILE, extent, strip_rows
 from nbnet.kernels.cpu.compile import body, inlined
 from nbnet.kernels.cpu.epilogue import activate_rows
 from nbnet.kernels.cpu.gemm import gemm
@@ -109,14 +109,18 @@ def convolve(x, weight, kernel, groups, init, geometry, rows, start, stop, strip
 
 
 @body
-def convolve_tile(x, weight, bias, pad_top, pad_left, image, top, left, strip, y, slope):
-    """The tile of at most EDGE x EDGE outputs from row `top` and column `left` of a 3 x 3 convolution with stride 1."""
+def convolve_tile(x, weight, kernel, bias, pad_top, pad_left, image, top, left, strip, y, slope):
+    """The tile of minimal filtering from row `top` and column `left`, of EDGE x EDGE outputs for 3 x 3 or of LINE_TILE for a kernel of
+    height 1."""
+    (kernel_h, kernel_w), c = kernel, y.reshape(-1)
     inputs, out_h, out_w, outputs = x.shape[3], y.shape[1], y.shape[2], y.shape[3]
-    row, columns, c = (EDGE + 2) * inputs, min(EDGE, out_w - left), y.reshape(-1)
-    fill(x, image, top - pad_top, EDGE + 2, left - pad_left, row, strip)
-    for r in range(min(EDGE, out_h - top)):
-        at, run = ((image * out_h + top + r) * out_w + left) * outputs, 3 * inputs
-        gemm(columns, strip, r * row, row, inputs, 1, weight, 0, run * outputs, outputs, 3, run, bias, 0, 0, c, at, outputs, outputs)
+    rows, columns = (1, LINE_TILE) if kernel_h == 1 else (EDGE, EDGE)
+    row, run = (columns + kernel_w - 1) * inputs, kernel_w * inputs
+    rows, columns = min(rows, out_h - top), min(columns, out_w - left)
+    fill(x, image, top - pad_top, rows + kernel_h - 1, left - pad_left, row, strip)
+    for r in range(rows):
+        at = ((image * out_h + top + r) * out_w + left) * outputs
+        gemm(columns, strip, r * row, row, inputs, 1, weight, 0, run * outputs, outputs, kernel_h, run, bias, 0, 0, c, at, outputs, outputs)
         if slope != 1:
             activate_rows(c, at, 1, 0, columns * outputs, slope)
 

@@ -45,7 +45,8 @@ def _load_outer(array, at, step):
 
 
 @precise
-def _store(array, at, step, vectors):
+def store_vectors(array, at, step, vectors):
+    """Store whole vectors, `step` numbers apart."""
     for k, value in enumerate(vectors):
         store_whole(array, at + k * step, value)
 
@@ -53,7 +54,7 @@ def _store(array, at, step, vectors):
 @precise
 def _store_outer(array, at, step, vectors):
     v0, v1, v2, v5 = vectors
-    _store(array, at, step, (v0, v1, v2))
+    store_vectors(array, at, step, (v0, v1, v2))
     store_whole(array, at + 5 * step, v5)
 
 
@@ -77,12 +78,12 @@ def _transform_inputs(x, order, tiles, down, across, out_h, out_w, pad_top, pad_
                 at = (pixel + j) * channels + c
                 if not 0 <= left + j < width:
                     nothing = zero(load(flat, at, 0))
-                    _store(buffer, j * vector, 6 * vector, (nothing, nothing, nothing, nothing, nothing, nothing))
+                    store_vectors(buffer, j * vector, 6 * vector, (nothing, nothing, nothing, nothing, nothing, nothing))
                     continue
                 d0, d1, d2, d3 = load(flat, at, n0), load(flat, at + row, n1), load(flat, at + 2 * row, n2), load(flat, at + 3 * row, n3)
                 if tall:
                     d4, d5 = load(flat, at + 4 * row, n4), load(flat, at + 5 * row, n5)
-                    _store(buffer, j * vector, 6 * vector, winograd_points.inputs(d0, d1, d2, d3, d4, d5))
+                    store_vectors(buffer, j * vector, 6 * vector, winograd_points.inputs(d0, d1, d2, d3, d4, d5))
                 else:
                     _store_outer(buffer, j * vector, 6 * vector, winograd_points.inputs_of_2(d0, d1, d2, d3))
             for i in range(6):
@@ -91,7 +92,7 @@ def _transform_inputs(x, order, tiles, down, across, out_h, out_w, pad_top, pad_
                     continue
                 if wide:
                     d0, d1, d2, d3, d4, d5 = _load6(buffer, at, vector)
-                    _store(planes, to, plane, winograd_points.inputs(d0, d1, d2, d3, d4, d5))
+                    store_vectors(planes, to, plane, winograd_points.inputs(d0, d1, d2, d3, d4, d5))
                 else:
                     d0, d1, d2, d3 = _load4(buffer, at, vector)
                     _store_outer(planes, to, plane, winograd_points.inputs_of_2(d0, d1, d2, d3))
@@ -107,15 +108,15 @@ def transform_weights(weight, buffer, packed):
         for k in range(3):
             at = k * size + c
             column = load(weight, at, n), load(weight, at + 3 * size, n), load(weight, at + 6 * size, n)
-            _store(buffer, k * vector, 3 * vector, winograd_points.filters(*column))
+            store_vectors(buffer, k * vector, 3 * vector, winograd_points.filters(*column))
         for i in range(6):
             at = 3 * i * vector
             row = load_whole(buffer, at), load_whole(buffer, at + vector), load_whole(buffer, at + 2 * vector)
-            _store(flat, 6 * i * plane + c, plane, winograd_points.filters(*row))
+            store_vectors(flat, 6 * i * plane + c, plane, winograd_points.filters(*row))
 
 
 @precise
-def _first_lanes(vector, count, buffer):
+def first_lanes(vector, count, buffer):
     """The vector with 0 in the lanes from `count` on. The start of the buffer is overwritten."""
     if count < lanes(buffer):
         store_whole(buffer, 0, zero(vector))
@@ -125,7 +126,7 @@ def _first_lanes(vector, count, buffer):
 
 
 @precise
-def _is_finite(vector):
+def is_finite(vector):
     """Whether all lanes are finite."""
     total = sum_of_lanes(widen(vector * zero(vector)))
     return total == total  # 0 times infinity is NaN
@@ -150,10 +151,10 @@ def _transform_outputs(products, order, tiles, down, across, bias, slope, buffer
                     continue
                 if tall:
                     m0, m1, m2, m3, m4, m5 = _load6(products, at, 6 * plane)
-                    _store(buffer, j * vector, 6 * vector, winograd_points.outputs(m0, m1, m2, m3, m4, m5))
+                    store_vectors(buffer, j * vector, 6 * vector, winograd_points.outputs(m0, m1, m2, m3, m4, m5))
                 else:
                     m0, m1, m2, m5 = _load_outer(products, at, 6 * plane)
-                    _store(buffer, j * vector, 6 * vector, winograd_points.outputs_of_2(m0, m1, m2, m5))
+                    store_vectors(buffer, j * vector, 6 * vector, winograd_points.outputs_of_2(m0, m1, m2, m5))
             b = load(bias, c, n)
             total = zero(b)
             for i in range(min(EDGE, out_h - top)):
@@ -169,21 +170,21 @@ def _transform_outputs(products, order, tiles, down, across, bias, slope, buffer
                 if slope != 1:
                     v0, v1, v2, v3 = activated(v0, slope), activated(v1, slope), activated(v2, slope), activated(v3, slope)
                 if n >= vector and left + EDGE <= out_w:
-                    _store(flat, at, channels, (v0, v1, v2, v3))
+                    store_vectors(flat, at, channels, (v0, v1, v2, v3))
                 else:
                     for j, value in enumerate((v0, v1, v2, v3)):
                         store(flat, at + j * channels, n if left + j < out_w else 0, value)
-            seen = seen + _first_lanes(total, n, buffer)
-        if not _is_finite(seen):
+            seen = seen + first_lanes(total, n, buffer)
+        if not is_finite(seen):
             order[again] = order[slot]
             again += 1
     return again
 
 
 @inlined
-def convolve(x, weight, packed, bias, pad_top, pad_left, start, stop, scratch, y, slope=1.0):
+def convolve(x, weight, kernel, packed, bias, pad_top, pad_left, start, stop, scratch, y, slope=1.0):
     """Rows of tiles start to stop, counted over all images, of y = act(bias + x convolved with weight (9 * I * O,)), which `packed` holds
-    transformed. Tiles with sums that are not finite are computed directly."""
+    transformed. kernel: KH, KW. Tiles with sums that are not finite are computed directly."""
     inputs, outputs = x.shape[3], y.shape[3]
     out_h, out_w = y.shape[1], y.shape[2]
     down, across = (out_h + EDGE - 1) // EDGE, (out_w + EDGE - 1) // EDGE
@@ -207,7 +208,7 @@ def convolve(x, weight, packed, bias, pad_top, pad_left, start, stop, scratch, y
             gemm(count, planes, a, 0, inputs, 1, weights, b, 0, outputs, 1, inputs, zeros, 0, 0, products, c, outputs, outputs)
         for slot in range(_transform_outputs(products, order, tiles, down, across, bias, slope, buffer, y)):
             image, top, left = position(order[slot], down, across)
-            direct.convolve_tile(x, weight, bias, pad_top, pad_left, image, top, left, planes, y, slope)
+            direct.convolve_tile(x, weight, kernel, bias, pad_top, pad_left, image, top, left, planes, y, slope)
 
 
 # -------------------------------------------------------------------------------------------------- backward_weights
@@ -230,7 +231,7 @@ def _transform_gradients(dy, order, tiles, down, across, buffer, planes):
                 d0, d1 = load(flat, at, n0 * i), load(flat, at + row, n1 * i)
                 if tall:
                     d2, d3 = load(flat, at + 2 * row, n2 * i), load(flat, at + 3 * row, n3 * i)
-                    _store(buffer, j * vector, EDGE * vector, winograd_points.gradients(d0, d1, d2, d3))
+                    store_vectors(buffer, j * vector, EDGE * vector, winograd_points.gradients(d0, d1, d2, d3))
                 else:
                     _store_outer(buffer, j * vector, EDGE * vector, winograd_points.gradients_of_2(d0, d1))
             for i in range(6):
@@ -239,34 +240,33 @@ def _transform_gradients(dy, order, tiles, down, across, buffer, planes):
                     continue
                 d0, d1, d2, d3 = _load4(buffer, at, vector)
                 if wide:
-                    _store(planes, to, plane, winograd_points.gradients(d0, d1, d2, d3))
+                    store_vectors(planes, to, plane, winograd_points.gradients(d0, d1, d2, d3))
                 else:
                     _store_outer(planes, to, plane, winograd_points.gradients_of_2(d0, d1))
 
 
 @precise
-def _gradient(sums, size, adds, buffer, dweight):
-    """dweight (9, I, O) = G' u G, from the 36 planes u of `size` numbers, or += if it adds. Return whether all numbers are finite."""
+def _gradient(sums, size, buffer, dweight):
+    """dweight (9, I, O) += G' u G, from the 36 planes u of `size` numbers. Return whether all numbers are finite."""
     vector = lanes(sums)
     seen = zero(load_whole(sums, 0))
     for c in range(0, size, vector):
         for j in range(6):
             u0, u1, u2, u3, u4, u5 = _load6(sums, j * size + c, 6 * size)
-            _store(buffer, j * vector, 6 * vector, winograd_points.gather(u0, u1, u2, u3, u4, u5))
+            store_vectors(buffer, j * vector, 6 * vector, winograd_points.gather(u0, u1, u2, u3, u4, u5))
         total = zero(seen)
         for i in range(3):
             u0, u1, u2, u3, u4, u5 = _load6(buffer, 6 * i * vector, vector)
             v0, v1, v2 = winograd_points.gather(u0, u1, u2, u3, u4, u5)
             at, n = 3 * i * size + c, size - c
-            if adds:
-                v0, v1 = v0 + load(dweight, at, n), v1 + load(dweight, at + size, n)
-                v2 = v2 + load(dweight, at + 2 * size, n)
+            v0, v1 = v0 + load(dweight, at, n), v1 + load(dweight, at + size, n)
+            v2 = v2 + load(dweight, at + 2 * size, n)
             total = total + (v0 + v1 + v2)
             store(dweight, at, n, v0)
             store(dweight, at + size, n, v1)
             store(dweight, at + 2 * size, n, v2)
-        seen = seen + _first_lanes(total, size - c, buffer)
-    return _is_finite(seen)
+        seen = seen + first_lanes(total, size - c, buffer)
+    return is_finite(seen)
 
 
 @inlined
@@ -282,7 +282,8 @@ def backward_weights(x, dy, pad_top, pad_left, start, stop, terms, scratch, part
     gradients, sums = rest[: PLANES * b_plane], rest[PLANES * b_plane :]
     order = np.empty(TILES, np.intp)
     sums[:] = 0
-    finite, adds, waiting = True, False, 0
+    partial[:] = 0
+    finite, waiting = True, 0
     prefetches = x.nbytes + dy.nbytes > IN_CACHES
     for first in range(start * across, stop * across, TILES):
         tiles = min(TILES, stop * across - first)
@@ -299,8 +300,8 @@ def backward_weights(x, dy, pad_top, pad_left, start, stop, terms, scratch, part
                 gemm(inputs, planes, a, 0, 1, inputs, gradients, b, 0, outputs, 1, count, sums, c, outputs, sums, c, outputs, outputs)
         waiting += tiles
         if 0 < terms <= waiting or first + TILES >= stop * across:
-            finite = _gradient(sums, inputs * outputs, adds, buffer, partial.reshape(-1)) and finite
+            finite = _gradient(sums, inputs * outputs, buffer, partial.reshape(-1)) and finite
             if first + TILES < stop * across:
                 sums[:] = 0
-                adds, waiting = True, 0
+                waiting = 0
     return finite
