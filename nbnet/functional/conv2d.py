@@ -183,7 +183,7 @@ def run(
     else:
         sizes = contract.scratch(images, out_h, out_w, outputs, kernel_h, kernel_w, *geometry.steps, inputs, inputs // depth)
         partials = be.scratch("partials", (sizes.chunks if stats else 0, 3, outputs), np.float64)
-        packed, strips = be.scratch("packed", sizes.packed, x.dtype), be.scratch("strips", (be.threads, sizes.strip), x.dtype)
+        packed, strips = be.scratch("packed", sizes.packed, x.dtype), be.scratch("strips", (be.threads, *sizes.strip), x.dtype)
         be.kernel("conv2d.forward")(x, weight, bias, slope, *geometry, packed, strips, y, partials, *statistics)
     return y, Stats(mean, m2, float(y.size // outputs)) if stats else None
 
@@ -238,7 +238,7 @@ def data_gradient(dy: Any, weight: Any, geometry: Geometry, be: Backend, dx: Any
         return
     turned = be.scratch("turned", (kernel_h * kernel_w * (outputs // groups + 1), inputs), dx.dtype)
     sizes = contract.backward_data_scratch(images, height, width, inputs, kernel_h, kernel_w, *geometry.steps, outputs, groups)
-    packed, strips = be.scratch("packed", sizes.packed, dx.dtype), be.scratch("strips", (be.threads, sizes.strip), dx.dtype)
+    packed, strips = be.scratch("packed", sizes.packed, dx.dtype), be.scratch("strips", (be.threads, *sizes.strip), dx.dtype)
     be.kernel("conv2d.backward_data")(dy, weight, *geometry, turned, packed, strips, dx)
 
 
@@ -254,7 +254,7 @@ def weights_gradient(x: Any, dy: Any, geometry: Geometry, be: Backend, dweight: 
         be.kernel("depthwise.backward_weights")(x, dy, *geometry, partials, _per_channel(dweight), dbias)
         return
     sizes = contract.scratch(images, out_h, out_w, outputs, kernel_h, kernel_w, *geometry.steps, inputs, groups)
-    strips = be.scratch("strips", (be.threads, sizes.strip), x.dtype)
+    strips = be.scratch("strips", (be.threads, *sizes.strip), x.dtype)
     parts = contract.partial_sums(sizes.chunks, dy.size // outputs)
     partials = be.scratch("partials", (parts, kernel_h * kernel_w * depth + 1, outputs), x.dtype)
     be.kernel("conv2d.backward_weights")(x, dy, *geometry, strips, partials, dweight, dbias)

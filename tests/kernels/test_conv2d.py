@@ -71,7 +71,7 @@ small = pytest.mark.parametrize("name", SMALL)
 
 def workspace(sizes):
     """The scratch `packed` and `strips`, for up to three threads."""
-    return Out(sizes.packed, scratch=True), Out((3, sizes.strip), scratch=True)
+    return Out(sizes.packed, scratch=True), Out((3, *sizes.strip), scratch=True)
 
 
 class Case:

@@ -18,10 +18,10 @@ input channels g*J to (g+1)*J and the output channels g*O/G to (g+1)*O/G.
 
 x, dx: (N, H, W, I).  y, dy: (N, OH, OW, O).  weight, dweight: (KH, KW, J, O).  bias, dbias: (O,); dbias of shape (0,) is not computed.
 mean, m2: (O,) float64, not computed if partials has the shape (0, 3, O).
-Scratch, with sizes from `scratch`: strips (T, S) T, a workspace for each of the T threads; packed (`planes`, P) T,
-transformed weights; transposed (KH*KW*(O/G + 1), I) T, the rotated weights and then zeros; partials of forward
-(K, 3, O) float64; partials of backward_weights (K, D + 1, O) T, the sum of the weights' gradient for each chunk, with the
-bias's in the last row. Everything overwrites (=). Backward needs x and weight from forward.
+Scratch, with sizes from `scratch`: strips (T, S) T, a workspace for each of the T threads, or (T, 1, S) for lines.py, so that Numba
+compiles that code only where it is used; packed (`planes`, P) T, transformed weights; transposed (KH*KW*(O/G + 1), I) T, the rotated
+weights and then zeros; partials of forward (K, 3, O) float64; partials of backward_weights (K, D + 1, O) T, the sum of the weights'
+gradient for each chunk, with the bias's in the last row. Everything overwrites (=). Backward needs x and weight from forward.
 
 There is no im2col: a strip of rows is copied with its padding, and tiles read their patches from it. A patch is KH runs of KW*I numbers,
 so the patches of neighbouring pixels overlap in memory and are read from the level-1 cache; with groups or a dilation it is KH*KW runs of
@@ -130,7 +130,7 @@ class Scratch(NamedTuple):
     """Sizes of the scratch of one kernel."""
 
     chunks: int  # K: forward has partials for each, backward_weights fewer (`partial_sums`), backward_data with col2im none
-    strip: int  # S
+    strip: tuple[int, ...]  # S, or 1, S
     packed: tuple[int, int]
 
 
@@ -159,11 +159,12 @@ def scratch(
     sums = weights if summed_together(pixels, partial_sums(count, pixels)) > 0 else 0
     direct = ((rows - 1) * stride_h + extent(kernel_h, dilation_h)) * row + LANES + sums
     if filters == 0:
-        return Scratch(count, direct, (0, 1))
+        return Scratch(count, (direct,), (0, 1))
     blocks, tiles = (line_blocks(kernel_w), LINE_TILES) if filters == LINE_PLANES else (1, TILES)
     products = blocks * inputs * outputs
     numbers = LANES + (tiles + blocks - 1) * inputs + tiles * outputs + 2 * PAD + products  # for each of the planes
-    return Scratch(count, max(direct, filters * numbers + LANES), (filters, products + PAD))
+    strip = max(direct, filters * numbers + LANES)
+    return Scratch(count, (1, strip) if filters == LINE_PLANES else (strip,), (filters, products + PAD))
 
 
 @register_jitable
@@ -195,5 +196,5 @@ def backward_data_scratch(
 ) -> Scratch:
     """For backward_data to images (height, width, inputs)."""
     if uses_col2im(inputs // groups, stride_h, stride_w):
-        return Scratch(0, max(STRIP, kernel_h * kernel_w * inputs), (0, 1))
+        return Scratch(0, (max(STRIP, kernel_h * kernel_w * inputs),), (0, 1))
     return scratch(images, height, width, inputs, kernel_h, kernel_w, 1, 1, dilation_h, dilation_w, outputs, groups)

@@ -6,7 +6,6 @@ from nbnet.kernels import chunks
 from nbnet.kernels.conv2d import (
     EDGE,
     GROUP,
-    LINE_PLANES,
     PLANES,
     TILES_A_THREAD,
     col2im,
@@ -19,7 +18,7 @@ from nbnet.kernels.conv2d import (
     uses_col2im,
     winograd,
 )
-from nbnet.kernels.cpu.compile import body, inlined, precise, serial
+from nbnet.kernels.cpu.compile import body, precise, serial
 from nbnet.kernels.cpu.parallel_for import parallel, parallel_for_thread
 from nbnet.kernels.cpu.reductions import add_rows, merge_moments, moments_of_rows
 from nbnet.kernels.cpu.transpose import transpose
@@ -60,14 +59,14 @@ def _forward(group, thread, x, weight, bias, slope, geometry, cut, packed, strip
     rows, count, groups = cut
     first, last = chunks.bounds(group, groups, count)
     start, stop = _units(first, last, count, y, rows)
-    kernel, top, left, strip = (kernel_h, kernel_w), geometry[2], geometry[3], strips[thread]
-    if packed.shape[0] == PLANES:
-        winograd.convolve(x, weight.reshape(-1), kernel, packed, bias, top, left, start, stop, strip, y, slope)
-    elif packed.shape[0] == LINE_PLANES:
-        lines.convolve(x, weight.reshape(-1), kernel, packed, bias, top, left, start, stop, strip, y, slope)
+    kernel, top, left = (kernel_h, kernel_w), geometry[2], geometry[3]
+    if strips.ndim == 3:
+        lines.convolve(x, weight.reshape(-1), kernel, packed, bias, top, left, start, stop, strips[thread, 0], y, slope)
+    elif packed.size > 0:
+        winograd.convolve(x, weight.reshape(-1), kernel, packed, bias, top, left, start, stop, strips[thread], y, slope)
     else:
         flat, of_channels = weight.reshape(-1, outputs), x.shape[3] // inputs
-        direct.convolve(x, flat, kernel, of_channels, bias, geometry, rows, start, stop, strip, y, slope)
+        direct.convolve(x, flat, kernel, of_channels, bias, geometry, rows, start, stop, strips[thread], y, slope)
     if partials.shape[0] > 0:
         for chunk in range(first, last):
             start, stop = _units(chunk, chunk + 1, count, y, rows)
@@ -75,21 +74,15 @@ def _forward(group, thread, x, weight, bias, slope, geometry, cut, packed, strip
             moments_of_rows(y.reshape(-1, outputs), None, first_pixel, last_pixel, np.intp(0), outputs, partials[chunk])
 
 
-@inlined
-def _transform_weights(weight, taps, strip, packed):
-    """As minimal filtering needs them: weight flat, taps the width of the kernel."""
-    if packed.shape[0] == PLANES:
-        winograd.transform_weights(weight, strip, packed)
-    elif packed.shape[0] == LINE_PLANES:
-        lines.transform_weights(weight, taps, packed)
-
-
 @body
 def _prepare_forward(x, weight, geometry, packed, strips, y):
     """Transform the weights; return how the work is cut."""
     kernel_h, kernel_w, inputs, outputs = weight.shape
     stride_h, stride_w, _, _, dilation_h, dilation_w = geometry
-    _transform_weights(weight.reshape(-1), kernel_w, strips[0], packed)
+    if strips.ndim == 3:
+        lines.transform_weights(weight.reshape(-1), kernel_w, packed)
+    elif packed.size > 0:
+        winograd.transform_weights(weight.reshape(-1), strips[0], packed)
     images, out_h, out_w, channels = y.shape[0], y.shape[1], y.shape[2], x.shape[3]
     rows, count = plan(
         images,
@@ -163,7 +156,10 @@ def _prepare_backward_data(dy, weight, geometry, transposed, packed, strips, dx)
         count = col2im_chunks(dx.shape[0], dy.shape[1], dy.shape[2], outputs, depth)
         return dx.shape[1], count, count
     _rotate(weight, groups, transposed)
-    _transform_weights(transposed.reshape(-1)[: weight.size], kernel_w, strips[0], packed)
+    if strips.ndim == 3:
+        lines.transform_weights(transposed.reshape(-1)[: weight.size], kernel_w, packed)
+    elif packed.size > 0:
+        winograd.transform_weights(transposed.reshape(-1)[: weight.size], strips[0], packed)
     images, height, width, channels = dx.shape
     filters = packed.shape[0]
     rows, count = plan(images, height, width, channels, kernel_h, kernel_w, 1, 1, dilation_h, dilation_w, outputs, groups, filters)
@@ -178,23 +174,22 @@ def _backward_data(group, thread, dy, weight, geometry, cut, transposed, packed,
     rows, count, groups = cut
     kernel = kernel_h, kernel_w
     of_channels = dx.shape[3] // inputs
-    flat, strip = transposed.reshape(-1), strips[thread]
+    flat = transposed.reshape(-1)
     weights, zeros = flat[: weight.size], flat[weight.size :]
-    if uses_col2im(inputs, stride_h, stride_w):
-        start, stop = chunks.bounds(group, count, dx.shape[0])
-        col2im.backward_data(dy, weights, zeros, kernel, of_channels, geometry, start, stop, strip, dx)
-        return
     top, left = (kernel_h - 1) * dilation_h - pad_top, (kernel_w - 1) * dilation_w - pad_left
     first, last = chunks.bounds(group, groups, count)
     start, stop = _units(first, last, count, dx, rows)
-    if packed.shape[0] == PLANES:
-        winograd.convolve(dy, weights, kernel, packed, zeros, top, left, start, stop, strip, dx)
-    elif packed.shape[0] == LINE_PLANES:
-        lines.convolve(dy, weights, kernel, packed, zeros, top, left, start, stop, strip, dx)
+    if strips.ndim == 3:
+        lines.convolve(dy, weights, kernel, packed, zeros, top, left, start, stop, strips[thread, 0], dx)
+    elif uses_col2im(inputs, stride_h, stride_w):
+        start, stop = chunks.bounds(group, count, dx.shape[0])
+        col2im.backward_data(dy, weights, zeros, kernel, of_channels, geometry, start, stop, strips[thread], dx)
+    elif packed.size > 0:
+        winograd.convolve(dy, weights, kernel, packed, zeros, top, left, start, stop, strips[thread], dx)
     else:
         matrix = weights.reshape(-1, dx.shape[3])
         turned = 1, 1, top, left, dilation_h, dilation_w
-        direct.convolve(dy, matrix, kernel, of_channels, zeros, turned, rows, start, stop, strip, dx)
+        direct.convolve(dy, matrix, kernel, of_channels, zeros, turned, rows, start, stop, strips[thread], dx)
 
 
 @serial
@@ -226,16 +221,16 @@ def _backward_weights(k, thread, x, dy, kernel, geometry, strips, partials, bias
     filters = planes(out_w, kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, inputs, outputs, groups)
     rows, _ = plan(images, out_h, out_w, outputs, kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, inputs, groups, filters)
     start, stop = _units(k, k + 1, partials.shape[0], dy, rows)
-    strip, partial = strips[thread], partials[k]
+    partial = partials[k]
     terms = summed_together(dy.size // outputs, partials.shape[0])
     # Minimal filtering spreads NaN, infinity and overflow to weights that do not depend on it.
-    if filters == PLANES:
-        done = winograd.backward_weights(x, dy, pad_top, pad_left, start, stop, terms, strip, partial)
-    elif filters == LINE_PLANES:
-        done = lines.backward_weights(x, dy, kernel_w, pad_top, pad_left, start, stop, terms, strip, partial)
+    if strips.ndim == 3:
+        strip = strips[thread, 0]
+        finite = lines.backward_weights(x, dy, kernel_w, pad_top, pad_left, start, stop, terms, strip, partial)
     else:
-        done = False
-    if not done:
+        strip = strips[thread]
+        finite = filters > 0 and winograd.backward_weights(x, dy, pad_top, pad_left, start, stop, terms, strip, partial)
+    if not finite:
         direct.backward_weights(x, dy, (kernel_h, kernel_w), groups, geometry, rows, start, stop, terms, strip, partial)
     if biased:
         bias = partial[partial.shape[0] - 1]

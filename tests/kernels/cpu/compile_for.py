@@ -11,7 +11,7 @@ import llvmlite.binding as llvm
 from numba import config, types
 
 WINDOW = "i i i i i i"
-# The arguments of each kernel in float32: a number is an array with so many axes.
+# The arguments of each kernel in float32: a number is an array with so many axes. More than one: for code that is chosen by the types.
 KERNELS = {
     "activation.softmax_forward": "2 2",
     "activation.softmax_backward": "2 2 2",
@@ -34,9 +34,9 @@ KERNELS = {
     "batchnorm.apply_max_pool": "4 1 1 1 f 4",
     "batchnorm.backward_reduce_max_pool": "4 4 1 1 1 f wide3 wide1 wide1",
     "batchnorm.backward_apply_max_pool": "4 4 1 1 1 f 1 1 1 4",
-    "conv2d.forward": "4 4 1 f i i i i i i 2 2 4 wide3 wide1 wide1",
-    "conv2d.backward_data": "4 4 i i i i i i 2 2 2 4",
-    "conv2d.backward_weights": "4 4 i i i i i i 2 3 4 1",
+    "conv2d.forward": "4 4 1 f i i i i i i 2 2 4 wide3 wide1 wide1|4 4 1 f i i i i i i 2 3 4 wide3 wide1 wide1",
+    "conv2d.backward_data": "4 4 i i i i i i 2 2 2 4|4 4 i i i i i i 2 2 3 4",
+    "conv2d.backward_weights": "4 4 i i i i i i 2 3 4 1|4 4 i i i i i i 3 3 4 1",
     "depthwise.forward": "4 3 1 f i i i i i i 4 wide3 wide1 wide1",
     "depthwise.backward_data": "4 3 i i i i i i 4",
     "depthwise.backward_weights": "4 4 i i i i i i wide3 3 1",
@@ -103,8 +103,9 @@ def compile_for(triple, processor):
     code = {"gemm": gemm._define(types.float32)._library.get_asm_str()}
     for name, arguments in kernels().items():
         kernel = load(name, "parallel")  # serial has the same code but for the loop
-        kernel.compile(tuple(kinds[kind] for kind in arguments.split()))
-        (code[name],) = kernel.inspect_asm().values()
+        for each in arguments.split("|"):
+            kernel.compile(tuple(kinds[kind] for kind in each.split()))
+        code[name] = "".join(kernel.inspect_asm().values())
     calls = [name for name, assembly in code.items() if re.search(r"\b_?fmaf?\b", assembly)]
     return target.ARCHITECTURE, target.WIDTH, target.REGISTERS, *calls
 
