@@ -53,7 +53,7 @@ FITS = {
     "(x, y), epochs=1, verbose=0": r"'verbose': write progress=True or progress=False$",
     "(x, y), epochs=1, bacth_size=2": r"'bacth_size': expected data, epochs, batch_size, validation, callbacks, progress$",
     "(x, y[:, None]), epochs=1": r"labels have shape \(12, 1\): expected \(12,\), .*; use np.asarray\(y\).reshape\(-1\)$",
-    "(x, np.eye(3)[y]), epochs=1": r"labels have shape \(12, 3\): .*; for one-hot rows use np.asarray\(y\).argmax\(axis=1\)$",
+    "(x, 2 * np.eye(3)[y]), epochs=1": r"probabilities of row 0 sum to 2: .*; for several .* use loss='binary_cross_entropy'$",
     "(x, y.astype(float)), epochs=1": r"labels have dtype float64: expected whole numbers, 0 to 2; use np.asarray\(y\).astype\('int64'\)$",
     "(Tensor(), y), epochs=1": r"data: x is not an array: Can't call numpy\(\) on Tensor that requires grad. Use tensor",
 }

@@ -272,9 +272,9 @@ BUILDING = [
 
 TRAINING = [
     (
-        "nb.losses.get(nb.losses.SquaredError)",
-        r"use (loss=SquaredError\()\)$",
-        "from nbnet.losses import SquaredError; nb.losses.get(**dict({}mean=True)))",
+        "nb.losses.get(nb.losses.MeanSquaredError)",
+        r"use (loss=MeanSquaredError\()\)$",
+        "from nbnet.losses import MeanSquaredError; nb.losses.get(**dict({}reduction='sum')))",
     ),
     (
         "nb.Trainer(model)",

@@ -71,7 +71,7 @@ class TooFew(nb.losses.Loss):
         return nb.losses.LossResult(0.0, None, prediction)
 
 
-class MoreWithDefaults(nb.losses.SquaredError):
+class MoreWithDefaults(nb.losses.MeanSquaredError):
     def __call__(self, prediction, target, *, rows=None, backend="parallel", extra=3):
         return super().__call__(prediction, target, rows=rows, backend=backend)
 
