@@ -93,13 +93,13 @@ KEYWORDS = [
     ),
     (
         "fit((x, y), 1, class_weight={0: 2})",
-        r"write a loss of your own \((nbnet.losses.Loss)\)$",
-        "import nbnet; class_of = {}; assert callable(class_of)",
+        r"write Trainer\((loss=nb.losses.SoftmaxCrossEntropy\(class_weight=\[1, 2), ...\]\)\)$",
+        "nb.Trainer(model, optimizer='adam', {}, 1]))",
     ),
     (
-        "fit((x, y), 1, sample_weight=x)",
-        r"write a loss of your own \((nbnet.losses.Loss)\)$",
-        "import nbnet; class_of = {}; assert callable(class_of)",
+        "nb.Trainer(model, optimizer='adam', sample_weight=x)",
+        r"write (trainer.fit\(\(x, y\), epochs=10, sample_weight=)weights\)$",
+        "{}np.ones(len(x)))",
     ),
     ("nb.Adam(0.1, clipnorm=1.0)", r"write Trainer\((clip_norm=)\)$", "nb.Trainer(model, optimizer='adam', {}1.0)"),
     ("new().build((2,), device='cuda')", r'write (model.build\(input_shape, backend=)"cuda"\) or another', "model = new(); {}'serial')"),
@@ -209,7 +209,7 @@ PAIRS = [
     ("trainer.evaluate((x, y))", r"write (evaluate\(x, y\))$", "trainer.{}"),
     ("model.predict()", r"write (predict\(x\))$", "model.{}"),
     ("new().build()", r"write (build\(\(28, 28, 1\)\))$", "model = new(nb.Flatten(), nb.Dense(3)); model.{}"),
-    ("fit((x, y, y), 1)", r"write a loss of your own \((nbnet.losses.Loss)\), with the weights in y$", "import nbnet; assert callable({})"),
+    ("fit((x, y, y), 1)", r"write (sample_weight=)weights$", "fit((x, y), 1, {}np.ones(len(x)))"),
     (
         "data = (x, y), (x, y), ['a']; fit(data, 1)",
         r"write (.* = data), then (fit\(.*epochs=10\))$",

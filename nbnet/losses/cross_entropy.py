@@ -103,16 +103,16 @@ class SoftmaxCrossEntropy(Loss):
                     f"labels go from {labels.min()} to {labels.max()}, expected 0 to {classes - 1}: the model has {classes} outputs"
                 )
             if ignored is None and sample_weight is None and not self.label_smoothing and self.class_weight is None:
-                return self._run("softmax_cross_entropy", be, logits, be.place(labels), rows or divisor(self, count))
+                return self._run("softmax_cross_entropy", be, logits, (be.place(labels),), rows or divisor(self, count))
             shares = np.zeros(logits.shape)
             shares[np.arange(count), labels] = 1
             counted, shares = count, self._smoothed(shares, classes)
             if ignored is not None:
                 shares[ignored] = 0
                 counted = count - int(np.count_nonzero(ignored))
-        if sample_weight is not None:
-            shares *= check_sample_weight(sample_weight, count)[:, None]
-        return self._run("soft_cross_entropy", be, logits, be.place(shares.astype(logits.dtype)), rows or divisor(self, counted))
+        weights = np.ones(count) if sample_weight is None else check_sample_weight(sample_weight, count)
+        targets = be.place(shares.astype(logits.dtype)), be.place(weights.astype(logits.dtype))
+        return self._run("soft_cross_entropy", be, logits, targets, rows or divisor(self, counted))
 
     def _smoothed(self, shares: np.ndarray, classes: int) -> np.ndarray:
         if self.label_smoothing:
@@ -122,11 +122,11 @@ class SoftmaxCrossEntropy(Loss):
             shares = shares * self.class_weight
         return shares
 
-    def _run(self, kernel: str, be: Backend, logits: Any, targets: Any, rows: int) -> LossResult:
+    def _run(self, kernel: str, be: Backend, logits: Any, targets: tuple[Any, ...], rows: int) -> LossResult:
         count = len(logits)
         losses, hits = be.empty((count,), np.float64), be.empty((count,), np.uint8)
         gradient = be.empty(logits.shape, logits.dtype)
-        be.kernel(f"loss.{kernel}")(logits, targets, 1 / rows, losses, hits, gradient)
+        be.kernel(f"loss.{kernel}")(logits, *targets, 1 / rows, losses, hits, gradient)
         losses, hits = be.host(losses, hits)
         return LossResult(float(losses.sum()), int(np.count_nonzero(hits)), gradient)
 

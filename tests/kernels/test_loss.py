@@ -91,8 +91,9 @@ def test_nan_logit(dtype, at):
 # ------------------------------------------------------------------------------------------------ soft_cross_entropy
 
 
-def soft_args(logits, shares):
-    return cross_entropy_args(logits, shares)
+def soft_args(logits, shares, weights=None):
+    weights = np.ones(len(logits)) if weights is None else weights
+    return [logits, shares, weights, *cross_entropy_args(logits, np.zeros(len(logits), int))[2:]]
 
 
 def shares_of(rng, shape):
@@ -105,21 +106,22 @@ def shares_of(rng, shape):
 @dtypes
 @shapes
 def test_soft_cross_entropy(rng, dtype, shape):
-    logits, shares = rng.normal(0, 3, shape), shares_of(rng, shape)
-    losses, hits, _ = check("loss.soft_cross_entropy", dtype, "reduction", soft_args(logits, shares))
+    logits, shares, weights = rng.normal(0, 3, shape), shares_of(rng, shape), rng.uniform(size=shape[0])
+    weights[::4] = 0
+    losses, hits, _ = check("loss.soft_cross_entropy", dtype, "reduction", soft_args(logits, shares, weights))
     log_softmax = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-    assert_close(losses, -(shares * log_softmax).sum(axis=1), "reduction", dtype)
+    assert_close(losses, -weights * (shares * log_softmax).sum(axis=1), "reduction", dtype)
     assert_close(hits, (logits.argmax(axis=1) == shares.argmax(axis=1)) & (shares.max(axis=1) > 0), "exact")
 
 
 @pytest.mark.parametrize("backend", ["numpy", *COMPILED])
 def test_soft_cross_entropy_gradient(rng, backend):
-    logits, shares = rng.normal(size=(4, 5)), shares_of(rng, (4, 5))
+    logits, shares, weights = rng.normal(size=(4, 5)), shares_of(rng, (4, 5)), rng.uniform(size=4)
 
     def forward(logits):
-        return run("loss.soft_cross_entropy", "numpy", "float64", soft_args(logits, shares))[0]
+        return run("loss.soft_cross_entropy", "numpy", "float64", soft_args(logits, shares, weights))[0]
 
-    _, _, dlogits = run("loss.soft_cross_entropy", backend, "float64", soft_args(logits, shares))
+    _, _, dlogits = run("loss.soft_cross_entropy", backend, "float64", soft_args(logits, shares, weights))
     assert_close(dlogits, differences(forward, logits, SCALE), "differences")
 
 

@@ -91,7 +91,7 @@ def test_the_arguments_of_a_loss(loss):
     small_trainer(loss=names["loss"])
 
 
-@pytest.mark.parametrize("loss", [lambda p, t, **options: None, lambda *arguments, **options: None, MoreWithDefaults(mean=True), max])
+@pytest.mark.parametrize("loss", [lambda p, t, **options: None, lambda *arguments, **options: None, MoreWithDefaults(), max])
 def test_other_ways_to_take_the_arguments(loss):
     small_trainer(loss=loss)
 

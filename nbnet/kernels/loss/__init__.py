@@ -8,10 +8,11 @@ batches are added up.
         losses_m = log(sum_c exp(logits_mc)) - logits_m,label,   dlogits = (softmax(logits) - onehot(labels)) * scale
         logits, dlogits: (M, C) T.  labels: (M,) int64 in [0, C), checked by the caller.
         hits: (M,) uint8, 1 where the first maximum of the row is the label.
-    soft_cross_entropy(logits, shares, scale, losses, hits, dlogits)
-        losses_m = sum_c shares_mc (log(sum_k exp(logits_mk)) - logits_mc),   dlogits = (S_m softmax(logits) - shares) * scale
-        shares: (M, C) T, finite and at least 0; their sum S_m need not be 1: smoothing, weights and rows to ignore are in them.
-        Where a share is 0, a logit may be minus infinity.
+    soft_cross_entropy(logits, shares, weights, scale, losses, hits, dlogits)
+        losses_m = weights_m sum_c shares_mc (log(sum_k exp(logits_mk)) - logits_mc),
+        dlogits_mc = weights_m (S_m softmax(logits)_mc - shares_mc) * scale
+        shares: (M, C) T, finite and at least 0; their sum S_m need not be 1: smoothing, weights of classes and rows to ignore are in
+        them. weights: (M,) T, finite and at least 0. Where a share is 0, a logit may be minus infinity.
         hits: 1 where the first maximum of the logits is that of the shares, which is above 0.
 
 Element by element, with y, target, dy: (M, D) T and weights: (1 or M, 1 or D) T, at least 0, for all rows or outputs where they are 1;

@@ -68,7 +68,7 @@ def softmax_cross_entropy_parallel(logits, labels, scale, losses, hits, dlogits)
 
 
 @body
-def _soft_cross_entropy(part, parts, logits, shares, scale, losses, hits, dlogits):
+def _soft_cross_entropy(part, parts, logits, shares, weights, scale, losses, hits, dlogits):
     start, stop = chunks.bounds(part, parts, logits.shape[0])
     classes, source, wanted, gradient = logits.shape[1], logits.reshape(-1), shares.reshape(-1), dlogits.reshape(-1)
     for m in range(start, stop):
@@ -85,25 +85,26 @@ def _soft_cross_entropy(part, parts, logits, shares, scale, losses, hits, dlogit
             share = share + widen(s)
             products = fma(widen(s), widen(z), products)
         total = sum_of_lanes(share)
-        losses[m] = total * np.log(exps) - sum_of_lanes(products)
+        losses[m] = np.float64(weights[m]) * (total * np.log(exps) - sum_of_lanes(products))
         hits[m] = hit and losses[m] == losses[m]  # a NaN is not equal to itself
-        of_exp, of_share = logits.dtype.type(scale * total / exps), logits.dtype.type(scale)
+        factor = scale * np.float64(weights[m])
+        of_exp, of_share = logits.dtype.type(factor * total / exps), logits.dtype.type(factor)
         for c in range(0, classes, lanes(logits)):
             e, s = load(gradient, at + c, classes - c), load(wanted, at + c, classes - c)
             store(gradient, at + c, classes - c, e * splat_as(of_exp, e) - s * splat_as(of_share, s))
 
 
 @serial
-def soft_cross_entropy_serial(logits, shares, scale, losses, hits, dlogits):
+def soft_cross_entropy_serial(logits, shares, weights, scale, losses, hits, dlogits):
     n = chunks.count(logits.shape[0], EXP * logits.shape[1])
     for k in range(n):
-        _soft_cross_entropy(k, n, logits, shares, scale, losses, hits, dlogits)
+        _soft_cross_entropy(k, n, logits, shares, weights, scale, losses, hits, dlogits)
 
 
 @parallel
-def soft_cross_entropy_parallel(logits, shares, scale, losses, hits, dlogits):
+def soft_cross_entropy_parallel(logits, shares, weights, scale, losses, hits, dlogits):
     n = chunks.count(logits.shape[0], EXP * logits.shape[1])
-    parallel_for(n, _soft_cross_entropy, (n, logits, shares, scale, losses, hits, dlogits))
+    parallel_for(n, _soft_cross_entropy, (n, logits, shares, weights, scale, losses, hits, dlogits))
 
 
 # ------------------------------------------------------------------------------------------ element by element

@@ -50,7 +50,7 @@ def softmax_cross_entropy(logits, labels, scale, losses, hits, dlogits):
 
 
 @kernel
-def _soft_cross_entropy(logits, shares, scale, count, classes, losses, hits, dlogits, group):
+def _soft_cross_entropy(logits, shares, weights, scale, count, classes, losses, hits, dlogits, group):
     row, first = cuda.grid(1) // group, cuda.grid(1) % group
     last = classes if row < count else 0  # all threads stay for the reductions
     start = min(row, count - 1) * classes
@@ -72,19 +72,21 @@ def _soft_cross_entropy(logits, shares, scale, count, classes, losses, hits, dlo
         share += s
         products += s * z if s > zero else zero
     total, share, products = row_sum(total, group, logits), row_sum(share, group, logits), row_sum(products, group, logits)
-    factor = scale * share / total if row < count else zero
+    weight = weights[min(row, count - 1)]
+    factor = scale * weight
+    of_exp = factor * share / total if row < count else zero
     for c in range(first, last, group):
-        dlogits[start + c] = dlogits[start + c] * factor - shares[start + c] * scale
+        dlogits[start + c] = dlogits[start + c] * of_exp - shares[start + c] * factor
     if first == 0 and last > 0:
-        loss = share * math.log(total) - products
+        loss = weight * (share * math.log(total) - products)
         losses[row] = loss
         hits[row] = 1 if winner == best and peak > zero and loss == loss else 0  # a NaN is not equal to itself
 
 
-def soft_cross_entropy(logits, shares, scale, losses, hits, dlogits):
+def soft_cross_entropy(logits, shares, weights, scale, losses, hits, dlogits):
     count, classes = logits.shape
     scale = logits.dtype.type(scale)
-    rows(_soft_cross_entropy, count, classes, logits, shares, scale, count, classes, losses, hits, dlogits)
+    rows(_soft_cross_entropy, count, classes, logits, shares, weights, scale, count, classes, losses, hits, dlogits)
 
 
 # ------------------------------------------------------------------------------------------ element by element

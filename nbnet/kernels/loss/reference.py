@@ -15,13 +15,13 @@ def softmax_cross_entropy(logits, labels, scale, losses, hits, dlogits):
     dlogits *= scale
 
 
-def soft_cross_entropy(logits, shares, scale, losses, hits, dlogits):
+def soft_cross_entropy(logits, shares, weights, scale, losses, hits, dlogits):
     z = logits - logits.max(axis=1, keepdims=True)
     e = np.exp(z)
     total, share = (array.sum(axis=1, dtype=np.float64) for array in (e, shares))
-    losses[:] = share * np.log(total) - np.where(shares > 0, shares * np.where(shares > 0, z, 0), 0).sum(axis=1, dtype=np.float64)
+    losses[:] = weights * (share * np.log(total) - (shares * np.where(shares > 0, z, 0)).sum(axis=1, dtype=np.float64))
     hits[:] = (logits.argmax(axis=1) == shares.argmax(axis=1)) & (share > 0) & ~np.isnan(losses)
-    dlogits[:] = (e * (share / total)[:, None] - shares) * scale
+    dlogits[:] = (e * (share / total)[:, None] - shares) * (weights * scale)[:, None]
 
 
 # ------------------------------------------------------------------------------------------- element by element

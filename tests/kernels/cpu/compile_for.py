@@ -49,7 +49,7 @@ KERNELS = {
     "groupnorm.forward": "3 i 1 1 f b wide3 wide2 wide2 3",
     "groupnorm.backward": "3 3 i 1 wide2 wide2 b wide3 1 1 3",
     "loss.softmax_cross_entropy": "2 labels f wide1 hits 2",
-    "loss.soft_cross_entropy": "2 2 f wide1 hits 2",
+    "loss.soft_cross_entropy": "2 2 1 f wide1 hits 2",
     "optimizer.sgd": "1 1 1 f f b f",
     "optimizer.rmsprop": "1 1 1 1 f f f f f",
     "optimizer.adam": "1 1 1 1 f f f f f b f f",

@@ -110,8 +110,8 @@ def arguments(operation, name, dtype):
         rows = a(300, dtype=D)
         if name in LOSSES:
             return [(m, m, a(300, 1), *(0.1,) * len(LOSSES[name].options), 0.1, 0.1, rows, m)]
-        labels = m if name == "soft_cross_entropy" else a(300, dtype=np.dtype(np.int64))
-        return [(m, labels, 0.1, rows, a(300, dtype=np.dtype(np.uint8)), m)]
+        targets = (m, a(300)) if name == "soft_cross_entropy" else (a(300, dtype=np.dtype(np.int64)),)
+        return [(m, *targets, 0.1, rows, a(300, dtype=np.dtype(np.uint8)), m)]
     if operation == "optimizer":
         states = {"sgd": 1, "rmsprop": 2, "adam": 2}[name]
         options = {"sgd": (0.1, 0.9, True, 0.0), "rmsprop": (0.1,) * 5, "adam": (0.1, 0.9, 0.99, 1e-8, 0.0, False, 0.1, 0.1)}[name]
