@@ -37,7 +37,7 @@ ARGUMENTS = {
     "kernel_regularizer": "set model.params[name].regularizer after build",
     "learning_rate": "in the optimizer write lr=",
     "lr": "write optimizer=nb.Adam(lr)",
-    "metrics": "leave it out: loss and accuracy are always there",
+    "metrics": "write Trainer(metrics=[...]); loss and accuracy are always there",
     "negative_slope": "write slope=",
     "num_features": "leave it out: build(input_shape) finds it",
     "optim": "write optimizer=",

@@ -10,6 +10,7 @@ from nbnet.losses.cross_entropy import KLDivergence, SoftmaxCrossEntropy, kl_div
 from nbnet.losses.distances import Triplet, triplet
 from nbnet.losses.elementwise import (
     BinaryCrossEntropy,
+    Elementwise,
     Focal,
     Hinge,
     Huber,
@@ -45,6 +46,7 @@ LOSSES: dict[str, Loss] = {
 __all__ = [
     "LOSSES",
     "BinaryCrossEntropy",
+    "Elementwise",
     "Focal",
     "FunctionLoss",
     "Hinge",

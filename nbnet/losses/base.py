@@ -112,6 +112,7 @@ class Loss(CodeRepr):
         reduction: "mean", or "sum", which is not divided.
     """
 
+    _package = "nbnet.losses"
     name = ""
     reduction = "mean"
     threshold: float | None = None  # for metrics: above it, an output says yes; None where the largest output of a row is its class
@@ -186,10 +187,7 @@ class Loss(CodeRepr):
         return bool(self.name) and getattr(sys.modules.get("nbnet.losses"), self.name, None) is self
 
     def __repr__(self) -> str:
-        if self._standard:
-            return f"nb.losses.{self.name}"
-        exported = getattr(sys.modules.get("nbnet.losses"), type(self).__name__, None) is type(self)
-        return f"{'nb.losses.' if exported else ''}{super().__repr__()}"
+        return f"nb.losses.{self.name}" if self._standard else super().__repr__()
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """A copy of a standard loss is that loss."""

@@ -11,15 +11,22 @@ import numpy as np
 from nbnet.errors import NonFiniteError
 from nbnet.layers import Param, Sequential
 from nbnet.losses.base import check_result, count_rows, divisor
+from nbnet.metrics import Metric
 from nbnet.runtime.arrays import first, take
 from nbnet.runtime.backend import Backend
 from nbnet.runtime.commit import Call, commit
 from nbnet.runtime.compile_ahead import compile_ahead
 from nbnet.training.epoch import Sums, parts
+from nbnet.training.evaluation import measure
 
 
-def gradients(trainer: Any, x: Any, y: Any, weights: Any, params: Collection[Param], waiting: list[Call]) -> Sums:
-    """Write the gradients of the batch into the parameters, summed over its parts. waiting: of the model before the step."""
+def gradients(
+    trainer: Any, x: Any, y: Any, weights: Any, metrics: Collection[Metric], params: Collection[Param], waiting: list[Call]
+) -> Sums:
+    """Write the gradients of the batch into the parameters, summed over its parts, and update the metrics.
+
+    waiting: of the model before the step.
+    """
     model, backend, loss = trainer.model, trainer.model.backend, trainer.loss
     rows, counted = len(first(x)), count_rows(loss, y)
     options, found = {"rows": divisor(loss, counted), "backend": backend}, Sums(counted=counted)
@@ -36,6 +43,8 @@ def gradients(trainer: Any, x: Any, y: Any, weights: Any, params: Collection[Par
             options["sample_weight"] = weights[part]
         result = check_result(loss(prediction, take(y, part), **options), prediction, loss)
         found = found.plus(result.total, result.correct)
+        if metrics:
+            measure(metrics, loss, prediction, take(y, part), options.get("sample_weight"))
         if not math.isfinite(found.loss):
             commit(waiting)  # the explanation runs the layers again
             raise NonFiniteError(f"the loss is {found.loss} at step {trainer.step}: {explain_not_finite(model, images)}")

@@ -6,7 +6,7 @@ import copy
 import math
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,16 +19,18 @@ from nbnet.errors import ArgumentError, BuildError
 from nbnet.functional import checks
 from nbnet.hints import explained
 from nbnet.layers import Sequential
-from nbnet.losses.base import check_result, count_rows, divisor
+from nbnet.losses.base import divisor
+from nbnet.metrics import Metric, Report, get_all, measured
 from nbnet.optimizers import Optimizer
 from nbnet.runtime.arrays import first, in_dtype, take
 from nbnet.runtime.commit import Call, assignment, commit
 from nbnet.runtime.replay import Replay
 from nbnet.runtime.watched import Watched
-from nbnet.training import checkpoint, resume
+from nbnet.training import checkpoint, evaluation, resume
 from nbnet.training.averages import ExponentialMovingAverage
 from nbnet.training.callbacks import Callback, check_callbacks
 from nbnet.training.epoch import Position, Sums, batches, check_data, check_weights, gather, with_weights
+from nbnet.training.evaluation import copied, started
 from nbnet.training.gradients import clip, gradients
 from nbnet.training.notes import before_fit, rate, softmax_twice
 from nbnet.training.notes import progress as progress_at
@@ -52,6 +54,9 @@ class Trainer(CodeRepr):
         accumulate: each batch runs in this many parts, whose gradients are added: the same step in less memory, except that
             batch normalisation uses the statistics of each part.
         seed: of the shuffling.
+        metrics: names in nb.metrics.METRICS, such as ["accuracy", "f1"], metric objects, and functions of (y, prediction), which get all
+            rows of an epoch. They are in the history, the progress bar and the pictures, of training batches and of the validation;
+            "accuracy" replaces that of the loss. Sample weights weigh the rows.
         average: an nb.ExponentialMovingAverage of the parameters, and of buffers that hold floats, which follows each step. Checkpoints
             hold it; `with trainer.average.swapped(model):` uses it.
         replay: whether the kernel calls of a training pass are recorded and repeated, which saves the layers' Python; the results
@@ -78,6 +83,7 @@ class Trainer(CodeRepr):
         seed: int = 0,
         average: ExponentialMovingAverage | None = None,
         replay: bool = True,
+        metrics: Iterable[Any] = (),
     ) -> None:
         if model.input_shape is None:
             raise BuildError("the model is not built yet: call model.build(input_shape) before Trainer(model)")
@@ -86,6 +92,7 @@ class Trainer(CodeRepr):
         self.model = model
         self.loss = losses.get(loss)
         losses.check_outputs(self.loss, model.output_shape)
+        self.metrics = get_all(metrics, self.loss, model.output_shape)
         self.optimizer = optimizers.get(optimizer)
         self.optimizer.check_owner(model.params)
         self.schedule = schedules.get(schedule)
@@ -102,6 +109,7 @@ class Trainer(CodeRepr):
         self.history: dict[str, list[float]] = {}
         self.position = Position()
         self.stop_reason: str | None = None
+        self._measured: tuple[int, tuple[Metric, ...]] = (0, ())  # rows of this epoch that the metrics have seen
         if (note := softmax_twice(model, self.loss)) is not None:
             warnings.warn(note, stacklevel=2)
         self._trained = set(model.params.values())
@@ -203,7 +211,7 @@ class Trainer(CodeRepr):
                 part = next(images), take(y, rows), None if weights is None else weights[rows]
                 self._train_step(part, lr, (batch + 1, began, count, batch_size), epochs)
                 done = self.position
-                bar.update(done.rows, partial(self._means, done.sums))
+                bar.update(done.rows, partial(self._found, done))
                 for callback in callbacks:
                     callback.on_batch_end(self)
                 if self.position is not done:
@@ -212,15 +220,23 @@ class Trainer(CodeRepr):
                     return False
         return True
 
-    def _means(self, sums: Sums) -> dict[str, float]:
-        return sums.means(divisor(self.loss, sums.counted))
+    def _means(self, sums: Sums, metrics: Iterable[Metric] = ()) -> dict[str, float]:
+        return sums.means(divisor(self.loss, sums.counted)) | measured(metrics)
+
+    def _found(self, at: Position) -> dict[str, float]:
+        """What this epoch has measured. Metrics are NaN if they have not seen all of its rows, since it was restored from a file."""
+        rows, metrics = self._measured
+        return self._means(at.sums, metrics) if rows == at.rows else self._means(at.sums) | dict.fromkeys(self._names(), math.nan)
+
+    def _names(self) -> list[str]:
+        return [metric.name for metric in self.metrics]
 
     def _close_epoch(self, validation: Data | None) -> None:
         """Add the row of a complete epoch to the history. Missing values are filled with NaN."""
         done = self.position
-        row = self._means(done.sums)
+        row = self._found(done) if self.metrics else self._means(done.sums)
         if validation is not None:
-            row |= {f"val_{key}": value for key, value in self._evaluate(*validation).items()}
+            row |= {f"val_{key}": value for key, value in self._evaluate(validation).items()}
         row |= {"lr": done.lr, "seconds": done.seconds}
         new = {key: [*[math.nan] * self.epoch, value] for key, value in row.items() if key not in self.history}
         calls: list[Call] = [partial(column.append, row.get(key, math.nan)) for key, column in self.history.items()]
@@ -233,16 +249,18 @@ class Trainer(CodeRepr):
         Args:
             x, y, sample_weight: as in `fit`.
         Returns:
-            {"loss": ..., "accuracy": ...} (accuracy for classification).
+            {"loss": ..., "accuracy": ...} (accuracy for classification), and the metrics.
         Raises:
             DataError, ShapeError, DTypeError, NonFiniteError: as `fit`.
         """
         self._check_model()
         x, y, weights = self._check_data((x, y), "batch", sample_weight)
-        return self._means(self._train_step((in_dtype(x, self.model.dtype), y, weights), rate(self)))
+        return self._means(*self._train_step((in_dtype(x, self.model.dtype), y, weights), rate(self)))
 
-    def _train_step(self, batch: Data, lr: float, within: tuple[int, float, int, int] | None = None, epochs: int = 0) -> Sums:
-        """Forward, loss, backward, update. Returns what the loss adds up over the rows.
+    def _train_step(
+        self, batch: Data, lr: float, within: tuple[int, float, int, int] | None = None, epochs: int = 0
+    ) -> tuple[Sums, tuple[Metric, ...]]:
+        """Forward, loss, backward, update. Returns what the loss adds up over the rows, and the metrics.
 
         After an exception, everything that a run carries on is as before the step, or as after it (see `fit` for what is not).
 
@@ -254,9 +272,12 @@ class Trainer(CodeRepr):
         params, buffers = self.model.params, self.model.buffers
         step, updates, waiting = self.step, self.optimizer.steps, self.model.waiting_updates()
         before = [array.copy() for array in buffers.values()]
+        seen, metrics = self._measured if within is not None and self.position.batches else (0, ())
+        if self.metrics:
+            metrics = copied(metrics) or started(self.metrics)
         try:
             with np.errstate(over="ignore", invalid="ignore"):  # overflow shows in the loss, which gives one clear error
-                sums = gradients(self, *batch, params.values(), waiting)
+                sums = gradients(self, *batch, metrics, params.values(), waiting)
             for param in params.values():
                 if param.regularizer is not None:
                     param.grad[:] = np.asarray(param.grad) + param.regularizer(np.asarray(param.value))
@@ -269,6 +290,7 @@ class Trainer(CodeRepr):
             calls.append(partial(setattr, self, "step", step + 1))
             if within is not None:
                 calls.append(partial(setattr, self, "position", self.position.after(len(first(batch[0])), sums, lr, *within)))
+                calls.append(partial(setattr, self, "_measured", (seen + len(first(batch[0])), metrics)))
                 calls.append(partial(setattr, self, "schedule_epochs", epochs))
             commit(calls)
         except BaseException:
@@ -279,7 +301,7 @@ class Trainer(CodeRepr):
                 commit([*restored, *self.optimizer.undo, partial(setattr, self.optimizer, "steps", updates)])
             raise
         self._follow()
-        return sums
+        return sums, metrics
 
     def _follow(self) -> None:
         """Update the average, once for each step."""
@@ -299,26 +321,28 @@ class Trainer(CodeRepr):
         Args:
             x, y, sample_weight: as in `fit`.
         Returns:
-            {"loss": ..., "accuracy": ...} (accuracy for classification).
+            {"loss": ..., "accuracy": ...} (accuracy for classification), and the metrics.
         Raises:
             DataError, ShapeError, DTypeError, ArgumentError: the data or batch_size does not fit.
         """
-        return self._evaluate(*self._check_data((x, y), "evaluation data", sample_weight), checks.whole(batch_size, "batch_size"))
+        return self._evaluate(self._check_data((x, y), "evaluation data", sample_weight), checks.whole(batch_size, "batch_size"))
 
-    def _evaluate(self, x: Any, y: Any, weights: Any, batch_size: int = 256) -> dict[str, float]:
+    def _evaluate(self, data: Data, batch_size: int = 256) -> dict[str, float]:
         """`evaluate` on data that is checked already."""
         self._passes.clear()  # training and evaluation need not hold memory at the same time
-        sums = Sums()
-        options: dict[str, Any] = {"backend": self.model.backend}
-        for start in range(0, len(first(x)), batch_size):
-            batch = slice(start, start + batch_size)
-            prediction, _ = self.model.forward(in_dtype(take(x, batch), self.model.dtype))
-            target = take(y, batch)
-            if weights is not None:
-                options["sample_weight"] = weights[batch]
-            result = check_result(self.loss(prediction, target, **options), prediction, self.loss)
-            sums = sums.plus(result.total, result.correct, count_rows(self.loss, target))
-        return self._means(sums)
+        return self._means(*evaluation.evaluate(self, data, batch_size))
+
+    def report(self, x: Any, y: Any, class_names: Sequence[str] | None = None, batch_size: int = 256) -> Report:
+        """Precision, recall and F1 of each class, and the confusion matrix: `print(trainer.report(x, y))`.
+
+        Args:
+            x, y: as in `fit`, with one class for each row. class_names: one for each class; None for their numbers.
+        Raises:
+            ArgumentError: the loss has no classes, or there is not one name for each. DataError, ShapeError, DTypeError: as `evaluate`.
+        """
+        self._check_model()
+        x, y, _ = self._check_data((x, y), "report data", None)
+        return evaluation.report(self, x, y, class_names, checks.whole(batch_size, "batch_size"))
 
     # --------------------------------------------------------------------------------------------- checkpoints
 
