@@ -112,10 +112,6 @@ def test_a_run_that_stops_within_an_epoch():
 
 
 def test_a_step_that_fails_is_not_measured():
-    class Fails(nb.callbacks.Callback):
-        def on_batch_end(self, trainer):
-            raise KeyboardInterrupt
-
     calls = []
 
     class Interrupted(nb.metrics.Metric):
