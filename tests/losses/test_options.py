@@ -162,3 +162,9 @@ def test_triplets_train():
     history = trainer.fit(((anchor, positive, negative), np.zeros(60)), 15, 20, progress=False)
     assert history["loss"][-1] < 0.3 * history["loss"][0]
     assert list(history) == ["loss", "lr", "seconds"]
+
+
+def test_a_pos_weight_of_0():
+    result = losses.BinaryCrossEntropy(pos_weight=0)(np.array([[3.0, 3.0]]), np.array([[1.0, 0.0]]), backend="serial")
+    assert_close(result.total, np.log1p(np.exp(3)) / 2, "reduction")
+    assert_close(result.gradient, np.array([[0, 0.5 / (1 + np.exp(-3))]]), "reduction")
