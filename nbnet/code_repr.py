@@ -55,13 +55,15 @@ class CodeRepr:
     """Mixin whose repr is the call that makes an equal object: `nb.Adam(0.001, weight_decay=0.1)`.
 
     An argument is shown as the attribute of the same name where there is one of the same kind (it may have changed since), and
-    otherwise as it was passed. Arguments that equal their defaults are left out. Only classes that `nbnet` exports get "nb.".
+    otherwise as it was passed. Arguments that equal their defaults are left out. Only classes that `nbnet` exports get "nb.", or
+    those of `nbnet.losses` and `nbnet.metrics` their names.
     """
 
     __signature__ = _Signature()
     _arguments: tuple[tuple[Any, ...], dict[str, Any]]
     _always_shown: str | None = None  # the name of a first argument that is shown though it has a default
     _attributes: dict[str, str] = {}  # of arguments whose attribute has another name
+    _package = "nbnet"  # which exports the class
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         if kwargs:
@@ -75,7 +77,8 @@ class CodeRepr:
 
     def __repr__(self) -> str:
         cls = type(self)
-        name = f"{'nb.' if getattr(sys.modules.get('nbnet'), cls.__name__, None) is cls else ''}{cls.__name__}"
+        exported = getattr(sys.modules.get(cls._package), cls.__name__, None) is cls
+        name = f"{cls._package.replace('nbnet', 'nb', 1)}.{cls.__name__}" if exported else cls.__name__
         try:
             parts = list(self._parts())
         except (TypeError, AttributeError):  # made in another way than by its constructor

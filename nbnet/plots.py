@@ -23,28 +23,39 @@ DPI = 130
 CELLS = 30  # up to this many classes, counts are written into the cells of a confusion matrix
 SHOWN = 24  # mistakes
 COLUMNS = 6
+PANELS = 3  # learning curves side by side
 
 
 def curves(history: Mapping[str, Sequence[float]], path: str | Path) -> None:
-    """Draw loss and accuracy by epoch, training and validation, side by side.
+    """Draw loss, accuracy and the metrics by epoch, training and validation, side by side.
 
     Args:
-        history: as Trainer.fit returns it; any of the columns loss, accuracy, val_loss, val_accuracy are drawn.
+        history: as Trainer.fit returns it; all columns but lr and seconds are drawn, a column beside the one with "val_" before its name.
         path: the file to write; its suffix sets the format.
     Raises:
         DataError: the history is empty, or the file cannot be written.
     """
-    panels = [name for name in ("loss", "accuracy") if history.get(name) or history.get(f"val_{name}")]
+    names = dict.fromkeys(["loss", "accuracy", *(name.removeprefix("val_") for name in history if name not in ("lr", "seconds"))])
+    panels = [name for name in names if history.get(name) or history.get(f"val_{name}")]
     if not panels:
         raise DataError(f"the history has {', '.join(history) or 'no column'}: expected at least one epoch of loss or accuracy")
-    made = figure(5.2 * len(panels), 3.9)
-    for axes, name in zip(made.subplots(1, len(panels), squeeze=False)[0], panels):
+    columns, rows = min(len(panels), PANELS), -(-len(panels) // PANELS)
+    made = figure(5.2 * columns, 3.9 * rows)
+    places = made.subplots(rows, columns, squeeze=False).reshape(-1)
+    for axes in places[len(panels) :]:
+        axes.set_axis_off()
+    for axes, name in zip(places, panels):
         for column, label, colour in ((name, "training", TRAIN), (f"val_{name}", "validation", VALIDATION)):
             values = np.asarray(history.get(column, ()), np.float64)
             if np.isfinite(values).any():
-                _curve(axes, values, label, colour, "{:.1%}" if name == "accuracy" else "{:.3g}")
+                _curve(axes, values, label, colour, "{:.1%}" if _is_share(name) else "{:.3g}")
         _dress(axes, name)
     save(made, path)
+
+
+def _is_share(name: str) -> bool:
+    """Whether a metric is drawn in percent."""
+    return name.endswith("accuracy") or name in ("precision", "recall", "f1")
 
 
 def _curve(axes: Any, values: np.ndarray, label: str, colour: str, form: str) -> None:
@@ -60,7 +71,7 @@ def _dress(axes: Any, name: str) -> None:
 
     drawn = np.concatenate([line.get_ydata() for line in axes.get_lines()] or [np.zeros(0)])
     drawn = drawn[np.isfinite(drawn)]
-    if name == "accuracy":
+    if _is_share(name):
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g} %"))
     elif drawn.size and drawn.min() > 0 and drawn.max() > 20 * drawn.min():
         axes.set_yscale("log")

@@ -11,11 +11,22 @@ import numpy as np
 from nbnet.errors import ArgumentError, DataError, DTypeError, NonFiniteError, ShapeError
 from nbnet.functional import checks
 from nbnet.functional.checks import as_array
-from nbnet.runtime.arrays import X_DTYPES, to_float
+from nbnet.runtime.arrays import FLOATS, X_DTYPES, to_float
 
-__all__ = ["check_arrays", "check_labels", "check_rows", "check_targets", "permutation", "stratified_split", "to_float"]
+__all__ = [
+    "check_arrays",
+    "check_labels",
+    "check_probabilities",
+    "check_rows",
+    "check_sample_weight",
+    "check_targets",
+    "permutation",
+    "stratified_split",
+    "to_float",
+]
 
 SMALL = 1 << 12  # elements for which looking at each takes less time than a sum whose warnings are off
+SUM_OF_ROW = 1e-3  # how far the probabilities of a row may be from 1: they may have three digits
 BLOCK = 1 << 20  # elements per block of the finite check, which keeps its mask small
 
 
@@ -99,6 +110,50 @@ def check_labels(y: Any, num_classes: int) -> np.ndarray:
             f"{'is 1 class' if num_classes == 1 else f'are {num_classes} classes'}{_range_hint(y, num_classes)}"
         )
     return labels
+
+
+def check_probabilities(y: Any) -> np.ndarray:
+    """y as probabilities (N, C) of classes, float32 or float64.
+
+    Raises:
+        DTypeError: it holds other things than numbers. NonFiniteError: NaN or infinity.
+        DataError: a number is below 0, or a row does not sum to 1 within SUM_OF_ROW.
+    """
+    y = as_array(y, "y")
+    if y.dtype.kind not in "biuf":
+        raise DTypeError(f"y has dtype {y.dtype}: expected probabilities{checks.dtype_hint(y, 'np.asarray(y)')}")
+    y = y if y.dtype in FLOATS else y.astype(np.float32)
+    _check_finite(y, "y")
+    sums = y.sum(axis=1)
+    wrong = (y.min(axis=1, initial=0) < 0) | (np.abs(sums - 1) > SUM_OF_ROW)
+    if wrong.any():
+        row = int(wrong.argmax())
+        what = "are not all at least 0" if y[row].min(initial=0) < 0 else f"sum to {sums[row]:.6g}"
+        raise DataError(
+            f"the probabilities of row {row} {what}: expected numbers of at least 0 whose sum is 1; for several classes that are 0 or 1 "
+            "on their own use loss='binary_cross_entropy'"
+        )
+    return y
+
+
+def check_sample_weight(weights: Any, rows: int) -> np.ndarray:
+    """Weights of rows as a float64 array (rows,).
+
+    Raises:
+        ShapeError: they are not one number for each row. DTypeError: they are not numbers. DataError: one is NaN, infinite or below 0.
+    """
+    weights = as_array(weights, "sample_weight")
+    if weights.shape != (rows,):
+        raise ShapeError(f"sample_weight has shape {weights.shape}, expected ({rows},): one number for each row")
+    if weights.dtype.kind not in "biuf":
+        hint = checks.dtype_hint(weights, "np.asarray(sample_weight)")
+        raise DTypeError(f"sample_weight has dtype {weights.dtype}, expected numbers{hint}")
+    weights = weights.astype(np.float64, copy=False)
+    wrong = ~((weights >= 0) & (weights < np.inf))
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise DataError(f"sample_weight[{row}] is {weights[row]}, expected finite numbers of at least 0: a row with 0 does not count")
+    return weights
 
 
 def _is_one_hot(y: np.ndarray) -> bool:

@@ -12,7 +12,18 @@ from nbnet.layers.batchnorm.presets import PRESETS
 
 def test_defaults(request):
     lines = []
-    for module in (nb, nb.functional, nb.losses, nb.initializers, nb.regularizers, nb.schedules, nb.preprocessing, nb.datasets, nb.models):
+    for module in (
+        nb,
+        nb.functional,
+        nb.losses,
+        nb.metrics,
+        nb.initializers,
+        nb.regularizers,
+        nb.schedules,
+        nb.preprocessing,
+        nb.datasets,
+        nb.models,
+    ):
         lines.append(f"--- {module.__name__}")
         names = getattr(module, "__all__", [name for name in vars(module) if not name.startswith("_")])
         for name in sorted(names):

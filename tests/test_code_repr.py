@@ -54,6 +54,10 @@ REPRS = {
     "nb.SGD(0.01, momentum=0.9, nesterov=True)": nb.SGD(momentum=0.9, nesterov=True),
     "nb.RMSProp(1.0, rho=0.5)": nb.RMSProp(1, rho=0.5),
     "nb.losses.mean_squared_error": nb.losses.mean_squared_error,
+    "nb.losses.Huber(delta=0.5)": nb.losses.Huber(0.5),
+    "nb.losses.SoftmaxCrossEntropy(class_weight=(1.0, 2.0), reduction='sum')": nb.losses.SoftmaxCrossEntropy(
+        class_weight=[1, 2], reduction="sum"
+    ),
     "MyAdam(0.1, extra='x', beta1=0.5)": MyAdam(0.1, "x", beta1=0.5),
     "LateRate(lr=0.5)": LateRate(),
     "LateRate(nesterov=False, lr=0.25)": LateRate(False, 0.25),
@@ -98,15 +102,15 @@ def own_loss(prediction, target, *, rows, backend):
 def test_arrays_and_functions_as_arguments():
     assert repr(Block([], rate=1, name=np.float64)) == "Block([], rate=1.0, name=float64)"
     assert repr(Block([], name=np.arange(2))) == "Block([], name=array([0, 1]))"
-    assert repr(nb.losses.get(own_loss)) == "FunctionLoss(own_loss)"
+    assert repr(nb.losses.get(own_loss)) == "nb.losses.FunctionLoss(own_loss)"
 
 
 def test_signatures_are_those_of_the_constructor():
     assert list(inspect.signature(nb.Adam).parameters) == ["lr", "beta1", "beta2", "eps", "weight_decay"]
     assert list(inspect.signature(Data).parameters) == ["size", "scale"]
-    assert list(inspect.signature(nb.losses.mean_squared_error).parameters) == ["prediction", "target", "rows", "backend"]
+    assert list(inspect.signature(nb.losses.mean_squared_error).parameters) == ["prediction", "target", "sample_weight", "rows", "backend"]
     with pytest.raises(TypeError):
-        nb.losses.SoftmaxCrossEntropy(3)
+        nb.losses.KLDivergence("mean", 3)
     with pytest.raises(TypeError, match="unexpected keyword argument 'rate'"):
         nb.Adam(rate=1)
 

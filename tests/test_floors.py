@@ -18,7 +18,7 @@ FLOORS = [
     {"kernels"},
     {"runtime"},
     {"functional"},
-    {"layers", "losses", "optimizers", "schedules", "initializers", "preprocessing", "regularizers", "scaler", "datasets"},
+    {"layers", "losses", "metrics", "optimizers", "schedules", "initializers", "preprocessing", "regularizers", "scaler", "datasets"},
     {"training"},
     {"models", "batchnorm_tools", "folding", "cs231n", "plots"},
     {"__init__"},  # the public names: the commands and demonstrations above may use them, as anyone may

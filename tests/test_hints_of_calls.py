@@ -93,13 +93,13 @@ KEYWORDS = [
     ),
     (
         "fit((x, y), 1, class_weight={0: 2})",
-        r"write a loss of your own \((nbnet.losses.Loss)\)$",
-        "import nbnet; class_of = {}; assert callable(class_of)",
+        r"write Trainer\((loss=nb.losses.SoftmaxCrossEntropy\(class_weight=\[1, 2), ...\]\)\)$",
+        "nb.Trainer(model, optimizer='adam', {}, 1]))",
     ),
     (
-        "fit((x, y), 1, sample_weight=x)",
-        r"write a loss of your own \((nbnet.losses.Loss)\)$",
-        "import nbnet; class_of = {}; assert callable(class_of)",
+        "nb.Trainer(model, optimizer='adam', sample_weight=x)",
+        r"write (trainer.fit\(\(x, y\), epochs=10, sample_weight=)weights\)$",
+        "{}np.ones(len(x)))",
     ),
     ("nb.Adam(0.1, clipnorm=1.0)", r"write Trainer\((clip_norm=)\)$", "nb.Trainer(model, optimizer='adam', {}1.0)"),
     ("new().build((2,), device='cuda')", r'write (model.build\(input_shape, backend=)"cuda"\) or another', "model = new(); {}'serial')"),
@@ -115,7 +115,11 @@ KEYWORDS = [
     ("nb.Conv2D(3, 3, kernel_initializer='he_normal')", r"write (weight_initializer=)$", "nb.Conv2D(3, 3, {}'he_normal')"),
     ("nb.Adam(learning_rate=0.1)", r"in the optimizer write (lr=)$", "nb.Adam({}0.1)"),
     ("nb.Trainer(model, lr=0.1)", r"write (optimizer=nb.Adam\(lr\))$", "nb.Trainer(model, {})"),
-    ("nb.Trainer(model, metrics=['accuracy'])", r"(leave it out): loss and accuracy are", "assert len(trainer.evaluate(x, y)) == 2  # {}"),
+    (
+        "fit((x, y), 1, metrics=['f1'])",
+        r"write (Trainer\(metrics=)\[...\]\); loss and accuracy are",
+        "nb.{}['f1'], model=model, optimizer='adam')",
+    ),
     ("nb.LeakyReLU(negative_slope=0.1)", r"write (slope=)$", "nb.LeakyReLU({}0.1)"),
     ("nb.Trainer(model, optim='adam')", r"write (optimizer=)$", "nb.Trainer(model, {}'adam')"),
     ("nb.Conv2D(out_channels=3, kernel_size=3)", r"write (filters=)$", "nb.Conv2D({}3, kernel_size=3)"),
@@ -209,7 +213,7 @@ PAIRS = [
     ("trainer.evaluate((x, y))", r"write (evaluate\(x, y\))$", "trainer.{}"),
     ("model.predict()", r"write (predict\(x\))$", "model.{}"),
     ("new().build()", r"write (build\(\(28, 28, 1\)\))$", "model = new(nb.Flatten(), nb.Dense(3)); model.{}"),
-    ("fit((x, y, y), 1)", r"write a loss of your own \((nbnet.losses.Loss)\), with the weights in y$", "import nbnet; assert callable({})"),
+    ("fit((x, y, y), 1)", r"write (sample_weight=)weights$", "fit((x, y), 1, {}np.ones(len(x)))"),
     (
         "data = (x, y), (x, y), ['a']; fit(data, 1)",
         r"write (.* = data), then (fit\(.*epochs=10\))$",
@@ -272,9 +276,9 @@ BUILDING = [
 
 TRAINING = [
     (
-        "nb.losses.get(nb.losses.SquaredError)",
-        r"use (loss=SquaredError\()\)$",
-        "from nbnet.losses import SquaredError; nb.losses.get(**dict({}mean=True)))",
+        "nb.losses.get(nb.losses.MeanSquaredError)",
+        r"use (loss=MeanSquaredError\()\)$",
+        "from nbnet.losses import MeanSquaredError; nb.losses.get(**dict({}reduction='sum')))",
     ),
     (
         "nb.Trainer(model)",

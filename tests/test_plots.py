@@ -253,6 +253,8 @@ def test_all_that_is_drawn(tmp_path, monkeypatch, request):
     plots.curves(HISTORY, tmp_path / "a.png")
     plots.curves({"loss": [20.0, 0.9, 1.0], "val_loss": [float("nan"), 0.9, float("inf")], "accuracy": []}, tmp_path / "b.png")
     plots.curves({"val_accuracy": [0.25, 0.5]}, tmp_path / "c.png")
+    shares = {"f1": [0.25, 0.5], "auc": [0.5, 0.75], "val_auc": [0.5, 0.625]}
+    plots.curves({"loss": [2.0, 1.0], **shares, "r2": [-0.5, 0.25], "lr": [0.1, 0.2]}, tmp_path / "c.png")
     for classes, names in ((2, "ab"), (5, [f"a class {i}" for i in range(5)]), (13, "abcdefghijklm"), (31, [f"{i}" for i in range(31)])):
         counts = np.arange(classes**2).reshape(classes, classes) ** 2 % 97 * (np.arange(classes) != 1)[:, None]
         plots.confusion(counts, list(names), tmp_path / "d.png")

@@ -5,26 +5,77 @@ from __future__ import annotations
 from typing import Any
 
 from nbnet.errors import ArgumentError, unknown
-from nbnet.losses.base import FunctionLoss, Loss, LossResult, check_call
-from nbnet.losses.cross_entropy import SoftmaxCrossEntropy, softmax_cross_entropy
+from nbnet.losses.base import FunctionLoss, Loss, LossResult, check_call, count_rows, counted_rows, divisor
+from nbnet.losses.cross_entropy import KLDivergence, SoftmaxCrossEntropy, kl_divergence, softmax_cross_entropy
+from nbnet.losses.distances import Triplet, triplet
+from nbnet.losses.elementwise import (
+    BinaryCrossEntropy,
+    Elementwise,
+    Focal,
+    Hinge,
+    Huber,
+    MeanAbsoluteError,
+    MeanSquaredError,
+    SumSquaredError,
+    binary_cross_entropy,
+    focal,
+    hinge,
+    huber,
+    mean_absolute_error,
+    mean_squared_error,
+    sum_squared_error,
+)
 from nbnet.losses.several import PerOutput, check_outputs
-from nbnet.losses.squared_error import SquaredError, mean_squared_error, sum_squared_error
 
-LOSSES: dict[str, Loss] = {loss.name: loss for loss in (softmax_cross_entropy, mean_squared_error, sum_squared_error)}
+LOSSES: dict[str, Loss] = {
+    loss.name: loss
+    for loss in (
+        softmax_cross_entropy,
+        binary_cross_entropy,
+        mean_squared_error,
+        sum_squared_error,
+        mean_absolute_error,
+        huber,
+        kl_divergence,
+        hinge,
+        focal,
+        triplet,
+    )
+}
 
 __all__ = [
     "LOSSES",
+    "BinaryCrossEntropy",
+    "Elementwise",
+    "Focal",
     "FunctionLoss",
+    "Hinge",
+    "Huber",
+    "KLDivergence",
     "Loss",
     "LossResult",
+    "MeanAbsoluteError",
+    "MeanSquaredError",
     "PerOutput",
     "SoftmaxCrossEntropy",
-    "SquaredError",
+    "SumSquaredError",
+    "Triplet",
+    "binary_cross_entropy",
+    "check_call",
     "check_outputs",
+    "count_rows",
+    "counted_rows",
+    "divisor",
+    "focal",
     "get",
+    "hinge",
+    "huber",
+    "kl_divergence",
+    "mean_absolute_error",
     "mean_squared_error",
     "softmax_cross_entropy",
     "sum_squared_error",
+    "triplet",
 ]
 
 
@@ -33,8 +84,8 @@ def get(loss: Any) -> Loss:
 
     Args:
         loss: a name in LOSSES, an object like nbnet.losses.Loss (callable, with check_targets), or a function
-            f(prediction, target, *, rows, backend) -> LossResult, whose targets may be any finite numbers. A tuple or list of these
-            is one for each output of a model, whose losses are added.
+            f(prediction, target, *, rows, backend) -> LossResult, whose targets may be any finite numbers; with sample weights it gets
+            sample_weight too. A tuple or list of these is one for each output of a model, whose losses are added.
     Raises:
         ArgumentError: it is none of these.
     """

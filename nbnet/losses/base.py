@@ -12,29 +12,33 @@ import numpy as np
 from nbnet.code_repr import CodeRepr
 from nbnet.errors import ArgumentError, DTypeError, ShapeError
 from nbnet.functional import checks
-from nbnet.preprocessing import check_targets
-from nbnet.runtime.backend import Backend
+from nbnet.preprocessing import check_sample_weight, check_targets
+from nbnet.runtime.arrays import each, first
+from nbnet.runtime.backend import Backend, get_backend
 
 
 class LossResult(NamedTuple):
     """What a loss returns for a batch of M rows."""
 
-    total: float  # sum of the losses of the rows
+    total: float  # sum of the losses of the rows, each times its weight
     correct: int | None  # rows whose largest output is at the label; None for regression
     gradient: Any  # of total / rows with respect to the prediction: its shape and dtype, where the backend computes
 
 
-def check_call(loss: Callable[..., Any], name: str) -> None:
+def check_call(loss: Callable[..., Any], name: str, weights: bool = False) -> None:
     """Check that a loss takes what training gives it.
 
+    Args:
+        weights: whether that includes sample_weight.
     Raises:
         ArgumentError: it has other arguments.
     """
+    given, more = ({"sample_weight": None}, "sample_weight, ") if weights else ({}, "")
     try:
-        inspect.signature(loss).bind(None, None, rows=None, backend=None)
+        inspect.signature(loss).bind(None, None, rows=None, backend=None, **given)
     except TypeError as error:
         raise ArgumentError(
-            f"the loss {name} does not take what training gives it ({error}): expected def loss(prediction, target, *, rows, backend)"
+            f"the loss {name} does not take what training gives it ({error}): expected def loss(prediction, target, *, {more}rows, backend)"
         ) from None
     except ValueError:  # it is not written in Python: the call will tell
         pass
@@ -46,7 +50,7 @@ def check_result(result: Any, prediction: Any, loss: Loss) -> LossResult:
     Raises:
         ArgumentError: it is not a LossResult. ShapeError, DTypeError: its gradient is not like the prediction.
     """
-    name = getattr(loss, "name", "") or type(loss).__name__
+    name = name_of(loss)
     if not isinstance(result, LossResult):
         raise ArgumentError(f"the loss {name} returned {type(result).__name__}, expected nb.losses.LossResult(total, correct, gradient)")
     total, correct, gradient = result
@@ -75,10 +79,48 @@ def _check_gradient(gradient: Any, prediction: Any, name: str) -> None:
         )
 
 
-class Loss(CodeRepr):
-    """Base class of losses. A subclass defines `__call__`, and `check_targets` where not every finite number is a target."""
+def name_of(loss: Any) -> str:
+    """What messages call a loss."""
+    return getattr(loss, "name", "") or type(loss).__name__
 
+
+def counted_rows(loss: Any, target: Any) -> np.ndarray | None:
+    """Which rows a loss counts, (M,) bool; None if it counts all. It may be any object that is called like a loss."""
+    counted = getattr(loss, "counted", None)
+    return None if counted is None else counted(target)
+
+
+def count_rows(loss: Any, target: Any) -> int:
+    """How many rows a loss counts."""
+    counted = counted_rows(loss, target)
+    return len(first(target)) if counted is None else int(np.count_nonzero(counted))
+
+
+def divisor(loss: Any, count: int) -> int:
+    """What the sum over so many counted rows is divided by: 1 for a loss that is a sum, or if no row counts."""
+    return 1 if getattr(loss, "reduction", "mean") == "sum" else count or 1
+
+
+class Loss(CodeRepr):
+    """Base class of losses. A subclass defines `of_rows`, and `check_targets` where not every finite number is a target.
+
+    The loss of a batch is sum(w_i loss_i) / rows: sample weights w_i (1 without any) multiply the losses of the rows, and the sum is
+    divided by the number of rows, as in Keras. (PyTorch divides class weights by their sum over the batch. Weights with mean 1, such as
+    w / w.mean(), give that over the data set, and in a batch a step that does not depend on which rows it has.)
+
+    Args:
+        reduction: "mean", or "sum", which is not divided.
+    """
+
+    _package = "nbnet.losses"
     name = ""
+    reduction = "mean"
+    threshold: float | None = None  # for metrics: above it, an output says yes; None where the largest output of a row is its class
+
+    def __init__(self, reduction: str = "mean") -> None:
+        if reduction not in ("mean", "sum"):
+            raise ArgumentError(f"reduction={reduction!r}: expected 'mean' or 'sum' over the rows")
+        self.reduction = reduction
 
     def check_targets(self, y: Any, output_shape: tuple[int, ...]) -> np.ndarray:
         """Check the targets of a data set before training starts.
@@ -94,16 +136,50 @@ class Loss(CodeRepr):
         """
         return check_targets(y)
 
-    def __call__(self, prediction: Any, target: Any, *, rows: int | None = None, backend: str | Backend = "parallel") -> LossResult:
+    def counted(self, target: Any) -> np.ndarray | None:
+        """Which rows of a target count, (M,) bool: the others have no loss and no gradient, and are not among the rows that the sum is
+        divided by. None if all count."""
+        return None
+
+    def of_rows(self, prediction: Any, target: Any) -> tuple[np.ndarray, Any]:
+        """The loss of each row, in NumPy.
+
+        Args:
+            prediction: (M, ...) on the host; of several outputs a tuple. target: (M, ...).
+        Returns:
+            losses (M,), and the derivative of their sum with respect to the prediction, in its shape.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no of_rows(prediction, target): define it, or __call__")
+
+    def __call__(
+        self, prediction: Any, target: Any, *, sample_weight: Any = None, rows: int | None = None, backend: str | Backend = "parallel"
+    ) -> LossResult:
         """The loss of a batch and its gradient, from one pass.
 
         Args:
             prediction: (M, ...) float32 or float64, what the model returns; of several outputs a tuple, and the gradient then too.
             target: (M, ...), rows of what check_targets returned.
-            rows: the gradient is divided by it: M, unless this is a part of a larger batch.
+            sample_weight: (M,) numbers of at least 0, which multiply the losses of the rows; None for 1.
+            rows: the gradient is divided by it: by M, or 1 for reduction="sum", unless this is a part of a larger batch.
             backend: name or object.
         """
-        raise NotImplementedError
+        be = get_backend(backend)
+        placed = each(lambda part: checks.floats(part, "prediction", be=be), prediction)
+        host = be.host(*placed) if type(placed) is tuple else be.host(placed)
+        count = len(host[0])
+        losses, slopes = self.of_rows(tuple(host) if type(placed) is tuple else host[0], target)
+        losses = np.asarray(losses, np.float64)
+        if losses.shape != (count,):
+            raise ShapeError(
+                f"of_rows of the loss {name_of(self)} returned losses of shape {losses.shape}, expected ({count},), one per row"
+            )
+        weights = np.ones(count) if sample_weight is None else check_sample_weight(sample_weight, count)
+        factor = weights / (rows or divisor(self, count_rows(self, target)))
+
+        def gradient(part: Any, slope: Any) -> Any:
+            return be.place((np.asarray(slope).T * factor).T.astype(part.dtype))
+
+        return LossResult(float(weights @ losses), None, each(gradient, placed, slopes))
 
     @property
     def _standard(self) -> bool:
@@ -119,11 +195,14 @@ class Loss(CodeRepr):
 
 
 class FunctionLoss(Loss):
-    """A function f(prediction, target, *, rows, backend) -> LossResult as a loss."""
+    """A function f(prediction, target, *, rows, backend) -> LossResult as a loss; sample weights need the argument sample_weight."""
 
     def __init__(self, function: Callable[..., LossResult]) -> None:
         self.function = function
         self.name = getattr(function, "__name__", type(function).__name__)
 
-    def __call__(self, prediction: Any, target: Any, *, rows: int | None = None, backend: str | Backend = "parallel") -> LossResult:
-        return self.function(prediction, target, rows=rows, backend=backend)
+    def __call__(
+        self, prediction: Any, target: Any, *, sample_weight: Any = None, rows: int | None = None, backend: str | Backend = "parallel"
+    ) -> LossResult:
+        weights = {} if sample_weight is None else {"sample_weight": sample_weight}
+        return self.function(prediction, target, rows=rows, backend=backend, **weights)

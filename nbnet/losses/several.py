@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from nbnet.errors import ArgumentError, ShapeError
-from nbnet.losses.base import Loss, LossResult, check_result
+from nbnet.losses.base import Loss, LossResult, check_result, divisor
 from nbnet.losses.cross_entropy import SoftmaxCrossEntropy
-from nbnet.losses.squared_error import SquaredError
+from nbnet.losses.distances import Triplet
+from nbnet.losses.elementwise import Elementwise
 from nbnet.runtime.arrays import several
 from nbnet.runtime.backend import Backend
 
@@ -15,13 +16,18 @@ from nbnet.runtime.backend import Backend
 class PerOutput(Loss):
     """One loss for each output of a model; the loss of a row is their sum.
 
-    Accuracy is that of the only loss which counts correct rows; with several of them, or none, there is no accuracy.
+    Accuracy is that of the only loss which counts correct rows; with several of them, or none, there is no accuracy. All are divided by
+    the number of rows, also one with an ignore_index.
 
     Args:
-        losses: in the order of the outputs.
+        losses: in the order of the outputs, all means over the rows, or all sums.
     """
 
     def __init__(self, losses: tuple[Loss, ...]) -> None:
+        reductions = {getattr(loss, "reduction", "mean") for loss in losses}
+        if len(reductions) > 1:
+            raise ArgumentError(f"the losses {losses!r} have reductions 'mean' and 'sum', expected one for all of them")
+        super().__init__(*reductions)
         self.losses = losses
 
     def __repr__(self) -> str:
@@ -47,14 +53,18 @@ class PerOutput(Loss):
             raise ShapeError(f"the targets have {', '.join(map(str, lengths))} rows: expected one of each output for every row of x")
         return tuple(targets)
 
-    def __call__(self, prediction: Any, target: Any, *, rows: int | None = None, backend: str | Backend = "parallel") -> LossResult:
+    def __call__(
+        self, prediction: Any, target: Any, *, sample_weight: Any = None, rows: int | None = None, backend: str | Backend = "parallel"
+    ) -> LossResult:
         """See Loss.
 
         Args:
             prediction, target: tuples, with one for each loss.
         """
+        weights = {} if sample_weight is None else {"sample_weight": sample_weight}
+        rows = rows or divisor(self, len(target[0]))
         parts = zip(self.losses, prediction, target)
-        results = [check_result(loss(p, t, rows=rows, backend=backend), p, loss) for loss, p, t in parts]
+        results = [check_result(loss(p, t, rows=rows, backend=backend, **weights), p, loss) for loss, p, t in parts]
         correct = [result.correct for result in results if result.correct is not None]
         total = sum(float(result.total) for result in results)
         return LossResult(total, correct[0] if len(correct) == 1 else None, tuple([result.gradient for result in results]))
@@ -71,6 +81,11 @@ def check_outputs(loss: Loss, output_shape: tuple[Any, ...]) -> None:
         if len(loss.losses) != outputs or outputs == 1:
             expected = "one loss, not a list" if outputs == 1 else f"{outputs} losses"
             raise ArgumentError(f"got {len(loss.losses)} losses for {outputs} output{'s' if outputs > 1 else ''}: expected {expected}")
-    elif outputs > 1 and isinstance(loss, (SoftmaxCrossEntropy, SquaredError)):
+    elif isinstance(loss, Triplet):
+        if outputs != 3:
+            raise ArgumentError(
+                f"the loss {loss.name} is for a model with 3 outputs, got {outputs}: use nb.Parallel([trunk, trunk, trunk])"
+            )
+    elif outputs > 1 and isinstance(loss, (SoftmaxCrossEntropy, Elementwise)):
         losses = ", ".join([repr(loss.name)] * outputs)
         raise ArgumentError(f"the model has {outputs} outputs: expected a loss for each, such as loss=({losses})")

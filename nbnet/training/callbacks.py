@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from nbnet.errors import ArgumentError
 from nbnet.functional import checks
+from nbnet.metrics import METRICS
 from nbnet.storage import write_file
 
 
@@ -66,27 +67,28 @@ def _called(thing: Any) -> str:
 
 
 class _Monitor(Callback):
-    """Base of callbacks that watch one column of the history: smaller is better for a loss, larger for an accuracy."""
+    """Base of callbacks that watch one column of the history: smaller is better for a loss or an error, larger for other metrics."""
 
     def __init__(self, monitor: str) -> None:
-        if not monitor.endswith(("loss", "accuracy")):
-            raise ArgumentError(f"monitor={monitor!r}: expected loss, accuracy, val_loss or val_accuracy")
+        if not monitor.endswith(("loss", "accuracy")) and monitor.removeprefix("val_") not in METRICS:
+            raise ArgumentError(f"monitor={monitor!r}: expected loss, accuracy, {', '.join(METRICS)}, or one of them with val_ before it")
         self.monitor = monitor
+        metric = METRICS.get(monitor.removeprefix("val_"))
+        self._sign = 1 if monitor.endswith("loss") or (metric is not None and metric.smaller_is_better) else -1
 
     def _values(self, trainer: Run) -> list[float]:
         """The column, signed so that smaller is better."""
         if self.monitor not in trainer.history:
             known = ", ".join(trainer.history)
             raise ArgumentError(f"{type(self).__name__} monitors {self.monitor!r}, but the history has {known}: pass validation= to fit")
-        sign = 1 if self.monitor.endswith("loss") else -1
-        return [math.inf if math.isnan(v) else sign * v for v in trainer.history[self.monitor]]
+        return [math.inf if math.isnan(v) else self._sign * v for v in trainer.history[self.monitor]]
 
 
 class EarlyStopping(_Monitor):
     """Stop when the monitored value has not improved for `patience` epochs.
 
     Args:
-        monitor: loss, accuracy, val_loss or val_accuracy.
+        monitor: loss, accuracy or another metric of the trainer, or one of the validation, such as val_f1.
         patience: epochs without improvement, at least 1.
         min_delta: smaller changes do not count as improvement.
     Raises:
@@ -113,7 +115,7 @@ class BestCheckpoint(_Monitor):
     """Save the trainer whenever the monitored value is the best so far.
 
     Args:
-        path: the file, overwritten each time. monitor: loss, accuracy, val_loss or val_accuracy.
+        path: the file, overwritten each time. monitor: as for EarlyStopping.
     """
 
     def __init__(self, path: str | Path, monitor: str = "val_accuracy") -> None:

@@ -44,6 +44,7 @@ RUN = schema.record(
         seconds=schema.number(0),
         data_rows=schema.whole(),
         batch_size=schema.whole(),
+        counted=schema.whole(),
     ),
 )
 
@@ -96,6 +97,8 @@ def check(run: Any, source: str | Path) -> dict[str, Any]:
     prefix = f"{source}: the description of the run is damaged"
     if isinstance(run, dict):
         run = {"schedule_epochs": 0, "settings": None} | run  # older files lack them
+        if isinstance(at := run.get("position"), dict):
+            run["position"] = {"counted": at.get("rows")} | at
     run = schema.fit(run, RUN, prefix, CheckpointError)
     at = run["position"] = Position(**run["position"])
     lengths = {len(column) for name, column in run["history"].items() if name in COLUMNS}  # callbacks may add columns of their own
@@ -107,7 +110,7 @@ def check(run: Any, source: str | Path) -> dict[str, Any]:
         fits = min(at.data_rows, at.batch_size) >= 1
         last = count_batches(at.data_rows, at.batch_size) if fits else 0
         rows = at.data_rows if at.batches == last else at.batches * at.batch_size
-        fits = fits and at.batches <= last and at.rows == rows and (at.correct or 0) <= rows
+        fits = fits and at.batches <= last and at.rows == rows and at.counted <= rows and (at.correct or 0) <= at.counted
     if not fits:
         raise CheckpointError(f"{prefix}: no epoch has the position {at._asdict()}")
     return run

@@ -15,8 +15,28 @@ from nbnet.hints import ARGUMENTS
 from nbnet.kernels import chunks
 from nbnet.layers import Sequential
 from nbnet.losses import Loss, PerOutput
-from nbnet.preprocessing import check_rows, permutation
+from nbnet.losses.base import check_call, name_of
+from nbnet.preprocessing import check_rows, check_sample_weight, permutation
 from nbnet.runtime.arrays import each, first, to_float
+
+
+class Sums(NamedTuple):
+    """What a loss adds up over rows."""
+
+    loss: float = 0.0
+    correct: int | None = 0  # None where the loss counts none
+    counted: int = 0  # rows, but for those that the loss ignores
+
+    def plus(self, loss: Any, correct: Any, counted: int = 0) -> Sums:
+        both = None if self.correct is None or correct is None else self.correct + int(correct)
+        return Sums(self.loss + float(loss), both, self.counted + counted)
+
+    def means(self, divided_by: int) -> dict[str, float]:
+        """{"loss": ..., "accuracy": ...}; accuracy only for classification. divided_by: see nbnet.losses.divisor."""
+        means = {"loss": self.loss / divided_by}
+        if self.correct is not None:
+            means["accuracy"] = self.correct / (self.counted or 1)
+        return means
 
 
 class Position(NamedTuple):
@@ -30,13 +50,17 @@ class Position(NamedTuple):
     seconds: float = 0.0
     data_rows: int = 0  # of the data set; this and
     batch_size: int = 0  # must be the same when the epoch continues
+    counted: int = 0  # rows, but for those that the loss ignores
 
-    def after(
-        self, rows: int, loss: float, correct: int | None, lr: float, batches: int, began: float, data_rows: int, batch_size: int
-    ) -> Position:
+    @property
+    def sums(self) -> Sums:
+        return Sums(self.loss, self.correct, self.counted)
+
+    def after(self, rows: int, sums: Sums, lr: float, batches: int, began: float, data_rows: int, batch_size: int) -> Position:
         """The position after one more batch, of `rows` rows."""
         seconds = time.perf_counter() - began
-        return Position(batches, self.rows + rows, self.loss + loss, add_correct(self.correct, correct), lr, seconds, data_rows, batch_size)
+        loss, correct, counted = self.sums.plus(*sums)
+        return Position(batches, self.rows + rows, loss, correct, lr, seconds, data_rows, batch_size, counted)
 
     def check_continues(self, rows: int, batch_size: int) -> None:
         """Check that the epoch can continue on a data set of `rows` rows.
@@ -73,6 +97,35 @@ def check_data(data: tuple[Any, Any], name: str, model: Sequential, loss: Loss) 
     return x, y
 
 
+def check_weights(weights: Any, rows: int, name: str, loss: Loss) -> np.ndarray | None:
+    """Sample weights as a float64 array (rows,), or None without any.
+
+    Args:
+        rows: of the data. name: what errors call them.
+    Raises:
+        ArgumentError: the loss takes none. ShapeError, DTypeError, DataError: they are not one number of at least 0 for each row.
+    """
+    if weights is None:
+        return None
+    try:
+        check_call(getattr(loss, "function", loss), name_of(loss), weights=True)
+        return check_sample_weight(weights, rows)
+    except NbnetError as error:
+        error.args = (f"{name}: {error}", *error.args[1:])
+        raise
+
+
+def with_weights(data: Any) -> tuple[Any, Any]:
+    """(x, y) and the weights of data (x, y, sample_weight), or the data and None. Checks nothing."""
+    if (
+        not isinstance(data, (tuple, list))
+        or len(data) != 3
+        or all(isinstance(part, (tuple, list)) and len(part) == 2 for part in data[:2])
+    ):
+        return data, None
+    return data[:2], data[2]
+
+
 def _check_rows(x: Any, y: Any, loss: Loss) -> tuple[Any, Any]:
     """x and y as arrays, where x may be a tuple; y stays as it is if it is one for each output."""
     per_output = isinstance(loss, PerOutput)
@@ -97,7 +150,7 @@ def _instead_of_pair(data: Any, name: str) -> str:
     parts = f"{len(data)} parts"
     if data and isinstance(data[0], (tuple, list)) and len(data[0]) == 2:
         return f"{parts}: write (x, y), (x_test, y_test), names = data, then fit((x, y), validation=(x_test, y_test), epochs=10)"
-    return f"{parts}: for weights of rows write a loss of your own (nbnet.losses.Loss), with the weights in y"
+    return f"{parts}: for weights of rows write sample_weight=weights"
 
 
 def count_batches(rows: int, batch_size: int) -> int:
@@ -133,16 +186,3 @@ def _gather(x: np.ndarray, rows: np.ndarray, model: Sequential) -> np.ndarray:
     else:  # of which np.take copies the whole
         out[...] = x[rows]
     return out if x.dtype in (np.uint8, model.dtype) else to_float(out, model.backend.on_host(out.shape, model.dtype))
-
-
-def add_correct(a: int | None, b: int | None) -> int | None:
-    """The sum of two counts of correct rows; None where the loss counts none."""
-    return None if a is None or b is None else a + int(b)
-
-
-def metrics(loss: float, correct: int | None, rows: int) -> dict[str, float]:
-    """{"loss": ..., "accuracy": ...} per row; accuracy only for classification."""
-    means = {"loss": loss / rows}
-    if correct is not None:
-        means["accuracy"] = correct / rows
-    return means

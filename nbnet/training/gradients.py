@@ -10,21 +10,27 @@ import numpy as np
 
 from nbnet.errors import NonFiniteError
 from nbnet.layers import Param, Sequential
-from nbnet.losses.base import check_result
+from nbnet.losses.base import check_result, count_rows, divisor
+from nbnet.metrics import Metric
 from nbnet.runtime.arrays import first, take
 from nbnet.runtime.backend import Backend
 from nbnet.runtime.commit import Call, commit
 from nbnet.runtime.compile_ahead import compile_ahead
-from nbnet.training.epoch import add_correct, parts
+from nbnet.training.epoch import Sums, parts
+from nbnet.training.evaluation import measure
 
 
-def gradients(trainer: Any, x: Any, y: Any, params: Collection[Param], waiting: list[Call]) -> tuple[float, int | None]:
-    """Write the gradients of the batch into the parameters, summed over its parts. waiting: of the model before the step."""
+def gradients(
+    trainer: Any, x: Any, y: Any, weights: Any, metrics: Collection[Metric], params: Collection[Param], waiting: list[Call]
+) -> Sums:
+    """Write the gradients of the batch into the parameters, summed over its parts, and update the metrics.
+
+    waiting: of the model before the step.
+    """
     model, backend, loss = trainer.model, trainer.model.backend, trainer.loss
-    total = 0.0
+    rows, counted = len(first(x)), count_rows(loss, y)
+    options, found = {"rows": divisor(loss, counted), "backend": backend}, Sums(counted=counted)
     sums: list[Any] = []
-    correct: int | None = 0
-    rows = len(first(x))
     for start, stop in parts(rows, trainer.accumulate):
         part = slice(start, stop)
         images = take(x, part)
@@ -33,12 +39,15 @@ def gradients(trainer: Any, x: Any, y: Any, params: Collection[Param], waiting: 
             trainer._compiled_for = model
         one = trainer._passes.of(model, images)
         prediction = one.forward(images)
-        result = check_result(loss(prediction, take(y, part), rows=rows, backend=backend), prediction, loss)
-        total += float(result.total)
-        correct = add_correct(correct, result.correct)
-        if not math.isfinite(total):
+        if weights is not None:
+            options["sample_weight"] = weights[part]
+        result = check_result(loss(prediction, take(y, part), **options), prediction, loss)
+        found = found.plus(result.total, result.correct)
+        if metrics:
+            measure(metrics, loss, prediction, take(y, part), options.get("sample_weight"))
+        if not math.isfinite(found.loss):
             commit(waiting)  # the explanation runs the layers again
-            raise NonFiniteError(f"the loss is {total} at step {trainer.step}: {explain_not_finite(model, images)}")
+            raise NonFiniteError(f"the loss is {found.loss} at step {trainer.step}: {explain_not_finite(model, images)}")
         one.backward(result.gradient)
         if stop - start < rows:
             sums = sums or [backend.zeros(p.grad.shape, p.grad.dtype) for p in params]
@@ -46,7 +55,7 @@ def gradients(trainer: Any, x: Any, y: Any, params: Collection[Param], waiting: 
                 backend.kernel("array.add")(s.reshape(-1), p.grad.reshape(-1), s.reshape(-1))
     for param, value in zip(params, sums):
         param.grad[:] = value
-    return total, correct
+    return found
 
 
 def clip(params: Iterable[Param], limit: float, backend: Backend) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from nbnet.progress import Bar
 
 INTERVAL = 0.1  # seconds between updates: a step of a small network takes well under a millisecond
+RATIO = 20  # or that many times what the metrics took: the area under a curve sorts all outputs so far
 
 
 class EpochBar:
@@ -17,16 +18,18 @@ class EpochBar:
     def __init__(self, bar: Bar, rows: int, done: int) -> None:
         self._bar, self._rows, self._first = bar, rows, done
         self._began = self._drawn = time.perf_counter()
+        self._wait = INTERVAL
 
-    def update(self, rows: int, metrics: Mapping[str, float]) -> None:
-        """Show that `rows` rows are done."""
+    def update(self, rows: int, metrics: Callable[[], Mapping[str, float]]) -> None:
+        """Show that `rows` rows are done, and the metrics so far, if it is time to."""
         if not self._bar.shown:
             return
         now = time.perf_counter()
-        if now - self._drawn < INTERVAL and rows < self._rows:
+        if now - self._drawn < self._wait and rows < self._rows:
             return
-        self._drawn = now
-        text = "  ".join(f"{key} {value:.4f}" for key, value in metrics.items())
+        text = "  ".join(f"{key} {value:.4f}" for key, value in metrics().items())
+        self._drawn = time.perf_counter()
+        self._wait = max(INTERVAL, RATIO * (self._drawn - now))
         rate = (rows - self._first) / max(now - self._began, 1e-9)
         self._bar.update(rows, f"{text}  {rate:,.0f} images/s")
 

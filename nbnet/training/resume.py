@@ -51,7 +51,7 @@ def load(trainer: Any, state: State, source: str | Path) -> tuple[list[Call], st
     storage.check_finite(found, trainer.model.params, source)
     calls: list[Call] = [assignment(arrays[name], array) for name, array in found.items()]
     restored, note = _settings(run["settings"], trainer, source)
-    changes = {name: run[name] for name in NAMES} | {"_averaged": run["step"]}
+    changes = {name: run[name] for name in NAMES} | {"_averaged": run["step"], "_measured": (0, ())}
     calls += [*restored, *_average(trainer.average, average, source), partial(setattr, trainer.optimizer, "steps", run["optimizer_steps"])]
     return [*calls, *(partial(setattr, trainer, name, value) for name, value in changes.items())], note
 

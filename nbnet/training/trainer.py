@@ -6,7 +6,7 @@ import copy
 import math
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,20 +19,24 @@ from nbnet.errors import ArgumentError, BuildError
 from nbnet.functional import checks
 from nbnet.hints import explained
 from nbnet.layers import Sequential
-from nbnet.losses.base import check_result
+from nbnet.losses.base import divisor
+from nbnet.metrics import Metric, Report, get_all, measured
 from nbnet.optimizers import Optimizer
 from nbnet.runtime.arrays import first, in_dtype, take
 from nbnet.runtime.commit import Call, assignment, commit
 from nbnet.runtime.replay import Replay
 from nbnet.runtime.watched import Watched
-from nbnet.training import checkpoint, resume
+from nbnet.training import checkpoint, evaluation, resume
 from nbnet.training.averages import ExponentialMovingAverage
 from nbnet.training.callbacks import Callback, check_callbacks
-from nbnet.training.epoch import Position, add_correct, batches, check_data, gather, metrics
+from nbnet.training.epoch import Position, Sums, batches, check_data, check_weights, gather, with_weights
+from nbnet.training.evaluation import copied, started
 from nbnet.training.gradients import clip, gradients
 from nbnet.training.notes import before_fit, rate, softmax_twice
 from nbnet.training.notes import progress as progress_at
 from nbnet.training.progress import epoch_bar
+
+Data = tuple[Any, Any, Any]  # x, y and the weights of the rows, or None
 
 
 class Trainer(CodeRepr):
@@ -40,8 +44,9 @@ class Trainer(CodeRepr):
 
     Args:
         model: a built Sequential.
-        loss: "softmax_cross_entropy", "mean_squared_error", "sum_squared_error", a loss object, or a function (see nbnet.losses.get). A
-            model with several outputs takes a tuple with one for each: their sum is minimised (see nbnet.losses.PerOutput).
+        loss: "softmax_cross_entropy", "mean_squared_error" or another name in nb.losses.LOSSES, a loss object with options, such as
+            nb.losses.Huber(0.5), or a function (see nbnet.losses.get). A model with several outputs takes a tuple with one for each:
+            their sum is minimised (see nbnet.losses.PerOutput).
         optimizer: nb.SGD, RMSProp, Adam or AdamW, or the name of one with its default options, such as "adam".
         schedule: "constant", "cosine", "step", "one_cycle", "warm_up", or a function of progress (0 to 1) whose value multiplies
             the optimiser's lr. It is used by `fit`, which knows the number of epochs; progress follows from the epoch and the batch.
@@ -49,6 +54,9 @@ class Trainer(CodeRepr):
         accumulate: each batch runs in this many parts, whose gradients are added: the same step in less memory, except that
             batch normalisation uses the statistics of each part.
         seed: of the shuffling.
+        metrics: names in nb.metrics.METRICS, such as ["accuracy", "f1"], metric objects, and functions of (y, prediction), which get all
+            rows of an epoch. They are in the history, the progress bar and the pictures, of training batches and of the validation;
+            "accuracy" replaces that of the loss. Sample weights weigh the rows.
         average: an nb.ExponentialMovingAverage of the parameters, and of buffers that hold floats, which follows each step. Checkpoints
             hold it; `with trainer.average.swapped(model):` uses it.
         replay: whether the kernel calls of a training pass are recorded and repeated, which saves the layers' Python; the results
@@ -75,6 +83,7 @@ class Trainer(CodeRepr):
         seed: int = 0,
         average: ExponentialMovingAverage | None = None,
         replay: bool = True,
+        metrics: Iterable[Any] = (),
     ) -> None:
         if model.input_shape is None:
             raise BuildError("the model is not built yet: call model.build(input_shape) before Trainer(model)")
@@ -83,6 +92,7 @@ class Trainer(CodeRepr):
         self.model = model
         self.loss = losses.get(loss)
         losses.check_outputs(self.loss, model.output_shape)
+        self.metrics = get_all(metrics, self.loss, model.output_shape)
         self.optimizer = optimizers.get(optimizer)
         self.optimizer.check_owner(model.params)
         self.schedule = schedules.get(schedule)
@@ -99,6 +109,7 @@ class Trainer(CodeRepr):
         self.history: dict[str, list[float]] = {}
         self.position = Position()
         self.stop_reason: str | None = None
+        self._measured: tuple[int, tuple[Metric, ...]] = (0, ())  # rows of this epoch that the metrics have seen
         if (note := softmax_twice(model, self.loss)) is not None:
             warnings.warn(note, stacklevel=2)
         self._trained = set(model.params.values())
@@ -138,9 +149,10 @@ class Trainer(CodeRepr):
         data: tuple[Any, Any],
         epochs: int,
         batch_size: int = 64,
-        validation: tuple[Any, Any] | None = None,
+        validation: tuple[Any, ...] | None = None,
         callbacks: Iterable[Callback] = (),
         progress: bool | None = None,
+        sample_weight: Any = None,
     ) -> dict[str, list[float]]:
         """Train until `epochs` epochs are complete, counted from the start of the run: after restoring epoch 3, epochs=6 runs 3 more.
 
@@ -148,9 +160,11 @@ class Trainer(CodeRepr):
             data: (x, y): x (N, ...) uint8 (scaled to [0, 1] batch by batch), float32 or float64; y (N, ...) as the loss takes it. For
                 several inputs x is a tuple of arrays, with a loss for each output y too.
             batch_size: a last batch of one row joins the one before it, since one row has no variance to normalise by.
-            validation: (x, y) to evaluate after each epoch.
+            validation: (x, y) to evaluate after each epoch, or (x, y, sample_weight).
             callbacks: objects with on_batch_end(trainer) and on_epoch_end(trainer); after `restore` in one, training continues there.
             progress: whether to show a progress bar; None shows one on a terminal.
+            sample_weight: (N,) numbers of at least 0, which multiply the losses of the rows. The sum is still divided by the number of
+                rows (see nbnet.losses.Loss).
         Returns:
             history: loss, accuracy (classification), val_loss, val_accuracy (with validation), lr, seconds: one value per epoch.
         Raises:
@@ -164,9 +178,10 @@ class Trainer(CodeRepr):
             UserWarning: there is nothing left to train, or the learning rate jumps since the schedule now spans other epochs.
         """
         self._check_model()
-        x, y = self._check_data(data, "data")
+        x, y, weights = self._check_data(data, "data", sample_weight)
         if validation is not None:
-            validation = self._check_data(validation, "validation")
+            pair, held_out = with_weights(validation)
+            validation = self._check_data(pair, "validation", held_out)
         epochs, batch_size = checks.whole(epochs, "epochs"), checks.whole(batch_size, "batch_size")
         self.position.check_continues(len(first(x)), batch_size)
         callbacks = check_callbacks(callbacks)
@@ -174,15 +189,16 @@ class Trainer(CodeRepr):
         if (note := before_fit(self, epochs, len(first(x)), batch_size)) is not None:
             warnings.warn(note, stacklevel=3)
         while self.epoch < epochs and self.stop_reason is None:
-            if self._run_epoch(x, y, epochs, batch_size, callbacks, progress):
+            if self._run_epoch((x, y, weights), epochs, batch_size, callbacks, progress):
                 self._close_epoch(validation)
                 for callback in callbacks:
                     callback.on_epoch_end(self)
         return self.history
 
-    def _run_epoch(self, x: Any, y: Any, epochs: int, batch_size: int, callbacks: list[Callback], progress: bool | None) -> bool:
+    def _run_epoch(self, data: Data, epochs: int, batch_size: int, callbacks: list[Callback], progress: bool | None) -> bool:
         """Run the rest of the current epoch. Returns False when `stop`, or a callback that restored another position, ended it before
         its last batch."""
+        x, y, weights = data
         count = len(first(x))
         self.position.check_continues(count, batch_size)  # a callback may have restored it
         all_rows = batches(count, batch_size, self.seed, self.epoch)
@@ -192,9 +208,10 @@ class Trainer(CodeRepr):
             images = self.model.backend.upload((gather(x, rows, self.model) for rows in left), self.model.dtype)
             for batch, rows in enumerate(left, start=self.position.batches):
                 lr = rate(self, progress_at(self.epoch, batch, epochs, len(all_rows)))
-                self._train_step(next(images), take(y, rows), lr, (batch + 1, began, count, batch_size), epochs)
+                part = next(images), take(y, rows), None if weights is None else weights[rows]
+                self._train_step(part, lr, (batch + 1, began, count, batch_size), epochs)
                 done = self.position
-                bar.update(done.rows, metrics(done.loss, done.correct, done.rows))
+                bar.update(done.rows, partial(self._found, done))
                 for callback in callbacks:
                     callback.on_batch_end(self)
                 if self.position is not done:
@@ -203,37 +220,47 @@ class Trainer(CodeRepr):
                     return False
         return True
 
-    def _close_epoch(self, validation: tuple[Any, Any] | None) -> None:
+    def _means(self, sums: Sums, metrics: Iterable[Metric] = ()) -> dict[str, float]:
+        return sums.means(divisor(self.loss, sums.counted)) | measured(metrics)
+
+    def _found(self, at: Position) -> dict[str, float]:
+        """What this epoch has measured. Metrics are NaN if they have not seen all of its rows, since it was restored from a file."""
+        rows, metrics = self._measured
+        return self._means(at.sums, metrics) if rows == at.rows else self._means(at.sums) | dict.fromkeys(self._names(), math.nan)
+
+    def _names(self) -> list[str]:
+        return [metric.name for metric in self.metrics]
+
+    def _close_epoch(self, validation: Data | None) -> None:
         """Add the row of a complete epoch to the history. Missing values are filled with NaN."""
         done = self.position
-        row = metrics(done.loss, done.correct, done.rows)
+        row = self._found(done) if self.metrics else self._means(done.sums)
         if validation is not None:
-            row |= {f"val_{key}": value for key, value in self._evaluate(*validation).items()}
+            row |= {f"val_{key}": value for key, value in self._evaluate(validation).items()}
         row |= {"lr": done.lr, "seconds": done.seconds}
         new = {key: [*[math.nan] * self.epoch, value] for key, value in row.items() if key not in self.history}
         calls: list[Call] = [partial(column.append, row.get(key, math.nan)) for key, column in self.history.items()]
         calls += [partial(self.history.update, new), partial(setattr, self, "epoch", self.epoch + 1)]
         commit([*calls, partial(setattr, self, "position", Position())])
 
-    def train_batch(self, x: Any, y: Any) -> dict[str, float]:
+    def train_batch(self, x: Any, y: Any, sample_weight: Any = None) -> dict[str, float]:
         """One optimiser step on one batch, with the optimiser's lr.
 
         Args:
-            x, y: as in `fit`.
+            x, y, sample_weight: as in `fit`.
         Returns:
-            {"loss": ..., "accuracy": ...} (accuracy for classification).
+            {"loss": ..., "accuracy": ...} (accuracy for classification), and the metrics.
         Raises:
             DataError, ShapeError, DTypeError, NonFiniteError: as `fit`.
         """
         self._check_model()
-        x, y = self._check_data((x, y), "batch")
-        loss, correct = self._train_step(in_dtype(x, self.model.dtype), y, rate(self))
-        return metrics(loss, correct, len(first(x)))
+        x, y, weights = self._check_data((x, y), "batch", sample_weight)
+        return self._means(*self._train_step((in_dtype(x, self.model.dtype), y, weights), rate(self)))
 
     def _train_step(
-        self, x: Any, y: Any, lr: float, within: tuple[int, float, int, int] | None = None, epochs: int = 0
-    ) -> tuple[float, int | None]:
-        """Forward, loss, backward, update. Returns the sum of the rows' losses and the number of correct rows.
+        self, batch: Data, lr: float, within: tuple[int, float, int, int] | None = None, epochs: int = 0
+    ) -> tuple[Sums, tuple[Metric, ...]]:
+        """Forward, loss, backward, update. Returns what the loss adds up over the rows, and the metrics.
 
         After an exception, everything that a run carries on is as before the step, or as after it (see `fit` for what is not).
 
@@ -245,9 +272,12 @@ class Trainer(CodeRepr):
         params, buffers = self.model.params, self.model.buffers
         step, updates, waiting = self.step, self.optimizer.steps, self.model.waiting_updates()
         before = [array.copy() for array in buffers.values()]
+        seen, metrics = self._measured if within is not None and self.position.batches else (0, ())
+        if self.metrics:
+            metrics = copied(metrics) or started(self.metrics)
         try:
             with np.errstate(over="ignore", invalid="ignore"):  # overflow shows in the loss, which gives one clear error
-                total, correct = gradients(self, x, y, params.values(), waiting)
+                sums = gradients(self, *batch, metrics, params.values(), waiting)
             for param in params.values():
                 if param.regularizer is not None:
                     param.grad[:] = np.asarray(param.grad) + param.regularizer(np.asarray(param.value))
@@ -259,7 +289,8 @@ class Trainer(CodeRepr):
                 calls = [partial(self.optimizer.step, params, self.model.backend, lr)]
             calls.append(partial(setattr, self, "step", step + 1))
             if within is not None:
-                calls.append(partial(setattr, self, "position", self.position.after(len(first(x)), total, correct, lr, *within)))
+                calls.append(partial(setattr, self, "position", self.position.after(len(first(batch[0])), sums, lr, *within)))
+                calls.append(partial(setattr, self, "_measured", (seen + len(first(batch[0])), metrics)))
                 calls.append(partial(setattr, self, "schedule_epochs", epochs))
             commit(calls)
         except BaseException:
@@ -270,7 +301,7 @@ class Trainer(CodeRepr):
                 commit([*restored, *self.optimizer.undo, partial(setattr, self.optimizer, "steps", updates)])
             raise
         self._follow()
-        return total, correct
+        return sums, metrics
 
     def _follow(self) -> None:
         """Update the average, once for each step."""
@@ -284,31 +315,34 @@ class Trainer(CodeRepr):
     # ---------------------------------------------------------------------------------------------- evaluation
 
     @explained("evaluate(x, y)")
-    def evaluate(self, x: Any, y: Any, batch_size: int = 256) -> dict[str, float]:
+    def evaluate(self, x: Any, y: Any, batch_size: int = 256, sample_weight: Any = None) -> dict[str, float]:
         """Loss and accuracy with moving statistics.
 
         Args:
-            x, y: as in `fit`.
+            x, y, sample_weight: as in `fit`.
         Returns:
-            {"loss": ..., "accuracy": ...} (accuracy for classification).
+            {"loss": ..., "accuracy": ...} (accuracy for classification), and the metrics.
         Raises:
             DataError, ShapeError, DTypeError, ArgumentError: the data or batch_size does not fit.
         """
-        return self._evaluate(*self._check_data((x, y), "evaluation data"), checks.whole(batch_size, "batch_size"))
+        return self._evaluate(self._check_data((x, y), "evaluation data", sample_weight), checks.whole(batch_size, "batch_size"))
 
-    def _evaluate(self, x: Any, y: Any, batch_size: int = 256) -> dict[str, float]:
+    def _evaluate(self, data: Data, batch_size: int = 256) -> dict[str, float]:
         """`evaluate` on data that is checked already."""
         self._passes.clear()  # training and evaluation need not hold memory at the same time
-        total: float = 0.0
-        correct: int | None = 0
-        rows = len(first(x))
-        for start in range(0, rows, batch_size):
-            batch = slice(start, start + batch_size)
-            prediction, _ = self.model.forward(in_dtype(take(x, batch), self.model.dtype))
-            result = check_result(self.loss(prediction, take(y, batch), backend=self.model.backend), prediction, self.loss)
-            total += float(result.total)
-            correct = add_correct(correct, result.correct)
-        return metrics(total, correct, rows)
+        return self._means(*evaluation.evaluate(self, data, batch_size))
+
+    def report(self, x: Any, y: Any, class_names: Sequence[str] | None = None, batch_size: int = 256) -> Report:
+        """Precision, recall and F1 of each class, and the confusion matrix: `print(trainer.report(x, y))`.
+
+        Args:
+            x, y: as in `fit`, with one class for each row. class_names: one for each class; None for their numbers.
+        Raises:
+            ArgumentError: the loss has no classes, or there is not one name for each. DataError, ShapeError, DTypeError: as `evaluate`.
+        """
+        self._check_model()
+        x, y, _ = self._check_data((x, y), "report data", None)
+        return evaluation.report(self, x, y, class_names, checks.whole(batch_size, "batch_size"))
 
     # --------------------------------------------------------------------------------------------- checkpoints
 
@@ -369,5 +403,6 @@ class Trainer(CodeRepr):
             )
         self._checked = now
 
-    def _check_data(self, data: tuple[Any, Any], name: str) -> tuple[Any, Any]:
-        return check_data(data, name, self.model, self.loss)
+    def _check_data(self, data: Any, name: str, sample_weight: Any) -> Data:
+        x, y = check_data(data, name, self.model, self.loss)
+        return x, y, check_weights(sample_weight, len(first(x)), name, self.loss)

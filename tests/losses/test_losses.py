@@ -1,4 +1,4 @@
-"""All losses in one table: values and gradients, targets, errors; and losses that users define."""
+"""Values and gradients of all losses, targets, errors; and losses that users define."""
 
 import numpy as np
 import pytest
@@ -8,21 +8,7 @@ import nbnet as nb
 from nbnet import losses
 from nbnet.errors import ArgumentError, DataError, DTypeError, NonFiniteError, ShapeError
 
-BACKENDS = ["numpy", "serial", "parallel"]
-
-
-def cross_entropy_of_rows(logits, labels):
-    z = logits - logits.max(axis=1, keepdims=True)
-    return np.log(np.exp(z).sum(axis=1)) - z[np.arange(len(z)), labels]
-
-
-# name: shape of the prediction, targets from a generator, losses of the rows in NumPy
-TABLE = {
-    "softmax_cross_entropy": ((5, 4), lambda rng: rng.integers(0, 4, 5), cross_entropy_of_rows),
-    "mean_squared_error": ((5, 2, 3), lambda rng: rng.normal(size=(5, 2, 3)), lambda p, t: ((p - t) ** 2).reshape(5, -1).mean(axis=1)),
-    "sum_squared_error": ((5, 2, 3), lambda rng: rng.normal(size=(5, 2, 3)), lambda p, t: ((p - t) ** 2).reshape(5, -1).sum(axis=1)),
-}
-all_losses = pytest.mark.parametrize("name", TABLE)
+from .table import BACKENDS, TABLE, all_losses, differences_of, predictions, stacked
 
 
 def test_the_table_has_every_loss():
@@ -35,12 +21,16 @@ def test_the_table_has_every_loss():
 @all_losses
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_values_are_those_of_numpy(rng, name, backend, dtype):
+@pytest.mark.parametrize("weighted", [False, True])
+def test_values_are_those_of_numpy(rng, name, backend, dtype, weighted):
     shape, targets, reference = TABLE[name]
     prediction, target = rng.normal(size=shape).astype(dtype), targets(rng)
-    result = losses.get(name)(prediction, target, backend=backend)
-    assert_close(result.total, reference(prediction.astype(float), target).sum(), "reduction", dtype)
-    assert (result.gradient.shape, result.gradient.dtype) == (shape, dtype)
+    weights = rng.uniform(size=5) if weighted else None
+    result = losses.get(name)(predictions(name, prediction), target, sample_weight=weights, backend=backend)
+    rows = reference(prediction.astype(float), target)
+    assert_close(result.total, (rows * (1 if weights is None else weights)).sum(), "reduction", dtype)
+    found = stacked(result.gradient)
+    assert (found.shape, found.dtype) == (shape, dtype)
     hits = (prediction.argmax(axis=-1) == target).sum() if name == "softmax_cross_entropy" else None
     assert result.correct == hits
 
@@ -48,17 +38,33 @@ def test_values_are_those_of_numpy(rng, name, backend, dtype):
 @all_losses
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("rows", [None, 12])
-def test_gradients_are_central_differences(rng, name, backend, rows):
+@pytest.mark.parametrize("weighted", [False, True])
+def test_gradients_are_central_differences(rng, name, backend, rows, weighted):
     shape, targets, _ = TABLE[name]
     loss, prediction, target = losses.get(name), rng.normal(size=shape), targets(rng)
-    differences = np.empty(shape)
-    for index in np.ndindex(shape):
-        moved = [prediction.copy(), prediction.copy()]
-        moved[0][index] += 1e-5
-        moved[1][index] -= 1e-5
-        up, down = (loss(p, target, backend=backend).total for p in moved)
-        differences[index] = (up - down) / 2e-5 / (rows or len(prediction))
-    assert_close(loss(prediction, target, rows=rows, backend=backend).gradient, differences, "differences")
+    options = {"backend": backend, "sample_weight": rng.uniform(size=5) if weighted else None}
+    wanted = differences_of(loss, name, prediction, target, **options) / (rows or 5)
+    assert_close(stacked(loss(predictions(name, prediction), target, rows=rows, **options).gradient), wanted, "differences")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_large_predictions(backend, dtype):
+    big = np.array([[1e4, -1e4]], dtype)
+    wanted = {"binary_cross_entropy": 1e4, "focal": 1e4, "hinge": 1e4 + 1, "huber": 1e4, "mean_absolute_error": 1e4 + 0.5}
+    for name, value in wanted.items():
+        result = losses.get(name)(big, np.array([[0.0, 1]]), backend=backend)
+        assert_close(result.total, value, "elementwise", dtype)
+        assert np.isfinite(result.gradient).all()
+        assert not losses.get(name)(big, big.clip(0, 1), backend=backend).total or name in ("huber", "mean_absolute_error")
+    assert_close(losses.kl_divergence(big, np.array([[0.5, 0.5]]), backend=backend).total, 1e4 - np.log(2), "elementwise", dtype)
+
+
+def test_probabilities_of_0_and_1():
+    loss = losses.BinaryCrossEntropy(from_logits=False)
+    result = loss(np.array([[0.0, 1, 0.5]]), np.array([[0.0, 1, 1]]), backend="serial")
+    assert_close(result.total, np.log(2) / 3, "reduction")
+    assert_close(result.gradient, np.array([[0, 0, -2 / 3]]), "reduction")
 
 
 # --------------------------------------------------------------------------------------------------- targets
@@ -80,7 +86,25 @@ BAD_TARGETS = [
     ("softmax_cross_entropy", [0, 1, 3], DataError, r"label 3 of row 2 is not a class: \w+ 0 to 2"),
     ("softmax_cross_entropy", [0, -1, 1], DataError, "label -1 of row 1 is not a class"),
     ("softmax_cross_entropy", [0.0, 1.0, 2.0], DTypeError, r"labels have dtype float64.*use np.asarray\(y\).astype\('int64'\)"),
-    ("softmax_cross_entropy", np.eye(3, dtype=int), ShapeError, r"for one-hot rows use np.asarray\(y\).argmax\(axis=1\)"),
+    (
+        "softmax_cross_entropy",
+        np.eye(3) / 2,
+        DataError,
+        "probabilities of row 0 sum to 0.5: expected numbers .* use loss='binary_cross_entropy'",
+    ),
+    ("softmax_cross_entropy", np.eye(3) * 3 - 2 / 3, DataError, "the probabilities of row 0 are not all at least 0"),
+    ("softmax_cross_entropy", np.full((3, 3), np.nan), NonFiniteError, r"y\[0, 0\] is nan"),
+    ("softmax_cross_entropy", np.zeros((3, 2)), ShapeError, r"labels have shape \(3, 2\)"),
+    ("kl_divergence", [0, 1, 2], ShapeError, r"shape \(3,\), expected \(3, 3\) probabilities; for labels use loss='softmax_cross_entropy'"),
+    ("kl_divergence", np.eye(3) / 2, DataError, "row 0 sum to 0.5"),
+    (
+        "binary_cross_entropy",
+        np.full((3, 3), 2),
+        DataError,
+        r"target 2 at \[0, 0\] does not fit the loss binary_cross_entropy: .* from 0 to 1",
+    ),
+    ("focal", np.full((3, 3), 0.5), DataError, r"target 0.5 at \[0, 0\] does not fit the loss focal: expected numbers 0 or 1"),
+    ("hinge", np.full((3, 3), 2), DataError, r"target 2 at .*: expected numbers -1 or 1 \(or 0 or 1\)"),
     ("mean_squared_error", np.ones((3, 2)), ShapeError, r"targets have shape \(3, 2\), expected \(3, 3\): one value per output"),
     ("sum_squared_error", np.ones(3), ShapeError, r"targets have shape \(3,\), expected \(3, 3\)"),
     ("mean_squared_error", np.full((3, 3), np.nan), NonFiniteError, r"y\[0, 0\] is nan"),
@@ -150,6 +174,50 @@ def trainer(loss):
     return nb.Trainer(model, loss, nb.SGD(0.1))
 
 
+class Quantile(nb.losses.Loss):
+    """A loss of two methods: the losses of rows with their derivative, and the check of targets."""
+
+    name = "quantile"
+
+    def check_targets(self, y, output_shape):
+        y = super().check_targets(y, output_shape)
+        if y.shape[1:] != output_shape:
+            raise ShapeError(f"targets have shape {y.shape}, expected {output_shape} in each row")
+        return y
+
+    def of_rows(self, prediction, target):
+        d = prediction - target
+        return np.where(d > 0, 0.2 * d, -0.8 * d).sum(axis=1), np.where(d > 0, 0.2, -0.8)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_loss_of_two_methods(rng, backend, dtype):
+    prediction, target, weights = rng.normal(size=(4, 3)).astype(dtype), rng.normal(size=(4, 3)), rng.uniform(size=4)
+    result = Quantile()(prediction, target, sample_weight=weights, rows=8, backend=backend)
+    rows, slopes = Quantile().of_rows(prediction, target)
+    assert_close(result.total, (rows * weights).sum(), "reduction", dtype)
+    assert_close(result.gradient, slopes * weights[:, None] / 8, "elementwise", dtype)
+    assert result.gradient.dtype == dtype
+    assert_close(Quantile("sum")(prediction, target, backend=backend).gradient, slopes, "elementwise", dtype)
+    run = trainer(Quantile())
+    history = run.fit((X, np.eye(4, 3)), epochs=3, progress=False)
+    assert history["loss"][2] < history["loss"][0]
+    with pytest.raises(ShapeError, match=r"^data: targets have shape \(4, 2\)"):
+        run.fit((X, np.eye(4, 2)), epochs=4)
+
+
+def test_a_loss_whose_rows_are_wrong():
+    class Odd(nb.losses.Loss):
+        def of_rows(self, prediction, target):
+            return prediction, prediction
+
+    with pytest.raises(ShapeError, match=r"of_rows of the loss Odd returned losses of shape \(2, 3\), expected \(2,\), one per row"):
+        Odd()(np.zeros((2, 3)), None)
+    with pytest.raises(NotImplementedError, match=r"Loss has no of_rows\(prediction, target\): define it, or __call__"):
+        nb.losses.Loss()(np.zeros((2, 3)), None)
+
+
 X, Y = np.arange(8.0).reshape(4, 2), np.array([0, 1, 2, 1])
 
 
@@ -181,16 +249,16 @@ def test_functions_of_users_take_any_finite_numbers():
 
 
 def test_targets_are_checked_and_converted_once():
-    class Halves(nb.losses.SquaredError):
+    class Halves(nb.losses.MeanSquaredError):
         def check_targets(self, y, output_shape):
             return super().check_targets(y, output_shape) / 2
 
-        def __call__(self, prediction, target, *, rows=None, backend="parallel"):
+        def __call__(self, prediction, target, **options):
             seen.append(target.max())
-            return super().__call__(prediction, target, rows=rows, backend=backend)
+            return super().__call__(prediction, target, **options)
 
     seen = []
-    trainer(Halves(mean=True)).fit((X, np.full((4, 3), 8.0)), epochs=1, validation=(X, np.full((4, 3), 2.0)), progress=False)
+    trainer(Halves()).fit((X, np.full((4, 3), 8.0)), epochs=1, validation=(X, np.full((4, 3), 2.0)), progress=False)
     assert seen == [4, 1]
 
 

@@ -53,6 +53,8 @@ STOPS = {
     "equal accuracies": ("val_accuracy", {"patience": 2}, [0.5, 0.5, 0.5], [(3, 2)]),
     "min_delta of an accuracy": ("val_accuracy", {"patience": 1, "min_delta": 0.25}, [0.25, 0.5], [(2, 1)]),
     "NaN is no improvement": ("val_loss", {"patience": 2}, [1, NAN, NAN], [(3, 2)]),
+    "a metric that rises": ("val_f1", {"patience": 1}, [0.1, 0.2, 0.3], []),
+    "an error that rises": ("mae", {"patience": 1}, [0.2, 0.1, 0.3], [(3, 1)]),
     "NaN alone": ("val_accuracy", {"patience": 2}, [NAN, NAN], [(2, 2)]),
     "a number after NaN": ("val_accuracy", {"patience": 2}, [NAN, 0.1, NAN, 0.2], []),
     "infinity": ("loss", {"patience": 2}, [INF, 1, INF], []),
@@ -106,7 +108,7 @@ def test_a_column_that_is_not_there(name):
     with pytest.raises(ArgumentError, match=f"{name} monitors 'val_accuracy', but the history has loss, lr: pass validation= to fit"):
         watched(callback, loss=[1], lr=[1])
     for monitor in ("speed", "losses", ""):
-        with pytest.raises(ArgumentError, match=f"^monitor={monitor!r}: expected loss, accuracy, val_loss or val_accuracy$"):
+        with pytest.raises(ArgumentError, match=f"^monitor={monitor!r}: expected loss, .*, f1, .* or one of them with val_ before it$"):
             getattr(nb.callbacks, name)(*first, monitor)
 
 

@@ -251,3 +251,47 @@ def test_several_inputs_and_outputs_agree_with_serial(rng):
         assert_close(np.array(actual[key]), np.array(expected[key]), "training", "float32")
     for a, b in zip(pair[0].model.predict(x), pair[1].model.predict(x), strict=True):
         assert_close(b, a, "training", "float32")
+
+
+LOSSES = [
+    nb.losses.SoftmaxCrossEntropy(0.1, [1, 2, 0.5], ignore_index=0),
+    nb.losses.BinaryCrossEntropy(pos_weight=[1, 2, 3]),
+    nb.losses.Focal(alpha=0.25),
+    nb.losses.Huber(0.5),
+]
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.name)
+def test_losses_weights_and_metrics_agree_with_serial(rng, loss):
+    x, labels, weights = rng.normal(size=(2 * ROWS, 5)), rng.integers(0, 3, 2 * ROWS), rng.uniform(size=2 * ROWS)
+    softmax = isinstance(loss, nb.losses.SoftmaxCrossEntropy)
+    y, metrics = labels if softmax else np.eye(3)[labels], ["mae"] if isinstance(loss, nb.losses.Huber) else ["f1", "auc"]
+    histories = []
+    for backend in ("serial", "cuda"):
+        model = nb.Sequential([nb.Dense(3)])
+        model.build((5,), backend=backend, dtype="float64", seed=7)
+        trainer = nb.Trainer(model, loss, nb.SGD(0.1), metrics=metrics)
+        histories.append(trainer.fit((x, y), 2, ROWS, validation=(x, y, weights), progress=False, sample_weight=weights))
+    for key in ("loss", "val_loss", *metrics, f"val_{metrics[0]}"):
+        assert_close(np.array(histories[1][key]), np.array(histories[0][key]), "training")
+
+
+def test_losses_of_rows_agree_with_serial(rng):
+    """They compute on the host: of three outputs, and of the user's."""
+
+    class Cube(nb.losses.Loss):
+        def of_rows(self, prediction, target):
+            return (abs(prediction) ** 3).sum(axis=1), 3 * prediction * abs(prediction)
+
+    x, weights = rng.normal(size=(3, ROWS, 5)), rng.uniform(size=ROWS)
+    found = {}
+    for backend in ("serial", "cuda"):
+        trunk = nb.Dense(3)
+        three, one = nb.Sequential([nb.Parallel([trunk] * 3)]), nb.Sequential([nb.Dense(2)])
+        three.build(((5,),) * 3, backend=backend, dtype="float64", seed=7)
+        one.build((5,), backend=backend, dtype="float64", seed=7)
+        for model, loss, data in ((three, "triplet", tuple(x)), (one, Cube(), x[0])):
+            trainer = nb.Trainer(model, loss, nb.SGD(0.1))
+            losses = [trainer.train_batch(data, np.zeros(ROWS), weights)["loss"] for _ in range(3)]
+            found.setdefault(backend, []).extend(losses)
+    assert_close(found["cuda"], found["serial"], "training")

@@ -65,18 +65,19 @@ def test_parts(rows, count):
 
 
 def test_counts_and_means():
-    assert epoch.add_correct(2, np.int64(3)) == 5
-    assert type(epoch.add_correct(2, np.int64(3))) is int
-    assert epoch.add_correct(None, 3) is epoch.add_correct(2, None) is None
-    assert epoch.add_correct(0, 0) == 0
-    assert epoch.metrics(6.0, 3, 4) == {"loss": 1.5, "accuracy": 0.75}
-    assert epoch.metrics(6.0, 0, 4) == {"loss": 1.5, "accuracy": 0.0}
-    assert epoch.metrics(6.0, None, 4) == {"loss": 1.5}
+    sums = epoch.Sums(1.0, 2, 4).plus(np.float32(2), np.int64(3), 5)
+    assert sums == (3, 5, 9)
+    assert [type(value) for value in sums] == [float, int, int]
+    assert epoch.Sums(1.0, None, 4).plus(1, 3).correct is epoch.Sums().plus(1, None).correct is None
+    assert epoch.Sums(6.0, 3, 4).means(4) == {"loss": 1.5, "accuracy": 0.75}
+    assert epoch.Sums(6.0, 0, 5).means(1) == {"loss": 6, "accuracy": 0.0}
+    assert epoch.Sums(6.0, None, 4).means(4) == {"loss": 1.5}
+    assert epoch.Sums().means(1) == {"loss": 0, "accuracy": 0}
 
 
 def test_a_position_adds_up():
-    at = Position().after(4, 2.0, 3, 0.1, 1, 0.0, 9, 4).after(5, 1.0, 2, 0.2, 2, 0.0, 9, 4)
-    assert at._replace(seconds=0) == Position(2, 9, 3.0, 5, 0.2, 0, 9, 4)
+    at = Position().after(4, epoch.Sums(2.0, 3, 4), 0.1, 1, 0.0, 9, 4).after(5, epoch.Sums(1.0, 2, 3), 0.2, 2, 0.0, 9, 4)
+    assert at._replace(seconds=0) == Position(2, 9, 3.0, 5, 0.2, 0, 9, 4, 7)
     assert at.seconds > 0
 
 
@@ -131,7 +132,7 @@ def test_floats_become_the_models_batch_by_batch(rng):
     [
         (np.zeros((2, 3)), r"got ndarray: write fit\(\(x, y\), epochs=10\)"),
         (iter([]), r"got list_iterator: for batches of your own call trainer\.train_batch"),
-        ((1, 2, 3), "got 3 parts: for weights of rows write a loss of your own"),
+        ((1, 2, 3), "got 3 parts: for weights of rows write sample_weight=weights"),
         ((), "got 0 parts: for weights of rows"),
         (((1, 2), (3, 4), ["a"]), r"got 3 parts: write \(x, y\), \(x_test, y_test\), names = data"),
         (((1, 2, 3), 4, 5), "got 3 parts: for weights of rows"),

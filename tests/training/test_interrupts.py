@@ -127,9 +127,10 @@ def test_an_exception_at_every_line_of_a_step(batch, backend, options, passes):
         assert state(trainer) == end, lines[n]
 
 
-def test_an_exception_in_fit(batch):
+@pytest.mark.parametrize("metrics", [(), ("f1",)])
+def test_an_exception_in_fit(batch, metrics):
     """Every 50th line or so: epochs, positions, history, validation."""
-    whole, states = make(), []
+    whole, states = make(metrics=metrics), []
 
     class Note(nb.callbacks.Callback):
         def on_batch_end(self, trainer):
@@ -142,11 +143,11 @@ def test_an_exception_in_fit(batch):
 
     states.append(state(whole))
     fit(whole, [Note()])
-    trainer = make()
+    trainer = make(metrics=metrics)
     lines = lines_of(lambda: fit(trainer))
     own = [n for n, line in enumerate(lines) if "training" in line]
     for n in (*range(0, len(lines), 97), *own[::11]):
-        trainer = make()
+        trainer = make(metrics=metrics)
         where = lines_of(lambda: fit(trainer), n)[-1]  # noqa: B023
         assert state(trainer) in states, where
         if trainer.epoch < 2:

@@ -304,44 +304,64 @@ def prelu(data, weight):
 
 def cross_entropy(data, target, weight=None, ignore_index=-100, reduction="mean", label_smoothing=0.0):
     floats(data)
-    if weight is not None:
-        raise NotExpressible("nbnet's losses have no class weights")
-    if label_smoothing or target.dtype.kind not in "iu":
-        raise NotExpressible("nbnet's cross entropy has one label for each row, without smoothing")
+    if weight is not None and not (np.isfinite(weight).all() and (weight >= 0).all()):
+        raise NotExpressible("weights of classes below 0")
     logits = np.ascontiguousarray(np.moveaxis(data, 1, -1) if data.ndim > 1 else data[None]).reshape(-1, data.shape[min(1, data.ndim - 1)])
-    labels = target.reshape(-1)
-    kept = labels != ignore_index
-    if not kept.any():
-        raise NotExpressible("an array without elements")
-    loss = nb.losses.softmax_cross_entropy
+    soft = target.dtype.kind == "f"
+    if soft and not ((target >= 0).all() and np.allclose(target.sum(axis=min(1, data.ndim - 1)), 1)):
+        raise NotExpressible("targets that are no probabilities")
+    if soft:
+        targets = np.ascontiguousarray(np.moveaxis(target, 1, -1) if data.ndim > 1 else target[None]).reshape(logits.shape)
+        count = len(targets)
+    else:
+        targets = target.reshape(-1)
+        kept = targets[targets != ignore_index]
+        if not kept.size:
+            raise NotExpressible("an array without elements")
+        count = len(kept) if weight is None else weight[kept].sum()  # PyTorch divides by it
+    loss = nb.losses.SoftmaxCrossEntropy(label_smoothing, weight, None if soft else ignore_index, reduction="sum")
     if reduction == "none":  # one row at a time: nbnet returns the sum of the rows
-        rows = np.zeros(len(labels), data.dtype)
-        rows[kept] = [loss(logits[i : i + 1], labels[i : i + 1], backend=BACKEND).total for i in np.flatnonzero(kept)]
-        return rows.reshape(target.shape), None
-    result = loss(logits[kept], labels[kept], backend=BACKEND)
-    count = kept.sum()
+        rows = [loss(logits[i : i + 1], targets[i : i + 1], backend=BACKEND).total for i in range(len(logits))]
+        shape = target.shape[:1] + target.shape[2:] if soft and data.ndim > 1 else () if soft else target.shape
+        return np.array(rows, data.dtype).reshape(shape), None
+    result = loss(logits, targets, backend=BACKEND)
+    divisor = count if reduction == "mean" else 1
 
     def backward(dy):
-        gradient = np.zeros(logits.shape, logits.dtype)
-        gradient[kept] = result.gradient * (dy if reduction == "mean" else dy * count)
+        gradient = result.gradient * (dy / divisor)
         moved = np.moveaxis(data, 1, -1).shape if data.ndim > 1 else (1, *data.shape)
         gradient = gradient.reshape(moved)
         return {"data": np.moveaxis(gradient, -1, 1) if data.ndim > 1 else gradient[0]}
 
-    return np.asarray(result.total / (count if reduction == "mean" else 1), data.dtype), backward
+    return np.asarray(result.total / divisor, data.dtype), backward
 
 
-def mse_loss(data, target, reduction="mean"):
+def loss_of_outputs(loss, data, target, reduction="mean"):
+    """Of nb.losses.Elementwise: the mean or the sum over all numbers."""
     floats(data, target)
     if reduction == "none" or data.shape != target.shape or data.ndim == 0:
         raise NotExpressible("nbnet's losses return the sum over rows of equal shapes")
-    rows = data.reshape(len(data), -1)
-    loss = nb.losses.mean_squared_error if reduction == "mean" else nb.losses.sum_squared_error
-    result = loss(rows, target.reshape(rows.shape), backend=BACKEND)
-    count = len(rows)
-    factor = 1 if reduction == "mean" else count
-    total = np.asarray(result.total / (count if reduction == "mean" else 1), data.dtype)
-    return total, lambda dy: {"data": (result.gradient * dy * factor).reshape(data.shape)}
+    result = loss(data, target, backend=BACKEND)
+    factor = 1 if reduction == "mean" else data.size
+    return np.asarray(result.total / len(data) * factor, data.dtype), lambda dy: {"data": result.gradient * dy * factor}
+
+
+def mse_loss(data, target, reduction="mean"):
+    return loss_of_outputs(nb.losses.mean_squared_error, data, target, reduction)
+
+
+def l1_loss(data, target, reduction="mean"):
+    return loss_of_outputs(nb.losses.mean_absolute_error, data, target, reduction)
+
+
+def huber_loss(data, target, reduction="mean", delta=1.0):
+    return loss_of_outputs(nb.losses.Huber(delta), data, target, reduction)
+
+
+def binary_cross_entropy(data, target, weight=None, reduction="mean", pos_weight=None, from_logits=True):
+    if weight is not None or pos_weight is not None:
+        raise NotExpressible("weights of all numbers, or their gradient")
+    return loss_of_outputs(nb.losses.BinaryCrossEntropy(from_logits), data, target, reduction)
 
 
 def dropout(data, p=0.5, training=True):

@@ -121,5 +121,7 @@ MODULES = {
         x, target, None if m.weight is None else _tensor(m.weight), m.ignore_index, m.reduction, m.label_smoothing
     ),
     "nn.MSELoss": lambda m, x, target: calls.mse_loss(x, target, m.reduction),
+    "nn.L1Loss": lambda m, x, target: calls.l1_loss(x, target, m.reduction),
+    "nn.HuberLoss": lambda m, x, target: calls.huber_loss(x, target, m.reduction, m.delta),
     **{f"nn.{name}Pad{d}d": partial(_pad, mode) for d in (1, 2, 3) for name, mode in torch_ops.PADS.items()},
 }

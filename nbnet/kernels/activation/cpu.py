@@ -3,7 +3,7 @@
 import numpy as np
 
 from nbnet.kernels import chunks
-from nbnet.kernels.activations import made_from_table
+from nbnet.kernels.activations import TABLE
 from nbnet.kernels.cpu.activation_runs import backward_of_run, cost, drivers, forward_of_run
 from nbnet.kernels.cpu.activations import VECTORS
 from nbnet.kernels.cpu.compile import body, precise, serial
@@ -12,6 +12,7 @@ from nbnet.kernels.cpu.reductions import exp_of_row, largest_of_row, merge_sums,
 from nbnet.kernels.cpu.register_tiles import lanes
 from nbnet.kernels.cpu.vecmath import EXP, exp
 from nbnet.kernels.cpu.vector import load, load_as, splat, splat_as, store, where, widen, zero
+from nbnet.kernels.tables import made_from_table
 
 ROWS = 16  # summed in registers before the sums go back to memory
 
@@ -77,7 +78,8 @@ def _make(name, text, row):
     return drivers(name, text, form.through.py_func, run=_backward(row.name), work=cost(form.through_first))
 
 
-__getattr__, __dir__ = made_from_table(globals(), {"NAME_forward": FORWARD, "NAME_backward": BACKWARD}, _make, ("_serial", "_parallel"))
+TEMPLATES = {"NAME_forward": FORWARD, "NAME_backward": BACKWARD}
+__getattr__, __dir__ = made_from_table(globals(), TEMPLATES, _make, TABLE.values(), ("_serial", "_parallel"))
 
 # ----------------------------------------------------------------------------------------------------- softmax
 

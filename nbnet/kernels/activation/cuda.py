@@ -5,11 +5,12 @@ import math
 import numpy as np
 from numba import cuda
 
-from nbnet.kernels.activations import made_from_table
+from nbnet.kernels.activations import TABLE
 from nbnet.kernels.gpu import activations, device
 from nbnet.kernels.gpu.columns import BLOCKS_OF_SUMS, PER_THREAD, RUN, columns, gather, merge_sums, write_sums
 from nbnet.kernels.gpu.compile import formula, from_text, kernel
 from nbnet.kernels.gpu.launch import add4, elementwise, load, multiply4, row_maximum, row_sum, rows, run, store, wide4
+from nbnet.kernels.tables import made_from_table
 
 # ------------------------------------------------------------------------------------------------ made from the table
 
@@ -46,7 +47,7 @@ def _make(name, text, row):
     return from_text(name, text, act, {"load": load, "store": store, "elementwise": elementwise, "act": act})
 
 
-__getattr__, __dir__ = made_from_table(globals(), {"NAME_forward": FORWARD, "NAME_backward": BACKWARD}, _make)
+__getattr__, __dir__ = made_from_table(globals(), {"NAME_forward": FORWARD, "NAME_backward": BACKWARD}, _make, TABLE.values())
 
 # ----------------------------------------------------------------------------------------------------- softmax
 

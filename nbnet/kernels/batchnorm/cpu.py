@@ -3,7 +3,7 @@
 import numpy as np
 
 from nbnet.kernels import chunks
-from nbnet.kernels.activations import SMOOTH, made_from_table
+from nbnet.kernels.activations import SMOOTH, TABLE
 from nbnet.kernels.batchnorm.cpu_max_pool import (  # noqa: F401  # kernels of this module
     apply_max_pool_parallel,
     apply_max_pool_serial,
@@ -20,10 +20,11 @@ from nbnet.kernels.cpu.reductions import merge_moments, merge_sums, moments_of_r
 from nbnet.kernels.cpu.register_tiles import lanes
 from nbnet.kernels.cpu.vecmath import fma
 from nbnet.kernels.cpu.vector import load, load_as, splat, store, where, widen, zero
+from nbnet.kernels.tables import made_from_table
 
 ROWS = 16  # summed in registers before the sums go back to memory, while the next ones are prefetched
 
-__getattr__, __dir__ = made_from_table(globals(), TEMPLATES, make, ("_serial", "_parallel"), SMOOTH)
+__getattr__, __dir__ = made_from_table(globals(), TEMPLATES, make, [TABLE[name] for name in SMOOTH], ("_serial", "_parallel"))
 
 # ---------------------------------------------------------------------------------------------------- moments
 

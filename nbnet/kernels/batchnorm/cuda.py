@@ -7,7 +7,7 @@ follow a reduction start at the end of the array, which is still in the level-2 
 import numpy as np
 from numba import cuda
 
-from nbnet.kernels.activations import SMOOTH, made_from_table
+from nbnet.kernels.activations import SMOOTH, TABLE
 from nbnet.kernels.batchnorm.cuda_max_pool import (  # noqa: F401  # kernels of this module
     apply_max_pool,
     backward_apply_max_pool,
@@ -30,8 +30,9 @@ from nbnet.kernels.gpu.columns import (
 from nbnet.kernels.gpu.compile import kernel
 from nbnet.kernels.gpu.launch import add4, load, multiply4, multiply_add4, run, store, subtract4, wide4
 from nbnet.kernels.gpu.reductions import moments  # noqa: F401
+from nbnet.kernels.tables import made_from_table
 
-__getattr__, __dir__ = made_from_table(globals(), TEMPLATES, make, rows=SMOOTH)
+__getattr__, __dir__ = made_from_table(globals(), TEMPLATES, make, [TABLE[name] for name in SMOOTH])
 
 # ------------------------------------------------------------------------------------------------------ apply
 

@@ -3,7 +3,8 @@
 import numpy as np
 
 from nbnet.kernels import load
-from nbnet.kernels.activations import SMOOTH, made_from_table
+from nbnet.kernels.activations import SMOOTH, TABLE
+from nbnet.kernels.tables import made_from_table
 
 QUIET = np.errstate(invalid="ignore")  # infinity times 0 is NaN, without a warning, as in the compiled kernels
 
@@ -77,7 +78,7 @@ def _sums(g, x, center, sum_g, sum_gx):
     sum_gx[:] = (wide * (x - center)).sum(axis=0)
 
 
-__getattr__, __dir__ = made_from_table(globals(), TEMPLATES, _make, rows=SMOOTH)
+__getattr__, __dir__ = made_from_table(globals(), TEMPLATES, _make, [TABLE[name] for name in SMOOTH])
 
 
 def _unless_masked(weights, v):

@@ -49,7 +49,7 @@ KERNELS = {
     "groupnorm.forward": "3 i 1 1 f b wide3 wide2 wide2 3",
     "groupnorm.backward": "3 3 i 1 wide2 wide2 b wide3 1 1 3",
     "loss.softmax_cross_entropy": "2 labels f wide1 hits 2",
-    "loss.squared_error": "2 2 f f wide1 2",
+    "loss.soft_cross_entropy": "2 2 1 f wide1 hits 2",
     "optimizer.sgd": "1 1 1 f f b f",
     "optimizer.rmsprop": "1 1 1 1 f f f f f",
     "optimizer.adam": "1 1 1 1 f f f f f b f f",
@@ -64,10 +64,13 @@ AFTER_NORM = ("tanh", "gelu", "elu")  # of the activations that are fused with b
 
 
 def kernels():
-    """KERNELS and those that are made from the table of activations. (nbnet must not be imported before compile_for sets the target.)"""
+    """KERNELS and those that are made from tables. (nbnet must not be imported before compile_for sets the target.)"""
     from nbnet.kernels.activations import TABLE
+    from nbnet.kernels.loss import TABLE as LOSSES
 
     found = dict(KERNELS)
+    for row in LOSSES.values():
+        found[f"loss.{row.name}"] = f"2 2 2 {'f ' * len(row.options)}f f wide1 2"
     for row in TABLE.values():
         options = "f " * len(row.options)
         found |= {f"activation.{row.name}_forward": f"1 {options}1", f"activation.{row.name}_backward": f"1 1 {options}1"}

@@ -12,6 +12,7 @@ from cuda_machine import INSTALLED, SIMULATED
 
 from nbnet.kernels import OPERATIONS, functions, load
 from nbnet.kernels.activations import SMOOTH, TABLE
+from nbnet.kernels.loss import TABLE as LOSSES
 
 pytestmark = pytest.mark.skipif(SIMULATED or not INSTALLED, reason="PTX is compiled with numba-cuda, and not in the simulator")
 CAPABILITIES = [(7, 5), (8, 0), (9, 0), (10, 0)]
@@ -24,7 +25,8 @@ MERGES |= {f"_backward_reduce_{name}" for name in SMOOTH}
 EPILOGUES = {"convolution"}  # only after the last barrier
 # kernels that process single elements, since their rows may have any length
 SCALARS = {"_softmax_forward", "_softmax_backward", "_log_softmax_forward", "_log_softmax_backward"}
-SCALARS |= {"_softmax_cross_entropy", "_squared_error", "_add_parts", "_add_gradients", "_rotate"}
+SCALARS |= {f"_{name}" for name in functions("loss")}
+SCALARS |= {"_add_parts", "_add_gradients", "_rotate"}
 SCALARS |= {"_max_forward", "_max_backward", "_avg_forward", "_avg_backward", "_gather", "_merge_moments", "_merge_sums", "_total", "_swap"}
 SCALARS |= {"_backward_outside", "_first_of_each", "_move_columns", "_multiply_rows", "_multiply_sum"}
 SCALARS |= {"_depthwise", "_depthwise_transposed", "_depthwise_products", "_merge_products"}
@@ -106,9 +108,10 @@ def arguments(operation, name, dtype):
         return [(x, *options, x) if name.endswith("forward") else (x, x, *options, x)]
     if operation == "loss":
         rows = a(300, dtype=D)
-        if name == "squared_error":
-            return [(m, m, 0.1, 0.1, rows, m)]
-        return [(m, a(300, dtype=np.dtype(np.int64)), 0.1, rows, a(300, dtype=np.dtype(np.uint8)), m)]
+        if name in LOSSES:
+            return [(m, m, a(300, 1), *(0.1,) * len(LOSSES[name].options), 0.1, 0.1, rows, m)]
+        targets = (m, a(300)) if name == "soft_cross_entropy" else (a(300, dtype=np.dtype(np.int64)),)
+        return [(m, *targets, 0.1, rows, a(300, dtype=np.dtype(np.uint8)), m)]
     if operation == "optimizer":
         states = {"sgd": 1, "rmsprop": 2, "adam": 2}[name]
         options = {"sgd": (0.1, 0.9, True, 0.0), "rmsprop": (0.1,) * 5, "adam": (0.1, 0.9, 0.99, 1e-8, 0.0, False, 0.1, 0.1)}[name]
