@@ -61,6 +61,21 @@ def test_sizes(name, shape, parameters):
     assert sum(param.value.size for param in model.params.values()) == parameters
 
 
+@pytest.mark.parametrize(
+    ("model", "shape", "output_shape", "parameters"),
+    [
+        (lambda: models.keyword(10), (98, 40), (10,), 29_898),
+        (models.autoencoder, (28, 28, 1), (28, 28, 1), 12_217),
+        (models.unet_small, (32, 32, 3), (32, 32, 1), 14_785),
+        (models.siamese, ((28, 28, 1), (28, 28, 1)), (2,), 55_122),
+    ],
+)
+def test_sizes_of_models_that_are_no_classifiers_of_images(model, shape, output_shape, parameters):
+    made = model()
+    assert made.build(shape, backend="numpy") == output_shape
+    assert sum(param.value.size for param in made.params.values()) == parameters
+
+
 @pytest.mark.parametrize("name", models.MODELS)
 def test_every_model_trains(name, rng):
     """A few steps on one batch whose classes are plain to see."""

@@ -59,7 +59,14 @@ def test_pools(rng, backend, size, stride, padding):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda x: F.conv2d_forward(x, np.ones((3, 3, 2, 4))), r"x has 3 channels, but weight has shape \(3, 3, 2, 4\)"),
+        (
+            lambda x: F.conv2d_forward(x, np.ones((3, 3, 2, 4))),
+            r"x has 3 channels, but weight has shape \(3, 3, 2, 4\): expected \(KH, KW, 3, filters\)",
+        ),
+        (
+            lambda x: F.conv2d_forward(x, np.ones((3, 3, 2, 6)), groups=3),
+            r"weight has shape \(3, 3, 2, 6\) and groups=3: expected \(KH, KW, 1, filters\)",
+        ),
         (lambda x: F.conv2d_forward(x[0], np.ones((3, 3, 3, 4))), r"expected 4 axes \(N, H, W, C\)"),
         (lambda x: F.conv2d_forward(x, np.ones((3, 3, 3, 4), np.float32)), "weight has dtype float32, expected float64"),
         (lambda x: F.conv2d_forward(x, np.ones((9, 9, 3, 4)), padding="valid"), "does not fit an image of height 8"),

@@ -55,6 +55,8 @@ def branches():
         nb.Concat([nb.Conv2D(2, 1), [nb.Conv2D(1, 3), nb.ReLU()]]),
         nb.Add([shared, [nb.Tanh(), shared]]),
         nb.Multiply([[], [nb.GlobalAvgPool2D(), nb.Dense(3), nb.Sigmoid()]]),
+        nb.UpSample2D(2, "bilinear"),
+        nb.MaxPool2D(2),
         nb.Parallel([[nb.Permute((3, 1, 2)), nb.Flatten()], nb.Reshape(-1)]),
         nb.Multiply(),
         nb.Dense(3),

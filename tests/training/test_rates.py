@@ -32,6 +32,7 @@ def test_progress_is_that_of_the_step_in_a_run_of_equal_epochs(per_epoch):
     found = [progress(epoch, batch, 4, per_epoch) for epoch in range(4) for batch in range(per_epoch)]
     assert found == [step / max(1, steps - 1) for step in range(steps)]
     assert progress(0, 0, 1, 1) == 0
+    assert (progress(0, 0, 1, 2), progress(0, 1, 1, 2)) == (0, 1)
     assert progress(9, 0, 4, per_epoch) == 1
 
 

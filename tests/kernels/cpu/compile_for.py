@@ -1,4 +1,6 @@
-"""Compile every kernel for another processor, without running it: python compile_for.py triple processor
+"""Compile kernels for another processor, without running them: python compile_for.py triple processor written|made
+
+written: those of KERNELS. made: those that are made from tables.
 
 Prints the kernels that call libm's fma. LLVM aborts the process where it refuses something.
 """
@@ -80,8 +82,8 @@ def kernels():
     return found
 
 
-def compile_for(triple, processor):
-    """Compile all; return what `target` says of the processor, and the names of kernels that call libm's fma."""
+def compile_for(triple, processor, part):
+    """Compile a part; return what `target` says of the processor, and the names of kernels that call libm's fma."""
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
     llvm.get_process_triple = lambda: triple
@@ -105,6 +107,8 @@ def compile_for(triple, processor):
     }
     code = {"gemm": gemm._define(types.float32)._library.get_asm_str()}
     for name, arguments in kernels().items():
+        if (name in KERNELS) != (part == "written"):
+            continue
         kernel = load(name, "parallel")  # serial has the same code but for the loop
         for each in arguments.split("|"):
             kernel.compile(tuple(kinds[kind] for kind in each.split()))
