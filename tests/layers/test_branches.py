@@ -244,6 +244,7 @@ def test_shapes_that_do_not_fit(make, shape, message):
         (lambda: nb.Concat([nb.Dense(3), ["dense"]]), "Sequential got 'dense', expected layers"),
         (lambda: nb.Reshape((2, -1, -1)), r"Reshape\(\(2, -1, -1\)\): expected the sizes of one example"),
         (lambda: nb.Reshape((2.5,)), "expected the sizes of one example"),
+        (lambda: nb.Reshape((4, 2.5)), "expected the sizes of one example"),
         (lambda: nb.Reshape(0), r"Reshape\(0\): expected the sizes"),
         (lambda: nb.Reshape(()), r"Reshape\(\(\)\): expected the sizes"),
         (lambda: nb.Permute((0, 1, 2)), r"Permute\(\(0, 1, 2\)\): expected each axis of one example once, from 1, such as \(3, 1, 2\)"),
