@@ -63,7 +63,7 @@ TESTS = {
     "nbnet/optimizers": ["tests/optimizers", "tests/layers/test_parameters.py", "tests/training", "tests/test_copies.py"],
     "nbnet/preprocessing.py": ["tests/losses", "tests/datasets", "tests/test_hints.py", "tests/training/test_training.py"],
     "nbnet/regularizers.py": ["tests/layers", "tests/training"],
-    "nbnet/runtime": ["tests/runtime", "tests/layers", "tests/training"],
+    "nbnet/runtime": ["tests/runtime", "tests/layers", "tests/training", "tests/test_copies.py"],
     "nbnet/schedules.py": ["tests/training/test_rates.py", "tests/training/test_training.py"],
     "nbnet/storage.py": ["tests/training/test_resuming.py"],
     "nbnet/version.py": ["tests/cli/test_help.py"],
