@@ -1,5 +1,8 @@
 """How nbnet bench measures: turns, checks, starts, and a contender's process, with contenders that do nothing."""
 
+import pickle
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -285,3 +288,12 @@ def test_the_loops_multiply_and_add():
     assert floors._fma32(1, 10).dtype == np.float32
     few, more = floors._fma64(1, 1)[0], floors._fma64(1, 2)[0]
     assert few != more
+
+
+def test_the_process_of_a_peer_reaches_the_worker_alone():
+    """Without a module of that name: the worker says so, and nbnet itself was not imported."""
+    code = contenders.PEER.replace("main()", "main(); print('numba' in sys.modules, 'nbnet.runtime' in sys.modules, file=sys.stderr)")
+    command = [sys.executable, "-c", code, str(contenders.PACKAGE), "no.such.peer", "1"]
+    found = subprocess.run(command, capture_output=True, check=True, timeout=100)
+    assert pickle.loads(found.stdout) == ("error", "ModuleNotFoundError: No module named 'no'")
+    assert found.stderr.split() == [b"False", b"False"]

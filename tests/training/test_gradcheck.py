@@ -72,3 +72,13 @@ def test_statistics_stay_as_they_were_after_an_error(rng):
     with pytest.raises(GradientError):
         nb.gradcheck(layer, rng.standard_normal((5, 2)))
     assert all(np.array_equal(before[name], array) for name, array in layer.buffers.items())
+
+
+def test_errors_are_relative_to_the_largest_gradient(rng):
+    """Of a gradient that is large, and wrong by 1 percent."""
+
+    class Off(Cube):
+        def backward(self, dy, saved, need_dx=True):
+            return 1.01 * super().backward(dy, saved, need_dx)
+
+    assert 0.0095 < nb.gradcheck(Off(), 100 * rng.standard_normal((3, 4)), tolerance=1)["x"] < 0.0105
