@@ -65,7 +65,7 @@ from nbnet.layers import (
     UpSample2D,
     ZeroPad2D,
 )
-from nbnet.optimizers import SGD, Adam, AdamW, RMSProp
+from nbnet.optimizers import SGD, Adagrad, Adam, AdamW, Lion, NAdam, RAdam, RMSProp
 from nbnet.runtime.backend import empty_cache, get_backend
 from nbnet.scaler import StandardScaler
 from nbnet.training import callbacks
@@ -80,6 +80,7 @@ __all__ = [
     "GELU",
     "SELU",
     "SGD",
+    "Adagrad",
     "Adam",
     "AdamW",
     "AdaptiveAvgPool2D",
@@ -111,18 +112,21 @@ __all__ = [
     "Layer",
     "LayerNorm",
     "LeakyReLU",
+    "Lion",
     "LogSigmoid",
     "LogSoftmax",
     "MaxPool1D",
     "MaxPool2D",
     "Mish",
     "Multiply",
+    "NAdam",
     "NbnetError",
     "PReLU",
     "Pad2D",
     "Parallel",
     "Param",
     "Permute",
+    "RAdam",
     "RMSNorm",
     "RMSProp",
     "ReLU",

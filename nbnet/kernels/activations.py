@@ -13,6 +13,8 @@ nothing.
 import math
 from typing import NamedTuple
 
+from nbnet.kernels.made import made_on_demand
+
 
 class Row(NamedTuple):
     """options: numbers, in the order in which kernels take them, whose names no kernel has for something else. saves: "x" or "y", which
@@ -68,17 +70,8 @@ def made_from_table(module, templates, make, suffixes=("",), rows=tuple(TABLE)):
     """
     names = {kernel.replace("NAME", name): (template, TABLE[name]) for kernel, template in templates.items() for name in rows}
 
-    def find(attribute):
-        for suffix in suffixes:
-            name = attribute.removesuffix(suffix)
-            if attribute.endswith(suffix) and name in names:
-                template, row = names[name]
-                defined = make(name, filled(template, row), row)
-                module.update({name + each: defined[name + each] for each in suffixes})
-                return module[attribute]
-        raise AttributeError(f"module {module['__name__']!r} has no attribute {attribute!r}")
+    def made(name):
+        template, row = names[name]
+        return make(name, filled(template, row), row)
 
-    def listed():
-        return sorted({*module, *(name + suffix for name in names for suffix in suffixes)})
-
-    return find, listed
+    return made_on_demand(module, names, made, suffixes)

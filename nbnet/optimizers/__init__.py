@@ -3,14 +3,24 @@
 from typing import Any
 
 from nbnet.errors import ArgumentError, unknown
-from nbnet.optimizers.adam import Adam, AdamW
+from nbnet.optimizers.adam import Adam, AdamW, NAdam, RAdam
 from nbnet.optimizers.base import Optimizer
-from nbnet.optimizers.rmsprop import RMSProp
+from nbnet.optimizers.lion import Lion
+from nbnet.optimizers.rmsprop import Adagrad, RMSProp
 from nbnet.optimizers.sgd import SGD
 
-OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": SGD, "rmsprop": RMSProp, "adam": Adam, "adamw": AdamW}
+OPTIMIZERS: dict[str, type[Optimizer]] = {
+    "sgd": SGD,
+    "rmsprop": RMSProp,
+    "adagrad": Adagrad,
+    "adam": Adam,
+    "adamw": AdamW,
+    "nadam": NAdam,
+    "radam": RAdam,
+    "lion": Lion,
+}
 
-__all__ = ["OPTIMIZERS", "SGD", "Adam", "AdamW", "Optimizer", "RMSProp", "get"]
+__all__ = ["OPTIMIZERS", "SGD", "Adagrad", "Adam", "AdamW", "Lion", "NAdam", "Optimizer", "RAdam", "RMSProp", "get"]
 
 
 def get(optimizer: Any) -> Optimizer:

@@ -29,12 +29,19 @@ def test_state_names_are_slot_and_parameter():
 
 
 BAD_OPTIONS = [
-    (lambda: nb.SGD(0), "lr=0: expected a number above 0"),
-    (lambda: nb.Adam(float("nan")), "lr=nan: expected a number above 0"),
+    (lambda: nb.SGD(-1), "lr=-1: expected a number that is at least 0"),
+    (lambda: nb.Adam(float("nan")), "lr=nan: expected a number that is at least 0"),
     (lambda: nb.SGD(momentum=1), "momentum=1: expected a number that is at least 0 and below 1"),
     (lambda: nb.RMSProp(rho=-0.1), "rho=-0.1: expected a number that is at least 0 and below 1"),
     (lambda: nb.AdamW(weight_decay=-1), "weight_decay=-1: expected a number that is at least 0"),
-    (lambda: nb.Adam(eps=0.0), "eps=0.0: expected a number above 0"),
+    (lambda: nb.Adam(eps=-1e-8), "eps=-1e-08: expected a number that is at least 0"),
+    (lambda: nb.Adagrad(initial=-1), "initial=-1: expected a number that is at least 0"),
+    (lambda: nb.NAdam(momentum_decay=-1), "momentum_decay=-1: expected a number that is at least 0"),
+    (lambda: nb.SGD(nesterov=True), "nesterov=True with momentum=0.0: expected a momentum above 0, such as momentum=0.9"),
+    (
+        lambda: nb.SGD(momentum=0.9, nesterov=True, dampening=0.1),
+        "nesterov=True with dampening=0.1: expected dampening=0, as Nesterov's step has none",
+    ),
 ]
 
 
