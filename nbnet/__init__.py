@@ -65,7 +65,7 @@ from nbnet.layers import (
     UpSample2D,
     ZeroPad2D,
 )
-from nbnet.optimizers import SGD, Adagrad, Adam, AdamW, Lion, NAdam, RAdam, RMSProp
+from nbnet.optimizers import LAMB, SGD, Adagrad, Adam, AdamW, Lion, Muon, NAdam, RAdam, RMSProp
 from nbnet.runtime.backend import empty_cache, get_backend
 from nbnet.scaler import StandardScaler
 from nbnet.training import callbacks
@@ -78,6 +78,7 @@ __all__ = [
     "CELU",
     "ELU",
     "GELU",
+    "LAMB",
     "SELU",
     "SGD",
     "Adagrad",
@@ -119,6 +120,7 @@ __all__ = [
     "MaxPool2D",
     "Mish",
     "Multiply",
+    "Muon",
     "NAdam",
     "NbnetError",
     "PReLU",

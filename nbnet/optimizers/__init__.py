@@ -5,7 +5,9 @@ from typing import Any
 from nbnet.errors import ArgumentError, unknown
 from nbnet.optimizers.adam import Adam, AdamW, NAdam, RAdam
 from nbnet.optimizers.base import Optimizer
+from nbnet.optimizers.lamb import LAMB
 from nbnet.optimizers.lion import Lion
+from nbnet.optimizers.muon import Muon
 from nbnet.optimizers.rmsprop import Adagrad, RMSProp
 from nbnet.optimizers.sgd import SGD
 
@@ -18,9 +20,11 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
     "nadam": NAdam,
     "radam": RAdam,
     "lion": Lion,
+    "lamb": LAMB,
+    "muon": Muon,
 }
 
-__all__ = ["OPTIMIZERS", "SGD", "Adagrad", "Adam", "AdamW", "Lion", "NAdam", "Optimizer", "RAdam", "RMSProp", "get"]
+__all__ = ["LAMB", "OPTIMIZERS", "SGD", "Adagrad", "Adam", "AdamW", "Lion", "Muon", "NAdam", "Optimizer", "RAdam", "RMSProp", "get"]
 
 
 def get(optimizer: Any) -> Optimizer:

@@ -7,6 +7,8 @@ from typing import Any
 
 from nbnet.optimizers.base import Groups, Optimizer, at_least_0, divisor, fraction
 
+SMALLEST = 1e-20  # of a product that is subtracted from 1
+
 
 class Moments(Optimizer):
     """What they share: the averages m and v, their options, and the corrections for their start at 0."""
@@ -125,13 +127,13 @@ class NAdam(Moments):
         return self.beta1 * (1 - 0.5 * 0.96 ** (step * self.momentum_decay))
 
     def _product_until(self, step: int) -> float:
-        """mu_1 * ... * mu_step: from the step before, or, after a restored run, from the start until it is 0."""
+        """mu_1 * ... * mu_step: from the step before, or, in a restored run, from the start. Below SMALLEST it stays as it is."""
         own = self.beta1, self.momentum_decay
         known = self._product[1:] if self._product[:1] == (own,) else (0, 1.0)
         if known[0] not in (step, step - 1):
             known = 0, 1.0
         last, product = known
-        while last < step and product > 0:
+        while last < step and product > SMALLEST:
             last += 1
             product *= self._momentum(last)
         self._product = own, step, product

@@ -1,7 +1,8 @@
 """Groups of parameters with options of their own: {"*.bias": {"lr_scale": 2.0}, "norm*": {"weight_decay": 0.0}}.
 
-A pattern (of the shell: *, ?, [abc]) names a parameter if it fits the whole name, as model.params has it, or one part of it between
-dots: "norm*" fits all parameters of the layers norm1 and norm2, and "bias" all biases. Later patterns override earlier ones.
+A pattern (of the shell: *, ?, [abc]) names a parameter if it fits its whole name, as model.params has it, the start of the name before a
+dot, such as "3.dense" (a layer), or one part between dots: "norm*" fits all parameters of the layers norm1 and norm2. Later patterns
+override earlier ones.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
+from itertools import accumulate
 from typing import Any
 
 from nbnet.errors import ArgumentError, unknown
@@ -58,4 +60,6 @@ def check_patterns(groups: Mapping[str, Options], names: Iterable[str]) -> None:
 
 def fits(pattern: str, name: str) -> bool:
     """Whether a pattern names this parameter."""
-    return any(fnmatchcase(part, pattern) for part in (name, *name.split(".")))
+    parts = name.split(".")
+    starts = accumulate(parts, "{}.{}".format)
+    return any(fnmatchcase(each, pattern) for each in (*parts, *starts))

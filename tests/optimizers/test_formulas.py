@@ -11,6 +11,7 @@ from nbnet.optimizers import OPTIMIZERS
 
 STEPS = 5
 MOMENTS = {"beta1": 0.6, "beta2": 0.8, "eps": 0.05, "weight_decay": 0.3}
+BETAS = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
 RMSPROP = {"rho": 0.8, "eps": 0.05, "momentum": 0.6, "weight_decay": 0.3}
 
 
@@ -91,6 +92,36 @@ def lion(value, grads, lr, beta1, beta2, weight_decay):
     return value
 
 
+def lamb(value, grads, lr, beta1, beta2, eps, weight_decay):
+    m = v = np.zeros_like(value)
+    for t, (rate, grad) in enumerate(zip(lr, grads), start=1):
+        m, v = beta1 * m + (1 - beta1) * grad, beta2 * v + (1 - beta2) * grad**2
+        u = m / (1 - beta1**t) / (np.sqrt(v / (1 - beta2**t)) + eps) + weight_decay * value
+        sizes = np.linalg.norm(value), np.linalg.norm(u)
+        value = value - rate * (sizes[0] / sizes[1] if all(sizes) else 1) * u
+    return value
+
+
+def muon(value, grads, lr, momentum, nesterov, weight_decay, iterations=5, adam=False, scale=0.015, beta1=0.9, beta2=0.95, eps=1e-10):
+    if adam or value.ndim not in (2, 4):
+        return as_adamw(value, grads, [rate * scale for rate in lr], beta1, beta2, eps, weight_decay)
+    m, shape = np.zeros_like(value), (-1, value.shape[-1])
+    for rate, grad in zip(lr, grads):
+        m = momentum * m + grad
+        x = (grad + momentum * m if nesterov else m).reshape(shape)
+        x = x / np.linalg.norm(x)
+        for _ in range(iterations):
+            s = x @ x.T
+            x = 3.4445 * x - 4.7750 * s @ x + 2.0315 * s @ s @ x
+        size = np.sqrt(max(1, x.shape[1] / x.shape[0]))
+        value = value * (1 - rate * weight_decay) - rate * size * x.reshape(value.shape)
+    return value
+
+
+def as_adamw(*args):
+    return adam(*args, decoupled=True)
+
+
 CASES = {
     "sgd": (nb.SGD, sgd, {"momentum": 0.0, "nesterov": False, "weight_decay": 0.0}),
     "sgd, momentum and decay": (nb.SGD, sgd, {"momentum": 0.7, "nesterov": False, "weight_decay": 0.3}),
@@ -100,8 +131,8 @@ CASES = {
     "adam": (nb.Adam, adam, {"beta1": 0.6, "beta2": 0.8, "eps": 0.05, "weight_decay": 0.3}),
     "adam, bounds": (nb.Adam, adam, {"beta1": 0.0, "beta2": 0.0, "eps": 0.05, "weight_decay": 0.0}),
     "adam, amsgrad": (nb.Adam, adam, MOMENTS | {"amsgrad": True}),
-    "adamw": (nb.AdamW, lambda *args: adam(*args, decoupled=True), {"beta1": 0.6, "beta2": 0.8, "eps": 0.05, "weight_decay": 0.3}),
-    "adamw, amsgrad": (nb.AdamW, lambda *args: adam(*args, decoupled=True), MOMENTS | {"amsgrad": True}),
+    "adamw": (nb.AdamW, as_adamw, {"beta1": 0.6, "beta2": 0.8, "eps": 0.05, "weight_decay": 0.3}),
+    "adamw, amsgrad": (nb.AdamW, as_adamw, MOMENTS | {"amsgrad": True}),
     "sgd, dampening": (nb.SGD, sgd, {"momentum": 0.7, "nesterov": False, "weight_decay": 0.3, "dampening": 0.4}),
     "sgd, decoupled": (nb.SGD, sgd, {"momentum": 0.7, "nesterov": True, "weight_decay": 0.3, "dampening": 0.0, "decoupled": True}),
     "rmsprop, centered": (nb.RMSProp, rmsprop, RMSPROP | {"centered": True}),
@@ -115,6 +146,15 @@ CASES = {
     "radam, never rectified": (nb.RAdam, radam, MOMENTS),
     "radam, decoupled": (nb.RAdam, radam, MOMENTS | {"beta2": 0.9, "decoupled": True}),
     "lion": (nb.Lion, lion, {"beta1": 0.6, "beta2": 0.8, "weight_decay": 0.3}),
+    "lamb": (nb.LAMB, lamb, MOMENTS),
+    "lamb, no decay": (nb.LAMB, lamb, MOMENTS | {"weight_decay": 0.0}),
+    "muon": (nb.Muon, muon, {"momentum": 0.7, "nesterov": True, "weight_decay": 0.3}),
+    "muon, plain": (nb.Muon, muon, {"momentum": 0.7, "nesterov": False, "weight_decay": 0.0, "iterations": 2}),
+    "muon, adam": (
+        nb.Muon,
+        muon,
+        {"momentum": 0.7, "nesterov": False, "weight_decay": 0.3, "iterations": 5, "adam": True, "adam_scale": 0.5} | BETAS,
+    ),
 }
 
 
@@ -125,8 +165,8 @@ def test_steps_are_the_formula(rng, case, backend):
     make, formula, options = CASES[case]
     rates = [0.1, 0.0, 0.2, None, 0.05]
     for optimizer in (make(0.3, **options), make(0.3, *options.values())):
-        model = nb.Sequential([nb.Dense(3), nb.Dense(2)])
-        model.build((4,), backend=backend, dtype="float64")
+        model = nb.Sequential([nb.Conv2D(3, (2, 1)), nb.Flatten(), nb.Dense(2)])
+        model.build((2, 1, 4), backend=backend, dtype="float64")
         grads = {name: [rng.normal(0, 2, param.value.shape) for _ in range(STEPS)] for name, param in model.params.items()}
         before = {name: param.value.copy() for name, param in model.params.items()}
         for step, rate in enumerate(rates):
@@ -140,7 +180,6 @@ def test_steps_are_the_formula(rng, case, backend):
 
 
 COMMON = {"weight_decay": 0.0, "groups": {}}
-BETAS = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
 DEFAULTS = {
     "sgd": {"lr": 0.01, "momentum": 0.0, "nesterov": False, "dampening": 0.0, "decoupled": False},
     "rmsprop": {"lr": 1e-3, "rho": 0.99, "eps": 1e-8, "momentum": 0.0, "centered": False, "decoupled": False},
@@ -150,6 +189,9 @@ DEFAULTS = {
     "nadam": {"lr": 2e-3, "momentum_decay": 0.004, "decoupled": False} | BETAS,
     "radam": {"lr": 1e-3, "decoupled": False} | BETAS,
     "lion": {"lr": 1e-4, "beta1": 0.9, "beta2": 0.99},
+    "lamb": {"lr": 1e-3, "weight_decay": 0.01} | BETAS | {"eps": 1e-6},
+    "muon": {"lr": 0.02, "momentum": 0.95, "nesterov": True, "iterations": 5, "adam": False, "adam_scale": 0.015}
+    | {"beta1": 0.9, "beta2": 0.95, "eps": 1e-10},
 }
 
 
