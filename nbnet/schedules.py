@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 from nbnet.code_repr import shown
 from nbnet.errors import ArgumentError, unknown
@@ -109,9 +110,7 @@ def piecewise(points: Sequence[tuple[float, float]] = ((0.0, 0.0), (0.3, 1.0), (
     Two points of the same progress are a jump, to the second.
     """
     if not _are_points(points):
-        raise ArgumentError(
-            f"points={points!r}: expected pairs (progress, factor) in order of progress, such as ((0, 1), (0.5, 1), (1, 0))"
-        )
+        raise ArgumentError(f"points={points!r}: expected pairs (progress, factor) in order of progress, such as ((0, 1), (1, 0.1))")
     listed = [(float(progress), float(factor)) for progress, factor in points]
 
     def factor(progress: float) -> float:
@@ -162,7 +161,7 @@ def _are_points(points: object) -> bool:
         return False
     if not all(checks.is_number(number) and math.isfinite(number) for each in points for number in each):
         return False
-    return all(before[0] <= after[0] for before, after in zip(points, points[1:]))
+    return all(before[0] <= after[0] for before, after in pairwise(points))
 
 
 def _check_fractions(name: str, values: Sequence[float]) -> None:

@@ -34,6 +34,7 @@ RUN = schema.record(
     step=schema.whole(),
     epoch=schema.whole(),
     schedule_epochs=schema.whole(),
+    lr_factor=schema.number(0),
     settings=schema.optional(SETTINGS),
     history=schema.mapping(schema.rows(schema.number(finite=False))),
     position=schema.record(
@@ -96,7 +97,7 @@ def check(run: Any, source: str | Path) -> dict[str, Any]:
     """
     prefix = f"{source}: the description of the run is damaged"
     if isinstance(run, dict):
-        run = {"schedule_epochs": 0, "settings": None} | run  # older files lack them
+        run = {"schedule_epochs": 0, "lr_factor": 1.0, "settings": None} | run  # older files lack them
     run = schema.fit(run, RUN, prefix, CheckpointError)
     at = run["position"] = Position(**run["position"])
     lengths = {len(column) for name, column in run["history"].items() if name in COLUMNS}  # callbacks may add columns of their own

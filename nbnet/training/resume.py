@@ -17,7 +17,7 @@ from nbnet.training.averages import ExponentialMovingAverage
 from nbnet.training.checkpoint import LONGEST, State, check
 
 OPTIMIZER, AVERAGE = storage.NOT_OF_THE_MODEL  # how the names of other arrays than the model's begin
-NAMES = ("seed", "step", "epoch", "schedule_epochs", "history", "position")  # of attributes of a Trainer
+NAMES = ("seed", "step", "epoch", "schedule_epochs", "lr_factor", "history", "position")  # of attributes of a Trainer
 
 
 def state(trainer: Any) -> State:

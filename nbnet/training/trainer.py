@@ -54,6 +54,7 @@ class Trainer(CodeRepr):
         replay: whether the kernel calls of a training pass are recorded and repeated, which saves the layers' Python; the results
             have the same bits either way (nbnet.runtime.replay). False runs every layer in every step, for a debugger.
     Attributes:
+        lr_factor: multiplies the learning rate; callbacks.ReduceLROnPlateau sets it. Checkpoints hold it.
         step: optimiser steps so far. epoch: complete epochs so far. schedule_epochs: how many the schedule spanned in the last
             step of `fit`.
         history: one list per metric, with one value per epoch. stop_reason: what ended `fit` early, or None.
@@ -92,6 +93,7 @@ class Trainer(CodeRepr):
         if average is not None and average.averages():
             raise ArgumentError(f"average={average!r} has averages of another run: make a new one")
         self.average = average
+        self.lr_factor = 1.0
         self._averaged = 0  # the last step that the average has followed
         self.step = 0
         self.epoch = 0

@@ -111,7 +111,8 @@ def test_frozen_and_shared_parameters():
     shared = nb.Dense(6).named("shared")
     net = nb.Sequential([shared, shared, nb.Dense(2)])
     net.build((6,), backend="serial")
-    net.layers[2].trainable = False
+    for name in ("2.dense.weight", "2.dense.bias"):
+        net.params[name].trainable = False
     before = values(net.params)
     optimizer = nb.SGD(0.1, groups={"shared": {"lr_scale": 2}, "2.dense": {"lr_scale": 5}})
     for param in net.params.values():
