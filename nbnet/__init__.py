@@ -69,7 +69,7 @@ from nbnet.optimizers import LAMB, SGD, Adagrad, Adam, AdamW, Lion, Muon, NAdam,
 from nbnet.runtime.backend import empty_cache, get_backend
 from nbnet.scaler import StandardScaler
 from nbnet.training import callbacks
-from nbnet.training.averages import ExponentialMovingAverage
+from nbnet.training.averages import ExponentialMovingAverage, Lookahead, StochasticWeightAverage
 from nbnet.training.gradcheck import gradcheck
 from nbnet.training.trainer import Trainer
 from nbnet.version import __version__
@@ -116,6 +116,7 @@ __all__ = [
     "Lion",
     "LogSigmoid",
     "LogSoftmax",
+    "Lookahead",
     "MaxPool1D",
     "MaxPool2D",
     "Mish",
@@ -144,6 +145,7 @@ __all__ = [
     "Softplus",
     "Softsign",
     "StandardScaler",
+    "StochasticWeightAverage",
     "Tanh",
     "Trainer",
     "UpSample2D",

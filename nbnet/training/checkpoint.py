@@ -26,6 +26,7 @@ SETTINGS = schema.record(
     accumulate=schema.whole(1),
     loss=schema.text(LONGEST),
     schedule=schema.text(LONGEST),
+    average=schema.optional(schema.text(LONGEST)),
 )
 RUN = schema.record(
     optimizer=schema.text(),
@@ -79,7 +80,19 @@ def read(path: str | Path) -> State:
     if metadata.get("format") != FORMAT:
         found = metadata.get("format")
         raise CheckpointError(f"{path} is not a checkpoint of a run (format {found!r}, expected {FORMAT!r}); for weights use load_weights")
-    return State(arrays, schema.parse(metadata.get("run", ""), RUN, f"{path}: the description of the run is damaged", CheckpointError))
+    prefix = f"{path}: the description of the run is damaged"
+    run = schema.parse(metadata.get("run", ""), lambda value, where: value, prefix, CheckpointError)
+    return State(arrays, schema.fit(_filled(run), RUN, prefix, CheckpointError))
+
+
+def _filled(run: Any) -> Any:
+    """The description of a run with what older files lack."""
+    if not isinstance(run, dict):
+        return run
+    run = {"schedule_epochs": 0, "lr_factor": 1.0, "settings": None} | run
+    if isinstance(run["settings"], dict):
+        run["settings"] = {"average": None} | run["settings"]
+    return run
 
 
 def _plain(value: Any) -> Any:
@@ -96,9 +109,7 @@ def check(run: Any, source: str | Path) -> dict[str, Any]:
         CheckpointError: something is missing, has another type, is out of range, or contradicts the rest.
     """
     prefix = f"{source}: the description of the run is damaged"
-    if isinstance(run, dict):
-        run = {"schedule_epochs": 0, "lr_factor": 1.0, "settings": None} | run  # older files lack them
-    run = schema.fit(run, RUN, prefix, CheckpointError)
+    run = schema.fit(_filled(run), RUN, prefix, CheckpointError)
     at = run["position"] = Position(**run["position"])
     lengths = {len(column) for name, column in run["history"].items() if name in COLUMNS}  # callbacks may add columns of their own
     if lengths - {run["epoch"]} or (run["epoch"] and not lengths):

@@ -26,7 +26,7 @@ from nbnet.runtime.commit import Call, assignment, commit
 from nbnet.runtime.replay import Replay
 from nbnet.runtime.watched import Watched
 from nbnet.training import checkpoint, resume
-from nbnet.training.averages import ExponentialMovingAverage
+from nbnet.training.averages import Average
 from nbnet.training.callbacks import Callback, check_callbacks
 from nbnet.training.epoch import Position, add_correct, batches, check_data, gather, metrics
 from nbnet.training.gradients import clip, gradients
@@ -49,8 +49,8 @@ class Trainer(CodeRepr):
         accumulate: each batch runs in this many parts, whose gradients are added: the same step in less memory, except that
             batch normalisation uses the statistics of each part.
         seed: of the shuffling.
-        average: an nb.ExponentialMovingAverage of the parameters, and of buffers that hold floats, which follows each step. Checkpoints
-            hold it; `with trainer.average.swapped(model):` uses it.
+        average: an nb.ExponentialMovingAverage of the parameters, and of buffers that hold floats, an nb.StochasticWeightAverage or an
+            nb.Lookahead, which follows each step. Checkpoints hold it; `with trainer.average.swapped(model):` uses it.
         replay: whether the kernel calls of a training pass are recorded and repeated, which saves the layers' Python; the results
             have the same bits either way (nbnet.runtime.replay). False runs every layer in every step, for a debugger.
     Attributes:
@@ -74,7 +74,7 @@ class Trainer(CodeRepr):
         clip_norm: float | None = None,
         accumulate: int = 1,
         seed: int = 0,
-        average: ExponentialMovingAverage | None = None,
+        average: Average | None = None,
         replay: bool = True,
     ) -> None:
         if model.input_shape is None:
@@ -90,7 +90,7 @@ class Trainer(CodeRepr):
         self.clip_norm = clip_norm
         self.accumulate = checks.whole(accumulate, "accumulate")
         self.seed = checks.whole(seed, "seed", 0, checkpoint.WORD)
-        if average is not None and average.averages():
+        if average is not None and average.used:
             raise ArgumentError(f"average={average!r} has averages of another run: make a new one")
         self.average = average
         self.lr_factor = 1.0
@@ -244,6 +244,8 @@ class Trainer(CodeRepr):
             epochs: how many the schedule spans then.
         """
         self._follow()  # in case that an exception came between the last step and its average
+        if self.average is not None:
+            self.average.begin(self.model)
         params, buffers = self.model.params, self.model.buffers
         step, updates, waiting = self.step, self.optimizer.steps, self.model.waiting_updates()
         before = [array.copy() for array in buffers.values()]
