@@ -65,6 +65,7 @@ from nbnet.layers import (
     UpSample2D,
     ZeroPad2D,
 )
+from nbnet.lr_range import lr_range_test
 from nbnet.optimizers import LAMB, SGD, Adagrad, Adam, AdamW, Lion, Muon, NAdam, RAdam, RMSProp
 from nbnet.runtime.backend import empty_cache, get_backend
 from nbnet.scaler import StandardScaler
@@ -165,6 +166,7 @@ __all__ = [
     "gradcheck",
     "initializers",
     "losses",
+    "lr_range_test",
     "models",
     "plots",
     "recalibrate",
