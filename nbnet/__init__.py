@@ -65,11 +65,12 @@ from nbnet.layers import (
     UpSample2D,
     ZeroPad2D,
 )
-from nbnet.optimizers import SGD, Adam, AdamW, RMSProp
+from nbnet.lr_range import lr_range_test
+from nbnet.optimizers import LAMB, SGD, Adagrad, Adam, AdamW, Lion, Muon, NAdam, RAdam, RMSProp
 from nbnet.runtime.backend import empty_cache, get_backend
 from nbnet.scaler import StandardScaler
 from nbnet.training import callbacks
-from nbnet.training.averages import ExponentialMovingAverage
+from nbnet.training.averages import ExponentialMovingAverage, Lookahead, StochasticWeightAverage
 from nbnet.training.gradcheck import gradcheck
 from nbnet.training.trainer import Trainer
 from nbnet.version import __version__
@@ -78,8 +79,10 @@ __all__ = [
     "CELU",
     "ELU",
     "GELU",
+    "LAMB",
     "SELU",
     "SGD",
+    "Adagrad",
     "Adam",
     "AdamW",
     "AdaptiveAvgPool2D",
@@ -111,18 +114,23 @@ __all__ = [
     "Layer",
     "LayerNorm",
     "LeakyReLU",
+    "Lion",
     "LogSigmoid",
     "LogSoftmax",
+    "Lookahead",
     "MaxPool1D",
     "MaxPool2D",
     "Mish",
     "Multiply",
+    "Muon",
+    "NAdam",
     "NbnetError",
     "PReLU",
     "Pad2D",
     "Parallel",
     "Param",
     "Permute",
+    "RAdam",
     "RMSNorm",
     "RMSProp",
     "ReLU",
@@ -138,6 +146,7 @@ __all__ = [
     "Softplus",
     "Softsign",
     "StandardScaler",
+    "StochasticWeightAverage",
     "Tanh",
     "Trainer",
     "UpSample2D",
@@ -157,6 +166,7 @@ __all__ = [
     "gradcheck",
     "initializers",
     "losses",
+    "lr_range_test",
     "metrics",
     "models",
     "plots",

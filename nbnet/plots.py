@@ -87,6 +87,35 @@ def _dress(axes: Any, name: str) -> None:
     axes.legend(frameon=False, fontsize=9)
 
 
+def rates(rates: np.ndarray, losses: np.ndarray, path: str | Path) -> None:
+    """Draw the losses of a learning rate range test, and their moving average (weight of the old one 0.8, corrected for its start).
+
+    Args:
+        rates, losses: (steps,). path: the file to write.
+    Raises:
+        DataError: there is no loss, or the file cannot be written.
+    """
+    losses = np.asarray(losses, np.float64)
+    if not losses.size:
+        raise DataError("there are no losses, expected those of at least one step")
+    weights = 0.8 ** np.arange(losses.size)
+    smooth = np.convolve(losses, weights)[: losses.size] / np.cumsum(weights)
+    made = figure(5.6, 3.9)
+    axes = made.subplots()
+    axes.plot(rates, losses, color=FAINT, linewidth=0.8, label="loss of a batch")
+    axes.plot(rates, smooth, color=TRAIN, linewidth=1.8, label="moving average")
+    axes.set_xscale("log")
+    low, high = smooth.min(), max(smooth[0], smooth.min() + 1e-12)
+    axes.set_ylim(low - 0.2 * (high - low), high + 0.6 * (high - low))
+    axes.set_title("loss", loc="left", fontsize=12, fontweight="bold", color=INK)
+    axes.set_xlabel("learning rate")
+    axes.grid(True, color="#e6e6e6", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=9)
+    save(made, path)
+
+
 def confusion(matrix: np.ndarray, class_names: Sequence[str], path: str | Path) -> None:
     """Draw a confusion matrix: counts, shaded by the share of the true class (blue is right, orange is wrong), and recalls.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 from nbnet.code_repr import shown
 from nbnet.errors import ArgumentError, unknown
@@ -58,12 +59,80 @@ def warm_up(fraction: float = 0.05, then: Schedule | None = None) -> Schedule:
     return lambda progress: progress / fraction if progress < fraction else rest((progress - fraction) / (1 - fraction))
 
 
+@shown("nb.schedules")
+def cosine_restarts(cycles: int = 3, growth: float = 1.0, decay: float = 1.0, final: float = 0.0) -> Schedule:
+    """`cycles` half cosines, each from its top to `final` times it   (SGDR: Loshchilov and Hutter 2017).
+
+    Args:
+        growth: how many times longer each cycle is than the one before, above 0 (in the paper 1 or 2).
+        decay: how many times higher the top of each cycle is than that of the one before, above 0; the first is 1.
+    """
+    cycles = checks.whole(cycles, "cycles")
+    growth, decay = (checks.number(value, name, "a number above 0", _positive) for name, value in (("growth", growth), ("decay", decay)))
+    lengths = [growth**cycle for cycle in range(cycles)]
+    starts = [sum(lengths[:cycle]) / sum(lengths) for cycle in range(cycles + 1)]
+
+    def factor(progress: float) -> float:
+        cycle = max(sum(progress >= start for start in starts[:-1]) - 1, 0)
+        return _anneal(1.0, final, (progress - starts[cycle]) / (starts[cycle + 1] - starts[cycle])) * decay**cycle
+
+    return factor
+
+
+@shown("nb.schedules")
+def polynomial(power: float = 1.0, final: float = 0.0) -> Schedule:
+    """From 1 to `final` along (1 - progress) ^ power; power 1 is a straight line."""
+    power = checks.number(power, "power", "a number above 0", _positive)
+    return lambda progress: final + (1 - final) * (1 - progress) ** power
+
+
+@shown("nb.schedules")
+def triangular(cycles: int = 1, low: float = 0.1, decay: float = 1.0) -> Schedule:
+    """`cycles` times a straight line up from `low` to 1 and one back   (Smith 2017; decay 0.5 is its "triangular2").
+
+    Args:
+        decay: how many times higher each triangle is than the one before, above 0.
+    """
+    cycles = checks.whole(cycles, "cycles")
+    decay = checks.number(decay, "decay", "a number above 0", _positive)
+
+    def factor(progress: float) -> float:
+        cycle = min(int(progress * cycles), cycles - 1)
+        return low + (1 - low) * (1 - abs(2 * (progress * cycles - cycle) - 1)) * decay**cycle
+
+    return factor
+
+
+@shown("nb.schedules")
+def piecewise(points: Sequence[tuple[float, float]] = ((0.0, 0.0), (0.3, 1.0), (1.0, 0.0))) -> Schedule:
+    """Straight lines between points (progress, factor); the factor of the first one before it, and of the last one after it.
+
+    Two points of the same progress are a jump, to the second.
+    """
+    if not _are_points(points):
+        raise ArgumentError(f"points={points!r}: expected pairs (progress, factor) in order of progress, such as ((0, 1), (1, 0.1))")
+    listed = [(float(progress), float(factor)) for progress, factor in points]
+
+    def factor(progress: float) -> float:
+        after = sum(progress >= at for at, _ in listed)
+        if after in (0, len(listed)):
+            return listed[max(after - 1, 0)][1]
+        (start, first), (stop, last) = listed[after - 1 : after + 1]
+        return first + (last - first) * (progress - start) / (stop - start)
+
+    return factor
+
+
 SCHEDULES: dict[str, Callable[..., Schedule]] = {
     "constant": constant,
     "cosine": cosine,
     "step": step,
     "one_cycle": one_cycle,
     "warm_up": warm_up,
+    "cosine_restarts": cosine_restarts,
+    "polynomial": polynomial,
+    "triangular": triangular,
+    "piecewise": piecewise,
 }
 
 
@@ -80,6 +149,19 @@ def get(schedule: str | Schedule | None) -> Schedule:
 
 def _anneal(first: float, last: float, progress: float) -> float:
     return last + (first - last) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def _positive(number: float) -> bool:
+    return 0 < number < math.inf
+
+
+def _are_points(points: object) -> bool:
+    """Whether these are pairs of finite numbers whose first ones do not fall."""
+    if not isinstance(points, Sequence) or not points or not all(isinstance(each, Sequence) and len(each) == 2 for each in points):
+        return False
+    if not all(checks.is_number(number) and math.isfinite(number) for each in points for number in each):
+        return False
+    return all(before[0] <= after[0] for before, after in pairwise(points))
 
 
 def _check_fractions(name: str, values: Sequence[float]) -> None:

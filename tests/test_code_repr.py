@@ -32,7 +32,7 @@ class MyAdam(nb.Adam):
 
 class LateRate(nb.SGD):
     def __init__(self, nesterov=True, lr=0.5):
-        super().__init__(lr, nesterov=nesterov)
+        super().__init__(lr, momentum=0.9, nesterov=nesterov)
 
 
 class Several(CodeRepr):
@@ -106,7 +106,7 @@ def test_arrays_and_functions_as_arguments():
 
 
 def test_signatures_are_those_of_the_constructor():
-    assert list(inspect.signature(nb.Adam).parameters) == ["lr", "beta1", "beta2", "eps", "weight_decay"]
+    assert list(inspect.signature(nb.Adam).parameters) == ["lr", "beta1", "beta2", "eps", "weight_decay", "amsgrad", "groups"]
     assert list(inspect.signature(Data).parameters) == ["size", "scale"]
     assert list(inspect.signature(nb.losses.mean_squared_error).parameters) == ["prediction", "target", "sample_weight", "rows", "backend"]
     with pytest.raises(TypeError):

@@ -20,7 +20,7 @@ FLOORS = [
     {"functional"},
     {"layers", "losses", "metrics", "optimizers", "schedules", "initializers", "preprocessing", "regularizers", "scaler", "datasets"},
     {"training"},
-    {"models", "batchnorm_tools", "folding", "cs231n", "plots"},
+    {"models", "batchnorm_tools", "folding", "cs231n", "plots", "lr_range"},
     {"__init__"},  # the public names: the commands and demonstrations above may use them, as anyone may
     {"cli", "__main__", "demos", "bench"},
 ]

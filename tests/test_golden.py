@@ -6,6 +6,7 @@ from golden.cases import cases
 from tolerances import assert_close
 
 import nbnet as nb
+from nbnet.layers import Param
 
 F = nb.functional
 backends = pytest.mark.parametrize("backend", ["numpy", "serial"])
@@ -156,6 +157,26 @@ def test_weighted_moving_average(case):
         assert_close(ema.average("vw") / ema.average("w"), step["average"], "golden")
 
 
+@pytest.mark.parametrize("backend", ["numpy", "serial", "parallel"])
+@each("optimizer")
+def test_optimizer(case, backend):
+    """Ten steps. PyTorch's matrices are (outputs, inputs), which matters to Muon alone."""
+    options = dict(case.options["nbnet"])
+    optimizer = getattr(nb, options.pop("class"))(**options)
+
+    def ours(name, array):
+        return np.ascontiguousarray(array.T) if name == "weight" else array.copy()
+
+    params = {name: Param(ours(name, value)) for name, value in case.params.items()}
+    assert len(case.steps) == 10
+    for step in case.steps:
+        for name, param in params.items():
+            param.grad[:] = ours(name, step[f"d{name}"])
+        optimizer.step(params, nb.get_backend(backend))
+        for name, param in params.items():
+            assert_close(param.value, ours(name, step[name]), "trajectory")
+
+
 def test_how_many_cases_there_are():
     kinds = [case.options["kind"] for case in cases()]
     assert {kind: kinds.count(kind) for kind in kinds} == {
@@ -166,4 +187,5 @@ def test_how_many_cases_there_are():
         "moments": 2,
         "batch_normalization": 1,
         "moving_average": 7,
+        "optimizer": 35,
     }

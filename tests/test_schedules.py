@@ -1,6 +1,7 @@
 """Schedules of the learning rate."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -51,6 +52,28 @@ TABLE = {
     "warm_up, then cosine": (schedules.warm_up(0.5, schedules.cosine()), {0: 0, 0.25: 0.5, 0.5: 1, 0.75: 0.5, 1: 0}),
 }
 
+TABLE |= {
+    "cosine_restarts": (
+        schedules.cosine_restarts(),
+        {0: 1, 1 / 6: 0.5, 0.33: half_cosine(1, 0, 0.99), 0.334: half_cosine(1, 0, 0.002), 0.5: 0.5, 5 / 6: 0.5, 1: 0},
+    ),
+    "cosine_restarts with options": (
+        schedules.cosine_restarts(2, 2.0, 0.5, 0.2),
+        {0: 1, 1 / 6: 0.6, 0.3: half_cosine(1, 0.2, 0.9), 0.4: half_cosine(0.5, 0.1, 0.1), 2 / 3: 0.3, 1: 0.1},
+    ),
+    "one cosine": (schedules.cosine_restarts(1, final=0.2), {0: 1, 0.25: half_cosine(1, 0.2, 0.25), 1: 0.2}),
+    "polynomial": (schedules.polynomial(), {0: 1, 0.3: 0.7, 1: 0}),
+    "polynomial with options": (schedules.polynomial(2, 0.2), {0: 1, 0.5: 0.4, 0.75: 0.25, 1: 0.2}),
+    "triangular": (schedules.triangular(), {0: 0.1, 0.25: 0.55, 0.5: 1, 0.75: 0.55, 1: 0.1}),
+    "triangular with options": (schedules.triangular(2, 0.0, 0.5), {0: 0, 0.25: 1, 0.375: 0.5, 0.5: 0, 0.625: 0.25, 0.75: 0.5, 1: 0}),
+    "piecewise": (schedules.piecewise(), {0: 0, 0.15: 0.5, 0.3: 1, 0.65: 0.5, 1: 0}),
+    "piecewise with a jump": (
+        schedules.piecewise([(0.2, 1), (0.5, 2), (0.5, 0.5), (0.8, 0.1)]),
+        {0: 1, 0.2: 1, 0.35: 1.5, 0.5: 0.5, 0.65: 0.3, 0.8: 0.1, 1: 0.1},
+    ),
+    "piecewise of one": (schedules.piecewise(((0.5, 0.25),)), {0: 0.25, 0.5: 0.25, 1: 0.25}),
+}
+
 
 @pytest.mark.parametrize("name", TABLE)
 def test_values(name):
@@ -59,7 +82,9 @@ def test_values(name):
 
 
 def test_names_are_the_defaults():
-    assert set(schedules.SCHEDULES) == {"constant", "cosine", "step", "one_cycle", "warm_up"}
+    assert set(schedules.SCHEDULES) == {
+        *("constant", "cosine", "step", "one_cycle", "warm_up", "cosine_restarts", "polynomial", "triangular", "piecewise")
+    }
     for name, make in schedules.SCHEDULES.items():
         assert make is getattr(schedules, name)
         assert [schedules.get(name)(p) for p in (0, 0.4, 0.6, 1)] == [make()(p) for p in (0, 0.4, 0.6, 1)]
@@ -79,3 +104,29 @@ def test_bad_schedules():
         schedules.get("cosin")
     with pytest.raises(ArgumentError, match=r"warm=1\.5"):
         schedules.one_cycle(warm=1.5)
+
+
+BAD = {
+    "cycles=0: expected a whole number, at least 1": lambda: schedules.cosine_restarts(0),
+    "growth=0: expected a number above 0": lambda: schedules.cosine_restarts(growth=0),
+    "decay='1': expected a number above 0": lambda: schedules.cosine_restarts(decay="1"),
+    "power=-1: expected a number above 0": lambda: schedules.polynomial(-1),
+    "cycles=1.5: expected a whole number, at least 1": lambda: schedules.triangular(1.5),
+    "decay=nan: expected a number above 0": lambda: schedules.triangular(decay=math.nan),
+}
+
+
+@pytest.mark.parametrize("message", BAD)
+def test_bad_options(message):
+    with pytest.raises(ArgumentError, match=f"^{re.escape(message)}$"):
+        BAD[message]()
+
+
+@pytest.mark.parametrize(
+    "points", [(), None, 0.5, "ab", [(0, 1, 2)], [0, 1], [(0, "1")], [(0.5, 1), (0.2, 1)], [(math.nan, 1)], [(0, math.inf)]]
+)
+def test_bad_points(points):
+    with pytest.raises(
+        ArgumentError, match=r"^points=.*: expected pairs \(progress, factor\) in order of progress, such as \(\(0, 1\), \(1, 0\.1\)\)$"
+    ):
+        schedules.piecewise(points)

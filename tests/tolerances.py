@@ -9,6 +9,7 @@ TOLERANCES = {
     "reduction": {"float32": (1e-5, 1e-6), "float64": (1e-11, 1e-12)},  # sums over rows, and what is computed from them
     "matmul": {"float32": (1e-5, 2e-6), "float64": (1e-12, 1e-13)},  # long sums of products in T, in any order
     "golden": {"float32": (2e-5, 5e-6), "float64": (1e-10, 1e-10)},  # beside other frameworks, whose float32 sums differ
+    "trajectory": {"float64": (1e-12, 1e-12)},  # ten steps of an optimiser beside another framework's
     "differences": {"float64": (1e-6, 1e-7)},  # gradients against central differences
     "described": {"float64": (2e-4, 1e-9)},  # numbers written with five digits, or four
     "described training": {"float64": (2e-2, 4e-3)},  # the same of a few steps in float32; one image of 300 classified otherwise

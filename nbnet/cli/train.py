@@ -52,6 +52,7 @@ COMMON: dict[str, Any] = {
     "dtype": "float32",
     "seed": 0,
 }
+LR_SCALES = {"lion": 0.1}  # of the default learning rates, which are adamw's: a step of Lion is as large as any of Adam's
 DEFAULTS: dict[str, dict[str, Any]] = {
     "digits": {"epochs": 40, "lr": 0.02},
     "mnist": {"epochs": 5, "lr": 0.003, "batch_size": 32},
@@ -73,7 +74,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--model", metavar="NAME", help=f"auto, {', '.join(models.MODELS)} (default: auto, by the size of the images)")
     model.add_argument("--epochs", type=int, metavar="N", help=f"passes over the data (default: {_by_data('epochs')})")
     model.add_argument("--batch-size", type=int, metavar="N", help=f"images per step (default: {_by_data('batch_size')})")
-    model.add_argument("--lr", type=float, metavar="X", help=f"learning rate, the peak of the schedule (default: {_by_data('lr')})")
+    model.add_argument(
+        "--lr", type=float, metavar="X", help=f"learning rate, the peak of the schedule (default: {_by_data('lr')}; for lion a tenth)"
+    )
     model.add_argument("--optimizer", metavar="NAME", help=f"{', '.join(OPTIMIZERS)} (default: adamw)")
     model.add_argument("--weight-decay", type=float, metavar="X", help=f"of the optimizer (default: {ADAMW_DECAY} for adamw, else 0)")
     model.add_argument("--schedule", metavar="NAME", help=f"of the learning rate: {', '.join(schedules.SCHEDULES)} (default: one_cycle)")
@@ -131,6 +134,8 @@ def _new(given: dict[str, Any]) -> tuple[runs.Config, Dataset]:
     name = given.get("data", "digits")
     defaults = COMMON | DEFAULTS[name if name in datasets.NAMES else "a folder"]
     options = defaults | given
+    if "lr" not in given:
+        options["lr"] *= LR_SCALES.get(options["optimizer"], 1)
     options.setdefault("weight_decay", ADAMW_DECAY if options["optimizer"] == "adamw" else 0.0)
     for kind, known in (("model", ["auto", *models.MODELS]), ("optimizer", OPTIMIZERS), ("schedule", schedules.SCHEDULES)):
         if options[kind] not in known:

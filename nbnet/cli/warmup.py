@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
         for dtype in dtypes:
             built = _build(backend, float_dtype(dtype).name)
             # Every model with one optimiser, the last one with all.
-            jobs = [(model, "adam") for model in built] + [(built[-1], name) for name in ("sgd", "rmsprop")]
+            jobs = [(model, "adam") for model in built] + [(built[-1], name) for name in OPTIMIZERS if name != "adam"]
             total = sum(kernels.count_steps(model) for model, _ in jobs)
             count += kernels.show(_steps(jobs, f"{backend} {dtype}"), total, backend, f"compiling kernels: {backend}, {dtype}")
     what = f"{count} kernels compiled" if count else "every kernel was already in the cache"

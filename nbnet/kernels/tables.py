@@ -33,12 +33,26 @@ def made_from_table(module, templates, make, rows, suffixes=("",)):
     """
     names = {kernel.replace("NAME", row.name): (template, row) for kernel, template in templates.items() for row in rows}
 
+    def made(name):
+        template, row = names[name]
+        return make(name, filled(template, row), row)
+
+    return made_on_demand(module, names, made, suffixes)
+
+
+def made_on_demand(module, names, make, suffixes=("",)):
+    """`__getattr__` and `__dir__` of a module, given by its globals.
+
+    Args:
+        names: of the kernels. suffixes: of the functions of each kernel.
+        make: name -> {name + suffix: function}, and whatever else its source defines.
+    """
+
     def find(attribute):
         for suffix in suffixes:
             name = attribute.removesuffix(suffix)
             if attribute.endswith(suffix) and name in names:
-                template, row = names[name]
-                defined = make(name, filled(template, row), row)
+                defined = make(name)
                 module.update({name + each: defined[name + each] for each in suffixes})
                 return module[attribute]
         raise AttributeError(f"module {module['__name__']!r} has no attribute {attribute!r}")

@@ -3,14 +3,28 @@
 from typing import Any
 
 from nbnet.errors import ArgumentError, unknown
-from nbnet.optimizers.adam import Adam, AdamW
+from nbnet.optimizers.adam import Adam, AdamW, NAdam, RAdam
 from nbnet.optimizers.base import Optimizer
-from nbnet.optimizers.rmsprop import RMSProp
+from nbnet.optimizers.lamb import LAMB
+from nbnet.optimizers.lion import Lion
+from nbnet.optimizers.muon import Muon
+from nbnet.optimizers.rmsprop import Adagrad, RMSProp
 from nbnet.optimizers.sgd import SGD
 
-OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": SGD, "rmsprop": RMSProp, "adam": Adam, "adamw": AdamW}
+OPTIMIZERS: dict[str, type[Optimizer]] = {
+    "sgd": SGD,
+    "rmsprop": RMSProp,
+    "adagrad": Adagrad,
+    "adam": Adam,
+    "adamw": AdamW,
+    "nadam": NAdam,
+    "radam": RAdam,
+    "lion": Lion,
+    "lamb": LAMB,
+    "muon": Muon,
+}
 
-__all__ = ["OPTIMIZERS", "SGD", "Adam", "AdamW", "Optimizer", "RMSProp", "get"]
+__all__ = ["LAMB", "OPTIMIZERS", "SGD", "Adagrad", "Adam", "AdamW", "Lion", "Muon", "NAdam", "Optimizer", "RAdam", "RMSProp", "get"]
 
 
 def get(optimizer: Any) -> Optimizer:

@@ -19,18 +19,25 @@ from nbnet.errors import ArgumentError
 from nbnet.functional import checks
 from nbnet.layers import Param
 from nbnet.layers.parameters import FlatArray, FlatParameters
+from nbnet.optimizers import groups
 from nbnet.runtime.arrays import on_device, zeros_like
 from nbnet.runtime.backend import Backend
 from nbnet.runtime.commit import Call, assignment, commit, compiled
 from nbnet.runtime.watched import Watched
 
+Groups = Mapping[str, Mapping[str, Any]] | None
+
 
 class Optimizer(CodeRepr):
-    """Base class of optimisers. A subclass names its `slots` and defines `_update`, or `_call` where its update is one kernel call.
+    """Base class of optimisers. A subclass names its `slots` and defines `_update`, or `_call` where its update is one kernel call. Its
+    constructor sets the options first and calls this one last.
 
     Args:
-        lr: learning rate, above 0; a schedule multiplies it.
-        weight_decay: at least 0; added to the gradient as weight_decay * value (AdamW takes it from the value instead).
+        lr: learning rate, at least 0; a schedule multiplies it.
+        weight_decay: at least 0; added to the gradient as weight_decay * value (coupled), or, in optimisers whose decay is decoupled,
+            taken from the value as lr * weight_decay * value.
+        groups: options of parameters by patterns of their names, {"*.bias": {"lr_scale": 2.0}, "norm*": {"weight_decay": 0.0}}: lr_scale
+            multiplies lr, others replace the optimiser's (see nbnet.optimizers.groups).
     Attributes:
         state: the state arrays by slot and parameter name ("m.0.conv2d.weight"), in the shapes of the parameters.
         steps: number of updates so far. Checkpoints hold both.
@@ -39,11 +46,13 @@ class Optimizer(CodeRepr):
     """
 
     slots: tuple[str, ...] = ()
+    by_parameter = False  # whether each parameter is updated alone, in its own shape, and not as part of a flat array
     _always_shown = "lr"
 
-    def __init__(self, lr: float, weight_decay: float = 0.0) -> None:
-        self.lr = positive("lr", lr)
+    def __init__(self, lr: float, weight_decay: float = 0.0, groups: Groups = None) -> None:
+        self.lr = at_least_0("lr", lr)
         self.weight_decay = at_least_0("weight_decay", weight_decay)
+        self.groups = self._check_groups(groups)
         self.steps = 0
         self.state: dict[str, Any] = {}
         self._flat: dict[FlatParameters, list[FlatArray]] | None = None  # one flat array per slot; None: not made, or not copied
@@ -60,9 +69,31 @@ class Optimizer(CodeRepr):
 
     @property
     def options(self) -> dict[str, Any]:
-        """The numbers among the constructor's arguments, as they are now: lr, weight_decay, and what the subclass has."""
-        values = ((name, getattr(self, name, None)) for name in inspect.signature(type(self)).parameters)
-        return {name: value for name, value in values if isinstance(value, (Real, np.generic))}
+        """The numbers among the constructor's arguments, as they are now (lr, weight_decay, and what the subclass has), and the groups."""
+        names = inspect.signature(type(self)).parameters
+        numbers = {name: value for name in names if isinstance(value := getattr(self, name, None), (Real, np.generic))}
+        return numbers | ({"groups": getattr(self, "groups", {})} if "groups" in names else {})
+
+    def _check_groups(self, given: Any) -> dict[str, dict[str, Any]]:
+        """The groups that the constructor was given.
+
+        Raises:
+            ArgumentError: an option of one is unknown or out of range.
+        """
+        if given is None:
+            return {}
+        own = self.options
+        found = groups.checked(given, [name for name in own if name not in ("lr", "groups")])
+        for pattern, options in found.items():
+            try:
+                other = type(self)(**(own | {name: value for name, value in options.items() if name != "lr_scale"} | {"groups": None}))
+            except ArgumentError as error:
+                raise ArgumentError(f"groups[{pattern!r}]: {error}") from error
+            except TypeError:  # of an optimiser of the user's: its constructor takes more than numbers
+                continue
+            if other.slots != self.slots:
+                raise ArgumentError(f"groups[{pattern!r}] has {', '.join(options)}, which changes the state: set it for all parameters")
+        return found
 
     def prepare(self, params: Mapping[str, Param]) -> None:
         """Make the state arrays, as zeros, if there are none; after a copy, move them to where one kernel call updates many."""
@@ -108,40 +139,55 @@ class Optimizer(CodeRepr):
         """
         self.prepare(params)
         changes, found = Watched.changes, self._found
-        if changes != found.changes or len(params) != len(found.params) or not all(map(is_, params.values(), found.params)):
+        known = found.changes, len(found.params), found.groups
+        if known != (changes, len(params), self.groups) or not all(map(is_, params.values(), found.params)):
             found = self._find(params, changes)
         step, lr = self.steps + 1, self.lr if lr is None else lr
         calls = [partial(setattr, self, "steps", step)]
         if backend.name not in ("serial", "parallel") or type(self)._update is not Optimizer._update:  # an update in Python
             if backend.name != "cuda":  # no copies there: an interruption may come between these calls
                 self._prepare_undo(found.runs)
-            calls += [partial(self._update, backend, run.value, run.grad, list(run.slots), lr) for run in found.runs]
+            for run in found.runs:
+                own, rate = self._in_group(run, step, lr)
+                calls.append(partial(own._update, backend, run.value, run.grad, list(run.slots), rate))
             return [*calls, partial(setattr, self, "undo", [])]
         for run in found.runs:
-            op, args = self._call(run.value, run.grad, run.slots, lr, step)
+            own, rate = self._in_group(run, step, lr)
+            op, args = own._call(run.value, run.grad, run.slots, rate, step)
             kernel = backend.kernel(op)
             if run.kernel is not kernel:
                 run.compile(kernel, args)
             calls.append(partial(run.code, *args))
         return calls
 
+    def _in_group(self, run: _Run, step: int, lr: float) -> tuple[Optimizer, float]:
+        """What makes the update of a run: the optimiser with the options of its group, and the learning rate."""
+        if not run.options:
+            return self, lr
+        options = run.options | {"steps": step}
+        lr *= options.pop("lr_scale", 1.0)
+        other: Optimizer = object.__new__(type(self))
+        vars(other).update(vars(self) | options)
+        return other, lr
+
     def _find(self, params: Mapping[str, Param], changes: int) -> _Found:
         """The runs of the parameters as they are; those found before, if nothing about them has changed."""
         arrays = [array for param in params.values() if param.trainable for array in (param.value, param.grad)]
         runs, known = self._found.runs, self._found.arrays
-        if len(arrays) != len(known) or not all(map(is_, arrays, known)):
+        if len(arrays) != len(known) or self.groups != self._found.groups or not all(map(is_, arrays, known)):
             self.check_owner(params)
             self._check_state(params)
-            runs = [_Run(*flat) for flat in self._find_runs(params)]
-        self._found = _Found(changes, list(params.values()), arrays, runs)
+            runs = self._find_runs(params)
+        self._found = _Found(changes, list(params.values()), arrays, runs, {pattern: dict(own) for pattern, own in self.groups.items()})
         return self._found
 
     def check_owner(self, params: Mapping[str, Param]) -> None:
-        """Check that these are the parameters of the updates so far: state of others would spoil them.
+        """Check that these are the parameters of the updates so far: state of others would spoil them. Groups must be of these too.
 
         Raises:
-            ArgumentError: they are not.
+            ArgumentError: they are not, or a pattern of the groups fits none of them.
         """
+        groups.check_patterns(self.groups, params)
         known = self._found.params  # none before the first update, and in a copy
         if known and not set(known).issuperset(params.values()):
             raise ArgumentError(
@@ -181,31 +227,36 @@ class Optimizer(CodeRepr):
                     f"it belongs to another model, make a new {type(self).__name__} for this one"
                 )
 
-    def _find_runs(self, params: Mapping[str, Param]) -> list[list[Any]]:
-        """The flat arrays of each kernel call: one call for trainable neighbours in a layout, one for any other parameter."""
-        runs: list[list[Any]] = []
-        before: tuple[Any, int] = None, 0  # layout and index of the previous parameter
+    def _find_runs(self, params: Mapping[str, Param]) -> list[_Run]:
+        """The arrays of each kernel call: one call for trainable neighbours in a layout with the same options, one for any other
+        parameter."""
+        runs: list[_Run] = []
+        before: tuple[Any, ...] = ()  # layout, next index and options of the previous parameter
         first = 0  # index of the first parameter of the run
         for name, param in params.items():
             if not param.trainable:
                 continue
             layout, index = param.layout, param.index
-            state = [self.state[f"{slot}.{name}"] for slot in self.slots]
+            options = groups.options_of(name, self.groups)
+            arrays = [param.value, param.grad, *(self.state[f"{slot}.{name}"] for slot in self.slots)]
             flat = None if layout is None or self._flat is None else self._flat.get(layout)
-            if layout is None or flat is None or not layout.holds(param) or any(a is not f.views[index] for a, f in zip(state, flat)):
-                runs.append([array.reshape(-1) for array in (param.value, param.grad, *state)])
-                before = None, 0
+            if self.by_parameter:
+                runs.append(_Run(options, *arrays))
                 continue
-            if before == (layout, index - 1):
+            if layout is None or flat is None or not layout.holds(param) or any(a is not f.views[index] for a, f in zip(arrays[2:], flat)):
+                runs.append(_Run(options, *(array.reshape(-1) for array in arrays)))
+                before = ()
+                continue
+            if before == (layout, index, options):
                 runs.pop()
             else:
                 first = index
-            runs.append(layout.run([layout.values, layout.grads, *flat], first, index))
-            before = layout, index
+            runs.append(_Run(options, *layout.run([layout.values, layout.grads, *flat], first, index)))
+            before = layout, index + 1, options
         return runs
 
     def _update(self, backend: Backend, value: Any, grad: Any, slots: list[Any], lr: float) -> None:
-        """Update flat arrays (n,) in place."""
+        """Update flat arrays (n,) in place, or a parameter in its shape (see by_parameter)."""
         op, args = self._call(value, grad, slots, lr, self.steps)
         backend.kernel(op)(*args)
 
@@ -215,10 +266,10 @@ class Optimizer(CodeRepr):
 
 
 class _Run:
-    """The flat arrays of one kernel call."""
+    """The flat arrays of one kernel call, and what its group changes."""
 
-    def __init__(self, value: Any, grad: Any, *slots: Any) -> None:
-        self.value, self.grad, self.slots = value, grad, list(slots)
+    def __init__(self, options: dict[str, Any], value: Any, grad: Any, *slots: Any) -> None:
+        self.options, self.value, self.grad, self.slots = options, value, grad, list(slots)
         self.kernel: Any = None
         self.code: Any = None  # machine code of the kernel
         self.copies: list[Any] | None = None  # of value and slots before the step, for an update that is Python
@@ -236,6 +287,7 @@ class _Found(NamedTuple):
     params: list[Param] = []
     arrays: list[Any] = []  # values and gradients of those that are trainable
     runs: list[_Run] = []
+    groups: dict[str, dict[str, Any]] = {}
 
 
 def _moved(array: Any, target: Any) -> Any:
@@ -246,13 +298,14 @@ def _moved(array: Any, target: Any) -> Any:
     return target
 
 
-def positive(name: str, value: float) -> float:
-    return checks.number(value, name, "a number above 0", lambda number: 0 < number < math.inf)
-
-
 def at_least_0(name: str, value: float) -> float:
     return checks.number(value, name, "a number that is at least 0", lambda number: 0 <= number < math.inf)
 
 
 def fraction(name: str, value: float) -> float:
     return checks.number(value, name, "a number that is at least 0 and below 1", lambda number: 0 <= number < 1)
+
+
+def divisor(eps: float, dtype: Any) -> float:
+    """What is added to a root that divides: eps, or for 0 the smallest normal number, so that 0 / 0 is 0 and nothing else changes."""
+    return eps or float(np.finfo(dtype).tiny)

@@ -1,4 +1,4 @@
-"""Callbacks of Trainer.fit: early stopping, a checkpoint of the best epoch, a CSV log.
+"""Callbacks of Trainer.fit: early stopping, a lower learning rate on a plateau, a checkpoint of the best epoch, a CSV log.
 
 They have no state of their own and read trainer.history, so a resumed run stops and saves where an uninterrupted one would.
 """
@@ -22,6 +22,7 @@ class Run(Protocol):
     """What the callbacks of this module use of a Trainer."""
 
     history: dict[str, list[float]]
+    lr_factor: float
 
     def stop(self, reason: str) -> None: ...
     def save(self, path: str | Path) -> None: ...
@@ -109,6 +110,53 @@ class EarlyStopping(_Monitor):
                 since += 1
         if since >= self.patience:
             trainer.stop(f"{self.monitor} has not improved for {since} epochs")
+
+
+class ReduceLROnPlateau(_Monitor):
+    """Lower the learning rate whenever the monitored value has not improved for `patience` epochs   (as in Keras).
+
+    It sets trainer.lr_factor, which multiplies the optimiser's lr and the schedule.
+
+    Args:
+        monitor: loss, accuracy, val_loss or val_accuracy.
+        factor: multiplies the learning rate, above 0 and below 1.
+        patience: epochs without improvement, at least 1.
+        min_delta: smaller changes do not count as improvement.
+        cooldown: epochs after a reduction in which none is counted.
+        min_factor: trainer.lr_factor stays at least this.
+    Raises:
+        ArgumentError: an option is wrong.
+    """
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        factor: float = 0.1,
+        patience: int = 10,
+        min_delta: float = 1e-4,
+        cooldown: int = 0,
+        min_factor: float = 0.0,
+    ) -> None:
+        super().__init__(monitor)
+        self.factor = checks.number(factor, "factor", "a number above 0 and below 1", lambda factor: 0 < factor < 1)
+        self.patience = checks.whole(patience, "patience")
+        self.min_delta = checks.number(min_delta, "min_delta", "a number that is at least 0", lambda delta: 0 <= delta < math.inf)
+        self.cooldown = checks.whole(cooldown, "cooldown", 0)
+        self.min_factor = checks.number(min_factor, "min_factor", "a number from 0 to 1", lambda factor: 0 <= factor <= 1)
+
+    def on_epoch_end(self, trainer: Run) -> None:
+        best, since, cooling, factor = math.inf, 0, 0, 1.0
+        for value in self._values(trainer):
+            if cooling:
+                cooling -= 1
+                since = 0
+            if value < best - self.min_delta:
+                best, since = value, 0
+            elif not cooling:
+                since += 1
+                if since >= self.patience:
+                    factor, since, cooling = max(factor * self.factor, self.min_factor), 0, self.cooldown
+        trainer.lr_factor = factor
 
 
 class BestCheckpoint(_Monitor):

@@ -19,12 +19,14 @@ from nbnet.training.epoch import Position, count_batches
 FORMAT = "nbnet checkpoint 1"
 WORD = (1 << 64) - 1  # the largest seed
 LONGEST = 1000  # characters that describe a loss or a schedule
+OPTION = schema.either(schema.truth, schema.number())
 SETTINGS = schema.record(
-    optimizer=schema.mapping(schema.either(schema.truth, schema.number())),  # its options
+    optimizer=schema.mapping(schema.either(OPTION, schema.mapping(schema.mapping(OPTION)))),  # its options, and its groups
     clip_norm=schema.optional(schema.number(above=0)),
     accumulate=schema.whole(1),
     loss=schema.text(LONGEST),
     schedule=schema.text(LONGEST),
+    average=schema.optional(schema.text(LONGEST)),
 )
 RUN = schema.record(
     optimizer=schema.text(),
@@ -33,6 +35,7 @@ RUN = schema.record(
     step=schema.whole(),
     epoch=schema.whole(),
     schedule_epochs=schema.whole(),
+    lr_factor=schema.number(0),
     settings=schema.optional(SETTINGS),
     history=schema.mapping(schema.rows(schema.number(finite=False))),
     position=schema.record(
@@ -78,7 +81,21 @@ def read(path: str | Path) -> State:
     if metadata.get("format") != FORMAT:
         found = metadata.get("format")
         raise CheckpointError(f"{path} is not a checkpoint of a run (format {found!r}, expected {FORMAT!r}); for weights use load_weights")
-    return State(arrays, schema.parse(metadata.get("run", ""), RUN, f"{path}: the description of the run is damaged", CheckpointError))
+    prefix = f"{path}: the description of the run is damaged"
+    run = schema.parse(metadata.get("run", ""), lambda value, where: value, prefix, CheckpointError)
+    return State(arrays, schema.fit(_filled(run), RUN, prefix, CheckpointError))
+
+
+def _filled(run: Any) -> Any:
+    """The description of a run with what older files lack."""
+    if not isinstance(run, dict):
+        return run
+    run = {"schedule_epochs": 0, "lr_factor": 1.0, "settings": None} | run
+    if isinstance(run["settings"], dict):
+        run["settings"] = {"average": None} | run["settings"]
+    if isinstance(at := run.get("position"), dict):
+        run["position"] = {"counted": at.get("rows")} | at
+    return run
 
 
 def _plain(value: Any) -> Any:
@@ -95,11 +112,7 @@ def check(run: Any, source: str | Path) -> dict[str, Any]:
         CheckpointError: something is missing, has another type, is out of range, or contradicts the rest.
     """
     prefix = f"{source}: the description of the run is damaged"
-    if isinstance(run, dict):
-        run = {"schedule_epochs": 0, "settings": None} | run  # older files lack them
-        if isinstance(at := run.get("position"), dict):
-            run["position"] = {"counted": at.get("rows")} | at
-    run = schema.fit(run, RUN, prefix, CheckpointError)
+    run = schema.fit(_filled(run), RUN, prefix, CheckpointError)
     at = run["position"] = Position(**run["position"])
     lengths = {len(column) for name, column in run["history"].items() if name in COLUMNS}  # callbacks may add columns of their own
     if lengths - {run["epoch"]} or (run["epoch"] and not lengths):

@@ -23,7 +23,7 @@ def progress(epoch: int, batch: int, epochs: int, per_epoch: int) -> float:
 
 
 def rate(trainer: Any, at: float | None = None) -> float:
-    """The learning rate of a step: the optimiser's, times the schedule's factor at this progress.
+    """The learning rate of a step: the optimiser's, times the schedule's factor at this progress, times trainer.lr_factor.
 
     Raises:
         ArgumentError: it is not a number of at least 0.
@@ -31,10 +31,12 @@ def rate(trainer: Any, at: float | None = None) -> float:
     lr, factor = trainer.optimizer.lr, 1.0 if at is None else trainer.schedule(at)
     if not checks.is_number(factor):
         raise ArgumentError(f"the schedule returned {factor!r} at progress {at:.3g}, expected a number: check {trainer.schedule!r}")
-    if not checks.is_number(lr) or not 0 <= lr * factor < math.inf:
+    more = trainer.lr_factor
+    if not checks.is_number(lr) or not checks.is_number(more) or not 0 <= lr * factor * more < math.inf:
         times = "" if at is None else f" times {float(factor)!r}, which the schedule gave at progress {at:.3g}"
+        times += "" if isinstance(more, float) and more == 1 else f" times lr_factor={more!r}"
         raise ArgumentError(f"the learning rate is {lr!r}{times}, expected a finite number of at least 0: set optimizer.lr")
-    return float(lr * factor)
+    return float(lr * factor * more)
 
 
 def rate_jump(trainer: Any, epochs: int, rows: int, batch_size: int) -> str | None:

@@ -13,11 +13,12 @@ import numpy as np
 from nbnet import storage
 from nbnet.errors import ArgumentError, CheckpointError
 from nbnet.runtime.commit import Call, assignment
-from nbnet.training.averages import ExponentialMovingAverage
+from nbnet.training.averages import Average
 from nbnet.training.checkpoint import LONGEST, State, check
 
 OPTIMIZER, AVERAGE = storage.NOT_OF_THE_MODEL  # how the names of other arrays than the model's begin
-NAMES = ("seed", "step", "epoch", "schedule_epochs", "history", "position")  # of attributes of a Trainer
+DESCRIBED = ("loss", "schedule", "average")  # settings that are named, but not taken over
+NAMES = ("seed", "step", "epoch", "schedule_epochs", "lr_factor", "history", "position")  # of attributes of a Trainer
 
 
 def state(trainer: Any) -> State:
@@ -56,7 +57,7 @@ def load(trainer: Any, state: State, source: str | Path) -> tuple[list[Call], st
     return [*calls, *(partial(setattr, trainer, name, value) for name, value in changes.items())], note
 
 
-def _average(own: ExponentialMovingAverage | None, arrays: dict[str, np.ndarray], source: str | Path) -> list[Call]:
+def _average(own: Average | None, arrays: dict[str, np.ndarray], source: str | Path) -> list[Call]:
     """The calls that give a Trainer's average the arrays of a state.
 
     Raises:
@@ -74,13 +75,14 @@ def _average(own: ExponentialMovingAverage | None, arrays: dict[str, np.ndarray]
 
 
 def settings(trainer: Any) -> dict[str, Any]:
-    """What decides how a run continues, apart from its state: the numbers themselves, and descriptions of the loss and the schedule."""
+    """What decides how a run continues, apart from its state: the numbers themselves, and descriptions of the rest."""
     return {
         "optimizer": trainer.optimizer.options,
         "clip_norm": trainer.clip_norm,
         "accumulate": trainer.accumulate,
         "loss": _describe(trainer.loss),
         "schedule": _describe(trainer.schedule),
+        "average": _describe(trainer.average),
     }
 
 
@@ -111,6 +113,6 @@ def _settings(found: dict[str, Any] | None, trainer: Any, source: str | Path) ->
     restored |= {(trainer, name): (found[name], own[name]) for name in ("clip_norm", "accumulate")}
     differ = {key: pair for key, pair in restored.items() if pair[0] != pair[1]}
     notes = [f"{name} is {there!r} as in the file, not {here!r}" for (_, name), (there, here) in differ.items()]
-    notes += [f"{name} stays {own[name]}, was {found[name]} in the file" for name in ("loss", "schedule") if found[name] != own[name]]
+    notes += [f"{name} stays {own[name]}, was {found[name]} in the file" for name in DESCRIBED if found[name] not in (None, own[name])]
     calls: list[Call] = [partial(setattr, owner, name, there) for (owner, name), (there, _) in differ.items()]
     return calls, f"{source}: settings differ: {'; '.join(notes)}" if notes else None

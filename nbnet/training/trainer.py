@@ -27,7 +27,7 @@ from nbnet.runtime.commit import Call, assignment, commit
 from nbnet.runtime.replay import Replay
 from nbnet.runtime.watched import Watched
 from nbnet.training import checkpoint, evaluation, resume
-from nbnet.training.averages import ExponentialMovingAverage
+from nbnet.training.averages import Average
 from nbnet.training.callbacks import Callback, check_callbacks
 from nbnet.training.epoch import Position, Sums, batches, check_data, check_weights, gather, with_weights
 from nbnet.training.evaluation import copied, started
@@ -57,11 +57,12 @@ class Trainer(CodeRepr):
         metrics: names in nb.metrics.METRICS, such as ["accuracy", "f1"], metric objects, and functions of (y, prediction), which get all
             rows of an epoch. They are in the history, the progress bar and the pictures, of training batches and of the validation;
             "accuracy" replaces that of the loss. Sample weights weigh the rows.
-        average: an nb.ExponentialMovingAverage of the parameters, and of buffers that hold floats, which follows each step. Checkpoints
-            hold it; `with trainer.average.swapped(model):` uses it.
+        average: an nb.ExponentialMovingAverage of the parameters, and of buffers that hold floats, an nb.StochasticWeightAverage or an
+            nb.Lookahead, which follows each step. Checkpoints hold it; `with trainer.average.swapped(model):` uses it.
         replay: whether the kernel calls of a training pass are recorded and repeated, which saves the layers' Python; the results
             have the same bits either way (nbnet.runtime.replay). False runs every layer in every step, for a debugger.
     Attributes:
+        lr_factor: multiplies the learning rate; callbacks.ReduceLROnPlateau sets it. Checkpoints hold it.
         step: optimiser steps so far. epoch: complete epochs so far. schedule_epochs: how many the schedule spanned in the last
             step of `fit`.
         history: one list per metric, with one value per epoch. stop_reason: what ended `fit` early, or None.
@@ -81,7 +82,7 @@ class Trainer(CodeRepr):
         clip_norm: float | None = None,
         accumulate: int = 1,
         seed: int = 0,
-        average: ExponentialMovingAverage | None = None,
+        average: Average | None = None,
         replay: bool = True,
         metrics: Iterable[Any] = (),
     ) -> None:
@@ -99,9 +100,10 @@ class Trainer(CodeRepr):
         self.clip_norm = clip_norm
         self.accumulate = checks.whole(accumulate, "accumulate")
         self.seed = checks.whole(seed, "seed", 0, checkpoint.WORD)
-        if average is not None and average.averages():
+        if average is not None and average.used:
             raise ArgumentError(f"average={average!r} has averages of another run: make a new one")
         self.average = average
+        self.lr_factor = 1.0
         self._averaged = 0  # the last step that the average has followed
         self.step = 0
         self.epoch = 0
@@ -269,6 +271,8 @@ class Trainer(CodeRepr):
             epochs: how many the schedule spans then.
         """
         self._follow()  # in case that an exception came between the last step and its average
+        if self.average is not None:
+            self.average.begin(self.model)
         params, buffers = self.model.params, self.model.buffers
         step, updates, waiting = self.step, self.optimizer.steps, self.model.waiting_updates()
         before = [array.copy() for array in buffers.values()]

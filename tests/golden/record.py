@@ -2,16 +2,18 @@
 
     python3.11 -m venv golden-env
     golden-env/bin/pip install torch==2.13.0 tensorflow-cpu==2.21.0 keras==3.15.1 tf_keras==2.21.0 tf_slim==1.1.0 flax==0.12.8 jax==0.10.2
-    golden-env/bin/python tests/golden/record.py                 # everything; or name some of: torch sigma flax tf keras tf_slim
+    golden-env/bin/python tests/golden/record.py                 # everything; or name some of main's `known`
 
 Writes <framework>.npz and README.md beside itself. cases.py reads the files and tells their format. oracle.py makes the inputs and checks
-each case by an independent computation in float64. record_tf.py and record_keras.py hold the frameworks on TensorFlow.
+each case by an independent computation in float64. record_tf.py and record_keras.py hold the frameworks on TensorFlow,
+record_optimizers.py the optimisers.
 Images are recorded as NHWC, whatever the framework, unless a case has "axis": 1. Parameters do not change over the steps.
 """
 
 import importlib.metadata
 import json
 import sys
+from functools import partial
 
 import numpy as np
 from cases import HERE, cases, versions
@@ -255,12 +257,13 @@ def record_flax():
 
 HEAD = """# Golden data
 
-What the original frameworks compute on small inputs. `record.py` (with `record_tf.py`, `record_keras.py`) wrote the files and this page,
-and reruns them; `cases.py` reads them. Every number was checked when it was recorded against an independent computation (`oracle.py`),
-float64 to 1e-11 and float32 to 3e-5.
+What the original frameworks compute on small inputs. `record.py` (with `record_tf.py`, `record_keras.py`, `record_optimizers.py`) wrote
+the files and this page, and reruns them; `cases.py` reads them. Every number but the optimisers' was checked when it was recorded against
+an independent computation (`oracle.py`), float64 to 1e-11 and float32 to 3e-5.
 
-A case has training steps and mostly one evaluation after them; parameters do not change. Keys are `<case>|<step>|<what>`; the step is a
-number, `all` (the steps stacked on axis 0), `params` (gamma, beta, start_mean, start_var) or `evaluation`. Equal arrays are stored once.
+A case has training steps and mostly one evaluation after them; parameters change in those of optimisers alone. Keys are
+`<case>|<step>|<what>`; the step is a number, `all` (the steps stacked on axis 0), `params` (gamma, beta, start_mean, start_var) or
+`evaluation`. Equal arrays are stored once.
 Images are NHWC unless `axis` says otherwise. In nbnet's terms: `decay` weighs the OLD moving value; `unbiased`: the moving variance
 averages n/(n-1) times the variance; `track: deviation`: moving_sigma averages sqrt(var + eps); `w`: a step's mask or weights, one a
 sample, a position or an element. `sigma` is a transcription of a tutorial by its formulas, not a framework.
@@ -282,6 +285,10 @@ Where the frameworks surprise (all of it is in the data):
 - The version-1 layer and tf_slim round a decay given as a Python float to float32, even for float64 data. The float64 cases gave them
   numpy.float64, so that the decay is exact.
 - tf.nn.weighted_moments returns 0, 0 where the weights sum to 0.
+- Keras adds eps to the root before the correction of v (Adam, AMSGrad) or under the root (RMSprop, Adagrad), where PyTorch and nbnet add
+  it to the corrected root. The optimisers of Keras are recorded with epsilon=0, where all agree. Its Nadam has momentum_decay = 1 in
+  PyTorch's terms, its Adagrad starts at 0.1, and its weight decay is decoupled in every optimiser.
+- PyTorch's Muon computes in bfloat16. It is recorded with this precision replaced by float64.
 - Dropout with rate 1 gives zeros in torch's alpha dropout too; its formula has no value there.
 """
 
@@ -293,7 +300,8 @@ def write_readme():
         lines += [f"## {path.stem}", "", known, ""]
         lines += ["| case | call | dtype | shape | steps | in nbnet's terms |", "|---|---|---|---|---|---|"]
         for case in cases(path.stem):
-            o, first = case.options, case.steps[0].get("x", case.steps[0].get("value"))
+            o = case.options
+            first = next(case.steps[0][key] for key in ("x", "value", "weight") if key in case.steps[0])
             terms = ", ".join(f"{key} {json.dumps(value)}" for key, value in o["nbnet"].items())
             lines.append(f"| {case} | `{o['call']}` | {o['dtype']} | {first.shape} | {len(case.steps)} | {terms} |")
         lines.append("")
@@ -302,10 +310,12 @@ def write_readme():
 
 def main(names):
     import record_keras
+    import record_optimizers
     import record_tf
 
     known = {"torch": record_torch, "sigma": record_sigma, "flax": record_flax}
     known |= {"tf": record_tf.record_tf, "keras": record_keras.record_keras, "tf_slim": record_tf.record_slim}
+    known |= {f"{name}_optimizers": partial(getattr(record_optimizers, f"record_{name}"), installed) for name in ("torch", "keras")}
     for name in names or known:
         known[name]()
     write_readme()

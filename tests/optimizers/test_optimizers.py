@@ -10,6 +10,7 @@ from tolerances import assert_close
 import nbnet as nb
 from nbnet.errors import ArgumentError
 from nbnet.optimizers import OPTIMIZERS
+from nbnet.optimizers.matrices import orthogonalized
 
 
 def model():
@@ -29,12 +30,19 @@ def test_state_names_are_slot_and_parameter():
 
 
 BAD_OPTIONS = [
-    (lambda: nb.SGD(0), "lr=0: expected a number above 0"),
-    (lambda: nb.Adam(float("nan")), "lr=nan: expected a number above 0"),
+    (lambda: nb.SGD(-1), "lr=-1: expected a number that is at least 0"),
+    (lambda: nb.Adam(float("nan")), "lr=nan: expected a number that is at least 0"),
     (lambda: nb.SGD(momentum=1), "momentum=1: expected a number that is at least 0 and below 1"),
     (lambda: nb.RMSProp(rho=-0.1), "rho=-0.1: expected a number that is at least 0 and below 1"),
     (lambda: nb.AdamW(weight_decay=-1), "weight_decay=-1: expected a number that is at least 0"),
-    (lambda: nb.Adam(eps=0.0), "eps=0.0: expected a number above 0"),
+    (lambda: nb.Adam(eps=-1e-8), "eps=-1e-08: expected a number that is at least 0"),
+    (lambda: nb.Adagrad(initial=-1), "initial=-1: expected a number that is at least 0"),
+    (lambda: nb.NAdam(momentum_decay=-1), "momentum_decay=-1: expected a number that is at least 0"),
+    (lambda: nb.SGD(nesterov=True), "nesterov=True with momentum=0.0: expected a momentum above 0, such as momentum=0.9"),
+    (
+        lambda: nb.SGD(momentum=0.9, nesterov=True, dampening=0.1),
+        "nesterov=True with dampening=0.1: expected dampening=0, as Nesterov's step has none",
+    ),
 ]
 
 
@@ -161,3 +169,60 @@ def test_an_update_in_python(backend, views):
     optimizer.fails = None
     optimizer.step(params, net.backend)
     assert optimizer.steps == 3
+
+
+@pytest.mark.parametrize("backend", ["numpy", "serial"])
+@pytest.mark.parametrize("name", [name for name, make in OPTIMIZERS.items() if hasattr(make(), "eps")])
+def test_eps_of_0(backend, name):
+    """Where the gradient has always been 0, nothing moves; elsewhere a step is that of a tiny eps."""
+    results = []
+    for eps in (0.0, 1e-30):
+        net = nb.Sequential([nb.Dense(3), nb.Dense(2)])
+        net.build((4,), backend=backend, seed=1)
+        optimizer = OPTIMIZERS[name](0.1, eps=eps, weight_decay=0.0)
+        start = net.params["0.dense.weight"].value.copy()
+        for param in net.params.values():
+            param.grad[...] = np.arange(param.grad.size, dtype=np.float32).reshape(param.grad.shape) % 3
+        for _ in range(3):
+            optimizer.step(net.params, net.backend)
+        weight = net.params["0.dense.weight"]
+        if name != "muon":  # which mixes the elements of a matrix
+            assert_close(weight.value[weight.grad == 0], start[weight.grad == 0], "exact")
+            assert (weight.value[weight.grad != 0] != start[weight.grad != 0]).all()
+        assert_close(net.params["0.dense.bias"].value[0], np.float32(0), "exact")
+        results.append([param.value.tobytes() for param in net.params.values()])
+    assert results[0] == results[1]
+
+
+def test_a_learning_rate_of_0_changes_no_parameter():
+    for make in OPTIMIZERS.values():
+        net, optimizer = model(), make(0, weight_decay=0.1)
+        before = {name: param.value.copy() for name, param in net.params.items()}
+        for param in net.params.values():
+            param.grad[:] = 1
+        optimizer.step(net.params, net.backend)
+        assert all(np.array_equal(param.value, before[name]) for name, param in net.params.items())
+        assert optimizer.steps == 1
+
+
+def test_the_momenta_of_nadam_do_not_depend_on_how_a_run_came_to_its_step():
+    straight, restored = nb.NAdam(), nb.NAdam()
+    products = [straight._product_until(step) for step in range(1, 30)]
+    assert restored._product_until(29) == products[-1]
+    assert [restored._product_until(step) for step in (29, 7, 8, 7)] == [products[28], products[6], products[7], products[6]]
+    restored.beta1 = 0.5
+    assert restored._product_until(8) == nb.NAdam(beta1=0.5)._product_until(8)
+    assert nb.NAdam()._product_until(10**9) < 1e-20
+
+
+@pytest.mark.parametrize("shape", [(3, 7), (7, 3), (5, 5), (1, 4), (4, 1), (200, 64)])
+@pytest.mark.parametrize("backend", ["numpy", "serial", "parallel"])
+def test_a_step_of_muon_is_about_orthogonal(rng, shape, backend):
+    matrix = rng.normal(size=shape)
+    step = orthogonalized(nb.get_backend(backend), matrix, 5)
+    singular = np.linalg.svd(step)[1]
+    assert (singular > 0.3).all()
+    assert (singular < 1.3).all()
+    u, _, v = np.linalg.svd(matrix, full_matrices=False)
+    assert np.abs(u.T @ step @ v.T - np.diag(np.diag(u.T @ step @ v.T))).max() < 1e-9  # the same singular vectors
+    assert not orthogonalized(nb.get_backend(backend), np.zeros(shape), 5).any()

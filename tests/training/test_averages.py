@@ -179,3 +179,131 @@ def test_bad_averages():
     with pytest.raises(ShapeError, match=r"'a' has shape \(3,\)"):
         ema.apply({"b": 9.0, "a": np.ones(3)})
     assert ema.average("b") == 1
+
+
+def follower(average, **options):
+    return small_trainer(average=average, optimizer=nb.SGD(0.05, momentum=0.5), **options)
+
+
+class Values(nb.callbacks.Callback):
+    """The parameters after each step."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_batch_end(self, trainer):
+        self.seen.append({name: param.value.copy() for name, param in trainer.model.params.items()})
+
+
+def test_the_mean_of_weights(data):
+    """Of the steps 4, 7 and 10. Inside a swap, batch normalisation is calibrated for it."""
+    look, trainer = Values(), follower(nb.StochasticWeightAverage(start=4, every=3))
+    trainer.fit(data, epochs=2, batch_size=14, callbacks=[look])
+    assert len(look.seen) == trainer.step == 10
+    for name in trainer.model.params:
+        assert_close(trainer.average.average(name), np.mean([look.seen[step - 1][name] for step in (4, 7, 10)], axis=0), "elementwise")
+    before = bits(trainer)
+    with trainer.average.swapped(trainer.model):
+        nb.recalibrate(trainer.model, data[0])
+        assert_close(trainer.model.params["7.dense.weight"].value, trainer.average.average("7.dense.weight"), "exact")
+        mean = trainer.model.buffers["1.batchnorm.moving_mean"].copy()
+    assert bits(trainer) == before
+    for name, param in trainer.model.params.items():
+        param.value[...] = trainer.average.average(name)
+    nb.recalibrate(trainer.model, data[0])
+    assert_close(trainer.model.buffers["1.batchnorm.moving_mean"], mean, "exact")
+
+
+def test_a_mean_of_no_weights(data):
+    trainer = follower(nb.StochasticWeightAverage(start=100))
+    trainer.train_batch(*data)
+    no_average = pytest.raises(ArgumentError, match=r"^no average of '0\.conv2d\.weight' yet: train until the step `start`$")
+    with no_average, trainer.average.swapped(trainer.model):
+        pass
+    assert trainer.average.averages() == {}
+    with pytest.raises(ArgumentError, match="has averages of another run: make a new one"):
+        follower(trainer.average)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_lookahead_is_the_formula(data, dtype):
+    """The steps between two updates are those of the optimiser alone, from the slow weights."""
+    look, plain, trainer = Values(), Values(), follower(nb.Lookahead(every=3, weight=0.25), dtype=dtype)
+    slow = {name: np.array(param.value, np.float64) for name, param in trainer.model.params.items()}
+    alone = small_trainer(optimizer=nb.SGD(0.05, momentum=0.5), dtype=dtype)
+    trainer.fit(data, epochs=1, batch_size=9, callbacks=[look])
+    for step in range(len(look.seen)):
+        alone.fit(data, epochs=1, batch_size=9, callbacks=[plain, Stop()])
+        if (step + 1) % 3 == 0:
+            for name, param in alone.model.params.items():
+                slow[name] += 0.25 * (param.value.astype(np.float64) - slow[name])
+                param.value[...] = slow[name]
+        for name, param in alone.model.params.items():
+            assert_close(look.seen[step][name], param.value, "exact")
+    for name, array in slow.items():
+        assert_close(trainer.average.average(name), array, "exact")
+
+
+class Stop(nb.callbacks.Callback):
+    def on_batch_end(self, trainer):
+        trainer.stop("after one step")
+
+
+MAKERS = [
+    lambda: nb.StochasticWeightAverage(start=2, every=2),
+    lambda: nb.StochasticWeightAverage(start=100),
+    lambda: nb.Lookahead(every=2),
+    lambda: nb.Lookahead(every=5, weight=1),
+]
+
+
+@pytest.mark.parametrize("make", MAKERS)
+@pytest.mark.parametrize("step", [0, 1, 2, 5])
+def test_they_are_saved_with_the_run(data, tmp_path, make, step):
+    class Save(nb.callbacks.Callback):
+        def on_batch_end(self, trainer):
+            if trainer.step == step:
+                trainer.save(tmp_path / "run")
+
+    whole, second = follower(make()), follower(make())
+    if step == 0:
+        whole.save(tmp_path / "run")
+    whole.fit(data, epochs=3, batch_size=16, callbacks=[Save()])
+    second.restore(tmp_path / "run")
+    second.fit(data, epochs=3, batch_size=16)
+    assert bits(whole) == bits(second)
+    assert {name: array.tobytes() for name, array in whole.average.state().items()} == {
+        name: array.tobytes() for name, array in second.average.state().items()
+    }
+
+
+def test_another_average_of_a_run(data, tmp_path):
+    first = follower(nb.Lookahead(every=2))
+    first.fit(data, epochs=1)
+    first.save(tmp_path / "run")
+    with pytest.warns(UserWarning, match=r"settings differ: average stays nb\.Lookahead\(every=3\), was nb.*\(every=2\) in the file$"):
+        follower(nb.Lookahead(every=3)).restore(tmp_path / "run")
+    for average in (nb.ExponentialMovingAverage(0.9), nb.StochasticWeightAverage()):
+        with pytest.raises(
+            CheckpointError, match=r"(is not part of the state of an average|is incomplete): expected what state\(\) returned"
+        ):
+            follower(average).restore(tmp_path / "run")
+    state = nb.Lookahead().state()
+    for wrong in (-1.0, 0.5, np.nan):
+        with pytest.raises(ArgumentError, match=r"'count\.steps' is not part of the state of an average"):
+            nb.Lookahead().load_state(state | {"count.steps": np.array([wrong])})
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: nb.StochasticWeightAverage(0), r"start=0: expected a whole number, at least 1"),
+        (lambda: nb.StochasticWeightAverage(every=0), r"every=0: expected a whole number, at least 1"),
+        (lambda: nb.Lookahead(0), r"every=0: expected a whole number, at least 1"),
+        (lambda: nb.Lookahead(weight=0), r"weight=0: expected a number above 0, at most 1"),
+        (lambda: nb.Lookahead(weight=1.5), r"weight=1\.5: expected a number above 0, at most 1"),
+    ],
+)
+def test_bad_options_of_averages(make, message):
+    with pytest.raises(ArgumentError, match=f"^{message}$"):
+        make()

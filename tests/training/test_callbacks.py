@@ -7,7 +7,7 @@ import pytest
 import nbnet as nb
 from nbnet.errors import ArgumentError
 
-from .small import small_trainer
+from .small import bits, small_trainer
 
 NAN, INF = math.nan, math.inf
 
@@ -16,7 +16,7 @@ class Run:
     """What callbacks use of a Trainer."""
 
     def __init__(self):
-        self.history, self.stopped, self.saved = {}, [], []
+        self.history, self.stopped, self.saved, self.lr_factor = {}, [], [], 1.0
 
     def stop(self, reason):
         self.stopped.append((len(next(iter(self.history.values()))), reason))
@@ -145,3 +145,62 @@ def test_when_callbacks_are_called(data):
 def test_the_methods_of_the_base_class_do_nothing(data):
     trainer, alone = small_trainer(), small_trainer()
     assert trainer.fit(data, epochs=1, callbacks=[nb.callbacks.Callback()])["loss"] == alone.fit(data, epochs=1)["loss"]
+
+
+# monitor, options, the column, lr_factor after each epoch
+PLATEAUS = {
+    "a loss that falls": ("loss", {"patience": 1}, [3, 2, 1], [1, 1, 1]),
+    "a loss that rises": ("loss", {"patience": 2}, [1, 2, 3, 3, 3], [1, 1, 0.1, 0.1, 0.01]),
+    "an accuracy": ("accuracy", {"patience": 1, "factor": 0.5}, [0.1, 0.3, 0.2, 0.2, 0.4], [1, 1, 0.5, 0.25, 0.25]),
+    "min_delta": ("loss", {"patience": 1, "factor": 0.5, "min_delta": 0.25}, [1, 0.75, 0.7], [1, 0.5, 0.5]),
+    "cooldown": ("loss", {"patience": 1, "factor": 0.5, "cooldown": 2}, [1, 1, 1, 1, 1, 1], [1, 0.5, 0.5, 0.25, 0.25, 0.125]),
+    "improvement while it cools": (
+        "loss",
+        {"patience": 2, "factor": 0.5, "cooldown": 1},
+        [1, 1, 1, 0.5, 0.6, 0.7],
+        [1, 1, 0.5, 0.5, 0.5, 0.25],
+    ),
+    "min_factor": ("loss", {"patience": 1, "factor": 0.5, "min_factor": 0.3}, [1, 1, 1, 1], [1, 0.5, 0.3, 0.3]),
+    "NaN": ("val_loss", {"patience": 2, "factor": 0.5}, [1, NAN, NAN], [1, 1, 0.5]),
+    "the defaults": (None, {}, [1] * 12, [1] * 10 + [0.1, 0.1]),
+}
+
+
+@pytest.mark.parametrize("name", PLATEAUS)
+def test_reduce_lr_on_plateau(name):
+    monitor, options, column, wanted = PLATEAUS[name]
+    callback = nb.callbacks.ReduceLROnPlateau(**options | ({} if monitor is None else {"monitor": monitor}))
+    found = [watched(callback, **{monitor or "val_loss": column[:epochs]}).lr_factor for epochs in range(1, len(column) + 1)]
+    assert found == pytest.approx(wanted)
+
+
+def test_a_run_on_a_plateau_is_saved_and_restored(data, tmp_path):
+    """Its learning rate goes on where it was, without a warning, and so do its bits."""
+
+    def run(trainer, epochs):
+        return trainer.fit(data, epochs, 16, callbacks=[nb.callbacks.ReduceLROnPlateau("loss", 0.5, patience=1, min_delta=10)])
+
+    straight, first, second = (small_trainer() for _ in range(3))
+    wanted = run(straight, 5)
+    run(first, 3)
+    assert first.lr_factor == 0.25
+    first.save(tmp_path / "run")
+    second.restore(tmp_path / "run")
+    assert second.lr_factor == 0.25
+    found = run(second, 5)
+    assert straight.lr_factor == second.lr_factor == 0.0625
+    assert found["lr"] == wanted["lr"] == [3e-3 * 0.5**epoch for epoch in (0, 0, 1, 2, 3)]
+    assert bits(straight) == bits(second)
+
+
+def test_a_factor_that_is_no_number(data):
+    trainer = small_trainer()
+    trainer.lr_factor = None
+    with pytest.raises(ArgumentError, match=r"^the learning rate is 0\.003 times lr_factor=None, expected a finite number of at least 0"):
+        trainer.train_batch(*data)
+
+
+@pytest.mark.parametrize("options", [{"factor": 1}, {"factor": 0}, {"patience": 0}, {"min_delta": -1}, {"cooldown": -1}, {"min_factor": 2}])
+def test_bad_options_of_a_plateau(options):
+    with pytest.raises(ArgumentError, match=rf"^{next(iter(options))}=.*: expected "):
+        nb.callbacks.ReduceLROnPlateau(**options)

@@ -9,6 +9,7 @@ import pytest
 
 import nbnet as nb
 from nbnet.errors import ArgumentError, CheckpointError
+from nbnet.training import checkpoint
 
 from .small import bits, small_model, small_trainer
 
@@ -116,6 +117,23 @@ def test_a_file_without_settings_still_loads(data):
     second.load_state(state)
     assert bits(first) == bits(second)
     assert second.schedule_epochs == 0
+
+
+def test_an_older_file_still_loads(data, tmp_path):
+    """Without what was added since: the factor of the learning rate, groups, the description of the average."""
+    first = small_trainer()
+    first.fit(data, epochs=1)
+    arrays, run = first.state()
+    settings = {name: value for name, value in run["settings"].items() if name != "average"}
+    settings["optimizer"] = {name: value for name, value in settings["optimizer"].items() if name not in ("groups", "amsgrad")}
+    run = {name: value for name, value in run.items() if name != "lr_factor"} | {"settings": settings}
+    checkpoint.write(checkpoint.State(arrays, run), tmp_path / "run")
+    second = small_trainer()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        second.restore(tmp_path / "run")
+    assert bits(first) == bits(second)
+    assert second.lr_factor == 1
 
 
 def test_an_optimizer_of_ones_own_with_other_arguments(tmp_path):

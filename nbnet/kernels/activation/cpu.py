@@ -4,9 +4,10 @@ import numpy as np
 
 from nbnet.kernels import chunks
 from nbnet.kernels.activations import TABLE
-from nbnet.kernels.cpu.activation_runs import backward_of_run, cost, drivers, forward_of_run
+from nbnet.kernels.cpu.activation_runs import backward_of_run, cost, forward_of_run
 from nbnet.kernels.cpu.activations import VECTORS
 from nbnet.kernels.cpu.compile import body, precise, serial
+from nbnet.kernels.cpu.drivers import drivers
 from nbnet.kernels.cpu.parallel_for import parallel, parallel_for
 from nbnet.kernels.cpu.reductions import exp_of_row, largest_of_row, merge_sums, scale_row
 from nbnet.kernels.cpu.register_tiles import lanes

@@ -4,9 +4,10 @@ import numpy as np
 
 from nbnet.kernels import chunks
 from nbnet.kernels.activations import TABLE
-from nbnet.kernels.cpu.activation_runs import drivers, forward_of_run
+from nbnet.kernels.cpu.activation_runs import forward_of_run
 from nbnet.kernels.cpu.activations import VECTORS
 from nbnet.kernels.cpu.compile import body, precise
+from nbnet.kernels.cpu.drivers import drivers
 from nbnet.kernels.cpu.prefetch import bypasses_cache, needs_prefetch, prefetch, store_or_stream
 from nbnet.kernels.cpu.reductions import merge_sums
 from nbnet.kernels.cpu.register_tiles import lanes

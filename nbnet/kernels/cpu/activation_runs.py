@@ -1,30 +1,20 @@
-"""Loops over runs of numbers that apply the forms of nbnet.kernels.cpu.activations, and the drivers around them."""
+"""Loops over runs of numbers that apply the forms of nbnet.kernels.cpu.activations."""
 
 from functools import cache
 
 import numpy as np
 
-from nbnet.kernels import chunks
 from nbnet.kernels.cpu.activations import VECTORS
-from nbnet.kernels.cpu.cache import folder_of
-from nbnet.kernels.cpu.compile import body, serial
-from nbnet.kernels.cpu.parallel_for import parallel, parallel_for
+from nbnet.kernels.cpu.compile import body
 from nbnet.kernels.cpu.prefetch import bypasses_cache, store_or_stream
 from nbnet.kernels.cpu.register_tiles import lanes
 from nbnet.kernels.cpu.vecmath import EXP, RUN
 from nbnet.kernels.cpu.vector import load, load_whole, store_whole
-from nbnet.kernels.sources import define
 
 
 def cost(first):
     """Elementary operations per number, for the choice of chunks."""
     return 1 if first is None else EXP
-
-
-def drivers(name, text, formula, **scope):
-    """What a filled-in template of drivers defines, for a formula; scope: the other names in the template."""
-    scope = {"chunks": chunks, "serial": serial, "parallel": parallel, "parallel_for": parallel_for, **scope}
-    return define(name, text, formula, folder_of(formula), scope)
 
 
 # -------------------------------------------------------------------------------------------------------- runs of numbers

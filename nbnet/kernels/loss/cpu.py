@@ -3,8 +3,8 @@
 import numpy as np
 
 from nbnet.kernels import chunks
-from nbnet.kernels.cpu.activation_runs import drivers
 from nbnet.kernels.cpu.compile import body, precise, serial
+from nbnet.kernels.cpu.drivers import drivers
 from nbnet.kernels.cpu.elementary import at_least, both_sigmoids, log1p, within
 from nbnet.kernels.cpu.parallel_for import parallel, parallel_for
 from nbnet.kernels.cpu.reductions import exp_of_row, largest_of_row, scale_row, weights_of

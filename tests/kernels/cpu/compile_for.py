@@ -52,9 +52,6 @@ KERNELS = {
     "groupnorm.backward": "3 3 i 1 wide2 wide2 b wide3 1 1 3",
     "loss.softmax_cross_entropy": "2 labels f wide1 hits 2",
     "loss.soft_cross_entropy": "2 2 1 f wide1 hits 2",
-    "optimizer.sgd": "1 1 1 f f b f",
-    "optimizer.rmsprop": "1 1 1 1 f f f f f",
-    "optimizer.adam": "1 1 1 1 f f f f f b f f",
     "pool.max_forward": f"4 {WINDOW} 4",
     "pool.max_backward": f"4 4 {WINDOW} 4",
     "pool.avg_forward": f"4 {WINDOW} i i 4",
@@ -67,6 +64,7 @@ AFTER_NORM = ("tanh", "gelu", "elu")  # of the activations that are fused with b
 
 def kernels():
     """KERNELS and those that are made from tables. (nbnet must not be imported before compile_for sets the target.)"""
+    from nbnet.kernels import optimizers
     from nbnet.kernels.activations import TABLE
     from nbnet.kernels.loss import TABLE as LOSSES
 
@@ -79,6 +77,9 @@ def kernels():
         if row.name in AFTER_NORM:
             found[f"batchnorm.apply_{row.name}"] = f"2 1 1 1 {options}2"
             found[f"batchnorm.backward_reduce_{row.name}"] = f"2 2 2 1 1 1 {options}wide3 2 wide1 wide1"
+    for name, row in optimizers.TABLE.items():
+        options = ["b" if option in optimizers.TRUTHS else "f" for option in row.options]
+        found[f"optimizer.{name}"] = " ".join(["1", "1", *("1" for _ in row.slots), *options])
     return found
 
 

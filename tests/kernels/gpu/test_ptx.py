@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from cuda_machine import INSTALLED, SIMULATED
 
-from nbnet.kernels import OPERATIONS, functions, load
+from nbnet.kernels import OPERATIONS, functions, load, optimizers
 from nbnet.kernels.activations import SMOOTH, TABLE
 from nbnet.kernels.loss import TABLE as LOSSES
 
@@ -113,9 +113,9 @@ def arguments(operation, name, dtype):
         targets = (m, a(300)) if name == "soft_cross_entropy" else (a(300, dtype=np.dtype(np.int64)),)
         return [(m, *targets, 0.1, rows, a(300, dtype=np.dtype(np.uint8)), m)]
     if operation == "optimizer":
-        states = {"sgd": 1, "rmsprop": 2, "adam": 2}[name]
-        options = {"sgd": (0.1, 0.9, True, 0.0), "rmsprop": (0.1,) * 5, "adam": (0.1, 0.9, 0.99, 1e-8, 0.0, False, 0.1, 0.1)}[name]
-        return [(*[a(1000)] * (2 + states), *options)]
+        row = optimizers.TABLE[name]
+        options = [True if option in optimizers.TRUTHS else 0.1 for option in row.options]
+        return [(*[a(1000)] * (2 + len(row.slots)), *options)]
     calls = {"add": (m, m, m), "multiply": (m, m, m), "scale": (m, 0.5, m), "squares": (m, a(1, dtype=D)), "swap": (wide, wide)}
     examples, rows = a(4, 5, 12), a(4, 12)
     calls |= {"multiply_rows": (examples, rows, examples), "multiply_sum": (examples, examples, rows)}

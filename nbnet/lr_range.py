@@ -1,0 +1,76 @@
+"""The learning rate range test: losses while the learning rate grows from step to step."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nbnet import plots
+from nbnet.errors import ArgumentError, NonFiniteError
+from nbnet.functional import checks
+from nbnet.runtime.arrays import first, take
+from nbnet.training.epoch import batches, check_data
+from nbnet.training.trainer import Trainer
+
+DIVERGED = 4  # times the smallest loss, and the test ends
+
+
+class LRRange(NamedTuple):
+    """The result of `nb.lr_range_test`."""
+
+    rates: np.ndarray  # (steps,) float64, of each step
+    losses: np.ndarray  # (steps,) float64, of each batch before its step
+
+    def plot(self, path: str | Path) -> None:
+        """Draw the losses over the learning rates (see nbnet.plots.rates)."""
+        plots.rates(self.rates, self.losses, path)
+
+
+def lr_range_test(
+    trainer: Trainer, data: tuple[Any, Any], low: float = 1e-6, high: float = 1.0, steps: int = 100, batch_size: int = 64
+) -> LRRange:
+    """Train a copy of the trainer, with a learning rate that grows from `low` to `high`   (Smith 2017, section 3.3).
+
+    A good peak of a schedule lies below the rate where the loss begins to rise. The test ends before `high` once a loss is more than 4
+    times the smallest one, or not finite. The trainer, its model and its optimiser stay as they were.
+
+    Args:
+        trainer: of any state; its schedule is not used.
+        data: (x, y) as in Trainer.fit.
+        low, high: learning rates above 0; they grow by one factor from step to step.
+        steps: at least 2. batch_size: as in Trainer.fit.
+    Returns:
+        rates and losses of the steps that were made; `.plot("rates.png")` draws them.
+    Raises:
+        DataError, ShapeError, DTypeError, ArgumentError: the data or an option does not fit.
+        NonFiniteError: the first loss is not finite.
+    """
+    x, y = check_data(data, "data", trainer.model, trainer.loss)
+    low, high = (checks.number(rate, name, "a number above 0", _positive) for name, rate in (("low", low), ("high", high)))
+    if low >= high:
+        raise ArgumentError(f"low={low!r}, high={high!r}: expected low below high")
+    steps, batch_size = checks.whole(steps, "steps", 2), checks.whole(batch_size, "batch_size")
+    twin = copy.deepcopy(trainer)
+    twin.lr_factor = 1.0
+    rates, losses = np.geomspace(low, high, steps), []
+    epochs = (batches(len(first(x)), batch_size, trainer.seed, epoch) for epoch in itertools.count(trainer.epoch))
+    for rate, rows in zip(rates, itertools.chain.from_iterable(epochs)):
+        twin.optimizer.lr = float(rate)
+        try:
+            losses.append(twin.train_batch(take(x, rows), take(y, rows))["loss"])
+        except NonFiniteError:
+            if not losses:
+                raise
+            break
+        if losses[-1] > DIVERGED * min(losses):
+            break
+    return LRRange(rates[: len(losses)], np.array(losses))
+
+
+def _positive(number: float) -> bool:
+    return 0 < number < math.inf
