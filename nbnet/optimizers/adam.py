@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from nbnet.optimizers.base import Groups, Optimizer, at_least_0, divisor, fraction
+from nbnet.optimizers.base import Groups, Optimizer, at_least_0, fraction, tiny
 
 SMALLEST = 1e-20  # of a product that is subtracted from 1
 
@@ -23,7 +23,7 @@ class Moments(Optimizer):
         super().__init__(lr, weight_decay, groups)
 
     def _options(self, lr: float, dtype: Any) -> tuple[Any, ...]:
-        return lr, self.beta1, self.beta2, divisor(self.eps, dtype), self.weight_decay, self.decoupled
+        return lr, self.beta1, self.beta2, self.eps or tiny(dtype), self.weight_decay, self.decoupled
 
     def _corrections(self, step: int) -> tuple[float, float]:
         return 1 - self.beta1**step, 1 - self.beta2**step

@@ -139,8 +139,8 @@ class Optimizer(CodeRepr):
         """
         self.prepare(params)
         changes, found = Watched.changes, self._found
-        known = found.changes, len(found.params), found.groups
-        if known != (changes, len(params), self.groups) or not all(map(is_, params.values(), found.params)):
+        same = changes == found.changes and len(params) == len(found.params) and self.groups == found.groups
+        if not same or not all(map(is_, params.values(), found.params)):
             found = self._find(params, changes)
         step, lr = self.steps + 1, self.lr if lr is None else lr
         calls = [partial(setattr, self, "steps", step)]
@@ -148,11 +148,11 @@ class Optimizer(CodeRepr):
             if backend.name != "cuda":  # no copies there: an interruption may come between these calls
                 self._prepare_undo(found.runs)
             for run in found.runs:
-                own, rate = self._in_group(run, step, lr)
+                own, rate = self._in_group(run, step, lr) if run.options else (self, lr)
                 calls.append(partial(own._update, backend, run.value, run.grad, list(run.slots), rate))
             return [*calls, partial(setattr, self, "undo", [])]
         for run in found.runs:
-            own, rate = self._in_group(run, step, lr)
+            own, rate = self._in_group(run, step, lr) if run.options else (self, lr)
             op, args = own._call(run.value, run.grad, run.slots, rate, step)
             kernel = backend.kernel(op)
             if run.kernel is not kernel:
@@ -161,9 +161,7 @@ class Optimizer(CodeRepr):
         return calls
 
     def _in_group(self, run: _Run, step: int, lr: float) -> tuple[Optimizer, float]:
-        """What makes the update of a run: the optimiser with the options of its group, and the learning rate."""
-        if not run.options:
-            return self, lr
+        """What makes the update of a run with options of its own: the optimiser with these, and the learning rate."""
         options = run.options | {"steps": step}
         lr *= options.pop("lr_scale", 1.0)
         other: Optimizer = object.__new__(type(self))
@@ -306,6 +304,6 @@ def fraction(name: str, value: float) -> float:
     return checks.number(value, name, "a number that is at least 0 and below 1", lambda number: 0 <= number < 1)
 
 
-def divisor(eps: float, dtype: Any) -> float:
-    """What is added to a root that divides: eps, or for 0 the smallest normal number, so that 0 / 0 is 0 and nothing else changes."""
-    return eps or float(np.finfo(dtype).tiny)
+def tiny(dtype: Any) -> float:
+    """What stands for eps = 0 beside a root that divides: the smallest normal number, so that 0 / 0 is 0 and nothing else changes."""
+    return float(np.finfo(dtype).tiny)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nbnet.optimizers.adam import Moments
-from nbnet.optimizers.base import Groups, divisor
+from nbnet.optimizers.base import Groups, tiny
 from nbnet.optimizers.matrices import add_scaled, norms
 from nbnet.runtime.backend import Backend
 
@@ -38,7 +38,7 @@ class LAMB(Moments):
     def _update(self, backend: Backend, value: Any, grad: Any, slots: list[Any], lr: float) -> None:
         value, u = value.reshape(-1), backend.zeros((value.size,), value.dtype)
         moments = grad.reshape(-1), *(slot.reshape(-1) for slot in slots)
-        options = -1.0, self.beta1, self.beta2, divisor(self.eps, value.dtype), 0.0, False
+        options = -1.0, self.beta1, self.beta2, self.eps or tiny(value.dtype), 0.0, False
         backend.kernel("optimizer.adam")(u, *moments, *options, *self._corrections(self.steps))
         if self.weight_decay:
             add_scaled(backend, u, value, self.weight_decay)

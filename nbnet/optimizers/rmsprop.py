@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nbnet.optimizers.base import Groups, Optimizer, at_least_0, divisor, fraction
+from nbnet.optimizers.base import Groups, Optimizer, at_least_0, fraction, tiny
 
 
 class RMSProp(Optimizer):
@@ -49,7 +49,7 @@ class RMSProp(Optimizer):
         return ("square", "velocity", "mean") if self.centered else ("square", "velocity")
 
     def _call(self, value: Any, grad: Any, slots: list[Any], lr: float, step: int) -> tuple[str, tuple[Any, ...]]:
-        options = (lr, self.rho, divisor(self.eps, value.dtype), self.momentum, self.weight_decay, self.decoupled)
+        options = (lr, self.rho, self.eps or tiny(value.dtype), self.momentum, self.weight_decay, self.decoupled)
         return "optimizer.rmsprop_centered" if self.centered else "optimizer.rmsprop", (value, grad, *slots, *options)
 
 
@@ -86,5 +86,5 @@ class Adagrad(Optimizer):
         super().__init__(lr, weight_decay, groups)
 
     def _call(self, value: Any, grad: Any, slots: list[Any], lr: float, step: int) -> tuple[str, tuple[Any, ...]]:
-        options = (lr, self.initial, divisor(self.eps, value.dtype), self.weight_decay, self.decoupled)
+        options = (lr, self.initial, self.eps or tiny(value.dtype), self.weight_decay, self.decoupled)
         return "optimizer.adagrad", (value, grad, *slots, *options)

@@ -19,7 +19,7 @@ from nbnet.training.epoch import Position, count_batches
 FORMAT = "nbnet checkpoint 1"
 WORD = (1 << 64) - 1  # the largest seed
 LONGEST = 1000  # characters that describe a loss or a schedule
-OPTION = schema.either(schema.truth, schema.number())
+OPTION = schema.either(schema.truth, schema.either(schema.whole(), schema.number()))
 SETTINGS = schema.record(
     optimizer=schema.mapping(schema.either(OPTION, schema.mapping(schema.mapping(OPTION)))),  # its options, and its groups
     clip_norm=schema.optional(schema.number(above=0)),

@@ -18,6 +18,7 @@ from nbnet.runtime.backend import get_backend
 CUDA = ["cuda"] if SIMULATED or GPU else []
 SHAPES = [(3, 5), (1,), (4, 4), (16,)]
 MAKERS = [lambda: nb.SGD(0.1, momentum=0.9), lambda: nb.RMSProp(0.01), lambda: nb.Adam(0.01), lambda: nb.AdamW(0.01)]
+MAKERS += [lambda: nb.Lion(0.01), lambda: nb.Adagrad(0.01, eps=0), lambda: nb.Adam(0.01, eps=0, amsgrad=True)]
 backends = pytest.mark.parametrize("backend", ["serial", "parallel", *CUDA])
 dtypes = pytest.mark.parametrize("dtype", ["float32", "float64"])
 

@@ -226,3 +226,74 @@ def test_a_step_of_muon_is_about_orthogonal(rng, shape, backend):
     u, _, v = np.linalg.svd(matrix, full_matrices=False)
     assert np.abs(u.T @ step @ v.T - np.diag(np.diag(u.T @ step @ v.T))).max() < 1e-9  # the same singular vectors
     assert not orthogonalized(nb.get_backend(backend), np.zeros(shape), 5).any()
+
+
+VARIANTS = {name: (make, {}) for name, make in OPTIMIZERS.items()} | {
+    "amsgrad": (nb.Adam, {"amsgrad": True}),
+    "centered": (nb.RMSProp, {"centered": True, "momentum": 0.5}),
+    "dampening": (nb.SGD, {"momentum": 0.9, "dampening": 0.5}),
+}
+variants = pytest.mark.parametrize("name", VARIANTS)
+
+
+def wide(backend, optimizer):
+    """A model whose parameters are several chunks of work, and matrices of both shapes."""
+    net = nb.Sequential([nb.Dense(300), nb.ReLU(), nb.Dense(3)])
+    net.build((250,), backend=backend, seed=1)
+    return nb.Trainer(net, optimizer=optimizer)
+
+
+def arrays_of(trainer):
+    return {name: array.tobytes() for name, array in (trainer.model.state() | trainer.optimizer.state).items()}
+
+
+@variants
+def test_serial_and_parallel_have_the_same_bits(rng, name):
+    make, options = VARIANTS[name]
+    pair = [wide(backend, make(1e-3, **options)) for backend in ("serial", "parallel")]
+    for _ in range(3):
+        x, y = rng.normal(size=(20, 250)).astype(np.float32), rng.integers(0, 3, 20)
+        for trainer in pair:
+            trainer.train_batch(x, y)
+    assert arrays_of(pair[0]) == arrays_of(pair[1])
+
+
+@variants
+def test_a_restored_run_has_the_same_bits(rng, tmp_path, name):
+    make, options = VARIANTS[name]
+    whole, second = (wide("serial", make(1e-3, weight_decay=0.1, groups={"bias": {"lr_scale": 2.0}}, **options)) for _ in range(2))
+    data = rng.normal(size=(40, 250)).astype(np.float32), rng.integers(0, 3, 40)
+    whole.fit(data, 2, 10)
+    whole.save(tmp_path / "run")
+    second.restore(tmp_path / "run")
+    for trainer in (whole, second):
+        trainer.fit(data, 4, 10)
+    assert arrays_of(whole) == arrays_of(second)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "serial"])
+@pytest.mark.parametrize("make", [nb.LAMB, nb.Muon])
+def test_an_interrupted_step_of_several_kernels_is_undone(rng, monkeypatch, backend, make):
+    """LAMB and Muon have changed some parameters and states by then."""
+    trainer = wide(backend, make(1e-3))
+    data = rng.normal(size=(20, 250)).astype(np.float32), rng.integers(0, 3, 20)
+    trainer.train_batch(*data)
+    before = arrays_of(trainer), trainer.optimizer.steps
+    kernel, calls = type(trainer.model.backend).kernel, []
+
+    def interrupted(self, op):
+        calls.append(op)
+        if calls.count("array.squares") == 2:
+            raise KeyboardInterrupt
+        return kernel(self, op)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(trainer.model.backend), "kernel", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            trainer.train_batch(*data)
+    assert {"optimizer.adam", "optimizer.sgd"} & set(calls)
+    assert (arrays_of(trainer), trainer.optimizer.steps) == before
+    twin = copy.deepcopy(trainer)
+    for each in (trainer, twin):
+        each.train_batch(*data)
+    assert arrays_of(trainer) == arrays_of(twin) != before[0]
