@@ -129,10 +129,7 @@ class NAdam(Moments):
     def _product_until(self, step: int) -> float:
         """mu_1 * ... * mu_step: from the step before, or, in a restored run, from the start. Below SMALLEST it stays as it is."""
         own = self.beta1, self.momentum_decay
-        known = self._product[1:] if self._product[:1] == (own,) else (0, 1.0)
-        if known[0] not in (step, step - 1):
-            known = 0, 1.0
-        last, product = known
+        last, product = self._product[1:] if self._product[:1] == (own,) and self._product[1] <= step else (0, 1.0)
         while last < step and product > SMALLEST:
             last += 1
             product *= self._momentum(last)

@@ -147,9 +147,7 @@ class ReduceLROnPlateau(_Monitor):
     def on_epoch_end(self, trainer: Run) -> None:
         best, since, cooling, factor = math.inf, 0, 0, 1.0
         for value in self._values(trainer):
-            if cooling:
-                cooling -= 1
-                since = 0
+            cooling = max(cooling - 1, 0)
             if value < best - self.min_delta:
                 best, since = value, 0
             elif not cooling:

@@ -13,9 +13,9 @@ from nbnet.optimizers import OPTIMIZERS
 from nbnet.optimizers.matrices import orthogonalized
 
 
-def model():
+def model(backend="serial"):
     net = nb.Sequential([nb.Conv2D(3, 3), nb.BatchNorm(), nb.Flatten(), nb.Dense(5)])
-    net.build((4, 4, 2), backend="serial", seed=1)
+    net.build((4, 4, 2), backend=backend, seed=1)
     return net
 
 
@@ -226,6 +226,15 @@ def test_a_step_of_muon_is_about_orthogonal(rng, shape, backend):
     u, _, v = np.linalg.svd(matrix, full_matrices=False)
     assert np.abs(u.T @ step @ v.T - np.diag(np.diag(u.T @ step @ v.T))).max() < 1e-9  # the same singular vectors
     assert not orthogonalized(nb.get_backend(backend), np.zeros(shape), 5).any()
+
+
+@pytest.mark.parametrize("backend", ["numpy", "serial"])
+@pytest.mark.parametrize("make", OPTIMIZERS.values())
+def test_gradients_of_0_change_nothing(backend, make):
+    net, optimizer = model(backend), make(0.1, weight_decay=0.0)
+    before = {name: param.value.copy() for name, param in net.params.items()}
+    optimizer.step(net.params, net.backend)
+    assert all(np.array_equal(param.value, before[name]) for name, param in net.params.items())
 
 
 VARIANTS = {name: (make, {}) for name, make in OPTIMIZERS.items()} | {
