@@ -1,5 +1,6 @@
 """Whole models on backend cuda, in the simulator at toy size or on a GPU: their results are those of backend serial."""
 
+import copy
 import weakref
 
 import numpy as np
@@ -82,11 +83,13 @@ def trainer(backend, layers, dtype, optimizer, **options):
         (residual, "float32", lambda: nb.SGD(0.05, momentum=0.9, nesterov=True, weight_decay=0.01), {"clip_norm": 0.5}),
         (dialects, "float64", lambda: nb.RMSProp(1e-3), {"accumulate": 2}),
         (branches, "float32", lambda: nb.SGD(0.05), {}),
+        (plain, "float64", lambda: nb.Muon(0.01, weight_decay=0.1, groups={"6.dense": {"adam": True}}), {}),
+        (plain, "float64", lambda: nb.LAMB(0.01), {"average": nb.Lookahead(3)}),
     ],
-    ids=["plain", "residual", "dialects", "branches"],
+    ids=["plain", "residual", "dialects", "branches", "muon", "lamb"],
 )
 def test_ten_steps_agree_with_serial(layers, dtype, optimizer, options):
-    pair = [trainer(backend, layers, dtype, optimizer(), **options) for backend in ("serial", "cuda")]
+    pair = [trainer(backend, layers, dtype, optimizer(), **copy.deepcopy(options)) for backend in ("serial", "cuda")]
     for (name, a), b in zip(pair[0].model.state().items(), pair[1].model.state().values(), strict=True):
         assert_close(np.asarray(b), a, "exact", what=f"{name} at the start: ")
     for x, y in batches(dtype):

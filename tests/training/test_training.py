@@ -299,8 +299,8 @@ def test_a_trainer_needs_a_built_model_and_an_optimizer():
         nb.Trainer(model, "softmax_crossentropy", nb.Adam())
     with pytest.raises(ArgumentError, match="did you mean 'one_cycle'"):
         nb.Trainer(model, optimizer=nb.Adam(), schedule="onecycle")
-    with pytest.raises(ArgumentError, match="lr=0"):
-        nb.Adam(0)
+    with pytest.raises(ArgumentError, match="lr=-1"):
+        nb.Adam(-1)
 
 
 # ------------------------------------------------------------------------------------------- rows that are divided
