@@ -88,7 +88,6 @@ CONSTRUCTORS = {
     "nb.BatchNorm(num_features=3)": "leave it out: build(input_shape) finds it",
     "nb.Adam(learning_rate=0.1)": "in the optimizer write lr=",
     "nb.Adam(betas=(0.9, 0.99))": "write beta1=, beta2=",
-    "nb.Trainer(model, optimizer='sgd', metrics=['accuracy'])": "leave it out: loss and accuracy are always there",
     "nb.Trainer(model, lr=0.1)": "write optimizer=nb.Adam(lr)",
     "nb.Trainer(model, optimizer='adm')": "unknown optimizer 'adm': did you mean 'adam'?",
     "nb.Trainer(model)": "expected an optimiser such as nb.Adam(1e-3), or a name such as 'adam'",
