@@ -15,12 +15,17 @@ from nbnet.runtime.backend import Backend
 A, B, C = 3.4445, -4.7750, 2.0315
 
 
-def norms(backend: Backend, *arrays: Any) -> list[float]:
-    """The L2 norms of flat arrays."""
+def squares(backend: Backend, *arrays: Any) -> list[float]:
+    """The sum of the squares of each flat array."""
     totals = [backend.empty((1,), np.float64) for _ in arrays]
     for array, total in zip(arrays, totals):
         backend.kernel("array.squares")(array, total)
-    return [math.sqrt(float(total[0])) for total in backend.host(*totals)]
+    return [float(total[0]) for total in backend.host(*totals)]
+
+
+def norms(backend: Backend, *arrays: Any) -> list[float]:
+    """The L2 norms of flat arrays."""
+    return [math.sqrt(total) for total in squares(backend, *arrays)]
 
 
 def add_scaled(backend: Backend, y: Any, x: Any, factor: float) -> None:
@@ -63,10 +68,10 @@ def orthogonalized(backend: Backend, matrix: Any, iterations: int) -> Any:
     backend.kernel("array.scale")(matrix.reshape(-1), 1 / norm if norm > 0 else 0.0, x.reshape(-1))
     of_rows = matrix.shape[0] <= matrix.shape[1]
     for _ in range(iterations):
-        squares = gram(backend, x, of_rows)
-        factor = product(backend, squares, squares)
+        inner = gram(backend, x, of_rows)
+        factor = product(backend, inner, inner)
         backend.kernel("array.scale")(factor.reshape(-1), C, factor.reshape(-1))
-        add_scaled(backend, factor, squares, B)
+        add_scaled(backend, factor, inner, B)
         following = product(backend, factor, x) if of_rows else product(backend, x, factor)
         add_scaled(backend, following, x, A)
         x = following

@@ -12,6 +12,7 @@ from nbnet.errors import NonFiniteError
 from nbnet.layers import Param, Sequential
 from nbnet.losses.base import check_result, count_rows, divisor
 from nbnet.metrics import Metric
+from nbnet.optimizers.matrices import squares
 from nbnet.runtime.arrays import first, take
 from nbnet.runtime.backend import Backend
 from nbnet.runtime.commit import Call, commit
@@ -61,10 +62,7 @@ def gradients(
 def clip(params: Iterable[Param], limit: float, backend: Backend) -> None:
     """Scale the gradients of trainable parameters so that their global L2 norm is at most `limit`."""
     grads = [param.grad.reshape(-1) for param in params if param.trainable]
-    totals = [backend.empty((1,), np.float64) for _ in grads]
-    for grad, total in zip(grads, totals):
-        backend.kernel("array.squares")(grad, total)
-    norm = math.sqrt(sum(float(total[0]) for total in backend.host(*totals)))
+    norm = math.sqrt(sum(squares(backend, *grads)))
     if norm > limit:
         for grad in grads:
             backend.kernel("array.scale")(grad, limit / norm, grad)
