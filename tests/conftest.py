@@ -19,6 +19,11 @@ def pytest_addoption(parser):
     parser.addoption("--update", action="store_true", help="write the files in tests/described/ instead of comparing with them")
 
 
+def pytest_make_parametrize_id(val, argname):
+    """Name bytes by their argument: a gzip header has the time, and two processes of tests must collect the same names."""
+    return argname if isinstance(val, bytes) else None
+
+
 def pytest_collection_modifyitems(items):
     if SIMULATED and not INSTALLED:
         for item in items:
