@@ -21,7 +21,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 TEMPORARY = ".nbnet-*.tmp"  # names of files that are being written
-NOT_OF_THE_MODEL = "optimizer.", "average."  # how names of arrays in a checkpoint begin that are not the model's
+NOT_OF_THE_MODEL = "optimizer.", "average.", "best."  # how names of arrays in a checkpoint begin that are not the model's
 TRIES = 3
 PATIENCE = 2.0  # seconds in which Windows may refuse to replace a file that somebody reads
 ABANDONED = 3600.0  # seconds after which Windows, where no lock tells, takes a temporary file for abandoned

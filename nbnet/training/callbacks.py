@@ -1,6 +1,6 @@
-"""Callbacks of Trainer.fit: early stopping, a lower learning rate on a plateau, a checkpoint of the best epoch, a CSV log.
+"""Callbacks of Trainer.fit: early stopping, a lower learning rate on a plateau, checkpoints, a CSV log, a time limit.
 
-They have no state of their own and read trainer.history, so a resumed run stops and saves where an uninterrupted one would.
+They have no state of their own and read the trainer's, so a resumed run stops and saves where an uninterrupted one would.
 """
 
 from __future__ import annotations
@@ -8,59 +8,79 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
+
+import numpy as np
 
 from nbnet.errors import ArgumentError
 from nbnet.functional import checks
 from nbnet.metrics import METRICS
+from nbnet.runtime.commit import assignment, commit
 from nbnet.storage import write_file
+from nbnet.training.checkpoint import Best
+from nbnet.training.epoch import Position
 
-
-class Run(Protocol):
-    """What the callbacks of this module use of a Trainer."""
-
-    history: dict[str, list[float]]
-    lr_factor: float
-
-    def stop(self, reason: str) -> None: ...
-    def save(self, path: str | Path) -> None: ...
+Hook = Callable[[Any], None]  # a method of a callback, which gets the Trainer
+HOOKS = ("on_train_begin", "on_train_end", "on_epoch_begin", "on_epoch_end", "on_batch_begin", "on_batch_end")
 
 
 class Callback:
-    """Base class of callbacks: override what you need. `trainer.stop(reason)` ends training after the current batch."""
+    """Base class of callbacks: override what you need. `trainer.stop(reason)` ends training after the current batch.
 
-    def on_batch_end(self, trainer: Any) -> None:
-        """Called with the Trainer after each optimiser step. An exception leaves the run as after that step."""
+    An object without this base needs one of the methods. An exception in one ends `fit`; the run is between two steps then, can be
+    saved, and goes on with the next call of `fit`.
+    """
+
+    def on_train_begin(self, trainer: Any) -> None:
+        """Called with the Trainer when `fit` begins, once its arguments are checked."""
+
+    def on_train_end(self, trainer: Any) -> None:
+        """Called before `fit` returns, also if training was stopped, but not after an exception: what must be closed then, close
+        around `fit`, by `with` or `finally`."""
+
+    def on_epoch_begin(self, trainer: Any) -> None:
+        """Called before the first batch of each epoch, and of the rest of an epoch that was stopped within."""
 
     def on_epoch_end(self, trainer: Any) -> None:
-        """Called with the Trainer after each epoch, once its row is in trainer.history."""
+        """Called after each epoch, once its row is in trainer.history."""
+
+    def on_batch_begin(self, trainer: Any) -> None:
+        """Called before each optimiser step."""
+
+    def on_batch_end(self, trainer: Any) -> None:
+        """Called after each optimiser step."""
 
 
-def check_callbacks(callbacks: Any) -> list[Callback]:
-    """The callbacks of a call of fit as a list.
+def hooks_of(callbacks: Any) -> dict[str, list[Hook]]:
+    """By name, the methods of the callbacks of a call of fit; without those of the base class, which do nothing.
 
     Raises:
-        ArgumentError: they are not in a list, or one is not an object with both methods.
+        ArgumentError: they are not in a list, or one is not an object with such a method.
     """
     if not isinstance(callbacks, Iterable):
         hint = "use callbacks=[callback]" if _is_callback(callbacks) else "expected a list, such as [nb.callbacks.EarlyStopping()]"
         raise ArgumentError(f"callbacks={_called(callbacks)}: {hint}")
-    checked = list(callbacks)
-    for callback in checked:
+    hooks: dict[str, list[Hook]] = {name: [] for name in HOOKS}
+    for callback in callbacks:
         if isinstance(callback, type):
             raise ArgumentError(f"callbacks has the class {callback.__name__}, expected an object: use {callback.__name__}(...)")
         if not _is_callback(callback):
             raise ArgumentError(
-                f"callbacks has {_called(callback)}, expected an object with on_batch_end and on_epoch_end: write a class with "
+                f"callbacks has {_called(callback)}, expected an object with {', '.join(HOOKS[:-1])} or {HOOKS[-1]}: write a class with "
                 "def on_epoch_end(self, trainer), whose base is nb.callbacks.Callback"
             )
-    return checked
+        for name, found in hooks.items():
+            method = getattr(callback, name, None)
+            if callable(method) and getattr(method, "__func__", None) is not getattr(Callback, name):
+                found.append(method)
+    return hooks
 
 
 def _is_callback(thing: Any) -> bool:
-    return callable(getattr(thing, "on_batch_end", None)) and callable(getattr(thing, "on_epoch_end", None))
+    return any(callable(getattr(thing, name, None)) for name in HOOKS)
 
 
 def _called(thing: Any) -> str:
@@ -77,7 +97,7 @@ class _Monitor(Callback):
         metric = METRICS.get(monitor.removeprefix("val_"))
         self._sign = 1 if monitor.endswith("loss") or (metric is not None and metric.smaller_is_better) else -1
 
-    def _values(self, trainer: Run) -> list[float]:
+    def _values(self, trainer: Any) -> list[float]:
         """The column, signed so that smaller is better."""
         if self.monitor not in trainer.history:
             known = ", ".join(trainer.history)
@@ -92,24 +112,60 @@ class EarlyStopping(_Monitor):
         monitor: loss, accuracy or another metric of the trainer, or one of the validation, such as val_f1.
         patience: epochs without improvement, at least 1.
         min_delta: smaller changes do not count as improvement.
+        restore_best: whether the model gets the parameters and buffers (moving statistics too) of the last epoch that improved whenever
+            `fit` returns, whatever ended it; an epoch that was stopped within then starts again. trainer.best keeps them until then, and
+            checkpoints hold it.
     Raises:
-        ArgumentError: an option is wrong.
+        ArgumentError: an option is wrong; or, in `fit`, the trainer has not kept the weights of its best epoch.
     """
 
-    def __init__(self, monitor: str = "val_loss", patience: int = 5, min_delta: float = 0.0) -> None:
+    def __init__(self, monitor: str = "val_loss", patience: int = 5, min_delta: float = 0.0, restore_best: bool = False) -> None:
         super().__init__(monitor)
         self.patience = checks.whole(patience, "patience")
         self.min_delta = checks.number(min_delta, "min_delta", "a number that is at least 0", lambda delta: 0 <= delta < math.inf)
+        self.restore_best = bool(restore_best)
 
-    def on_epoch_end(self, trainer: Run) -> None:
-        best, since = math.inf, 0
-        for value in self._values(trainer):
-            if value < best - self.min_delta:
-                best, since = value, 0
-            else:
-                since += 1
+    def on_train_begin(self, trainer: Any) -> None:
+        if self.restore_best and self.monitor in trainer.history:
+            self._keep(trainer, self._best(trainer))
+
+    def on_epoch_end(self, trainer: Any) -> None:
+        best = self._best(trainer)
+        if self.restore_best:
+            self._keep(trainer, best)
+        since = len(trainer.history[self.monitor]) - best
         if since >= self.patience:
             trainer.stop(f"{self.monitor} has not improved for {since} epochs")
+
+    def on_train_end(self, trainer: Any) -> None:
+        if self.restore_best and trainer.best is not None:
+            state = trainer.model.state()
+            calls = [assignment(state[name], array) for name, array in trainer.best.arrays.items()]
+            commit([*calls, partial(setattr, trainer, "position", Position())])
+
+    def _best(self, trainer: Any) -> int:
+        """The last epoch that improved, counted from 1; 0 if none did."""
+        best, last = math.inf, 0
+        for epoch, value in enumerate(self._values(trainer), start=1):
+            if value < best - self.min_delta:
+                best, last = value, epoch
+        return last
+
+    def _keep(self, trainer: Any, best: int) -> None:
+        """Let the trainer keep the weights of its best epoch, if that is now.
+
+        Raises:
+            ArgumentError: it was before, and the trainer has kept those of another epoch, or none.
+        """
+        kept = trainer.best.epoch if trainer.best is not None else 0
+        if best == kept:
+            return
+        if best != trainer.epoch or trainer.position.batches:
+            raise ArgumentError(
+                f"EarlyStopping(restore_best=True) needs the weights of epoch {best}, the best of this run by {self.monitor}, but the "
+                f"trainer keeps {f'those of epoch {kept}' if kept else 'none'}: use one such callback, with the same options from the start"
+            )
+        trainer.best = Best(best, {name: np.array(array) for name, array in trainer.model.state().items()})
 
 
 class ReduceLROnPlateau(_Monitor):
@@ -144,7 +200,7 @@ class ReduceLROnPlateau(_Monitor):
         self.cooldown = checks.whole(cooldown, "cooldown", 0)
         self.min_factor = checks.number(min_factor, "min_factor", "a number from 0 to 1", lambda factor: 0 <= factor <= 1)
 
-    def on_epoch_end(self, trainer: Run) -> None:
+    def on_epoch_end(self, trainer: Any) -> None:
         best, since, cooling, factor = math.inf, 0, 0, 1.0
         for value in self._values(trainer):
             cooling = max(cooling - 1, 0)
@@ -157,24 +213,30 @@ class ReduceLROnPlateau(_Monitor):
         trainer.lr_factor = factor
 
 
-class BestCheckpoint(_Monitor):
-    """Save the trainer whenever the monitored value is the best so far.
+class ModelCheckpoint(_Monitor):
+    """Save the trainer (see Trainer.save) after epochs.
 
     Args:
         path: the file, overwritten each time. monitor: as for EarlyStopping.
+        save_best_only: only after an epoch whose monitored value is the best so far; False saves after each epoch.
+    Raises:
+        ArgumentError: an option is wrong. CheckpointError, in `fit`: the file cannot be written.
     """
 
-    def __init__(self, path: str | Path, monitor: str = "val_accuracy") -> None:
+    def __init__(self, path: str | Path, monitor: str = "val_accuracy", save_best_only: bool = True) -> None:
         super().__init__(monitor)
         self.path = Path(path)
+        self.save_best_only = bool(save_best_only)
 
-    def on_epoch_end(self, trainer: Run) -> None:
-        *before, now = self._values(trainer)
-        if now < min(before, default=math.inf):
-            trainer.save(self.path)
+    def on_epoch_end(self, trainer: Any) -> None:
+        if self.save_best_only:
+            *before, now = self._values(trainer)
+            if not now < min(before, default=math.inf):
+                return
+        trainer.save(self.path)
 
 
-class CSVLog(Callback):
+class CSVLogger(Callback):
     """Write the history to a CSV file after each epoch, one row per epoch.
 
     Args:
@@ -184,9 +246,30 @@ class CSVLog(Callback):
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
 
-    def on_epoch_end(self, trainer: Run) -> None:
+    def on_epoch_end(self, trainer: Any) -> None:
         text = io.StringIO(newline="")
         writer = csv.writer(text)
         writer.writerow(["epoch", *trainer.history])
         writer.writerows([i, *row] for i, row in enumerate(zip(*trainer.history.values()), start=1))
         write_file(self.path, text.getvalue().encode())
+
+
+class TimeLimit(Callback):
+    """Stop after the batch in which the training time of the run reaches a limit.
+
+    It counts trainer.history["seconds"] and the current epoch, so that a run that was restored keeps its limit.
+
+    Args:
+        seconds: above 0.
+    Raises:
+        ArgumentError: seconds is wrong.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = checks.number(seconds, "seconds", "a finite number above 0", lambda seconds: 0 < seconds < math.inf)
+
+    def on_train_begin(self, trainer: Any) -> None:
+        if sum(trainer.history.get("seconds", ())) + trainer.position.seconds >= self.seconds:
+            trainer.stop(f"the time limit of {self.seconds:g} s is reached")
+
+    on_batch_end = on_train_begin

@@ -1,4 +1,5 @@
-"""Checkpoints of a whole run in a file: parameters, buffers, optimiser state, step, position in the epoch, history and seeds.
+"""Checkpoints of a whole run in a file: parameters, buffers, optimiser state, best weights, step, position in the epoch, history and
+seeds.
 
 A run that is stopped after any batch, saved, restored and continued gives the same bits as one that was not stopped:
 shuffling is a function of (seed, epoch), dropout masks of counters that are buffers, and schedules of the step.
@@ -37,6 +38,7 @@ RUN = schema.record(
     schedule_epochs=schema.whole(),
     lr_factor=schema.number(0),
     settings=schema.optional(SETTINGS),
+    best=schema.optional(schema.whole(1)),
     history=schema.mapping(schema.rows(schema.number(finite=False))),
     position=schema.record(
         batches=schema.whole(),
@@ -55,10 +57,17 @@ RUN = schema.record(
 COLUMNS = ("loss", "accuracy", "val_loss", "val_accuracy", "lr", "seconds")  # of the history, which the Trainer writes
 
 
+class Best(NamedTuple):
+    """The weights of the best epoch so far."""
+
+    epoch: int  # counted from 1
+    arrays: dict[str, np.ndarray]  # those of Sequential.state, copied
+
+
 class State(NamedTuple):
     """A whole run, as Trainer.state returns it."""
 
-    arrays: dict[str, Any]  # parameters, buffers and, as "optimizer.<slot>.<parameter>", the optimiser's arrays
+    arrays: dict[str, Any]  # parameters, buffers and, as "optimizer.<slot>.<parameter>", the optimiser's arrays; "best.<name>"
     run: dict[str, Any]  # everything else, as JSON has it
 
 
@@ -90,7 +99,7 @@ def _filled(run: Any) -> Any:
     """The description of a run with what older files lack."""
     if not isinstance(run, dict):
         return run
-    run = {"schedule_epochs": 0, "lr_factor": 1.0, "settings": None} | run
+    run = {"schedule_epochs": 0, "lr_factor": 1.0, "settings": None, "best": None} | run
     if isinstance(run["settings"], dict):
         run["settings"] = {"average": None} | run["settings"]
     if isinstance(at := run.get("position"), dict):
@@ -124,6 +133,8 @@ def check(run: Any, source: str | Path) -> dict[str, Any]:
         last = count_batches(at.data_rows, at.batch_size) if fits else 0
         rows = at.data_rows if at.batches == last else at.batches * at.batch_size
         fits = fits and at.batches <= last and at.rows == rows and at.counted <= rows and (at.correct or 0) <= at.counted
+    if (run["best"] or 0) > run["epoch"]:
+        raise CheckpointError(f"{prefix}: epoch is {run['epoch']}, but the best one is {run['best']}")
     if not fits:
         raise CheckpointError(f"{prefix}: no epoch has the position {at._asdict()}")
     return run

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,9 @@ from nbnet import storage
 from nbnet.errors import ArgumentError, CheckpointError
 from nbnet.runtime.commit import Call, assignment
 from nbnet.training.averages import Average
-from nbnet.training.checkpoint import LONGEST, State, check
+from nbnet.training.checkpoint import LONGEST, Best, State, check
 
-OPTIMIZER, AVERAGE = storage.NOT_OF_THE_MODEL  # how the names of other arrays than the model's begin
+OPTIMIZER, AVERAGE, BEST = storage.NOT_OF_THE_MODEL  # how the names of other arrays than the model's begin
 DESCRIBED = ("loss", "schedule", "average")  # settings that are named, but not taken over
 NAMES = ("seed", "step", "epoch", "schedule_epochs", "lr_factor", "history", "position")  # of attributes of a Trainer
 
@@ -28,7 +29,9 @@ def state(trainer: Any) -> State:
     arrays = trainer.model.state() | {OPTIMIZER + name: array for name, array in optimizer.state.items()}
     if average is not None:
         arrays |= {AVERAGE + name: array for name, array in average.state().items()}
-    run = {name: getattr(trainer, name) for name in NAMES}
+    if (best := trainer.best) is not None:
+        arrays |= {BEST + name: array for name, array in best.arrays.items()}
+    run = {name: getattr(trainer, name) for name in NAMES} | {"best": best and best.epoch}
     run |= {"optimizer": type(optimizer).__name__, "optimizer_steps": optimizer.steps, "settings": settings(trainer)}
     return State(arrays, run | {"position": trainer.position._asdict()})
 
@@ -45,14 +48,15 @@ def load(trainer: Any, state: State, source: str | Path) -> tuple[list[Call], st
     own = type(trainer.optimizer).__name__
     if run["optimizer"] != own:
         raise CheckpointError(f"{source} was trained with {run['optimizer']}, this trainer has {own}: use the same optimiser")
-    average = {name: array for name, array in state.arrays.items() if name.startswith(AVERAGE)}
-    found = {name: array for name, array in state.arrays.items() if name not in average}
-    arrays = {name: array for name, array in trainer.state().arrays.items() if not name.startswith(AVERAGE)}
+    average, best = _named(state.arrays, AVERAGE), _named(state.arrays, BEST)
+    found = {name: array for name, array in state.arrays.items() if not name.startswith((AVERAGE, BEST))}
+    arrays = {name: array for name, array in trainer.state().arrays.items() if not name.startswith((AVERAGE, BEST))}
     storage.check_match(found, arrays, source)
     storage.check_finite(found, trainer.model.params, source)
     calls: list[Call] = [assignment(arrays[name], array) for name, array in found.items()]
     restored, note = _settings(run["settings"], trainer, source)
     changes = {name: run[name] for name in NAMES} | {"_averaged": run["step"], "_measured": (0, ())}
+    changes["best"] = _best(run["best"], best, trainer, source)
     calls += [*restored, *_average(trainer.average, average, source), partial(setattr, trainer.optimizer, "steps", run["optimizer_steps"])]
     return [*calls, *(partial(setattr, trainer, name, value) for name, value in changes.items())], note
 
@@ -69,9 +73,26 @@ def _average(own: Average | None, arrays: dict[str, np.ndarray], source: str | P
     if own is None:
         return []
     try:
-        return own.loading({name.removeprefix(AVERAGE): array for name, array in arrays.items()})
+        return own.loading(arrays)
     except ArgumentError as error:
         raise CheckpointError(f"{source}: {error}") from error
+
+
+def _named(arrays: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """The arrays whose names begin so, by the rest of the name."""
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+
+def _best(epoch: int | None, arrays: dict[str, Any], trainer: Any, source: str | Path) -> Best | None:
+    """What a state has as trainer.best.
+
+    Raises:
+        CheckpointError: it is damaged, or belongs to another model.
+    """
+    model = trainer.model
+    storage.check_match(arrays, {} if epoch is None else model.state(), f"{source}, in the weights of its best epoch,")
+    storage.check_finite(arrays, model.params, source)
+    return None if epoch is None else Best(epoch, {name: np.array(array) for name, array in arrays.items()})
 
 
 def settings(trainer: Any) -> dict[str, Any]:

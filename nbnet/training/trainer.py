@@ -1,17 +1,13 @@
-"""The training loop."""
+"""The Trainer: a model, what it is trained by, and how far it is."""
 
 from __future__ import annotations
 
 import copy
 import math
-import time
 import warnings
 from collections.abc import Iterable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from nbnet import losses, optimizers, schedules
 from nbnet.code_repr import CodeRepr
@@ -19,24 +15,19 @@ from nbnet.errors import ArgumentError, BuildError
 from nbnet.functional import checks
 from nbnet.hints import explained
 from nbnet.layers import Sequential
-from nbnet.losses.base import divisor
-from nbnet.metrics import Metric, Report, get_all, measured
+from nbnet.metrics import Metric, Report, get_all
 from nbnet.optimizers import Optimizer
-from nbnet.runtime.arrays import first, in_dtype, take
-from nbnet.runtime.commit import Call, assignment, commit
+from nbnet.runtime.arrays import first, in_dtype
+from nbnet.runtime.commit import commit
 from nbnet.runtime.replay import Replay
 from nbnet.runtime.watched import Watched
 from nbnet.training import checkpoint, evaluation, resume
 from nbnet.training.averages import Average
-from nbnet.training.callbacks import Callback, check_callbacks
-from nbnet.training.epoch import Position, Sums, batches, check_data, check_weights, gather, with_weights
-from nbnet.training.evaluation import copied, started
-from nbnet.training.gradients import clip, gradients
+from nbnet.training.callbacks import Callback, Hook, hooks_of
+from nbnet.training.checkpoint import Best
+from nbnet.training.epoch import Position, check_data, check_weights, with_weights
+from nbnet.training.loop import Data, close_epoch, follow, means, run_epoch, train_step
 from nbnet.training.notes import before_fit, rate, softmax_twice
-from nbnet.training.notes import progress as progress_at
-from nbnet.training.progress import epoch_bar
-
-Data = tuple[Any, Any, Any]  # x, y and the weights of the rows, or None
 
 
 class Trainer(CodeRepr):
@@ -66,6 +57,7 @@ class Trainer(CodeRepr):
         step: optimiser steps so far. epoch: complete epochs so far. schedule_epochs: how many the schedule spanned in the last
             step of `fit`.
         history: one list per metric, with one value per epoch. stop_reason: what ended `fit` early, or None.
+        best: None, or the epoch and the arrays that callbacks.EarlyStopping(restore_best=True) keeps. Checkpoints hold them.
     Raises:
         BuildError: the model is not built. ArgumentError: an option is wrong.
     Warns:
@@ -111,6 +103,7 @@ class Trainer(CodeRepr):
         self.history: dict[str, list[float]] = {}
         self.position = Position()
         self.stop_reason: str | None = None
+        self.best: Best | None = None
         self._measured: tuple[int, tuple[Metric, ...]] = (0, ())  # rows of this epoch that the metrics have seen
         if (note := softmax_twice(model, self.loss)) is not None:
             warnings.warn(note, stacklevel=2)
@@ -163,7 +156,7 @@ class Trainer(CodeRepr):
                 several inputs x is a tuple of arrays, with a loss for each output y too.
             batch_size: a last batch of one row joins the one before it, since one row has no variance to normalise by.
             validation: (x, y) to evaluate after each epoch, or (x, y, sample_weight).
-            callbacks: objects with on_batch_end(trainer) and on_epoch_end(trainer); after `restore` in one, training continues there.
+            callbacks: objects with some of the methods of nb.callbacks.Callback; after `restore` in one, training continues there.
             progress: whether to show a progress bar; None shows one on a terminal.
             sample_weight: (N,) numbers of at least 0, which multiply the losses of the rows. The sum is still divided by the number of
                 rows (see nbnet.losses.Loss).
@@ -172,8 +165,8 @@ class Trainer(CodeRepr):
         Raises:
             DataError, ShapeError, DTypeError, ArgumentError: the data or an option does not fit; nothing has changed.
             NonFiniteError: NaN or infinity in the data or the loss; parameters and buffers are as they were before that step.
-        Any exception: a step has happened completely or not at all, so that another call of `fit` continues the run. One in
-        on_batch_end or on_epoch_end comes after that step or epoch, and the other callbacks do not see it. Only what a layer, loss or
+        Any exception: a step has happened completely or not at all, so that `save` works, and another call of `fit` continues the run.
+        One in a callback comes between two steps; no other callback is called after it, nor is on_train_end. Only what a layer, loss or
         optimiser of your own keeps outside of parameters, buffers and state may have gone on; on "cuda" also what is being launched.
         An optimiser that overrides `step` must undo a failed step itself: what it wrote before its exception stays.
         Warns:
@@ -186,64 +179,25 @@ class Trainer(CodeRepr):
             validation = self._check_data(pair, "validation", held_out)
         epochs, batch_size = checks.whole(epochs, "epochs"), checks.whole(batch_size, "batch_size")
         self.position.check_continues(len(first(x)), batch_size)
-        callbacks = check_callbacks(callbacks)
+        hooks = hooks_of(callbacks)
         self.stop_reason = None
         if (note := before_fit(self, epochs, len(first(x)), batch_size)) is not None:
             warnings.warn(note, stacklevel=3)
-        while self.epoch < epochs and self.stop_reason is None:
-            if self._run_epoch((x, y, weights), epochs, batch_size, callbacks, progress):
-                self._close_epoch(validation)
-                for callback in callbacks:
-                    callback.on_epoch_end(self)
+        self._call(hooks["on_train_begin"])
+        while self._goes_on(epochs):
+            self._call(hooks["on_epoch_begin"])
+            if self._goes_on(epochs) and run_epoch(self, (x, y, weights), epochs, batch_size, hooks, progress):
+                close_epoch(self, validation)
+                self._call(hooks["on_epoch_end"])
+        self._call(hooks["on_train_end"])
         return self.history
 
-    def _run_epoch(self, data: Data, epochs: int, batch_size: int, callbacks: list[Callback], progress: bool | None) -> bool:
-        """Run the rest of the current epoch. Returns False when `stop`, or a callback that restored another position, ended it before
-        its last batch."""
-        x, y, weights = data
-        count = len(first(x))
-        self.position.check_continues(count, batch_size)  # a callback may have restored it
-        all_rows = batches(count, batch_size, self.seed, self.epoch)
-        with epoch_bar(self.epoch + 1, epochs, count, self.position.rows, progress) as bar:
-            began = time.perf_counter() - self.position.seconds
-            left = all_rows[self.position.batches :]
-            images = self.model.backend.upload((gather(x, rows, self.model) for rows in left), self.model.dtype)
-            for batch, rows in enumerate(left, start=self.position.batches):
-                lr = rate(self, progress_at(self.epoch, batch, epochs, len(all_rows)))
-                part = next(images), take(y, rows), None if weights is None else weights[rows]
-                self._train_step(part, lr, (batch + 1, began, count, batch_size), epochs)
-                done = self.position
-                bar.update(done.rows, partial(self._found, done))
-                for callback in callbacks:
-                    callback.on_batch_end(self)
-                if self.position is not done:
-                    return False
-                if self.stop_reason is not None and batch + 1 < len(all_rows):
-                    return False
-        return True
+    def _goes_on(self, epochs: int) -> bool:
+        return self.epoch < epochs and self.stop_reason is None
 
-    def _means(self, sums: Sums, metrics: Iterable[Metric] = ()) -> dict[str, float]:
-        return sums.means(divisor(self.loss, sums.counted)) | measured(metrics)
-
-    def _found(self, at: Position) -> dict[str, float]:
-        """What this epoch has measured. Metrics are NaN if they have not seen all of its rows, since it was restored from a file."""
-        rows, metrics = self._measured
-        return self._means(at.sums, metrics) if rows == at.rows else self._means(at.sums) | dict.fromkeys(self._names(), math.nan)
-
-    def _names(self) -> list[str]:
-        return [metric.name for metric in self.metrics]
-
-    def _close_epoch(self, validation: Data | None) -> None:
-        """Add the row of a complete epoch to the history. Missing values are filled with NaN."""
-        done = self.position
-        row = self._found(done) if self.metrics else self._means(done.sums)
-        if validation is not None:
-            row |= {f"val_{key}": value for key, value in self._evaluate(validation).items()}
-        row |= {"lr": done.lr, "seconds": done.seconds}
-        new = {key: [*[math.nan] * self.epoch, value] for key, value in row.items() if key not in self.history}
-        calls: list[Call] = [partial(column.append, row.get(key, math.nan)) for key, column in self.history.items()]
-        calls += [partial(self.history.update, new), partial(setattr, self, "epoch", self.epoch + 1)]
-        commit([*calls, partial(setattr, self, "position", Position())])
+    def _call(self, hooks: Iterable[Hook]) -> None:
+        for hook in hooks:
+            hook(self)
 
     def train_batch(self, x: Any, y: Any, sample_weight: Any = None) -> dict[str, float]:
         """One optimiser step on one batch, with the optimiser's lr.
@@ -257,63 +211,10 @@ class Trainer(CodeRepr):
         """
         self._check_model()
         x, y, weights = self._check_data((x, y), "batch", sample_weight)
-        return self._means(*self._train_step((in_dtype(x, self.model.dtype), y, weights), rate(self)))
-
-    def _train_step(
-        self, batch: Data, lr: float, within: tuple[int, float, int, int] | None = None, epochs: int = 0
-    ) -> tuple[Sums, tuple[Metric, ...]]:
-        """Forward, loss, backward, update. Returns what the loss adds up over the rows, and the metrics.
-
-        After an exception, everything that a run carries on is as before the step, or as after it (see `fit` for what is not).
-
-        Args:
-            within: in an epoch, whose position advances with the step: its batches so far, when it began, its rows and batch size.
-            epochs: how many the schedule spans then.
-        """
-        self._follow()  # in case that an exception came between the last step and its average
-        if self.average is not None:
-            self.average.begin(self.model)
-        params, buffers = self.model.params, self.model.buffers
-        step, updates, waiting = self.step, self.optimizer.steps, self.model.waiting_updates()
-        before = [array.copy() for array in buffers.values()]
-        seen, metrics = self._measured if within is not None and self.position.batches else (0, ())
-        if self.metrics:
-            metrics = copied(metrics) or started(self.metrics)
-        try:
-            with np.errstate(over="ignore", invalid="ignore"):  # overflow shows in the loss, which gives one clear error
-                sums = gradients(self, *batch, metrics, params.values(), waiting)
-            for param in params.values():
-                if param.regularizer is not None:
-                    param.grad[:] = np.asarray(param.grad) + param.regularizer(np.asarray(param.value))
-            if self.clip_norm is not None:
-                clip(params.values(), self.clip_norm, self.model.backend)
-            if getattr(self.optimizer.step, "__func__", None) is Optimizer.step:
-                calls = self.optimizer.calls(params, self.model.backend, lr)
-            else:  # a method of the user's
-                calls = [partial(self.optimizer.step, params, self.model.backend, lr)]
-            calls.append(partial(setattr, self, "step", step + 1))
-            if within is not None:
-                calls.append(partial(setattr, self, "position", self.position.after(len(first(batch[0])), sums, lr, *within)))
-                calls.append(partial(setattr, self, "_measured", (seen + len(first(batch[0])), metrics)))
-                calls.append(partial(setattr, self, "schedule_epochs", epochs))
-            commit(calls)
-        except BaseException:
-            if self.step == step:
-                commit(waiting)
-                self._passes.clear()
-                restored = [assignment(array, old) for array, old in zip(buffers.values(), before)]
-                commit([*restored, *self.optimizer.undo, partial(setattr, self.optimizer, "steps", updates)])
-            raise
-        self._follow()
-        return sums, metrics
-
-    def _follow(self) -> None:
-        """Update the average, once for each step."""
-        if self.average is not None and self._averaged != self.step:
-            self.average.follow(self.model, partial(setattr, self, "_averaged", self.step))
+        return means(self.loss, *train_step(self, (in_dtype(x, self.model.dtype), y, weights), rate(self)))
 
     def stop(self, reason: str) -> None:
-        """End `fit` after the current batch. For callbacks and signal handlers."""
+        """End `fit` after the current batch, or before the next one. For callbacks and signal handlers."""
         self.stop_reason = reason
 
     # ---------------------------------------------------------------------------------------------- evaluation
@@ -334,7 +235,7 @@ class Trainer(CodeRepr):
     def _evaluate(self, data: Data, batch_size: int = 256) -> dict[str, float]:
         """`evaluate` on data that is checked already."""
         self._passes.clear()  # training and evaluation need not hold memory at the same time
-        return self._means(*evaluation.evaluate(self, data, batch_size))
+        return means(self.loss, *evaluation.evaluate(self, data, batch_size))
 
     def report(self, x: Any, y: Any, class_names: Sequence[str] | None = None, batch_size: int = 256) -> Report:
         """Precision, recall and F1 of each class, and the confusion matrix: `print(trainer.report(x, y))`.
@@ -351,9 +252,9 @@ class Trainer(CodeRepr):
     # --------------------------------------------------------------------------------------------- checkpoints
 
     def state(self) -> checkpoint.State:
-        """The whole run: parameters, buffers, optimiser, average, step, position, history, seed, settings. Arrays are not copied."""
+        """The whole run: model, optimiser, average, best weights, step, position, history, seed, settings. Arrays are not copied."""
         self._check_model()
-        self._follow()
+        follow(self)
         return resume.state(self)
 
     def load_state(self, state: checkpoint.State, source: str | Path = "the state") -> None:

@@ -6,6 +6,7 @@ import pytest
 
 import nbnet as nb
 from nbnet.errors import ArgumentError
+from nbnet.training.epoch import Position
 
 from .small import bits, small_trainer
 
@@ -17,9 +18,10 @@ class Run:
 
     def __init__(self):
         self.history, self.stopped, self.saved, self.lr_factor = {}, [], [], 1.0
+        self.position = Position()
 
     def stop(self, reason):
-        self.stopped.append((len(next(iter(self.history.values()))), reason))
+        self.stopped.append((len(next(iter(self.history.values()), ())), reason))
 
     def save(self, path):
         self.saved.append(len(next(iter(self.history.values()))))
@@ -87,7 +89,7 @@ SAVES = {
 @pytest.mark.parametrize("case", SAVES)
 def test_best_checkpoint(case):
     monitor, column, wanted = SAVES[case]
-    callback = nb.callbacks.BestCheckpoint("best", *[monitor] if monitor else [])
+    callback = nb.callbacks.ModelCheckpoint("best", *[monitor] if monitor else [])
     for _ in range(2):
         run = watched(callback, **{monitor or "val_accuracy": column})
         assert (run.saved, run.stopped) == (wanted, [])
@@ -97,13 +99,60 @@ def test_csv_log(tmp_path):
     """Replaced after each epoch, with a row for each."""
     path = tmp_path / "log.csv"
     for _ in range(2):
-        watched(nb.callbacks.CSVLog(path), loss=[0.5, 0.25], lr=[1, NAN])
+        watched(nb.callbacks.CSVLogger(path), loss=[0.5, 0.25], lr=[1, NAN])
         assert path.read_bytes() == b"epoch,loss,lr\r\n1,0.5,1\r\n2,0.25,nan\r\n"
 
 
-@pytest.mark.parametrize("name", ["EarlyStopping", "BestCheckpoint"])
+def test_a_checkpoint_of_every_epoch():
+    """Whatever the monitored value does, and whether it is there."""
+    callback = nb.callbacks.ModelCheckpoint("last", save_best_only=False)
+    assert watched(callback, val_accuracy=[0.3, 0.2, NAN]).saved == watched(callback, loss=[1, 2, 3]).saved == [1, 2, 3]
+
+
+# seconds of the epochs before, and of this one, and whether it stops at a limit of 6
+TIMES = {
+    "none": ([], 0, False),
+    "before": ([3, 2], 0.9, False),
+    "just": ([3, 2], 1, True),
+    "one epoch": ([], 7, True),
+    "all": ([4, 4], 0, True),
+}
+
+
+@pytest.mark.parametrize("case", TIMES)
+@pytest.mark.parametrize("hook", ["on_train_begin", "on_batch_end"])
+def test_time_limit(case, hook):
+    before, now, stops = TIMES[case]
+    run, callback = Run(), nb.callbacks.TimeLimit(6)
+    run.history, run.position = ({"seconds": before} if before else {}), Position(batches=1, seconds=now)
+    getattr(callback, hook)(run)
+    assert [reason for _, reason in run.stopped] == ["the time limit of 6 s is reached"] * stops
+
+
+@pytest.mark.parametrize("seconds", [0, -1, INF, NAN, "60", None])
+def test_bad_time_limits(seconds):
+    with pytest.raises(ArgumentError, match=r"^seconds=.*: expected a finite number above 0$"):
+        nb.callbacks.TimeLimit(seconds)
+
+
+def test_a_run_keeps_its_time_limit(data, tmp_path):
+    """Also over a file, and with nothing trained once it is reached; within it, nothing changes."""
+    trainer, other = small_trainer(), small_trainer()
+    trainer.fit(data, 3, 16, callbacks=[nb.callbacks.TimeLimit(1e-9)])
+    assert (trainer.step, trainer.stop_reason) == (1, "the time limit of 1e-09 s is reached")
+    trainer.save(tmp_path / "run")
+    other.restore(tmp_path / "run")
+    before = bits(other)
+    for _ in range(2):
+        other.fit(data, 3, 16, callbacks=[nb.callbacks.TimeLimit(1e-9)])
+        assert (other.step, bits(other)) == (1, before)
+    other.fit(data, 3, 16, callbacks=[nb.callbacks.TimeLimit(1e9)])
+    assert (other.epoch, other.stop_reason) == (3, None)
+
+
+@pytest.mark.parametrize("name", ["EarlyStopping", "ModelCheckpoint"])
 def test_a_column_that_is_not_there(name):
-    first = ["best"] if name == "BestCheckpoint" else []
+    first = ["best"] if name == "ModelCheckpoint" else []
     callback = getattr(nb.callbacks, name)(*first, "val_accuracy")
     with pytest.raises(ArgumentError, match=f"{name} monitors 'val_accuracy', but the history has loss, lr: pass validation= to fit"):
         watched(callback, loss=[1], lr=[1])

@@ -12,6 +12,7 @@ import nbnet as nb
 from nbnet.cli import kernels
 from nbnet.kernels import philox
 from nbnet.preprocessing import permutation
+from nbnet.training import loop
 from nbnet.training.callbacks import Callback
 
 pytestmark = pytest.mark.skipif(not (SIMULATED or GPU), reason="there is no GPU, and NUMBA_ENABLE_CUDASIM is not 1")
@@ -189,7 +190,7 @@ def test_uploads_ahead_change_nothing(dtype, options):
 def test_the_next_batch_is_sent_before_a_step_and_only_two_are_on_the_gpu(monkeypatch):
     run = trainer("cuda", plain, "float32", nb.Adam(1e-2))
     device, events, alive = run.model.backend.device, [], weakref.WeakSet()
-    upload, step = device.Upload, run._train_step
+    upload, step = device.Upload, loop.train_step
 
     class Logged(upload):
         def __init__(self, array):
@@ -198,7 +199,7 @@ def test_the_next_batch_is_sent_before_a_step_and_only_two_are_on_the_gpu(monkey
             events.append(("send", len(alive)))
 
     monkeypatch.setattr(device, "Upload", Logged)
-    monkeypatch.setattr(run, "_train_step", lambda *args: (events.append(("step", len(alive))), step(*args))[1])
+    monkeypatch.setattr(loop, "train_step", lambda *args: (events.append(("step", len(alive))), step(*args))[1])
     x = np.zeros((3 * ROWS, SIDE, SIDE, 2), np.float32)
     run.fit((x, np.arange(len(x)) % 3), epochs=1, batch_size=ROWS, progress=False)
     assert events == [("send", 1), ("send", 2), ("step", 2), ("send", 2), ("step", 2), ("step", 1)]

@@ -108,9 +108,6 @@ class Counting(nb.callbacks.Callback):
 
 
 class WithoutBase:
-    def on_batch_end(self, trainer):
-        pass
-
     def on_epoch_end(self, trainer):
         pass
 
@@ -125,16 +122,13 @@ CALLBACKS = {
     "a class without a list": (Counting, r"callbacks=Counting: "),
     "a function": (
         [by_hand],
-        r"callbacks has by_hand, expected an object with on_batch_end and on_epoch_end: write a class with (def .*),",
+        r"callbacks has by_hand, expected an object with on_train_begin, .* or on_batch_end: write a class with (def .*),",
     ),
     "a lambda without a list": (
         lambda trainer: None,
         r"callbacks=<lambda>: expected a list, such as (\[.*\])$",
     ),
-    "half of one": (
-        [type("Half", (), {"on_epoch_end": by_hand})()],
-        r"callbacks has Half, expected an object with on_batch_end and",
-    ),
+    "a method that is none": ([type("Named", (), {"on_epoch_end": "by hand"})()], r"callbacks has Named, expected an object with on_train"),
     "nothing": (None, r"callbacks=NoneType: expected a list"),
     "text": ("EarlyStopping", r"callbacks has str, expected an object"),
     "after a good one": ([Counting(), by_hand], r"callbacks has by_hand, expected an object"),

@@ -177,7 +177,7 @@ def test_an_average_serves_one_run(data):
 def test_losses_schedules_and_callbacks_have_no_state(data, tmp_path):
     """Two runs that share them have the bits of runs that do not."""
     loss, schedule = nb.losses.get("softmax_cross_entropy"), nb.schedules.one_cycle()
-    callbacks = [nb.callbacks.EarlyStopping("loss", patience=2, min_delta=0.05), nb.callbacks.CSVLog(tmp_path / "log.csv")]
+    callbacks = [nb.callbacks.EarlyStopping("loss", patience=2, min_delta=0.05), nb.callbacks.CSVLogger(tmp_path / "log.csv")]
 
     def run(**options):
         trainer = small_trainer(loss=loss, **options)

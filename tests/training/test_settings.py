@@ -169,7 +169,7 @@ def test_numbers_of_numpy_can_be_saved(data, tmp_path, name):
 
     options = NUMPY[name]
     trainer = small_trainer(**options)
-    trainer.fit(data, np.int64(2), np.int64(32), callbacks=[Column(), nb.callbacks.CSVLog(tmp_path / "log.csv")])
+    trainer.fit(data, np.int64(2), np.int64(32), callbacks=[Column(), nb.callbacks.CSVLogger(tmp_path / "log.csv")])
     trainer.optimizer.lr = np.float32(trainer.optimizer.lr)
     trainer.save(tmp_path / "run")
     second = small_trainer(**(options | {"optimizer": nb.Adam(float(trainer.optimizer.lr))}))

@@ -206,7 +206,7 @@ def test_early_stopping(data):
 def test_best_checkpoint_is_the_best_epoch(data, tmp_path):
     path = tmp_path / "best.safetensors"
     trainer = small_trainer(optimizer=nb.SGD(0.3))
-    history = trainer.fit(data, epochs=8, validation=data, callbacks=[nb.callbacks.BestCheckpoint(path, "val_loss")])
+    history = trainer.fit(data, epochs=8, validation=data, callbacks=[nb.callbacks.ModelCheckpoint(path, "val_loss")])
     best = small_trainer(optimizer=nb.SGD(0.3))
     best.restore(path)
     assert best.evaluate(*data)["loss"] == min(history["val_loss"])
@@ -215,12 +215,12 @@ def test_best_checkpoint_is_the_best_epoch(data, tmp_path):
 
 def test_csv_log(data, tmp_path):
     path = tmp_path / "log.csv"
-    history = small_trainer().fit(data, epochs=3, callbacks=[nb.callbacks.CSVLog(path)])
+    history = small_trainer().fit(data, epochs=3, callbacks=[nb.callbacks.CSVLogger(path)])
     lines = path.read_text(encoding="utf-8").splitlines()
     assert lines[0] == "epoch,loss,accuracy,lr,seconds"
     assert [float(line.split(",")[1]) for line in lines[1:]] == history["loss"]
     with pytest.raises(DataError, match="cannot write"):
-        small_trainer().fit(data, epochs=1, callbacks=[nb.callbacks.CSVLog(tmp_path / "missing" / "log.csv")])
+        small_trainer().fit(data, epochs=1, callbacks=[nb.callbacks.CSVLogger(tmp_path / "missing" / "log.csv")])
 
 
 def test_a_callback_without_its_column_is_an_error(data):
@@ -266,7 +266,7 @@ def test_bad_data_changes_nothing(data):
 
 def test_a_loss_that_is_not_finite_stops_and_names_the_layer(data, tmp_path):
     trainer = small_trainer(dtype="float32", optimizer=nb.SGD(0.1))
-    trainer.fit(data, epochs=1, callbacks=[nb.callbacks.BestCheckpoint(tmp_path / "best.safetensors", "loss")])
+    trainer.fit(data, epochs=1, callbacks=[nb.callbacks.ModelCheckpoint(tmp_path / "best.safetensors", "loss")])
     kept = (tmp_path / "best.safetensors").read_bytes()
     trainer.model.layers[4].body.layers[0].params["weight"].value[0, 0, 0, 0] = np.inf
     before = bits(trainer)

@@ -1,0 +1,141 @@
+"""The training loop: one step, one epoch, and its row in the history."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from nbnet.losses.base import divisor
+from nbnet.metrics import Metric, measured
+from nbnet.optimizers import Optimizer
+from nbnet.runtime.arrays import first, take
+from nbnet.runtime.commit import Call, assignment, commit
+from nbnet.training.callbacks import Hook
+from nbnet.training.epoch import Position, Sums, batches, gather
+from nbnet.training.evaluation import copied, started
+from nbnet.training.gradients import clip, gradients
+from nbnet.training.notes import progress as progress_at
+from nbnet.training.notes import rate
+from nbnet.training.progress import epoch_bar
+
+Data = tuple[Any, Any, Any]  # x, y and the weights of the rows, or None
+
+
+def run_epoch(trainer: Any, data: Data, epochs: int, batch_size: int, hooks: Mapping[str, list[Hook]], progress: bool | None) -> bool:
+    """Run the rest of the current epoch. Returns False when `stop`, or a callback that restored another position, ended it before
+    its last batch."""
+    x, y, weights = data
+    count = len(first(x))
+    trainer.position.check_continues(count, batch_size)  # a callback may have restored it
+    all_rows = batches(count, batch_size, trainer.seed, trainer.epoch)
+    before_batch, after_batch = hooks["on_batch_begin"], hooks["on_batch_end"]
+    with epoch_bar(trainer.epoch + 1, epochs, count, trainer.position.rows, progress) as bar:
+        began = time.perf_counter() - trainer.position.seconds
+        left = all_rows[trainer.position.batches :]
+        images = trainer.model.backend.upload((gather(x, rows, trainer.model) for rows in left), trainer.model.dtype)
+        for batch, rows in enumerate(left, start=trainer.position.batches):
+            at = trainer.position
+            for hook in before_batch:
+                hook(trainer)
+            if trainer.position is not at:
+                return False
+            lr = rate(trainer, progress_at(trainer.epoch, batch, epochs, len(all_rows)))
+            part = next(images), take(y, rows), None if weights is None else weights[rows]
+            train_step(trainer, part, lr, (batch + 1, began, count, batch_size), epochs)
+            done = trainer.position
+            bar.update(done.rows, partial(_found, trainer, done))
+            for hook in after_batch:
+                hook(trainer)
+            if trainer.position is not done:
+                return False
+            if trainer.stop_reason is not None and batch + 1 < len(all_rows):
+                return False
+    return True
+
+
+def close_epoch(trainer: Any, validation: Data | None) -> None:
+    """Add the row of a complete epoch to the history. Missing values are filled with NaN."""
+    done = trainer.position
+    row = _found(trainer, done) if trainer.metrics else means(trainer.loss, done.sums)
+    if validation is not None:
+        row |= {f"val_{key}": value for key, value in trainer._evaluate(validation).items()}
+    row |= {"lr": done.lr, "seconds": done.seconds}
+    history, epoch = trainer.history, trainer.epoch
+    new = {key: [*[math.nan] * epoch, value] for key, value in row.items() if key not in history}
+    calls: list[Call] = [partial(column.append, row.get(key, math.nan)) for key, column in history.items()]
+    calls += [partial(history.update, new), partial(setattr, trainer, "epoch", epoch + 1)]
+    commit([*calls, partial(setattr, trainer, "position", Position())])
+
+
+def means(loss: Any, sums: Sums, metrics: Iterable[Metric] = ()) -> dict[str, float]:
+    """{"loss": ..., "accuracy": ...} (accuracy for classification), and the metrics."""
+    return sums.means(divisor(loss, sums.counted)) | measured(metrics)
+
+
+def _found(trainer: Any, at: Position) -> dict[str, float]:
+    """What this epoch has measured. Metrics are NaN if they have not seen all of its rows, since it was restored from a file."""
+    rows, metrics = trainer._measured
+    if rows == at.rows:
+        return means(trainer.loss, at.sums, metrics)
+    return means(trainer.loss, at.sums) | dict.fromkeys([metric.name for metric in trainer.metrics], math.nan)
+
+
+def train_step(
+    trainer: Any, batch: Data, lr: float, within: tuple[int, float, int, int] | None = None, epochs: int = 0
+) -> tuple[Sums, tuple[Metric, ...]]:
+    """Forward, loss, backward, update. Returns what the loss adds up over the rows, and the metrics.
+
+    After an exception, everything that a run carries on is as before the step, or as after it (see `Trainer.fit` for what is not).
+
+    Args:
+        within: in an epoch, whose position advances with the step: its batches so far, when it began, its rows and batch size.
+        epochs: how many the schedule spans then.
+    """
+    model, optimizer = trainer.model, trainer.optimizer
+    follow(trainer)  # in case that an exception came between the last step and its average
+    if trainer.average is not None:
+        trainer.average.begin(model)
+    params, buffers = model.params, model.buffers
+    step, updates, waiting = trainer.step, optimizer.steps, model.waiting_updates()
+    before = [array.copy() for array in buffers.values()]
+    seen, metrics = trainer._measured if within is not None and trainer.position.batches else (0, ())
+    if trainer.metrics:
+        metrics = copied(metrics) or started(trainer.metrics)
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):  # overflow shows in the loss, which gives one clear error
+            sums = gradients(trainer, *batch, metrics, params.values(), waiting)
+        for param in params.values():
+            if param.regularizer is not None:
+                param.grad[:] = np.asarray(param.grad) + param.regularizer(np.asarray(param.value))
+        if trainer.clip_norm is not None:
+            clip(params.values(), trainer.clip_norm, model.backend)
+        if getattr(optimizer.step, "__func__", None) is Optimizer.step:
+            calls = optimizer.calls(params, model.backend, lr)
+        else:  # a method of the user's
+            calls = [partial(optimizer.step, params, model.backend, lr)]
+        calls.append(partial(setattr, trainer, "step", step + 1))
+        if within is not None:
+            calls.append(partial(setattr, trainer, "position", trainer.position.after(len(first(batch[0])), sums, lr, *within)))
+            calls.append(partial(setattr, trainer, "_measured", (seen + len(first(batch[0])), metrics)))
+            calls.append(partial(setattr, trainer, "schedule_epochs", epochs))
+        commit(calls)
+    except BaseException:
+        if trainer.step == step:
+            commit(waiting)
+            trainer._passes.clear()
+            restored = [assignment(array, old) for array, old in zip(buffers.values(), before)]
+            commit([*restored, *optimizer.undo, partial(setattr, optimizer, "steps", updates)])
+        raise
+    follow(trainer)
+    return sums, metrics
+
+
+def follow(trainer: Any) -> None:
+    """Update the average, once for each step."""
+    if trainer.average is not None and trainer._averaged != trainer.step:
+        trainer.average.follow(trainer.model, partial(setattr, trainer, "_averaged", trainer.step))
