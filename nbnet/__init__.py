@@ -71,6 +71,7 @@ from nbnet.runtime.backend import empty_cache, get_backend
 from nbnet.scaler import StandardScaler
 from nbnet.training import callbacks
 from nbnet.training.averages import ExponentialMovingAverage, Lookahead, StochasticWeightAverage
+from nbnet.training.freezing import freeze, unfreeze
 from nbnet.training.gradcheck import gradcheck
 from nbnet.training.trainer import Trainer
 from nbnet.version import __version__
@@ -161,6 +162,7 @@ __all__ = [
     "empty_cache",
     "errors",
     "fold_batch_norm",
+    "freeze",
     "functional",
     "get_backend",
     "gradcheck",
@@ -173,4 +175,5 @@ __all__ = [
     "recalibrate",
     "regularizers",
     "schedules",
+    "unfreeze",
 ]

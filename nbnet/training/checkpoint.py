@@ -28,6 +28,7 @@ SETTINGS = schema.record(
     loss=schema.text(LONGEST),
     schedule=schema.text(LONGEST),
     average=schema.optional(schema.text(LONGEST)),
+    off=schema.optional(schema.rows(schema.text())),  # switches (nbnet.training.freezing) that are False
 )
 RUN = schema.record(
     optimizer=schema.text(),
@@ -101,7 +102,7 @@ def _filled(run: Any) -> Any:
         return run
     run = {"schedule_epochs": 0, "lr_factor": 1.0, "settings": None, "best": None} | run
     if isinstance(run["settings"], dict):
-        run["settings"] = {"average": None} | run["settings"]
+        run["settings"] = {"average": None, "off": None} | run["settings"]
     if isinstance(at := run.get("position"), dict):
         run["position"] = {"counted": at.get("rows")} | at
     return run

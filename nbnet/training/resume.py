@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from nbnet import storage
-from nbnet.errors import ArgumentError, CheckpointError
+from nbnet.errors import ArgumentError, CheckpointError, unknown
 from nbnet.runtime.commit import Call, assignment
 from nbnet.training.averages import Average
 from nbnet.training.checkpoint import LONGEST, Best, State, check
+from nbnet.training.freezing import switches
 
 OPTIMIZER, AVERAGE, BEST = storage.NOT_OF_THE_MODEL  # how the names of other arrays than the model's begin
 DESCRIBED = ("loss", "schedule", "average")  # settings that are named, but not taken over
@@ -104,7 +105,23 @@ def settings(trainer: Any) -> dict[str, Any]:
         "loss": _describe(trainer.loss),
         "schedule": _describe(trainer.schedule),
         "average": _describe(trainer.average),
+        "off": [name for name, (owner, attribute, _) in switches(trainer.model).items() if not getattr(owner, attribute)],
     }
+
+
+def _switched(off: set[str], trainer: Any, source: str | Path) -> tuple[list[Call], str]:
+    """The calls that freeze what was frozen in a state, and nothing else, and what they change.
+
+    Raises:
+        CheckpointError: the model has no such switch.
+    """
+    known = switches(trainer.model)
+    if lacks := off - known.keys():
+        raise CheckpointError(f"{source}: the settings are damaged: {unknown('switch', min(lacks), known)}")
+    changed = {name: name not in off for name, switch in known.items() if getattr(*switch[:2]) != (name not in off)}
+    notes = [f"{name} is {value} as in the file" for name, value in [*changed.items()][:3]]
+    notes += [f"and {len(changed) - 3} more switches"] if len(changed) > 3 else []
+    return [partial(setattr, *known[name][:2], value) for name, value in changed.items()], ", ".join(notes)
 
 
 def _describe(value: Any) -> str:
@@ -136,4 +153,7 @@ def _settings(found: dict[str, Any] | None, trainer: Any, source: str | Path) ->
     notes = [f"{name} is {there!r} as in the file, not {here!r}" for (_, name), (there, here) in differ.items()]
     notes += [f"{name} stays {own[name]}, was {found[name]} in the file" for name in DESCRIBED if found[name] not in (None, own[name])]
     calls: list[Call] = [partial(setattr, owner, name, there) for (owner, name), (there, _) in differ.items()]
+    if found["off"] is not None and set(found["off"]) != set(own["off"]):
+        more, note = _switched(set(found["off"]), trainer, source)
+        calls, notes = [*calls, *more], [*notes, note]
     return calls, f"{source}: settings differ: {'; '.join(notes)}" if notes else None

@@ -260,7 +260,7 @@ class Trainer(CodeRepr):
     def load_state(self, state: checkpoint.State, source: str | Path = "the state") -> None:
         """Continue from a state of a trainer that was made like this one.
 
-        The options of the optimiser, clip_norm and accumulate become those of the state.
+        The options of the optimiser, clip_norm, accumulate and what is frozen become those of the state.
 
         Args:
             state: what `state` returned; its arrays are copied.

@@ -157,7 +157,7 @@ class BatchNorm(Layer):
     @property
     def trainable(self) -> bool:
         """Whether optimisers change gamma and beta."""
-        return self._trainable
+        return all(param.trainable for param in self._params.values()) if self._params else self._trainable
 
     @trainable.setter
     def trainable(self, value: bool) -> None:
