@@ -1,4 +1,5 @@
 """Initial values of parameters. An initializer is a function `f(rng, shape) -> float64 array`: give its name, or your own function.
+`whitening` and `lsuv` set the weights of a built layer or model from data.
 
 Fans follow the weight layouts of nbnet: Dense (in, out), Conv2D (kh, kw, in, out); fan_in = kh * kw * in.
 """
@@ -7,12 +8,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nbnet.code_repr import Made, shown
-from nbnet.errors import ArgumentError, unknown
+from nbnet.errors import ArgumentError, BuildError, DTypeError, NonFiniteError, ShapeError, unknown
+from nbnet.functional import checks
+from nbnet.runtime.arrays import X_DTYPES, in_dtype
+from nbnet.runtime.commit import Call, assignment, commit
+
+if TYPE_CHECKING:
+    from nbnet.layers import Layer, Sequential
 
 Initializer = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 
@@ -34,6 +42,14 @@ def ones(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
 def normal(std: float = 0.05) -> Initializer:
     """Normal with mean 0 and the given standard deviation."""
     return lambda rng, shape: rng.normal(0.0, std, shape)
+
+
+def orthogonal(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Orthonormal columns, of the weight as a matrix (fan_in, out), or rows where these are fewer   (Saxe, McClelland and Ganguli 2014)."""
+    rows, columns = _fans(shape)[0], shape[-1]
+    q, r = np.linalg.qr(rng.normal(size=(max(rows, columns), min(rows, columns))))
+    q *= np.where(np.diag(r) < 0, -1, 1)  # so that all such matrices are equally likely
+    return (q if rows >= columns else q.T).reshape(shape)
 
 
 def _fans(shape: tuple[int, ...]) -> tuple[int, int]:
@@ -74,5 +90,135 @@ _SCALED = {
 INITIALIZERS: dict[str, Initializer] = {
     "zeros": zeros,
     "ones": ones,
+    "orthogonal": orthogonal,
     **{name: _scaled(name, *options) for name, options in _SCALED.items()},
 }
+
+
+# ------------------------------------------------------------------------------------------------------- from data
+
+IMAGES = 256  # whose patches are in memory at once
+TRIES = 10  # of one layer, by lsuv
+
+
+def whitening(layer: Layer, images: Any, eps: float = 5e-4) -> None:
+    """Set the weight of a first convolution so that its outputs are uncorrelated   (Jordan 2024, "94% on CIFAR-10 in 3.29 seconds").
+
+    The filters are the eigenvectors of the second moments of all patches, each divided by sqrt(eigenvalue + eps), the largest eigenvalue
+    first, and then their negatives. As there, the weight is not trainable any more (nb.unfreeze undoes that), and a bias is 0 and is
+    trained. For whitening, the images should have mean 0.
+
+    Args:
+        layer: a built Conv2D with 2 * kh * kw * C filters, such as nb.Conv2D(24, 2, padding="valid") for RGB.
+        images: (N, H, W, C) as for the layer, float32, float64 or uint8, which is divided by 255; some thousands are enough.
+        eps: above 0; it limits how much rare patterns are enlarged.
+    Raises:
+        BuildError, ArgumentError, ShapeError, DTypeError, NonFiniteError: the layer or the images do not fit; nothing has changed.
+    """
+    _check_built(layer, "whitening", "params")
+    weight = layer.params.get("weight")
+    if weight is None or weight.value.ndim != 4 or getattr(layer, "groups", 0) != 1 or getattr(layer, "dilation", 0) != (1, 1):
+        raise ArgumentError(f"whitening got {layer!r}, expected a Conv2D without groups and dilation")
+    *kernel, channels, filters = weight.value.shape
+    size = math.prod(kernel) * channels
+    if filters != 2 * size:
+        raise ArgumentError(f"whitening got {filters} filters, expected {2 * size}: use nb.Conv2D({2 * size}, {tuple(kernel)})")
+    eps = checks.number(eps, "eps", "a finite number above 0", lambda eps: 0 < eps < math.inf)
+    images = checks.as_array(images, "images")
+    if images.shape[1:] != layer.input_shape or not len(images):
+        expected = ", ".join(map(str, layer.input_shape or ()))
+        raise ShapeError(f"whitening got images of shape {images.shape}, expected (N, {expected}) with N at least 1")
+    if images.dtype not in X_DTYPES:
+        raise DTypeError(f"whitening got images of dtype {images.dtype}, expected uint8, float32 or float64")
+    moments, count = np.zeros((size, size)), 0
+    for start in range(0, len(images), IMAGES):
+        part = images[start : start + IMAGES].astype(np.float64) / (255 if images.dtype == np.uint8 else 1)
+        patches = np.lib.stride_tricks.sliding_window_view(part, kernel, axis=(1, 2)).transpose(0, 1, 2, 4, 5, 3).reshape(-1, size)
+        moments, count = moments + patches.T @ patches, count + len(patches)
+    if not np.isfinite(moments).all():
+        raise NonFiniteError("whitening got images with NaN or infinity, or too large: expected numbers of about -1 to 1")
+    values, vectors = np.linalg.eigh(moments / count)
+    scaled = (vectors / np.sqrt(np.maximum(values, 0) + eps))[:, ::-1]
+    scaled *= np.sign(scaled[np.abs(scaled).argmax(axis=0), np.arange(size)])  # LAPACK may give either sign
+    calls: list[Call] = [assignment(weight.value, np.concatenate((scaled, -scaled), axis=1).reshape(weight.value.shape))]
+    if "bias" in layer.params:
+        calls.append(assignment(layer.params["bias"].value, 0))
+    commit([*calls, partial(setattr, weight, "trainable", False)])
+
+
+def lsuv(model: Sequential, x: Any, tolerance: float = 0.1) -> None:
+    """Orthonormal weights, scaled layer by layer until the outputs have variance 1   (Mishkin and Matas 2015: LSUV).
+
+    It sets the weight of each dense and convolution layer, trainable or not, in the order of the model. The variance is that of all outputs
+    for x, before an activation, in evaluation: without dropout, and with moving statistics. To leave out the first layer, call
+    lsuv(model[1:], model[:1].predict(x)).
+
+    Args:
+        model: built; random numbers follow from its seed.
+        x: a batch of its inputs as in training, for example 256 rows.
+        tolerance: how far from 1 a variance may be, above 0.
+    Raises:
+        BuildError, ArgumentError, ShapeError, DTypeError: the model, x or the tolerance does not fit.
+        NonFiniteError: the outputs of a layer are all the same, or not finite. Nothing has changed then.
+    """
+    _check_built(model, "lsuv", "check_rows")
+    tolerance = checks.number(tolerance, "tolerance", "a finite number above 0", lambda tolerance: 0 < tolerance < math.inf)
+    x = in_dtype(model.check_rows(x), model.dtype)
+    layers = [layer for layer in model.walk() if "weight_initializer" in vars(layer)]
+    before = [assignment(layer.params["weight"].value, layer.params["weight"].value.copy()) for layer in layers]
+    try:
+        for layer in layers:
+            _unit_variance(layer, _input_of(layer, model, x), tolerance)
+    except BaseException:
+        commit(before)
+        raise
+
+
+def _unit_variance(layer: Any, x: Any, tolerance: float) -> None:
+    """Give a layer an orthonormal weight, scaled so that its outputs for x have variance 1."""
+    value = layer.params["weight"].value
+    form = getattr(layer, "in_form", np.asarray)(value).shape  # that of a depthwise convolution is one in groups
+    value[...] = orthogonal(generator(layer.seed, layer.stream), form).reshape(value.shape)
+    activation = vars(layer).get("activation")
+    try:
+        if activation is not None:
+            layer.activation = None
+        for _ in range(TRIES):
+            variance = float(np.asarray(layer.forward(x)[0]).var(dtype=np.float64))
+            if not 0 < variance < math.inf:
+                raise NonFiniteError(f"lsuv: the outputs of layer {layer.name} have variance {variance}: expected x with different rows")
+            if abs(variance - 1) <= tolerance:
+                return
+            value[...] = np.asarray(value) / math.sqrt(variance)
+    finally:
+        if activation is not None:
+            layer.activation = activation
+
+
+class _Reached(Exception):
+    """The input of a layer that is to run next."""
+
+
+def _input_of(layer: Layer, model: Sequential, x: Any) -> Any:
+    """What reaches a layer, in the first of its places."""
+    own = vars(layer).get("forward")
+
+    def reached(x: Any, train: bool = False) -> Any:
+        raise _Reached(x)
+
+    layer.forward = reached  # type: ignore[method-assign]
+    try:
+        model.forward(x)
+    except _Reached as found:
+        return found.args[0]
+    finally:
+        del layer.forward
+        if own is not None:
+            layer.forward = own  # type: ignore[method-assign]
+
+
+def _check_built(layer: Any, function: str, needs: str) -> None:
+    if not hasattr(layer, needs):
+        raise ArgumentError(f"{function} got {type(layer).__name__}, expected a built {'layer' if needs == 'params' else 'model'}")
+    if layer.input_shape is None:
+        raise BuildError(f"{function} expects a built layer or model: call build(input_shape) first")
