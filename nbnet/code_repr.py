@@ -56,7 +56,7 @@ class CodeRepr:
 
     An argument is shown as the attribute of the same name where there is one of the same kind (it may have changed since), and
     otherwise as it was passed. Arguments that equal their defaults are left out. Only classes that `nbnet` exports get "nb.", or
-    those of `nbnet.losses` and `nbnet.metrics` their names.
+    those of `nbnet.losses`, `nbnet.metrics` and `nbnet.callbacks` their names.
     """
 
     __signature__ = _Signature()
@@ -77,7 +77,8 @@ class CodeRepr:
 
     def __repr__(self) -> str:
         cls = type(self)
-        exported = getattr(sys.modules.get(cls._package), cls.__name__, None) is cls
+        top, *inner = f"{cls._package}.{cls.__name__}".split(".")
+        exported = functools.reduce(lambda where, name: getattr(where, name, None), inner, sys.modules.get(top)) is cls
         name = f"{cls._package.replace('nbnet', 'nb', 1)}.{cls.__name__}" if exported else cls.__name__
         try:
             parts = list(self._parts())

@@ -53,6 +53,11 @@ REPRS = {
     "nb.AdamW(0.5)": nb.AdamW(0.5, 0.9, weight_decay=0.01),
     "nb.SGD(0.01, momentum=0.9, nesterov=True)": nb.SGD(momentum=0.9, nesterov=True),
     "nb.RMSProp(1.0, rho=0.5)": nb.RMSProp(1, rho=0.5),
+    "nb.callbacks.EarlyStopping(patience=3, restore_best=True)": nb.callbacks.EarlyStopping(patience=3, restore_best=True),
+    "nb.callbacks.ModelCheckpoint('best', save_best_only=False)": nb.callbacks.ModelCheckpoint("best", save_best_only=False),
+    "nb.callbacks.ReduceLROnPlateau(factor=0.5)": nb.callbacks.ReduceLROnPlateau(factor=0.5),
+    "nb.callbacks.CSVLogger('log')": nb.callbacks.CSVLogger("log"),
+    "nb.callbacks.TimeLimit(60.0)": nb.callbacks.TimeLimit(60),
     "nb.losses.mean_squared_error": nb.losses.mean_squared_error,
     "nb.losses.Huber(delta=0.5)": nb.losses.Huber(0.5),
     "nb.losses.SoftmaxCrossEntropy(class_weight=(1.0, 2.0), reduction='sum')": nb.losses.SoftmaxCrossEntropy(

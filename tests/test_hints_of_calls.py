@@ -121,6 +121,12 @@ KEYWORDS = [
         "nb.{}['f1'], model=model, optimizer='adam')",
     ),
     ("nb.LeakyReLU(negative_slope=0.1)", r"write (slope=)$", "nb.LeakyReLU({}0.1)"),
+    (
+        "nb.callbacks.EarlyStopping('loss', restore_best_weights=True)",
+        r"write (restore_best=)$",
+        "run(trainer, (x, y), 1, callbacks=[nb.callbacks.EarlyStopping('loss', {}True)])",
+    ),
+    ("nb.callbacks.ModelCheckpoint(filepath=path)", r"write (path=)$", "nb.callbacks.ModelCheckpoint({}path)"),
     ("nb.Trainer(model, optim='adam')", r"write (optimizer=)$", "nb.Trainer(model, {}'adam')"),
     ("nb.Conv2D(out_channels=3, kernel_size=3)", r"write (filters=)$", "nb.Conv2D({}3, kernel_size=3)"),
     ("nb.Dense(out_features=3)", r"write (units=)$", "nb.Dense({}3)"),
@@ -170,6 +176,7 @@ METHODS = [
         "model.save_weights(path); {}; {}[name][:] = 1",
     ),
     ("model.parameters()", r"write (model.params), a dict$", "assert {}[name].value.shape == (3,)"),
+    ("model.requires_grad_(False)", r"write (nb.freeze\(model\)), or nb.freeze\(model, 'conv\*'\) for a part$", "{}"),
     ("model.save(path)", r"write (model.save_weights\(path\)), or (trainer.save\(path\)) for the whole run$", "{}; {}"),
     ("model.state_dict()", r"write (model.state\(\))$", "assert len({}) == 2"),
 ]
@@ -372,6 +379,13 @@ RUNNING = [
         "average = nb.ExponentialMovingAverage(0.9); average.apply({'w': x}); nb.Trainer(model, optimizer='adam', average=average)",
         r"(make a new one)$",
         "nb.Trainer(model, optimizer='adam', average=nb.ExponentialMovingAverage(0.9))  # {}",
+    ),
+    ("nb.freeze(model, ['dense'])", r"write (nb.freeze\(model, \*patterns\))$", "patterns = ['dense']; {}"),
+    ("nb.freeze(nb.Dense(3))", r"call (model.build\(input_shape\)) first$", "model = new(); {}; nb.freeze(model)"),
+    (
+        "fit((x, y), 1); fit((x, y), 2, callbacks=[nb.callbacks.EarlyStopping('loss', 9, d, restore_best=True) for d in (0, 1e9)])",
+        r"(use one such callback), with the same options from the start$",
+        "nb.Trainer(model, optimizer='adam').fit((x, y), 2, callbacks=[nb.callbacks.EarlyStopping('loss', restore_best=True)])  # {}",
     ),
     ("trainer.optimizer.lr = float('nan'); fit((x, y), 1)", r"set (optimizer.lr)$", "trainer.{} = 0.1; fit((x, y), 1)"),
     (

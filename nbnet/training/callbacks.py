@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from nbnet.code_repr import CodeRepr
 from nbnet.errors import ArgumentError
 from nbnet.functional import checks
 from nbnet.metrics import METRICS
@@ -27,12 +28,14 @@ Hook = Callable[[Any], None]  # a method of a callback, which gets the Trainer
 HOOKS = ("on_train_begin", "on_train_end", "on_epoch_begin", "on_epoch_end", "on_batch_begin", "on_batch_end")
 
 
-class Callback:
+class Callback(CodeRepr):
     """Base class of callbacks: override what you need. `trainer.stop(reason)` ends training after the current batch.
 
     An object without this base needs one of the methods. An exception in one ends `fit`; the run is between two steps then, can be
     saved, and goes on with the next call of `fit`.
     """
+
+    _package = "nbnet.callbacks"
 
     def on_train_begin(self, trainer: Any) -> None:
         """Called with the Trainer when `fit` begins, once its arguments are checked."""

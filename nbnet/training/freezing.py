@@ -64,7 +64,7 @@ def _set(model: Layer, patterns: tuple[str, ...], function: str, value: bool) ->
     if model.input_shape is None:
         raise BuildError(f"{function} expects a built model: call model.build(input_shape) first")
     if wrong := [pattern for pattern in patterns if not isinstance(pattern, str)]:
-        raise ArgumentError(f"{function} got the pattern {wrong[0]!r}, expected text: write nb.{function}(model, 'conv*', '*.bias')")
+        raise ArgumentError(f"{function} got the pattern {wrong[0]!r}, expected text: write nb.{function}(model, *patterns)")
     found = switches(model).values()
     names = list(dict.fromkeys(name for switch in found for name in switch.concerns))
     for pattern in patterns:
