@@ -43,13 +43,13 @@ def words(start: int, stop: int, seed: int, stream: int, step: int) -> np.ndarra
     return words_of(counter, seed, stream, step).reshape(-1)[first : first + stop - start]
 
 
-def words_of(counter: np.ndarray, seed: int, stream: int | np.ndarray, step: int) -> np.ndarray:
+def words_of(counter: np.ndarray, seed: int, stream: int | np.ndarray, step: int | np.ndarray) -> np.ndarray:
     """The four random words of each counter, (..., 4) uint32.
 
     Args:
-        counter: (...) uint64. seed: 64 bits; stream: 32 bits, or an array of uint32 that broadcasts with counter; step: 32 bits.
+        counter: (...) uint64. seed: 64 bits. stream, step: 32 bits each, or arrays of uint32 that broadcast to the shape of counter.
     """
     with np.errstate(over="ignore"):
         c0, c1 = (counter & _LOW).astype(np.uint32), (counter >> _SHIFT).astype(np.uint32)
-        last = np.asarray(stream, np.uint32), np.uint32(step), np.uint32(seed & 0xFFFFFFFF), np.uint32(seed >> 32)
+        last = np.asarray(stream, np.uint32), np.asarray(step, np.uint32), np.uint32(seed & 0xFFFFFFFF), np.uint32(seed >> 32)
         return np.stack(_philox(c0, c1, *last), axis=-1)

@@ -15,6 +15,7 @@ from nbnet.kernels.cpu.vector import load, store
 
 BLOCK = 4 * COUNTERS  # elements whose random words are computed at once
 COPY, INTERPOLATE, COLOUR, NOISE = 2, 12, 6, 6  # elementary operations per element, for the choice of chunks
+ONE, TWO = np.uint64(1), np.uint64(2)
 
 # ------------------------------------------------------------------------------------------------------- apply
 
@@ -54,38 +55,58 @@ def _copy(source, base, places, n, height, channels, line):
 
 @precise
 def _place(places, n, first, place, size, border):
-    """The pixel of the source, at a place of the picture that places[1] give; -1 is black."""
+    """The pixel of the source at a place of the picture that places[1] give; -1 is black."""
     place = inside(place, size, border)
     return place if place < 0 else places[1, n, first + place]
 
 
 @precise
+def _blend(source, line, to, p, q, r, s, a, b, c, d):
+    """line[to] = the sum of the source's numbers at p, q, r and s with the weights a to d."""
+    T = line.dtype.type
+    if source.itemsize == 1:
+        total = np.int32(a) * np.int32(source[p]) + np.int32(b) * np.int32(source[q])
+        total += np.int32(c) * np.int32(source[r]) + np.int32(d) * np.int32(source[s])
+        line[to] = T((total + 2048) >> 12) / T(16)
+    else:
+        total_of = ((T(a) * T(source[p]) + T(b) * T(source[q])) + T(c) * T(source[r])) + T(d) * T(source[s])
+        line[to] = total_of / T(65536)
+
+
+@precise
 def _interpolate(source, base, h, places, n, height, channels, affine, border, line):
-    """A line of pixels between others. base: of the image in the source."""
-    width, T = places.shape[2] - height, line.dtype.type
+    """A line of pixels between others. base: of the image in the source. Unsigned indices are not compared with 0, as signed ones are."""
+    width = places.shape[2] - height
+    a0, a1, a2, a3, a4, a5 = affine[n, 0], affine[n, 1], affine[n, 2], affine[n, 3], affine[n, 4], affine[n, 5]
     for at in range(width):
-        w, to = places[0, n, height + at], at * channels
+        w, to = places[0, n, height + at], np.uint64(at * channels)
         if h < 0 or w < 0:
-            for c in range(channels):
-                line[to + c] = 0
+            for _ in range(channels):
+                line[to] = 0
+                to += ONE
             continue
-        across = affine[n, 0] * w + affine[n, 1] * h + affine[n, 2]
-        down = affine[n, 3] * w + affine[n, 4] * h + affine[n, 5]
+        across, down = a0 * w + a1 * h + a2, a3 * w + a4 * h + a5
         left, above = across >> 24, down >> 24
-        right, below = _place(places, n, height, left + 1, width, border), _place(places, n, 0, above + 1, height, border)
-        left, above = _place(places, n, height, left, width, border), _place(places, n, 0, above, height, border)
+        if 0 <= left < width - 1 and 0 <= above < height - 1:
+            right, below = places[1, n, np.uint64(height + left + 1)], places[1, n, np.uint64(above + 1)]
+            left, above = places[1, n, np.uint64(height + left)], places[1, n, np.uint64(above)]
+        else:
+            right, below = _place(places, n, height, left + 1, width, border), _place(places, n, 0, above + 1, height, border)
+            left, above = _place(places, n, height, left, width, border), _place(places, n, 0, above, height, border)
         of_left, of_right = weights(across, left, right)
         of_above, of_below = weights(down, above, below)
-        left, right = base + max(left, 0) * channels, base + max(right, 0) * channels
-        above, below = max(above, 0) * width * channels, max(below, 0) * width * channels
         a, b, c, d = of_above * of_left, of_above * of_right, of_below * of_left, of_below * of_right
-        for i in range(channels):
-            p, q, r, s = source[above + left + i], source[above + right + i], source[below + left + i], source[below + right + i]
-            if source.itemsize == 1:
-                total = a * np.int64(p) + b * np.int64(q) + c * np.int64(r) + d * np.int64(s)
-                line[to + i] = T((total + 2048) >> 12) / T(16)
-            else:
-                line[to + i] = (((T(a) * T(p) + T(b) * T(q)) + T(c) * T(r)) + T(d) * T(s)) / T(65536)
+        left, right, above, below = max(left, 0), max(right, 0), base + max(above, 0) * width * channels, base + max(below, 0) * width * channels
+        p, q = np.uint64(above + left * channels), np.uint64(above + right * channels)
+        r, s = np.uint64(below + left * channels), np.uint64(below + right * channels)
+        _blend(source, line, to, p, q, r, s, a, b, c, d)
+        if channels == 3:  # without a loop
+            _blend(source, line, to + ONE, p + ONE, q + ONE, r + ONE, s + ONE, a, b, c, d)
+            _blend(source, line, to + TWO, p + TWO, q + TWO, r + TWO, s + TWO, a, b, c, d)
+        else:
+            for _ in range(1, channels):
+                to, p, q, r, s = to + ONE, p + ONE, q + ONE, r + ONE, s + ONE
+                _blend(source, line, to, p, q, r, s, a, b, c, d)
 
 
 @precise
