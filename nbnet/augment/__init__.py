@@ -133,7 +133,8 @@ def _numbers(rows: Any, count: int, epoch: int, seed: int) -> tuple[np.ndarray, 
     if count > MOST:
         raise ArgumentError(f"got {count:,} rows, expected at most {MOST:,} in an augmented data set")
     rows = np.arange(count) if rows is None else checks.as_array(rows, "rows")
-    if rows.ndim != 1 or rows.dtype.kind not in "iu" or (rows.size and not 0 <= rows.min() <= rows.max() < count):
-        found = f"{rows.dtype} of shape {rows.shape}" + (f" from {rows.min()} to {rows.max()}" if rows.size and rows.dtype.kind in "iu" else "")
-        raise ArgumentError(f"rows are {found}, expected whole numbers (N,) from 0 to {count - 1}")
+    if rows.ndim != 1 or rows.dtype.kind not in "iu":
+        raise ArgumentError(f"rows are {rows.dtype} of shape {rows.shape}, expected whole numbers (N,)")
+    if rows.size and not 0 <= rows.min() <= rows.max() < count:
+        raise ArgumentError(f"rows are from {rows.min()} to {rows.max()}, expected 0 to {count - 1}, since x has {count} rows")
     return rows.astype(np.int64), checks.whole(epoch, "epoch", 0), checks.whole(seed, "seed", 0, (1 << 64) - 1)

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
-from nbnet.augment.base import MODES, Shape, Transform, amount, below, mode_of, chance, span, uniform
+from nbnet.augment.base import MODES, Shape, Transform, below, chance, mode_of, span, uniform
 from nbnet.errors import ArgumentError
 from nbnet.functional import checks
 
+Places = tuple[np.ndarray | None, np.ndarray | None]
 FIXED = 1 << 24  # the unit of a map's numbers (see nbnet.kernels.augment)
 
 
 class Moving(Transform):
     """A transform that moves whole rows and columns."""
 
-    def places(self, words: np.ndarray, epoch: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-        """Where the rows (N, H) and the columns (N, W) of the result come from; -1 is black. words: (N, self.words)."""
+    def places(self, words: np.ndarray, epoch: int, height: int, width: int) -> Places:
+        """Where the rows (N, H) and the columns (N, W) of the result come from; -1 is black, and None is no change. words: (N,
+        self.words)."""
         raise NotImplementedError
 
 
@@ -38,12 +39,11 @@ class RandomFlip(Moving):
         self.probability = chance(probability)
         self.alternating, self.vertical = bool(alternating), bool(vertical)
 
-    def places(self, words: np.ndarray, epoch: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    def places(self, words: np.ndarray, epoch: int, height: int, width: int) -> Places:
         flips = (uniform(words[:, :1]) < self.probability) ^ (self.alternating and epoch % 2 == 1)
-        across, down = np.arange(width)[None], np.arange(height)[None]
-        if self.vertical:
-            return np.where(flips, down[:, ::-1], down), across
-        return down, np.where(flips, across[:, ::-1], across)
+        along = np.arange(height if self.vertical else width)
+        flipped = np.where(flips, along[::-1], along)
+        return (flipped, None) if self.vertical else (None, flipped)
 
 
 class _Shift(Moving):
@@ -56,7 +56,7 @@ class _Shift(Moving):
         """The largest distances down and across."""
         raise NotImplementedError
 
-    def places(self, words: np.ndarray, epoch: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    def places(self, words: np.ndarray, epoch: int, height: int, width: int) -> Places:
         found = []
         for axis, (most, size) in enumerate(zip(self.most(height, width), (height, width))):
             first = below(words[:, axis : axis + 1], 2 * most + 1) - most
@@ -190,7 +190,8 @@ def outside(places: np.ndarray, size: int, mode: str) -> np.ndarray:
     return np.where(places < size, places, 2 * size - 2 - places)
 
 
-def after(places: np.ndarray, before: np.ndarray) -> np.ndarray:
-    """The table of two transforms, one after the other: places (N or 1, size) in a picture whose own places are before (N, size)."""
-    places = np.broadcast_to(places, before.shape)
-    return np.where(places < 0, -1, np.take_along_axis(before, np.maximum(places, 0), axis=1))
+def after(places: np.ndarray | None, before: np.ndarray | None) -> np.ndarray | None:
+    """The table (N, size) of two transforms: places in a picture whose own places are before. None is no change."""
+    if places is None or before is None:
+        return before if places is None else places
+    return np.where(places < 0, -1, before[np.arange(len(before))[:, None], places])

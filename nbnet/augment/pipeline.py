@@ -9,7 +9,7 @@ import numpy as np
 
 from nbnet.augment.base import Shape, Transform
 from nbnet.augment.colour import ColorJitter, Normalize, RandomNoise, normal_quantiles, rounded
-from nbnet.augment.geometry import Cutout, Moving, RandomAffine, after
+from nbnet.augment.geometry import Cutout, Moving, Places, RandomAffine, after
 from nbnet.augment.mixing import Mixed, Mixing
 from nbnet.errors import ArgumentError, unknown
 from nbnet.kernels import philox
@@ -98,8 +98,8 @@ class Pipeline:
         """What the kernel takes from `places` to `boxes`, on the host."""
         (height, width, channels), count = self.shape, len(rows)
         one = 255.0 if source == np.uint8 else 1.0  # white
-        start = np.tile(np.arange(height), (count, 1)), np.tile(np.arange(width), (count, 1))
-        tables, affine, border = [start], np.empty((0, 6), np.int64), 0
+        tables: list[Places] = [(None, None)]
+        affine, border = np.empty((0, 6), np.int64), 0
         colour, boxes, noise = None, [], (0, np.empty(0, dtype))
         for place, (transform, words) in enumerate(zip(self.transforms, self.words(rows, epoch, seed))):
             if isinstance(transform, Moving):
@@ -107,14 +107,17 @@ class Pipeline:
                 tables[-1] = after(moved[0], tables[-1][0]), after(moved[1], tables[-1][1])
             elif isinstance(transform, RandomAffine):
                 affine, border = transform.maps(words, height, width), transform.border
-                tables.append(start)
+                tables.append((None, None))
             elif isinstance(transform, ColorJitter):
                 colour = _then(colour, transform.matrices(words, channels))
             elif isinstance(transform, RandomNoise):
                 noise = STREAM + place, (one * transform.deviation * normal_quantiles()).astype(dtype)
             elif isinstance(transform, Cutout):
                 boxes.append(transform.boxes(words, height, width))
-        places = np.stack([np.concatenate(table, axis=1) for table in tables[::-1]])
+        places = np.empty((len(tables), count, height + width), np.int64)
+        for table, (rows_of, columns_of) in zip(places, tables[::-1]):
+            table[:, :height] = np.arange(height) if rows_of is None else rows_of
+            table[:, height:] = np.arange(width) if columns_of is None else columns_of
         matrices = np.empty((0, channels, channels + 1), dtype)
         if colour is not None:
             colour[:, :, channels] *= one

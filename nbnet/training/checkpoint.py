@@ -27,6 +27,7 @@ SETTINGS = schema.record(
     loss=schema.text(LONGEST),
     schedule=schema.text(LONGEST),
     average=schema.optional(schema.text(LONGEST)),
+    augment=schema.optional(schema.text(LONGEST)),
 )
 RUN = schema.record(
     optimizer=schema.text(),
@@ -92,7 +93,7 @@ def _filled(run: Any) -> Any:
         return run
     run = {"schedule_epochs": 0, "lr_factor": 1.0, "settings": None} | run
     if isinstance(run["settings"], dict):
-        run["settings"] = {"average": None} | run["settings"]
+        run["settings"] = {"average": None, "augment": None} | run["settings"]
     if isinstance(at := run.get("position"), dict):
         run["position"] = {"counted": at.get("rows")} | at
     return run

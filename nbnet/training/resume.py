@@ -17,7 +17,7 @@ from nbnet.training.averages import Average
 from nbnet.training.checkpoint import LONGEST, State, check
 
 OPTIMIZER, AVERAGE = storage.NOT_OF_THE_MODEL  # how the names of other arrays than the model's begin
-DESCRIBED = ("loss", "schedule", "average")  # settings that are named, but not taken over
+DESCRIBED = ("loss", "schedule", "average", "augment")  # settings that are named, but not taken over
 NAMES = ("seed", "step", "epoch", "schedule_epochs", "lr_factor", "history", "position")  # of attributes of a Trainer
 
 
@@ -83,6 +83,7 @@ def settings(trainer: Any) -> dict[str, Any]:
         "loss": _describe(trainer.loss),
         "schedule": _describe(trainer.schedule),
         "average": _describe(trainer.average),
+        "augment": _describe(trainer.augment),
     }
 
 

@@ -22,14 +22,15 @@ from nbnet.layers import Sequential
 from nbnet.losses.base import divisor
 from nbnet.metrics import Metric, Report, get_all, measured
 from nbnet.optimizers import Optimizer
-from nbnet.runtime.arrays import first, in_dtype, take
+from nbnet.runtime.arrays import first
 from nbnet.runtime.commit import Call, assignment, commit
 from nbnet.runtime.replay import Replay
 from nbnet.runtime.watched import Watched
 from nbnet.training import checkpoint, evaluation, resume
+from nbnet.training.augmented import check_augment, for_evaluation, training_batches
 from nbnet.training.averages import Average
 from nbnet.training.callbacks import Callback, check_callbacks
-from nbnet.training.epoch import Position, Sums, batches, check_data, check_weights, gather, with_weights
+from nbnet.training.epoch import Position, Sums, batches, check_data, check_weights, with_weights
 from nbnet.training.evaluation import copied, started
 from nbnet.training.gradients import clip, gradients
 from nbnet.training.notes import before_fit, rate, softmax_twice
@@ -59,6 +60,8 @@ class Trainer(CodeRepr):
             "accuracy" replaces that of the loss. Sample weights weigh the rows.
         average: an nb.ExponentialMovingAverage of the parameters, and of buffers that hold floats, an nb.StochasticWeightAverage or an
             nb.Lookahead, which follows each step. Checkpoints hold it; `with trainer.average.swapped(model):` uses it.
+        augment: transforms of nbnet.augment and their names, such as ["flip", "crop"], for the images that `fit` trains on; evaluation
+            applies Normalize alone, and so does train_batch, which does not know the rows. MixUp and CutMix need softmax_cross_entropy.
         replay: whether the kernel calls of a training pass are recorded and repeated, which saves the layers' Python; the results
             have the same bits either way (nbnet.runtime.replay). False runs every layer in every step, for a debugger.
     Attributes:
@@ -85,6 +88,7 @@ class Trainer(CodeRepr):
         average: Average | None = None,
         replay: bool = True,
         metrics: Iterable[Any] = (),
+        augment: Iterable[Any] = (),
     ) -> None:
         if model.input_shape is None:
             raise BuildError("the model is not built yet: call model.build(input_shape) before Trainer(model)")
@@ -94,6 +98,7 @@ class Trainer(CodeRepr):
         self.loss = losses.get(loss)
         losses.check_outputs(self.loss, model.output_shape)
         self.metrics = get_all(metrics, self.loss, model.output_shape)
+        self.augment = check_augment(augment, model, self.loss)
         self.optimizer = optimizers.get(optimizer)
         self.optimizer.check_owner(model.params)
         self.schedule = schedules.get(schedule)
@@ -207,10 +212,10 @@ class Trainer(CodeRepr):
         with epoch_bar(self.epoch + 1, epochs, count, self.position.rows, progress) as bar:
             began = time.perf_counter() - self.position.seconds
             left = all_rows[self.position.batches :]
-            images = self.model.backend.upload((gather(x, rows, self.model) for rows in left), self.model.dtype)
+            parts = training_batches(self, x, y, left)
             for batch, rows in enumerate(left, start=self.position.batches):
                 lr = rate(self, progress_at(self.epoch, batch, epochs, len(all_rows)))
-                part = next(images), take(y, rows), None if weights is None else weights[rows]
+                part = *next(parts), None if weights is None else weights[rows]
                 self._train_step(part, lr, (batch + 1, began, count, batch_size), epochs)
                 done = self.position
                 bar.update(done.rows, partial(self._found, done))
@@ -257,7 +262,7 @@ class Trainer(CodeRepr):
         """
         self._check_model()
         x, y, weights = self._check_data((x, y), "batch", sample_weight)
-        return self._means(*self._train_step((in_dtype(x, self.model.dtype), y, weights), rate(self)))
+        return self._means(*self._train_step((for_evaluation(self, x), y, weights), rate(self)))
 
     def _train_step(
         self, batch: Data, lr: float, within: tuple[int, float, int, int] | None = None, epochs: int = 0

@@ -110,7 +110,7 @@ def moved(places, picture):
 @pytest.mark.parametrize("backend", ["numpy", *COMPILED])
 def test_by_hand(rng, backend):
     """The places, a shift of half a pixel, the colour, the words and the boxes, one after the other."""
-    _, count, height, width, channels = SHAPES["two"]
+    _, count, height, width, _ = SHAPES["two"]
     args = arguments(rng, "two", 5, shift=np.zeros(3), divisor=np.ones(3))
     x, rows, ids, places, noise, boxes = (args[i] for i in (0, 1, 2, 3, 7, 12))
     args[4] = np.tile(np.array([1 << 24, 0, 1 << 23, 0, 1 << 24, 0]), (count, 1))  # half a pixel to the right

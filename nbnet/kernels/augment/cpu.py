@@ -96,9 +96,9 @@ def _interpolate(source, base, h, places, n, height, channels, affine, border, l
         of_left, of_right = weights(across, left, right)
         of_above, of_below = weights(down, above, below)
         a, b, c, d = of_above * of_left, of_above * of_right, of_below * of_left, of_below * of_right
-        left, right, above, below = max(left, 0), max(right, 0), base + max(above, 0) * width * channels, base + max(below, 0) * width * channels
-        p, q = np.uint64(above + left * channels), np.uint64(above + right * channels)
-        r, s = np.uint64(below + left * channels), np.uint64(below + right * channels)
+        left, right = base + max(left, 0) * channels, base + max(right, 0) * channels
+        above, below = max(above, 0) * width * channels, max(below, 0) * width * channels
+        p, q, r, s = np.uint64(above + left), np.uint64(above + right), np.uint64(below + left), np.uint64(below + right)
         _blend(source, line, to, p, q, r, s, a, b, c, d)
         if channels == 3:  # without a loop
             _blend(source, line, to + ONE, p + ONE, q + ONE, r + ONE, s + ONE, a, b, c, d)

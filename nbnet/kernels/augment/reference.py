@@ -7,11 +7,11 @@ from nbnet.kernels import philox
 
 def apply(x, rows, ids, places, affine, border, colour, noise, counter, shift, divisor, top, boxes, y):
     for n, row in enumerate(rows):
-        moved = [_split(place[n], x.shape[1]) for place in places]
+        outer, *inner = (_split(place[n], x.shape[1]) for place in places)
         if len(affine):
-            v = _interpolated(x[row], *moved, affine[n], border, y.dtype)
+            v = _interpolated(x[row], outer, inner[0], affine[n], border, y.dtype)
         else:
-            v = _pixels(x[row], *moved[0]).astype(y.dtype)
+            v = _pixels(x[row], *outer).astype(y.dtype)
         if len(colour):
             v = _coloured(v, colour[n])
             v = np.minimum(np.where(v > 0, v, 0), y.dtype.type(top))
@@ -42,8 +42,8 @@ def _interpolated(image, outer, inner, affine, border, dtype):
         for right in (0, 1):
             row, column = _inside((down >> 24) + below, inner[0].size, border), _inside((across >> 24) + right, inner[1].size, border)
             row, column = np.where(row < 0, -1, inner[0][row, 0]), np.where(column < 0, -1, inner[1][0, column])
-            weight = _weight(down, below) * _weight(across, right)
-            terms.append(weight.astype(np.int64 if image.dtype == np.uint8 else dtype)[..., None] * _pixels(image, row, column).astype(dtype))
+            weight = (_weight(down, below) * _weight(across, right)).astype(np.int64 if image.dtype == np.uint8 else dtype)
+            terms.append(weight[..., None] * _pixels(image, row, column).astype(dtype))
     total = ((terms[0] + terms[1]) + terms[2]) + terms[3]
     v = ((total.astype(np.int64) + 2048) >> 12) / 16 if image.dtype == np.uint8 else total / 65536
     return np.where(((rows >= 0) & (columns >= 0))[..., None], v, 0).astype(dtype)
