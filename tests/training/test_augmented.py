@@ -146,7 +146,5 @@ def test_bad_lists(message):
 def test_only_images_are_augmented():
     model = nb.Sequential([nb.Dense(2)])
     model.build((3,))
-    with pytest.raises(
-        ArgumentError, match=r"^augment is for images of one shape .*, got inputs of shape \(3,\)$"
-    ):
+    with pytest.raises(ArgumentError, match=r"^augment is for images of one shape .*, got inputs of shape \(3,\)$"):
         nb.Trainer(model, augment=["flip"])
