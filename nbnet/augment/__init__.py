@@ -48,7 +48,6 @@ __all__ = [
     "Cutout",
     "MixUp",
     "Normalize",
-    "Pipeline",
     "RandomAffine",
     "RandomCrop",
     "RandomFlip",

@@ -49,7 +49,7 @@ class Mixing(Transform):
 class MixUp(Mixing):
     """share * image + (1 - share) * partner, and their targets likewise (Zhang, Cisse, Dauphin and Lopez-Paz 2018).
 
-    The partner is any image of the data set, augmented as it is in this epoch.
+    The partner is any image of the data set, augmented as it is in this epoch. A sample weight is that of the image itself.
 
     Args:
         alpha: the share is of the distribution Beta(alpha, alpha), above 0.

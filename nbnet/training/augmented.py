@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from nbnet import augment
-from nbnet.augment import Normalize, Pipeline, Transform
+from nbnet.augment import Normalize, Transform
 from nbnet.augment.mixing import Mixing, targets
+from nbnet.augment.pipeline import Pipeline
 from nbnet.errors import ArgumentError
 from nbnet.layers import Sequential
 from nbnet.losses import SoftmaxCrossEntropy

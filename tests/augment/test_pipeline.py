@@ -11,7 +11,7 @@ from cuda_machine import GPU, SIMULATED
 from tolerances import assert_close
 
 import nbnet as nb
-from nbnet.augment import Pipeline
+from nbnet.augment.pipeline import Pipeline
 from nbnet.errors import ArgumentError, BackendError, DataError, DTypeError, ShapeError
 
 A = nb.augment

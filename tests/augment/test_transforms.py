@@ -7,8 +7,9 @@ import pytest
 from tolerances import assert_close
 
 import nbnet as nb
-from nbnet.augment import Pipeline, mixing
+from nbnet.augment import mixing
 from nbnet.augment.colour import normal_quantiles
+from nbnet.augment.pipeline import Pipeline
 
 A = nb.augment
 MANY = 20_000
