@@ -1,6 +1,7 @@
 """Augmentation: images that differ in each epoch, from bytes to normalised floats in one pass.
 
-    trainer = nb.Trainer(model, augment=[nb.augment.RandomFlip(), nb.augment.RandomCrop(4), nb.augment.Normalize(0.5, 0.25)])
+    transforms = [nb.augment.RandomFlip(), nb.augment.RandomCrop(4), nb.augment.Normalize(0.5, 0.25)]
+    trainer = nb.Trainer(model, optimizer=nb.Adam(1e-3), augment=transforms)
 
 Order: transforms that move pixels (RandomFlip, RandomCrop, RandomTranslate, RandomAffine) are applied in the order of the list. The
 others come after them, wherever they are in the list: ColorJitter, RandomNoise, Normalize, Cutout, and last MixUp and CutMix.
