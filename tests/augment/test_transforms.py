@@ -69,6 +69,7 @@ def test_alternating_flips():
     transform = A.RandomFlip(alternating=True)
     found = [flips(transform, epoch) for epoch in range(4)]
     assert abs(found[0].mean() - 0.5) < SIGMAS * np.sqrt(0.25 / MANY)
+    np.testing.assert_array_equal(found[0], flips(A.RandomFlip(), 0))
     for before, after in itertools.pairwise(found):
         np.testing.assert_array_equal(after, ~before)
 
@@ -301,3 +302,4 @@ def test_mixing_choices():
     assert 0.1 < boxes.mean() < 0.26  # CutMix, the last, where it applies
     assert (both.share[boxes] == 1).all()
     assert (both.share[~boxes] < 1).mean() > 0.5
+    assert_close(both.share * 2**16 % 1, np.zeros(MANY), "exact")  # so that products with float32 are exact in float64
