@@ -144,7 +144,7 @@ def _parses(value: Any) -> bool:
 
 def is_number(value: Any) -> bool:
     """Whether a function of the user's returned one number: of Python, NumPy or the GPU."""
-    return isinstance(value, Real) or (getattr(value, "shape", None) == () and value.dtype.kind in "fiu")
+    return type(value) is float or isinstance(value, Real) or (getattr(value, "shape", None) == () and value.dtype.kind in "fiu")
 
 
 def epsilon(eps: Any) -> float:

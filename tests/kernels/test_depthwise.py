@@ -26,10 +26,15 @@ if not SIMULATED:
     CASES |= {
         "whole vectors": ((2, 5, 11, 32), (3, 3), (5, 11), (1, 1, 1, 1)),
         "whole vectors and a part": ((2, 6, 11, 37), (3, 3), (3, 6), (2, 2, 1, 1)),
+        "a group of outputs, and some again": ((2, 5, 13, 32), (3, 3), (5, 13), (1, 1, 1, 1)),
+        "groups, stride 2": ((1, 7, 35, 16), (3, 3), (4, 18), (2, 2, 1, 1)),
+        "groups, 5 by 5": ((1, 6, 23, 40), (5, 5), (6, 23), (1, 1, 2, 2)),
+        "groups, dilated": ((1, 7, 19, 33), (3, 3), (7, 19), (1, 1, 2, 3, 2, 3)),
+        "groups, one row": ((2, 1, 40, 24), (1, 3), (1, 38), (1, 1, 0, 0)),
         "chunks": ((3, 17, 19, 65), (3, 3), (17, 19), (1, 1, 1, 1)),
         "chunks, stride 2": ((3, 33, 34, 48), (5, 3), (16, 17), (2, 2, 1, 1)),
     }
-SMALL = [name for name in CASES if "chunks" not in name and "whole" not in name]
+SMALL = [name for name in CASES if "chunks" not in name and "whole" not in name and "group" not in name]
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
 cases = pytest.mark.parametrize("name", CASES)
 small = pytest.mark.parametrize("name", SMALL)

@@ -12,6 +12,7 @@ LINE = 64  # bytes of a cache line
 LARGE = 1 << 24  # bytes of an array too large to stay in a cache until it is read
 NEAR = 1 << 22  # bytes of an array that hardware prefetching covers
 PREFETCH_DISTANCE = 1024  # numbers ahead of the loop, where it walks arrays in memory order
+FAR_DISTANCE = 4096  # the same, of prefetch_far
 
 
 @register_jitable
@@ -50,13 +51,13 @@ def needs_prefetch(array):
     return array.nbytes > NEAR
 
 
-def _prefetch(write):
+def _prefetch(write, locality=3):
     def prefetch(context, array, at):
         def generate(context, builder, signature, args):
             pointer = address_of(context, builder, signature.args[0], args[0], args[1])
             function_type = ir.FunctionType(ir.VoidType(), [pointer.type, *[ir.IntType(32)] * 3])
             fetch = cgutils.get_or_insert_function(builder.module, function_type, "llvm.prefetch.p0")
-            builder.call(fetch, [pointer, *(ir.IntType(32)(n) for n in (write, 3, 1))])
+            builder.call(fetch, [pointer, *(ir.IntType(32)(n) for n in (write, locality, 1))])
             return context.get_dummy_value()
 
         return types.void(array, types.intp), generate
@@ -66,3 +67,5 @@ def _prefetch(write):
 
 # prefetch(array, at): prefetch the cache line of array[at] for a load, or for a store. `at` may lie past the end.
 prefetch, prefetch_to_write = _prefetch(0), _prefetch(1)
+# As prefetch, into the second cache alone: more of them can be on their way, and they do not displace what the loop is using.
+prefetch_far = _prefetch(0, locality=2)

@@ -1,10 +1,10 @@
 """Sums of products over windows of one array, several windows at a time: the inner loop of depthwise convolution, as LLVM vector code.
 
-    z[i, j] += sum_{r < rows} sum_{t < taps} x[at + i * over + j * apart + r * down + t * step] * w[w_at + r * w_down + t * w_step]
+    z[k] = init + sum_{r < rows} sum_{t < taps} x[at + k * apart + r * down + t * step] * w[w_at + r * w_down + t * w_step]
+    z[r, t] += sum_{k < outputs} x[at + k * apart + r * down + t * step] * dy[dy_at + k * dy_apart]
 
-Each x and w is a vector of neighbouring numbers. The sums stay in registers and share the vectors of w. Neighbouring outputs of a
-convolution have their windows side by side (1 x 4). The gradient of the weights has a sum for each tap (3 x 3); there w is dy, and the sum
-runs over pixels. The loops run a few times only: unrolled, with a pointer for each sum, they would take longer to set up; hence optsize.
+Each x, w, dy and z is a vector of neighbouring numbers. The sums z stay in registers. Where `apart` is a known multiple of `step`, windows
+overlap, and share the vectors of x: six windows of three taps side by side need 8 vectors of a row of x, not 18.
 """
 
 from llvmlite import ir
@@ -15,19 +15,35 @@ from numba.extending import intrinsic
 from nbnet.kernels.cpu.vector import Vector, address_of, read_whole, write_whole
 
 
-def make_windows(columns):
-    """The intrinsic of sums side by side: returns them as a tuple; all start from `init`."""
+def make_windows(outputs, taps=None, apart=None):
+    """The intrinsic of z[k] for k < outputs, as a tuple.
+
+    Args:
+        taps, apart: if all calls have that many taps, and outputs so many steps apart; then the windows share vectors of x.
+    """
 
     @intrinsic
-    def windows(context, x, at, apart, down, step, w, w_at, w_down, w_step, rows, taps, init):
+    def windows(context, x, at, apart_in_numbers, down, step, w, w_at, w_down, w_step, rows, taps_of_call, init):
         number = types.intp
-        signature = types.UniTuple(Vector(x.dtype), columns)(x, *[number] * 4, w, *[number] * 5, init)
+        signature = types.UniTuple(Vector(x.dtype), outputs)(x, *[number] * 4, w, *[number] * 5, init)
 
         def generate(context, builder, signature, args):
-            x, at, apart, down, step, w, w_at, w_down, w_step, rows, taps, init = args
-            pointers = address_of(context, builder, signature.args[0], x, at), address_of(context, builder, signature.args[5], w, w_at)
-            sums = [cgutils.alloca_once_value(builder, init) for _ in range(columns)]
-            _add_products(builder, pointers, apart.type(0), apart, (down, step), (w_down, w_step), rows, taps, sums, columns)
+            _, _, apart_in_numbers, down, step, _, _, w_down, w_step, rows, taps_of_call, init = args
+            x, w = (address_of(context, builder, signature.args[i], args[i], args[i + 1]) for i in (0, 5))
+            sums = [cgutils.alloca_once_value(builder, init) for _ in range(outputs)]
+            with cgutils.for_range(builder, rows) as row:
+                of_x, of_w = _moved(builder, x, row.index, down), _moved(builder, w, row.index, w_down)
+                if taps is None:
+                    with cgutils.for_range(builder, taps_of_call) as tap:
+                        vectors = _Vectors(builder, _moved(builder, of_x, tap.index, step), apart_in_numbers, init.type)
+                        factor = read_whole(builder, _moved(builder, of_w, tap.index, w_step), init.type)
+                        for k, place in enumerate(sums):
+                            _add_product(builder, place, vectors[k], factor)
+                else:
+                    vectors, factors = _Vectors(builder, of_x, step, init.type), _Vectors(builder, of_w, w_step, init.type)
+                    for k, place in enumerate(sums):
+                        for t in range(taps):
+                            _add_product(builder, place, vectors[k * apart + t], factors[t])
             return context.make_tuple(builder, signature.return_type, [builder.load(place) for place in sums])
 
         return signature, generate
@@ -35,25 +51,30 @@ def make_windows(columns):
     return windows
 
 
-def make_sums(rows_of_sums, columns):
-    """The intrinsic that adds to sums in memory: z[i, j] is the vector z[z_at + i * z_over + j * z_apart]."""
+def make_sums(rows, taps):
+    """The intrinsic that adds to z[r, t] in memory, the vector z[z_at + r * z_down + t * z_step]."""
 
     @intrinsic
-    def add(context, x, at, over, apart, step, w, w_at, w_step, taps, z, z_at, z_over, z_apart):
+    def add(context, x, at, apart, down, step, dy, dy_at, dy_apart, outputs, z, z_at, z_down, z_step):
         number = types.intp
-        signature = types.void(x, *[number] * 4, w, *[number] * 3, z, *[number] * 3)
+        signature = types.void(x, *[number] * 4, dy, *[number] * 3, z, *[number] * 3)
 
         def generate(context, builder, signature, args):
-            x, at, over, apart, step, w, w_at, w_step, taps, z, z_at, z_over, z_apart = args
-            pointers = address_of(context, builder, signature.args[0], x, at), address_of(context, builder, signature.args[5], w, w_at)
+            _, _, apart, down, step, _, _, dy_apart, outputs, _, _, z_down, z_step = args
             vector = context.get_value_type(Vector(signature.args[0].dtype))
-            first = address_of(context, builder, signature.args[9], z, z_at)
-            cells = [builder.gep(first, [offset]) for offset in _offsets(builder, z_over, z_apart, rows_of_sums, columns)]
-            sums = [cgutils.alloca_once_value(builder, read_whole(builder, cell, vector)) for cell in cells]
-            none, one = step.type(0), step.type(1)
-            _add_products(builder, pointers, over, apart, (none, step), (none, w_step), one, taps, sums, columns)
-            for place, cell in zip(sums, cells):
-                write_whole(builder, builder.load(place), cell)
+            x, dy, z = (address_of(context, builder, signature.args[i], args[i], args[i + 1]) for i in (0, 5, 9))
+            cells = [_Vectors(builder, _moved(builder, z, down.type(r), z_down), z_step, vector) for r in range(rows)]
+            sums = [[cgutils.alloca_once_value(builder, cells[r][t]) for t in range(taps)] for r in range(rows)]
+            with cgutils.for_range(builder, outputs) as output:
+                first = _moved(builder, x, output.index, apart)
+                factor = read_whole(builder, _moved(builder, dy, output.index, dy_apart), vector)
+                for r in range(rows):
+                    vectors = _Vectors(builder, _moved(builder, first, down.type(r), down), step, vector)
+                    for t in range(taps):
+                        _add_product(builder, sums[r][t], vectors[t], factor)
+            for r in range(rows):
+                for t in range(taps):
+                    write_whole(builder, builder.load(sums[r][t]), cells[r].pointer(t))
             return context.get_dummy_value()
 
         return signature, generate
@@ -61,32 +82,35 @@ def make_sums(rows_of_sums, columns):
     return add
 
 
-def _add_products(builder, pointers, over, apart, steps, w_steps, rows, taps, sums, columns):
-    """The two loops. pointers: to the first x and w; sums: pointers to vectors on the stack, which LLVM keeps in registers."""
-    builder.function.attributes.add("optsize")
-    vector = sums[0].type.pointee
-    kind = ir.FunctionType(vector, [vector] * 3)
-    suffix = "f32" if isinstance(vector.element, ir.FloatType) else "f64"
-    fma = cgutils.get_or_insert_function(builder.module, kind, f"llvm.fmuladd.v{vector.count}{suffix}")  # see vecmath.fma
-    offsets = [*_offsets(builder, over, apart, len(sums) // columns, columns)]
-    here, there = (cgutils.alloca_once(builder, pointer.type) for pointer in pointers)
-    with cgutils.for_range(builder, rows) as row:
-        for place, pointer, step in ((here, pointers[0], steps[0]), (there, pointers[1], w_steps[0])):
-            builder.store(builder.gep(pointer, [builder.mul(row.index, step)]), place)
-        with cgutils.for_range(builder, taps):
-            x, w = builder.load(here), builder.load(there)
-            factor = read_whole(builder, w, vector)
-            for place, offset in zip(sums, offsets):
-                value = read_whole(builder, builder.gep(x, [offset]), vector)
-                builder.store(builder.call(fma, [value, factor, builder.load(place)]), place)
-            builder.store(builder.gep(x, [steps[1]]), here)
-            builder.store(builder.gep(w, [w_steps[1]]), there)
+class _Vectors:
+    """The vectors at first + i * step, each loaded once, when it is first used."""
+
+    def __init__(self, builder, first, step, vector):
+        self.builder, self.first, self.step, self.vector = builder, first, step, vector
+        self.loaded = {}
+
+    def pointer(self, i):
+        return _moved(self.builder, self.first, self.step.type(i), self.step)
+
+    def __getitem__(self, i):
+        if i not in self.loaded:
+            self.loaded[i] = read_whole(self.builder, self.pointer(i), self.vector)
+        return self.loaded[i]
 
 
-def _offsets(builder, over, apart, rows, columns):
-    """i * over + j * apart, whose origin is hidden from LLVM: it would keep a pointer for each sum, in more registers than there are."""
-    kind = ir.FunctionType(over.type, [over.type])
-    for i in range(rows):
-        for j in range(columns):
-            offset = builder.add(builder.mul(over, over.type(i)), builder.mul(apart, over.type(j)))
-            yield builder.asm(kind, "", "=r,0", [offset], False) if i or j else over.type(0)
+def _moved(builder, pointer, count, step):
+    return builder.gep(pointer, [builder.mul(count, step)])
+
+
+def _add_product(builder, place, x, w):
+    """place += x * w; place is on the stack, which LLVM keeps in registers.
+
+    The loops run a few times only. Unrolled, also after their function has become a part of a larger one, they would need more registers
+    than there are.
+    """
+    for attribute in ("optsize", "noinline"):
+        builder.function.attributes.add(attribute)
+    kind = ir.FunctionType(x.type, [x.type] * 3)
+    suffix = "f32" if isinstance(x.type.element, ir.FloatType) else "f64"
+    fma = cgutils.get_or_insert_function(builder.module, kind, f"llvm.fmuladd.v{x.type.count}{suffix}")  # see vecmath.fma
+    builder.store(builder.call(fma, [x, w, builder.load(place)]), place)
