@@ -51,6 +51,7 @@ def test_the_same_bits_on_every_backend(x, transforms, backend, dtype):
     assert_close(found, expected, "exact" if dtype == "float32" or backend != "cuda" else "elementwise")
 
 
+@pytest.mark.skipif(SIMULATED, reason="is about the CPU's threads")
 @lists
 def test_neither_batches_nor_threads_matter(x, transforms):
     whole = A.apply(transforms, x, epoch=2, seed=9)
