@@ -1,6 +1,6 @@
 """nbnet: small convolutional networks on NumPy and Numba alone."""
 
-from nbnet import cs231n, datasets, errors, functional, initializers, losses, metrics, models, plots, regularizers, schedules
+from nbnet import augment, cs231n, datasets, errors, functional, initializers, losses, metrics, models, plots, regularizers, schedules
 from nbnet.batchnorm_tools import batch_norm_export, batch_norm_import, batch_norm_report, recalibrate
 from nbnet.errors import NbnetError
 from nbnet.folding import fold_batch_norm
@@ -153,6 +153,7 @@ __all__ = [
     "UpSample2D",
     "ZeroPad2D",
     "__version__",
+    "augment",
     "batch_norm_export",
     "batch_norm_import",
     "batch_norm_report",

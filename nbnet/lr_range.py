@@ -37,7 +37,8 @@ def lr_range_test(
     """Train a copy of the trainer, with a learning rate that grows from `low` to `high`   (Smith 2017, section 3.3).
 
     A good peak of a schedule lies below the rate where the loss begins to rise. The test ends before `high` once a loss is more than 4
-    times the smallest one, or not finite. The trainer, its model and its optimiser stay as they were.
+    times the smallest one, or not finite. The trainer, its model and its optimiser stay as they were. Images are only normalised (see
+    Trainer.train_batch).
 
     Args:
         trainer: of any state; its schedule is not used.

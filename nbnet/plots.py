@@ -225,6 +225,30 @@ def mistakes(
     save(made, path)
 
 
+def augmented(images: np.ndarray, epochs: np.ndarray, path: str | Path) -> None:
+    """Draw images as they are, and beside them what training sees in each epoch.
+
+    Args:
+        images: (N, H, W, 1 or 3), uint8, or float from 0 to 1. epochs: (E, N, H, W, 1 or 3) float from 0 to 1, as nbnet.augment.apply
+            returns them without Normalize; values outside are cut off. path: the file to write.
+    Raises:
+        ShapeError: the arrays do not fit. DataError: the file cannot be written.
+    """
+    if images.ndim != 4 or images.shape[3] not in (1, 3) or epochs.shape[1:] != images.shape or not epochs.size:
+        raise ShapeError(f"images have shape {images.shape} and epochs {epochs.shape}: expected (N, H, W, 1 or 3) and (E, N, H, W, 1 or 3)")
+    columns = np.stack([images / (255 if images.dtype == np.uint8 else 1), *epochs])
+    pictures = np.clip(columns.squeeze(-1) if images.shape[3] == 1 else columns, 0, 1)
+    aspect = min(max(images.shape[1] / images.shape[2], 0.4), 2.5)
+    made = figure(1.05 * len(columns), 1.05 * aspect * len(images) + 0.3)
+    for place, axes in enumerate(made.subplots(len(images), len(columns), squeeze=False).flat):
+        row, column = divmod(place, len(columns))
+        axes.set_axis_off()
+        axes.imshow(pictures[column, row], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        if row == 0:
+            axes.set_title(f"epoch {column}" if column else "image", fontsize=9, color=INK)
+    save(made, path)
+
+
 def _nothing_wrong(count: int) -> Any:
     made = figure(5.6, 2.2)
     made.text(0.5, 0.58, "no mistakes", ha="center", va="center", fontsize=20, fontweight="bold", color=TRAIN)

@@ -14,6 +14,7 @@ def test_defaults(request):
     lines = []
     for module in (
         nb,
+        nb.augment,
         nb.functional,
         nb.losses,
         nb.metrics,

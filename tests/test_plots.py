@@ -269,3 +269,17 @@ def test_all_that_is_drawn(tmp_path, monkeypatch, request):
     plots.mistakes(images[:1], np.zeros(1, int), np.zeros(1, int), probabilities[:1], NAMES, tmp_path / "g.png")
     plots.mistakes(images[:2], np.array([0, 1]), np.zeros(2, int), probabilities[:2], NAMES, tmp_path / "h.png")
     check(request.config, "plots", drawn)
+
+
+def test_augmented(tmp_path, figures, rng):
+    """A row for each image, a column for each epoch beside the image itself."""
+    for channels, dtype in ((1, np.uint8), (3, np.float64)):
+        images = rng.integers(0, 2, (3, 5, 4, channels)).astype(dtype)
+        epochs = rng.normal(0.5, 1, (2, *images.shape))
+        plots.augmented(images, epochs, tmp_path / "augmented.png")
+        axes = figures[-1].axes
+        assert [each.get_title() for each in axes] == ["image", "epoch 1", "epoch 2", *[""] * 6]
+        shown = axes[4].get_images()[0].get_array()
+        np.testing.assert_array_equal(shown, np.clip(epochs[0, 1], 0, 1).reshape(shown.shape))
+    with pytest.raises(ShapeError, match=r"images have shape \(3, 5, 4, 3\) and epochs \(2, 2, 5, 4, 3\): expected"):
+        plots.augmented(images, epochs[:, :2], tmp_path / "augmented.png")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nbnet import models, schedules, schema, storage
+from nbnet.augment import NAMES
 from nbnet.errors import ArgumentError, CheckpointError
 from nbnet.kernels import BACKENDS
 from nbnet.layers import Sequential
@@ -51,6 +52,7 @@ FIELDS: dict[str, schema.Check] = {
     "optimizer": schema.one_of(OPTIMIZERS),
     "weight_decay": schema.number(0),
     "schedule": schema.one_of(schedules.SCHEDULES),
+    "augment": schema.rows(schema.one_of(NAMES), 0, 100),
     "backend": schema.one_of(BACKENDS),
     "dtype": schema.one_of(("float32", "float64")),
     "seed": schema.whole(0, WORD),
@@ -76,6 +78,7 @@ class Config:
     optimizer: str
     weight_decay: float
     schedule: str
+    augment: list[str]
     backend: str
     dtype: str
     seed: int
@@ -111,7 +114,12 @@ def read_config(folder: Path) -> Config:
     if not is_run:
         what = f"{folder} is not a run folder" if there else f"there is no run {folder}"
         raise CheckpointError(f"{what}: expected a folder written by nbnet train, with {CONFIG} and {MODEL}")
-    return Config(**schema.parse(text, SCHEMA, f"{path} is damaged", CheckpointError))
+    return Config(**schema.parse(text, _filled, f"{path} is damaged", CheckpointError))
+
+
+def _filled(value: Any, where: str) -> Any:
+    """The configuration with what those of older versions lack."""
+    return SCHEMA({"augment": []} | value if isinstance(value, dict) else value, where)
 
 
 def check_out(out: str | None) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from nbnet import datasets, models, plots, schedules, schema, storage
+from nbnet import augment, datasets, models, plots, schedules, schema, storage
 from nbnet.cli import kernels, runs
 from nbnet.cli.display import Display
 from nbnet.cli.interrupts import stopper
@@ -36,18 +36,21 @@ EPILOG = """examples:
   nbnet train                                        the digits that come with nbnet: seconds
   nbnet train --data mnist --data-dir my/mnist       your own copy of the files; without --data-dir they are downloaded
   nbnet train --data cifar10 --model resnet9 --epochs 20
+  nbnet train --data mnist --augment crop,affine     training images that differ in each epoch; --augment none for none
   nbnet train --data photos --size 64                photos/cat/*.jpg, photos/dog/*.jpg: your own classes;
                                                      or photos/train/cat/*.jpg, photos/val/cat/*.jpg, photos/test/cat/*.jpg, ...
   nbnet train --resume runs/mnist-lenet-1            continue a stopped run; Ctrl-C stops a run cleanly
   nbnet train --resume runs/mnist-lenet-1 --epochs 10
 
-A run folder contains config.json, model.safetensors, history.json, curves.png, confusion.png and mistakes.png."""
+A run folder contains config.json, model.safetensors, history.json, curves.png, confusion.png, mistakes.png, and
+augmented.png where training images are changed (--augment)."""
 
 COMMON: dict[str, Any] = {
     "model": "auto",
     "batch_size": 64,
     "optimizer": "adamw",
     "schedule": "one_cycle",
+    "augment": "none",
     "backend": "parallel",
     "dtype": "float32",
     "seed": 0,
@@ -57,10 +60,11 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "digits": {"epochs": 40, "lr": 0.02},
     "mnist": {"epochs": 5, "lr": 0.003, "batch_size": 32},
     "fashion-mnist": {"epochs": 5, "lr": 0.003, "batch_size": 32},
-    "cifar10": {"epochs": 10, "lr": 0.01},
-    "a folder": {"epochs": 20, "lr": 0.01, "size": (32, 32)},
+    "cifar10": {"epochs": 10, "lr": 0.01, "augment": "flip,crop"},
+    "a folder": {"epochs": 20, "lr": 0.01, "augment": "crop", "size": (32, 32)},  # not flip: a mirrored letter or arrow is another one
 }
 ADAMW_DECAY = 0.3
+SHOWN = 8  # images, and epochs, of augmented.png
 COLD = "compiling kernels (once, about a minute; later runs start at once)"
 
 
@@ -80,6 +84,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--optimizer", metavar="NAME", help=f"{', '.join(OPTIMIZERS)} (default: adamw)")
     model.add_argument("--weight-decay", type=float, metavar="X", help=f"of the optimizer (default: {ADAMW_DECAY} for adamw, else 0)")
     model.add_argument("--schedule", metavar="NAME", help=f"of the learning rate: {', '.join(schedules.SCHEDULES)} (default: one_cycle)")
+    model.add_argument(
+        "--augment", metavar="LIST", help=f"changes of the training images: {', '.join(augment.NAMES)} (default: {_by_data('augment')})"
+    )
     model.add_argument("--seed", type=int, metavar="N", help="of the weights, the shuffling and the dropout (default: 0)")
     model.add_argument("--backend", metavar="NAME", help="parallel, serial, numpy or cuda (default: parallel)")
     model.add_argument("--dtype", metavar="NAME", help="float32 or float64 (default: float32)")
@@ -115,6 +122,8 @@ def run(options: argparse.Namespace) -> int:
     if (jump := rate_jump(trainer, config.epochs, len(x), config.batch_size)) is not None:
         print(f"note: {jump}")
     print(f"run: {folder}, from epoch {trainer.epoch + 1} of {config.epochs}" if trainer.epoch or trainer.step else f"run: {folder}")
+    if config.augment:
+        _draw_augmented(trainer, x, folder)
     stopped_by = _fit(trainer, config, folder, (x, y), validation, "test" if validation is test else "val")
     if trainer.epoch < config.epochs:
         print(f"stopped in epoch {trainer.epoch + 1} of {config.epochs}; the run is saved. To continue:")
@@ -140,6 +149,10 @@ def _new(given: dict[str, Any]) -> tuple[runs.Config, Dataset]:
     for kind, known in (("model", ["auto", *models.MODELS]), ("optimizer", OPTIMIZERS), ("schedule", schedules.SCHEDULES)):
         if options[kind] not in known:
             raise ArgumentError(unknown(kind, options[kind], known))
+    names = [] if options["augment"] == "none" else [each.strip() for each in options["augment"].split(",")]
+    for each in names:
+        if each not in augment.NAMES:
+            raise ArgumentError(unknown("transform", each, ["none", *augment.NAMES]))
     _check_numbers(options)
     runs.check_out(given.get("out"))
     get_backend(options["backend"])
@@ -149,6 +162,7 @@ def _new(given: dict[str, Any]) -> tuple[runs.Config, Dataset]:
     data_dir = None if "data_dir" not in given else os.path.abspath(os.path.expanduser(given["data_dir"]))
     data = datasets.open_data(name, data_dir, size=options.get("size"))
     (height, width, channels), class_names = data[0][0].shape[1:], data[2]
+    augment.get(names, (height, width, channels))
     settings = dict(
         nbnet=__version__,
         data=name,
@@ -158,6 +172,7 @@ def _new(given: dict[str, Any]) -> tuple[runs.Config, Dataset]:
         image_shape=(height, width, channels),
         class_names=class_names,
         model=models.choose(options["model"], (height, width, channels)),
+        augment=names,
         dtype=dtype,
         **{key: options[key] for key in ("epochs", "batch_size", "lr", "optimizer", "weight_decay", "schedule", "backend", "seed")},
     )
@@ -198,7 +213,7 @@ def _check_numbers(options: dict[str, Any]) -> None:
 
 
 def _trainer(config: runs.Config, model: Sequential) -> Trainer:
-    return Trainer(model, optimizer=_optimizer(config), schedule=config.schedule, seed=config.seed)
+    return Trainer(model, optimizer=_optimizer(config), schedule=config.schedule, seed=config.seed, augment=config.augment)
 
 
 def _optimizer(config: runs.Config) -> Optimizer:
@@ -236,6 +251,14 @@ def _prepare(config: runs.Config, rows: int) -> None:
     model = config.build()
     steps = kernels.first_step(model, _optimizer(config), rows)
     kernels.show(steps, kernels.count_steps(model), config.backend, COLD)
+
+
+def _draw_augmented(trainer: Trainer, x: np.ndarray, folder: Path) -> None:
+    """Draw a few training images as they are, and in the first epochs."""
+    rows = np.linspace(0, len(x) - 1, min(SHOWN, len(x))).astype(np.int64)
+    options: dict[str, Any] = {"seed": trainer.seed, "backend": trainer.model.backend}
+    epochs = [augment.apply(trainer.augment, x, rows, epoch=epoch, **options) for epoch in range(SHOWN)]
+    plots.augmented(x[rows], np.stack(epochs), folder / "augmented.png")
 
 
 class _Saver(Callback):

@@ -34,6 +34,7 @@ OPERATIONS = (
     "loss",
     "optimizer",
     "array",
+    "augment",
 )
 _MODULES = {"numpy": ("reference", ""), "serial": ("cpu", "_serial"), "parallel": ("cpu", "_parallel"), "cuda": ("cuda", "")}
 BACKENDS = tuple(_MODULES)

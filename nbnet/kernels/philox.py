@@ -39,11 +39,17 @@ def words(start: int, stop: int, seed: int, stream: int, step: int) -> np.ndarra
         start, stop: a range of elements; seed: 64 bits; stream, step: 32 bits each.
     """
     counter = np.arange(start // 4, (stop + 3) // 4, dtype=np.uint64)
-    out = np.empty((len(counter), 4), np.uint32)
+    first = start - start // 4 * 4
+    return words_of(counter, seed, stream, step).reshape(-1)[first : first + stop - start]
+
+
+def words_of(counter: np.ndarray, seed: int, stream: int | np.ndarray, step: int | np.ndarray) -> np.ndarray:
+    """The four random words of each counter, (..., 4) uint32.
+
+    Args:
+        counter: (...) uint64. seed: 64 bits. stream, step: 32 bits each, or arrays of uint32 that broadcast to the shape of counter.
+    """
     with np.errstate(over="ignore"):
         c0, c1 = (counter & _LOW).astype(np.uint32), (counter >> _SHIFT).astype(np.uint32)
-        columns = _philox(c0, c1, np.uint32(stream), np.uint32(step), np.uint32(seed & 0xFFFFFFFF), np.uint32(seed >> 32))
-    for i, column in enumerate(columns):
-        out[:, i] = column
-    first = start - start // 4 * 4
-    return out.reshape(-1)[first : first + stop - start]
+        last = np.asarray(stream, np.uint32), np.asarray(step, np.uint32), np.uint32(seed & 0xFFFFFFFF), np.uint32(seed >> 32)
+        return np.stack(_philox(c0, c1, *last), axis=-1)

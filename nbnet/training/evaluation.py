@@ -13,7 +13,8 @@ from nbnet.losses import Elementwise, PerOutput, counted_rows
 from nbnet.losses.base import check_result, count_rows, name_of
 from nbnet.metrics import Metric, Report
 from nbnet.metrics.classes import decisions, labels_of
-from nbnet.runtime.arrays import each, first, in_dtype, take
+from nbnet.runtime.arrays import each, first, take
+from nbnet.training.augmented import for_evaluation
 from nbnet.training.epoch import Sums
 
 
@@ -45,7 +46,7 @@ def evaluate(trainer: Any, data: tuple[Any, Any, Any], batch_size: int) -> tuple
     options: dict[str, Any] = {"backend": trainer.model.backend}
     for start in range(0, len(first(x)), batch_size):
         batch = slice(start, start + batch_size)
-        prediction, _ = trainer.model.forward(in_dtype(take(x, batch), trainer.model.dtype))
+        prediction, _ = trainer.model.forward(for_evaluation(trainer, take(x, batch)))
         target = take(y, batch)
         if weights is not None:
             options["sample_weight"] = weights[batch]
@@ -69,7 +70,7 @@ def report(trainer: Any, x: Any, y: Any, class_names: Sequence[str] | None, batc
         raise ArgumentError(f"class_names has {len(class_names)} names, expected {classes}, one for each class")
     for start in range(0, len(first(x)), batch_size):
         batch = slice(start, start + batch_size)
-        prediction, _ = trainer.model.forward(in_dtype(take(x, batch), trainer.model.dtype))
+        prediction, _ = trainer.model.forward(for_evaluation(trainer, take(x, batch)))
         prediction, target = np.asarray(prediction), y[batch]
         if (counted := counted_rows(loss, target)) is not None:
             prediction, target = prediction[counted], target[counted]

@@ -13,10 +13,11 @@ import numpy as np
 from nbnet.losses.base import divisor
 from nbnet.metrics import Metric, measured
 from nbnet.optimizers import Optimizer
-from nbnet.runtime.arrays import first, take
+from nbnet.runtime.arrays import first
 from nbnet.runtime.commit import Call, assignment, commit
+from nbnet.training.augmented import training_batches
 from nbnet.training.callbacks import Hook
-from nbnet.training.epoch import Position, Sums, batches, gather
+from nbnet.training.epoch import Position, Sums, batches
 from nbnet.training.evaluation import copied, started
 from nbnet.training.gradients import clip, gradients
 from nbnet.training.notes import progress as progress_at
@@ -37,7 +38,7 @@ def run_epoch(trainer: Any, data: Data, epochs: int, batch_size: int, hooks: Map
     with epoch_bar(trainer.epoch + 1, epochs, count, trainer.position.rows, progress) as bar:
         began = time.perf_counter() - trainer.position.seconds
         left = all_rows[trainer.position.batches :]
-        images = trainer.model.backend.upload((gather(x, rows, trainer.model) for rows in left), trainer.model.dtype)
+        parts = training_batches(trainer, x, y, left)
         for batch, rows in enumerate(left, start=trainer.position.batches):
             at = trainer.position
             for hook in before_batch:
@@ -45,7 +46,7 @@ def run_epoch(trainer: Any, data: Data, epochs: int, batch_size: int, hooks: Map
             if trainer.position is not at:
                 return False
             lr = rate(trainer, progress_at(trainer.epoch, batch, epochs, len(all_rows)))
-            part = next(images), take(y, rows), None if weights is None else weights[rows]
+            part = *next(parts), None if weights is None else weights[rows]
             train_step(trainer, part, lr, (batch + 1, began, count, batch_size), epochs)
             done = trainer.position
             bar.update(done.rows, partial(_found, trainer, done))

@@ -19,7 +19,7 @@ from nbnet.training.checkpoint import LONGEST, Best, State, check
 from nbnet.training.freezing import switches
 
 OPTIMIZER, AVERAGE, BEST = storage.NOT_OF_THE_MODEL  # how the names of other arrays than the model's begin
-DESCRIBED = ("loss", "schedule", "average")  # settings that are named, but not taken over
+DESCRIBED = ("loss", "schedule", "average", "augment")  # settings that are named, but not taken over
 NAMES = ("seed", "step", "epoch", "schedule_epochs", "lr_factor", "history", "position")  # of attributes of a Trainer
 
 
@@ -106,6 +106,7 @@ def settings(trainer: Any) -> dict[str, Any]:
         "schedule": _describe(trainer.schedule),
         "average": _describe(trainer.average),
         "off": [name for name, (owner, attribute, _) in switches(trainer.model).items() if not getattr(owner, attribute)],
+        "augment": _describe(trainer.augment),
     }
 
 

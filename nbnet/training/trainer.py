@@ -17,11 +17,12 @@ from nbnet.hints import explained
 from nbnet.layers import Sequential
 from nbnet.metrics import Metric, Report, get_all
 from nbnet.optimizers import Optimizer
-from nbnet.runtime.arrays import first, in_dtype
+from nbnet.runtime.arrays import first
 from nbnet.runtime.commit import commit
 from nbnet.runtime.replay import Replay
 from nbnet.runtime.watched import Watched
 from nbnet.training import checkpoint, evaluation, resume
+from nbnet.training.augmented import check_augment, for_evaluation
 from nbnet.training.averages import Average
 from nbnet.training.callbacks import Callback, Hook, hooks_of
 from nbnet.training.checkpoint import Best
@@ -50,6 +51,8 @@ class Trainer(CodeRepr):
             "accuracy" replaces that of the loss. Sample weights weigh the rows.
         average: an nb.ExponentialMovingAverage of the parameters, and of buffers that hold floats, an nb.StochasticWeightAverage or an
             nb.Lookahead, which follows each step. Checkpoints hold it; `with trainer.average.swapped(model):` uses it.
+        augment: transforms of nbnet.augment and their names, such as ["flip", "crop"], for the images that `fit` trains on; evaluation
+            applies Normalize alone, and so does train_batch, which does not know the rows. MixUp and CutMix need softmax_cross_entropy.
         replay: whether the kernel calls of a training pass are recorded and repeated, which saves the layers' Python; the results
             have the same bits either way (nbnet.runtime.replay). False runs every layer in every step, for a debugger.
     Attributes:
@@ -77,6 +80,7 @@ class Trainer(CodeRepr):
         average: Average | None = None,
         replay: bool = True,
         metrics: Iterable[Any] = (),
+        augment: Iterable[Any] = (),
     ) -> None:
         if model.input_shape is None:
             raise BuildError("the model is not built yet: call model.build(input_shape) before Trainer(model)")
@@ -86,6 +90,7 @@ class Trainer(CodeRepr):
         self.loss = losses.get(loss)
         losses.check_outputs(self.loss, model.output_shape)
         self.metrics = get_all(metrics, self.loss, model.output_shape)
+        self.augment = check_augment(augment, model, self.loss)
         self.optimizer = optimizers.get(optimizer)
         self.optimizer.check_owner(model.params)
         self.schedule = schedules.get(schedule)
@@ -211,7 +216,7 @@ class Trainer(CodeRepr):
         """
         self._check_model()
         x, y, weights = self._check_data((x, y), "batch", sample_weight)
-        return means(self.loss, *train_step(self, (in_dtype(x, self.model.dtype), y, weights), rate(self)))
+        return means(self.loss, *train_step(self, (for_evaluation(self, x), y, weights), rate(self)))
 
     def stop(self, reason: str) -> None:
         """End `fit` after the current batch, or before the next one. For callbacks and signal handlers."""

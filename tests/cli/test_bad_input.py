@@ -16,6 +16,8 @@ from .running import TINY, nbnet, one_line_error
         ("tarin", "unknown command 'tarin': did you mean 'train'? choose one of train, predict, bench, demo, info, warmup"),
         ("train --model lenett", "unknown model 'lenett': did you mean 'lenet'? choose one of auto, digits, lenet, five-conv, resnet9"),
         ("train --optimizer adma", "unknown optimizer 'adma': did you mean 'adam'?"),
+        ("train --augment flip,crp", "unknown transform 'crp': did you mean 'crop'?"),
+        ("train --augment affine,affine", "there are two RandomAffine in one list, expected at most one"),
         ("train --schedule onecycle", "unknown schedule 'onecycle': did you mean 'one_cycle'?"),
         ("train --backend paralel", "unknown backend 'paralel': did you mean 'parallel'?"),
         ("train --dtype float16", "dtype 'float16': nbnet computes in 'float32' or 'float64'"),

@@ -152,6 +152,7 @@ NASTY = [
     ("dtype", '"float31"', " is 'float31', expected one of float32, float64"),
     ("optimizer", '"one_cycle"', " is 'one_cycle', expected one of sgd"),
     ("schedule", '"adamw"', " is 'adamw', expected one of constant"),
+    ("augment", '["zoom"]', "[0] is 'zoom', expected one of flip, crop"),
     ("backend", "[]", " is [], expected one of numpy"),
     ("image_shape", "[1000000, 1000000, 3]", "[0] is 1000000, expected a whole number, 1 to 65535"),
     ("image_shape", "[65535, 65535, 3]", " is [65535, 65535, 3], expected an image of at most 16,777,216 numbers"),

@@ -47,15 +47,31 @@ def test_train(pictures, here, capsys):
         "optimizer": "adamw",
         "weight_decay": 0.3,
         "schedule": "one_cycle",
+        "augment": ["crop"],
         "backend": "serial",
         "dtype": "float32",
         "seed": 0,
     }
-    for name in ("curves", "confusion", "mistakes"):
+    for name in ("curves", "confusion", "mistakes", "augmented"):
         with Image.open(here / "run" / f"{name}.png") as image:
             assert min(image.size) > 200
             low, high = image.convert("L").getextrema()
             assert high - low > 100
+
+
+@pytest.mark.parametrize("names", ["none", "flip, cutmix,color"])
+def test_augment(pictures, here, names):
+    """None, or several; a run of a version without it has none, and goes on."""
+    assert nbnet("train", "--data", pictures, "--out", "run", *TINY, "--augment", names) == 0
+    path = here / "run" / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    assert config["augment"] == ([] if names == "none" else ["flip", "cutmix", "color"])
+    assert (here / "run" / "augmented.png").exists() == (names != "none")
+    if names == "none":
+        del config["augment"]
+        path.write_text(json.dumps(config), encoding="utf-8")
+    assert nbnet("train", "--resume", "run", "--epochs", 4) == 0
+    assert nbnet("predict", "run", *pictures.glob("left/*")) == 0
 
 
 def test_a_folder_with_validation_images_of_its_own(pictures, here, rng, capsys):

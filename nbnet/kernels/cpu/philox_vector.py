@@ -13,7 +13,7 @@ from numba.extending import intrinsic, models, register_model
 
 from nbnet.kernels.cpu.register_tiles import MAX_VECTORS
 from nbnet.kernels.cpu.target import WIDTH
-from nbnet.kernels.cpu.vector import Mask, splat_value
+from nbnet.kernels.cpu.vector import Mask, address_of, splat_value
 from nbnet.kernels.philox import MULTIPLIER_0, MULTIPLIER_1, WEYL_0, WEYL_1
 
 LANES = WIDTH // 4  # words per register
@@ -55,6 +55,18 @@ def random_words(context, counter, seed, stream, step):
         return cgutils.pack_array(builder, [words for group in groups for words in _in_order(builder, group)])
 
     return types.UniTuple(Words(), 2 * REGISTERS)(*[types.uint64] * 4), generate
+
+
+@intrinsic
+def store_words(context, array, at, words):
+    """array[at : at + LANES] = words; array is flat and uint32."""
+
+    def generate(context, builder, signature, args):
+        pointer = address_of(context, builder, signature.args[0], args[0], args[1])
+        builder.store(args[2], builder.bitcast(pointer, args[2].type.as_pointer())).align = 4
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, words), generate
 
 
 @intrinsic

@@ -30,7 +30,9 @@ SCALARS |= {"_add_parts", "_add_gradients", "_rotate"}
 SCALARS |= {"_max_forward", "_max_backward", "_avg_forward", "_avg_backward", "_gather", "_merge_moments", "_merge_sums", "_total", "_swap"}
 SCALARS |= {"_backward_outside", "_first_of_each", "_move_columns", "_multiply_rows", "_multiply_sum"}
 SCALARS |= {"_depthwise", "_depthwise_transposed", "_depthwise_products", "_merge_products"}
+SCALARS |= {"_augment", "_mix"}
 MERGES |= {"_depthwise_products", "_merge_products"}
+MERGES |= {"_mix"}  # whose products are exact in float64, so that all backends mix to the same bits
 
 
 def arguments(operation, name, dtype):
@@ -100,6 +102,13 @@ def arguments(operation, name, dtype):
     if operation == "resample":
         index, weight = a(9, 2, dtype=np.dtype(np.int64)), a(9, 2, dtype=D)
         return [(x, index, weight, index, weight, x) for x in (wide, narrow)]
+    if operation == "augment":
+        whole, bytes_ = np.dtype(np.int64), a(9, 8, 7, 3, dtype=np.dtype(np.uint8))
+        y, rows, boxes = a(4, 8, 7, 3), a(4, dtype=whole), a(2, 4, 4, dtype=whole)
+        if name == "mix":
+            return [(y, a(4, dtype=D), a(4, 4, dtype=whole), y)]
+        rest = 2, a(4, 3, 4), a(4096), np.array([3, 1, 2], np.uint64), a(3), a(3), 255.0, boxes, y
+        return [(x, rows, rows, a(2, 4, 15, dtype=whole), a(4, 6, dtype=whole), *rest) for x in (bytes_, a(9, 8, 7, 3))]
     if operation == "activation":
         if "prelu" in name:
             return [(m, w, m) if name.endswith("forward") else (m, m, w, None, m, w) for w in (v, a(1))]
