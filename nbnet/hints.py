@@ -49,10 +49,8 @@ ARGUMENTS = {
     "restore_best_weights": "write restore_best=",
     "sample_weight": "write trainer.fit((x, y), epochs=10, sample_weight=weights)",
     "shuffle": "leave it out: batches are shuffled by Trainer(seed=)",
-    "steps_per_epoch": "leave it out: an epoch is all rows",
     "strides": "write stride=",
     "validation_data": "write validation=(x, y)",
-    "validation_split": "split the rows first (nbnet.preprocessing.stratified_split) and write validation=(x, y)",
     "verbose": "write progress=True or progress=False",
 }
 _TRAINER = "trainer = nb.Trainer(model, loss=..., optimizer=nb.Adam(1e-3)), then trainer."

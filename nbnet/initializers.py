@@ -16,7 +16,7 @@ import numpy as np
 from nbnet.code_repr import Made, shown
 from nbnet.errors import ArgumentError, BuildError, DTypeError, NonFiniteError, ShapeError, unknown
 from nbnet.functional import checks
-from nbnet.runtime.arrays import X_DTYPES, in_dtype
+from nbnet.runtime.arrays import X_DTYPES, in_dtype, take
 from nbnet.runtime.commit import Call, assignment, commit
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def lsuv(model: Sequential, x: Any, tolerance: float = 0.1) -> None:
     """
     _check_built(model, "lsuv", "check_rows")
     tolerance = checks.number(tolerance, "tolerance", "a finite number above 0", lambda tolerance: 0 < tolerance < math.inf)
-    x = in_dtype(model.check_rows(x), model.dtype)
+    x = in_dtype(take(model.check_rows(x), slice(None)), model.dtype)
     layers = [layer for layer in model.walk() if "weight_initializer" in vars(layer)]
     before = [assignment(layer.params["weight"].value, layer.params["weight"].value.copy()) for layer in layers]
     try:

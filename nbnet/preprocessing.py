@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from nbnet.errors import ArgumentError, DataError, DTypeError, NonFiniteError, S
 from nbnet.functional import checks
 from nbnet.functional.checks import as_array
 from nbnet.runtime.arrays import FLOATS, X_DTYPES, to_float
+from nbnet.runtime.lazy import Lazy
 
 __all__ = [
     "check_arrays",
@@ -48,15 +50,16 @@ def check_arrays(x: Any, y: Any, num_classes: int | None = None) -> tuple[np.nda
     return x, check_targets(y) if num_classes is None else check_labels(y, num_classes)
 
 
-def check_rows(x: Any, y: Any, name: str = "x") -> tuple[np.ndarray, np.ndarray]:
+def check_rows(x: Any, y: Any, name: str = "x") -> tuple[Any, np.ndarray]:
     """Check x, and that y has one row for each row of x: the part of check_arrays that does not depend on the loss.
 
     Args:
         name: what errors call x.
     Returns:
-        x and y as arrays. Raises: as check_arrays.
+        x and y as arrays. A Lazy x stays one: what its rows hold is checked when they are read. Raises: as check_arrays.
     """
-    given, x, y = x, as_array(x, name), as_array(y, "y")
+    given, y = x, as_array(y, "y")
+    x = x if isinstance(x, Lazy) else as_array(x, name)
     code = checks.in_code(given, name)
     if x.ndim < 2:
         hint = f"for one number per row use {code}[:, None]" if x.shape == y.shape[:1] else f"one row alone is {code}[None]"
@@ -69,7 +72,9 @@ def check_rows(x: Any, y: Any, name: str = "x") -> tuple[np.ndarray, np.ndarray]
         raise DTypeError(f"{name} has dtype {x.dtype}: expected uint8 (scaled to [0, 1]), float32 or float64{hint}")
     if x.size == 0:
         raise DataError(f"{name} has shape {x.shape}: it is empty, expected at least one row")
-    _check_finite(x, name)
+    if isinstance(x, Lazy):
+        return x.checked(name, partial(_check_finite, name=name)), y
+    _check_finite(x, name=name)
     return x, y
 
 
@@ -82,7 +87,7 @@ def check_targets(y: Any) -> np.ndarray:
     y = as_array(y, "y")
     if y.dtype.kind not in "iuf":
         raise DTypeError(f"y has dtype {y.dtype}: expected numbers{checks.dtype_hint(y, 'np.asarray(y)')}")
-    _check_finite(y, "y")
+    _check_finite(y, name="y")
     return y
 
 
@@ -123,7 +128,7 @@ def check_probabilities(y: Any) -> np.ndarray:
     if y.dtype.kind not in "biuf":
         raise DTypeError(f"y has dtype {y.dtype}: expected probabilities{checks.dtype_hint(y, 'np.asarray(y)')}")
     y = y if y.dtype in FLOATS else y.astype(np.float32)
-    _check_finite(y, "y")
+    _check_finite(y, name="y")
     sums = y.sum(axis=1)
     wrong = (y.min(axis=1, initial=0) < 0) | (np.abs(sums - 1) > SUM_OF_ROW)
     if wrong.any():
@@ -191,7 +196,8 @@ def _range_hint(y: np.ndarray, num_classes: int) -> str:
     return f"; for {most + 1} classes the last layer is nb.Dense({most + 1})"
 
 
-def _check_finite(array: np.ndarray, name: str) -> None:
+def _check_finite(array: np.ndarray, numbers: np.ndarray | None = None, *, name: str) -> None:
+    """numbers: of the rows of the array, where these are not 0, 1, ..."""
     if array.dtype.kind != "f" or (array.size <= SMALL and np.isfinite(array).all()):
         return
     with np.errstate(over="ignore", invalid="ignore"):
@@ -203,7 +209,7 @@ def _check_finite(array: np.ndarray, name: str) -> None:
         if not finite.all():
             first, *rest = (int(i) for i in np.unravel_index(finite.argmin(), finite.shape))
             index = (start + first, *rest)
-            place = ", ".join(map(str, index))
+            place = ", ".join(map(str, index if numbers is None else (numbers[index[0]], *rest)))
             raise NonFiniteError(f"{name}[{place}] is {array[index]}: expected finite numbers; remove that row or replace the value")
 
 

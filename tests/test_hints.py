@@ -17,6 +17,16 @@ class Loader:
         yield from ()
 
 
+class Examples:
+    """Single examples, as in a data set of PyTorch."""
+
+    def __len__(self):
+        return len(X)
+
+    def __getitem__(self, row):
+        return X[row], Y[row]
+
+
 class Tensor:
     """An array that refuses to be one, as PyTorch's with a gradient does."""
 
@@ -45,13 +55,13 @@ FITS = {
     "x, y, epochs=1": r"Trainer.fit\(\) got multiple values for argument 'epochs': write fit\(\(x, y\), epochs=10\)$",
     "x, y, 1": r"data: expected a pair \(x, y\) of arrays, got ndarray: write fit\(\(x, y\), epochs=10\)$",
     "(x, y)": r"missing 1 required positional argument: 'epochs': write fit\(\(x, y\), epochs=10\)$",
-    "(x, y, y), epochs=1": r"got 3 parts: for weights of rows write sample_weight=weights$",
+    "(x, y, y, y), epochs=1": r"got 4 parts: for weights of rows write \(x, y, sample_weight\)$",
     "((x, y), (x, y), ['a']), epochs=1": r"got 3 parts: write \(x, y\), \(x_test, y_test\), names = data, then fit\(\(x, y\), validation=",
-    "Loader(), epochs=1": r"got Loader: for batches of your own call trainer.train_batch\(x, y\) on each$",
+    "Loader(), epochs=1": r"data: Loader does not tell how many batches it has: give steps_per_epoch=$",
+    "Examples(), epochs=1": r"got Examples: for a data set of single examples give a loader of its batches$",
     "(x, y), epochs=1, validation_data=(x, y)": r"unexpected keyword argument 'validation_data': write validation=\(x, y\)$",
-    "(x, y), epochs=1, validation_split=0.2": r"'validation_split': split the rows first .* and write validation=\(x, y\)$",
     "(x, y), epochs=1, verbose=0": r"'verbose': write progress=True or progress=False$",
-    "(x, y), epochs=1, bacth_size=2": r"'bacth_size': expected data, epochs, batch_size, validation, callbacks, progress, sample_weight$",
+    "(x, y), epochs=1, bacth_size=2": r"'bacth_size': expected data, epochs, batch_size, validation, .*, steps_per_epoch$",
     "(x, y[:, None]), epochs=1": r"labels have shape \(12, 1\): expected \(12,\), .*; use np.asarray\(y\).reshape\(-1\)$",
     "(x, 2 * np.eye(3)[y]), epochs=1": r"probabilities of row 0 sum to 2: .*; for several .* use loss='binary_cross_entropy'$",
     "(x, y.astype(float)), epochs=1": r"labels have dtype float64: expected whole numbers, 0 to 2; use np.asarray\(y\).astype\('int64'\)$",
@@ -62,7 +72,10 @@ FITS = {
 @pytest.mark.parametrize("arguments", FITS)
 def test_fit(trainer, arguments):
     with pytest.raises(nb.NbnetError, match=FITS[arguments]) as caught:
-        eval(f"trainer.fit({arguments})", {"trainer": trainer, "x": X, "y": Y, "np": np, "Loader": Loader, "Tensor": Tensor})
+        eval(
+            f"trainer.fit({arguments})",
+            {"trainer": trainer, "x": X, "y": Y, "np": np, "Loader": Loader, "Examples": Examples, "Tensor": Tensor},
+        )
     assert "\n" not in str(caught.value)
     assert trainer.step == 0
 

@@ -139,11 +139,6 @@ KEYWORDS = [
     ("fit((x, y), 1, steps_per_epoch=2)", r"(leave it out): an epoch is all rows$", "fit((x, y), 1)  # {}"),
     ("nb.Conv2D(3, 3, strides=2)", r"write (stride=)$", "nb.Conv2D(3, 3, {}2)"),
     ("fit((x, y), 1, validation_data=(x, y))", r"write (validation=\(x, y\))$", "fit((x, y), 1, {})"),
-    (
-        "fit((x, y), 1, validation_split=0.2)",
-        r"split the rows first \((nbnet.preprocessing.stratified_split)\) and write (validation=\(x, y\))$",
-        "import nbnet; rows, held_out = {}(y, 0.2); data = x[rows], y[rows]; x, y = x[held_out], y[held_out]; fit(data, 1, {})",
-    ),
     ("trainer.fit((x, y), 1, verbose=0)", r"write (progress=True) or (progress=False)$", "trainer.fit((x, y), 1, {1})"),
     ("model.predict(x, verbose=0)", r"expected x, (batch_size)$", "model.predict(x, {}=3)"),
 ]
@@ -220,16 +215,22 @@ PAIRS = [
     ("trainer.evaluate((x, y))", r"write (evaluate\(x, y\))$", "trainer.{}"),
     ("model.predict()", r"write (predict\(x\))$", "model.{}"),
     ("new().build()", r"write (build\(\(28, 28, 1\)\))$", "model = new(nb.Flatten(), nb.Dense(3)); model.{}"),
-    ("fit((x, y, y), 1)", r"write (sample_weight=)weights$", "fit((x, y), 1, {}np.ones(len(x)))"),
+    ("fit((x, y, y, y), 1)", r"write \(x, y, (sample_weight)\)$", "fit((x, y), 1, {}=np.ones(len(x)))"),
     (
         "data = (x, y), (x, y), ['a']; fit(data, 1)",
         r"write (.* = data), then (fit\(.*epochs=10\))$",
         "data = (x, y), (x, y), ['a']; {}; {}",
     ),
-    ("fit(iter([(x, y)]), 1)", r"for batches of your own call (trainer.train_batch\(x, y\)) on each$", "{}"),
-    ("fit((x, y), 1, validation=iter([(x, y)]))", r"for batches of your own call (trainer.evaluate\(x, y\)) on each$", "{}"),
+    (
+        "fit(iter([(x, y)]), 1)",
+        r"give (steps_per_epoch=), or an object .*, such as a (list)$",
+        "fit(iter([(x, y)]), 1, {}1); fit({}([(x, y)]), 2)",
+    ),
+    ("fit((x, y), 1, validation=iter([(x, y)]))", r"such as a (list)$", "fit((x, y), 1, validation={}([(x, y)]))"),
+    ("fit([(x, y)], 1, sample_weight=y)", r"expected batches (\(x, y, sample_weight\))$", "sample_weight = y; fit([{}], 1)"),
+    ("fit([(x, y)], 1, validation_split=0.1)", r"write (validation=) with other batches$", "fit([(x, y)], 1, {}[(x, y)])"),
     ("fit((x, y), 1, validation=x)", r"write (validation=\(x, y\))$", "fit((x, y), 1, {})"),
-    ("fit((x, y), 1, validation=0.2)", r"split the rows first .* and write (validation=\(x, y\))$", "fit((x, y), 1, {})"),
+    ("fit((x, y), 1, validation=0.2)", r"write (validation_split=0.2)$", "fit((x, y), 1, {})"),
 ]
 
 BUILDING = [

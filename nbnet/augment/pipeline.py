@@ -53,27 +53,30 @@ class Pipeline:
         ends = 4 * np.cumsum([0, *blocks])
         return [words[:, start : start + each.words] for start, each in zip(ends, self.transforms)]
 
-    def mixed(self, rows: np.ndarray, epoch: int, seed: int, count: int) -> Mixed:
-        """How the images of these rows are mixed with others. count: rows of the data set."""
+    def mixed(self, rows: np.ndarray, epoch: int, seed: int, count: int, first: int = 0) -> Mixed:
+        """How the images of these rows are mixed with others, rows `first` to first + count - 1."""
         height, width, _ = self.shape
         ones = np.ones(len(rows))
-        found = Mixed(rows, ones, np.zeros((len(rows), 4), np.int64), ones)
+        found = Mixed(rows - first, ones, np.zeros((len(rows), 4), np.int64), ones)
         for transform, words in zip(self.transforms, self.words(rows, epoch, seed)):
             if isinstance(transform, Mixing):
                 found = transform.mixed(words, found, height, width, count)
-        return found
+        return found._replace(partners=found.partners + first)
 
-    def run(self, x: np.ndarray, rows: np.ndarray, epoch: int, seed: int, be: Backend, dtype: np.dtype) -> tuple[Any, Mixed | None]:
+    def run(
+        self, x: Any, rows: np.ndarray, epoch: int, seed: int, be: Backend, dtype: np.dtype, first: int = 0
+    ) -> tuple[Any, Mixed | None]:
         """The images of these rows as they are in an epoch, where kernels of the backend read them, and how they are mixed.
 
         Args:
-            x: (R, H, W, C), uint8, float32 or float64: the whole data set. rows: (N,) int64. dtype: of the result, float32 or float64.
+            x: (R, H, W, C), uint8, float32 or float64: the whole data set, or rows `first` to first + R - 1 of it, of which the partners
+                then are. rows: (N,) int64. dtype: of the result, float32 or float64.
         """
-        y = self._images(x, rows, self._numbers(rows, epoch, seed, x.dtype, dtype), be, dtype)
+        y = self._images(x, rows, self._numbers(rows, epoch, seed, x.dtype, dtype), be, dtype, first)
         if not self.mixes:
             return y, None
-        mixed = self.mixed(rows, epoch, seed, len(x))
-        z = self._images(x, mixed.partners, self._numbers(mixed.partners, epoch, seed, x.dtype, dtype), be, dtype)
+        mixed = self.mixed(rows, epoch, seed, len(x), first)
+        z = self._images(x, mixed.partners, self._numbers(mixed.partners, epoch, seed, x.dtype, dtype), be, dtype, first)
         be.kernel("augment.mix")(z, be.place(mixed.share), be.place(mixed.box), y)
         return y, mixed
 
@@ -84,10 +87,10 @@ class Pipeline:
         pipeline = Pipeline([normalize] if normalize else [], self.shape)
         return pipeline._images(x, rows, pipeline._numbers(rows, 0, 0, x.dtype, dtype), be, dtype)
 
-    def _images(self, x: np.ndarray, rows: np.ndarray, numbers: tuple[Any, ...], be: Backend, dtype: np.dtype) -> Any:
-        y, places = be.empty((len(rows), *self.shape), dtype), rows
+    def _images(self, x: Any, rows: np.ndarray, numbers: tuple[Any, ...], be: Backend, dtype: np.dtype, first: int = 0) -> Any:
+        y, places = be.empty((len(rows), *self.shape), dtype), rows - first if first else rows
         if be.name == "cuda" or type(x) is not np.ndarray or not x.flags.carray:  # a batch alone, and where kernels read it
-            x, places = be.place(x[rows]), np.arange(len(rows))
+            x, places = be.place(x[places]), np.arange(len(rows))
         *placed, counter, shift, divisor, top, boxes = numbers
         arrays = [be.place(each) if isinstance(each, np.ndarray) else each for each in (places, rows, *placed)]
         last = be.place(shift), be.place(divisor), top, be.place(boxes)

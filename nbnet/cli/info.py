@@ -13,7 +13,7 @@ from nbnet.errors import BackendError
 from nbnet.kernels import load
 from nbnet.kernels.cpu import threads
 from nbnet.kernels.sources import check_folder
-from nbnet.runtime import compile_ahead, memory
+from nbnet.runtime import compile_ahead, lazy, memory
 from nbnet.runtime.backend import check_cuda
 from nbnet.runtime.processors import processors
 from nbnet.version import __version__
@@ -58,6 +58,7 @@ def facts() -> Iterator[tuple[str, str]]:
     yield "replay", "on (Trainer(replay=False) turns it off)"
     yield "compile workers", f"{compile_ahead.workers()} ({compile_ahead.VARIABLE}=0 turns them off)"
     yield "memory pool", f"{'on' if memory.POOLED else 'off'} ({memory.VARIABLE}=0 turns it off; nb.empty_cache() empties it)"
+    yield "read-ahead", f"{'on' if lazy.READ_AHEAD else 'off'} ({lazy.VARIABLE}=0 turns it off)"
     yield "kernel cache", _kernel_cache()
     yield "data cache", str(download.cache_folder())
     yield "gpu", _gpu()

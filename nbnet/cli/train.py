@@ -27,6 +27,7 @@ from nbnet.optimizers import OPTIMIZERS, Optimizer
 from nbnet.runtime.arrays import float_dtype
 from nbnet.runtime.backend import get_backend
 from nbnet.training.callbacks import Callback
+from nbnet.training.epoch import count_batches
 from nbnet.training.notes import rate_jump
 from nbnet.training.trainer import Trainer
 from nbnet.version import __version__
@@ -119,7 +120,7 @@ def run(options: argparse.Namespace) -> int:
     if "resume" not in given:
         folder = runs.make_folder(given.get("out"), config.data, config.model)
     storage.write_json(folder / runs.CONFIG, dataclasses.asdict(config))
-    if (jump := rate_jump(trainer, config.epochs, len(x), config.batch_size)) is not None:
+    if (jump := rate_jump(trainer, config.epochs, count_batches(len(x), config.batch_size))) is not None:
         print(f"note: {jump}")
     print(f"run: {folder}, from epoch {trainer.epoch + 1} of {config.epochs}" if trainer.epoch or trainer.step else f"run: {folder}")
     if config.augment:

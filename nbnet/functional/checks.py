@@ -29,10 +29,12 @@ def as_array(value: Any, name: str) -> np.ndarray:
             f"their place use {name}.filled(0)"
         )
     try:
+        if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
+            return np.from_dlpack(value)
         return np.asarray(value)
     except ValueError as error:
         raise ShapeError(f"{name} is not an array: {error}; expected rows of equal shape") from None
-    except (TypeError, RuntimeError) as error:
+    except (TypeError, RuntimeError, BufferError) as error:
         raise DTypeError(f"{name} is not an array: {' '.join(str(error).split())}; expected a NumPy array") from None
 
 

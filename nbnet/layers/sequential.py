@@ -21,6 +21,7 @@ from nbnet.layers.fusion import fuse, step_backward
 from nbnet.layers.inputs import check_lengths, check_one
 from nbnet.runtime.arrays import X_DTYPES, each, first, in_dtype, on_device, several, take, to_float
 from nbnet.runtime.commit import assignment, commit
+from nbnet.runtime.lazy import Lazy, is_lazy
 
 
 class Sequential(Container):
@@ -130,6 +131,7 @@ class Sequential(Container):
 
     def check_rows(self, x: Any) -> Any:
         """x (N, ...), uint8, float32 or float64, as an array whose batches, as `in_dtype` gives them, `forward` takes; or several inputs.
+        One that is not in memory is a Lazy.
 
         Raises:
             BuildError: the model is not built. ShapeError, DTypeError: x does not fit; what to do follows from all its rows.
@@ -142,11 +144,12 @@ class Sequential(Container):
         check_lengths(arrays)
         return arrays
 
-    def _check_rows(self, x: Any, shape: Shape, name: str) -> np.ndarray:
+    def _check_rows(self, x: Any, shape: Shape, name: str) -> Any:
         check_one(x, shape, self.name)
-        array = checks.as_array(x, name)
+        lazy = x if isinstance(x, Lazy) else Lazy(x, name) if is_lazy(x) else None
+        array = checks.as_array(x, name) if lazy is None else lazy
         if array.shape[1:] != shape or array.dtype not in X_DTYPES:
-            self._check_array(x, shape, name)
+            self._check_array(x if lazy is None else np.broadcast_to(np.zeros((), lazy.dtype), lazy.shape), shape, name)
         return array
 
     def forward(self, x: Any, train: bool = False) -> tuple[Any, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import ExitStack, closing
+from itertools import tee
 from typing import Any
 
 import numpy as np
@@ -15,8 +17,9 @@ from nbnet.errors import ArgumentError
 from nbnet.layers import Sequential
 from nbnet.losses import SoftmaxCrossEntropy
 from nbnet.losses.base import name_of
-from nbnet.runtime.arrays import in_dtype, take
-from nbnet.training.epoch import gather
+from nbnet.runtime.arrays import each, first, in_dtype, take
+from nbnet.runtime.lazy import Ahead, is_read
+from nbnet.training.epoch import Data, gather
 
 
 def check_augment(transforms: Any, model: Sequential, loss: Any) -> tuple[Transform, ...]:
@@ -34,21 +37,50 @@ def check_augment(transforms: Any, model: Sequential, loss: Any) -> tuple[Transf
     return found
 
 
-def training_batches(trainer: Any, x: Any, y: Any, batches: Iterable[np.ndarray]) -> Iterator[tuple[Any, Any]]:
-    """x and y of each batch of rows of the trainer's epoch, x where the model reads it."""
+def training_batches(trainer: Any, x: Any, y: Any, batches: Iterable[np.ndarray]) -> Generator[tuple[Any, Any]]:
+    """x and y of each batch of rows of the trainer's epoch, x where the model reads it. What is not in memory is read ahead."""
     model, epoch, seed = trainer.model, trainer.epoch, trainer.seed
     batches = list(batches)
+    pipeline = Pipeline(trainer.augment, x.shape[1:]) if trainer.augment else None
+
+    def wanted() -> Iterator[np.ndarray]:
+        """The rows of each access to x."""
+        for rows in batches:
+            yield rows
+            if pipeline is not None and pipeline.mixes:
+                yield pipeline.mixed(rows, epoch, seed, len(x)).partners
+
+    with ExitStack() as threads:
+        read = each(lambda part: threads.enter_context(closing(Ahead(part, wanted()))) if is_read(part) else part, x)
+        if pipeline is None:
+            images = model.backend.upload((gather(read, rows, model) for rows in batches), model.dtype)
+            yield from zip(images, (take(y, rows) for rows in batches))
+            return
+        for rows in batches:
+            pictures, mixed = pipeline.run(read, rows, epoch, seed, model.backend, model.dtype)
+            if mixed is None:
+                yield pictures, take(y, rows)
+            else:
+                yield pictures, targets(mixed, y[rows], y[mixed.partners], model.output_shape[-1], model.dtype)
+
+
+def own_batches(trainer: Any, batches: Iterable[Data], done: int) -> Iterator[Data]:
+    """Batches of the user's own for a step, x where the model reads it. Their rows are numbered as they come in the epoch, from `done`;
+    partners of MixUp and CutMix are of the same batch."""
+    model = trainer.model
     if not trainer.augment:
-        images = model.backend.upload((gather(x, rows, model) for rows in batches), model.dtype)
-        yield from zip(images, (take(y, rows) for rows in batches))
+        some, same = tee(batches)
+        images = model.backend.upload((gather(x, np.arange(len(first(x))), model) for x, _, _ in some), model.dtype)
+        yield from ((placed, y, weights) for placed, (_, y, weights) in zip(images, same))
         return
-    pipeline = Pipeline(trainer.augment, x.shape[1:])
-    for rows in batches:
-        pictures, mixed = pipeline.run(x, rows, epoch, seed, model.backend, model.dtype)
-        if mixed is None:
-            yield pictures, take(y, rows)
-        else:
-            yield pictures, targets(mixed, y[rows], y[mixed.partners], model.output_shape[-1], model.dtype)
+    pipeline = Pipeline(trainer.augment, model.input_shape)
+    for x, y, weights in batches:
+        rows = np.arange(done, done + len(x))
+        pictures, mixed = pipeline.run(x, rows, trainer.epoch, trainer.seed, model.backend, model.dtype, done)
+        if mixed is not None:
+            y = targets(mixed, y, y[mixed.partners - done], model.output_shape[-1], model.dtype)
+        yield pictures, y, weights
+        done += len(rows)
 
 
 def for_evaluation(trainer: Any, x: Any) -> Any:

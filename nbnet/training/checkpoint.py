@@ -130,8 +130,10 @@ def check(run: Any, source: str | Path) -> dict[str, Any]:
         raise CheckpointError(f"{prefix}: epoch is {run['epoch']}, but the history has {max(lengths, default=0)} epochs")
     if at.batches == 0:
         fits = at == Position()
+    elif at.batch_size == 0:  # batches of the user's own
+        fits = at.batches <= min(at.data_rows, at.rows) and (at.correct or 0) <= at.counted <= at.rows
     else:
-        fits = min(at.data_rows, at.batch_size) >= 1
+        fits = at.data_rows >= 1
         last = count_batches(at.data_rows, at.batch_size) if fits else 0
         rows = at.data_rows if at.batches == last else at.batches * at.batch_size
         fits = fits and at.batches <= last and at.rows == rows and at.counted <= rows and (at.correct or 0) <= at.counted

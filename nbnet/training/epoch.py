@@ -11,13 +11,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nbnet.errors import ArgumentError, NbnetError
-from nbnet.hints import ARGUMENTS
 from nbnet.kernels import chunks
 from nbnet.layers import Sequential
 from nbnet.losses import Loss, PerOutput
 from nbnet.losses.base import check_call, name_of
 from nbnet.preprocessing import check_rows, check_sample_weight, permutation
 from nbnet.runtime.arrays import each, first, to_float
+
+Data = tuple[Any, Any, Any]  # x, y and the weights of the rows, or None
 
 
 class Sums(NamedTuple):
@@ -48,8 +49,8 @@ class Position(NamedTuple):
     correct: int | None = 0
     lr: float = 0.0  # of the last step
     seconds: float = 0.0
-    data_rows: int = 0  # of the data set; this and
-    batch_size: int = 0  # must be the same when the epoch continues
+    data_rows: int = 0  # of the data set, or how many batches of the user's own; this and
+    batch_size: int = 0  # must be the same when the epoch continues; 0 for batches of the user's own
     counted: int = 0  # rows, but for those that the loss ignores
 
     @property
@@ -63,15 +64,18 @@ class Position(NamedTuple):
         return Position(batches, self.rows + rows, loss, correct, lr, seconds, data_rows, batch_size, counted)
 
     def check_continues(self, rows: int, batch_size: int) -> None:
-        """Check that the epoch can continue on a data set of `rows` rows.
+        """Check that the epoch can continue on a data set of `rows` rows, or on so many batches of the user's own if batch_size is 0.
 
         Raises:
             ArgumentError: it has other rows or another batch size.
         """
         if self.batches and (self.data_rows, self.batch_size) != (rows, batch_size):
+            before, now = (
+                f"{count} rows in batches of {size}" if size else f"{count} batches of your own"
+                for count, size in ((self.data_rows, self.batch_size), (rows, batch_size))
+            )
             raise ArgumentError(
-                f"this run stopped within an epoch of {self.data_rows} rows in batches of {self.batch_size}: it cannot continue "
-                f"with {rows} rows in batches of {batch_size}; use the same data and batch_size"
+                f"this run stopped within an epoch of {before}: it cannot continue with {now}; use the same data and batch_size"
             )
 
 
@@ -143,14 +147,14 @@ def _instead_of_pair(data: Any, name: str) -> str:
         held_out = name == "validation"
         hint = "write validation=(x, y)" if held_out else "write fit((x, y), epochs=10)"
         if held_out and isinstance(data, Real):
-            hint = ARGUMENTS["validation_split"]
-        elif isinstance(data, Iterable) and not hasattr(data, "shape"):
-            hint = f"for batches of your own call trainer.{'evaluate' if held_out else 'train_batch'}(x, y) on each"
+            hint = f"for a share of the data write validation_split={data!r}"
+        elif hasattr(data, "__getitem__") and not isinstance(data, (str, bytes, Iterable)):
+            hint = "for a data set of single examples give a loader of its batches"
         return f"{type(data).__name__}: {hint}"
     parts = f"{len(data)} parts"
     if data and isinstance(data[0], (tuple, list)) and len(data[0]) == 2:
         return f"{parts}: write (x, y), (x_test, y_test), names = data, then fit((x, y), validation=(x_test, y_test), epochs=10)"
-    return f"{parts}: for weights of rows write sample_weight=weights"
+    return f"{parts}: for weights of rows write (x, y, sample_weight)"
 
 
 def count_batches(rows: int, batch_size: int) -> int:
@@ -179,10 +183,10 @@ def gather(x: Any, rows: np.ndarray, model: Sequential) -> Any:
     return each(lambda part: _gather(part, rows, model), x)
 
 
-def _gather(x: np.ndarray, rows: np.ndarray, model: Sequential) -> np.ndarray:
+def _gather(x: Any, rows: np.ndarray, model: Sequential) -> np.ndarray:
     out = model.backend.on_host((len(rows), *x.shape[1:]), x.dtype)
-    if x.flags.c_contiguous:
+    if isinstance(x, np.ndarray) and x.flags.c_contiguous:
         np.take(x, rows, axis=0, out=out, mode="clip")
-    else:  # of which np.take copies the whole
+    else:  # np.take would copy the whole of it
         out[...] = x[rows]
     return out if x.dtype in (np.uint8, model.dtype) else to_float(out, model.backend.on_host(out.shape, model.dtype))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from nbnet.metrics import Metric, Report
 from nbnet.metrics.classes import decisions, labels_of
 from nbnet.runtime.arrays import each, first, take
 from nbnet.training.augmented import for_evaluation
-from nbnet.training.epoch import Sums
+from nbnet.training.epoch import Data, Sums
 
 
 def started(metrics: Iterable[Metric]) -> tuple[Metric, ...]:
@@ -39,21 +40,18 @@ def measure(metrics: Iterable[Metric], loss: Any, prediction: Any, target: Any, 
         metric.update(prediction, target, weights)
 
 
-def evaluate(trainer: Any, data: tuple[Any, Any, Any], batch_size: int) -> tuple[Sums, tuple[Metric, ...]]:
-    """What the loss adds up over data that is checked already, and the trainer's metrics of it."""
-    x, y, weights = data
+def evaluate(trainer: Any, batches: Generator[Data]) -> tuple[Sums, tuple[Metric, ...]]:
+    """What the loss adds up over batches that are checked already, and the trainer's metrics of them."""
     sums, metrics, loss = Sums(), started(trainer.metrics), trainer.loss
     options: dict[str, Any] = {"backend": trainer.model.backend}
-    for start in range(0, len(first(x)), batch_size):
-        batch = slice(start, start + batch_size)
-        prediction, _ = trainer.model.forward(for_evaluation(trainer, take(x, batch)))
-        target = take(y, batch)
-        if weights is not None:
-            options["sample_weight"] = weights[batch]
-        result = check_result(loss(prediction, target, **options), prediction, loss)
-        sums = sums.plus(result.total, result.correct, count_rows(loss, target))
-        if metrics:
-            measure(metrics, loss, prediction, target, options.get("sample_weight"))
+    with closing(batches):
+        for x, target, weights in batches:
+            prediction, _ = trainer.model.forward(for_evaluation(trainer, x))
+            given = {} if weights is None else {"sample_weight": weights}
+            result = check_result(loss(prediction, target, **options, **given), prediction, loss)
+            sums = sums.plus(result.total, result.correct, count_rows(loss, target))
+            if metrics:
+                measure(metrics, loss, prediction, target, weights)
     return sums, metrics
 
 

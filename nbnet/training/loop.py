@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from functools import partial
 from typing import Any
 
@@ -15,51 +16,45 @@ from nbnet.metrics import Metric, measured
 from nbnet.optimizers import Optimizer
 from nbnet.runtime.arrays import first
 from nbnet.runtime.commit import Call, assignment, commit
-from nbnet.training.augmented import training_batches
 from nbnet.training.callbacks import Hook
-from nbnet.training.epoch import Position, Sums, batches
+from nbnet.training.epoch import Data, Position, Sums
 from nbnet.training.evaluation import copied, started
 from nbnet.training.gradients import clip, gradients
 from nbnet.training.notes import progress as progress_at
 from nbnet.training.notes import rate
 from nbnet.training.progress import epoch_bar
+from nbnet.training.sources import Source
 
-Data = tuple[Any, Any, Any]  # x, y and the weights of the rows, or None
 
-
-def run_epoch(trainer: Any, data: Data, epochs: int, batch_size: int, hooks: Mapping[str, list[Hook]], progress: bool | None) -> bool:
+def run_epoch(trainer: Any, source: Source, epochs: int, hooks: Mapping[str, list[Hook]], progress: bool | None) -> bool:
     """Run the rest of the current epoch. Returns False when `stop`, or a callback that restored another position, ended it before
     its last batch."""
-    x, y, weights = data
-    count = len(first(x))
-    trainer.position.check_continues(count, batch_size)  # a callback may have restored it
-    all_rows = batches(count, batch_size, trainer.seed, trainer.epoch)
+    count, form = source.count, (source.rows, source.batch_size)
+    trainer.position.check_continues(*form)  # a callback may have restored it
     before_batch, after_batch = hooks["on_batch_begin"], hooks["on_batch_end"]
-    with epoch_bar(trainer.epoch + 1, epochs, count, trainer.position.rows, progress) as bar:
+    bar_of = epoch_bar(trainer.epoch + 1, epochs, source.total, trainer.position.rows, progress)
+    with bar_of as bar, closing(source.batches(trainer)) as parts:
         began = time.perf_counter() - trainer.position.seconds
-        left = all_rows[trainer.position.batches :]
-        parts = training_batches(trainer, x, y, left)
-        for batch, rows in enumerate(left, start=trainer.position.batches):
+        for batch in range(trainer.position.batches, count):
             at = trainer.position
             for hook in before_batch:
                 hook(trainer)
             if trainer.position is not at:
                 return False
-            lr = rate(trainer, progress_at(trainer.epoch, batch, epochs, len(all_rows)))
-            part = *next(parts), None if weights is None else weights[rows]
-            train_step(trainer, part, lr, (batch + 1, began, count, batch_size), epochs)
+            lr = rate(trainer, progress_at(trainer.epoch, batch, epochs, count))
+            train_step(trainer, next(parts), lr, (batch + 1, began, *form), epochs)
             done = trainer.position
             bar.update(done.rows, partial(_found, trainer, done))
             for hook in after_batch:
                 hook(trainer)
             if trainer.position is not done:
                 return False
-            if trainer.stop_reason is not None and batch + 1 < len(all_rows):
+            if trainer.stop_reason is not None and batch + 1 < count:
                 return False
     return True
 
 
-def close_epoch(trainer: Any, validation: Data | None) -> None:
+def close_epoch(trainer: Any, validation: Source | None) -> None:
     """Add the row of a complete epoch to the history. Missing values are filled with NaN."""
     done = trainer.position
     row = _found(trainer, done) if trainer.metrics else means(trainer.loss, done.sums)

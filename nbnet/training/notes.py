@@ -11,7 +11,6 @@ from nbnet.functional import checks
 from nbnet.layers import Layer, Parallel, Sequential
 from nbnet.layers.sequential import ends_with_softmax
 from nbnet.losses import Loss, PerOutput, SoftmaxCrossEntropy
-from nbnet.training.epoch import count_batches
 
 
 def progress(epoch: int, batch: int, epochs: int, per_epoch: int) -> float:
@@ -39,9 +38,13 @@ def rate(trainer: Any, at: float | None = None) -> float:
     return float(lr * factor * more)
 
 
-def rate_jump(trainer: Any, epochs: int, rows: int, batch_size: int) -> str | None:
-    """How the learning rate will jump if a run continues so, in words; None if it follows its schedule as before."""
-    before, per_epoch = trainer.schedule_epochs, count_batches(rows, batch_size)
+def rate_jump(trainer: Any, epochs: int, per_epoch: int) -> str | None:
+    """How the learning rate will jump if a run continues so, in words; None if it follows its schedule as before.
+
+    Args:
+        per_epoch: batches.
+    """
+    before = trainer.schedule_epochs
     epoch, batch = trainer.epoch, trainer.position.batches
     if before in (0, epochs) or (epoch, batch) == (0, 0):
         return None
@@ -53,7 +56,7 @@ def rate_jump(trainer: Any, epochs: int, rows: int, batch_size: int) -> str | No
     return f"the learning rate jumps from {last:.3g} to {after:.3g}: {trainer.schedule!r} now spans {epochs} epochs"
 
 
-def before_fit(trainer: Any, epochs: int, rows: int, batch_size: int) -> str | None:
+def before_fit(trainer: Any, epochs: int, per_epoch: int) -> str | None:
     """What a user may not expect of a call of fit, and what to write instead."""
     done = trainer.epoch
     if done >= epochs:
@@ -61,7 +64,7 @@ def before_fit(trainer: Any, epochs: int, rows: int, batch_size: int) -> str | N
             f"fit has nothing to train: {done} epochs are complete, and epochs={epochs} counts from the start of the run; "
             f"for {epochs} more write epochs={done + epochs}"
         )
-    jump = rate_jump(trainer, epochs, rows, batch_size)
+    jump = rate_jump(trainer, epochs, per_epoch)
     return jump and f"{jump}; for small steps use a Trainer with schedule='constant' and a small lr"
 
 

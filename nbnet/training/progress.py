@@ -15,7 +15,7 @@ RATIO = 20  # or that many times what the metrics took: the area under a curve s
 class EpochBar:
     """The bar of one epoch: rows done, metrics, images per second."""
 
-    def __init__(self, bar: Bar, rows: int, done: int) -> None:
+    def __init__(self, bar: Bar, rows: int | None, done: int) -> None:
         self._bar, self._rows, self._first = bar, rows, done
         self._began = self._drawn = time.perf_counter()
         self._wait = INTERVAL
@@ -25,7 +25,7 @@ class EpochBar:
         if not self._bar.shown:
             return
         now = time.perf_counter()
-        if now - self._drawn < self._wait and rows < self._rows:
+        if now - self._drawn < self._wait and (self._rows is None or rows < self._rows):
             return
         text = "  ".join(f"{key} {value:.4f}" for key, value in metrics().items())
         self._drawn = time.perf_counter()
@@ -35,7 +35,7 @@ class EpochBar:
 
 
 @contextmanager
-def epoch_bar(epoch: int, epochs: int, rows: int, done: int, show: bool | None) -> Iterator[EpochBar]:
-    """A bar for one epoch of `rows` rows, of which `done` are done. `show` None draws it only on a terminal."""
+def epoch_bar(epoch: int, epochs: int, rows: int | None, done: int, show: bool | None) -> Iterator[EpochBar]:
+    """A bar for one epoch of `rows` rows (None: unknown), of which `done` are done. `show` None draws it only on a terminal."""
     with Bar(rows, "name bar count text remaining", f"epoch {epoch}/{epochs}", show=show, keep=True) as bar:
         yield EpochBar(bar, rows, done)

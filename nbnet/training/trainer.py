@@ -26,9 +26,10 @@ from nbnet.training.augmented import check_augment, for_evaluation
 from nbnet.training.averages import Average
 from nbnet.training.callbacks import Callback, Hook, hooks_of
 from nbnet.training.checkpoint import Best
-from nbnet.training.epoch import Position, check_data, check_weights, with_weights
-from nbnet.training.loop import Data, close_epoch, follow, means, run_epoch, train_step
+from nbnet.training.epoch import Data, Position, check_data, check_weights
+from nbnet.training.loop import close_epoch, follow, means, run_epoch, train_step
 from nbnet.training.notes import before_fit, rate, softmax_twice
+from nbnet.training.sources import EVALUATED, Rows, Source, source_of, split
 
 
 class Trainer(CodeRepr):
@@ -146,25 +147,33 @@ class Trainer(CodeRepr):
     @explained("fit((x, y), epochs=10)")
     def fit(
         self,
-        data: tuple[Any, Any],
+        data: Any,
         epochs: int,
         batch_size: int = 64,
-        validation: tuple[Any, ...] | None = None,
+        validation: Any = None,
         callbacks: Iterable[Callback] = (),
         progress: bool | None = None,
         sample_weight: Any = None,
+        validation_split: float | None = None,
+        steps_per_epoch: int | None = None,
     ) -> dict[str, list[float]]:
         """Train until `epochs` epochs are complete, counted from the start of the run: after restoring epoch 3, epochs=6 runs 3 more.
 
         Args:
-            data: (x, y): x (N, ...) uint8 (scaled to [0, 1] batch by batch), float32 or float64; y (N, ...) as the loss takes it. For
-                several inputs x is a tuple of arrays, with a loss for each output y too.
-            batch_size: a last batch of one row joins the one before it, since one row has no variance to normalise by.
-            validation: (x, y) to evaluate after each epoch, or (x, y, sample_weight).
+            data: (x, y) or (x, y, sample_weight): x (N, ...) uint8 (scaled to [0, 1] batch by batch), float32 or float64; y (N, ...) as
+                the loss takes it. For several inputs x is a tuple of arrays, with a loss for each output y too. x may be a memory map, or
+                an array that is not in memory, such as one of h5py, whose rows are read, and checked, batch by batch. Or batches of your
+                own, such as a list of tuples (x, y) or a loader (see nbnet.training.sources.Batches).
+            batch_size: a last batch of one row joins the one before it, since one row has no variance to normalise by. Batches of your
+                own have their own.
+            validation: (x, y) to evaluate after each epoch, or (x, y, sample_weight), or batches of your own.
             callbacks: objects with some of the methods of nb.callbacks.Callback; after `restore` in one, training continues there.
             progress: whether to show a progress bar; None shows one on a terminal.
             sample_weight: (N,) numbers of at least 0, which multiply the losses of the rows. The sum is still divided by the number of
                 rows (see nbnet.losses.Loss).
+            validation_split: instead of validation, the share of the rows, between 0 and 1, that is evaluated and not trained on; of
+                each class where y has one for each row. It depends on y and the trainer's seed alone; x in memory is copied.
+            steps_per_epoch: for batches of your own: how many are an epoch; None for len() of what gives them.
         Returns:
             history: loss, accuracy (classification), val_loss, val_accuracy (with validation), lr, seconds: one value per epoch.
         Raises:
@@ -178,21 +187,21 @@ class Trainer(CodeRepr):
             UserWarning: there is nothing left to train, or the learning rate jumps since the schedule now spans other epochs.
         """
         self._check_model()
-        x, y, weights = self._check_data(data, "data", sample_weight)
-        if validation is not None:
-            pair, held_out = with_weights(validation)
-            validation = self._check_data(pair, "validation", held_out)
-        epochs, batch_size = checks.whole(epochs, "epochs"), checks.whole(batch_size, "batch_size")
-        self.position.check_continues(len(first(x)), batch_size)
+        source = source_of(self, data, "data", checks.whole(batch_size, "batch_size"), sample_weight, steps_per_epoch)
+        epochs = checks.whole(epochs, "epochs")
+        held_out = None if validation is None else source_of(self, validation, "validation", EVALUATED)
+        if validation_split is not None:
+            source, held_out = split(source, held_out, validation_split, self.seed)
+        self.position.check_continues(source.rows, source.batch_size)
         hooks = hooks_of(callbacks)
         self.stop_reason = None
-        if (note := before_fit(self, epochs, len(first(x)), batch_size)) is not None:
+        if (note := before_fit(self, epochs, source.count)) is not None:
             warnings.warn(note, stacklevel=3)
         self._call(hooks["on_train_begin"])
         while self._goes_on(epochs):
             self._call(hooks["on_epoch_begin"])
-            if self._goes_on(epochs) and run_epoch(self, (x, y, weights), epochs, batch_size, hooks, progress):
-                close_epoch(self, validation)
+            if self._goes_on(epochs) and run_epoch(self, source, epochs, hooks, progress):
+                close_epoch(self, held_out)
                 self._call(hooks["on_epoch_end"])
         self._call(hooks["on_train_end"])
         return self.history
@@ -235,12 +244,13 @@ class Trainer(CodeRepr):
         Raises:
             DataError, ShapeError, DTypeError, ArgumentError: the data or batch_size does not fit.
         """
-        return self._evaluate(self._check_data((x, y), "evaluation data", sample_weight), checks.whole(batch_size, "batch_size"))
+        data = self._check_data((x, y), "evaluation data", sample_weight)
+        return self._evaluate(Rows(data, checks.whole(batch_size, "batch_size")))
 
-    def _evaluate(self, data: Data, batch_size: int = 256) -> dict[str, float]:
+    def _evaluate(self, source: Source) -> dict[str, float]:
         """`evaluate` on data that is checked already."""
         self._passes.clear()  # training and evaluation need not hold memory at the same time
-        return means(self.loss, *evaluation.evaluate(self, data, batch_size))
+        return means(self.loss, *evaluation.evaluate(self, source.in_order()))
 
     def report(self, x: Any, y: Any, class_names: Sequence[str] | None = None, batch_size: int = 256) -> Report:
         """Precision, recall and F1 of each class, and the confusion matrix: `print(trainer.report(x, y))`.

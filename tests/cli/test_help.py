@@ -22,7 +22,7 @@ def test_a_real_process(here):
     facts = dict(line.split(":", 1) for line in info.stdout.splitlines())
     assert list(facts) == [
         *("nbnet", "python", "numpy", "numba", "llvmlite", "cpu", "vector features", "threads", "spinning"),
-        *("fusion", "replay", "compile workers", "memory pool", "kernel cache", "data cache", "gpu"),
+        *("fusion", "replay", "compile workers", "memory pool", "read-ahead", "kernel cache", "data cache", "gpu"),
     ]
     assert facts["numpy"].strip() == np.__version__
     assert facts["kernel cache"].strip().startswith(os.environ["NUMBA_CACHE_DIR"])

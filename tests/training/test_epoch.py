@@ -131,8 +131,8 @@ def test_floats_become_the_models_batch_by_batch(rng):
     ("data", "message"),
     [
         (np.zeros((2, 3)), r"got ndarray: write fit\(\(x, y\), epochs=10\)"),
-        (iter([]), r"got list_iterator: for batches of your own call trainer\.train_batch"),
-        ((1, 2, 3), "got 3 parts: for weights of rows write sample_weight=weights"),
+        (iter([]), r"got list_iterator: write fit"),
+        ((1, 2, 3), "got 3 parts: for weights of rows write .x, y, sample_weight"),
         ((), "got 0 parts: for weights of rows"),
         (((1, 2), (3, 4), ["a"]), r"got 3 parts: write \(x, y\), \(x_test, y_test\), names = data"),
         (((1, 2, 3), 4, 5), "got 3 parts: for weights of rows"),
