@@ -28,6 +28,7 @@ from nbnet.errors import ArgumentError, DTypeError, ShapeError
 from nbnet.functional import checks
 from nbnet.runtime.arrays import X_DTYPES, float_dtype
 from nbnet.runtime.backend import Backend, get_backend
+from nbnet.runtime.lazy import Lazy
 
 NAMES: dict[str, type[Transform]] = {
     "flip": RandomFlip,
@@ -98,7 +99,7 @@ def apply(
         ArgumentError, ShapeError, DTypeError, BackendError: an argument does not fit.
     """
     be, dtype = get_backend(backend), float_dtype(dtype)
-    x = checks.as_array(x, "x")
+    x = x if isinstance(x, Lazy) else checks.as_array(x, "x")
     if x.ndim != 4 or 0 in x.shape:
         raise ShapeError(f"x has shape {x.shape}, expected images (rows, height, width, channels), at least one")
     if x.dtype not in X_DTYPES:

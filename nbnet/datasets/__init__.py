@@ -16,7 +16,8 @@ from pathlib import Path
 
 from nbnet.datasets import cifar, digits, download, idx
 from nbnet.datasets.files import Dataset, Split
-from nbnet.datasets.folder import Size, from_folder, read_images, split_folders
+from nbnet.datasets.folder import from_folder, split_folders
+from nbnet.datasets.images import Size, read_images
 from nbnet.errors import ArgumentError, DataError, unknown
 
 __all__ = ["NAMES", "Dataset", "Split", "from_folder", "load", "open_data", "read_images", "split_folders"]

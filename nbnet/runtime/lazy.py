@@ -56,13 +56,22 @@ class Lazy:
         """The same rows, under another name and with another check."""
         return Lazy(self.source, name, check, self.rows)
 
+    def __repr__(self) -> str:
+        return f"<{type(self.source).__name__}, {self.dtype} {self.shape}, read when it is indexed>"
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """All of it."""
+        return self[:] if dtype is None else self[:].astype(dtype, copy=False)
+
     def __getitem__(self, rows: Any) -> np.ndarray:
-        """The rows of a slice, or of numbers (M,), which may be in any order and repeat.
+        """The row of a number, the rows of a slice, or of numbers (M,), which may be in any order and repeat.
 
         Raises:
             DataError: the source gives something else than its shape and dtype say.
         """
-        numbers = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else np.asarray(rows)
+        numbers = np.arange(len(self))[rows]
+        if numbers.ndim == 0:
+            return self[numbers[None]][0]
         numbers = numbers if self.rows is None else self.rows[numbers]
         if isinstance(rows, slice) and rows.step in (None, 1) and self.rows is None:
             found = np.asarray(self.source[rows])

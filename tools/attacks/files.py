@@ -26,7 +26,7 @@ import nbnet as nb
 from nbnet import cli, storage
 from nbnet.cli import runs
 from nbnet.datasets import cifar, load, read_images
-from nbnet.datasets.folder import FORMATS
+from nbnet.datasets.images import FORMATS
 from nbnet.errors import NbnetError
 
 Case = Callable[[random.Random], None]  # damages something, reads it and checks
