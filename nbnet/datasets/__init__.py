@@ -6,6 +6,7 @@ x is (N, H, W, C) uint8, y is (N,) int64, class_names[i] is the name of label i.
     load("mnist", data_dir="folder")                your own copy of the files
     load("cifar10")                                 downloaded once, checked, cached
     from_folder("pictures", size=(32, 32))          your own images, one sub-folder per class
+    from_csv("pictures.csv", "pictures")            your own images, with classes or numbers from a table
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from nbnet.datasets import cifar, digits, download, idx
 from nbnet.datasets.files import Dataset, Split
 from nbnet.datasets.folder import from_folder, split_folders
 from nbnet.datasets.images import Size, read_images
+from nbnet.datasets.table import from_csv
 from nbnet.errors import ArgumentError, DataError, unknown
 
-__all__ = ["NAMES", "Dataset", "Split", "from_folder", "load", "open_data", "read_images", "split_folders"]
+__all__ = ["NAMES", "Dataset", "Split", "from_csv", "from_folder", "load", "open_data", "read_images", "split_folders"]
 
 NAMES = ("digits", "mnist", "fashion-mnist", "cifar10")
 

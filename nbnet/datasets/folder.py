@@ -9,7 +9,7 @@ import numpy as np
 
 from nbnet import schema
 from nbnet.datasets.files import Dataset, listing, some
-from nbnet.datasets.images import MEMORY, SUFFIXES, Size, cut, read_or_keep
+from nbnet.datasets.images import MEMORY, SUFFIXES, Size, read_or_keep, take_rows
 from nbnet.errors import ArgumentError, DataError, unknown
 from nbnet.preprocessing import stratified_split
 
@@ -76,7 +76,7 @@ def from_folder(
         train_files, y, test_files, y_test = [files[i] for i in train], labels[train], [files[i] for i in test], labels[test]
     check_links(train_files + test_files, root.resolve())
     x = read_or_keep(train_files + test_files, size, channels, memory_limit, progress)
-    return (cut(x, 0, len(y)), y), (cut(x, len(y), len(x)), y_test), class_names
+    return (take_rows(x, slice(len(y))), y), (take_rows(x, slice(len(y), None)), y_test), class_names
 
 
 def split_folders(path: str | os.PathLike[str]) -> dict[str, Path]:

@@ -60,9 +60,9 @@ class Images:
         return found
 
 
-def cut(x: Any, start: int, stop: int) -> Any:
-    """Rows start to stop - 1 of what read_or_keep returned, not read yet where it is Images."""
-    return x[start:stop] if isinstance(x, np.ndarray) else Lazy(x, rows=np.arange(start, stop))
+def take_rows(x: Any, rows: np.ndarray | slice) -> Any:
+    """Rows of what read_or_keep returned, not read yet where it is Images."""
+    return x[rows] if isinstance(x, np.ndarray) else Lazy(x, rows=np.arange(len(x))[rows])
 
 
 def read_images(paths: Sequence[str | os.PathLike[str]], size: Size = None, channels: int | None = None) -> np.ndarray:
