@@ -51,8 +51,12 @@ class Rows:
 class Batches:
     """Batches (x, y) or (x, y, sample_weight) of the user's own, in their order. Each is checked, and copied, when it is reached.
 
+    A run that stopped within an epoch skips the batches that it has done: it continues bit for bit if the epoch has the same batches
+    again. An iterator is never skipped; one that was read ahead when fit stops has lost a batch. For augmentation rows are numbered as
+    they come in the epoch, and partners of MixUp and CutMix are of the same batch.
+
     Args:
-        data: iterated in each epoch anew; an iterator goes on where it was.
+        data: iterated in each epoch anew, for the first `count` batches; an iterator goes on where it was.
         count: of the batches of an epoch.
     """
 

@@ -13,7 +13,7 @@ SCRIPT = """
 import hashlib, sys
 import numpy as np
 import nbnet as nb
-from nbnet.runtime import memory
+from nbnet.runtime import lazy, memory
 
 model = nb.Sequential([nb.Conv2D(16, 3), nb.BatchNorm(), nb.ReLU(), nb.MaxPool2D(2), nb.Flatten(), nb.Dropout(0.3), nb.Dense(3)])
 model.build((12, 12, 3), seed=1)
@@ -22,7 +22,7 @@ rng = np.random.default_rng(0)
 for _ in range(4):
     trainer.train_batch(rng.random((32, 12, 12, 3), dtype=np.float32), rng.integers(0, 3, 32))
 print(hashlib.sha256(b"".join(array.tobytes() for array in model.state().values())).hexdigest())
-print(len(trainer._passes._recordings), model.backend.pool.hits > 0, memory.POOLED)
+print(len(trainer._passes._recordings), model.backend.pool.hits > 0, memory.POOLED, lazy.READ_AHEAD)
 """
 
 
@@ -36,9 +36,9 @@ def run(*arguments, **environment):
 
 def test_every_switch_gives_the_same_bits():
     bits, facts = run("replay")
-    assert facts == "1 True True"
-    assert run() == [bits, "0 True True"]
-    assert run("replay", NBNET_MEMORY_POOL="0") == [bits, "1 False False"]
+    assert facts == "1 True True True"
+    assert run() == [bits, "0 True True True"]
+    assert run("replay", NBNET_MEMORY_POOL="0", NBNET_READ_AHEAD="0") == [bits, "1 False False False"]
     assert run("replay", NBNET_COMPILE_WORKERS="0", NUMBA_NUM_THREADS="1") == [bits, facts]
 
 
