@@ -17,7 +17,7 @@ from nbnet.hints import explained
 from nbnet.layers import Sequential
 from nbnet.metrics import Metric, Report, get_all
 from nbnet.optimizers import Optimizer
-from nbnet.runtime.arrays import first
+from nbnet.runtime.arrays import first, take
 from nbnet.runtime.commit import commit
 from nbnet.runtime.replay import Replay
 from nbnet.runtime.watched import Watched
@@ -225,7 +225,8 @@ class Trainer(CodeRepr):
         """
         self._check_model()
         x, y, weights = self._check_data((x, y), "batch", sample_weight)
-        return means(self.loss, *train_step(self, (for_evaluation(self, x), y, weights), rate(self)))
+        x = for_evaluation(self, take(x, slice(None)))  # which reads it, if it is not in memory
+        return means(self.loss, *train_step(self, (x, y, weights), rate(self)))
 
     def stop(self, reason: str) -> None:
         """End `fit` after the current batch, or before the next one. For callbacks and signal handlers."""
