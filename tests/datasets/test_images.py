@@ -38,7 +38,7 @@ def test_the_same_pixels_within_any_limit(root, limit, monkeypatch):
         assert np.array_equal(lazy[y == 1], x[y == 1])
         assert np.array_equal(lazy[order % len(x)], x[order % len(x)])
     assert found[2] == whole[2]
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("nbnet")]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("nbnet-images")]
 
 
 def test_copies(root):

@@ -285,8 +285,9 @@ def test_an_interrupt_ends_the_thread(data):
         def on_batch_end(self, trainer):
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) as caught:
         fit((Stored(data[0]), data[1]), callbacks=[Interrupted()])
+    assert caught.tb is not None  # whose frames are alive
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("nbnet-read-ahead")]
 
 
