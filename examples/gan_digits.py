@@ -59,7 +59,7 @@ for step in range(1001):
             f"{(chances.max(axis=1) > 0.9).mean():.0%} of the generated digits, of {len(kinds)} kinds"
         )
     fake, tape = generator.forward(noise(BATCH), train=True)
-    # The discriminator: real digits are 1, generated ones 0.
+    # The discriminator: real digits are 0.9, so that it is never quite sure, and generated ones 0.
     both = np.concatenate([real_images[rng.integers(len(real_images), size=BATCH)], fake])
     score, saved = discriminator.forward(both, train=True)
     target = np.repeat([[0.9], [0.0]], BATCH, axis=0)
