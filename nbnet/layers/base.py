@@ -18,7 +18,7 @@ from nbnet.errors import ArgumentError, BuildError, DTypeError, ShapeError
 from nbnet.functional import checks
 from nbnet.hints import explained
 from nbnet.layers.inputs import Shape as Shape
-from nbnet.layers.inputs import check_lengths, check_one, check_size, checked
+from nbnet.layers.inputs import check_lengths, check_one, check_size, checked, plain
 from nbnet.layers.parameters import FlatParameters, Param, check_ties
 from nbnet.runtime.arrays import each, float_dtype, on_device, several
 from nbnet.runtime.backend import Backend, get_backend
@@ -211,9 +211,11 @@ class Layer(CodeRepr, Stage):
         self._params, self._buffers = {}, {}
         each(check_size, input_shape)
         shape = self._make(input_shape, context)
-        if not isinstance(shape, (tuple, list)):
-            raise ShapeError(f"{type(self).__name__}.create returned {shape!r}, expected the shape of one output, such as {input_shape}")
-        self.output_shape = tuple(shape)
+        try:
+            self.output_shape = plain(shape)
+        except TypeError:
+            expected = f"expected the shape of one output, such as {input_shape}"
+            raise ShapeError(f"{type(self).__name__}.create returned {shape!r}, {expected}") from None
         self.input_shape = input_shape
         return self.output_shape
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import sys
 from typing import Any
 
@@ -18,11 +19,16 @@ def checked(input_shape: Any) -> Any:
     shape: tuple[Any, ...] = tuple(input_shape) if np.iterable(input_shape) else ()
     nested = bool(shape) and all(isinstance(part, (tuple, list)) for part in shape)
     sizes = [n for part in shape for n in part or (0,)] if nested else shape
-    if not sizes or not all(isinstance(n, (int, np.integer)) and n > 0 for n in sizes):
+    if not sizes or not all(isinstance(n, (int, np.integer)) and not isinstance(n, bool) and n > 0 for n in sizes):
         raise ShapeError(f"input_shape={input_shape!r}: expected the positive sizes of one example, such as (28, 28, 1)")
     if nested and len(shape) == 1:
         raise ShapeError(f"input_shape={input_shape!r} is a tuple of one shape: for one input write {tuple(shape[0])}")
-    return tuple(map(tuple, shape)) if nested else shape
+    return plain(shape)
+
+
+def plain(shape: Any) -> Any:
+    """The shape, or the tuple of several, with Python's whole numbers: NumPy's would not be known as a shape."""
+    return tuple([tuple(map(operator.index, part)) if isinstance(part, (tuple, list)) else operator.index(part) for part in shape])
 
 
 def check_one(x: Any, shape: Shape, name: str) -> None:

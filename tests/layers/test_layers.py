@@ -418,3 +418,37 @@ def test_bad_dropout_layers():
         nb.Dropout(0.5, variant="alfa")
     with pytest.raises(ShapeError, match=r"does not fit \(N, 6, 5, 3\)"):
         nb.Dropout(0.5, noise_shape=(None, 2, 1, 1)).build(IMAGE)
+
+
+@pytest.mark.parametrize("shape", [(np.int64(6), np.uint8(5), 3), np.array([6, 5, 3]), [6, np.int32(5), np.int64(3)]])
+def test_shapes_of_numpy_numbers(shape):
+    model = nb.Sequential([nb.Conv2D(2, 3), nb.Flatten(), nb.Dense(4)])
+    model.build(shape, backend="serial")
+    assert repr(model.input_shape) == "(6, 5, 3)"
+    assert model.predict(np.zeros((2, 6, 5, 3), np.float32)).shape == (2, 4)
+
+
+class Returns(nb.Layer):
+    """A layer whose create returns what it is given."""
+
+    def __init__(self, shape):
+        super().__init__()
+        self.shape = shape
+
+    def create(self, input_shape):
+        return self.shape
+
+
+def test_shapes_that_create_returns():
+    layer = Returns((np.int64(2), np.int64(3)))
+    nb.Sequential([layer]).build((6,), backend="serial")
+    assert repr(layer.output_shape) == "(2, 3)"
+    for shape in (3, (2.5,), None, "ab"):
+        with pytest.raises(ShapeError, match=r"Returns\.create returned .*, expected the shape of one output, such as \(6,\)"):
+            nb.Sequential([Returns(shape)]).build((6,), backend="serial")
+
+
+@pytest.mark.parametrize("shape", [(True,), (6.0,), (np.float64(6),), ("6",), 6])
+def test_shapes_that_are_none(shape):
+    with pytest.raises(ShapeError, match="expected the positive sizes of one example"):
+        nb.Sequential([nb.Dense(2)]).build(shape, backend="serial")
