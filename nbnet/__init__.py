@@ -69,11 +69,12 @@ from nbnet.lr_range import lr_range_test
 from nbnet.optimizers import LAMB, SGD, Adagrad, Adam, AdamW, Lion, Muon, NAdam, RAdam, RMSProp
 from nbnet.runtime.backend import empty_cache, get_backend
 from nbnet.scaler import StandardScaler
-from nbnet.training import callbacks
+from nbnet.training import callbacks, recipes
 from nbnet.training.averages import ExponentialMovingAverage, Lookahead, StochasticWeightAverage
 from nbnet.training.freezing import freeze, unfreeze
 from nbnet.training.gradcheck import gradcheck
 from nbnet.training.trainer import Trainer
+from nbnet.training.views import predict_views
 from nbnet.version import __version__
 
 __all__ = [
@@ -173,7 +174,9 @@ __all__ = [
     "metrics",
     "models",
     "plots",
+    "predict_views",
     "recalibrate",
+    "recipes",
     "regularizers",
     "schedules",
     "unfreeze",

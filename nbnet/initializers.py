@@ -52,6 +52,23 @@ def orthogonal(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     return (q if rows >= columns else q.T).reshape(shape)
 
 
+@shown("nb.initializers")
+def passing(rest: Any = "lecun_uniform") -> Initializer:
+    """For convolutions: the first filters pass their input channel on, in the middle of the kernel; all others are as `rest` makes them
+    (the partial identity of Jordan 2024, "94% on CIFAR-10 in 3.29 seconds", section 3.3)."""
+
+    def initialize(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        weight = get(rest)(rng, shape)
+        *kernel, channels, filters = shape
+        count = min(channels, filters)
+        weight[..., :count] = 0
+        middle = weight[tuple([size // 2 for size in kernel])]
+        np.fill_diagonal(middle[:, :count], 1)
+        return weight
+
+    return initialize
+
+
 def _fans(shape: tuple[int, ...]) -> tuple[int, int]:
     if len(shape) < 2:
         raise ArgumentError(f"got shape {shape}: this initializer expected a weight of at least 2 axes; use 'zeros' or 'ones'")

@@ -17,6 +17,7 @@ PROMISES = {
     "own_images.py": "test image 2: a ",
     "deep_tanh.py": "the picture: deep_tanh.png",
     "convergence.py": "the picture: convergence.png",
+    "cifar10_airbench.py": "test accuracy 9",
     "cifar_cnn.py": "batch norm and dropout: test accuracy",
     "dropout_overfit.py": "in evaluation",
     "feature_scaling.py": "times that",

@@ -280,3 +280,16 @@ def test_lsuv_changes_nothing_on_an_error(images):
     assert all(np.array_equal(array, before[name]) for name, array in model.state().items())
     assert model[3].forward is own
     assert "forward" not in vars(model[0])
+
+
+def test_passing_filters_pass_their_channel_on(rng):
+    model = nb.Sequential([nb.Conv2D(5, 3, use_bias=False, weight_initializer=initializers.passing())])
+    model.build((4, 6, 3), backend="numpy")
+    x = rng.normal(size=(2, 4, 6, 3)).astype(np.float32)
+    y = model.predict(x)
+    assert np.array_equal(y[..., :3], x)
+    assert abs(y[..., 3:]).max() > 0.01
+    narrow = initializers.passing("ones")(initializers.generator(0, 0), (1, 2, 4, 2))
+    assert np.array_equal(narrow[0, 1], np.eye(4, 2))
+    assert not narrow[0, 0].any()
+    assert repr(initializers.passing("ones")) == "nb.initializers.passing('ones')"

@@ -52,6 +52,7 @@ def test_lenet_and_resnet9():
         ("resnet9", (32, 32, 3), 412_954),
         ("se-resnet", (32, 32, 3), 80_870),
         ("mobile", (32, 32, 3), 37_162),
+        ("airbench", (32, 32, 3), 1_971_640),
     ],
 )
 def test_sizes(name, shape, parameters):
@@ -79,10 +80,10 @@ def test_sizes_of_models_that_are_no_classifiers_of_images(model, shape, output_
 @pytest.mark.parametrize("name", models.MODELS)
 def test_every_model_trains(name, rng):
     """A few steps on one batch whose classes are plain to see."""
-    model = models.get(name)(3)
-    model.build((8, 8, 3), backend="serial")
+    model, side = models.get(name)(3), 25 if name == "airbench" else 8
+    model.build((side, side, 3), backend="serial")
     y = np.arange(24) % 3
-    x = rng.integers(0, 100, (24, 8, 8, 3), dtype=np.uint8)
+    x = rng.integers(0, 100, (24, side, side, 3), dtype=np.uint8)
     x[np.arange(24), :, :, y] += 120
     trainer = nb.Trainer(model, optimizer=nb.Adam(0.01))
     losses = [trainer.train_batch(x, y)["loss"] for _ in range(30)]

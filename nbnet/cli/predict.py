@@ -13,6 +13,8 @@ import numpy as np
 from nbnet.cli import runs
 from nbnet.datasets import read_images
 from nbnet.errors import CheckpointError
+from nbnet.functional import softmax_forward
+from nbnet.training.views import predict_views
 
 HELP = "Classify image files with a trained run."
 EPILOG = """examples:
@@ -27,6 +29,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="a folder that nbnet train wrote")
     parser.add_argument("images", metavar="IMAGE", nargs="+", help="image files")
     parser.add_argument("--invert", action="store_true", help="swap dark and light before classifying")
+    parser.add_argument("--tta", action="store_true", help="average over mirrored and moved views (not for letters or arrows)")
     parser.add_argument("--backend", metavar="NAME", help="parallel, serial, numpy or cuda (default: the run's)")
 
 
@@ -45,7 +48,11 @@ def run(options: argparse.Namespace) -> int:
     # Windows' shells leave *.jpg to the program; a file whose name only looks like a pattern is that file
     images = [name for word in options.images for name in ([word] if os.path.exists(word) else sorted(glob(word)) or [word])]
     x = read_images(images, (height, width), channels)
-    probabilities = model.predict_proba(255 - x if options.invert else x)
+    x = 255 - x if options.invert else x
+    if options.tta:
+        probabilities, _ = softmax_forward(predict_views(model, x), backend=model.backend)
+    else:
+        probabilities = model.predict_proba(x)
     order = np.argsort(-probabilities, axis=1, kind="stable")
     table = Table(box=None, pad_edge=False)
     table.add_column("file", overflow="fold")

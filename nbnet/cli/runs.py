@@ -19,6 +19,7 @@ from nbnet.kernels import BACKENDS
 from nbnet.layers import Sequential
 from nbnet.optimizers import OPTIMIZERS
 from nbnet.training.checkpoint import WORD
+from nbnet.training.recipes import RECIPES
 
 CONFIG, MODEL, HISTORY = "config.json", "model.safetensors", "history.json"
 PATH = schema.text(4096, lines=True)
@@ -46,6 +47,7 @@ FIELDS: dict[str, schema.Check] = {
     "image_shape": _image,
     "class_names": schema.rows(schema.text(), 2, 10_000),
     "model": schema.one_of(models.MODELS),
+    "recipe": schema.optional(schema.one_of(RECIPES)),
     "epochs": schema.whole(1),
     "batch_size": schema.whole(1),
     "lr": schema.number(above=0),
@@ -72,6 +74,7 @@ class Config:
     image_shape: tuple[int, int, int]
     class_names: list[str]
     model: str
+    recipe: str | None  # it has the optimizer's options, the schedule and the transforms; lr and the like say what they are
     epochs: int
     batch_size: int
     lr: float
@@ -119,7 +122,7 @@ def read_config(folder: Path) -> Config:
 
 def _filled(value: Any, where: str) -> Any:
     """The configuration with what those of older versions lack."""
-    return SCHEMA({"augment": []} | value if isinstance(value, dict) else value, where)
+    return SCHEMA({"augment": [], "recipe": None} | value if isinstance(value, dict) else value, where)
 
 
 def check_out(out: str | None) -> None:

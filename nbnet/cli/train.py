@@ -26,8 +26,10 @@ from nbnet.layers import Sequential
 from nbnet.optimizers import OPTIMIZERS, Optimizer
 from nbnet.runtime.arrays import float_dtype
 from nbnet.runtime.backend import get_backend
+from nbnet.training import recipes
 from nbnet.training.callbacks import Callback
 from nbnet.training.notes import rate_jump
+from nbnet.training.recipes import RECIPES
 from nbnet.training.trainer import Trainer
 from nbnet.version import __version__
 
@@ -37,6 +39,7 @@ EPILOG = """examples:
   nbnet train --data mnist --data-dir my/mnist       your own copy of the files; without --data-dir they are downloaded
   nbnet train --data cifar10 --model resnet9 --epochs 20
   nbnet train --data mnist --augment crop,affine     training images that differ in each epoch; --augment none for none
+  nbnet train --data cifar10 --recipe airbench       the recipe of a speed record
   nbnet train --data photos --size 64                photos/cat/*.jpg, photos/dog/*.jpg: your own classes;
                                                      or photos/train/cat/*.jpg, photos/val/cat/*.jpg, photos/test/cat/*.jpg, ...
   nbnet train --resume runs/mnist-lenet-1            continue a stopped run; Ctrl-C stops a run cleanly
@@ -63,6 +66,15 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "cifar10": {"epochs": 10, "lr": 0.01, "augment": "flip,crop"},
     "a folder": {"epochs": 20, "lr": 0.01, "augment": "crop", "size": (32, 32)},  # not flip: a mirrored letter or arrow is another one
 }
+OF_RECIPE: dict[str, Any] = {  # what a recipe uses in place of these defaults, and what of it cannot be chosen
+    "model": "airbench",
+    "epochs": 10,
+    "batch_size": 256,
+    "optimizer": "sgd",
+    "schedule": "piecewise",
+    "augment": "flip,translate",
+}
+FIXED = ("model", "lr", "weight_decay", "schedule", "augment")
 ADAMW_DECAY = 0.3
 SHOWN = 8  # images, and epochs, of augmented.png
 COLD = "compiling kernels (once, about a minute; later runs start at once)"
@@ -76,6 +88,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--size", type=_size, metavar="N|HxW", help="size that the images of a folder are resized to (default: 32)")
     model = parser.add_argument_group("training")
     model.add_argument("--model", metavar="NAME", help=f"auto, {', '.join(models.MODELS)} (default: auto, by the size of the images)")
+    model.add_argument(
+        "--recipe", metavar="NAME", help=f"model and training as somebody has tuned them: {', '.join(RECIPES)}; with optimizer sgd or muon"
+    )
     model.add_argument("--epochs", type=int, metavar="N", help=f"passes over the data (default: {_by_data('epochs')})")
     model.add_argument("--batch-size", type=int, metavar="N", help=f"images per step (default: {_by_data('batch_size')})")
     model.add_argument(
@@ -103,7 +118,7 @@ def run(options: argparse.Namespace) -> int:
     (x, y), test, class_names = data
     validation = _validation(config, test)
     model = config.build()
-    trainer = _trainer(config, model)
+    trainer = _trainer(config, model, x)
     if "resume" in given:
         folder = Path(given["resume"])
         trainer.restore(folder / runs.MODEL)
@@ -142,7 +157,7 @@ def _new(given: dict[str, Any]) -> tuple[runs.Config, Dataset]:
     """The configuration and data of a new run. Names are checked before any data is read."""
     name = given.get("data", "digits")
     defaults = COMMON | DEFAULTS[name if name in datasets.NAMES else "a folder"]
-    options = defaults | given
+    options = defaults | (_of_recipe(given) if "recipe" in given else {}) | given
     if "lr" not in given:
         options["lr"] *= LR_SCALES.get(options["optimizer"], 1)
     options.setdefault("weight_decay", ADAMW_DECAY if options["optimizer"] == "adamw" else 0.0)
@@ -153,6 +168,9 @@ def _new(given: dict[str, Any]) -> tuple[runs.Config, Dataset]:
     for each in names:
         if each not in augment.NAMES:
             raise ArgumentError(unknown("transform", each, ["none", *augment.NAMES]))
+    if "recipe" in given:
+        update = recipes.OPTIMIZERS[options["optimizer"]](options["batch_size"])
+        options |= {"lr": update.lr, "weight_decay": update.weight_decay}
     _check_numbers(options)
     runs.check_out(given.get("out"))
     get_backend(options["backend"])
@@ -172,11 +190,25 @@ def _new(given: dict[str, Any]) -> tuple[runs.Config, Dataset]:
         image_shape=(height, width, channels),
         class_names=class_names,
         model=models.choose(options["model"], (height, width, channels)),
+        recipe=options.get("recipe"),
         augment=names,
         dtype=dtype,
         **{key: options[key] for key in ("epochs", "batch_size", "lr", "optimizer", "weight_decay", "schedule", "backend", "seed")},
     )
     return runs.new_config(settings), data
+
+
+def _of_recipe(given: dict[str, Any]) -> dict[str, Any]:
+    """The defaults of a recipe, which fixes some options."""
+    name = given["recipe"]
+    if name not in RECIPES:
+        raise ArgumentError(unknown("recipe", name, RECIPES))
+    for option in FIXED:
+        if option in given:
+            raise ArgumentError(f"--{option.replace('_', '-')} is a part of the recipe {name}: leave it out")
+    if given.get("optimizer", "sgd") not in recipes.OPTIMIZERS:
+        raise ArgumentError(unknown("optimizer", given["optimizer"], recipes.OPTIMIZERS))
+    return OF_RECIPE
 
 
 def _resumed(given: dict[str, Any]) -> tuple[runs.Config, Dataset]:
@@ -212,7 +244,9 @@ def _check_numbers(options: dict[str, Any]) -> None:
             raise ArgumentError(f"--{name.replace('_', '-')} {options[name]}: expected {problem.expected}") from problem
 
 
-def _trainer(config: runs.Config, model: Sequential) -> Trainer:
+def _trainer(config: runs.Config, model: Sequential, x: Any) -> Trainer:
+    if config.recipe is not None:
+        return RECIPES[config.recipe](model, x, batch_size=config.batch_size, optimizer=config.optimizer, seed=config.seed)
     return Trainer(model, optimizer=_optimizer(config), schedule=config.schedule, seed=config.seed, augment=config.augment)
 
 

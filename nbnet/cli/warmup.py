@@ -20,7 +20,7 @@ EPILOG = """examples:
   nbnet warmup --dtype float64
   nbnet warmup --all                 serial and parallel, float32 and float64"""
 
-SHAPE = (8, 8, 1)  # the smallest image that every model takes: kernels are compiled for types, not for shapes
+SHAPE = (25, 25, 3)  # the smallest image that every model takes: kernels are compiled for types, not for shapes
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -44,8 +44,8 @@ def run(options: argparse.Namespace) -> int:
     for backend in backends:
         for dtype in dtypes:
             built = _build(backend, float_dtype(dtype).name)
-            # Every model with one optimiser, the last one with all.
-            jobs = [(model, "adam") for model in built] + [(built[-1], name) for name in OPTIMIZERS if name != "adam"]
+            # Every model with one optimiser, the first one with all.
+            jobs = [(model, "adam") for model in built] + [(built[0], name) for name in OPTIMIZERS if name != "adam"]
             total = sum(kernels.count_steps(model) for model, _ in jobs)
             count += kernels.show(_steps(jobs, f"{backend} {dtype}"), total, backend, f"compiling kernels: {backend}, {dtype}")
     what = f"{count} kernels compiled" if count else "every kernel was already in the cache"

@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nbnet import storage
+from nbnet import models, storage
+from nbnet.datasets import read_images
+from nbnet.functional import softmax_forward
+from nbnet.training.views import predict_views
 
-from .running import FILES, TINY, arrays, nbnet, picture, process, save
+from .running import FILES, TINY, arrays, nbnet, one_line_error, picture, process, save
 
 
 def test_train(pictures, here, capsys):
@@ -159,3 +162,40 @@ def test_compiling_is_said_once(pictures, here):
     command = process("train", "--data", pictures, *TINY, "--epochs", 1, "--optimizer", "sgd", NUMBA_CACHE_DIR=str(here / "cache"))
     outputs = [subprocess.run(**command, capture_output=True, text=True, check=True).stdout for _ in range(2)]
     assert [output.count("compiling kernels (once, about") for output in outputs] == [1, 0]
+
+
+def test_a_recipe(here, rng, capsys):
+    for name in ("dark", "light"):
+        (here / "colours" / name).mkdir(parents=True)
+        for i in range(10):
+            save(here / "colours" / name / f"{i}.png", rng.integers(0, 100, (32, 32, 3), np.uint8) + np.uint8(150 * (name == "light")))
+    words = ["train", "--data", "colours", "--recipe", "airbench", "--backend", "serial", "--batch-size", 4]
+    assert nbnet(*words, "--epochs", 2, "--out", "whole") == 0
+    assert nbnet(*words, "--epochs", 1, "--out", "run") == 0
+    config = json.loads((here / "run" / "config.json").read_text())
+    assert [config[key] for key in ("recipe", "model", "optimizer", "schedule", "augment")] == [
+        "airbench",
+        "airbench",
+        "sgd",
+        "piecewise",
+        ["flip", "translate"],
+    ]
+    assert (here / "run" / "augmented.png").is_file()
+    assert nbnet("train", "--resume", "run", "--epochs", 2) == 0
+    capsys.readouterr()
+    assert nbnet("predict", "whole", "--tta", "colours/dark/0.png", "colours/light/0.png") == 0
+    shown = [row.split()[1:3] for row in capsys.readouterr().out.splitlines()[1:]]
+    model = models.get("airbench")(2)
+    model.build((32, 32, 3), backend="serial")
+    model.load_weights(here / "whole" / "model.safetensors")
+    x = read_images(["colours/dark/0.png", "colours/light/0.png"], (32, 32), 3)
+    probabilities, _ = softmax_forward(predict_views(model, x))
+    assert shown == [[["dark", "light"][row.argmax()], f"{100 * row.max():.1f}"] for row in probabilities]
+    assert abs(probabilities - model.predict_proba(x)).max() > 1e-3
+    for option, value in (("--lr", 0.1), ("--model", "lenet"), ("--augment", "none"), ("--weight-decay", 0), ("--schedule", "cosine")):
+        assert nbnet(*words, option, value) == 2
+        assert one_line_error(capsys) == f"{option} is a part of the recipe airbench: leave it out"
+    assert nbnet(*words, "--optimizer", "adam") == 2
+    assert one_line_error(capsys).startswith("unknown optimizer 'adam'")
+    assert nbnet("train", "--recipe", "airbnb") == 2
+    assert one_line_error(capsys).startswith("unknown recipe 'airbnb'")
