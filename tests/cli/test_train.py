@@ -37,6 +37,7 @@ def test_train(pictures, here, capsys):
     config = json.loads((here / "run" / "config.json").read_text(encoding="utf-8"))
     assert config | {"checksum": 0, "nbnet": ""} == {
         "nbnet": "",
+        "recipe": None,
         "data": str(pictures),
         "data_dir": None,
         "size": [8, 8],
