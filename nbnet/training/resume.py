@@ -143,7 +143,9 @@ def _settings(found: dict[str, Any] | None, trainer: Any, source: str | Path) ->
     own = settings(trainer)
     options = {name: found["optimizer"].get(name, value) for name, value in own["optimizer"].items()}
     try:
-        type(trainer.optimizer)(**options)
+        slots = type(trainer.optimizer)(**options).slots
+        if slots != trainer.optimizer.slots:  # such as amsgrad, which needs one more: the arrays do not say so
+            raise ArgumentError(f"they need the state {', '.join(slots)}, got {', '.join(trainer.optimizer.slots)}")
     except ArgumentError as error:
         raise CheckpointError(f"{source}: the settings of the optimiser are damaged: {error}") from error
     except TypeError:  # of an optimiser of the user's: its constructor takes more than numbers

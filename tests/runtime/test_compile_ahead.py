@@ -19,7 +19,7 @@ from nbnet.runtime import compile_ahead
 
 def built(name, dtype="float32", backend="serial"):
     model = models.MODELS[name](10)
-    model.build((8, 8, 1), backend=backend, dtype=dtype)
+    model.build((25, 25, 3) if name == "airbench" else (8, 8, 1), backend=backend, dtype=dtype)
     return model
 
 
@@ -43,7 +43,7 @@ def test_the_calls_are_those_of_a_real_pass(name, dtype, monkeypatch):
 
     wanted = compile_ahead.calls(built(name, dtype), 3)
     monkeypatch.setattr(model.backend, "kernel", noting)
-    x = np.zeros((3, 8, 8, 1), dtype)
+    x = np.zeros((3, *model.input_shape), dtype)
     y, tape = model.forward(x, train=True)
     model.backward(y, list(tape), need_dx=False)
     assert wanted == list(made)

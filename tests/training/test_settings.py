@@ -211,3 +211,14 @@ def test_weights_that_are_not_finite_are_refused(data, tmp_path, value):
     assert bits(trainer) == before
     trainer.restore(tmp_path / "older")
     assert bits(trainer) == older
+
+
+@pytest.mark.parametrize(("make", "option"), [(nb.Adam, "amsgrad"), (nb.AdamW, "amsgrad"), (nb.RMSProp, "centered")])
+def test_options_that_need_other_state_than_the_file_has(make, option):
+    trainer = small_trainer(optimizer=make())
+    state = trainer.state()
+    state.run["settings"] = state.run["settings"] | {"optimizer": state.run["settings"]["optimizer"] | {option: True}}
+    before = bits(trainer), repr(trainer.optimizer)
+    with pytest.raises(CheckpointError, match="the settings of the optimiser are damaged: they need the state .*, got"):
+        trainer.load_state(state)
+    assert (bits(trainer), repr(trainer.optimizer)) == before
