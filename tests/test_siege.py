@@ -5,6 +5,7 @@ import itertools
 import sys
 from pathlib import Path
 
+import numba
 import numpy as np
 import pytest
 
@@ -18,7 +19,7 @@ def siege(monkeypatch):
     monkeypatch.syspath_prepend(str(TOOLS))
     spec = importlib.util.spec_from_file_location("siege", TOOLS / "siege.py")
     module = importlib.util.module_from_spec(spec)
-    monkeypatch.setenv("NUMBA_NUM_THREADS", "16")  # which siege sets by default, for Numba
+    monkeypatch.setenv("NUMBA_NUM_THREADS", str(numba.config.NUMBA_NUM_THREADS))  # siege's 16 would come too late, when Numba compiles next
     spec.loader.exec_module(module)
     return module
 
