@@ -219,6 +219,6 @@ def test_options_that_need_other_state_than_the_file_has(make, option):
     state = trainer.state()
     state.run["settings"] = state.run["settings"] | {"optimizer": state.run["settings"]["optimizer"] | {option: True}}
     before = bits(trainer), repr(trainer.optimizer)
-    with pytest.raises(CheckpointError, match="the settings of the optimiser are damaged: they need the state .*, got"):
+    with pytest.raises(CheckpointError, match=r"the settings of the optimiser are damaged: they need the state .*, got"):
         trainer.load_state(state)
     assert (bits(trainer), repr(trainer.optimizer)) == before
