@@ -119,7 +119,7 @@ def train(data, epochs, seed, activation):
     x, x_test = ((part - mean) / std for part in (x, x_test))
     x_test = x_test.contiguous(memory_format=torch.channels_last)
     model = Network(len(names), activation).to(memory_format=torch.channels_last)
-    whiten(model.whiten, x[:5000])
+    whiten(model.whiten, x[:: -(-len(x) // 5000)])
     biases = [p for n, p in model.named_parameters() if n.endswith("bias") and p.requires_grad]
     others = [p for n, p in model.named_parameters() if not n.endswith("bias") and p.requires_grad]
     groups = [

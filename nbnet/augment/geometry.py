@@ -106,7 +106,7 @@ class RandomTranslate(_Shift):
         self.mode = mode_of(mode)
 
     def most(self, height: int, width: int) -> tuple[int, int]:
-        return int(self.fraction * height), int(self.fraction * width)
+        return int(self.fraction * height + 1e-9), int(self.fraction * width + 1e-9)  # 2 / 49 of 49 pixels are 2
 
 
 class RandomAffine(Transform):

@@ -76,6 +76,7 @@ OF_RECIPE: dict[str, Any] = {  # what a recipe uses in place of these defaults, 
     "augment": "flip,translate",
 }
 FIXED = ("model", "lr", "weight_decay", "schedule", "augment")
+SMALLEST = 25  # pixels of an image's side, for the model of the recipe
 ADAMW_DECAY = 0.3
 SHOWN = 8  # images, and epochs, of augmented.png
 COLD = "compiling kernels (once, about a minute; later runs start at once)"
@@ -182,6 +183,11 @@ def _new(given: dict[str, Any]) -> tuple[runs.Config, Dataset]:
     data = datasets.open_data(name, data_dir, size=options.get("size"))
     (height, width, channels), class_names = data[0][0].shape[1:], data[2]
     augment.get(names, (height, width, channels))
+    if "recipe" in given and (channels != 3 or min(height, width) < SMALLEST):
+        raise ArgumentError(
+            f"--recipe {given['recipe']} is for RGB images of at least {SMALLEST}x{SMALLEST} pixels, got {height}x{width}x{channels}: use "
+            "--data cifar10, or a folder of photos with --size 32"
+        )
     settings = dict(
         nbnet=__version__,
         data=name,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from nbnet import augment, losses, schedules
-from nbnet.errors import ArgumentError, BuildError, unknown
+from nbnet.errors import ArgumentError, BuildError, DTypeError, ShapeError, unknown
 from nbnet.functional import checks
 from nbnet.initializers import whitening
 from nbnet.layers import Sequential
@@ -52,9 +52,8 @@ def airbench(model: Sequential, images: Any, *, batch_size: int = 256, optimizer
     if optimizer not in OPTIMIZERS:
         raise ArgumentError(unknown("optimizer", optimizer, OPTIMIZERS))
     update = OPTIMIZERS[optimizer](checks.whole(batch_size, "batch_size"))
-    _prepare(model, images)
     pixels = 2 / min(model.input_shape[:2])
-    return Trainer(
+    trainer = Trainer(
         model,
         losses.SoftmaxCrossEntropy(label_smoothing=0.2),
         update,
@@ -63,14 +62,21 @@ def airbench(model: Sequential, images: Any, *, batch_size: int = 256, optimizer
         augment=[augment.RandomFlip(alternating=True), augment.RandomTranslate(pixels, mode="reflect")],
         seed=seed,
     )
+    _prepare(model, images)  # last: it changes the model, and what fails before changes nothing
+    return trainer
 
 
 def _prepare(model: Sequential, images: Any) -> None:
     """Set and freeze the statistics of the pixels and the whitening filters."""
-    images = checks.as_array(images, "images")
+    if not hasattr(images, "dtype"):
+        images = checks.as_array(images, "images")
+    if tuple(images.shape[1:]) != model.input_shape or not len(images):
+        expected = ", ".join(map(str, model.input_shape or ()))
+        raise ShapeError(f"images have shape {tuple(images.shape)}, expected (N, {expected}) with N at least 1")
     if images.dtype not in X_DTYPES:
-        raise ArgumentError(f"images have dtype {images.dtype}, expected uint8, float32 or float64")
-    some = images[:WHITENED].astype(np.float64) / (255 if images.dtype == np.uint8 else 1)
+        raise DTypeError(f"images have dtype {images.dtype}, expected uint8, float32 or float64")
+    rows = np.linspace(0, len(images) - 1, min(WHITENED, len(images))).astype(np.int64)  # of all classes, which may be in order
+    some = np.asarray(images[rows], np.float64) / (255 if images.dtype == np.uint8 else 1)
     mean, deviation = some.mean(axis=(0, 1, 2)), some.std(axis=(0, 1, 2))
     whitening(model["whiten"], (some - mean) / np.maximum(deviation, 1e-6))
     standardize = model["standardize"]

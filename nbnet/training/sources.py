@@ -56,7 +56,7 @@ class Batches:
     they come in the epoch, and partners of MixUp and CutMix are of the same batch.
 
     Args:
-        data: iterated in each epoch anew, for the first `count` batches; an iterator goes on where it was.
+        data: iterated again in each epoch, for the first `count` batches; an iterator goes on where it was.
         count: of the batches of an epoch.
     """
 
@@ -126,9 +126,9 @@ def source_of(trainer: Any, data: Any, name: str, batch_size: int, sample_weight
         return Batches(data, checks.whole(steps, "steps_per_epoch"), name, trainer)
     if isinstance(data, Iterator):
         if name == "data":
-            hint = "give steps_per_epoch=, or an object that begins anew each time it is iterated, such as a list"
+            hint = "give steps_per_epoch=, or an object that can be iterated again, such as a list"
         else:
-            hint = "expected an object that begins anew each time it is iterated, such as a list"
+            hint = "expected an object that can be iterated again, such as a list"
         raise ArgumentError(f"{name}: {kind} can be iterated only once: {hint}")
     try:
         count = len(data)

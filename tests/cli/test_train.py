@@ -198,5 +198,7 @@ def test_a_recipe(here, rng, capsys):
         assert one_line_error(capsys) == f"{option} is a part of the recipe airbench: leave it out"
     assert nbnet(*words, "--optimizer", "adam") == 2
     assert one_line_error(capsys).startswith("unknown optimizer 'adam'")
+    assert nbnet("train", "--recipe", "airbench") == 2
+    assert one_line_error(capsys).startswith("--recipe airbench is for RGB images of at least 25x25 pixels, got 8x8x1: use --data cifar10")
     assert nbnet("train", "--recipe", "airbnb") == 2
     assert one_line_error(capsys).startswith("unknown recipe 'airbnb'")

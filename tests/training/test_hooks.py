@@ -78,7 +78,7 @@ STOPPED = {
 
 @pytest.mark.parametrize("hook", STOPPED)
 def test_stopping_in_every_hook(data, hook):
-    """The end of training is told, and the next call goes on to the same bits."""
+    """Hooks see the end of training, and the next call continues with the same bits."""
     note, trainer, whole = Note(), small_trainer(), small_trainer()
     trainer.fit(data, 2, 35, callbacks=[StopIn(hook), note])
     assert trainer.stop_reason == hook

@@ -6,7 +6,7 @@ from tolerances import assert_close
 
 import nbnet as nb
 from nbnet import recipes
-from nbnet.errors import ArgumentError, BuildError, NbnetError, ShapeError
+from nbnet.errors import ArgumentError, BuildError, DTypeError, NbnetError, ShapeError
 
 ROWS, CLASSES = 40, 3
 FROZEN = "standardize", "whiten.weight"
@@ -57,6 +57,15 @@ def test_the_statistics_of_airbench(data):
     assert 0.99 < np.diag(moments).min() <= np.diag(moments).max() < 1.01
 
 
+def test_the_statistics_are_of_all_classes():
+    """Images of a folder are in the order of their classes."""
+    images = np.repeat(np.arange(3, dtype=np.uint8) * 100, 2000)[:, None, None, None] + np.zeros((1, 25, 25, 3), np.uint8)
+    images[:, 0, 0] += 20
+    model = build()
+    recipes.airbench(model, images)
+    assert abs(model["standardize"].buffers["moving_mean"] - 100 / 255).max() < 0.01
+
+
 def test_a_head_with_small_weights_learns_as_logits_that_are_divided():
     """The recipe's head has weights times h and lr times h squared, where the paper multiplies logits by h."""
     x, y = np.random.Generator(np.random.Philox(5)).normal(size=(12, 5)), np.arange(12) % 3
@@ -105,7 +114,9 @@ def test_airbench_resumes_within_an_epoch(data, backend, tmp_path):
         (lambda model, x: (model, x, {"optimizer": "adam"}), "unknown optimizer 'adam'.*sgd"),
         (lambda model, x: (model, x, {"batch_size": 0}), "batch_size=0"),
         (lambda model, x: (model, x.astype(np.int32), {}), "images have dtype int32, expected uint8, float32 or float64"),
-        (lambda model, x: (model, x[:, :20], {}), r"got images of shape \(40, 20, 25, 3\), expected \(N, 25, 25, 3\)"),
+        (lambda model, x: (model, x[:, :20], {}), r"images have shape \(40, 20, 25, 3\), expected \(N, 25, 25, 3\)"),
+        (lambda model, x: (model, x.reshape(40, -1), {}), r"images have shape \(40, 1875\), expected \(N, 25, 25, 3\)"),
+        (lambda model, x: (model, x, {"seed": -1}), "seed=-1"),
         (lambda model, x: (model[1:], x, {}), "has no layer 'standardize': expected nb.models.airbench"),
     ],
 )
@@ -115,7 +126,7 @@ def test_bad_input_changes_nothing(data, change, words):
     model_of_call, images, options = change(model, data[0])
     with pytest.raises(NbnetError, match=words) as error:
         recipes.airbench(model_of_call, images, **options)
-    assert isinstance(error.value, (ArgumentError, BuildError, ShapeError))
+    assert isinstance(error.value, (ArgumentError, BuildError, DTypeError, ShapeError))
     assert "\n" not in str(error.value)
     assert (state_of(model), {name: param.trainable for name, param in model.params.items()}) == before
 

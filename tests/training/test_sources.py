@@ -314,10 +314,14 @@ class NoLength:
 @pytest.mark.parametrize(
     ("given", "options", "message"),
     [
-        (iter(()), {}, "^data: tuple_iterator can be iterated only once: give steps_per_epoch=, or an object that begins anew"),
+        (iter(()), {}, "^data: tuple_iterator can be iterated only once: give steps_per_epoch=, or an object that can be iterated again"),
         (NoLength(), {}, "^data: NoLength does not tell how many batches it has: give steps_per_epoch=$"),
         (NoLength(), {"steps_per_epoch": 0}, "^steps_per_epoch=0: expected a whole number, at least 1$"),
-        ([(1, 2)], {"validation": iter(())}, "^validation: tuple_iterator can be iterated only once: expected an object that begins anew"),
+        (
+            [(1, 2)],
+            {"validation": iter(())},
+            "^validation: tuple_iterator can be iterated only once: expected an object that can be iterated again",
+        ),
         ([(1, 2)], {"validation": NoLength()}, r"^validation: NoLength does not tell how many batches it has: expected one with len\(\)$"),
         (
             [(1, 2)],
