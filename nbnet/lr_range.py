@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import math
+from collections.abc import Generator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,8 +14,9 @@ import numpy as np
 from nbnet import plots
 from nbnet.errors import ArgumentError, NonFiniteError
 from nbnet.functional import checks
-from nbnet.runtime.arrays import first, take
-from nbnet.training.epoch import batches, check_data
+from nbnet.training.epoch import Data, Position
+from nbnet.training.loop import means, train_step
+from nbnet.training.sources import Source, source_of
 from nbnet.training.trainer import Trainer
 
 DIVERGED = 4  # times the smallest loss, and the test ends
@@ -31,18 +33,15 @@ class LRRange(NamedTuple):
         plots.rates(self.rates, self.losses, path)
 
 
-def lr_range_test(
-    trainer: Trainer, data: tuple[Any, Any], low: float = 1e-6, high: float = 1.0, steps: int = 100, batch_size: int = 64
-) -> LRRange:
+def lr_range_test(trainer: Trainer, data: Any, low: float = 1e-6, high: float = 1.0, steps: int = 100, batch_size: int = 64) -> LRRange:
     """Train a copy of the trainer, with a learning rate that grows from `low` to `high`   (Smith 2017, section 3.3).
 
     A good peak of a schedule lies below the rate where the loss begins to rise. The test ends before `high` once a loss is more than 4
-    times the smallest one, or not finite. The trainer, its model and its optimiser stay as they were. Images are only normalised (see
-    Trainer.train_batch).
+    times the smallest one, or not finite. The trainer, its model and its optimiser stay as they were.
 
     Args:
         trainer: of any state; its schedule is not used.
-        data: (x, y) as in Trainer.fit.
+        data: (x, y), (x, y, sample_weight) or batches of your own that can be iterated again, as in Trainer.fit.
         low, high: learning rates above 0; they grow by one factor from step to step.
         steps: at least 2. batch_size: as in Trainer.fit.
     Returns:
@@ -51,26 +50,33 @@ def lr_range_test(
         DataError, ShapeError, DTypeError, ArgumentError: the data or an option does not fit.
         NonFiniteError: the first loss is not finite.
     """
-    x, y = check_data(data, "data", trainer.model, trainer.loss)
-    low, high = (checks.number(rate, name, "a number above 0", _positive) for name, rate in (("low", low), ("high", high)))
+    low, high = (checks.number(rate, name, "a number above 0", _positive) for rate, name in ((low, "low"), (high, "high")))
     if low >= high:
         raise ArgumentError(f"low={low!r}, high={high!r}: expected low below high")
-    steps, batch_size = checks.whole(steps, "steps", 2), checks.whole(batch_size, "batch_size")
+    rates, losses = np.geomspace(low, high, checks.whole(steps, "steps", 2)), []
+    source = source_of(trainer, data, "data of lr_range_test", checks.whole(batch_size, "batch_size"))
     twin = copy.deepcopy(trainer)
-    twin.lr_factor = 1.0
-    rates, losses = np.geomspace(low, high, steps), []
-    epochs = (batches(len(first(x)), batch_size, trainer.seed, epoch) for epoch in itertools.count(trainer.epoch))
-    for rate, rows in zip(rates, itertools.chain.from_iterable(epochs)):
-        twin.optimizer.lr = float(rate)
-        try:
-            losses.append(twin.train_batch(take(x, rows), take(y, rows))["loss"])
-        except NonFiniteError:
-            if not losses:
-                raise
-            break
-        if losses[-1] > DIVERGED * min(losses):
-            break
+    twin.lr_factor, twin.position = 1.0, Position()
+    with closing(_batches(source, twin)) as batches:
+        for rate, batch in zip(rates, batches):
+            twin.optimizer.lr = float(rate)
+            try:
+                losses.append(means(twin.loss, train_step(twin, batch, float(rate))[0])["loss"])
+            except NonFiniteError:
+                if not losses:
+                    raise
+                break
+            if losses[-1] > DIVERGED * min(losses):
+                break
     return LRRange(rates[: len(losses)], np.array(losses))
+
+
+def _batches(source: Source, trainer: Trainer) -> Generator[Data]:
+    """The batches of one epoch after the other."""
+    while True:
+        with closing(source.batches(trainer)) as batches:
+            yield from batches
+        trainer.epoch += 1
 
 
 def _positive(number: float) -> bool:

@@ -35,6 +35,38 @@ def test_the_losses_are_those_of_steps_with_these_rates():
         assert other.train_batch(DATA[0][batch], DATA[1][batch])["loss"] == loss
 
 
+def test_batches_are_those_of_fit():
+    """Augmented, weighted, and of the user's own."""
+    weights = np.linspace(0.8, 1, 40)
+    options = {"low": 1e-3, "high": np.nextafter(1e-3, 1), "steps": 6, "batch_size": 16}
+    trainer, twin = (small_trainer(optimizer=nb.SGD(1e-3), augment=["crop"], replay=False) for _ in range(2))
+    found = nb.lr_range_test(trainer, (*DATA, weights), **options)
+    steps = []
+    twin.fit((*DATA, weights), 2, 16, callbacks=[Steps(steps)])
+    assert_close(found.losses, np.array(steps), "reduction")
+    cuts = [slice(0, 16), slice(16, 40)]
+    own = nb.lr_range_test(trainer, [(DATA[0][cut], DATA[1][cut], weights[cut]) for cut in cuts], **options)
+    steps.clear()
+    twin = small_trainer(optimizer=nb.SGD(1e-3), augment=["crop"])
+    twin.fit([(DATA[0][cut], DATA[1][cut], weights[cut]) for cut in cuts], 3, callbacks=[Steps(steps)])
+    assert_close(own.losses, np.array(steps), "reduction")
+    with pytest.raises(ArgumentError, match=r"^data of lr_range_test: generator can be iterated only once: expected an object that can"):
+        nb.lr_range_test(trainer, (batch for batch in [DATA]))
+
+
+class Steps(nb.callbacks.Callback):
+    """Keeps the loss of each step."""
+
+    def __init__(self, losses):
+        self.losses, self.before = losses, (0, 0.0, 0)
+
+    def on_batch_end(self, trainer):
+        loss, rows = self.before[1:] if self.before[0] == trainer.epoch else (0.0, 0)
+        now = trainer.position
+        self.losses.append((now.loss - loss) / (now.rows - rows))
+        self.before = trainer.epoch, now.loss, now.rows
+
+
 def test_it_ends_where_training_diverges():
     found = nb.lr_range_test(small_trainer(optimizer=nb.SGD(0.1)), DATA, low=1e-3, high=1e12, steps=60)
     assert 2 < len(found.rates) == len(found.losses) < 60

@@ -14,7 +14,7 @@ from nbnet.losses import Elementwise, PerOutput, counted_rows
 from nbnet.losses.base import check_result, count_rows, name_of
 from nbnet.metrics import Metric, Report
 from nbnet.metrics.classes import decisions, labels_of
-from nbnet.runtime.arrays import each, first, take
+from nbnet.runtime.arrays import each, take
 from nbnet.training.augmented import for_evaluation
 from nbnet.training.epoch import Data, Sums
 
@@ -55,8 +55,8 @@ def evaluate(trainer: Any, batches: Generator[Data]) -> tuple[Sums, tuple[Metric
     return sums, metrics
 
 
-def report(trainer: Any, x: Any, y: Any, class_names: Sequence[str] | None, batch_size: int) -> Report:
-    """The report of data that is checked already. Raises ArgumentError: the loss has no classes, or several for a row."""
+def report(trainer: Any, batches: Generator[Data], class_names: Sequence[str] | None) -> Report:
+    """The report of batches that are checked already. Raises ArgumentError: the loss has no classes, or several for a row."""
     loss, shape = trainer.loss, trainer.model.output_shape
     threshold = getattr(loss, "threshold", None)
     numbers = isinstance(loss, PerOutput) or (threshold is None and (isinstance(loss, Elementwise) or shape[-1:] == (1,)))
@@ -66,15 +66,14 @@ def report(trainer: Any, x: Any, y: Any, class_names: Sequence[str] | None, batc
     matrix = np.zeros((classes, classes), np.int64)
     if class_names is not None and len(class_names) != classes:
         raise ArgumentError(f"class_names has {len(class_names)} names, expected {classes}, one for each class")
-    for start in range(0, len(first(x)), batch_size):
-        batch = slice(start, start + batch_size)
-        prediction, _ = trainer.model.forward(for_evaluation(trainer, take(x, batch)))
-        prediction, target = np.asarray(prediction), y[batch]
-        if (counted := counted_rows(loss, target)) is not None:
-            prediction, target = prediction[counted], target[counted]
-        if threshold is None:
-            said, true = prediction.argmax(axis=1), labels_of(prediction, target)
-        else:
-            said, true = (which[:, 0].astype(np.int64) for which in decisions(prediction, target, threshold))
-        matrix += np.bincount(classes * true + said, minlength=classes**2).reshape(classes, classes)
+    with closing(batches):
+        for x, target, _ in batches:
+            prediction = np.asarray(trainer.model.forward(for_evaluation(trainer, x))[0])
+            if (counted := counted_rows(loss, target)) is not None:
+                prediction, target = prediction[counted], target[counted]
+            if threshold is None:
+                said, true = prediction.argmax(axis=1), labels_of(prediction, target)
+            else:
+                said, true = (which[:, 0].astype(np.int64) for which in decisions(prediction, target, threshold))
+            matrix += np.bincount(classes * true + said, minlength=classes**2).reshape(classes, classes)
     return Report(matrix, class_names)

@@ -26,10 +26,10 @@ from nbnet.training.augmented import check_augment, for_evaluation
 from nbnet.training.averages import Average
 from nbnet.training.callbacks import Callback, Hook, hooks_of
 from nbnet.training.checkpoint import Best
-from nbnet.training.epoch import Data, Position, check_data, check_weights
+from nbnet.training.epoch import Position, check_data, check_weights
 from nbnet.training.loop import close_epoch, follow, means, run_epoch, train_step
 from nbnet.training.notes import before_fit, rate, softmax_twice
-from nbnet.training.sources import EVALUATED, Rows, Source, source_of, split
+from nbnet.training.sources import EVALUATED, Source, source_of, split
 
 
 class Trainer(CodeRepr):
@@ -224,7 +224,8 @@ class Trainer(CodeRepr):
             DataError, ShapeError, DTypeError, NonFiniteError: as `fit`.
         """
         self._check_model()
-        x, y, weights = self._check_data((x, y), "batch", sample_weight)
+        x, y = check_data((x, y), "batch", self.model, self.loss)
+        weights = check_weights(sample_weight, len(first(x)), "batch", self.loss)
         x = for_evaluation(self, take(x, slice(None)))  # which reads it, if it is not in memory
         return means(self.loss, *train_step(self, (x, y, weights), rate(self)))
 
@@ -235,35 +236,36 @@ class Trainer(CodeRepr):
     # ---------------------------------------------------------------------------------------------- evaluation
 
     @explained("evaluate(x, y)")
-    def evaluate(self, x: Any, y: Any, batch_size: int = 256, sample_weight: Any = None) -> dict[str, float]:
+    def evaluate(self, x: Any, y: Any = None, batch_size: int = EVALUATED, sample_weight: Any = None) -> dict[str, float]:
         """Loss and accuracy with moving statistics.
 
         Args:
-            x, y, sample_weight: as in `fit`.
+            x, y, sample_weight: as in `fit`. Or x alone: (x, y), (x, y, sample_weight) or batches of your own, as `fit` takes them.
         Returns:
             {"loss": ..., "accuracy": ...} (accuracy for classification), and the metrics.
         Raises:
             DataError, ShapeError, DTypeError, ArgumentError: the data or batch_size does not fit.
         """
-        data = self._check_data((x, y), "evaluation data", sample_weight)
-        return self._evaluate(Rows(data, checks.whole(batch_size, "batch_size")))
+        self._check_model()
+        source = source_of(self, x if y is None else (x, y), "evaluation data", checks.whole(batch_size, "batch_size"), sample_weight)
+        return self._evaluate(source)
 
     def _evaluate(self, source: Source) -> dict[str, float]:
         """`evaluate` on data that is checked already."""
         self._passes.clear()  # training and evaluation need not hold memory at the same time
         return means(self.loss, *evaluation.evaluate(self, source.in_order()))
 
-    def report(self, x: Any, y: Any, class_names: Sequence[str] | None = None, batch_size: int = 256) -> Report:
+    def report(self, x: Any, y: Any = None, class_names: Sequence[str] | None = None, batch_size: int = EVALUATED) -> Report:
         """Precision, recall and F1 of each class, and the confusion matrix: `print(trainer.report(x, y))`.
 
         Args:
-            x, y: as in `fit`, with one class for each row. class_names: one for each class; None for their numbers.
+            x, y: as in `evaluate`, with one class for each row. class_names: one for each class; None for their numbers.
         Raises:
             ArgumentError: the loss has no classes, or there is not one name for each. DataError, ShapeError, DTypeError: as `evaluate`.
         """
         self._check_model()
-        x, y, _ = self._check_data((x, y), "report data", None)
-        return evaluation.report(self, x, y, class_names, checks.whole(batch_size, "batch_size"))
+        source = source_of(self, x if y is None else (x, y), "report data", checks.whole(batch_size, "batch_size"))
+        return evaluation.report(self, source.in_order(), class_names)
 
     # --------------------------------------------------------------------------------------------- checkpoints
 
@@ -323,7 +325,3 @@ class Trainer(CodeRepr):
                 "make a new Trainer, with a new optimiser"
             )
         self._checked = now
-
-    def _check_data(self, data: Any, name: str, sample_weight: Any) -> Data:
-        x, y = check_data(data, name, self.model, self.loss)
-        return x, y, check_weights(sample_weight, len(first(x)), name, self.loss)

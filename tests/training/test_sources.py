@@ -211,6 +211,23 @@ def test_a_list_of_batches_and_a_generator(data, read_ahead):
     assert bits(fit(iter(batches), 3, steps_per_epoch=2)) == bits(by_hand(batches[:6], 1))
 
 
+def test_batches_are_evaluated(data, rng, read_ahead):
+    x, y = data
+    weights = rng.random(70)
+    trainer = small_trainer(metrics=["f1"])
+    batches = [tuple(part[start : start + 16] for part in (x, y, weights)) for start in range(0, 70, 16)]
+    expected = trainer.evaluate(x, y, batch_size=16, sample_weight=weights)
+    assert trainer.evaluate(batches) == trainer.evaluate((x, y, weights), batch_size=16) == expected
+    assert trainer.evaluate((x, y), batch_size=16, sample_weight=weights) == expected
+    assert str(trainer.report(batches)) == str(trainer.report((x, y))) == str(trainer.report(x, y))
+    with pytest.raises(DataError, match=r"^evaluation data, batch 2: label 3 of row 0 is not a class: expected 0 to 2"):
+        trainer.evaluate([(x, y), (x, y * 0 + 3)])
+    with pytest.raises(ArgumentError, match=r"^evaluation data: generator can be iterated only once: expected an object that can be"):
+        trainer.evaluate(batch for batch in batches)
+    with pytest.raises(ArgumentError, match=r"^report data: expected a pair \(x, y\) of arrays, got"):
+        trainer.report(x)
+
+
 @pytest.mark.parametrize("transforms", [["flip", "crop"], ["flip", nb.augment.MixUp(0.7, 0.5)]], ids=["moved", "mixed"])
 def test_augmented_batches_of_ones_own(data, transforms):
     """Rows are numbered as they come in the epoch, and partners are of the same batch."""
