@@ -57,15 +57,16 @@ def whole(least: int = 0, most: int = MOST) -> Check:
     return check
 
 
-def number(least: float = -math.inf, above: float = -math.inf, finite: bool = True) -> Check:
+def number(least: float = -math.inf, above: float = -math.inf, finite: bool = True, most: float = math.inf) -> Check:
     """A number, of Python or NumPy, as a float. With finite=False also NaN and infinity."""
     bounds = f", at least {least:g}" if least > -math.inf else f" above {above:g}" if above > -math.inf else ""
+    bounds = bounds if most == math.inf else f" from {least:g} to {most:g}"
 
     def check(value: Any, where: str) -> float:
         is_number = isinstance(value, Real) and not isinstance(value, bool)
         if is_number and (not isinstance(value, Integral) or abs(int(value)) <= sys.float_info.max):
             found = float(value)
-            if not finite or (math.isfinite(found) and found >= least and (found > above or above == -math.inf)):
+            if not finite or (math.isfinite(found) and least <= found <= most and (found > above or above == -math.inf)):
                 return found
         raise _unfit(value, where, f"a {'finite ' if finite else ''}number{bounds}")
 

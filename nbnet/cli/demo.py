@@ -31,6 +31,11 @@ EPILOG = """examples:
 Files of an earlier run in the same folder are replaced."""
 
 RESULTS, PAGE = "results.json", "index.html"
+LEAD = (
+    f"Small experiments, run over several seeds with nbnet {__version__}. Lines are medians; shades and ranges in brackets reach from the "
+    "least to the greatest seed. Every sentence is computed from the run that drew the pictures below it."
+)
+FOOTER = "The pictures, and the figures as results.json, are also in the folders beside this page, one for each demonstration."
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -63,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
     out = Path(os.path.expanduser(options.out))
     done = [(name, *_run_one(name, out / name, options)) for name in names]
     if options.all:
-        page.write(out / PAGE, [(name, out / name, result, command) for name, result, command in done], __version__)
+        page.write(out / PAGE, "Batch norm and dropout, seen", LEAD, [_section(out, *each) for each in done], FOOTER)
         print(f"the page: {out / PAGE}")
     return 0
 
@@ -110,6 +115,10 @@ def _run_one(name: str, folder: Path, options: argparse.Namespace) -> tuple[Resu
         print(f"- {sentence}")
     print(f"{folder}: {', '.join([*(file for file, _ in result.pictures), RESULTS])}, in {seconds:.1f} s\n", flush=True)
     return result, command
+
+
+def _section(out: Path, name: str, result: Result, command: str) -> page.Section:
+    return page.Section(name, result.title, result.summary, [(out / name / file, caption) for file, caption in result.pictures], command)
 
 
 def _command(name: str, settings: Settings) -> str:

@@ -1,4 +1,4 @@
-"""One self-contained HTML page of all demonstrations, with embedded pictures; readable on phones, light and dark."""
+"""Self-contained HTML pages, with embedded pictures; readable on phones, light and dark."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import base64
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
+from typing import NamedTuple
 
-from nbnet.demos import Result
 from nbnet.errors import DataError
 from nbnet.storage import write_file
 
@@ -49,53 +49,60 @@ footer { padding-bottom: 3rem; font-size: .92rem; }
 """
 
 
-def write(path: Path, parts: Sequence[tuple[str, Path, Result, str]], version: str) -> None:
-    """Write the page.
+class Section(NamedTuple):
+    """A part of a page."""
 
-    Args:
-        path: the file to write. parts: name, folder, result and command of each demonstration.
+    anchor: str  # what links to it name
+    title: str
+    sentences: Sequence[str]
+    pictures: Sequence[tuple[Path, str]]  # files and their captions
+    command: str = ""  # that makes it again
+
+
+def write(path: Path, title: str, lead: str, sections: Sequence[Section], footer: str) -> None:
+    """Write a page.
+
     Raises:
         DataError: the page cannot be written, or a picture cannot be read.
     """
-    links = "\n".join(f'<a href="#{name}">{escape(result.title)}</a>' for name, _, result, _ in parts)
+    links = "\n".join(f'<a href="#{section.anchor}">{escape(section.title)}</a>' for section in sections)
     text = f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>nbnet: batch norm and dropout, seen</title>
+<title>nbnet: {escape(title)}</title>
 <link rel="icon" href="data:,">
 <style>{STYLE}</style>
 </head>
 <body>
 <header>
-<h1>Batch norm and dropout, seen</h1>
-<p class="lead">Small experiments, run over several seeds with nbnet {escape(version)}. Lines are medians; shades and ranges in brackets
-reach from the least to the greatest seed. Every sentence is computed from the run that drew the pictures below it.</p>
-<nav aria-label="Demonstrations">
+<h1>{escape(title)}</h1>
+<p class="lead">{escape(lead)}</p>
+<nav aria-label="Sections">
 {links}
 </nav>
 </header>
 <main>
-{"".join(_section(*part) for part in parts)}</main>
-<footer><p>The pictures, and the figures as results.json, are also in the folders beside this page, one for each demonstration.</p></footer>
+{"".join(map(_section, sections))}</main>
+<footer><p>{escape(footer)}</p></footer>
 </body>
 </html>
 """
     write_file(path, text.encode())
 
 
-def _section(name: str, folder: Path, result: Result, command: str) -> str:
-    sentences = "\n".join(f"<li>{escape(sentence)}</li>" for sentence in result.summary)
-    figures = "\n".join(_figure(folder / file, caption) for file, caption in result.pictures)
-    return f"""<section id="{name}">
-<h2>{escape(result.title)}</h2>
+def _section(section: Section) -> str:
+    sentences = "\n".join(f"<li>{escape(sentence)}</li>" for sentence in section.sentences)
+    figures = "\n".join(_figure(file, caption) for file, caption in section.pictures)
+    command = f'<p class="how">Run it again: <code>{escape(section.command)}</code></p>\n' if section.command else ""
+    return f"""<section id="{section.anchor}">
+<h2>{escape(section.title)}</h2>
 <ul>
 {sentences}
 </ul>
 {figures}
-<p class="how">Run it again: <code>{escape(command)}</code></p>
-</section>
+{command}</section>
 """
 
 

@@ -55,6 +55,7 @@ FIELDS: dict[str, schema.Check] = {
     "weight_decay": schema.number(0),
     "schedule": schema.one_of(schedules.SCHEDULES),
     "augment": schema.rows(schema.one_of(NAMES), 0, 100),
+    "label_smoothing": schema.number(0, most=1),
     "backend": schema.one_of(BACKENDS),
     "dtype": schema.one_of(("float32", "float64")),
     "seed": schema.whole(0, WORD),
@@ -82,6 +83,7 @@ class Config:
     weight_decay: float
     schedule: str
     augment: list[str]
+    label_smoothing: float
     backend: str
     dtype: str
     seed: int
@@ -122,7 +124,7 @@ def read_config(folder: Path) -> Config:
 
 def _filled(value: Any, where: str) -> Any:
     """The configuration with what those of older versions lack."""
-    return SCHEMA({"augment": [], "recipe": None} | value if isinstance(value, dict) else value, where)
+    return SCHEMA({"augment": [], "recipe": None, "label_smoothing": 0.0} | value if isinstance(value, dict) else value, where)
 
 
 def check_out(out: str | None) -> None:

@@ -5,34 +5,27 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
-import os
 import signal
 import sys
 import time
 import warnings
-import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nbnet import augment, datasets, models, plots, schedules, schema, storage
-from nbnet.cli import kernels, runs
+from nbnet import augment, datasets, models, plots, schedules, storage
+from nbnet.cli import kernels, results, runs, settings
 from nbnet.cli.display import Display
 from nbnet.cli.interrupts import stopper
-from nbnet.datasets import Dataset, Split
-from nbnet.errors import ArgumentError, CheckpointError, DataError, NonFiniteError, unknown
-from nbnet.layers import Sequential
-from nbnet.optimizers import OPTIMIZERS, Optimizer
-from nbnet.runtime.arrays import float_dtype
-from nbnet.runtime.backend import get_backend
-from nbnet.training import recipes
+from nbnet.cli.settings import ADAMW_DECAY, by_data
+from nbnet.errors import ArgumentError, NonFiniteError
+from nbnet.optimizers import OPTIMIZERS
 from nbnet.training.callbacks import Callback
 from nbnet.training.epoch import count_batches
 from nbnet.training.notes import rate_jump
 from nbnet.training.recipes import RECIPES
 from nbnet.training.trainer import Trainer
-from nbnet.version import __version__
 
 HELP = "Train a CNN and save it in a run folder."
 EPILOG = """examples:
@@ -49,36 +42,6 @@ EPILOG = """examples:
 A run folder contains config.json, model.safetensors, history.json, curves.png, confusion.png, mistakes.png, and
 augmented.png where training images are changed (--augment)."""
 
-COMMON: dict[str, Any] = {
-    "model": "auto",
-    "batch_size": 64,
-    "optimizer": "adamw",
-    "schedule": "one_cycle",
-    "augment": "none",
-    "backend": "parallel",
-    "dtype": "float32",
-    "seed": 0,
-}
-LR_SCALES = {"lion": 0.1}  # of the default learning rates, which are adamw's: a step of Lion is as large as any of Adam's
-DEFAULTS: dict[str, dict[str, Any]] = {
-    "digits": {"epochs": 40, "lr": 0.02},
-    "mnist": {"epochs": 5, "lr": 0.003, "batch_size": 32},
-    "fashion-mnist": {"epochs": 5, "lr": 0.003, "batch_size": 32},
-    "cifar10": {"epochs": 10, "lr": 0.01, "augment": "flip,crop"},
-    "a folder": {"epochs": 20, "lr": 0.01, "augment": "crop", "size": (32, 32)},  # not flip: a mirrored letter or arrow is another one
-}
-OF_RECIPE: dict[str, Any] = {  # what a recipe uses in place of these defaults, and what of it cannot be chosen
-    "model": "airbench",
-    "epochs": 10,
-    "batch_size": 256,
-    "optimizer": "sgd",
-    "schedule": "piecewise",
-    "augment": "flip,translate",
-}
-FIXED = ("model", "lr", "weight_decay", "schedule", "augment")
-SMALLEST = 25  # pixels of an image's side, for the model of the recipe
-ADAMW_DECAY = 0.3
-SHOWN = 8  # images, and epochs, of augmented.png
 COLD = "compiling kernels (once, about a minute; later runs start at once)"
 
 
@@ -93,16 +56,22 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     model.add_argument(
         "--recipe", metavar="NAME", help=f"model and training as somebody has tuned them: {', '.join(RECIPES)}; with optimizer sgd or muon"
     )
-    model.add_argument("--epochs", type=int, metavar="N", help=f"passes over the data (default: {_by_data('epochs')})")
-    model.add_argument("--batch-size", type=int, metavar="N", help=f"images per step (default: {_by_data('batch_size')})")
+    model.add_argument("--epochs", type=int, metavar="N", help=f"passes over the data (default: {by_data('epochs')})")
+    model.add_argument("--batch-size", type=int, metavar="N", help=f"images per step (default: {by_data('batch_size')})")
     model.add_argument(
-        "--lr", type=float, metavar="X", help=f"learning rate, the peak of the schedule (default: {_by_data('lr')}; for lion a tenth)"
+        "--lr", type=float, metavar="X", help=f"learning rate, the peak of the schedule (default: {by_data('lr')}; for lion a tenth)"
     )
     model.add_argument("--optimizer", metavar="NAME", help=f"{', '.join(OPTIMIZERS)} (default: adamw)")
     model.add_argument("--weight-decay", type=float, metavar="X", help=f"of the optimizer (default: {ADAMW_DECAY} for adamw, else 0)")
     model.add_argument("--schedule", metavar="NAME", help=f"of the learning rate: {', '.join(schedules.SCHEDULES)} (default: one_cycle)")
     model.add_argument(
-        "--augment", metavar="LIST", help=f"changes of the training images: {', '.join(augment.NAMES)} (default: {_by_data('augment')})"
+        "--augment", metavar="LIST", help=f"changes of the training images: {', '.join(augment.NAMES)} (default: {by_data('augment')})"
+    )
+    model.add_argument(
+        "--label-smoothing",
+        type=float,
+        metavar="X",
+        help=f"share of a target for all classes, 0 to 1 (default: {by_data('label_smoothing')})",
     )
     model.add_argument("--seed", type=int, metavar="N", help="of the weights, the shuffling and the dropout (default: 0)")
     model.add_argument("--backend", metavar="NAME", help="parallel, serial, numpy or cuda (default: parallel)")
@@ -116,15 +85,15 @@ def run(options: argparse.Namespace) -> int:
     """The command."""
     began = time.perf_counter()
     given = {name: value for name, value in vars(options).items() if value is not None and name != "command"}
-    config, data = _resumed(given) if "resume" in given else _new(given)
+    config, data = settings.resumed(given) if "resume" in given else settings.new(given)
     (x, y), test, class_names = data
-    validation = _validation(config, test)
+    validation = settings.validation(config, test)
     model = config.build()
-    trainer = _trainer(config, model, x)
+    trainer = settings.trainer(config, model, x)
     if "resume" in given:
         folder = Path(given["resume"])
         trainer.restore(folder / runs.MODEL)
-        if trainer.epoch >= config.epochs and (folder / "mistakes.png").exists():
+        if trainer.epoch >= config.epochs and (folder / results.MISTAKES).exists():
             raise ArgumentError(f"the run {folder} is complete after {trainer.epoch} epochs; to continue, give a larger --epochs")
     shape = "x".join(map(str, config.image_shape))
     also = "" if validation is test else f", {len(validation[0]):,} validation"
@@ -140,132 +109,16 @@ def run(options: argparse.Namespace) -> int:
         print(f"note: {jump}")
     print(f"run: {folder}, from epoch {trainer.epoch + 1} of {config.epochs}" if trainer.epoch or trainer.step else f"run: {folder}")
     if config.augment:
-        _draw_augmented(trainer, x, folder)
+        results.draw_augmented(trainer, x, folder)
     stopped_by = _fit(trainer, config, folder, (x, y), validation, "test" if validation is test else "val")
     if trainer.epoch < config.epochs:
         print(f"stopped in epoch {trainer.epoch + 1} of {config.epochs}; the run is saved. To continue:")
         print(f"  nbnet train --resume {runs.quoted(folder)}")
         return 128 + (stopped_by or signal.SIGINT)
-    _report(model, test, class_names, folder)
-    print(f"run: {folder}, with its model, history and pictures, in {time.perf_counter() - began:.1f} s")
+    results.report(trainer, config, (x, y), test, folder)
+    print(f"run: {folder}, with its model and pictures, and {results.PAGE}, which has all of them, in {time.perf_counter() - began:.1f} s")
     print(f"to use it: nbnet predict {runs.quoted(folder)} IMAGE...")
     return 0
-
-
-# ------------------------------------------------------------------------------------------------------ settings
-
-
-def _new(given: dict[str, Any]) -> tuple[runs.Config, Dataset]:
-    """The configuration and data of a new run. Names are checked before any data is read."""
-    name = given.get("data", "digits")
-    defaults = COMMON | DEFAULTS[name if name in datasets.NAMES else "a folder"]
-    options = defaults | (_of_recipe(given) if "recipe" in given else {}) | given
-    if "lr" not in given:
-        options["lr"] *= LR_SCALES.get(options["optimizer"], 1)
-    options.setdefault("weight_decay", ADAMW_DECAY if options["optimizer"] == "adamw" else 0.0)
-    for kind, known in (("model", ["auto", *models.MODELS]), ("optimizer", OPTIMIZERS), ("schedule", schedules.SCHEDULES)):
-        if options[kind] not in known:
-            raise ArgumentError(unknown(kind, options[kind], known))
-    names = [] if options["augment"] == "none" else [each.strip() for each in options["augment"].split(",")]
-    for each in names:
-        if each not in augment.NAMES:
-            raise ArgumentError(unknown("transform", each, ["none", *augment.NAMES]))
-    if "recipe" in given:
-        update = recipes.OPTIMIZERS[options["optimizer"]](options["batch_size"])
-        options |= {"lr": update.lr, "weight_decay": update.weight_decay}
-    _check_numbers(options)
-    runs.check_out(given.get("out"))
-    get_backend(options["backend"])
-    dtype = float_dtype(options["dtype"]).name
-    if name not in datasets.NAMES:
-        name = os.path.abspath(os.path.expanduser(name)) if os.path.exists(os.path.expanduser(name)) else name
-    data_dir = None if "data_dir" not in given else os.path.abspath(os.path.expanduser(given["data_dir"]))
-    data = datasets.open_data(name, data_dir, size=options.get("size"))
-    (height, width, channels), class_names = data[0][0].shape[1:], data[2]
-    augment.get(names, (height, width, channels))
-    if "recipe" in given and (channels != 3 or min(height, width) < SMALLEST):
-        raise ArgumentError(
-            f"--recipe {given['recipe']} is for RGB images of at least {SMALLEST}x{SMALLEST} pixels, got {height}x{width}x{channels}: use "
-            "--data cifar10, or a folder of photos with --size 32"
-        )
-    settings = dict(
-        nbnet=__version__,
-        data=name,
-        data_dir=data_dir,
-        size=options.get("size"),
-        checksum=_checksum(data),
-        image_shape=(height, width, channels),
-        class_names=class_names,
-        model=models.choose(options["model"], (height, width, channels)),
-        recipe=options.get("recipe"),
-        augment=names,
-        dtype=dtype,
-        **{key: options[key] for key in ("epochs", "batch_size", "lr", "optimizer", "weight_decay", "schedule", "backend", "seed")},
-    )
-    return runs.new_config(settings), data
-
-
-def _of_recipe(given: dict[str, Any]) -> dict[str, Any]:
-    """The defaults of a recipe, which fixes some options."""
-    name = given["recipe"]
-    if name not in RECIPES:
-        raise ArgumentError(unknown("recipe", name, RECIPES))
-    for option in FIXED:
-        if option in given:
-            raise ArgumentError(f"--{option.replace('_', '-')} is a part of the recipe {name}: leave it out")
-    if given.get("optimizer", "sgd") not in recipes.OPTIMIZERS:
-        raise ArgumentError(unknown("optimizer", given["optimizer"], recipes.OPTIMIZERS))
-    return OF_RECIPE
-
-
-def _resumed(given: dict[str, Any]) -> tuple[runs.Config, Dataset]:
-    """The configuration and data of a resumed run."""
-    other = sorted(given.keys() - {"resume", "epochs"})
-    if other:
-        raise ArgumentError(f"--{other[0].replace('_', '-')} cannot change when a run is resumed: give only --resume and --epochs")
-    folder = Path(given["resume"])
-    config = runs.read_config(folder)
-    if not (folder / runs.MODEL).is_file():
-        raise CheckpointError(f"{folder} has no {runs.MODEL}: there is nothing to resume; start it again with nbnet train --out {folder}")
-    before = config.epochs
-    config = dataclasses.replace(config, epochs=given.get("epochs", before))
-    _check_numbers(dataclasses.asdict(config))
-    data = datasets.open_data(config.data, config.data_dir, size=config.size)
-    if _checksum(data) != config.checksum:
-        raise DataError(f"{config.data} has other images or labels than when {folder} was started: a run must be resumed on the same data")
-    return config, data
-
-
-def _validation(config: runs.Config, test: Split) -> Split:
-    """What is evaluated after each epoch: a folder's own validation images if it has them and a test, else the test."""
-    if config.data in datasets.NAMES or len(datasets.split_folders(config.data)) < 3:
-        return test
-    return datasets.from_folder(config.data, config.size, config.image_shape[2], held_out="validation")[1]
-
-
-def _check_numbers(options: dict[str, Any]) -> None:
-    for name in ("epochs", "batch_size", "lr", "weight_decay", "seed"):
-        try:
-            runs.FIELDS[name](options[name], name)
-        except schema.Unfit as problem:  # noqa: PERF203
-            raise ArgumentError(f"--{name.replace('_', '-')} {options[name]}: expected {problem.expected}") from problem
-
-
-def _trainer(config: runs.Config, model: Sequential, x: Any) -> Trainer:
-    if config.recipe is not None:
-        return RECIPES[config.recipe](model, x, batch_size=config.batch_size, optimizer=config.optimizer, seed=config.seed)
-    return Trainer(model, optimizer=_optimizer(config), schedule=config.schedule, seed=config.seed, augment=config.augment)
-
-
-def _optimizer(config: runs.Config) -> Optimizer:
-    return OPTIMIZERS[config.optimizer](config.lr, weight_decay=config.weight_decay)
-
-
-def _checksum(data: Dataset) -> int:
-    value = 0
-    for array in (*data[0], *data[1]):
-        value = zlib.crc32(np.ascontiguousarray(array).data, value)
-    return value
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -277,10 +130,6 @@ def _size(text: str) -> tuple[int, int]:
     return height, width
 
 
-def _by_data(option: str) -> str:
-    return ", ".join(f"{(COMMON | values)[option]} for {name}" for name, values in DEFAULTS.items())
-
-
 # ------------------------------------------------------------------------------------------------------ training
 
 
@@ -290,16 +139,8 @@ def _prepare(config: runs.Config, rows: int) -> None:
     This also rejects batches of one row, which some models cannot train on, before the run folder exists.
     """
     model = config.build()
-    steps = kernels.first_step(model, _optimizer(config), rows)
+    steps = kernels.first_step(model, settings.optimizer(config), rows)
     kernels.show(steps, kernels.count_steps(model), config.backend, COLD)
-
-
-def _draw_augmented(trainer: Trainer, x: np.ndarray, folder: Path) -> None:
-    """Draw a few training images as they are, and in the first epochs."""
-    rows = np.linspace(0, len(x) - 1, min(SHOWN, len(x))).astype(np.int64)
-    options: dict[str, Any] = {"seed": trainer.seed, "backend": trainer.model.backend}
-    epochs = [augment.apply(trainer.augment, x, rows, epoch=epoch, **options) for epoch in range(SHOWN)]
-    plots.augmented(x[rows], np.stack(epochs), folder / "augmented.png")
 
 
 class _Saver(Callback):
@@ -337,18 +178,5 @@ def _fit(trainer: Trainer, config: runs.Config, folder: Path, train: Any, held_o
         if trainer.position.batches:
             saver.save(trainer)
     if trainer.epoch:
-        plots.curves(trainer.history, folder / "curves.png")
+        plots.curves(trainer.history, folder / results.CURVES)
     return stop.signal
-
-
-def _report(model: Sequential, test: Any, class_names: list[str], folder: Path) -> None:
-    """Print the test accuracy; draw the confusion matrix and the mistakes."""
-    x, y = test
-    probabilities = model.predict_proba(x)
-    said = probabilities.argmax(axis=1)
-    matrix = np.zeros((len(class_names), len(class_names)), np.int64)
-    np.add.at(matrix, (y, said), 1)
-    plots.confusion(matrix, class_names, folder / "confusion.png")
-    plots.mistakes(x, y, said, probabilities, class_names, folder / "mistakes.png")
-    wrong = int((said != y).sum())
-    print(f"test accuracy: {100 * (1 - wrong / len(y)):.2f} % ({wrong:,} of {len(y):,} wrong)")

@@ -1,0 +1,177 @@
+"""What nbnet train trains, and how: its defaults, the settings of a new run, and those of one that is resumed."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nbnet import augment, datasets, losses, models, schedules, schema
+from nbnet.cli import runs
+from nbnet.datasets import Dataset, Split
+from nbnet.errors import ArgumentError, CheckpointError, DataError, unknown
+from nbnet.layers import Sequential
+from nbnet.optimizers import OPTIMIZERS, Optimizer
+from nbnet.runtime.arrays import float_dtype
+from nbnet.runtime.backend import get_backend
+from nbnet.training import recipes
+from nbnet.training.recipes import RECIPES
+from nbnet.training.trainer import Trainer
+from nbnet.version import __version__
+
+COMMON: dict[str, Any] = {
+    "model": "auto",
+    "batch_size": 64,
+    "optimizer": "adamw",
+    "schedule": "one_cycle",
+    "augment": "none",
+    "label_smoothing": 0.0,
+    "backend": "parallel",
+    "dtype": "float32",
+    "seed": 0,
+}
+LR_SCALES = {"lion": 0.1}  # of the default learning rates, which are adamw's: a step of Lion is as large as any of Adam's
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "digits": {"epochs": 40, "lr": 0.02},
+    "mnist": {"epochs": 5, "lr": 0.003, "batch_size": 32},
+    "fashion-mnist": {"epochs": 5, "lr": 0.003, "batch_size": 32},
+    "cifar10": {"epochs": 10, "lr": 0.01, "augment": "flip,crop"},
+    "a folder": {"epochs": 20, "lr": 0.01, "augment": "crop", "size": (32, 32)},  # not flip: a mirrored letter or arrow is another one
+}
+OF_RECIPE: dict[str, Any] = {  # what a recipe uses in place of these defaults, and what of it cannot be chosen
+    "model": "airbench",
+    "epochs": 10,
+    "batch_size": 256,
+    "optimizer": "sgd",
+    "schedule": "piecewise",
+    "augment": "flip,translate",
+    "label_smoothing": 0.2,
+}
+FIXED = ("model", "lr", "weight_decay", "schedule", "augment", "label_smoothing")
+SMALLEST = 25  # pixels of an image's side, for the model of the recipe
+ADAMW_DECAY = 0.3
+
+
+def by_data(option: str) -> str:
+    return ", ".join(f"{(COMMON | values)[option]} for {name}" for name, values in DEFAULTS.items())
+
+
+def new(given: dict[str, Any]) -> tuple[runs.Config, Dataset]:
+    """The configuration and data of a new run. Names are checked before any data is read."""
+    name = given.get("data", "digits")
+    defaults = COMMON | DEFAULTS[name if name in datasets.NAMES else "a folder"]
+    options = defaults | (_of_recipe(given) if "recipe" in given else {}) | given
+    if "lr" not in given:
+        options["lr"] *= LR_SCALES.get(options["optimizer"], 1)
+    options.setdefault("weight_decay", ADAMW_DECAY if options["optimizer"] == "adamw" else 0.0)
+    for kind, known in (("model", ["auto", *models.MODELS]), ("optimizer", OPTIMIZERS), ("schedule", schedules.SCHEDULES)):
+        if options[kind] not in known:
+            raise ArgumentError(unknown(kind, options[kind], known))
+    names = [] if options["augment"] == "none" else [each.strip() for each in options["augment"].split(",")]
+    for each in names:
+        if each not in augment.NAMES:
+            raise ArgumentError(unknown("transform", each, ["none", *augment.NAMES]))
+    if "recipe" in given:
+        update = recipes.OPTIMIZERS[options["optimizer"]](options["batch_size"])
+        options |= {"lr": update.lr, "weight_decay": update.weight_decay}
+    _check_numbers(options)
+    runs.check_out(given.get("out"))
+    get_backend(options["backend"])
+    dtype = float_dtype(options["dtype"]).name
+    if name not in datasets.NAMES:
+        name = os.path.abspath(os.path.expanduser(name)) if os.path.exists(os.path.expanduser(name)) else name
+    data_dir = None if "data_dir" not in given else os.path.abspath(os.path.expanduser(given["data_dir"]))
+    data = datasets.open_data(name, data_dir, size=options.get("size"))
+    (height, width, channels), class_names = data[0][0].shape[1:], data[2]
+    augment.get(names, (height, width, channels))
+    if "recipe" in given and (channels != 3 or min(height, width) < SMALLEST):
+        raise ArgumentError(
+            f"--recipe {given['recipe']} is for RGB images of at least {SMALLEST}x{SMALLEST} pixels, got {height}x{width}x{channels}: use "
+            "--data cifar10, or a folder of photos with --size 32"
+        )
+    settings = dict(
+        nbnet=__version__,
+        data=name,
+        data_dir=data_dir,
+        size=options.get("size"),
+        checksum=_checksum(data),
+        image_shape=(height, width, channels),
+        class_names=class_names,
+        model=models.choose(options["model"], (height, width, channels)),
+        recipe=options.get("recipe"),
+        augment=names,
+        dtype=dtype,
+        **{
+            key: options[key]
+            for key in ("epochs", "batch_size", "lr", "optimizer", "weight_decay", "schedule", "label_smoothing", "backend", "seed")
+        },
+    )
+    return runs.new_config(settings), data
+
+
+def _of_recipe(given: dict[str, Any]) -> dict[str, Any]:
+    """The defaults of a recipe, which fixes some options."""
+    name = given["recipe"]
+    if name not in RECIPES:
+        raise ArgumentError(unknown("recipe", name, RECIPES))
+    for option in FIXED:
+        if option in given:
+            raise ArgumentError(f"--{option.replace('_', '-')} is a part of the recipe {name}: leave it out")
+    if given.get("optimizer", "sgd") not in recipes.OPTIMIZERS:
+        raise ArgumentError(unknown("optimizer", given["optimizer"], recipes.OPTIMIZERS))
+    return OF_RECIPE
+
+
+def resumed(given: dict[str, Any]) -> tuple[runs.Config, Dataset]:
+    """The configuration and data of a resumed run."""
+    other = sorted(given.keys() - {"resume", "epochs"})
+    if other:
+        raise ArgumentError(f"--{other[0].replace('_', '-')} cannot change when a run is resumed: give only --resume and --epochs")
+    folder = Path(given["resume"])
+    config = runs.read_config(folder)
+    if not (folder / runs.MODEL).is_file():
+        raise CheckpointError(f"{folder} has no {runs.MODEL}: there is nothing to resume; start it again with nbnet train --out {folder}")
+    before = config.epochs
+    config = dataclasses.replace(config, epochs=given.get("epochs", before))
+    _check_numbers(dataclasses.asdict(config))
+    data = datasets.open_data(config.data, config.data_dir, size=config.size)
+    if _checksum(data) != config.checksum:
+        raise DataError(f"{config.data} has other images or labels than when {folder} was started: a run must be resumed on the same data")
+    return config, data
+
+
+def validation(config: runs.Config, test: Split) -> Split:
+    """What is evaluated after each epoch: a folder's own validation images if it has them and a test, else the test."""
+    if config.data in datasets.NAMES or len(datasets.split_folders(config.data)) < 3:
+        return test
+    return datasets.from_folder(config.data, config.size, config.image_shape[2], held_out="validation")[1]
+
+
+def _check_numbers(options: dict[str, Any]) -> None:
+    for name in ("epochs", "batch_size", "lr", "weight_decay", "label_smoothing", "seed"):
+        try:
+            runs.FIELDS[name](options[name], name)
+        except schema.Unfit as problem:  # noqa: PERF203
+            raise ArgumentError(f"--{name.replace('_', '-')} {options[name]}: expected {problem.expected}") from problem
+
+
+def trainer(config: runs.Config, model: Sequential, x: Any) -> Trainer:
+    if config.recipe is not None:
+        return RECIPES[config.recipe](model, x, batch_size=config.batch_size, optimizer=config.optimizer, seed=config.seed)
+    loss = losses.SoftmaxCrossEntropy(label_smoothing=config.label_smoothing)
+    return Trainer(model, loss, optimizer(config), schedule=config.schedule, seed=config.seed, augment=config.augment)
+
+
+def optimizer(config: runs.Config) -> Optimizer:
+    return OPTIMIZERS[config.optimizer](config.lr, weight_decay=config.weight_decay)
+
+
+def _checksum(data: Dataset) -> int:
+    value = 0
+    for array in (*data[0], *data[1]):
+        value = zlib.crc32(np.ascontiguousarray(array).data, value)
+    return value
