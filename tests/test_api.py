@@ -67,5 +67,5 @@ def test_tables_of_options(request):
     for name in nb.models.MODELS:
         lines += [f"--- {name}", *repr(nb.models.get(name)(10)).splitlines()]
     lines += [f"--- {name}: {nb.BatchNorm.preset(name)}" for name in PRESETS]
-    lines += [f"--- nbnet train: {cli.train.COMMON}", *(f"  {name}: {options}" for name, options in cli.train.DEFAULTS.items())]
-    check(request.config, "tables", [*lines, f"weight decay of adamw: {cli.train.ADAMW_DECAY}"])
+    lines += [f"--- nbnet train: {cli.settings.COMMON}", *(f"  {name}: {options}" for name, options in cli.settings.DEFAULTS.items())]
+    check(request.config, "tables", [*lines, f"weight decay of adamw: {cli.settings.ADAMW_DECAY}"])

@@ -11,7 +11,8 @@ from PIL import Image
 from nbnet import cli, storage
 
 TINY = ["--size", "8", "--backend", "serial", "--epochs", "3", "--batch-size", "8", "--lr", "0.02"]
-FILES = {"config.json", "model.safetensors", "history.json", "curves.png", "confusion.png", "mistakes.png", "augmented.png"}
+PICTURES = ("curves.png", "confusion.png", "mistakes.png", "augmented.png")
+FILES = {"config.json", "model.safetensors", "history.json", "report.html", *PICTURES}
 
 
 def picture(rng, name):

@@ -1,5 +1,6 @@
 """nbnet train: what it prints and writes."""
 
+import base64
 import json
 import os
 import re
@@ -9,12 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nbnet import models, storage
+from nbnet import datasets, models, storage
+from nbnet.cli import results
+from nbnet.cli.runs import read_config
 from nbnet.datasets import read_images
 from nbnet.functional import softmax_forward
 from nbnet.training.views import predict_views
 
-from .running import FILES, TINY, arrays, nbnet, one_line_error, picture, process, save
+from .running import FILES, PICTURES, TINY, arrays, nbnet, one_line_error, picture, process, save
 
 
 def test_train(pictures, here, capsys):
@@ -52,15 +55,49 @@ def test_train(pictures, here, capsys):
         "weight_decay": 0.3,
         "schedule": "one_cycle",
         "augment": ["crop"],
+        "label_smoothing": 0.1,
         "backend": "serial",
         "dtype": "float32",
         "seed": 0,
     }
-    for name in ("curves", "confusion", "mistakes", "augmented"):
-        with Image.open(here / "run" / f"{name}.png") as image:
+    for name in PICTURES:
+        with Image.open(here / "run" / name) as image:
             assert min(image.size) > 200
             low, high = image.convert("L").getextrema()
             assert high - low > 100
+
+
+def test_the_page(pictures, here, capsys):
+    """It has the pictures, and the accuracies of the model on both sets, as they are, and the gap between them."""
+    assert nbnet("train", "--data", pictures, "--out", "run", *TINY, "--epochs", 9) == 0
+    out = capsys.readouterr().out
+    text = (here / "run" / "report.html").read_text(encoding="utf-8")
+    found = [base64.b64decode(data) for data in re.findall(r'src="data:image/png;base64,([^"]*)"', text)]
+    assert found == [(here / "run" / name).read_bytes() for name in PICTURES]
+    assert not re.findall(r'(?:href|src)="(?!#|data:)', text)
+    (x, y), (x_test, y_test), _ = datasets.from_folder(pictures, (8, 8), 1)
+    model = read_config(here / "run").build()
+    model.load_weights(here / "run" / "model.safetensors")
+    train, test = (100 * (model.predict(images).argmax(axis=1) == labels).mean() for images, labels in ((x, y), (x_test, y_test)))
+    assert f"test accuracy: {test:.2f} % (" in out
+    assert f"training accuracy: {train:.2f} %, a gap of {train - test:.2f} points\n" in out
+    assert f"Accuracy on the training images as they are: {train:.2f} %. The gap is {train - test:.2f} points." in text
+    assert ("knows its training images by heart" in text) == (train - test > 10)
+    for label, name in enumerate(("left", "right", "top")):
+        right = (model.predict(x_test).argmax(axis=1) == y_test)[y_test == label].mean()
+        assert re.search(rf"<li>{name}: precision [\d.]+ %, recall {100 * right:.2f} %, F1 [\d.]+ %, 3 test images</li>", text)
+
+
+def test_the_page_of_a_model_that_has_overfitted(here, rng):
+    """The hint, and the accuracy of evenly spread images where there are many."""
+    for name in ("left", "right"):
+        (here / "noise" / name).mkdir(parents=True)
+        for i in range(20):
+            save(here / "noise" / name / f"{i}.png", rng.integers(0, 255, (8, 8), dtype=np.uint8))
+    assert nbnet("train", "--data", "noise", "--out", "run", *TINY, "--augment", "none", "--epochs", 30) == 0
+    assert "A gap this wide means that the model knows its training images by heart." in (here / "run" / "report.html").read_text("utf-8")
+    assert np.array_equal(results._spread(100_000, 10_000)[[0, -1]], [0, 99_999])
+    assert np.array_equal(results._spread(5, 10_000), np.arange(5))
 
 
 @pytest.mark.parametrize("names", ["none", "flip, cutmix,color"])
