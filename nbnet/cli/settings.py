@@ -40,8 +40,13 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "mnist": {"epochs": 5, "lr": 0.003, "batch_size": 32},
     "fashion-mnist": {"epochs": 5, "lr": 0.003, "batch_size": 32},
     "cifar10": {"epochs": 10, "lr": 0.01, "augment": "flip,crop"},
-    "a folder": {"epochs": 20, "lr": 0.01, "augment": "crop", "size": (32, 32)},  # not flip: a mirrored letter or arrow is another one
+    "a folder": {"lr": 0.01, "label_smoothing": 0.1, "size": (32, 32)},
 }
+DEPENDS = {  # what `_of_images` says
+    "epochs": "20 to 150 for a folder, the more the fewer images it has",
+    "augment": "flip,crop for a folder with colour images, crop for a grey one",
+}
+ENOUGH = 150_000  # images that a folder is trained on in all epochs together
 OF_RECIPE: dict[str, Any] = {  # what a recipe uses in place of these defaults, and what of it cannot be chosen
     "model": "airbench",
     "epochs": 10,
@@ -52,47 +57,52 @@ OF_RECIPE: dict[str, Any] = {  # what a recipe uses in place of these defaults, 
     "label_smoothing": 0.2,
 }
 FIXED = ("model", "lr", "weight_decay", "schedule", "augment", "label_smoothing")
+AS_GIVEN = ("epochs", "batch_size", "lr", "optimizer", "weight_decay", "schedule", "label_smoothing", "backend", "seed")
 SMALLEST = 25  # pixels of an image's side, for the model of the recipe
 ADAMW_DECAY = 0.3
 
 
 def by_data(option: str) -> str:
-    return ", ".join(f"{(COMMON | values)[option]} for {name}" for name, values in DEFAULTS.items())
+    """The defaults of an option, as its help gives them."""
+    fixed = {name: (COMMON | values)[option] for name, values in DEFAULTS.items() if name in datasets.NAMES or option not in DEPENDS}
+    return ", ".join([*(f"{value} for {name}" for name, value in fixed.items()), *([DEPENDS[option]] if option in DEPENDS else [])])
+
+
+def _of_images(count: int, channels: int) -> dict[str, Any]:
+    """The defaults of a folder that depend on its images."""
+    augmented = "flip,crop" if channels == 3 else "crop"  # a mirrored letter is another one
+    return {"epochs": min(150, max(20, ENOUGH // count)), "augment": augmented}
 
 
 def new(given: dict[str, Any]) -> tuple[runs.Config, Dataset]:
     """The configuration and data of a new run. Names are checked before any data is read."""
-    name = given.get("data", "digits")
-    defaults = COMMON | DEFAULTS[name if name in datasets.NAMES else "a folder"]
-    options = defaults | (_of_recipe(given) if "recipe" in given else {}) | given
+    name, of_recipe = given.get("data", "digits"), _of_recipe(given) if "recipe" in given else {}
+    of_data = DEFAULTS[name] if name in datasets.NAMES else DEFAULTS["a folder"] | _of_images(1, 1)
+    options = COMMON | of_data | of_recipe | given
     if "lr" not in given:
         options["lr"] *= LR_SCALES.get(options["optimizer"], 1)
     options.setdefault("weight_decay", ADAMW_DECAY if options["optimizer"] == "adamw" else 0.0)
-    for kind, known in (("model", ["auto", *models.MODELS]), ("optimizer", OPTIMIZERS), ("schedule", schedules.SCHEDULES)):
-        if options[kind] not in known:
-            raise ArgumentError(unknown(kind, options[kind], known))
-    names = [] if options["augment"] == "none" else [each.strip() for each in options["augment"].split(",")]
-    for each in names:
-        if each not in augment.NAMES:
-            raise ArgumentError(unknown("transform", each, ["none", *augment.NAMES]))
+    _check_names(options)
     if "recipe" in given:
         update = recipes.OPTIMIZERS[options["optimizer"]](options["batch_size"])
         options |= {"lr": update.lr, "weight_decay": update.weight_decay}
     _check_numbers(options)
     runs.check_out(given.get("out"))
-    get_backend(options["backend"])
     dtype = float_dtype(options["dtype"]).name
     if name not in datasets.NAMES:
         name = os.path.abspath(os.path.expanduser(name)) if os.path.exists(os.path.expanduser(name)) else name
     data_dir = None if "data_dir" not in given else os.path.abspath(os.path.expanduser(given["data_dir"]))
     data = datasets.open_data(name, data_dir, size=options.get("size"))
     (height, width, channels), class_names = data[0][0].shape[1:], data[2]
-    augment.get(names, (height, width, channels))
+    if name not in datasets.NAMES:
+        options |= _of_images(len(data[0][0]), channels) | of_recipe | {key: given[key] for key in DEPENDS if key in given}
     if "recipe" in given and (channels != 3 or min(height, width) < SMALLEST):
         raise ArgumentError(
             f"--recipe {given['recipe']} is for RGB images of at least {SMALLEST}x{SMALLEST} pixels, got {height}x{width}x{channels}: use "
             "--data cifar10, or a folder of photos with --size 32"
         )
+    names = _transforms(options["augment"])
+    augment.get(names, (height, width, channels))
     settings = dict(
         nbnet=__version__,
         data=name,
@@ -105,12 +115,23 @@ def new(given: dict[str, Any]) -> tuple[runs.Config, Dataset]:
         recipe=options.get("recipe"),
         augment=names,
         dtype=dtype,
-        **{
-            key: options[key]
-            for key in ("epochs", "batch_size", "lr", "optimizer", "weight_decay", "schedule", "label_smoothing", "backend", "seed")
-        },
+        **{key: options[key] for key in AS_GIVEN},
     )
     return runs.new_config(settings), data
+
+
+def _check_names(options: dict[str, Any]) -> None:
+    for kind, known in (("model", ["auto", *models.MODELS]), ("optimizer", OPTIMIZERS), ("schedule", schedules.SCHEDULES)):
+        if options[kind] not in known:
+            raise ArgumentError(unknown(kind, options[kind], known))
+    for each in _transforms(options["augment"]):
+        if each not in augment.NAMES:
+            raise ArgumentError(unknown("transform", each, ["none", *augment.NAMES]))
+    get_backend(options["backend"])
+
+
+def _transforms(text: str) -> list[str]:
+    return [] if text == "none" else [each.strip() for each in text.split(",")]
 
 
 def _of_recipe(given: dict[str, Any]) -> dict[str, Any]:
