@@ -250,7 +250,7 @@ def get(name: str) -> Callable[[int], Sequential]:
 
 
 def choose(name: str, image_shape: tuple[int, int, int]) -> str:
-    """The name itself, or for "auto" a model for images (H, W, C): digits for tiny ones, lenet for small grey ones, else five-conv.
+    """The name itself, or for "auto" a model for images (H, W, C): digits for tiny ones, lenet for small grey ones, else resnet9.
 
     Raises:
         ArgumentError: the name is neither "auto" nor in MODELS.
@@ -262,4 +262,4 @@ def choose(name: str, image_shape: tuple[int, int, int]) -> str:
     height, width, channels = image_shape
     if min(height, width) < 16:
         return "digits"
-    return "lenet" if channels == 1 and height * width <= 40 * 40 else "five-conv"
+    return "lenet" if channels == 1 and height * width <= 40 * 40 else "resnet9"

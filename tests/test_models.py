@@ -103,9 +103,9 @@ def test_models_are_new_each_time(name):
         ((12, 12, 3), "digits"),
         ((28, 28, 1), "lenet"),
         ((32, 32, 1), "lenet"),
-        ((28, 28, 3), "five-conv"),
-        ((32, 32, 3), "five-conv"),
-        ((200, 200, 1), "five-conv"),
+        ((28, 28, 3), "resnet9"),
+        ((32, 32, 3), "resnet9"),
+        ((200, 200, 1), "resnet9"),
     ],
 )
 def test_auto(shape, name):

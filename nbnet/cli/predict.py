@@ -19,7 +19,7 @@ from nbnet.training.views import predict_views
 HELP = "Classify image files with a trained run."
 EPILOG = """examples:
   nbnet predict runs/digits-digits-1 digit.png
-  nbnet predict runs/photos-five-conv-1 holiday/*.jpg
+  nbnet predict runs/photos-resnet9-1 holiday/*.jpg
   nbnet predict runs/mnist-lenet-1 --invert paper.jpg    ink on white paper; MNIST and the digits are white on black
 
 Images are resized and converted to grey or RGB to match the run's training images."""

@@ -39,8 +39,8 @@ EPILOG = """examples:
   nbnet train --resume runs/mnist-lenet-1            continue a stopped run; Ctrl-C stops a run cleanly
   nbnet train --resume runs/mnist-lenet-1 --epochs 10
 
-A run folder contains config.json, model.safetensors, history.json, curves.png, confusion.png, mistakes.png, and
-augmented.png where training images are changed (--augment)."""
+A run folder contains config.json, model.safetensors, history.json, curves.png, confusion.png, mistakes.png, augmented.png where
+training images are changed (--augment), and report.html: one page with all pictures, and the gap between training and test."""
 
 COLD = "compiling kernels (once, about a minute; later runs start at once)"
 
@@ -101,6 +101,11 @@ def run(options: argparse.Namespace) -> int:
     print(f"data: {Path(config.data).name}, {counts} of {shape}, {len(class_names)} classes")
     print(f"model: {config.model}")
     model.summary()
+    print(
+        f"training: {config.epochs} epochs, augmentation {', '.join(config.augment) or 'none'}, label smoothing {config.label_smoothing:g}"
+    )
+    if "flip" in config.augment and not given.keys() & {"augment", "recipe", "resume"} and config.data not in datasets.NAMES:
+        print("note: training images are mirrored too; use --augment crop where a mirrored image is of another class, such as letters")
     _prepare(config, min(2, config.batch_size, len(x)))
     if "resume" not in given:
         folder = runs.make_folder(given.get("out"), config.data, config.model)

@@ -133,6 +133,28 @@ def test_an_optimiser_launches_once_per_run_of_trainable_parameters(monkeypatch,
         assert_close(np.asarray(b), a, "training", "float32", f"{name}: ")
 
 
+def test_a_loop_of_your_own_has_the_bits_of_the_trainer():
+    """The README's loop; dx is on the GPU, and those of two passes can be added."""
+    run, own = (trainer("cuda", plain, "float32", nb.Adam(1e-2)) for _ in range(2))
+    loss = nb.losses.SoftmaxCrossEntropy(label_smoothing=0.1)
+    run.loss = loss
+    for x, y in list(batches("float32"))[:2]:
+        run.train_batch(x, y)
+        prediction, tape = own.model.forward(x, train=True)
+        dx = own.model.backward(loss(prediction, y, backend=own.model.backend).gradient, tape)
+        own.optimizer.step(own.model.params, own.model.backend)
+        assert np.asarray(dx).shape == x.shape
+    for (name, a), b in zip(run.model.state().items(), own.model.state().values(), strict=True):
+        assert np.asarray(a).tobytes() == np.asarray(b).tobytes(), name
+    kept = [np.array(param.grad) for param in own.model.params.values()]
+    prediction, tape = own.model.forward(x, train=True)
+    own.model.backward(loss(prediction, y, backend=own.model.backend).gradient, tape)
+    for param, grad in zip(own.model.params.values(), kept):
+        expected = np.asarray(param.grad) + grad
+        param.grad[:] = expected
+        assert_close(np.asarray(param.grad), expected, "exact")
+
+
 def test_two_runs_are_the_same_bits():
     states = []
     for _ in range(2):
