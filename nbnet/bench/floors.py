@@ -36,10 +36,10 @@ class Contender:
         """Bytes or operations per second of each call, by the name of the measure."""
         lanes = WIDTH // 4
         measures: dict[str, tuple[Callable[[], Any], float]] = {
-            "copy": (lambda: _copy(self.source, self.target, threads), 2.0 * COPY),
+            "copy": (lambda: copy(self.source, self.target, threads), 2.0 * COPY),
             "copy_streaming": (lambda: _stream(self.source, self.target, threads), 2.0 * COPY),
-            "fma_float32": (lambda: _fma32(threads, LOOPS), 2.0 * CHAINS * lanes * LOOPS * threads),
-            "fma_float64": (lambda: _fma64(threads, LOOPS), 2.0 * CHAINS * lanes // 2 * LOOPS * threads),
+            "fma_float32": (lambda: fma32(threads, LOOPS), 2.0 * CHAINS * lanes * LOOPS * threads),
+            "fma_float64": (lambda: fma64(threads, LOOPS), 2.0 * CHAINS * lanes // 2 * LOOPS * threads),
         }
         found: dict[str, list[float]] = {}
         for name, (run, amount) in measures.items():
@@ -53,7 +53,7 @@ class Contender:
 
 
 @njit(parallel=True, cache=True)
-def _copy(source, target, threads):
+def copy(source, target, threads):
     for thread in prange(threads):
         first, last = thread * source.size // threads, (thread + 1) * source.size // threads
         a, b = source[first:last], target[first:last]
@@ -131,7 +131,7 @@ _loop32, _loop64 = _make_fma(32), _make_fma(64)
 
 
 @njit(parallel=True, cache=True)
-def _fma32(threads, loops):
+def fma32(threads, loops):
     out = np.zeros(threads, np.float32)
     for thread in prange(threads):
         out[thread] = _loop32(loops)
@@ -139,7 +139,7 @@ def _fma32(threads, loops):
 
 
 @njit(parallel=True, cache=True)
-def _fma64(threads, loops):
+def fma64(threads, loops):
     out = np.zeros(threads, np.float64)
     for thread in prange(threads):
         out[thread] = _loop64(loops)

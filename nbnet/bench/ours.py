@@ -129,14 +129,18 @@ class Contender:
 
     def step(self, network: Network, rows: int) -> Callable[[], float]:
         """A function that runs one training step on the network's batch and returns its loss, as a user's loop would."""
-        model = nb.Sequential([_layer(*layer) for layer in network.layers])
-        model.build(network.input_shape, backend=self.backend, dtype=network.dtype)
-        for layer, arrays in zip(model.layers, networks.first_weights(network)):
-            for name, array in arrays.items():
-                layer.params[name].value[...] = array
-        trainer = nb.Trainer(model, loss=network.loss, optimizer=nb.Adam(LR))
-        x, y = networks.batch(network, rows)
-        return lambda: trainer.train_batch(x, y)["loss"]
+        made, (x, y) = trainer(network, self.backend), networks.batch(network, rows)
+        return lambda: made.train_batch(x, y)["loss"]
+
+
+def trainer(network: Network, backend: Any) -> nb.Trainer:
+    """A trainer of the network, with its first weights."""
+    model = nb.Sequential([_layer(*layer) for layer in network.layers])
+    model.build(network.input_shape, backend=backend, dtype=network.dtype)
+    for layer, arrays in zip(model.layers, networks.first_weights(network)):
+        for name, array in arrays.items():
+            layer.params[name].value[...] = array
+    return nb.Trainer(model, loss=network.loss, optimizer=nb.Adam(LR))
 
 
 def _layer(kind: str, *options: Any) -> nb.Layer:

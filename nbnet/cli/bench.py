@@ -18,6 +18,7 @@ from nbnet.bench.workloads import Workload
 from nbnet.cli import info
 from nbnet.errors import ArgumentError, DataError, unknown
 from nbnet.progress import Bar
+from nbnet.runtime.backend import get_backend
 from nbnet.runtime.processors import processors
 from nbnet.version import __version__
 
@@ -31,6 +32,7 @@ examples:
   nbnet bench --ops conv2d,batchnorm --peers torch,jax
   nbnet bench --ops conv2d --shapes 32x14x14x128-256 --peers none
   nbnet bench --threads 1,2,4,8                  comparison on 8 threads, and cost against threads
+  nbnet bench --profile five-conv,airbench       where the time of a training step goes, kernel by kernel
 operations: five-conv, mnist-cnn, digits-cnn, mlp (training steps), conv2d, batchnorm, dropout, dense, max-pool, softmax, adam (kernels),
   start (process start and peak memory)
 peers: torch, torch-kept (malloc keeps freed memory), torch-compile, jax, tensorflow"""
@@ -48,6 +50,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threads", metavar="COUNTS", help="thread counts; the comparison uses the largest (default: 1, 2, 4, ... all processors)"
     )
+    parser.add_argument("--profile", metavar="MODELS", help="instead: times and floors of each kernel in a training step of these models")
     parser.add_argument("--out", metavar="DIR", default="runs/bench", help="folder for the results (default: %(default)s)")
     parser.add_argument(
         "--quick", action="store_true", help="fewer and smaller workloads, fewer turns: a first impression, not a measurement"
@@ -56,12 +59,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """The command."""
+    if options.profile is not None:
+        return _profile(options)
     plan = make_plan(options)
-    folder = Path(os.path.expanduser(options.out))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"cannot create the folder {folder}: {error.strerror or error}; choose a writable one with --out") from error
+    folder = _folder(options.out)
     report = {"command": _command(options), "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"), **machine(plan)}
     with Bar(plan.steps(), "bar count elapsed name") as bar:
         begun = itertools.count()
@@ -79,6 +80,36 @@ def run(options: argparse.Namespace) -> int:
     for name, why in report["absent"].items():
         print(f"not started: {name}: {why}", file=sys.stderr)
     return 1 if any(name in contenders.OURS for _, name, _ in wrong) else 0
+
+
+def _profile(options: argparse.Namespace) -> int:
+    """Print the profiles of models, and write each to a file."""
+    from nbnet.bench.profile import ROUNDS, Profile, lines
+
+    for option in ("ops", "backends", "peers", "shapes", "threads", "quick"):
+        if getattr(options, option):
+            hint = ": set the environment variable NUMBA_NUM_THREADS" if option == "threads" else ", expected --out alone"
+            raise ArgumentError(f"--profile {options.profile} with --{option}{hint}")
+    profiles = [Profile(name, get_backend("parallel").threads) for name in _words(options.profile, "--profile")]
+    folder = _folder(options.out)
+    for profile in profiles:
+        with Bar(ROUNDS + 3, "name bar count elapsed") as bar:
+            found = profile.run(lambda done, bar=bar, name=profile.name: bar.update(done, name=name))
+        text = "\n".join(lines(found)) + "\n"
+        storage.write_json(folder / f"profile-{profile.name}.json", found)
+        storage.write_file(folder / f"profile-{profile.name}.md", text.encode())
+        print(text)
+    print(f"{folder}: {', '.join(f'profile-{profile.name}.md and .json' for profile in profiles)}")
+    return 0
+
+
+def _folder(out: str) -> Path:
+    folder = Path(os.path.expanduser(out))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot create the folder {folder}: {error.strerror or error}; choose a writable one with --out") from error
+    return folder
 
 
 # ------------------------------------------------------------------------------------------------------- the options

@@ -248,7 +248,7 @@ def test_copies_are_copies(threads):
     """Whole, or without some vectors at the ends of the threads' parts, which nobody will notice in 128 MB."""
     source = np.random.default_rng(0).random(9600)
     target = np.full(source.size, np.nan)
-    floors._copy(source, target, threads)
+    floors.copy(source, target, threads)
     assert np.array_equal(target, source)
     target[:] = np.nan
     floors._stream(source, target, threads)
@@ -260,7 +260,7 @@ def test_copies_are_copies(threads):
 def test_the_rates_of_the_machine(monkeypatch):
     """By a clock of which each call takes half a second."""
     asked, now = [], iter(np.arange(0, 99, 0.5))
-    for name in ("_copy", "_stream", "_fma32", "_fma64"):
+    for name in ("copy", "_stream", "fma32", "fma64"):
         monkeypatch.setattr(floors, name, lambda *arguments, name=name: asked.append((name, *arguments[-2:])))
     monkeypatch.setattr(floors, "COPY", 800)
     monkeypatch.setattr(floors, "time", SimpleNamespace(perf_counter=lambda: next(now)))
@@ -275,7 +275,7 @@ def test_the_rates_of_the_machine(monkeypatch):
         "fma_float32": [fma * lanes] * 2,
         "fma_float64": [fma * lanes / 2] * 2,
     }
-    assert [name for name, *_ in asked] == ["_copy"] * 3 + ["_stream"] * 3 + ["_fma32"] * 3 + ["_fma64"] * 3
+    assert [name for name, *_ in asked] == ["copy"] * 3 + ["_stream"] * 3 + ["fma32"] * 3 + ["fma64"] * 3
     assert asked[-1][1:] == (3, floors.LOOPS)
     assert asked[0][2] == asked[3][2] == 3
     assert asked[0][1] is machine.target
@@ -283,10 +283,10 @@ def test_the_rates_of_the_machine(monkeypatch):
 
 def test_the_loops_multiply_and_add():
     """From chain k: LOOPS times what the loop does, added up over the chains, is the same in each thread."""
-    one, both = floors._fma64(1, 1000), floors._fma64(2, 1000)
+    one, both = floors.fma64(1, 1000), floors.fma64(2, 1000)
     assert one[0] == both[0] == both[1]
-    assert floors._fma32(1, 10).dtype == np.float32
-    few, more = floors._fma64(1, 1)[0], floors._fma64(1, 2)[0]
+    assert floors.fma32(1, 10).dtype == np.float32
+    few, more = floors.fma64(1, 1)[0], floors.fma64(1, 2)[0]
     assert few != more
 
 
