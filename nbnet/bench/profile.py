@@ -142,6 +142,7 @@ class Profile:
         size = prediction.nbytes + gradient.nbytes
         found.insert(made, ("", "loss", type(loss).__name__, size, 0, partial(loss, prediction, self.y, backend=model.backend)))
         params = model.params
+        optimizer.prepare(params)
         slots = sum(array.nbytes for array in optimizer.state.values() if hasattr(array, "nbytes"))
         size = sum(param.value.nbytes + param.grad.nbytes for param in params.values()) + slots
         update = partial(optimizer.step, params, model.backend)
