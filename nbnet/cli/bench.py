@@ -7,6 +7,7 @@ import itertools
 import os
 import sys
 from datetime import datetime, timezone
+from functools import partial
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,7 @@ def _profile(options: argparse.Namespace) -> int:
     folder = _folder(options.out)
     for profile in profiles:
         with Bar(ROUNDS + 3, "name bar count elapsed") as bar:
-            found = profile.run(lambda done, bar=bar, name=profile.name: bar.update(done, name=name))
+            found = profile.run(partial(bar.update, name=profile.name))
         text = "\n".join(lines(found)) + "\n"
         storage.write_json(folder / f"profile-{profile.name}.json", found)
         storage.write_file(folder / f"profile-{profile.name}.md", text.encode())
