@@ -70,7 +70,7 @@ def _write_page(trainer: Trainer, config: runs.Config, rows: int, result: list[s
     ]
     how = [
         f"{config.model}: {parameters:,} parameters, on images of {'x'.join(map(str, config.image_shape))}.",
-        f"{config.epochs} epoch{'s' if config.epochs > 1 else ''} of {rows:,} images in batches of {config.batch_size}: {seconds:.1f} s on {config.backend}.",
+        f"{config.duration} of {rows:,} images in batches of {config.batch_size}: {seconds:.1f} s on {config.backend}.",
         f"Optimizer {config.optimizer}, learning rate {config.lr:g}, weight decay {config.weight_decay:g}, schedule {config.schedule}, "
         f"label smoothing {config.label_smoothing:g}, augmentation {', '.join(config.augment) or 'none'}, seed {config.seed}.",
     ]

@@ -88,6 +88,11 @@ class Config:
     dtype: str
     seed: int
 
+    @property
+    def duration(self) -> str:
+        """In words."""
+        return f"{self.epochs} epoch{'s' if self.epochs > 1 else ''}"
+
     def build(self, backend: str | None = None) -> Sequential:
         """The model, built as for training, on another backend if one is given."""
         model = models.get(self.model)(len(self.class_names))
