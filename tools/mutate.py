@@ -83,6 +83,7 @@ TESTS = {
     ],
 }
 ON_CUDA = "tests/training/test_cuda.py"  # runs in the simulator for faults outside of the kernels that no other test notices
+OF_PTX = "tests/kernels/gpu"  # runs without the simulator for faults in CUDA kernels that it does not notice
 SLOW = 5  # seconds: tests that take longer are left out
 MEMORY = 12 << 30  # bytes that a mutant may ask for
 
@@ -234,6 +235,8 @@ class Trial:
             code, output = self.pytest(["-x", *left_out, *tests], 60 + 3 * sum(map(self.seconds.get, tests)), needs_cuda(module))
             if code == 0 and not below(module, [KERNELS]) and (self.root / ON_CUDA).is_file():
                 code, output = self.pytest(["-x", ON_CUDA], 600, simulated=True)
+            if code == 0 and needs_cuda(module) and (self.root / OF_PTX).is_dir():
+                code, output = self.pytest(["-x", OF_PTX], 600)
         finally:
             path.write_bytes(before)
             os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))  # Numba compiles again what is newer
