@@ -89,7 +89,7 @@ def write(path: Path, title: str, lead: str, sections: Sequence[Section], footer
 </body>
 </html>
 """
-    write_file(path, text.encode())
+    write_file(path, text.encode(errors="replace"))  # names of files may be no text
 
 
 def _section(section: Section) -> str:

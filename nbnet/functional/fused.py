@@ -27,7 +27,8 @@ from nbnet.kernels import chunks
 from nbnet.kernels.activations import RECTIFIERS, TABLE
 from nbnet.runtime.backend import Backend
 
-BLOCK = 1 << 22  # bytes of the gradient between a batch norm and its convolution that are computed at a time: they stay in the cache
+BLOCK = 1 << 23  # bytes of the gradient between a batch norm and its convolution that are computed at a time: they stay in the cache
+OF_WEIGHTS = 8  # a block has at least so many times the bytes of the weights, which are transformed again for each
 FEW_INPUTS = 8  # up to which the weights' gradient of a first dense layer skips the gradient of its outputs
 
 
@@ -196,7 +197,7 @@ def _backward_in_blocks(
     """The convolution goes on with the gradient of a block of images while it is still in the cache."""
     dy, coefficients, _, _ = _coefficients(dy, norm, grads, overwrite_dy)
     x = norm.norm.x
-    images = max(1, BLOCK // x[0].nbytes)
+    images = _images_of_block(x, product.weight)
     if images >= len(x) or product.padded is not None:
         return product_backward(_input_gradient(dy, norm, coefficients, overwrite_dy), product, grads, need_dx)
     be = product.backend
@@ -214,6 +215,12 @@ def _backward_in_blocks(
         for total, part in zip(totals, parts if start else []):
             be.kernel("array.add")(total.reshape(-1), part.reshape(-1), total.reshape(-1))
     return dx
+
+
+def _images_of_block(x: Any, weight: Any) -> int:
+    """How many images a block has, so that all have about as many."""
+    images = max(1, max(BLOCK, OF_WEIGHTS * weight.nbytes) // x[0].nbytes)
+    return -(-len(x) // -(-len(x) // images))
 
 
 def product_backward(dy: Any, saved: Conv2DSaved | DenseSaved, grads: Gradients, need_dx: bool, dx: Any = None) -> Any:

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from nbnet import datasets, models, storage
-from nbnet.cli import results
+from nbnet.cli import results, settings
 from nbnet.cli.runs import read_config
 from nbnet.datasets import read_images
 from nbnet.functional import softmax_forward
@@ -98,6 +98,42 @@ def test_the_page_of_a_model_that_has_overfitted(here, rng):
     assert "A gap this wide means that the model knows its training images by heart." in (here / "run" / "report.html").read_text("utf-8")
     assert np.array_equal(results._spread(100_000, 10_000)[[0, -1]], [0, 99_999])
     assert np.array_equal(results._spread(5, 10_000), np.arange(5))
+
+
+@pytest.mark.parametrize(
+    ("colour", "given", "expected"),
+    [
+        (False, {}, (["crop"], 150, 0.1)),
+        (True, {}, (["flip", "crop"], 150, 0.1)),
+        (True, {"augment": "none", "epochs": 3, "label_smoothing": 0.0}, ([], 3, 0.0)),
+        (True, {"recipe": "airbench", "size": (32, 32)}, (["flip", "translate"], 10, 0.2)),
+    ],
+)
+def test_the_defaults_of_a_folder(here, rng, colour, given, expected):
+    for name in ("left", "right"):
+        (here / "folder" / name).mkdir(parents=True)
+        for i in range(3):
+            save(here / "folder" / name / f"{i}.png", rng.integers(0, 255, (8, 8, 3) if colour else (8, 8), dtype=np.uint8))
+    config, _ = settings.new({"data": "folder", "backend": "numpy", "size": (8, 8)} | given)
+    assert (config.augment, config.epochs, config.label_smoothing) == expected
+
+
+def test_the_epochs_of_a_folder_follow_from_its_images():
+    assert [settings._of_images(count, 1)["epochs"] for count in (1, 1000, 1500, 7500, 10**6)] == [150, 150, 100, 20, 20]
+
+
+def test_that_images_are_mirrored_is_said(here, rng, capsys):
+    """Where nobody asked for it."""
+    for name in ("left", "right"):
+        (here / "colours" / name).mkdir(parents=True)
+        for i in range(5):
+            save(here / "colours" / name / f"{i}.png", rng.integers(0, 255, (8, 8, 3), dtype=np.uint8))
+    note = "note: training images are mirrored too; use --augment crop where a mirrored image is of another class, such as letters\n"
+    for number, (words, said) in enumerate((([], True), (["--augment", "flip"], False), (["--augment", "crop"], False))):
+        assert nbnet("train", "--data", "colours", "--out", str(number), *TINY, "--epochs", 1, *words) == 0
+        assert (note in capsys.readouterr().out) == said
+    assert nbnet("train", "--resume", "0", "--epochs", 2) == 0
+    assert note not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("names", ["none", "flip, cutmix,color"])
