@@ -76,7 +76,18 @@ def compare(options):
 
 def table(found):
     """Markdown: means and the spread of the seeds."""
-    yield "| data | epochs | activation | framework | seeds | test accuracy, % | averaged over views, % | seconds of training | peak memory, MiB |"
+    columns = (
+        "data",
+        "epochs",
+        "activation",
+        "framework",
+        "seeds",
+        "test accuracy, %",
+        "averaged over views, %",
+        "seconds",
+        "peak memory, MiB",
+    )
+    yield f"| {' | '.join(columns)} |"
     yield "|---|---|---|---|---|---|---|---|---|"
     keys = ("data", "epochs", "activation", "name")
     for case in sorted({tuple(one[key] for key in keys) for one in found}):

@@ -48,8 +48,9 @@ def lr_range_test(trainer: Trainer, data: Any, low: float = 1e-6, high: float = 
         rates and losses of the steps that were made; `.plot("rates.png")` draws them.
     Raises:
         DataError, ShapeError, DTypeError, ArgumentError: the data or an option does not fit.
-        NonFiniteError: the first loss is not finite.
+        NonFiniteError: the first loss is not finite. BuildError: the model was built again since the trainer was made.
     """
+    trainer._check_model()
     low, high = (checks.number(rate, name, "a number above 0", _positive) for rate, name in ((low, "low"), (high, "high")))
     if low >= high:
         raise ArgumentError(f"low={low!r}, high={high!r}: expected low below high")

@@ -60,7 +60,7 @@ def whole(least: int = 0, most: int = MOST) -> Check:
 def number(least: float = -math.inf, above: float = -math.inf, finite: bool = True, most: float = math.inf) -> Check:
     """A number, of Python or NumPy, as a float. With finite=False also NaN and infinity."""
     bounds = f", at least {least:g}" if least > -math.inf else f" above {above:g}" if above > -math.inf else ""
-    bounds = bounds if most == math.inf else f" from {least:g} to {most:g}"
+    bounds += f"{',' if not bounds else ' and'} at most {most:g}" if most < math.inf else ""
 
     def check(value: Any, where: str) -> float:
         is_number = isinstance(value, Real) and not isinstance(value, bool)

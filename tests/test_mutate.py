@@ -178,21 +178,20 @@ def test_peers_are_drawn_only_if_they_are_named(tools):
 
 
 @pytest.mark.parametrize("notices", [False, True])
-def test_a_fault_in_a_cuda_kernel_may_be_found_without_the_simulator(project, tools, notices):
+def test_a_fault_in_a_cuda_kernel_may_be_found_without_the_simulator(project, tools, capsys, notices):
     """Its PTX is compiled there; the simulator runs Python."""
     mutate, mutations = tools
     start = "import os\n\nfrom nbnet.kernels.cuda import smaller\n\nSIMULATED = os.environ.get('NUMBA_ENABLE_CUDASIM') == '1'\n\n\n"
     files = {
         "nbnet/kernels/cuda.py": SMALLER,
         "tests/kernels/test_cuda.py": start + "def test_it():\n    assert SIMULATED\n",
-        "tests/kernels/gpu/test_ptx.py": start + f"def test_it():\n    assert SIMULATED or {not notices} or smaller(1, 2) == 1\n",
+        "tests/kernels/gpu/test_ptx.py": start + f"def test_it():\n    assert SIMULATED or {not notices} or smaller(1, 2) == 1\n\n\n"
+        "def test_that_fails_anyway():\n    assert SIMULATED\n",
     }
     for name, text in files.items():
         (project / name).parent.mkdir(parents=True, exist_ok=True)
         (project / name).write_text(text, encoding="utf-8")
-    trial = mutate.Trial(project)
-    trial.measure(mutate.tests_of(project, "nbnet/kernels/cuda.py")[0], simulated=True)
     fault = next(each for each in mutations.mutations(SMALLER) if each.after == "a >= b")
-    found, by = trial.plant("nbnet/kernels/cuda.py", fault)
+    ((_, _, found),) = mutate.Trial(project).run([("nbnet/kernels/cuda.py", fault)], float("inf"))
     assert found == notices
-    assert ("tests/kernels/gpu/test_ptx.py::test_it" in by) == notices
+    assert ("tests/kernels/gpu/test_ptx.py::test_it" in capsys.readouterr().out) == notices

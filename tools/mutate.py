@@ -83,7 +83,7 @@ TESTS = {
     ],
 }
 ON_CUDA = "tests/training/test_cuda.py"  # runs in the simulator for faults outside of the kernels that no other test notices
-OF_PTX = "tests/kernels/gpu"  # runs without the simulator for faults in CUDA kernels that it does not notice
+OF_PTX = "tests/kernels/gpu"  # run without the simulator, for faults in CUDA kernels that the simulator does not find
 SLOW = 5  # seconds: tests that take longer are left out
 MEMORY = 12 << 30  # bytes that a mutant may ask for
 
@@ -168,12 +168,16 @@ class Trial:
         self.root = root
         self.seconds = Counter()  # of each test file without a fault
         self.left_out = set()  # tests that fail anyway, or take long
+        self.of_ptx, self.not_of_ptx = {}, []  # seconds of the tests of OF_PTX without the simulator, and what leaves out those that fail
 
     def run(self, drawn, end):
         """Triples of a module, a mutation and whether it was found, until the time is over."""
         for simulated in (False, True):
             modules = {module for module, _ in drawn if needs_cuda(module) == simulated}
             self.measure(sorted({test for module in modules for test in tests_of(self.root, module)[0]}), simulated)
+        if any(needs_cuda(module) for module, _ in drawn) and (self.root / OF_PTX).is_dir():
+            self.of_ptx, failed = self.times([OF_PTX], simulated=False)
+            self.not_of_ptx = [f"--deselect={test}" for test in failed]
         results = []
         for module, mutation in drawn:
             if time.perf_counter() > end:
@@ -235,8 +239,8 @@ class Trial:
             code, output = self.pytest(["-x", *left_out, *tests], 60 + 3 * sum(map(self.seconds.get, tests)), needs_cuda(module))
             if code == 0 and not below(module, [KERNELS]) and (self.root / ON_CUDA).is_file():
                 code, output = self.pytest(["-x", ON_CUDA], 600, simulated=True)
-            if code == 0 and needs_cuda(module) and (self.root / OF_PTX).is_dir():
-                code, output = self.pytest(["-x", OF_PTX], 600)
+            if code == 0 and needs_cuda(module) and self.of_ptx:
+                code, output = self.pytest(["-x", *self.not_of_ptx, OF_PTX], 60 + 3 * sum(self.of_ptx.values()))
         finally:
             path.write_bytes(before)
             os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))  # Numba compiles again what is newer

@@ -54,6 +54,7 @@ class Contender:
 
 @njit(parallel=True, cache=True)
 def copy(source, target, threads):
+    """Copy source (n,) float64 to target (n,), in `threads` parts."""
     for thread in prange(threads):
         first, last = thread * source.size // threads, (thread + 1) * source.size // threads
         a, b = source[first:last], target[first:last]
@@ -132,6 +133,7 @@ _loop32, _loop64 = _make_fma(32), _make_fma(64)
 
 @njit(parallel=True, cache=True)
 def fma32(threads, loops):
+    """Run the FMA loop in float32, `loops` times on each thread."""
     out = np.zeros(threads, np.float32)
     for thread in prange(threads):
         out[thread] = _loop32(loops)
@@ -140,6 +142,7 @@ def fma32(threads, loops):
 
 @njit(parallel=True, cache=True)
 def fma64(threads, loops):
+    """Run the FMA loop in float64, `loops` times on each thread."""
     out = np.zeros(threads, np.float64)
     for thread in prange(threads):
         out[thread] = _loop64(loops)

@@ -1,9 +1,9 @@
 """Where the time of one training step goes: each kernel of each layer, forward and backward, beside its floor.
 
-A step is recorded as replay records it (nbnet.runtime.recording), and its kernel calls are timed one by one, in their order, in turns with
-whole steps. The floor of a call is the larger of two times: its arrays copied at the speed at which this machine copies as many bytes, from
-whichever cache they fit into, and its multiply-adds at the rate of an FMA loop. Arrays count once, scratch does not; the multiply-adds are
-those of the definition, so minimal filtering, which needs fewer, may be faster than its floor.
+The kernel calls of one step are recorded as for replay (nbnet.runtime.recording), then timed one by one, alternating with whole steps.
+The floor of a call is the longer of two times: copying its arrays, at this machine's copy rate for that many bytes, and its multiply-adds
+at the rate of an FMA loop. Each array counts once; scratch memory does not count. The multiply-adds are those of the definition, so minimal
+filtering, which needs fewer, may be faster than its floor.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from nbnet.runtime.recording import Pass, Recorder, copy_on
 
 BATCHES = {"five-conv": 128, "mnist-cnn": 64, "digits-cnn": 64, "mlp": 1000, "mobile": 64, "airbench": 256}
 BATCH, IMAGE = 128, (32, 32, 3)  # of other models
-ROUNDS = 30
+WARM, ROUNDS = 3, 30  # turns before those that count, and these
+SHAPES = {"digits": (8, 8, 1), "lenet": (28, 28, 1)}  # of images; of other models IMAGE
 LEAST, MOST = 1 << 14, 1 << 28  # bytes of a copy
 
 
@@ -50,7 +51,7 @@ class _Watch(Recorder):
     def of(self, step: str) -> _Watch:
         """The same recorder, for another step."""
         twin = copy.copy(self)
-        twin.step, twin.scratch = step, twin._scratch
+        twin.step = step
         return twin
 
     def kernel(self, op: str) -> Callable[..., Any]:
@@ -73,14 +74,17 @@ class _Watch(Recorder):
         return array
 
     def _bytes(self, args: tuple[Any, ...]) -> int:
-        """Of the arrays among the arguments, each once, without scratch."""
+        """Bytes of the arrays among the arguments: each array once, scratch excluded."""
         arrays = [each for arg in args for each in (arg if type(arg) is tuple else (arg,)) if isinstance(each, np.ndarray)]
         held = [array for array in arrays if not any(np.may_share_memory(array, other) for other in self.scratches)]
-        return sum({array.ctypes.data: array.nbytes for array in held}.values())
+        sizes: dict[int, int] = {}
+        for array in held:
+            sizes[array.ctypes.data] = max(sizes.get(array.ctypes.data, 0), array.nbytes)
+        return sum(sizes.values())
 
 
 def _multiply_adds(op: str, args: tuple[Any, ...]) -> int:
-    """Of a convolution or a dense layer; 0 of others."""
+    """Multiply-adds of a convolution or a dense call, 0 for any other kernel."""
     if op.split(".")[0] not in ("conv2d", "depthwise", "dense"):
         return 0
     given = inspect.signature(load(op, "numpy")).bind(*args).arguments
@@ -93,23 +97,24 @@ class Profile:
     """The profile of a training step.
 
     Args:
-        name: of a model, one of `names()`. threads: how many nbnet uses.
+        name: of a model, one of `names()`.
     Raises:
         ArgumentError: there is no such model.
     """
 
-    def __init__(self, name: str, threads: int) -> None:
+    def __init__(self, name: str) -> None:
         if name not in names():
             raise ArgumentError(unknown("model", name, names()))
-        self.name, self.threads = name, threads
+        self.name = name
         self.rows = BATCHES.get(name, BATCH)
         self.trainer, self.x, self.y = _trainer(name, self.rows)
+        self.threads = self.trainer.model.backend.threads
 
     def run(self, progress: Callable[[int], None]) -> dict[str, Any]:
         """Times in seconds: of a whole step, and of each call; with its layer, direction, bytes and multiply-adds, and its floor."""
         calls = self._calls()
-        whole, times = [], np.empty((ROUNDS, len(calls)))
-        for turn in range(-3, ROUNDS):
+        whole, times = [], np.empty((WARM + ROUNDS, len(calls)))
+        for turn in range(WARM + ROUNDS):
             began = time.perf_counter()
             self.trainer.train_batch(self.x, self.y)
             whole.append(time.perf_counter() - began)
@@ -117,14 +122,14 @@ class Profile:
                 began = time.perf_counter()
                 run()
                 times[turn, i] = time.perf_counter() - began
-            progress(turn + 3)
-        medians = np.median(times, axis=0)
+            progress(turn + 1)
+        medians = np.median(times[WARM:], axis=0)
         rows = [
             {"layer": layer, "direction": direction, "kernel": op, "seconds": float(median), "bytes": size, "multiply_adds": count}
             | {"floor": self._floor(size, count)}
             for (layer, direction, op, size, count, _), median in zip(calls, medians)
         ]
-        return {"model": self.name, "batch": self.rows, "threads": self.threads, "step": float(np.median(whole[3:])), "calls": rows}
+        return {"model": self.name, "batch": self.rows, "threads": self.threads, "step": float(np.median(whole[WARM:])), "calls": rows}
 
     def _calls(self) -> list[tuple[str, str, str, int, int, Callable[[], Any]]]:
         """Layer, direction, kernel, bytes, multiply-adds and a function that repeats the call."""
@@ -159,11 +164,13 @@ def _trainer(name: str, rows: int) -> tuple[Any, Any, Any]:
     if name in networks.NETWORKS:
         network = networks.NETWORKS[name]
         return ours.trainer(network, nb.get_backend("parallel")), *networks.batch(network, rows)
-    shape = (8, 8, 1) if name == "digits" else (28, 28, 1) if name == "lenet" else IMAGE
+    shape = SHAPES.get(name, IMAGE)
     model, rng = models.get(name)(10), np.random.default_rng(0)
     model.build(shape)
     x, y = rng.random((rows, *shape), np.float32), rng.integers(0, 10, rows)
-    return nb.recipes.airbench(model, x, batch_size=rows) if name == "airbench" else nb.Trainer(model, optimizer=nb.Adam(1e-3)), x, y
+    if name == "airbench":
+        return nb.recipes.airbench(model, x, batch_size=rows), x, y
+    return nb.Trainer(model, optimizer=nb.Adam(1e-3)), x, y
 
 
 @cache
@@ -203,9 +210,9 @@ def lines(profile: dict[str, Any]) -> list[str]:
         sums = rows.setdefault((call["layer"], call["direction"], call["kernel"]), [0.0] * 4)
         for i, name in enumerate(("seconds", "bytes", "multiply_adds", "floor")):
             sums[i] += call[name]
-    step = profile["step"]
+    step, threads = profile["step"], profile["threads"]
     found = [
-        f"{profile['model']}, batch {profile['batch']}, {profile['threads']} threads: a step takes {seconds(step)}",
+        f"{profile['model']}, batch {profile['batch']}, {threads} thread{'s' if threads > 1 else ''}: a step takes {seconds(step)}",
         "",
         "| layer | direction | kernel | time | share, % | MB | GFLOP | floor | of floor, % |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -215,7 +222,8 @@ def lines(profile: dict[str, Any]) -> list[str]:
     total = [sum(values[i] for values in rows.values()) for i in range(4)]
     found.append(_line(["all kernels", "", ""], total, step))
     rest = step - total[0]
-    return [*found, "", f"Between the kernels: {seconds(max(rest, 0.0))}. At its floors the step would take {seconds(total[3])}."]
+    outside = f"Outside the kernels: {seconds(rest)}." if rest > 0 else "Timed one by one, the kernels take longer than the whole step."
+    return [*found, "", f"{outside} At its floors the step would take {seconds(total[3])}."]
 
 
 def _line(names: list[str], values: list[float], step: float) -> str:

@@ -19,7 +19,6 @@ from nbnet.bench.workloads import Workload
 from nbnet.cli import info
 from nbnet.errors import ArgumentError, DataError, unknown
 from nbnet.progress import Bar
-from nbnet.runtime.backend import get_backend
 from nbnet.runtime.processors import processors
 from nbnet.version import __version__
 
@@ -51,7 +50,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threads", metavar="COUNTS", help="thread counts; the comparison uses the largest (default: 1, 2, 4, ... all processors)"
     )
-    parser.add_argument("--profile", metavar="MODELS", help="instead: times and floors of each kernel in a training step of these models")
+    parser.add_argument(
+        "--profile", metavar="MODELS", help="profile a training step of these models instead: time and floor of each kernel"
+    )
     parser.add_argument("--out", metavar="DIR", default="runs/bench", help="folder for the results (default: %(default)s)")
     parser.add_argument(
         "--quick", action="store_true", help="fewer and smaller workloads, fewer turns: a first impression, not a measurement"
@@ -85,16 +86,16 @@ def run(options: argparse.Namespace) -> int:
 
 def _profile(options: argparse.Namespace) -> int:
     """Print the profiles of models, and write each to a file."""
-    from nbnet.bench.profile import ROUNDS, Profile, lines
+    from nbnet.bench.profile import ROUNDS, WARM, Profile, lines
 
     for option in ("ops", "backends", "peers", "shapes", "threads", "quick"):
         if getattr(options, option):
-            hint = ": set the environment variable NUMBA_NUM_THREADS" if option == "threads" else ", expected --out alone"
-            raise ArgumentError(f"--profile {options.profile} with --{option}{hint}")
-    profiles = [Profile(name, get_backend("parallel").threads) for name in _words(options.profile, "--profile")]
+            hint = "set the environment variable NUMBA_NUM_THREADS" if option == "threads" else f"leave --{option} out"
+            raise ArgumentError(f"got --{option} with --profile, expected only --out with it: {hint}")
+    profiles = [Profile(name) for name in _words(options.profile, "--profile")]
     folder = _folder(options.out)
     for profile in profiles:
-        with Bar(ROUNDS + 3, "name bar count elapsed") as bar:
+        with Bar(WARM + ROUNDS, "name bar count elapsed") as bar:
             found = profile.run(partial(bar.update, name=profile.name))
         text = "\n".join(lines(found)) + "\n"
         storage.write_json(folder / f"profile-{profile.name}.json", found)

@@ -52,16 +52,18 @@ footer { padding-bottom: 3rem; font-size: .92rem; }
 class Section(NamedTuple):
     """A part of a page."""
 
-    anchor: str  # what links to it name
+    anchor: str  # id of the section in links
     title: str
     sentences: Sequence[str]
     pictures: Sequence[tuple[Path, str]]  # files and their captions
-    command: str = ""  # that makes it again
+    command: str = ""  # that reproduces it
 
 
 def write(path: Path, title: str, lead: str, sections: Sequence[Section], footer: str) -> None:
     """Write a page.
 
+    Args:
+        path: the file. title, lead, footer: text, as are those of the sections. sections: in order.
     Raises:
         DataError: the page cannot be written, or a picture cannot be read.
     """
@@ -89,7 +91,7 @@ def write(path: Path, title: str, lead: str, sections: Sequence[Section], footer
 </body>
 </html>
 """
-    write_file(path, text.encode(errors="replace"))  # names of files may be no text
+    write_file(path, text.encode(errors="replace"))  # file names need not be valid UTF-8
 
 
 def _section(section: Section) -> str:

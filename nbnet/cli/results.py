@@ -10,23 +10,28 @@ import numpy as np
 from nbnet import augment, plots
 from nbnet.cli import page, runs
 from nbnet.metrics import Report
+from nbnet.runtime.lazy import Lazy
 from nbnet.training.trainer import Trainer
 from nbnet.version import __version__
 
 SHOWN = 8  # images, and epochs, of augmented.png
-ENOUGH = 10_000  # training images that are classified at the end
-WIDE = 0.1  # gap between training and test accuracy that gets a hint
+MOST_CLASSIFIED = 10_000  # training images, at the end
+WIDE_GAP = 0.1  # gap between training and test accuracy that gets a hint
 CURVES, CONFUSION, MISTAKES, AUGMENTED, PAGE = "curves.png", "confusion.png", "mistakes.png", "augmented.png", "report.html"
 CAPTIONS = {
-    CURVES: "Loss and accuracy by epoch; in training they are of images that --augment has changed, while the model still learns.",
-    CONFUSION: "Test images by their class and by what the model said.",
-    MISTAKES: "The test images on which the model was wrong and most certain.",
-    AUGMENTED: "Training images, and what the model saw of them in the first epochs.",
+    CURVES: "Loss and accuracy by epoch. Training values are measured during training, on augmented images if there is augmentation.",
+    CONFUSION: "True and predicted class of the test images.",
+    MISTAKES: "The test images that the model got wrong with the highest confidence.",
+    AUGMENTED: "Training images, and their augmented versions in the first epochs.",
 }
 
 
 def draw_augmented(trainer: Trainer, x: np.ndarray, folder: Path) -> None:
-    """Draw a few training images as they are, and in the first epochs."""
+    """Draw a few training images as they are, and in the first epochs.
+
+    Args:
+        x: (N, H, W, C) uint8, the training images. folder: of the run.
+    """
     rows = _spread(len(x), SHOWN)
     options: dict[str, Any] = {"seed": trainer.seed, "backend": trainer.model.backend}
     epochs = [augment.apply(trainer.augment, x, rows, epoch=epoch, **options) for epoch in range(SHOWN)]
@@ -34,7 +39,13 @@ def draw_augmented(trainer: Trainer, x: np.ndarray, folder: Path) -> None:
 
 
 def report(trainer: Trainer, config: runs.Config, train: Any, test: Any, folder: Path) -> None:
-    """Print the accuracies, draw the confusion matrix and the mistakes, and write the page."""
+    """Print the accuracies, draw the confusion matrix and the mistakes, and write the page.
+
+    Args:
+        train, test: images (N, H, W, C) uint8 and classes (N,). folder: of the run, with the learning curves.
+    Raises:
+        DataError: a picture or the page cannot be written.
+    """
     model, names = trainer.model, config.class_names
     (x, y), (x_test, y_test) = train, test
     probabilities = model.predict_proba(x_test)
@@ -43,21 +54,22 @@ def report(trainer: Trainer, config: runs.Config, train: Any, test: Any, folder:
     np.add.at(matrix, (y_test, said), 1)
     plots.confusion(matrix, names, folder / CONFUSION)
     plots.mistakes(x_test, y_test, said, probabilities, names, folder / MISTAKES)
-    rows = _spread(len(x), ENOUGH)
-    right = float((model.predict(x[rows]).argmax(axis=1) == y[rows]).mean())
+    rows = _spread(len(x), MOST_CLASSIFIED)
+    some = x if len(rows) == len(x) else x.subset(rows) if isinstance(x, Lazy) else x[rows]
+    right = float((model.predict(some).argmax(axis=1) == y[rows]).mean())
     wrong = int((said != y_test).sum())
     accuracy = 1 - wrong / len(y_test)
     print(f"test accuracy: {_percent(accuracy)} ({wrong:,} of {len(y_test):,} wrong)")
     print(f"training accuracy: {_percent(right)}, a gap of {100 * (right - accuracy):.2f} points")
-    some = "" if len(rows) == len(x) else f", of {len(rows):,} of them"
+    of = "the training images" if len(rows) == len(x) else f"{len(rows):,} of the training images"
     result = [
         f"Accuracy on the test images: {_percent(accuracy)} ({wrong:,} of {len(y_test):,} wrong).",
-        f"Accuracy on the training images as they are{some}: {_percent(right)}. The gap is {100 * (right - accuracy):.2f} points.",
+        f"Accuracy on {of}, without augmentation: {_percent(right)}. The gap is {100 * (right - accuracy):.2f} points.",
     ]
-    if right - accuracy > WIDE:
+    if right - accuracy > WIDE_GAP:
         result.append(
-            "A gap this wide means that the model knows its training images by heart. What narrows it: more images, more changes of them "
-            "(--augment), more --label-smoothing, or a smaller model."
+            "A gap this wide usually means overfitting. To narrow it, add images, use more augmentation (--augment) or more "
+            "--label-smoothing, or choose a smaller model."
         )
     _write_page(trainer, config, len(x), result, Report(matrix, names), folder)
 

@@ -90,7 +90,7 @@ class Config:
 
     @property
     def duration(self) -> str:
-        """In words."""
+        """Its epochs, in words."""
         return f"{self.epochs} epoch{'s' if self.epochs > 1 else ''}"
 
     def build(self, backend: str | None = None) -> Sequential:
@@ -129,7 +129,10 @@ def read_config(folder: Path) -> Config:
 
 def _filled(value: Any, where: str) -> Any:
     """The configuration with what those of older versions lack."""
-    return SCHEMA({"augment": [], "recipe": None, "label_smoothing": 0.0} | value if isinstance(value, dict) else value, where)
+    if not isinstance(value, dict):
+        return SCHEMA(value, where)
+    smoothing = 0.2 if value.get("recipe") == "airbench" else 0.0
+    return SCHEMA({"augment": [], "recipe": None, "label_smoothing": smoothing} | value, where)
 
 
 def check_out(out: str | None) -> None:

@@ -1,4 +1,4 @@
-"""What nbnet train trains, and how: its defaults, the settings of a new run, and those of one that is resumed."""
+"""Settings of nbnet train: the defaults, those of a new run, and those of a resumed run."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "a folder": {"lr": 0.01, "label_smoothing": 0.1, "size": (32, 32)},
 }
 DEPENDS = {  # what `_of_images` says
-    "epochs": "20 to 150 for a folder, the more the fewer images it has",
-    "augment": "flip,crop for a folder with colour images, crop for a grey one",
+    "epochs": "150 for a folder of up to 1,000 training images, fewer for more images, at least 20",
+    "augment": "flip,crop for a folder of colour images, crop for a grey one",
 }
-ENOUGH = 150_000  # images that a folder is trained on in all epochs together
+IMAGES_TRAINED = 150_000  # of a folder, in all epochs together
 OF_RECIPE: dict[str, Any] = {  # what a recipe uses in place of these defaults, and what of it cannot be chosen
     "model": "airbench",
     "epochs": 10,
@@ -71,13 +71,15 @@ def by_data(option: str) -> str:
 def _of_images(count: int, channels: int) -> dict[str, Any]:
     """The defaults of a folder that depend on its images."""
     augmented = "flip,crop" if channels == 3 else "crop"  # a mirrored letter is another one
-    return {"epochs": min(150, max(20, ENOUGH // count)), "augment": augmented}
+    return {"epochs": min(150, max(20, IMAGES_TRAINED // count)), "augment": augmented}
 
 
 def new(given: dict[str, Any]) -> tuple[runs.Config, Dataset]:
     """The configuration and data of a new run. Names are checked before any data is read."""
     name, of_recipe = given.get("data", "digits"), _of_recipe(given) if "recipe" in given else {}
-    of_data = DEFAULTS[name] if name in datasets.NAMES else DEFAULTS["a folder"] | _of_images(1, 1)
+    of_data = (
+        DEFAULTS[name] if name in datasets.NAMES else DEFAULTS["a folder"] | {"epochs": 1, "augment": "none"}
+    )  # until its images are known
     options = COMMON | of_data | of_recipe | given
     if "lr" not in given:
         options["lr"] *= LR_SCALES.get(options["optimizer"], 1)
@@ -95,7 +97,7 @@ def new(given: dict[str, Any]) -> tuple[runs.Config, Dataset]:
     data = datasets.open_data(name, data_dir, size=options.get("size"))
     (height, width, channels), class_names = data[0][0].shape[1:], data[2]
     if name not in datasets.NAMES:
-        options |= _of_images(len(data[0][0]), channels) | of_recipe | {key: given[key] for key in DEPENDS if key in given}
+        options |= _of_images(len(data[0][0]), channels) | of_recipe | given
     if "recipe" in given and (channels != 3 or min(height, width) < SMALLEST):
         raise ArgumentError(
             f"--recipe {given['recipe']} is for RGB images of at least {SMALLEST}x{SMALLEST} pixels, got {height}x{width}x{channels}: use "

@@ -71,7 +71,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--label-smoothing",
         type=float,
         metavar="X",
-        help=f"share of a target for all classes, 0 to 1 (default: {by_data('label_smoothing')})",
+        help=f"share of each target that is spread evenly over all classes, 0 to 1 (default: {by_data('label_smoothing')})",
     )
     model.add_argument("--seed", type=int, metavar="N", help="of the weights, the shuffling and the dropout (default: 0)")
     model.add_argument("--backend", metavar="NAME", help="parallel, serial, numpy or cuda (default: parallel)")
@@ -93,7 +93,7 @@ def run(options: argparse.Namespace) -> int:
     if "resume" in given:
         folder = Path(given["resume"])
         trainer.restore(folder / runs.MODEL)
-        if trainer.epoch >= config.epochs and (folder / results.MISTAKES).exists():
+        if trainer.epoch >= config.epochs and (folder / results.PAGE).exists():
             raise ArgumentError(f"the run {folder} is complete after {trainer.epoch} epochs; to continue, give a larger --epochs")
     shape = "x".join(map(str, config.image_shape))
     also = "" if validation is test else f", {len(validation[0]):,} validation"
@@ -105,7 +105,7 @@ def run(options: argparse.Namespace) -> int:
         f"training: {config.epochs} epochs, augmentation {', '.join(config.augment) or 'none'}, label smoothing {config.label_smoothing:g}"
     )
     if "flip" in config.augment and not given.keys() & {"augment", "recipe", "resume"} and config.data not in datasets.NAMES:
-        print("note: training images are mirrored too; use --augment crop where a mirrored image is of another class, such as letters")
+        print("note: training images are also mirrored; use --augment crop if mirroring changes the class, as with letters")
     _prepare(config, min(2, config.batch_size, len(x)))
     if "resume" not in given:
         folder = runs.make_folder(given.get("out"), config.data, config.model)
@@ -121,7 +121,7 @@ def run(options: argparse.Namespace) -> int:
         print(f"  nbnet train --resume {runs.quoted(folder)}")
         return 128 + (stopped_by or signal.SIGINT)
     results.report(trainer, config, (x, y), test, folder)
-    print(f"run: {folder}, with its model and pictures, and {results.PAGE}, which has all of them, in {time.perf_counter() - began:.1f} s")
+    print(f"run: {folder} (model, pictures, and {results.PAGE} with all pictures), in {time.perf_counter() - began:.1f} s")
     print(f"to use it: nbnet predict {runs.quoted(folder)} IMAGE...")
     return 0
 

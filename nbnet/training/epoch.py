@@ -19,6 +19,12 @@ from nbnet.preprocessing import check_rows, check_sample_weight, permutation
 from nbnet.runtime.arrays import each, first, to_float
 
 Data = tuple[Any, Any, Any]  # x, y and the weights of the rows, or None
+USAGES = {  # of data, by what errors call it; others are of fit
+    "validation": "validation=(x, y)",
+    "evaluation data": "evaluate(x, y)",
+    "report data": "report(x, y)",
+    "data of lr_range_test": "lr_range_test(trainer, (x, y))",
+}
 
 
 class Sums(NamedTuple):
@@ -144,9 +150,8 @@ def _check_rows(x: Any, y: Any, loss: Loss) -> tuple[Any, Any]:
 def _instead_of_pair(data: Any, name: str) -> str:
     """What was passed, and what to write instead."""
     if not isinstance(data, (tuple, list)):
-        held_out = name == "validation"
-        hint = "write validation=(x, y)" if held_out else "write fit((x, y), epochs=10)"
-        if held_out and isinstance(data, Real):
+        hint = f"write {USAGES.get(name, 'fit((x, y), epochs=10)')}"
+        if name == "validation" and isinstance(data, Real):
             hint = f"for a share of the data write validation_split={data!r}"
         elif hasattr(data, "__getitem__") and not isinstance(data, (str, bytes, Iterable)):
             hint = "for a data set of single examples give a loader of its batches"

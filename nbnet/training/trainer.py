@@ -240,7 +240,8 @@ class Trainer(CodeRepr):
         """Loss and accuracy with moving statistics.
 
         Args:
-            x, y, sample_weight: as in `fit`. Or x alone: (x, y), (x, y, sample_weight) or batches of your own, as `fit` takes them.
+            x, y, sample_weight: as in `fit`. Or x alone: (x, y), (x, y, sample_weight), or
+                batches of your own that can be iterated again.
         Returns:
             {"loss": ..., "accuracy": ...} (accuracy for classification), and the metrics.
         Raises:
@@ -259,7 +260,8 @@ class Trainer(CodeRepr):
         """Precision, recall and F1 of each class, and the confusion matrix: `print(trainer.report(x, y))`.
 
         Args:
-            x, y: as in `evaluate`, with one class for each row. class_names: one for each class; None for their numbers.
+            x, y: as in `evaluate`, with one class for each row; sample weights are ignored.
+            class_names: one for each class; None for their numbers.
         Raises:
             ArgumentError: the loss has no classes, or there is not one name for each. DataError, ShapeError, DTypeError: as `evaluate`.
         """

@@ -6,7 +6,7 @@ from math import prod
 import numpy as np
 import pytest
 
-from nbnet import cli
+from nbnet import cli, models
 from nbnet.bench import networks, profile
 from nbnet.bench.networks import Network
 from nbnet.errors import ArgumentError
@@ -25,7 +25,7 @@ def small(monkeypatch):
 
 
 def test_every_product_is_there_with_its_cost():
-    found = profile.Profile("tiny", 2).run(lambda done: None)
+    found = profile.Profile("tiny").run(lambda done: None)
     counts = {}
     for call in found["calls"]:
         if call["multiply_adds"]:
@@ -58,7 +58,7 @@ def test_every_product_is_there_with_its_cost():
 def test_the_calls_are_those_of_the_step():
     """One after the other, they do what train_batch does."""
     for name in ("tiny", "fused"):
-        one, two = profile.Profile(name, 2), profile.Profile(name, 2)
+        one, two = profile.Profile(name), profile.Profile(name)
         *calls, (*_, update) = one._calls()
         for params in (one.trainer.model.params, two.trainer.model.params):
             for param in params.values():
@@ -91,11 +91,14 @@ def test_the_command(tmp_path, capsys):
 
 def test_bad_options(tmp_path, capsys):
     with pytest.raises(ArgumentError, match="unknown model 'tin': did you mean 'tiny'"):
-        profile.Profile("tin", 2)
+        profile.Profile("tin")
     for words, message in (
         (["--profile", "tin"], "unknown model 'tin': did you mean 'tiny'?"),
-        (["--profile", "tiny", "--ops", "conv2d"], "--profile tiny with --ops, expected --out alone"),
-        (["--profile", "tiny", "--threads", "1"], "--profile tiny with --threads: set the environment variable NUMBA_NUM_THREADS"),
+        (["--profile", "tiny", "--ops", "conv2d"], "got --ops with --profile, expected only --out with it: leave --ops out"),
+        (
+            ["--profile", "tiny", "--threads", "1"],
+            "got --threads with --profile, expected only --out with it: set the environment variable NUMBA_NUM_THREADS",
+        ),
     ):
         assert cli.main(["bench", *words, "--out", str(tmp_path / "out")]) == 2
         assert message in capsys.readouterr().err
@@ -108,3 +111,20 @@ def test_rates_of_the_machine(monkeypatch):
     assert profile._copy_rate(3_000_000, 1) == profile._copy_rate(1 << 22, 1), "measured once for each power of two"
     assert profile._copy_rate(0, 1) == profile._copy_rate(1, 1)
     assert 1e8 < profile._fma(1, "float64") < profile._fma(1, "float32") * 2
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_models_that_are_no_networks_of_the_benchmark(name):
+    trainer, x, y = profile._trainer(name, 4)
+    assert x.shape == (4, *trainer.model.input_shape)
+    assert trainer.model.input_shape == {"digits": (8, 8, 1), "lenet": (28, 28, 1)}.get(name, (32, 32, 3))
+    assert (x.dtype, len(y)) == (np.float32, 4)
+
+
+def test_a_model_with_branches_and_an_average(monkeypatch):
+    monkeypatch.setattr(profile, "BATCHES", {"airbench": 2, "se-resnet": 2})
+    monkeypatch.setattr(models, "MODELS", {"airbench": lambda classes: models.airbench(classes, (4, 4, 4)), "se-resnet": models.se_resnet})
+    for name in ("airbench", "se-resnet"):
+        made = profile.Profile(name)
+        counted = sum(call["multiply_adds"] for call in made.run(lambda done: None)["calls"] if call["direction"] == "forward")
+        assert counted == 2 * made.trainer.model.multiply_adds()

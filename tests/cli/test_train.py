@@ -81,8 +81,8 @@ def test_the_page(pictures, here, capsys):
     train, test = (100 * (model.predict(images).argmax(axis=1) == labels).mean() for images, labels in ((x, y), (x_test, y_test)))
     assert f"test accuracy: {test:.2f} % (" in out
     assert f"training accuracy: {train:.2f} %, a gap of {train - test:.2f} points\n" in out
-    assert f"Accuracy on the training images as they are: {train:.2f} %. The gap is {train - test:.2f} points." in text
-    assert ("knows its training images by heart" in text) == (train - test > 10)
+    assert f"Accuracy on the training images, without augmentation: {train:.2f} %. The gap is {train - test:.2f} points." in text
+    assert ("usually means overfitting" in text) == (train - test > 10)
     for label, name in enumerate(("left", "right", "top")):
         right = (model.predict(x_test).argmax(axis=1) == y_test)[y_test == label].mean()
         assert re.search(rf"<li>{name}: precision [\d.]+ %, recall {100 * right:.2f} %, F1 [\d.]+ %, 3 test images</li>", text)
@@ -95,7 +95,7 @@ def test_the_page_of_a_model_that_has_overfitted(here, rng):
         for i in range(20):
             save(here / "noise" / name / f"{i}.png", rng.integers(0, 255, (8, 8), dtype=np.uint8))
     assert nbnet("train", "--data", "noise", "--out", "run", *TINY, "--augment", "none", "--epochs", 30) == 0
-    assert "A gap this wide means that the model knows its training images by heart." in (here / "run" / "report.html").read_text("utf-8")
+    assert "A gap this wide usually means overfitting." in (here / "run" / "report.html").read_text("utf-8")
     assert np.array_equal(results._spread(100_000, 10_000)[[0, -1]], [0, 99_999])
     assert np.array_equal(results._spread(5, 10_000), np.arange(5))
 
@@ -118,6 +118,25 @@ def test_the_defaults_of_a_folder(here, rng, colour, given, expected):
     assert (config.augment, config.epochs, config.label_smoothing) == expected
 
 
+def test_a_recipe_takes_the_optimizer_and_the_batch_size(here, rng):
+    for name in ("left", "right"):
+        (here / "folder" / name).mkdir(parents=True)
+        for i in range(3):
+            save(here / "folder" / name / f"{i}.png", rng.integers(0, 255, (32, 32, 3), dtype=np.uint8))
+    config, _ = settings.new({"data": "folder", "backend": "numpy", "recipe": "airbench", "optimizer": "muon", "batch_size": 64})
+    assert (config.optimizer, config.batch_size, config.lr) == ("muon", 64, pytest.approx(0.01))
+
+
+def test_a_run_that_lacks_its_page_gets_it(pictures, here, capsys):
+    """It was stopped after training, or is of an older version."""
+    assert nbnet("train", "--data", pictures, "--out", "run", *TINY) == 0
+    (here / "run" / "report.html").unlink()
+    assert nbnet("train", "--resume", "run") == 0
+    assert (here / "run" / "report.html").is_file()
+    assert nbnet("train", "--resume", "run") == 2
+    assert "is complete after 3 epochs" in capsys.readouterr().err
+
+
 def test_the_epochs_of_a_folder_follow_from_its_images():
     assert [settings._of_images(count, 1)["epochs"] for count in (1, 1000, 1500, 7500, 10**6)] == [150, 150, 100, 20, 20]
 
@@ -128,7 +147,7 @@ def test_that_images_are_mirrored_is_said(here, rng, capsys):
         (here / "colours" / name).mkdir(parents=True)
         for i in range(5):
             save(here / "colours" / name / f"{i}.png", rng.integers(0, 255, (8, 8, 3), dtype=np.uint8))
-    note = "note: training images are mirrored too; use --augment crop where a mirrored image is of another class, such as letters\n"
+    note = "note: training images are also mirrored; use --augment crop if mirroring changes the class, as with letters\n"
     for number, (words, said) in enumerate((([], True), (["--augment", "flip"], False), (["--augment", "crop"], False))):
         assert nbnet("train", "--data", "colours", "--out", str(number), *TINY, "--epochs", 1, *words) == 0
         assert (note in capsys.readouterr().out) == said

@@ -85,10 +85,20 @@ def test_the_page_holds_everything(everything):
 
 def test_the_page_escapes_what_it_is_given(tmp_path):
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
-    section = cli.page.Section("one", "a < b", ["x < y & z.", "caf\udce9"], [(tmp_path / "a.png", 'a "quoted" <caption>')], "nbnet demo one")
+    section = cli.page.Section(
+        "one", "a < b", ["x < y & z.", "caf\udce9"], [(tmp_path / "a.png", 'a "quoted" <caption>')], "nbnet demo one"
+    )
     cli.page.write(tmp_path / "index.html", "c > d", "e <f>", [section], "g & h")
     text = (tmp_path / "index.html").read_text(encoding="utf-8")
-    for escaped in ("a &lt; b", "c &gt; d", "e &lt;f&gt;", "g &amp; h", "x &lt; y &amp; z.", "caf?", "a &quot;quoted&quot; &lt;caption&gt;"):
+    for escaped in (
+        "a &lt; b",
+        "c &gt; d",
+        "e &lt;f&gt;",
+        "g &amp; h",
+        "x &lt; y &amp; z.",
+        "caf?",
+        "a &quot;quoted&quot; &lt;caption&gt;",
+    ):
         assert escaped in text
 
 

@@ -131,6 +131,7 @@ def test_fused_equals_unfused(rng, name, backend):
 def test_blocks_equal_unfused(rng, name, monkeypatch):
     """Batch norm and convolution go backward image by image, and the gradients of the weights are added up."""
     monkeypatch.setattr(runs, "BLOCK", 1)
+    monkeypatch.setattr(runs, "OF_WEIGHTS", 0)
     test_fused_equals_unfused(rng, name, "serial")
 
 

@@ -59,6 +59,7 @@ def test_the_same_bits(name, backend, dtype):
 def test_a_backward_in_blocks(monkeypatch):
     """Batch norm and convolution go backward image by image here, and the gradients of the weights are added up."""
     monkeypatch.setattr(fused, "BLOCK", 1)
+    monkeypatch.setattr(fused, "OF_WEIGHTS", 0)
 
     def steps(trainer):
         return [trainer.train_batch(*batch(seed=i)) for i in range(4)]
@@ -68,11 +69,14 @@ def test_a_backward_in_blocks(monkeypatch):
 
 
 def test_blocks_are_as_large_as_may_be(monkeypatch):
-    """Of five images whose gradients have 960 bytes each: one at a time, two, or all."""
+    """Of five images whose gradients have 960 bytes each, beside 360 bytes of weights: one at a time, some, or all; all blocks have about
+    as many."""
     calls = []
     monkeypatch.setattr(fused, "conv2d_backward", lambda *a, **b: calls.append(len(a[0])) or conv2d_backward(*a, **b))
-    for block, sizes in ((1, [1] * 5), (960, [1] * 5), (1920, [2, 2, 1]), (4799, [4, 1]), (4800, [5]), (1 << 22, [5])):
+    of_block = ((1, [1] * 5), (960, [1] * 5), (1920, [2, 2, 1]), (4799, [3, 2]), (4800, [5]), (1 << 22, [5]))
+    for block, weights, sizes in (*((block, 0, sizes) for block, sizes in of_block), (1, 8, [3, 2]), (1, 14, [5]), (4799, 8, [3, 2])):
         monkeypatch.setattr(fused, "BLOCK", block)
+        monkeypatch.setattr(fused, "OF_WEIGHTS", weights)
         model = nb.Sequential([nb.Conv2D(5, 3), nb.BatchNorm(), nb.ReLU()])
         model.build((8, 6, 2), backend="serial")
         y, tape = model.forward(np.ones((5, 8, 6, 2), np.float32), train=True)

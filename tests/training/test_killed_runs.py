@@ -14,7 +14,7 @@ from nbnet import storage
 from training.small import small_model
 
 KILLED_AFTER = (2, 3, 7, 11, 18)  # steps, in one run after the other
-EPOCHS, BATCH = 4, 16
+EPOCHS, BATCH = 8, 16
 
 
 def make(backend):
@@ -69,7 +69,7 @@ def test_killed_runs_end_with_the_same_bits(backend, tmp_path, capsys):
         process = subprocess.Popen([sys.executable, __file__, path, backend], env=environment, stdout=subprocess.PIPE, text=True)
         with process:
             for line in process.stdout:
-                if int(line) == last:
+                if last is not None and int(line) >= last:  # a step later it may be saved before it is killed
                     process.kill()
         assert (process.returncode == 0) == (last is None)
     assert saved(path) == saved(tmp_path / "whole.safetensors")

@@ -89,6 +89,7 @@ def test_rebuild_starts_again(data):
         lambda: trainer.fit(data, epochs=3),
         lambda: trainer.train_batch(*data),
         lambda: trainer.state(),
+        lambda: nb.lr_range_test(trainer, data),
     ):
         with pytest.raises(BuildError, match=r"the model was built again, or replaced, since this Trainer was made: .* make a new Trainer"):
             use()

@@ -2,6 +2,7 @@
 
 import copy
 import threading
+from functools import partial
 
 import numpy as np
 import pytest
@@ -224,8 +225,13 @@ def test_batches_are_evaluated(data, rng, read_ahead):
         trainer.evaluate([(x, y), (x, y * 0 + 3)])
     with pytest.raises(ArgumentError, match=r"^evaluation data: generator can be iterated only once: expected an object that can be"):
         trainer.evaluate(batch for batch in batches)
-    with pytest.raises(ArgumentError, match=r"^report data: expected a pair \(x, y\) of arrays, got"):
-        trainer.report(x)
+    for use, words in (
+        (trainer.report, r"report data: .*, got ndarray: write report\(x, y\)"),
+        (trainer.evaluate, r"evaluation data: .*, got ndarray: write evaluate\(x, y\)"),
+        (partial(nb.lr_range_test, trainer), r"data of lr_range_test: .*, got ndarray: write lr_range_test\(trainer, \(x, y\)\)"),
+    ):
+        with pytest.raises(ArgumentError, match=f"^{words}$"):
+            use(x)
 
 
 @pytest.mark.parametrize("transforms", [["flip", "crop"], ["flip", nb.augment.MixUp(0.7, 0.5)]], ids=["moved", "mixed"])
