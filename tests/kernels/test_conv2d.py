@@ -3,6 +3,7 @@ import pytest
 from tolerances import assert_close
 
 from nbnet.kernels import conv2d, load
+from nbnet.kernels.conv2d import cpu
 
 from .harness import COMPILED, DTYPES, SIMULATED, Out, check, check_gradient, not_simulated, output_of, run
 
@@ -27,6 +28,11 @@ CASES = {
     "minimal filtering, padding of 2": ((2, 3, 2, 16), (3, 3, 16), (5, 4), (1, 1, 2, 2)),
     "chunks, minimal filtering": ((3, 40, 21, 33), (3, 3, 70), (40, 21), (1, 1, 1, 1)),
     "chunks, minimal filtering, all kinds of tiles": ((5, 14, 10, 17), (3, 3, 33), (14, 10), (1, 1, 1, 1)),
+    "many weights, minimal filtering": ((1, 5, 6, 80), (3, 3, 96), (5, 6), (1, 1, 1, 1)),
+    "many weights": ((2, 5, 6, 48), (5, 5, 60), (5, 6), (1, 1, 2, 2)),
+    "many weights, groups": ((1, 3, 4, 192), (3, 3, 96), (3, 4), (1, 1, 1, 1), 2),
+    "many weights, stride 2": ((1, 5, 6, 80), (3, 3, 96), (3, 3), (2, 2, 1, 1)),
+    "many weights, minimal filtering, lines": ((1, 1, 25, 80), (1, 9, 96), (1, 25), (1, 1, 0, 4)),
     "2 taps": ((1, 1, 25, 16), (1, 2, 16), (1, 25), (1, 1, 0, 0)),
     "3 taps of a short line": ((1, 1, 23, 16), (1, 3, 16), (1, 23), (1, 1, 0, 1)),
     "4 taps": ((1, 1, 25, 16), (1, 4, 16), (1, 25), (1, 1, 0, 1)),
@@ -63,7 +69,7 @@ if SIMULATED:
         "tiles, 1 by 1": ((2, 6, 7, 5), (1, 1, 20), (6, 7), (1, 1, 0, 0)),
         "wide tiles, 1 by 1": ((2, 6, 7, 3), (1, 1, 70), (6, 7), (1, 1, 0, 0)),
     }
-SMALL = [name for name in CASES if "chunks" not in name]
+SMALL = [name for name in CASES if "chunks" not in name and "many" not in name]
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
 cases = pytest.mark.parametrize("name", CASES)
 small = pytest.mark.parametrize("name", SMALL)
@@ -350,3 +356,11 @@ def test_against_torch(rng, stride, padding):
     args = [x, weight, bias, 1.0, stride, stride, padding, padding, 1, 1, *scratch, Out(expected.shape), partials, sums, sums]
     (y,) = run("conv2d.forward", "serial", "float64", args)
     assert_close(y, expected, "matmul")
+
+
+@not_simulated
+def test_several_threads_prepare_many_weights():
+    for name, (_, weight, *_) in CASES.items():
+        groups = CASES[name][4] if len(CASES[name]) > 4 else 1
+        if "many weights" in name:
+            assert np.prod(weight) * CASES[name][0][3] // groups >= cpu.MANY, name

@@ -19,9 +19,11 @@ from nbnet.kernels.conv2d import (
     winograd,
 )
 from nbnet.kernels.cpu.compile import body, precise, serial
-from nbnet.kernels.cpu.parallel_for import parallel, parallel_for_thread
+from nbnet.kernels.cpu.parallel_for import parallel, parallel_for, parallel_for_thread
 from nbnet.kernels.cpu.reductions import add_rows, merge_moments, moments_of_rows
 from nbnet.kernels.cpu.transpose import transpose
+
+MANY, PARTS = 1 << 16, 32  # weights from which several threads prepare them, in so many parts
 
 
 @body
@@ -40,6 +42,12 @@ def _cut(y, rows, count, filters, threads):
         return rows, count, count
     tiles = y.shape[0] * -(-y.shape[1] // EDGE) * -(-y.shape[2] // EDGE)
     return rows, count, min(count, max(1, min(threads, tiles // TILES_A_THREAD), tiles // GROUP // threads * threads))
+
+
+@body
+def _parts(weight):
+    """The parts in which threads transform weights, and add up their gradients."""
+    return PARTS if weight.size >= MANY else 1
 
 
 @body
@@ -75,14 +83,20 @@ def _forward(group, thread, x, weight, bias, slope, geometry, cut, packed, strip
 
 
 @body
-def _prepare_forward(x, weight, geometry, packed, strips, y):
-    """Transform the weights; return how the work is cut."""
+def _transform(part, thread, parts, weights, kernel_w, packed, strips):
+    """A part of the transformed weights of minimal filtering, where it is used."""
+    if strips.ndim == 3:
+        if part == 0:
+            lines.transform_weights(weights, kernel_w, packed)
+    elif packed.size > 0:
+        winograd.transform_weights(weights, strips[thread], packed, part, parts)
+
+
+@body
+def _cut_forward(x, weight, geometry, packed, strips, y):
+    """How the work is cut."""
     kernel_h, kernel_w, inputs, outputs = weight.shape
     stride_h, stride_w, _, _, dilation_h, dilation_w = geometry
-    if strips.ndim == 3:
-        lines.transform_weights(weight.reshape(-1), kernel_w, packed)
-    elif packed.size > 0:
-        winograd.transform_weights(weight.reshape(-1), strips[0], packed)
     images, out_h, out_w, channels = y.shape[0], y.shape[1], y.shape[2], x.shape[3]
     rows, count = plan(
         images,
@@ -107,7 +121,8 @@ def forward_serial(
     x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, packed, strips, y, partials, mean, m2
 ):
     geometry = stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w
-    cut = _prepare_forward(x, weight, geometry, packed, strips, y)
+    cut = _cut_forward(x, weight, geometry, packed, strips, y)
+    _transform(0, 0, 1, weight.reshape(-1), weight.shape[1], packed, strips)
     for k in range(cut[2]):
         _forward(k, 0, x, weight, bias, slope, geometry, cut, packed, strips, y, partials)
     if partials.shape[0] > 0:
@@ -119,7 +134,8 @@ def forward_parallel(
     x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, packed, strips, y, partials, mean, m2
 ):
     geometry = stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w
-    cut = _prepare_forward(x, weight, geometry, packed, strips, y)
+    cut, parts = _cut_forward(x, weight, geometry, packed, strips, y), _parts(weight)
+    parallel_for_thread(parts, _transform, (parts, weight.reshape(-1), weight.shape[1], packed, strips))
     parallel_for_thread(cut[2], _forward, (x, weight, bias, slope, geometry, cut, packed, strips, y, partials))
     if partials.shape[0] > 0:
         merge_moments(partials, mean, m2)
@@ -129,21 +145,21 @@ def forward_parallel(
 
 
 @body
-def _rotate(weight, groups, transposed):
-    """transposed[(kh, kw, o), g*J + j] = weight[KH-1-kh, KW-1-kw, j, g*O/G + o], for o below O/G."""
+def _rotate(part, parts, weight, groups, transposed):
+    """transposed[(kh, kw, o), g*J + j] = weight[KH-1-kh, KW-1-kw, j, g*O/G + o], for o below O/G, at a part of the taps."""
     kernel_h, kernel_w, inputs, outputs = weight.shape
     source, target, columns = weight.reshape(-1), transposed.reshape(-1), outputs // groups
-    for kh in range(kernel_h):
-        for kw in range(kernel_w):
-            at = ((kernel_h - 1 - kh) * kernel_w + kernel_w - 1 - kw) * inputs * outputs
-            to = (kh * kernel_w + kw) * columns * inputs * groups
-            for group in range(groups):
-                transpose(source, at + group * columns, outputs, inputs, columns, target, to + group * inputs, inputs * groups)
+    first, last = chunks.bounds(part, parts, kernel_h * kernel_w)
+    for tap in range(first, last):
+        at = (kernel_h * kernel_w - 1 - tap) * inputs * outputs
+        to = tap * columns * inputs * groups
+        for group in range(groups):
+            transpose(source, at + group * columns, outputs, inputs, columns, target, to + group * inputs, inputs * groups)
 
 
 @body
-def _prepare_backward_data(dy, weight, geometry, transposed, packed, strips, dx):
-    """Write the weights as _backward_data needs them, with zeros at the end of transposed; return how the work is cut."""
+def _cut_backward_data(dy, weight, geometry, transposed, packed, strips, dx):
+    """How the work is cut. Writes zeros at the end of transposed, and with col2im all of it."""
     kernel_h, kernel_w, inputs, outputs = weight.shape
     stride_h, stride_w, _, _, dilation_h, dilation_w = geometry
     groups = dx.shape[3] // inputs
@@ -155,11 +171,6 @@ def _prepare_backward_data(dy, weight, geometry, transposed, packed, strips, dx)
             transpose(weight.reshape(-1), group * columns, outputs, depth, columns, transposed.reshape(-1), group * columns * depth, depth)
         count = col2im_chunks(dx.shape[0], dy.shape[1], dy.shape[2], outputs, depth)
         return dx.shape[1], count, count
-    _rotate(weight, groups, transposed)
-    if strips.ndim == 3:
-        lines.transform_weights(transposed.reshape(-1)[: weight.size], kernel_w, packed)
-    elif packed.size > 0:
-        winograd.transform_weights(transposed.reshape(-1)[: weight.size], strips[0], packed)
     images, height, width, channels = dx.shape
     filters = packed.shape[0]
     rows, count = plan(images, height, width, channels, kernel_h, kernel_w, 1, 1, dilation_h, dilation_w, outputs, groups, filters)
@@ -195,7 +206,10 @@ def _backward_data(group, thread, dy, weight, geometry, cut, transposed, packed,
 @serial
 def backward_data_serial(dy, weight, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, transposed, packed, strips, dx):
     geometry = stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w
-    cut = _prepare_backward_data(dy, weight, geometry, transposed, packed, strips, dx)
+    cut = _cut_backward_data(dy, weight, geometry, transposed, packed, strips, dx)
+    if not uses_col2im(weight.shape[2], stride_h, stride_w):
+        _rotate(0, 1, weight, dx.shape[3] // weight.shape[2], transposed)
+        _transform(0, 0, 1, transposed.reshape(-1)[: weight.size], weight.shape[1], packed, strips)
     for k in range(cut[2]):
         _backward_data(k, 0, dy, weight, geometry, cut, transposed, packed, strips, dx)
 
@@ -203,7 +217,11 @@ def backward_data_serial(dy, weight, stride_h, stride_w, pad_top, pad_left, dila
 @parallel
 def backward_data_parallel(dy, weight, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, transposed, packed, strips, dx):
     geometry = stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w
-    cut = _prepare_backward_data(dy, weight, geometry, transposed, packed, strips, dx)
+    cut = _cut_backward_data(dy, weight, geometry, transposed, packed, strips, dx)
+    if not uses_col2im(weight.shape[2], stride_h, stride_w):
+        parts = _parts(weight)
+        parallel_for(parts, _rotate, (parts, weight, dx.shape[3] // weight.shape[2], transposed))
+        parallel_for_thread(parts, _transform, (parts, transposed.reshape(-1)[: weight.size], weight.shape[1], packed, strips))
     parallel_for_thread(cut[2], _backward_data, (dy, weight, geometry, cut, transposed, packed, strips, dx))
 
 
@@ -239,11 +257,17 @@ def _backward_weights(k, thread, x, dy, kernel, geometry, strips, partials, bias
         add_rows(dy.reshape(-1), pixel * outputs, end - pixel, outputs, outputs, bias, 0)
 
 
+@body
+def _merge(part, parts, partials, dweight, dbias):
+    """Add up a part of partials (K, D + 1, O) in order: the weights' gradient (D, O) and, from the last rows, the bias's (O,)."""
+    first, last = chunks.bounds(part, parts, dweight.shape[0])
+    _merge_rows(first, last, partials, dweight, dbias if part == 0 else dbias[:0])
+
+
 @precise
-def _merge(partials, dweight, dbias):
-    """Add up partials (K, D + 1, O) in order: the weights' gradient (D, O) and, from the last rows, the bias's (O,)."""
+def _merge_rows(first, last, partials, dweight, dbias):
     depth, outputs = dweight.shape
-    for d in range(depth):
+    for d in range(first, last):
         for o in range(outputs):
             dweight[d, o] = partials[0, d, o]
         for k in range(1, partials.shape[0]):
@@ -262,7 +286,7 @@ def backward_weights_serial(x, dy, stride_h, stride_w, pad_top, pad_left, dilati
     n, biased = partials.shape[0], dbias.size > 0
     for k in range(n):
         _backward_weights(k, 0, x, dy, kernel, geometry, strips, partials, biased)
-    _merge(partials, dweight.reshape(-1, outputs), dbias)
+    _merge(0, 1, partials, dweight.reshape(-1, outputs), dbias)
 
 
 @parallel
@@ -271,4 +295,5 @@ def backward_weights_parallel(x, dy, stride_h, stride_w, pad_top, pad_left, dila
     kernel, geometry = (kernel_h, kernel_w, depth), (stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w)
     n, biased = partials.shape[0], dbias.size > 0
     parallel_for_thread(n, _backward_weights, (x, dy, kernel, geometry, strips, partials, biased))
-    _merge(partials, dweight.reshape(-1, outputs), dbias)
+    parts = _parts(dweight)
+    parallel_for(parts, _merge, (parts, partials, dweight.reshape(-1, outputs), dbias))

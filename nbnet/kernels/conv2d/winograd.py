@@ -17,6 +17,7 @@ then over its rows; the intermediate result stays in a small buffer.
 
 import numpy as np
 
+from nbnet.kernels import chunks
 from nbnet.kernels.conv2d import EDGE, IN_CACHES, PAD, PLANES, TILES, direct, winograd_points
 from nbnet.kernels.conv2d.winograd_tiles import outer, place, position, prefetch_share, rows_inside, slots_of
 from nbnet.kernels.cpu.compile import inlined, precise
@@ -99,11 +100,13 @@ def _transform_inputs(x, order, tiles, down, across, out_h, out_w, pad_top, pad_
 
 
 @precise
-def transform_weights(weight, buffer, packed):
-    """packed[6 * i + j] = (G g G')[i, j] for each pair of channels: weight (9, I, O) flat, packed (36, I * O and padding)."""
+def transform_weights(weight, buffer, packed, part, parts):
+    """packed[6 * i + j] = (G g G')[i, j] for each pair of channels of a part of them: weight (9, I, O) flat, packed (36, I * O and
+    padding)."""
     size, vector, plane = weight.size // 9, lanes(weight), packed.shape[1]
     flat = packed.reshape(-1)
-    for c in range(0, size, vector):
+    first, last = chunks.bounds(part, parts, -(-size // vector))
+    for c in range(first * vector, last * vector, vector):
         n = size - c
         for k in range(3):
             at = k * size + c
