@@ -21,6 +21,7 @@ from nbnet.errors import ArgumentError, BuildError, DTypeError, NonFiniteError, 
         ("glorot_uniform", 2 / (900 + 1800)),
         ("lecun_normal", 1 / 900),
         ("lecun_uniform", 1 / 900),
+        ("torch_uniform", 1 / 2700),
     ],
 )
 def test_variance_of_initializers(name, variance):
