@@ -26,6 +26,11 @@ CAPTIONS = {
 }
 
 
+def is_complete(folder: Path) -> bool:
+    """Whether a run folder has all that is drawn and written at the end."""
+    return all((folder / name).exists() for name in (CURVES, CONFUSION, MISTAKES, PAGE))
+
+
 def draw_augmented(trainer: Trainer, x: np.ndarray, folder: Path) -> None:
     """Draw a few training images as they are, and in the first epochs.
 

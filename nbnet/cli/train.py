@@ -93,7 +93,7 @@ def run(options: argparse.Namespace) -> int:
     if "resume" in given:
         folder = Path(given["resume"])
         trainer.restore(folder / runs.MODEL)
-        if trainer.epoch >= config.epochs and (folder / results.PAGE).exists():
+        if trainer.epoch >= config.epochs and results.is_complete(folder):
             raise ArgumentError(f"the run {folder} is complete after {trainer.epoch} epochs; to continue, give a larger --epochs")
     shape = "x".join(map(str, config.image_shape))
     also = "" if validation is test else f", {len(validation[0]):,} validation"
