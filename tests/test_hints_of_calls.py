@@ -212,7 +212,7 @@ PAIRS = [
     ("trainer.fit(x, y, 1)", r"write (fit\(\(x, y\), epochs=10\))$", "{}"),
     ("trainer.fit((x, y))", r"write (fit\(\(x, y\), epochs=10\))$", "{}"),
     ("trainer.fit(3, 1)", r"write (fit\(\(x, y\), epochs=10\))$", "{}"),
-    ("trainer.evaluate((x, y))", r"write (evaluate\(x, y\))$", "trainer.{}"),
+    ("trainer.evaluate(x)", r"write (evaluate\(x, y\))$", "trainer.{}"),
     ("model.predict()", r"write (predict\(x\))$", "model.{}"),
     ("new().build()", r"write (build\(\(28, 28, 1\)\))$", "model = new(nb.Flatten(), nb.Dense(3)); model.{}"),
     ("fit((x, y, y, y), 1)", r"write \(x, y, (sample_weight)\)$", "fit((x, y), 1, {}=np.ones(len(x)))"),

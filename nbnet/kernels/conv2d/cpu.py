@@ -121,8 +121,9 @@ def forward_serial(
     x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, packed, strips, y, partials, mean, m2
 ):
     geometry = stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w
-    cut = _cut_forward(x, weight, geometry, packed, strips, y)
-    _transform(0, 0, 1, weight.reshape(-1), weight.shape[1], packed, strips)
+    cut, parts = _cut_forward(x, weight, geometry, packed, strips, y), _parts(weight)
+    for k in range(parts):
+        _transform(k, 0, parts, weight.reshape(-1), weight.shape[1], packed, strips)
     for k in range(cut[2]):
         _forward(k, 0, x, weight, bias, slope, geometry, cut, packed, strips, y, partials)
     if partials.shape[0] > 0:
@@ -207,9 +208,11 @@ def _backward_data(group, thread, dy, weight, geometry, cut, transposed, packed,
 def backward_data_serial(dy, weight, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, transposed, packed, strips, dx):
     geometry = stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w
     cut = _cut_backward_data(dy, weight, geometry, transposed, packed, strips, dx)
-    if not uses_col2im(weight.shape[2], stride_h, stride_w):
-        _rotate(0, 1, weight, dx.shape[3] // weight.shape[2], transposed)
-        _transform(0, 0, 1, transposed.reshape(-1)[: weight.size], weight.shape[1], packed, strips)
+    parts = 0 if uses_col2im(weight.shape[2], stride_h, stride_w) else _parts(weight)
+    for k in range(parts):
+        _rotate(k, parts, weight, dx.shape[3] // weight.shape[2], transposed)
+    for k in range(parts):
+        _transform(k, 0, parts, transposed.reshape(-1)[: weight.size], weight.shape[1], packed, strips)
     for k in range(cut[2]):
         _backward_data(k, 0, dy, weight, geometry, cut, transposed, packed, strips, dx)
 
@@ -218,10 +221,9 @@ def backward_data_serial(dy, weight, stride_h, stride_w, pad_top, pad_left, dila
 def backward_data_parallel(dy, weight, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, transposed, packed, strips, dx):
     geometry = stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w
     cut = _cut_backward_data(dy, weight, geometry, transposed, packed, strips, dx)
-    if not uses_col2im(weight.shape[2], stride_h, stride_w):
-        parts = _parts(weight)
-        parallel_for(parts, _rotate, (parts, weight, dx.shape[3] // weight.shape[2], transposed))
-        parallel_for_thread(parts, _transform, (parts, transposed.reshape(-1)[: weight.size], weight.shape[1], packed, strips))
+    parts = 0 if uses_col2im(weight.shape[2], stride_h, stride_w) else _parts(weight)
+    parallel_for(parts, _rotate, (parts, weight, dx.shape[3] // weight.shape[2], transposed))
+    parallel_for_thread(parts, _transform, (parts, transposed.reshape(-1)[: weight.size], weight.shape[1], packed, strips))
     parallel_for_thread(cut[2], _backward_data, (dy, weight, geometry, cut, transposed, packed, strips, dx))
 
 
@@ -283,17 +285,17 @@ def _merge_rows(first, last, partials, dweight, dbias):
 def backward_weights_serial(x, dy, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, strips, partials, dweight, dbias):
     kernel_h, kernel_w, depth, outputs = dweight.shape
     kernel, geometry = (kernel_h, kernel_w, depth), (stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w)
-    n, biased = partials.shape[0], dbias.size > 0
+    n, biased, parts = partials.shape[0], dbias.size > 0, _parts(dweight)
     for k in range(n):
         _backward_weights(k, 0, x, dy, kernel, geometry, strips, partials, biased)
-    _merge(0, 1, partials, dweight.reshape(-1, outputs), dbias)
+    for k in range(parts):
+        _merge(k, parts, partials, dweight.reshape(-1, outputs), dbias)
 
 
 @parallel
 def backward_weights_parallel(x, dy, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, strips, partials, dweight, dbias):
     kernel_h, kernel_w, depth, outputs = dweight.shape
     kernel, geometry = (kernel_h, kernel_w, depth), (stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w)
-    n, biased = partials.shape[0], dbias.size > 0
+    n, biased, parts = partials.shape[0], dbias.size > 0, _parts(dweight)
     parallel_for_thread(n, _backward_weights, (x, dy, kernel, geometry, strips, partials, biased))
-    parts = _parts(dweight)
     parallel_for(parts, _merge, (parts, partials, dweight.reshape(-1, outputs), dbias))
