@@ -25,8 +25,8 @@ gradient for each chunk, with the bias's in the last row. Everything overwrites 
 
 There is no im2col: a strip of rows is copied with its padding, and tiles read their patches from it. A patch is KH runs of KW*I numbers,
 so the patches of neighbouring pixels overlap in memory and are read from the level-1 cache; with groups or a dilation it is KH*KW runs of
-J numbers. 3 x 3 convolutions with stride 1, without these, over enough channels use Winograd's minimal filtering (winograd.py), with
-4 times fewer products. Kernels of height 1 use it along lines (lines.py), with up to 1.8 times fewer. backward_data with few input
+J numbers. 3 x 3 convolutions with stride 1, without a dilation, over enough channels use Winograd's minimal filtering (winograd.py),
+with 4 times fewer products. A 1 x 1 convolution with stride 1 reads the image where it is. Kernels of height 1 use it along lines (lines.py), with up to 1.8 times fewer. backward_data with few input
 channels, or with a stride, adds up the products of each pixel of dy with all weights (col2im.py).
 
 Minimal filtering mixes the numbers of a tile. If a result is not finite, the tile is computed again without it (direct.py): so NaN and
@@ -52,11 +52,12 @@ LEAST = 16  # input and output channels from which Winograd's transforms pay
 EDGE = 4  # outputs of a Winograd tile in each direction; 2 at the edge if no more are left
 PLANES = 36  # the most products per tile
 LINE_TILE, LINE_PLANES = 3, 5  # outputs of a tile of a line, and its products for each block of as many taps
-LINE_TILES = 64  # tiles of a line that are transformed together: with the weights of 64 channels, their planes share the level-2 cache
+LINE_TILES = 60  # tiles of a line that are transformed together, a multiple of the rows of a register tile: with the weights of 64 channels, their planes share the level-2 cache
 SHORT = 24  # outputs of a line from which minimal filtering pays
-# Tiles that are transformed together. With AVX-512 their planes share the level-2 cache with the transformed weights. Without it,
-# products take twice as long and that cache is usually smaller, so it is better to read the weights less often.
-TILES = 16 if WIDTH == 64 else 48
+# Tiles that are transformed together, a multiple of the rows of a register tile. With AVX-512 their planes share the level-2 cache with the
+# transformed weights. Without it, products take twice as long and that cache is usually smaller, so it is better to read the weights less
+# often.
+TILES = 24 if WIDTH == 64 else 48
 GROUP = 96  # tiles that are computed before their statistics
 TILES_A_THREAD = 16  # at least this many, since each thread reads all weights
 PAD = 16  # numbers between planes; without them the 36 streams of stores would map to few sets of the level-1 cache
@@ -91,10 +92,10 @@ def line_blocks(taps):
 def planes(out_w, kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, inputs, outputs, groups):
     """The planes of minimal filtering, or 0 where it is not used: with fewer channels its transforms cost more than the products it saves,
     and along lines it does not save enough of them with 1, 2 or 4 taps."""
-    dense = groups == 1 and stride_h == 1 and stride_w == 1 and dilation_h == 1 and dilation_w == 1
-    if not dense or inputs < LEAST or outputs < LEAST:
+    dense = stride_h == 1 and stride_w == 1 and dilation_h == 1 and dilation_w == 1
+    if not dense or inputs // groups < LEAST or outputs // groups < LEAST or (groups > 1 and outputs // groups % LANES > 0):
         return 0
-    if kernel_h == 1 and LINE_TILE * kernel_w >= 7 * line_blocks(kernel_w) and out_w >= SHORT:
+    if groups == 1 and kernel_h == 1 and LINE_TILE * kernel_w >= 7 * line_blocks(kernel_w) and out_w >= SHORT:
         return LINE_PLANES
     return PLANES if kernel_h == 3 and kernel_w == 3 else 0
 
@@ -161,7 +162,7 @@ def scratch(
     if filters == 0:
         return Scratch(count, (direct,), (0, 1))
     blocks, tiles = (line_blocks(kernel_w), LINE_TILES) if filters == LINE_PLANES else (1, TILES)
-    products = blocks * inputs * outputs
+    products = blocks * inputs // groups * outputs
     numbers = LANES + (tiles + blocks - 1) * inputs + tiles * outputs + 2 * PAD + products  # for each of the planes
     strip = max(direct, filters * numbers + LANES)
     return Scratch(count, (1, strip) if filters == LINE_PLANES else (strip,), (filters, products + PAD))

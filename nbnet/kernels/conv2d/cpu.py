@@ -83,13 +83,14 @@ def _forward(group, thread, x, weight, bias, slope, geometry, cut, packed, strip
 
 
 @body
-def _transform(part, thread, parts, weights, kernel_w, packed, strips):
+def _transform(part, thread, parts, weights, kernel_w, outputs, groups, packed, strips):
     """A part of the transformed weights of minimal filtering, where it is used."""
+    width = winograd.panel_width(weights, outputs // groups)
     if strips.ndim == 3:
         if part == 0:
-            lines.transform_weights(weights, kernel_w, packed)
+            lines.transform_weights(weights, kernel_w, outputs, width, packed)
     elif packed.size > 0:
-        winograd.transform_weights(weights, strips[thread], packed, part, parts)
+        winograd.transform_weights(weights, outputs, width, strips[thread], packed, part, parts)
 
 
 @body
@@ -121,9 +122,9 @@ def forward_serial(
     x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, packed, strips, y, partials, mean, m2
 ):
     geometry = stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w
-    cut, parts = _cut_forward(x, weight, geometry, packed, strips, y), _parts(weight)
+    cut, parts, groups = _cut_forward(x, weight, geometry, packed, strips, y), _parts(weight), x.shape[3] // weight.shape[2]
     for k in range(parts):
-        _transform(k, 0, parts, weight.reshape(-1), weight.shape[1], packed, strips)
+        _transform(k, 0, parts, weight.reshape(-1), weight.shape[1], y.shape[3], groups, packed, strips)
     for k in range(cut[2]):
         _forward(k, 0, x, weight, bias, slope, geometry, cut, packed, strips, y, partials)
     if partials.shape[0] > 0:
@@ -135,8 +136,8 @@ def forward_parallel(
     x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, packed, strips, y, partials, mean, m2
 ):
     geometry = stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w
-    cut, parts = _cut_forward(x, weight, geometry, packed, strips, y), _parts(weight)
-    parallel_for_thread(parts, _transform, (parts, weight.reshape(-1), weight.shape[1], packed, strips))
+    cut, parts, groups = _cut_forward(x, weight, geometry, packed, strips, y), _parts(weight), x.shape[3] // weight.shape[2]
+    parallel_for_thread(parts, _transform, (parts, weight.reshape(-1), weight.shape[1], y.shape[3], groups, packed, strips))
     parallel_for_thread(cut[2], _forward, (x, weight, bias, slope, geometry, cut, packed, strips, y, partials))
     if partials.shape[0] > 0:
         merge_moments(partials, mean, m2)
@@ -207,12 +208,12 @@ def _backward_data(group, thread, dy, weight, geometry, cut, transposed, packed,
 @serial
 def backward_data_serial(dy, weight, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, transposed, packed, strips, dx):
     geometry = stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w
-    cut = _cut_backward_data(dy, weight, geometry, transposed, packed, strips, dx)
+    cut, groups = _cut_backward_data(dy, weight, geometry, transposed, packed, strips, dx), dx.shape[3] // weight.shape[2]
     parts = 0 if uses_col2im(weight.shape[2], stride_h, stride_w) else _parts(weight)
     for k in range(parts):
-        _rotate(k, parts, weight, dx.shape[3] // weight.shape[2], transposed)
+        _rotate(k, parts, weight, groups, transposed)
     for k in range(parts):
-        _transform(k, 0, parts, transposed.reshape(-1)[: weight.size], weight.shape[1], packed, strips)
+        _transform(k, 0, parts, transposed.reshape(-1)[: weight.size], weight.shape[1], dx.shape[3], groups, packed, strips)
     for k in range(cut[2]):
         _backward_data(k, 0, dy, weight, geometry, cut, transposed, packed, strips, dx)
 
@@ -220,10 +221,10 @@ def backward_data_serial(dy, weight, stride_h, stride_w, pad_top, pad_left, dila
 @parallel
 def backward_data_parallel(dy, weight, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, transposed, packed, strips, dx):
     geometry = stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w
-    cut = _cut_backward_data(dy, weight, geometry, transposed, packed, strips, dx)
+    cut, groups = _cut_backward_data(dy, weight, geometry, transposed, packed, strips, dx), dx.shape[3] // weight.shape[2]
     parts = 0 if uses_col2im(weight.shape[2], stride_h, stride_w) else _parts(weight)
-    parallel_for(parts, _rotate, (parts, weight, dx.shape[3] // weight.shape[2], transposed))
-    parallel_for_thread(parts, _transform, (parts, transposed.reshape(-1)[: weight.size], weight.shape[1], packed, strips))
+    parallel_for(parts, _rotate, (parts, weight, groups, transposed))
+    parallel_for_thread(parts, _transform, (parts, transposed.reshape(-1)[: weight.size], weight.shape[1], dx.shape[3], groups, packed, strips))
     parallel_for_thread(cut[2], _backward_data, (dy, weight, geometry, cut, transposed, packed, strips, dx))
 
 

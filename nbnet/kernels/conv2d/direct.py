@@ -9,6 +9,7 @@ from nbnet.kernels.cpu.reductions import take_sums
 from nbnet.kernels.cpu.register_tiles import lanes
 from nbnet.kernels.cpu.vector import load, load_whole, store_whole, zero
 
+PIXELS_AT_ONCE = 64  # of images that are read where they are: results after them are prefetched meanwhile
 BLOCK = 4096  # target size of a block of dy in numbers: it is read once per few weights, and stays in the level-1 cache
 
 
@@ -53,6 +54,29 @@ def _taps(kernel_h, kernel_w, dilation_h, dilation_w, row, inputs, groups):
     return kernel_h, dilation_h * row, kernel_w, dilation_w * inputs, inputs // groups
 
 
+@body
+def _products(pixels, source, at, a_r, taps, weight, groups, channels, columns, init, c, c_at):
+    """c[pixel, :] = init + patch of the pixel @ weight, for neighbouring pixels. channels, columns: of a group, of x and y."""
+    loops, step, outer, a_outer, inner = taps
+    outputs = groups * columns
+    b_outer = inner * outputs
+    for group in range(groups):
+        a, to = at + group * channels, group * columns
+        here = c_at + to
+        gemm(pixels, source, a, a_outer, a_r, 1, weight, to, b_outer, outputs, outer, inner, init, to, 0, c, here, outputs, columns)
+        for k in range(1, loops):
+            a, b = a + step, to + k * outer * b_outer
+            gemm(pixels, source, a, a_outer, a_r, 1, weight, b, b_outer, outputs, outer, inner, c, here, outputs, c, here, outputs, columns)
+
+
+@body
+def pointwise(x, y, kernel, geometry):
+    """Whether each pixel of y depends on the same pixel of x alone: x needs no copy with padding then."""
+    stride_h, stride_w, pad_top, pad_left, _, _ = geometry
+    same = x.shape[1] == y.shape[1] and x.shape[2] == y.shape[2]
+    return same and kernel[0] * kernel[1] * stride_h * stride_w == 1 and pad_top == 0 and pad_left == 0
+
+
 @inlined
 def convolve(x, weight, kernel, groups, init, geometry, rows, start, stop, strip, y, slope=1.0):
     """Strips of `rows` rows start to stop of a convolution: y = act(init + patches of x @ weight (D, O)).
@@ -64,48 +88,25 @@ def convolve(x, weight, kernel, groups, init, geometry, rows, start, stop, strip
     _, row = strip_rows(out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, inputs)
     per_image = (out_h + rows - 1) // rows
     b, c = weight.reshape(-1), y.reshape(-1)
-    loops, step, outer, a_outer, inner = _taps(kernel_h, kernel_w, dilation_h, dilation_w, row, inputs, groups)
-    a_r, b_outer, columns, channels = stride_w * inputs, inner * outputs, outputs // groups, inputs // groups
-    prefetches = y.nbytes > IN_CACHES
+    taps, columns, channels = _taps(kernel_h, kernel_w, dilation_h, dilation_w, row, inputs, groups), outputs // groups, inputs // groups
+    direct, prefetches = pointwise(x, y, kernel, geometry), y.nbytes > IN_CACHES
+    source, block = (x.reshape(-1), max(1, PIXELS_AT_ONCE // out_w)) if direct else (strip, 1)
     for unit in range(start, stop):
         image, first = unit // per_image, unit % per_image * rows
         count = min(rows, out_h - first)
-        filled = (count - 1) * stride_h + extent(kernel_h, dilation_h)
-        fill(x, image, first * stride_h - pad_top, filled, -pad_left, row, strip)
-        for r in range(count):
-            c_at = (image * out_h + first + r) * out_w * outputs
+        if not direct:
+            filled = (count - 1) * stride_h + extent(kernel_h, dilation_h)
+            fill(x, image, first * stride_h - pad_top, filled, -pad_left, row, strip)
+        base = (image * out_h + first) * row if direct else 0
+        for r in range(0, count, block):
+            pixels, c_at = min(block, count - r) * out_w, (image * out_h + first + r) * out_w * outputs
             if prefetches:
-                for at in range(c_at + out_w * outputs, c_at + 2 * out_w * outputs, LINE // y.itemsize):
+                for at in range(c_at + pixels * outputs, c_at + 2 * pixels * outputs, LINE // y.itemsize):
                     prefetch_to_write(c, at)
-            for group in range(groups):
-                at, to = r * stride_h * row + group * channels, group * columns
-                here = c_at + to
-                gemm(out_w, strip, at, a_outer, a_r, 1, b, to, b_outer, outputs, outer, inner, init, to, 0, c, here, outputs, columns)
-                for k in range(1, loops):
-                    a_at, b_at = at + k * step, to + k * outer * b_outer
-                    gemm(
-                        out_w,
-                        strip,
-                        a_at,
-                        a_outer,
-                        a_r,
-                        1,
-                        b,
-                        b_at,
-                        b_outer,
-                        outputs,
-                        outer,
-                        inner,
-                        c,
-                        here,
-                        outputs,
-                        c,
-                        here,
-                        outputs,
-                        columns,
-                    )
+            at = base + r * stride_h * row
+            _products(pixels, source, at, stride_w * inputs, taps, b, groups, channels, columns, init, c, c_at)
             if slope != 1:
-                activate_rows(c, c_at, 1, 0, out_w * outputs, slope)
+                activate_rows(c, c_at, 1, 0, pixels * outputs, slope)
 
 
 @body
@@ -114,13 +115,16 @@ def convolve_tile(x, weight, kernel, bias, pad_top, pad_left, image, top, left, 
     height 1."""
     (kernel_h, kernel_w), c = kernel, y.reshape(-1)
     inputs, out_h, out_w, outputs = x.shape[3], y.shape[1], y.shape[2], y.shape[3]
+    channels = weight.size // (kernel_h * kernel_w * outputs)
+    groups = inputs // channels
     rows, columns = (1, LINE_TILE) if kernel_h == 1 else (EDGE, EDGE)
-    row, run = (columns + kernel_w - 1) * inputs, kernel_w * inputs
+    row = (columns + kernel_w - 1) * inputs
     rows, columns = min(rows, out_h - top), min(columns, out_w - left)
+    taps = _taps(kernel_h, kernel_w, 1, 1, row, inputs, groups)
     fill(x, image, top - pad_top, rows + kernel_h - 1, left - pad_left, row, strip)
     for r in range(rows):
         at = ((image * out_h + top + r) * out_w + left) * outputs
-        gemm(columns, strip, r * row, row, inputs, 1, weight, 0, run * outputs, outputs, kernel_h, run, bias, 0, 0, c, at, outputs, outputs)
+        _products(columns, strip, r * row, inputs, taps, weight, groups, channels, outputs // groups, bias, c, at)
         if slope != 1:
             activate_rows(c, at, 1, 0, columns * outputs, slope)
 
@@ -141,25 +145,29 @@ def backward_weights(x, dy, kernel, groups, geometry, rows, start, stop, terms, 
     size, pixels = kernel_h * kernel_w * channels * outputs, 0
     c, to = (strip, strip.size - size) if terms > 0 else (total, 0)
     block = max(1, BLOCK // (out_w * outputs))
+    direct = pointwise(x, dy, kernel, geometry)
+    source = x.reshape(-1) if direct else strip
     partial[:] = 0
     if terms > 0:
         strip[to:] = 0
     for unit in range(start, stop):
         image, first = unit // per_image, unit % per_image * rows
         count = min(rows, out_h - first)
-        filled = (count - 1) * stride_h + extent(kernel_h, dilation_h)
-        fill(x, image, first * stride_h - pad_top, filled, -pad_left, row, strip)
+        if not direct:
+            filled = (count - 1) * stride_h + extent(kernel_h, dilation_h)
+            fill(x, image, first * stride_h - pad_top, filled, -pad_left, row, strip)
+        base = (image * out_h + first) * row if direct else 0
         a_outer, a_k, b_outer = stride_h * row, stride_w * inputs, out_w * outputs
         for r in range(0, count, block):
             height, b_at = min(block, count - r), (image * out_h + first + r) * out_w * outputs
             for tap in range(loops * outer):
                 k, o = divmod(tap, outer)
                 for group in range(groups):
-                    at = r * stride_h * row + k * step + o * between + group * channels
+                    at = base + r * stride_h * row + k * step + o * between + group * channels
                     here, b_here = to + tap * run * outputs + group * columns, b_at + group * columns
                     gemm(
                         run,
-                        strip,
+                        source,
                         at,
                         a_outer,
                         1,

@@ -14,7 +14,7 @@ Positions are planes in scratch, as in winograd.py. Each line is filtered by its
 """
 
 from nbnet.kernels.conv2d import LINE_PLANES, LINE_TILE, LINE_TILES, PAD, direct, line_blocks, lines_points
-from nbnet.kernels.conv2d.winograd import first_lanes, is_finite, store_vectors
+from nbnet.kernels.conv2d.winograd import first_lanes, is_finite, panel_width, place_in_panels, store_vectors
 from nbnet.kernels.conv2d.winograd_tiles import rows_inside
 from nbnet.kernels.cpu.compile import inlined, precise
 from nbnet.kernels.cpu.epilogue import activated
@@ -30,8 +30,8 @@ def _load5(array, at, step):
 
 
 @precise
-def transform_weights(weight, taps, packed):
-    """packed[p] = (G g)[p] for each block and pair of channels: weight (K, I, O) flat, packed (5, B * I * O and padding)."""
+def transform_weights(weight, taps, outputs, width, packed):
+    """packed[p] = (G g)[p] for each block and pair of channels: weight (K, I, O) flat, packed (5, B * I * O in panels and padding)."""
     size, vector, plane, flat = weight.size // taps, lanes(weight), packed.shape[1], packed.reshape(-1)
     for block in range(line_blocks(taps)):
         tap = LINE_TILE * block
@@ -39,7 +39,8 @@ def transform_weights(weight, taps, packed):
             at, n = tap * size + c, size - c
             g1 = load(weight, at + size, n if tap + 1 < taps else 0)
             g2 = load(weight, at + 2 * size, n if tap + 2 < taps else 0)
-            store_vectors(flat, block * size + c, plane, lines_points.filters(load(weight, at, n), g1, g2))
+            to = place_in_panels(block * size + c, line_blocks(taps) * size, outputs, width)
+            store_vectors(flat, to, plane, lines_points.filters(load(weight, at, n), g1, g2))
 
 
 @precise
@@ -90,7 +91,7 @@ def convolve(x, weight, kernel, packed, bias, pad_top, pad_left, start, stop, sc
     transformed. kernel: 1, K. Tiles with sums that are not finite are computed directly."""
     inputs, out_h, out_w, outputs = x.shape[3], y.shape[1], y.shape[2], y.shape[3]
     blocks, total = line_blocks(kernel[1]), (out_w + LINE_TILE - 1) // LINE_TILE
-    depth = blocks * inputs
+    depth, width = blocks * inputs, panel_width(x, outputs)
     a_plane, c_plane = (LINE_TILES + blocks - 1) * inputs + PAD, LINE_TILES * outputs + PAD
     buffer, rest = scratch[: lanes(x)], scratch[lanes(x) :]
     planes, rest = rest[: LINE_PLANES * a_plane], rest[LINE_PLANES * a_plane :]
@@ -104,7 +105,9 @@ def convolve(x, weight, kernel, packed, bias, pad_top, pad_left, start, stop, sc
             _transform_inputs(x, image, row - pad_top, LINE_TILE * first - pad_left, tiles + blocks - 1, a_plane, planes)
             for p in range(LINE_PLANES):
                 a, b, c = p * a_plane, p * packed.shape[1], p * c_plane
-                gemm(tiles, planes, a, 0, inputs, 1, weights, b, 0, outputs, 1, depth, zeros, 0, 0, products, c, outputs, outputs)
+                for left in range(0, outputs, width):
+                    there = b + left * depth
+                    gemm(tiles, planes, a, 0, inputs, 1, weights, there, 0, width, 1, depth, zeros, 0, 0, products, c + left, outputs, width)
             if not _transform_outputs(products, c_plane, tiles, line, first, bias, slope, buffer, y):
                 for tile in range(tiles):
                     if not is_finite(load_whole(products, tile * outputs)):

@@ -5,8 +5,8 @@ from 6 x 6 inputs d and the 3 x 3 filter g as
 
     y = A' [(G g G') * (B' d B)] A        where ' transposes, * multiplies elementwise (winograd_points.py has the matrices)
 
-Over channels, each of the 36 positions is a matrix product (tiles, I) @ (I, O), computed by nbnet.kernels.cpu.gemm. The gradient with
-respect to g is the transposed formula, dg = G' [(A dy A') * (B' d B)] G.
+Over channels, each of the 36 positions is a matrix product (tiles, J) @ (J, O / G) for each group, computed by nbnet.kernels.cpu.gemm. The
+gradient with respect to g is the transposed formula, dg = G' [(A dy A') * (B' d B)] G.
 
 If one or two rows or columns are left at the edge of an image, a tile is low or narrow: 2 outputs in that direction, from 4 of the 6
 positions, 0, 1, 2 and 5. An image of 14 x 14 then takes 484 products instead of 576.
@@ -23,7 +23,7 @@ from nbnet.kernels.conv2d.winograd_tiles import outer, place, position, prefetch
 from nbnet.kernels.cpu.compile import inlined, precise
 from nbnet.kernels.cpu.epilogue import activated
 from nbnet.kernels.cpu.gemm import gemm
-from nbnet.kernels.cpu.register_tiles import lanes
+from nbnet.kernels.cpu.register_tiles import MAX_VECTORS, lanes
 from nbnet.kernels.cpu.vector import load, load_whole, store, store_whole, sum_of_lanes, widen, zero
 
 # ------------------------------------------------------------------------------------- a column or a row of vectors
@@ -100,8 +100,24 @@ def _transform_inputs(x, order, tiles, down, across, out_h, out_w, pad_top, pad_
 
 
 @precise
-def transform_weights(weight, buffer, packed, part, parts):
-    """packed[6 * i + j] = (G g G')[i, j] for each pair of channels of a part of them: weight (9, I, O) flat, packed (36, I * O and
+def panel_width(array, columns):
+    """The columns of transformed weights that are stored together, row after row: those of one register tile, if they divide the columns of
+    a group. Longer rows would map to few sets of the level-1 cache."""
+    width = MAX_VECTORS * lanes(array)
+    return width if columns % width == 0 else columns
+
+
+@precise
+def place_in_panels(at, size, outputs, width):
+    """Where number `at` of a matrix (size / O, O) is among its panels of `width` columns."""
+    row, column = divmod(at, outputs)
+    panel, column = divmod(column, width)
+    return (panel * (size // outputs) + row) * width + column
+
+
+@precise
+def transform_weights(weight, outputs, width, buffer, packed, part, parts):
+    """packed[6 * i + j] = (G g G')[i, j] for each pair of channels of a part of them: weight (9, J, O) flat, packed (36, J * O in panels and
     padding)."""
     size, vector, plane = weight.size // 9, lanes(weight), packed.shape[1]
     flat = packed.reshape(-1)
@@ -115,7 +131,8 @@ def transform_weights(weight, buffer, packed, part, parts):
         for i in range(6):
             at = 3 * i * vector
             row = load_whole(buffer, at), load_whole(buffer, at + vector), load_whole(buffer, at + 2 * vector)
-            store_vectors(flat, 6 * i * plane + c, plane, winograd_points.filters(*row))
+            to = 6 * i * plane + place_in_panels(c, size, outputs, width)
+            store_vectors(flat, to, plane, winograd_points.filters(*row))
 
 
 @precise
@@ -186,9 +203,12 @@ def _transform_outputs(products, order, tiles, down, across, bias, slope, buffer
 
 @inlined
 def convolve(x, weight, kernel, packed, bias, pad_top, pad_left, start, stop, scratch, y, slope=1.0):
-    """Rows of tiles start to stop, counted over all images, of y = act(bias + x convolved with weight (9 * I * O,)), which `packed` holds
+    """Rows of tiles start to stop, counted over all images, of y = act(bias + x convolved with weight (9 * J * O,)), which `packed` holds
     transformed. kernel: KH, KW. Tiles with sums that are not finite are computed directly."""
     inputs, outputs = x.shape[3], y.shape[3]
+    depth = weight.size // (9 * outputs)
+    columns = outputs * depth // inputs  # of a group
+    width = panel_width(x, columns)
     out_h, out_w = y.shape[1], y.shape[2]
     down, across = (out_h + EDGE - 1) // EDGE, (out_w + EDGE - 1) // EDGE
     a_plane, c_plane = TILES * inputs + PAD, TILES * outputs + PAD
@@ -208,7 +228,9 @@ def convolve(x, weight, kernel, packed, bias, pad_top, pad_left, start, stop, sc
                 prefetch_share(y, first, down, across, p, True)
             slot, count = slots_of(p, tiles, whole, narrow, both)
             a, b, c = p * a_plane + slot * inputs, p * packed.shape[1], p * c_plane + slot * outputs
-            gemm(count, planes, a, 0, inputs, 1, weights, b, 0, outputs, 1, inputs, zeros, 0, 0, products, c, outputs, outputs)
+            for left in range(0, outputs, width):
+                here, there = a + left // columns * depth, b + left * depth
+                gemm(count, planes, here, 0, inputs, 1, weights, there, 0, width, 1, depth, zeros, 0, 0, products, c + left, outputs, width)
         for slot in range(_transform_outputs(products, order, tiles, down, across, bias, slope, buffer, y)):
             image, top, left = position(order[slot], down, across)
             direct.convolve_tile(x, weight, kernel, bias, pad_top, pad_left, image, top, left, planes, y, slope)
@@ -250,7 +272,7 @@ def _transform_gradients(dy, order, tiles, down, across, buffer, planes):
 
 @precise
 def _gradient(sums, size, buffer, dweight):
-    """dweight (9, I, O) += G' u G, from the 36 planes u of `size` numbers. Return whether all numbers are finite."""
+    """dweight (9, J, O) += G' u G, from the 36 planes u of `size` numbers. Return whether all numbers are finite."""
     vector = lanes(sums)
     seen = zero(load_whole(sums, 0))
     for c in range(0, size, vector):
@@ -274,9 +296,11 @@ def _gradient(sums, size, buffer, dweight):
 
 @inlined
 def backward_weights(x, dy, pad_top, pad_left, start, stop, terms, scratch, partial):
-    """The gradient of the weights in the first rows of partial (9 * I + 1, O), from rows of tiles start to stop. Return whether it is
+    """The gradient of the weights in the first rows of partial (9 * J + 1, O), from rows of tiles start to stop. Return whether it is
     finite. terms: as in direct.backward_weights, of tiles."""
     inputs, outputs = x.shape[3], dy.shape[3]
+    depth = partial.shape[0] // 9
+    columns = outputs * depth // inputs  # of a group
     out_h, out_w = dy.shape[1], dy.shape[2]
     down, across = (out_h + EDGE - 1) // EDGE, (out_w + EDGE - 1) // EDGE
     a_plane, b_plane = TILES * inputs + PAD, TILES * outputs + PAD
@@ -299,11 +323,13 @@ def backward_weights(x, dy, pad_top, pad_left, start, stop, terms, scratch, part
                 prefetch_share(dy, first + TILES, down, across, p, False)
             slot, count = slots_of(p, tiles, whole, narrow, both)
             if count > 0:
-                a, b, c = p * a_plane + slot * inputs, p * b_plane + slot * outputs, p * inputs * outputs
-                gemm(inputs, planes, a, 0, 1, inputs, gradients, b, 0, outputs, 1, count, sums, c, outputs, sums, c, outputs, outputs)
+                for left in range(0, outputs, columns):
+                    a, b = p * a_plane + slot * inputs + left // columns * depth, p * b_plane + slot * outputs + left
+                    c = p * depth * outputs + left
+                    gemm(depth, planes, a, 0, 1, inputs, gradients, b, 0, outputs, 1, count, sums, c, outputs, sums, c, outputs, columns)
         waiting += tiles
         if 0 < terms <= waiting or first + TILES >= stop * across:
-            finite = _gradient(sums, inputs * outputs, buffer, partial.reshape(-1)) and finite
+            finite = _gradient(sums, depth * outputs, buffer, partial.reshape(-1)) and finite
             if first + TILES < stop * across:
                 sums[:] = 0
                 waiting = 0

@@ -195,9 +195,7 @@ def make_tile(rows, vectors, masked):
 def tile_rows(vectors, masked):
     """Rows of the tiles with this many vectors, the largest first: enough accumulators to hide the latency of FMA, few enough to leave
     registers for a, b and a mask. The gradient of a 3 x 3 kernel has three rows per input channel."""
-    if vectors == 4:
-        return 4, 3, 1
-    if vectors == 1 or REGISTERS == 32:
+    if vectors == 1 or (vectors == 2 and REGISTERS == 32):
         return 8, 3, 1
     return (4, 3, 1) if masked else (6, 4, 3, 1)
 
