@@ -250,7 +250,7 @@ def weights_gradient(x: Any, dy: Any, geometry: Geometry, be: Backend, dweight: 
     if is_depthwise(inputs, outputs, groups):
         taps = kernel_h * kernel_w
         count = depthwise.chunk_count(images, out_h, out_w, outputs, taps)
-        partials = be.scratch("partials", (count, taps + 1, outputs), np.float64)
+        partials = be.scratch("partials", (contract.partial_sums(count, dy.size // outputs), taps + 1, outputs), np.float64)
         be.kernel("depthwise.backward_weights")(x, dy, *geometry, partials, _per_channel(dweight), dbias)
         return
     sizes = contract.scratch(images, out_h, out_w, outputs, kernel_h, kernel_w, *geometry.steps, inputs, groups)

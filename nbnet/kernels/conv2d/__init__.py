@@ -26,8 +26,9 @@ gradient for each chunk, with the bias's in the last row. Everything overwrites 
 There is no im2col: a strip of rows is copied with its padding, and tiles read their patches from it. A patch is KH runs of KW*I numbers,
 so the patches of neighbouring pixels overlap in memory and are read from the level-1 cache; with groups or a dilation it is KH*KW runs of
 J numbers. 3 x 3 convolutions with stride 1, without a dilation, over enough channels use Winograd's minimal filtering (winograd.py),
-with 4 times fewer products. A 1 x 1 convolution with stride 1 reads the image where it is. Kernels of height 1 use it along lines (lines.py), with up to 1.8 times fewer. backward_data with few input
-channels, or with a stride, adds up the products of each pixel of dy with all weights (col2im.py).
+with 4 times fewer products. Kernels of height 1 use it along lines (lines.py), with up to 1.8 times fewer. backward_data with few input
+channels, or with a stride, adds up the products of each pixel of dy with all weights (col2im.py). A 1 x 1 convolution with stride 1 reads
+the image where it is.
 
 Minimal filtering mixes the numbers of a tile. If a result is not finite, the tile is computed again without it (direct.py): so NaN and
 infinity reach exactly the results that depend on them, and only results that are too large overflow. Padding counts as zeros, and 0 times
@@ -52,7 +53,9 @@ LEAST = 16  # input and output channels from which Winograd's transforms pay
 EDGE = 4  # outputs of a Winograd tile in each direction; 2 at the edge if no more are left
 PLANES = 36  # the most products per tile
 LINE_TILE, LINE_PLANES = 3, 5  # outputs of a tile of a line, and its products for each block of as many taps
-LINE_TILES = 60  # tiles of a line that are transformed together, a multiple of the rows of a register tile: with the weights of 64 channels, their planes share the level-2 cache
+# Tiles of a line that are transformed together, also a multiple of the rows of a register tile. With the weights of 64 channels, their
+# planes share the level-2 cache.
+LINE_TILES = 60
 SHORT = 24  # outputs of a line from which minimal filtering pays
 # Tiles that are transformed together, a multiple of the rows of a register tile. With AVX-512 their planes share the level-2 cache with the
 # transformed weights. Without it, products take twice as long and that cache is usually smaller, so it is better to read the weights less

@@ -212,8 +212,9 @@ def backward_data_serial(dy, weight, stride_h, stride_w, pad_top, pad_left, dila
     parts = 0 if uses_col2im(weight.shape[2], stride_h, stride_w) else _parts(weight)
     for k in range(parts):
         _rotate(k, parts, weight, groups, transposed)
+    turned = transposed.reshape(-1)[: weight.size]
     for k in range(parts):
-        _transform(k, 0, parts, transposed.reshape(-1)[: weight.size], weight.shape[1], dx.shape[3], groups, packed, strips)
+        _transform(k, 0, parts, turned, weight.shape[1], dx.shape[3], groups, packed, strips)
     for k in range(cut[2]):
         _backward_data(k, 0, dy, weight, geometry, cut, transposed, packed, strips, dx)
 
@@ -224,7 +225,8 @@ def backward_data_parallel(dy, weight, stride_h, stride_w, pad_top, pad_left, di
     cut, groups = _cut_backward_data(dy, weight, geometry, transposed, packed, strips, dx), dx.shape[3] // weight.shape[2]
     parts = 0 if uses_col2im(weight.shape[2], stride_h, stride_w) else _parts(weight)
     parallel_for(parts, _rotate, (parts, weight, groups, transposed))
-    parallel_for_thread(parts, _transform, (parts, transposed.reshape(-1)[: weight.size], weight.shape[1], dx.shape[3], groups, packed, strips))
+    turned = transposed.reshape(-1)[: weight.size]
+    parallel_for_thread(parts, _transform, (parts, turned, weight.shape[1], dx.shape[3], groups, packed, strips))
     parallel_for_thread(cut[2], _backward_data, (dy, weight, geometry, cut, transposed, packed, strips, dx))
 
 

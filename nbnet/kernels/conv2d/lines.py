@@ -106,8 +106,8 @@ def convolve(x, weight, kernel, packed, bias, pad_top, pad_left, start, stop, sc
             for p in range(LINE_PLANES):
                 a, b, c = p * a_plane, p * packed.shape[1], p * c_plane
                 for left in range(0, outputs, width):
-                    there = b + left * depth
-                    gemm(tiles, planes, a, 0, inputs, 1, weights, there, 0, width, 1, depth, zeros, 0, 0, products, c + left, outputs, width)
+                    to, there = c + left, b + left * depth
+                    gemm(tiles, planes, a, 0, inputs, 1, weights, there, 0, width, 1, depth, zeros, 0, 0, products, to, outputs, width)
             if not _transform_outputs(products, c_plane, tiles, line, first, bias, slope, buffer, y):
                 for tile in range(tiles):
                     if not is_finite(load_whole(products, tile * outputs)):

@@ -117,8 +117,8 @@ def place_in_panels(at, size, outputs, width):
 
 @precise
 def transform_weights(weight, outputs, width, buffer, packed, part, parts):
-    """packed[6 * i + j] = (G g G')[i, j] for each pair of channels of a part of them: weight (9, J, O) flat, packed (36, J * O in panels and
-    padding)."""
+    """packed[6 * i + j] = (G g G')[i, j] for each pair of channels of a part of them: weight (9, J, O) flat, packed (36, J * O in panels of
+    `width` columns, and padding)."""
     size, vector, plane = weight.size // 9, lanes(weight), packed.shape[1]
     flat = packed.reshape(-1)
     first, last = chunks.bounds(part, parts, -(-size // vector))

@@ -1,7 +1,8 @@
 """Reductions over rows that several operations share: moments, sums and the parts of softmax.
 
 Partial results of chunks are merged in chunk order, so results have the same bits on any number of threads. Merging is compiled
-without fastmath: with it, LLVM may add in different orders in the serial and the parallel driver.
+without fastmath: with it, LLVM may add in different orders in the serial and the parallel driver. It walks partial results in memory
+order: those of one channel are a power of two apart, and map to few sets of the caches.
 """
 
 import numpy as np
@@ -128,30 +129,39 @@ def moments_of_rows(x, weights, start, stop, left, right, partial):
 
 @precise
 def merge_moments(partials, mean, m2):
-    """The mean and the sum of squared deviations of all rows, from those of each chunk."""
-    for c in range(mean.shape[0]):
-        total, mu, squares = 0.0, 0.0, 0.0
-        for k in range(partials.shape[0]):
-            n = partials[k, 2, c]
-            if n > 0:
-                delta = partials[k, 0, c] - mu
-                squares += partials[k, 1, c] + delta * delta * total * n / (total + n)
-                total += n
-                mu += delta * (n / total)  # delta itself for the first: a constant stays what it is
-        mean[c] = mu
-        m2[c] = squares
+    """The mean and the sum of squared deviations of all rows, from those of each chunk, by the formula of Chan, Golub and LeVeque 1979."""
+    channels, flat = mean.shape[0], partials.reshape(-1)
+    totals = np.zeros(channels)
+    mean[:] = 0.0
+    m2[:] = 0.0
+    for k in range(partials.shape[0]):
+        for c in range(0, channels, lanes(mean)):
+            left, at = channels - c, 3 * k * channels + c
+            total, mu, squares = load(totals, c, left), load(mean, c, left), load(m2, c, left)
+            n = load(flat, at + 2 * channels, left)
+            some, together, delta = n > zero(n), total + n, load(flat, at, left) - mu
+            grown = squares + (load(flat, at + channels, left) + delta * delta * total * n / together)
+            store(m2, c, left, where(some, grown, squares))
+            store(mean, c, left, where(some, mu + delta * (n / together), mu))  # delta itself for the first: a constant stays what it is
+            store(totals, c, left, where(some, together, total))
+
+
+@precise
+def add_partials(partials, size):
+    """Add the first `size` numbers of all others to those of partials[0], in order."""
+    flat, apart = partials.reshape(-1), partials.size // partials.shape[0]
+    for k in range(1, partials.shape[0]):
+        for i in range(0, size, lanes(flat)):
+            store(flat, i, size - i, load(flat, i, size - i) + load(flat, k * apart + i, size - i))
 
 
 @precise
 def merge_sums(partials, sum_g, sum_gx):
-    """The sums over all rows, from those of each chunk."""
+    """The sums over all rows, from those of each chunk, the first two rows of partials[k]."""
+    add_partials(partials, 2 * sum_g.shape[0])
     for c in range(sum_g.shape[0]):
-        g, gx = 0.0, 0.0
-        for k in range(partials.shape[0]):
-            g += partials[k, 0, c]
-            gx += partials[k, 1, c]
-        sum_g[c] = g
-        sum_gx[c] = gx
+        sum_g[c] = partials[0, 0, c]
+        sum_gx[c] = partials[0, 1, c]
 
 
 @precise

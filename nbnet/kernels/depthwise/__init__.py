@@ -14,8 +14,9 @@ float64). Pixels outside the image are zero.
 
 x, dx: (N, H, W, C).  y, dy: (N, OH, OW, C).  weight, dweight: (KH, KW, C).  bias, dbias: (C,); dbias of shape (0,) is not computed.
 mean, m2: (C,) float64, not computed if partials has the shape (0, 3, C).
-Scratch: partials of forward (K, 3, C) float64; of backward_weights (K, KH*KW + 1, C) float64. K: see `chunk_count`. Everything
-overwrites (=). Padding is never read, so NaN and infinity reach exactly the results whose windows contain them.
+Scratch: partials of forward (K, 3, C) float64; of backward_weights (K, KH*KW + 1, C) float64. K of forward: see `chunk_count`; of
+backward_weights: fewer (nbnet.kernels.conv2d.partial_sums). Everything overwrites (=). Padding is never read, so NaN and infinity reach
+exactly the results whose windows contain them.
 
 There is nothing to share between channels, so no matrix product: a vector holds neighbouring channels, and a few neighbouring pixels share
 each vector of weights. Products are added up in T over one row of pixels, then in float64.

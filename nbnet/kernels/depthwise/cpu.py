@@ -11,7 +11,7 @@ from nbnet.kernels import chunks
 from nbnet.kernels.cpu.compile import body, precise, serial
 from nbnet.kernels.cpu.parallel_for import parallel, parallel_for
 from nbnet.kernels.cpu.prefetch import FAR_DISTANCE, bypasses_cache, needs_prefetch, prefetch_far
-from nbnet.kernels.cpu.reductions import merge_moments, moments_of_rows
+from nbnet.kernels.cpu.reductions import add_partials, merge_moments, moments_of_rows
 from nbnet.kernels.cpu.register_tiles import lanes
 from nbnet.kernels.cpu.vector import load, load_as, store, widen, zero
 from nbnet.kernels.cpu.window_tiles import make_sums
@@ -223,17 +223,12 @@ def _backward_weights(part, parts, x, dy, kernel, geometry, biased, partials):
 def _merge(partials, dweight, dbias):
     """Add up partials (K, KH*KW + 1, C) in order."""
     taps, channels = dweight.shape
-    for tap in range(taps + 1):
-        if tap == taps and dbias.size == 0:
-            continue
+    add_partials(partials, dweight.size + dbias.size)
+    for tap in range(taps):
         for c in range(channels):
-            total = 0.0
-            for k in range(partials.shape[0]):
-                total += partials[k, tap, c]
-            if tap < taps:
-                dweight[tap, c] = total
-            else:
-                dbias[c] = total
+            dweight[tap, c] = partials[0, tap, c]
+    for c in range(dbias.size):
+        dbias[c] = partials[0, taps, c]
 
 
 @serial

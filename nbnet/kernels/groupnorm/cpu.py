@@ -18,6 +18,7 @@ import numpy as np
 from nbnet.kernels import chunks
 from nbnet.kernels.cpu.compile import body, precise, serial
 from nbnet.kernels.cpu.parallel_for import parallel, parallel_for
+from nbnet.kernels.cpu.reductions import merge_sums
 from nbnet.kernels.groupnorm import TINY
 
 
@@ -241,25 +242,14 @@ def _backward(part, dy, x, groups, gamma, mean, inv_std, centered, partials, dx)
         _backward_images(dy, x, groups, gamma, mean, inv_std, centered, start, stop, center, scale, mean_g, mean_gx, dgamma, dbeta, dx)
 
 
-@body
-def _merge_sums(partials, dgamma, dbeta):
-    for c in range(dgamma.shape[0]):
-        sum_dyx, sum_dy = 0.0, 0.0
-        for k in range(partials.shape[0]):
-            sum_dyx += partials[k, 0, c]
-            sum_dy += partials[k, 1, c]
-        dgamma[c] = sum_dyx
-        dbeta[c] = sum_dy
-
-
 @serial
 def backward_serial(dy, x, groups, gamma, mean, inv_std, centered, partials, dgamma, dbeta, dx):
     for k in range(partials.shape[0]):
         _backward(k, dy, x, groups, gamma, mean, inv_std, centered, partials, dx)
-    _merge_sums(partials, dgamma, dbeta)
+    merge_sums(partials, dgamma, dbeta)
 
 
 @parallel
 def backward_parallel(dy, x, groups, gamma, mean, inv_std, centered, partials, dgamma, dbeta, dx):
     parallel_for(partials.shape[0], _backward, (dy, x, groups, gamma, mean, inv_std, centered, partials, dx))
-    _merge_sums(partials, dgamma, dbeta)
+    merge_sums(partials, dgamma, dbeta)
