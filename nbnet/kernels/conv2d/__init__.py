@@ -57,10 +57,10 @@ LINE_TILE, LINE_PLANES = 3, 5  # outputs of a tile of a line, and its products f
 # planes share the level-2 cache.
 LINE_TILES = 60
 SHORT = 24  # outputs of a line from which minimal filtering pays
-# Tiles that are transformed together, a multiple of the rows of a register tile. With AVX-512 their planes share the level-2 cache with the
-# transformed weights. Without it, products take twice as long and that cache is usually smaller, so it is better to read the weights less
-# often.
-TILES = 24 if WIDTH == 64 else 48
+# Tiles that are transformed together, and the numbers of one of their planes. With AVX-512 the planes share the level-2 cache with the
+# transformed weights of 64 channels. Without it, products take twice as long and that cache is usually smaller, so it is better to read the
+# weights less often.
+FEWEST_TILES, MOST_TILES, TOGETHER = 16 if WIDTH == 64 else 48, 48, 2048
 GROUP = 96  # tiles that are computed before their statistics
 TILES_A_THREAD = 16  # at least this many, since each thread reads all weights
 PAD = 16  # numbers between planes; without them the 36 streams of stores would map to few sets of the level-1 cache
@@ -101,6 +101,12 @@ def planes(out_w, kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w
     if groups == 1 and kernel_h == 1 and LINE_TILE * kernel_w >= 7 * line_blocks(kernel_w) and out_w >= SHORT:
         return LINE_PLANES
     return PLANES if kernel_h == 3 and kernel_w == 3 else 0
+
+
+@register_jitable
+def tiles_together(inputs, outputs):
+    """The tiles of images that are transformed together: a multiple of 8, as many rows as most register tiles have."""
+    return max(FEWEST_TILES, min(MOST_TILES, (TOGETHER // (inputs + outputs) + 4) // 8 * 8))
 
 
 @register_jitable
@@ -164,7 +170,7 @@ def scratch(
     direct = ((rows - 1) * stride_h + extent(kernel_h, dilation_h)) * row + LANES + sums
     if filters == 0:
         return Scratch(count, (direct,), (0, 1))
-    blocks, tiles = (line_blocks(kernel_w), LINE_TILES) if filters == LINE_PLANES else (1, TILES)
+    blocks, tiles = (line_blocks(kernel_w), LINE_TILES) if filters == LINE_PLANES else (1, tiles_together(inputs, outputs))
     products = blocks * inputs // groups * outputs
     numbers = LANES + (tiles + blocks - 1) * inputs + tiles * outputs + 2 * PAD + products  # for each of the planes
     strip = max(direct, filters * numbers + LANES)

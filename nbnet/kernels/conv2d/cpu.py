@@ -74,7 +74,10 @@ def _forward(group, thread, x, weight, bias, slope, geometry, cut, packed, strip
         winograd.convolve(x, weight.reshape(-1), kernel, packed, bias, top, left, start, stop, strips[thread], y, slope)
     else:
         flat, of_channels = weight.reshape(-1, outputs), x.shape[3] // inputs
-        direct.convolve(x, flat, kernel, of_channels, bias, geometry, rows, start, stop, strips[thread], y, slope)
+        if direct.pointwise(x, y, kernel, geometry):
+            direct.convolve_pointwise(x, flat, of_channels, bias, rows, start, stop, y, slope)
+        else:
+            direct.convolve(x, flat, kernel, of_channels, bias, geometry, rows, start, stop, strips[thread], y, slope)
     if partials.shape[0] > 0:
         for chunk in range(first, last):
             start, stop = _units(chunk, chunk + 1, count, y, rows)
@@ -202,7 +205,10 @@ def _backward_data(group, thread, dy, weight, geometry, cut, transposed, packed,
     else:
         matrix = weights.reshape(-1, dx.shape[3])
         turned = 1, 1, top, left, dilation_h, dilation_w
-        direct.convolve(dy, matrix, kernel, of_channels, zeros, turned, rows, start, stop, strips[thread], dx)
+        if direct.pointwise(dy, dx, kernel, turned):
+            direct.convolve_pointwise(dy, matrix, of_channels, zeros, rows, start, stop, dx)
+        else:
+            direct.convolve(dy, matrix, kernel, of_channels, zeros, turned, rows, start, stop, strips[thread], dx)
 
 
 @serial

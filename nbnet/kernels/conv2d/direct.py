@@ -9,7 +9,7 @@ from nbnet.kernels.cpu.reductions import take_sums
 from nbnet.kernels.cpu.register_tiles import lanes
 from nbnet.kernels.cpu.vector import load, load_whole, store_whole, zero
 
-PIXELS_AT_ONCE = 64  # of images that are read where they are: results after them are prefetched meanwhile
+PIXELS = 64  # of images that are read where they are: the results after them are prefetched meanwhile
 BLOCK = 4096  # target size of a block of dy in numbers: it is read once per few weights, and stays in the level-1 cache
 
 
@@ -54,7 +54,7 @@ def _taps(kernel_h, kernel_w, dilation_h, dilation_w, row, inputs, groups):
     return kernel_h, dilation_h * row, kernel_w, dilation_w * inputs, inputs // groups
 
 
-@body
+@inlined
 def _products(pixels, source, at, a_r, taps, weight, groups, channels, columns, init, c, c_at):
     """c[pixel, :] = init + patch of the pixel @ weight, for neighbouring pixels. channels, columns: of a group, of x and y."""
     loops, step, outer, a_outer, inner = taps
@@ -67,6 +67,12 @@ def _products(pixels, source, at, a_r, taps, weight, groups, channels, columns, 
         for k in range(1, loops):
             a, b = a + step, to + k * outer * b_outer
             gemm(pixels, source, a, a_outer, a_r, 1, weight, b, b_outer, outputs, outer, inner, c, here, outputs, c, here, outputs, columns)
+
+
+@body
+def _prefetch_to_write(c, at, count):
+    for i in range(at, at + count, LINE // c.itemsize):
+        prefetch_to_write(c, i)
 
 
 @body
@@ -89,22 +95,36 @@ def convolve(x, weight, kernel, groups, init, geometry, rows, start, stop, strip
     per_image = (out_h + rows - 1) // rows
     b, c = weight.reshape(-1), y.reshape(-1)
     taps, columns, channels = _taps(kernel_h, kernel_w, dilation_h, dilation_w, row, inputs, groups), outputs // groups, inputs // groups
-    direct, prefetches = pointwise(x, y, kernel, geometry), y.nbytes > IN_CACHES
-    source, block = (x.reshape(-1), max(1, PIXELS_AT_ONCE // out_w)) if direct else (strip, 1)
+    size, prefetches = out_w * outputs, y.nbytes > IN_CACHES
     for unit in range(start, stop):
         image, first = unit // per_image, unit % per_image * rows
         count = min(rows, out_h - first)
-        if not direct:
-            filled = (count - 1) * stride_h + extent(kernel_h, dilation_h)
-            fill(x, image, first * stride_h - pad_top, filled, -pad_left, row, strip)
-        base = (image * out_h + first) * row if direct else 0
-        for r in range(0, count, block):
-            pixels, c_at = min(block, count - r) * out_w, (image * out_h + first + r) * out_w * outputs
+        filled = (count - 1) * stride_h + extent(kernel_h, dilation_h)
+        fill(x, image, first * stride_h - pad_top, filled, -pad_left, row, strip)
+        for r in range(count):
+            c_at = (image * out_h + first + r) * size
             if prefetches:
-                for at in range(c_at + pixels * outputs, c_at + 2 * pixels * outputs, LINE // y.itemsize):
-                    prefetch_to_write(c, at)
-            at = base + r * stride_h * row
-            _products(pixels, source, at, stride_w * inputs, taps, b, groups, channels, columns, init, c, c_at)
+                _prefetch_to_write(c, c_at + size, size)
+            _products(out_w, strip, r * stride_h * row, stride_w * inputs, taps, b, groups, channels, columns, init, c, c_at)
+            if slope != 1:
+                activate_rows(c, c_at, 1, 0, size, slope)
+
+
+@inlined
+def convolve_pointwise(x, weight, groups, init, rows, start, stop, y, slope=1.0):
+    """The same for a convolution that is `pointwise`."""
+    inputs, out_h, out_w, outputs = x.shape[3], y.shape[1], y.shape[2], y.shape[3]
+    per_image = (out_h + rows - 1) // rows
+    a, b, c = x.reshape(-1), weight.reshape(-1), y.reshape(-1)
+    columns, channels, prefetches = outputs // groups, inputs // groups, y.nbytes > IN_CACHES
+    for unit in range(start, stop):
+        image, first = unit // per_image, unit % per_image * rows
+        pixel, end = (image * out_h + first) * out_w, (image * out_h + min(first + rows, out_h)) * out_w
+        for at in range(pixel, end, PIXELS):
+            pixels, c_at = min(PIXELS, end - at), at * outputs
+            if prefetches:
+                _prefetch_to_write(c, c_at + pixels * outputs, pixels * outputs)
+            _products(pixels, a, at * inputs, inputs, (1, 0, 1, 0, channels), b, groups, channels, columns, init, c, c_at)
             if slope != 1:
                 activate_rows(c, c_at, 1, 0, pixels * outputs, slope)
 

@@ -11,14 +11,14 @@ gradient with respect to g is the transposed formula, dg = G' [(A dy A') * (B' d
 If one or two rows or columns are left at the edge of an image, a tile is low or narrow: 2 outputs in that direction, from 4 of the 6
 positions, 0, 1, 2 and 5. An image of 14 x 14 then takes 484 products instead of 576.
 
-Positions are planes in scratch: plane 6 * i + j holds (TILES, channels) and padding. A transform runs over the columns of a tile first,
+Positions are planes in scratch: plane 6 * i + j holds (tiles, channels) and padding. A transform runs over the columns of a tile first,
 then over its rows; the intermediate result stays in a small buffer.
 """
 
 import numpy as np
 
 from nbnet.kernels import chunks
-from nbnet.kernels.conv2d import EDGE, IN_CACHES, PAD, PLANES, TILES, direct, winograd_points
+from nbnet.kernels.conv2d import EDGE, IN_CACHES, PAD, PLANES, direct, tiles_together, winograd_points
 from nbnet.kernels.conv2d.winograd_tiles import outer, place, position, prefetch_share, rows_inside, slots_of
 from nbnet.kernels.cpu.compile import inlined, precise
 from nbnet.kernels.cpu.epilogue import activated
@@ -63,11 +63,11 @@ def _store_outer(array, at, step, vectors):
 
 
 @precise
-def _transform_inputs(x, order, tiles, down, across, out_h, out_w, pad_top, pad_left, buffer, planes):
-    """Planes of B' d B. Stores of whole vectors write beyond a tile's channels; the next tile overwrites that."""
+def _transform_inputs(x, order, tiles, down, across, out_h, out_w, pad_top, pad_left, buffer, plane, planes):
+    """Planes of B' d B, `plane` numbers apart. Stores of whole vectors write beyond a tile's channels; the next tile overwrites that."""
     height, width, channels = x.shape[1], x.shape[2], x.shape[3]
     flat = x.reshape(-1)
-    plane, vector, row = TILES * channels + PAD, lanes(x), width * channels
+    vector, row = lanes(x), width * channels
     for slot in range(tiles):
         image, top, left = position(order[slot], down, across)
         tall, wide = out_h - top > 2, out_w - left > 2
@@ -153,12 +153,11 @@ def is_finite(vector):
 
 
 @precise
-def _transform_outputs(products, order, tiles, down, across, bias, slope, buffer, y):
+def _transform_outputs(products, plane, order, tiles, down, across, bias, slope, buffer, y):
     """y from the planes of products. Return how many tiles have sums that are not finite; they are moved to the start of `order`."""
     again = 0
     out_h, out_w, channels = y.shape[1], y.shape[2], y.shape[3]
-    flat = y.reshape(-1)
-    plane, vector = TILES * channels + PAD, lanes(y)
+    flat, vector = y.reshape(-1), lanes(y)
     for slot in range(tiles):
         image, top, left = position(order[slot], down, across)
         tall, wide = out_h - top > 2, out_w - left > 2
@@ -211,27 +210,28 @@ def convolve(x, weight, kernel, packed, bias, pad_top, pad_left, start, stop, sc
     width = panel_width(x, columns)
     out_h, out_w = y.shape[1], y.shape[2]
     down, across = (out_h + EDGE - 1) // EDGE, (out_w + EDGE - 1) // EDGE
-    a_plane, c_plane = TILES * inputs + PAD, TILES * outputs + PAD
+    together = tiles_together(inputs, outputs)
+    a_plane, c_plane = together * inputs + PAD, together * outputs + PAD
     buffer, rest = scratch[: PLANES * lanes(x)], scratch[PLANES * lanes(x) :]
     planes, rest = rest[: PLANES * a_plane], rest[PLANES * a_plane :]
     products, zeros = rest[: PLANES * c_plane], rest[PLANES * c_plane :][:outputs]
-    weights, order = packed.reshape(-1), np.empty(TILES, np.intp)
+    weights, order = packed.reshape(-1), np.empty(together, np.intp)
     zeros[:] = 0
     prefetches = x.nbytes + y.nbytes > IN_CACHES
-    for first in range(start * across, stop * across, TILES):
-        tiles = min(TILES, stop * across - first)
+    for first in range(start * across, stop * across, together):
+        tiles = min(together, stop * across - first)
         whole, narrow, both = place(first, tiles, down, across, out_h, out_w, order)
-        _transform_inputs(x, order, tiles, down, across, out_h, out_w, pad_top, pad_left, buffer, planes)
+        _transform_inputs(x, order, tiles, down, across, out_h, out_w, pad_top, pad_left, buffer, a_plane, planes)
         for p in range(PLANES):
             if prefetches:
-                prefetch_share(x, first + TILES, down, across, p, False)
-                prefetch_share(y, first, down, across, p, True)
+                prefetch_share(x, first + together, together, down, across, p, False)
+                prefetch_share(y, first, together, down, across, p, True)
             slot, count = slots_of(p, tiles, whole, narrow, both)
             a, b, c = p * a_plane + slot * inputs, p * packed.shape[1], p * c_plane + slot * outputs
             for left in range(0, outputs, width):
                 here, there = a + left // columns * depth, b + left * depth
                 gemm(count, planes, here, 0, inputs, 1, weights, there, 0, width, 1, depth, zeros, 0, 0, products, c + left, outputs, width)
-        for slot in range(_transform_outputs(products, order, tiles, down, across, bias, slope, buffer, y)):
+        for slot in range(_transform_outputs(products, c_plane, order, tiles, down, across, bias, slope, buffer, y)):
             image, top, left = position(order[slot], down, across)
             direct.convolve_tile(x, weight, kernel, bias, pad_top, pad_left, image, top, left, planes, y, slope)
 
@@ -240,11 +240,11 @@ def convolve(x, weight, kernel, packed, bias, pad_top, pad_left, start, stop, sc
 
 
 @precise
-def _transform_gradients(dy, order, tiles, down, across, buffer, planes):
+def _transform_gradients(dy, order, tiles, down, across, buffer, plane, planes):
     """Planes of A dy A'."""
     out_h, out_w, channels = dy.shape[1], dy.shape[2], dy.shape[3]
     flat = dy.reshape(-1)
-    plane, vector, row = TILES * channels + PAD, lanes(dy), out_w * channels
+    vector, row = lanes(dy), out_w * channels
     for slot in range(tiles):
         image, top, left = position(order[slot], down, across)
         tall, wide = out_h - top > 2, out_w - left > 2
@@ -303,24 +303,25 @@ def backward_weights(x, dy, pad_top, pad_left, start, stop, terms, scratch, part
     columns = outputs * depth // inputs  # of a group
     out_h, out_w = dy.shape[1], dy.shape[2]
     down, across = (out_h + EDGE - 1) // EDGE, (out_w + EDGE - 1) // EDGE
-    a_plane, b_plane = TILES * inputs + PAD, TILES * outputs + PAD
+    together = tiles_together(inputs, outputs)
+    a_plane, b_plane = together * inputs + PAD, together * outputs + PAD
     buffer, rest = scratch[: PLANES * lanes(x)], scratch[PLANES * lanes(x) :]
     planes, rest = rest[: PLANES * a_plane], rest[PLANES * a_plane :]
     gradients, sums = rest[: PLANES * b_plane], rest[PLANES * b_plane :]
-    order = np.empty(TILES, np.intp)
+    order = np.empty(together, np.intp)
     sums[:] = 0
     partial[:] = 0
     finite, waiting = True, 0
     prefetches = x.nbytes + dy.nbytes > IN_CACHES
-    for first in range(start * across, stop * across, TILES):
-        tiles = min(TILES, stop * across - first)
+    for first in range(start * across, stop * across, together):
+        tiles = min(together, stop * across - first)
         whole, narrow, both = place(first, tiles, down, across, out_h, out_w, order)
-        _transform_inputs(x, order, tiles, down, across, out_h, out_w, pad_top, pad_left, buffer, planes)
-        _transform_gradients(dy, order, tiles, down, across, buffer, gradients)
+        _transform_inputs(x, order, tiles, down, across, out_h, out_w, pad_top, pad_left, buffer, a_plane, planes)
+        _transform_gradients(dy, order, tiles, down, across, buffer, b_plane, gradients)
         for p in range(PLANES):
             if prefetches:
-                prefetch_share(x, first + TILES, down, across, p, False)
-                prefetch_share(dy, first + TILES, down, across, p, False)
+                prefetch_share(x, first + together, together, down, across, p, False)
+                prefetch_share(dy, first + together, together, down, across, p, False)
             slot, count = slots_of(p, tiles, whole, narrow, both)
             if count > 0:
                 for left in range(0, outputs, columns):
@@ -328,9 +329,9 @@ def backward_weights(x, dy, pad_top, pad_left, start, stop, terms, scratch, part
                     c = p * depth * outputs + left
                     gemm(depth, planes, a, 0, 1, inputs, gradients, b, 0, outputs, 1, count, sums, c, outputs, sums, c, outputs, columns)
         waiting += tiles
-        if 0 < terms <= waiting or first + TILES >= stop * across:
+        if 0 < terms <= waiting or first + together >= stop * across:
             finite = _gradient(sums, depth * outputs, buffer, partial.reshape(-1)) and finite
-            if first + TILES < stop * across:
+            if first + together < stop * across:
                 sums[:] = 0
                 waiting = 0
     return finite

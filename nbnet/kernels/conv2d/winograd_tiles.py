@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from nbnet.kernels.conv2d import EDGE, PLANES, TILES
+from nbnet.kernels.conv2d import EDGE, PLANES
 from nbnet.kernels.cpu.compile import precise
 from nbnet.kernels.cpu.prefetch import LINE, prefetch, prefetch_to_write
 
@@ -65,11 +65,10 @@ def rows_inside(top, height, count):
 
 
 @precise
-def prefetch_share(images, first, down, across, plane, to_write):
-    """Prefetch about a plane's share of the numbers of the TILES tiles from number `first`: they arrive while the products of the plane
-    run."""
+def prefetch_share(images, first, tiles, down, across, plane, to_write):
+    """Prefetch about a plane's share of the numbers of tiles from number `first`: they arrive while the products of the plane run."""
     image, top, left = position(first, down, across)
-    share = images.size // (images.shape[0] * down * across) * TILES // PLANES
+    share = images.size // (images.shape[0] * down * across) * tiles // PLANES
     start = ((image * images.shape[1] + top) * images.shape[2] + left) * images.shape[3] + plane * share
     flat = images.reshape(-1)
     for at in range(start, start + share, LINE // images.itemsize):
