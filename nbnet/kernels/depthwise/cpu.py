@@ -11,8 +11,9 @@ from nbnet.kernels import chunks
 from nbnet.kernels.cpu.compile import body, precise, serial
 from nbnet.kernels.cpu.parallel_for import parallel, parallel_for
 from nbnet.kernels.cpu.prefetch import FAR_DISTANCE, bypasses_cache, needs_prefetch, prefetch_far
-from nbnet.kernels.cpu.reductions import add_partials, merge_moments, moments_of_rows
+from nbnet.kernels.cpu.reductions import add_partials, add_rows, merge_moments, moments_of_rows
 from nbnet.kernels.cpu.register_tiles import lanes
+from nbnet.kernels.cpu.vecmath import fma
 from nbnet.kernels.cpu.vector import load, load_as, store, widen, zero
 from nbnet.kernels.cpu.window_tiles import make_sums
 from nbnet.kernels.depthwise import chunk_count
@@ -157,7 +158,7 @@ def _add_output(source, at, dy, dy_at, rows, channels, sums, to, of_kernel, firs
         here, there = at + r * down, to + r * of_kernel
         for c in range(first, channels, lanes(x)):
             n = channels - c
-            store(sums, there + c, n, load(sums, there + c, n) + load(x, here + c, n) * load(dy, dy_at + c, n))
+            store(sums, there + c, n, fma(load(x, here + c, n), load(dy, dy_at + c, n), load(sums, there + c, n)))
 
 
 @body
@@ -207,14 +208,8 @@ def _backward_weights(part, parts, x, dy, kernel, geometry, biased, partials):
                     if done < channels:
                         here, there = at + k * apart + t * step, of_row + k * channels
                         _add_output(source, here, gradient, there, rows, channels, sums, to + t * channels, of_kernel, done)
-        for c in range(0, channels, lanes(x)):
-            n = channels - c
-            if biased:
-                total = zero(load(gradient, c, 0))
-                for pixel in range(out_w):
-                    total = total + load(gradient, of_row + pixel * channels + c, n)
-                at = kernel_h * of_kernel + c
-                store(sums, at, n, load(sums, at, n) + total)
+        if biased:
+            add_rows(gradient, of_row, out_w, channels, channels, sums, kernel_h * of_kernel)
         if (row + 1 - start) * out_w % TERMS < out_w or row + 1 == stop:
             _to_float64(sums, partial)
 

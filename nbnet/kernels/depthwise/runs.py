@@ -11,6 +11,7 @@ from nbnet.kernels.cpu.compile import body, inlined
 from nbnet.kernels.cpu.epilogue import activated
 from nbnet.kernels.cpu.prefetch import prefetch_far, store_or_stream
 from nbnet.kernels.cpu.register_tiles import lanes
+from nbnet.kernels.cpu.vecmath import fma
 from nbnet.kernels.cpu.vector import load, load_whole
 from nbnet.kernels.cpu.window_tiles import make_windows
 
@@ -98,7 +99,7 @@ def _single(source, at, weights, w_at, rows, taps, result, to, fetch):
         else:
             for r in range(rows):
                 for t in range(taps):
-                    z = z + load(x, at + c + r * down + t * step, n) * load(w, w_at + c + r * w_down + t * w_step, n)
+                    z = fma(load(x, at + c + r * down + t * step, n), load(w, w_at + c + r * w_down + t * w_step, n), z)
         store_or_stream(y, to + c, n, _act(z, slope), bypasses)
 
 
