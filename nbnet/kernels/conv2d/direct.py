@@ -165,29 +165,25 @@ def backward_weights(x, dy, kernel, groups, geometry, rows, start, stop, terms, 
     size, pixels = kernel_h * kernel_w * channels * outputs, 0
     c, to = (strip, strip.size - size) if terms > 0 else (total, 0)
     block = max(1, BLOCK // (out_w * outputs))
-    direct = pointwise(x, dy, kernel, geometry)
-    source = x.reshape(-1) if direct else strip
     partial[:] = 0
     if terms > 0:
         strip[to:] = 0
     for unit in range(start, stop):
         image, first = unit // per_image, unit % per_image * rows
         count = min(rows, out_h - first)
-        if not direct:
-            filled = (count - 1) * stride_h + extent(kernel_h, dilation_h)
-            fill(x, image, first * stride_h - pad_top, filled, -pad_left, row, strip)
-        base = (image * out_h + first) * row if direct else 0
+        filled = (count - 1) * stride_h + extent(kernel_h, dilation_h)
+        fill(x, image, first * stride_h - pad_top, filled, -pad_left, row, strip)
         a_outer, a_k, b_outer = stride_h * row, stride_w * inputs, out_w * outputs
         for r in range(0, count, block):
             height, b_at = min(block, count - r), (image * out_h + first + r) * out_w * outputs
             for tap in range(loops * outer):
                 k, o = divmod(tap, outer)
                 for group in range(groups):
-                    at = base + r * stride_h * row + k * step + o * between + group * channels
+                    at = r * stride_h * row + k * step + o * between + group * channels
                     here, b_here = to + tap * run * outputs + group * columns, b_at + group * columns
                     gemm(
                         run,
-                        source,
+                        strip,
                         at,
                         a_outer,
                         1,
