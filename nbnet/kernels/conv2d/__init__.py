@@ -28,7 +28,7 @@ so the patches of neighbouring pixels overlap in memory and are read from the le
 J numbers. 3 x 3 convolutions with stride 1, without a dilation, over enough channels use Winograd's minimal filtering (winograd.py),
 with 4 times fewer products. Kernels of height 1 use it along lines (lines.py), with up to 1.8 times fewer. backward_data with few input
 channels, or with a stride, adds up the products of each pixel of dy with all weights (col2im.py). A 1 x 1 convolution with stride 1 reads
-the image where it is.
+the image where it is, forward and in backward_data.
 
 Minimal filtering mixes the numbers of a tile. If a result is not finite, the tile is computed again without it (direct.py): so NaN and
 infinity reach exactly the results that depend on them, and only results that are too large overflow. Padding counts as zeros, and 0 times
