@@ -9,7 +9,7 @@ from nbnet.kernels.cpu.reductions import take_sums
 from nbnet.kernels.cpu.register_tiles import lanes
 from nbnet.kernels.cpu.vector import load, load_whole, store_whole, zero
 
-PIXELS = 64  # of images that are read where they are: the results after them are prefetched meanwhile
+PIXELS_AT_ONCE = 64  # of images that are read where they are: the results after them are prefetched meanwhile
 BLOCK = 4096  # target size of a block of dy in numbers: it is read once per few weights, and stays in the level-1 cache
 
 
@@ -120,8 +120,8 @@ def convolve_pointwise(x, weight, groups, init, rows, start, stop, y, slope=1.0)
     for unit in range(start, stop):
         image, first = unit // per_image, unit % per_image * rows
         pixel, end = (image * out_h + first) * out_w, (image * out_h + min(first + rows, out_h)) * out_w
-        for at in range(pixel, end, PIXELS):
-            pixels, c_at = min(PIXELS, end - at), at * outputs
+        for at in range(pixel, end, PIXELS_AT_ONCE):
+            pixels, c_at = min(PIXELS_AT_ONCE, end - at), at * outputs
             if prefetches:
                 _prefetch_to_write(c, c_at + pixels * outputs, pixels * outputs)
             _products(pixels, a, at * inputs, inputs, (1, 0, 1, 0, channels), b, groups, channels, columns, init, c, c_at)
