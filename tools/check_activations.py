@@ -1,8 +1,9 @@
-"""How precise the activations are: python tools/check_activations.py [--every 1] [--float64] [NAME ...]
+"""How precise the activations are: python tools/check_activations.py [--every N] [--between LOW HIGH] [--float64] [NAME ...]
 
 Each activation and its derivative on the backend `parallel`, over all finite float32 numbers (an hour each; with --every 257 a few
-seconds), or over a sample of float64, against the definition in higher precision (nbnet.kernels.activation.reference in float64 or
-longdouble). Printed are the largest errors in units in the last place, and the x where they are:
+seconds; with --between 2e-4 256 --every 97 all numbers where functions bend, and some elsewhere: minutes), or over a sample of float64,
+against the definition in higher precision (nbnet.kernels.activation.reference in float64 or longdouble). Printed are the
+largest errors in units in the last place, and the x where they are:
 
     y            where |y| > 1e-3 |x|
     tail         of y elsewhere
@@ -95,8 +96,8 @@ class Worst:
         return f"{self.error:9.2f} at {self.at:<15.9g}"
 
 
-def numbers(every, float64):
-    """Blocks of finite numbers."""
+def numbers(every, float64, between=(0, 0)):
+    """Blocks of finite numbers: every N-th, and all whose magnitude is between the two."""
     if float64:
         rng = np.random.Generator(np.random.Philox(1))
         for spread in (40.0, 1.0, 1e-3):
@@ -106,12 +107,17 @@ def numbers(every, float64):
     for start in range(0, 1 << 32, STEP * every):
         x = np.arange(start, min(start + STEP * every, 1 << 32), every, dtype=np.uint64).astype(np.uint32).view(np.float32)
         yield x[np.isfinite(x)]
+    first, last = (int(np.float32(limit).view(np.uint32)) for limit in between)
+    for start in range(first, last, STEP):
+        x = np.arange(start, min(start + STEP, last), dtype=np.uint32).view(np.float32)
+        yield x
+        yield -x
 
 
-def measure(name, options, every, float64):
+def measure(name, options, every, float64, between=(0, 0)):
     """The worst errors of y, of y in its tail and of the derivative."""
     worst = Worst(), Worst(), Worst()
-    for x in numbers(every, float64):
+    for x in numbers(every, float64, between):
         of_y, tail, of_slope = errors(name, options, x)
         worst[0].see(of_y[~tail], x[~tail])
         worst[1].see(of_y[tail], x[tail])
@@ -123,6 +129,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(TABLE)} (default: all)")
     parser.add_argument("--every", type=int, default=1, help="look at every N-th number")
+    parser.add_argument("--between", type=float, nargs=2, default=(0, 0), metavar=("LOW", "HIGH"), help="and at all of these magnitudes")
     parser.add_argument("--float64", action="store_true")
     options = parser.parse_args()
     prepare(options.float64)
@@ -130,7 +137,7 @@ def main():
     failed = False
     for name, of_kernel in SETTINGS:
         if not options.names or name in options.names:
-            worst = measure(name, of_kernel, options.every, options.float64)
+            worst = measure(name, of_kernel, options.every, options.float64, options.between)
             print(f"{f'{name}{of_kernel or ()}':31}{worst[0]} {worst[1]} {worst[2]}", flush=True)
             failed |= worst[0].error > LIMIT or worst[2].error > LIMIT
     return int(failed)

@@ -85,7 +85,7 @@ def _draw_kernels(report: dict[str, Any]) -> Any:
 
 def _kernel_title(row: dict[str, Any]) -> str:
     part = row["part"].replace("backward_", "to ").replace("data", "input")
-    return f"{row['op']}{' ' + part if part else ''}\n{row['size'].replace('-', ' → ')}"
+    return f"{row['op']}{' ' + part if part else ''}\n{row['size'].replace('-', ' → ').replace('/', ', stride ')}"
 
 
 def _threads(report: dict[str, Any]) -> str:

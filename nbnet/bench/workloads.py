@@ -64,7 +64,7 @@ RESULTS = {  # of a kernel, in this order
 }
 FORMS = {  # of --shapes, by operation
     "conv2d": "NxHxWxC-FILTERS",
-    "depthwise": "NxHxWxC-STRIDE",
+    "depthwise": "NxHxWxC/STRIDE",
     "groups": "NxHxWxC-FILTERS",
     "conv1d": "NxLxC-FILTERS",
     "batchnorm": "NxHxWxC",
@@ -98,10 +98,11 @@ class Workload:
 
     @property
     def size(self) -> str:
-        """The shape as it is written: "128x32x32x64-64", for a step "batch 128"."""
+        """The shape as it is written: "128x32x32x64-64", with a stride "128x32x32x64/2", for a step "batch 128"."""
         if self.is_step:
             return f"batch {self.shape[0]:,}"
-        return "x".join(map(str, self.shape)) + (f"-{self.outputs}" if self.outputs else "")
+        before = "/" if self.op == "depthwise" else "-"
+        return "x".join(map(str, self.shape)) + (f"{before}{self.outputs}" if self.outputs else "")
 
     @property
     def name(self) -> str:

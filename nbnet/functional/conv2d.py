@@ -184,7 +184,7 @@ def run(
         sizes = contract.scratch(images, out_h, out_w, outputs, kernel_h, kernel_w, *geometry.steps, inputs, inputs // depth)
         partials = be.scratch("partials", (sizes.chunks if stats else 0, 3, outputs), np.float64)
         packed, strips = be.scratch("packed", sizes.packed, x.dtype), be.scratch("strips", (be.threads, *sizes.strip), x.dtype)
-        be.kernel("conv2d.forward")(x, weight, bias, slope, *geometry, packed, strips, y, partials, *statistics)
+        be.kernel("conv2d.forward")(x, weight, bias, slope, *geometry, packed, False, strips, y, partials, *statistics)
     return y, Stats(mean, m2, float(y.size // outputs)) if stats else None
 
 

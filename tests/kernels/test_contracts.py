@@ -33,10 +33,10 @@ def contract(operation):
     """{function: parameters} in the contract, from lines that start like `    forward(x, weight, bias, y)`. A line with NAME stands for
     one function for each activation, and OPTIONS for its options."""
     text = importlib.import_module(f"nbnet.kernels.{operation}").__doc__
-    listed = re.findall(r"^ {4}(\w+)\(([\w, ]+)\)", text, re.MULTILINE)
+    listed = re.findall(r"^ {4}(\w+)\(([\w,\s]+)\)", text, re.MULTILINE)
     rows = [TABLE[name] for name in SMOOTH]
     filled = [(name.replace("NAME", row.name), with_options(names, row)) for name, names in listed for row in rows]
-    return {name: names.split(", ") for name, names in filled}
+    return {name: re.split(r",\s+", names) for name, names in filled}
 
 
 def with_options(parameters, row):

@@ -113,7 +113,8 @@ class Case:
         count = self.sizes.chunks if moments else 0
         partials, sums = Out((count, 3, self.outputs), np.float64, scratch=True), Out((self.outputs,), np.float64, scratch=not moments)
         arrays = self.x if x is None else x, self.weight if weight is None else weight, self.bias if bias is None else bias
-        return [*arrays, slope, *self.geometry, *workspace(self.sizes), Out(self.dy.shape), partials, sums, sums]
+        packed, strips = workspace(self.sizes)
+        return [*arrays, slope, *self.geometry, packed, False, strips, Out(self.dy.shape), partials, sums, sums]
 
     def backward_data(self):
         transposed = Out((self.weight[..., 0, 0].size * (self.outputs // self.groups + 1), self.x.shape[3]), scratch=True)

@@ -4,7 +4,8 @@ Letters: N images, H x W input, OH x OW output, I input and O output channels, G
 D = KH*KW*J, K chunks. All arrays C-contiguous, NHWC, one dtype T (float32 or float64). Pixels outside the image are zero. Group g has the
 input channels g*J to (g+1)*J and the output channels g*O/G to (g+1)*O/G.
 
-    forward(x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, packed, strips, y, partials, mean, m2)
+    forward(x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, packed, ready, strips, y, partials,
+            mean, m2)
         z[n,oh,ow,o] = bias_o + sum_{kh,kw,j} x[n, oh*stride_h + kh*dilation_h - pad_top, ow*stride_w + kw*dilation_w - pad_left, g*J + j]
             * weight[kh,kw,j,o], where g is the group of o
         y = act(z) = z where z > 0, else slope * z: slope 1 is no activation, 0 is ReLU (0 for minus infinity too), others above 0
@@ -19,9 +20,10 @@ input channels g*J to (g+1)*J and the output channels g*O/G to (g+1)*O/G.
 x, dx: (N, H, W, I).  y, dy: (N, OH, OW, O).  weight, dweight: (KH, KW, J, O).  bias, dbias: (O,); dbias of shape (0,) is not computed.
 mean, m2: (O,) float64, not computed if partials has the shape (0, 3, O).
 Scratch, with sizes from `scratch`: strips (T, S) T, a workspace for each of the T threads, or (T, 1, S) for lines.py, so that Numba
-compiles that code only where it is used; packed (`planes`, P) T, transformed weights; transposed (KH*KW*(O/G + 1), I) T, the rotated
-weights and then zeros; partials of forward (K, 3, O) float64; partials of backward_weights (K, D + 1, O) T, the sum of the weights'
-gradient for each chunk, with the bias's in the last row. Everything overwrites (=). Backward needs x and weight from forward.
+compiles that code only where it is used; packed (`planes`, P) T, transformed weights, which stay as they are if ready is True: an earlier
+call made them; transposed (KH*KW*(O/G + 1), I) T, the rotated weights and then zeros; partials of forward (K, 3, O) float64; partials of
+backward_weights (K, D + 1, O) T, the sum of the weights' gradient for each chunk, with the bias's in the last row. Everything overwrites
+(=). Backward needs x and weight from forward.
 
 There is no im2col: a strip of rows is copied with its padding, and tiles read their patches from it. A patch is KH runs of KW*I numbers,
 so the patches of neighbouring pixels overlap in memory and are read from the level-1 cache; with groups or a dilation it is KH*KW runs of

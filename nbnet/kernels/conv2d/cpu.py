@@ -122,10 +122,11 @@ def _cut_forward(x, weight, geometry, packed, strips, y):
 
 @serial
 def forward_serial(
-    x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, packed, strips, y, partials, mean, m2
+    x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, packed, ready, strips, y, partials, mean, m2
 ):
     geometry = stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w
-    cut, parts, groups = _cut_forward(x, weight, geometry, packed, strips, y), _parts(weight), x.shape[3] // weight.shape[2]
+    cut, groups = _cut_forward(x, weight, geometry, packed, strips, y), x.shape[3] // weight.shape[2]
+    parts = 0 if ready else _parts(weight)
     for k in range(parts):
         _transform(k, 0, parts, weight.reshape(-1), weight.shape[1], y.shape[3], groups, packed, strips)
     for k in range(cut[2]):
@@ -136,10 +137,11 @@ def forward_serial(
 
 @parallel
 def forward_parallel(
-    x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, packed, strips, y, partials, mean, m2
+    x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, packed, ready, strips, y, partials, mean, m2
 ):
     geometry = stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w
-    cut, parts, groups = _cut_forward(x, weight, geometry, packed, strips, y), _parts(weight), x.shape[3] // weight.shape[2]
+    cut, groups = _cut_forward(x, weight, geometry, packed, strips, y), x.shape[3] // weight.shape[2]
+    parts = 0 if ready else _parts(weight)
     parallel_for_thread(parts, _transform, (parts, weight.reshape(-1), weight.shape[1], y.shape[3], groups, packed, strips))
     parallel_for_thread(cut[2], _forward, (x, weight, bias, slope, geometry, cut, packed, strips, y, partials))
     if partials.shape[0] > 0:

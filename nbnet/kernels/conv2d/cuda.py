@@ -19,7 +19,9 @@ def _put(own, group, array):
     move_columns(own, own.shape[-1], 0, array, array.shape[-1], group * own.shape[-1], own.shape[-1])
 
 
-def forward(x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, packed, strips, y, partials, mean, m2):
+def forward(
+    x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, packed, ready, strips, y, partials, mean, m2
+):
     """mean and m2 may be None, where no statistics are needed."""
     if partials is not None and partials.shape[0] == 0:
         mean = m2 = None

@@ -6,7 +6,9 @@ One kernel position at a time: position (kh, kw) multiplies a strided window of 
 import numpy as np
 
 
-def forward(x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, packed, strips, y, partials, mean, m2):
+def forward(
+    x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, packed, ready, strips, y, partials, mean, m2
+):
     stride, dilation = (stride_h, stride_w), (dilation_h, dilation_w)
     padded = _pad(x, y.shape, weight.shape, stride, (pad_top, pad_left), dilation)
     y[:] = bias

@@ -7,9 +7,10 @@ from numba.core.ccallback import CFunc
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 from numba.core.serialize import dumps
+from numba.np.arrayobj import populate_array
 from numba.np.ufunc.parallel import _launch_threads as launch_threads
 
-__all__ = ["CFunc", "FunctionCache", "dumps", "global_compiler_lock", "launch_threads", "llvm_lock"]
+__all__ = ["CFunc", "FunctionCache", "dumps", "global_compiler_lock", "launch_threads", "llvm_lock", "populate_array"]
 
 llvm_lock = _llvm._lock  # of all calls of LLVM
 COMPILING = global_compiler_lock._lock, llvm_lock._lock  # the locks inside, in the order in which a thread that compiles takes them
@@ -55,6 +56,27 @@ def machine_code(function, args):
     overloads = getattr(function, "overloads", {})
     compiled = overloads.get(types_of(function, args)) if overloads else None
     return function if compiled is None else compiled.entry_point
+
+
+def overload(kernel, args):
+    """What Numba compiled of a kernel for arguments of these types: it is called here first, if it was not yet."""
+    return kernel.overloads[types_of(kernel, args)]
+
+
+def entry_point(compiled):
+    """The address of machine code that takes arguments as Numba passes them."""
+    return compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+
+
+def absolute(context, builder, address):
+    """An address as a value. Code with one is never written to disk, where it would be wrong in another process."""
+    return context.add_dynamic_addr(builder, address, "nbnet")
+
+
+def keep_with_code(context, thing):
+    """Keep an object as long as the machine code that is being made."""
+    library = context.active_code_library
+    library.nbnet_keeps = [*getattr(library, "nbnet_keeps", ()), thing]
 
 
 def compile_result(function_type, signature):

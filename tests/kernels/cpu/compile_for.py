@@ -38,7 +38,7 @@ KERNELS = {
     "batchnorm.apply_max_pool": "4 1 1 1 f 4",
     "batchnorm.backward_reduce_max_pool": "4 4 1 1 1 f wide3 wide1 wide1",
     "batchnorm.backward_apply_max_pool": "4 4 1 1 1 f 1 1 1 4",
-    "conv2d.forward": "4 4 1 f i i i i i i 2 2 4 wide3 wide1 wide1|4 4 1 f i i i i i i 2 3 4 wide3 wide1 wide1",
+    "conv2d.forward": "4 4 1 f i i i i i i 2 b 2 4 wide3 wide1 wide1|4 4 1 f i i i i i i 2 b 3 4 wide3 wide1 wide1",
     "conv2d.backward_data": "4 4 i i i i i i 2 2 2 4|4 4 i i i i i i 2 2 3 4",
     "conv2d.backward_weights": "4 4 i i i i i i 2 3 4 1|4 4 i i i i i i 3 3 4 1",
     "depthwise.forward": "4 3 1 f i i i i i i 4 wide3 wide1 wide1",

@@ -75,7 +75,7 @@ def arguments(operation, name, dtype):
                 x, y, w, b = a(8, side, side, 16), a(8, side, side, outputs), a(3, 3, 16 // groups, outputs), a(outputs)
                 calls.append(
                     {
-                        "forward": (x, w, b, 0.0, *image, None, None, y, None, *[a(outputs, dtype=D)] * 2),
+                        "forward": (x, w, b, 0.0, *image, None, False, None, y, None, *[a(outputs, dtype=D)] * 2),
                         "backward_data": (y, w, *image, None, None, None, x),
                     }.get(name)
                 )

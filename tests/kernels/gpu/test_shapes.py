@@ -87,8 +87,9 @@ def test_conv2d(rng, inputs, outputs, side, stride, pad):
     out = (side + 2 * pad - 3) // stride + 1
     x, dy = rng.normal(size=(7, side, side, inputs)), rng.normal(size=(7, out, out, outputs))
     weight, bias, geometry = rng.normal(size=(3, 3, inputs, outputs)), rng.normal(size=outputs), (stride, stride, pad, pad, 1, 1)
+    scratch = None, False, None
     check_matmul(
-        "conv2d.forward", [x, weight, bias, 1.0, *geometry, None, None, Out(dy.shape), np.empty((1, 3, outputs), np.int64), *sums(outputs)]
+        "conv2d.forward", [x, weight, bias, 1.0, *geometry, *scratch, Out(dy.shape), np.empty((1, 3, outputs), np.int64), *sums(outputs)]
     )
     check_matmul("conv2d.backward_data", [dy, weight, *geometry, None, None, None, Out(x.shape)])
     check_matmul("conv2d.backward_weights", [x, dy, *geometry, None, None, Out(weight.shape), Out(bias.shape)])
