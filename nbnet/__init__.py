@@ -4,6 +4,7 @@ from nbnet import augment, cs231n, datasets, errors, functional, initializers, l
 from nbnet.batchnorm_tools import batch_norm_export, batch_norm_import, batch_norm_report, recalibrate
 from nbnet.errors import NbnetError
 from nbnet.folding import fold_batch_norm
+from nbnet.inference import Predictor, compile  # noqa: A004
 from nbnet.layers import (
     CELU,
     ELU,
@@ -132,6 +133,7 @@ __all__ = [
     "Parallel",
     "Param",
     "Permute",
+    "Predictor",
     "RAdam",
     "RMSNorm",
     "RMSProp",
@@ -159,6 +161,7 @@ __all__ = [
     "batch_norm_import",
     "batch_norm_report",
     "callbacks",
+    "compile",
     "cs231n",
     "datasets",
     "empty_cache",
