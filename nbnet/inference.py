@@ -17,10 +17,11 @@ import numpy as np
 from nbnet.errors import ArgumentError, BackendError, BuildError, ShapeError
 from nbnet.folding import fold_batch_norm
 from nbnet.functional import checks
-from nbnet.kernels.cpu.inference import for_callers, on_arrays, runner
+from nbnet.kernels.cpu.inference import for_callers, layout, on_arrays, runner
 from nbnet.layers import Sequential
 from nbnet.runtime.arrays import several, take, to_float
-from nbnet.runtime.backend import get_backend
+from nbnet.runtime.backend import Backend, get_backend
+from nbnet.runtime.memory import pages
 from nbnet.runtime.tracing import BACKENDS, NotTraceable, trace
 
 KEPT = 8  # programs of a Predictor, for the sizes of batches used last
@@ -99,9 +100,8 @@ class Predictor:
     def _compiled(self, shape: tuple[int, ...]) -> Run | None:
         """The faster program of those that fit: for a few rows, threads may take longer to meet than one takes alone."""
         backends = {self.model.backend, get_backend("serial")} if shape[0] <= FEW else {self.model.backend}
-        y_bytes = shape[0] * math.prod(self.model.output_shape) * self.model.dtype.itemsize
         try:
-            runs = [on_arrays(runner(trace(self.model, shape, backend), y_bytes)) for backend in backends]
+            runs = [on_arrays(_program(self.model, shape, backend)) for backend in backends]
         except NotTraceable:
             self._traceable = False
             return None
@@ -132,11 +132,20 @@ def compile(model: Sequential, into: bool = False) -> Any:  # noqa: A001  # nb.c
     if several(folded.input_shape) or several(folded.output_shape):
         raise ShapeError("compile got a model with several inputs or outputs, expected one of each: use nb.Predictor(model)")
     try:
-        program = trace(folded, (1, *folded.input_shape), get_backend("serial"))
+        run = _program(folded, (1, *folded.input_shape), get_backend("serial"))
     except NotTraceable as error:
         raise ArgumentError(f"compile got a model that computes with more than kernels ({error}): use nb.Predictor(model)") from None
-    run = runner(program, math.prod(folded.output_shape) * folded.dtype.itemsize)
     return for_callers(run, folded.input_shape, folded.output_shape, folded.dtype)[into]
+
+
+def _program(model: Sequential, shape: tuple[int, ...], backend: Backend) -> Callable[[int, int], None]:
+    """A jitted function (address of x, address of y) for batches of this shape.
+
+    Raises:
+        NotTraceable: the model computes with more than kernels.
+    """
+    program = trace(model, shape, backend)
+    return runner(program, pages(math.prod(layout(program.workspace))), shape[0] * math.prod(model.output_shape) * model.dtype.itemsize)
 
 
 def _checked(model: Any, function: str) -> Sequential:

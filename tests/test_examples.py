@@ -25,6 +25,7 @@ PROMISES = {
     "gan_digits.py": r"step 1000: .* right on [4-7]\d%, .* sure of [3-9]\d% of the generated digits, of (9|10) kinds",
     "siamese_triplet.py": r"pixels: accuracy 6[\s\S]*step 400: .* features: accuracy 9[3-9]",
     "q_network.py": "the fewest steps to the goal from 23 of 23 cells",
+    "inside_numba.py": r"100,000 predictions in .* a digit bears [1-9]\d* wrong pixels",
     "saliency.py": r"gradient of a digit's pixels is ([2-9]|\d\d)\.\d times[\s\S]*larger on the digit in (9\d|100)",
 }
 

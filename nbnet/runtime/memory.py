@@ -61,6 +61,11 @@ def _map(size: int) -> mmap.mmap:
     return block
 
 
+def pages(size: int) -> np.ndarray:
+    """Bytes of an owner that keeps them, which are 0. The system gives memory when it is first used."""
+    return np.frombuffer(_map(-(-size // HUGE) * HUGE if size >= HUGE else size), np.uint8)
+
+
 class Pool:
     """Blocks of memory by size. `hits` and `misses` count the requests served from kept and from new memory; `bytes` is the size of all
     blocks, `peak` the most that was in use at once."""

@@ -43,35 +43,32 @@ def _copy(context, target, source, size):
     return types.void(types.intp, types.intp, types.intp), generate
 
 
-def _aligned(size):
-    """Bytes, all 0. The system gives memory when it is first used."""
-    memory = np.zeros(size + ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % ALIGNMENT
-    return memory[start : start + size]
+def layout(workspace):
+    """How many workspaces of at least so many bytes a program has, and the bytes of each, flags included."""
+    size = -(-workspace // ALIGNMENT) * ALIGNMENT + ALIGNMENT
+    return max(1, min(WORKSPACES, ROOM // size)), size
 
 
-def runner(program, y_bytes):
+def runner(program, memory, y_bytes):
     """A jitted function (address of x, address of y) that runs a nbnet.runtime.tracing.Program; several threads may call it at once.
 
     Args:
-        y_bytes: the size of y.
+        memory: bytes that are 0, as many as the program's `layout` takes, from a multiple of ALIGNMENT on. y_bytes: the size of y.
     """
-    size = -(-program.workspace // ALIGNMENT) * ALIGNMENT + ALIGNMENT
-    count = max(1, min(WORKSPACES, ROOM // size))
-    workspaces, taken = _held(_aligned(count * size)), _held(_aligned(count * ALIGNMENT))
-    run, (base, offset) = program.run, program.y
+    count, size = layout(program.workspace)
+    workspaces, run, (base, offset) = _held(memory), program.run, program.y
 
     @njit(**_OPTIONS)
     def run_in_workspace(x, y):
         slot, tries = 0, 0
-        while not compare_and_swap(taken() + slot * ALIGNMENT, 0, 1):
+        while not compare_and_swap(workspaces() + slot * size, 0, 1):  # it starts with a flag: whether a thread uses it
             slot, tries = (slot + 1) % count, tries + 1
             if tries % count == 0:
                 yield_processor()
-        workspace = workspaces() + slot * size
+        workspace = workspaces() + slot * size + ALIGNMENT
         run(x, workspace)
         _copy(y, (x, workspace)[base] + offset, y_bytes)
-        store(taken() + slot * ALIGNMENT, 0)
+        store(workspaces() + slot * size, 0)
 
     return run_in_workspace
 

@@ -11,7 +11,7 @@ from nbnet.kernels.cpu.reductions import add_rows, merge_moments, moments_of_row
 from nbnet.kernels.cpu.register_tiles import lanes
 from nbnet.kernels.cpu.transpose import transpose
 from nbnet.kernels.cpu.vector import load, store
-from nbnet.kernels.dense import PAD, cell, grid
+from nbnet.kernels.dense import FLAT, PAD, cell, grid
 from nbnet.kernels.dense.cpu_norm import backward_weights_norm_parallel, backward_weights_norm_serial  # noqa: F401
 
 MANY = 32  # rows of dy from which transposing a gradient of few outputs pays
@@ -87,7 +87,8 @@ def _forward(part, down, across, x, weight, bias, slope, y, partials):
     inputs, outputs = weight.shape
     rows, columns, to = last - first, right - left, first * outputs + left
     a, b, c = x.reshape(-1), weight.reshape(-1), y.reshape(-1)
-    _multiply(rows, inputs, a, first * inputs, inputs, 1, b, left, outputs, columns < outputs, bias, left, c, to, outputs, columns)
+    in_blocks = columns < outputs and rows >= FLAT  # weights of a few rows arrive faster without instructions that prefetch them
+    _multiply(rows, inputs, a, first * inputs, inputs, 1, b, left, outputs, in_blocks, bias, left, c, to, outputs, columns)
     if slope != 1:
         activate_rows(c, to, rows, outputs, columns, slope)
     if partials is not None:

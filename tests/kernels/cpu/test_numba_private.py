@@ -13,6 +13,7 @@ MODULES = {
     "numba.core.compiler_lock": ["global_compiler_lock"],
     "numba.core.registry": ["cpu_target.target_context.codegen"],
     "numba.core.serialize": ["dumps"],
+    "numba.np.arrayobj": ["populate_array"],
     "numba.np.ufunc.parallel": ["_launch_threads"],
 }
 KERNEL = ["_cache", "overloads", "targetctx.codegen", "typeof_pyval", "get_compile_result", "stats.cache_hits", "py_func"]
@@ -66,6 +67,41 @@ def test_machine_code_of_a_signature(kernel):
         lacking("Dispatcher.get_compile_result as it was")
     if look_up(compiled, "entry_point", "CompileResult")(1.5) != 3:
         lacking("CompileResult.entry_point as it was")
+
+
+def test_the_address_of_machine_code(kernel):
+    from nbnet.kernels.cpu import numba_private
+
+    (compiled,) = kernel.overloads.values()
+    look_up(compiled, "library.get_pointer_to_function", "CompileResult")
+    look_up(compiled, "fndesc.llvm_func_name", "CompileResult")
+    if numba_private.entry_point(compiled) < 1 << 12 or numba_private.overload(kernel, (1.5,)) is not compiled:
+        lacking("CodeLibrary.get_pointer_to_function as it was")
+
+
+def test_addresses_in_machine_code():
+    """See also tests/test_inference.py: such code is not cached, and keeps what it was told to."""
+    from numba import types
+    from numba.extending import intrinsic
+
+    from nbnet.kernels.cpu import numba_private
+
+    @intrinsic
+    def address(context):
+        def generate(context, builder, signature, args):
+            look_up(context, "active_code_library", "CPUContext")
+            look_up(context, "call_conv.get_function_type", "CPUContext")
+            numba_private.keep_with_code(context, "kept")
+            return builder.ptrtoint(numba_private.absolute(context, builder, 1 << 20), context.get_value_type(types.intp))
+
+        return types.intp(), generate
+
+    caller = njit(lambda: address())
+    if caller() != 1 << 20:
+        lacking("CPUContext.add_dynamic_addr as it was")
+    (compiled,) = caller.overloads.values()
+    if not look_up(compiled, "library.has_dynamic_globals", "CompileResult") or compiled.library.nbnet_keeps != ["kept"]:
+        lacking("CodeLibrary.has_dynamic_globals as it was")
 
 
 def test_the_target_machine():

@@ -1,0 +1,169 @@
+"""One image and batches of 64 through a trained network: nbnet, onnxruntime and PyTorch take turns.
+
+python benchmarks/prediction.py [--rounds 100] [digits lenet five-conv]            (needs onnx, onnxruntime and torch)
+
+All get the folded network; onnxruntime with one and with two threads, all its optimisations on. Medians of five calls in each turn; before
+them a pause, in which the threads of the one before stop spinning, and a call that is not timed. The outputs must agree first.
+"""
+
+import argparse
+import time
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+import nbnet as nb
+
+NETWORKS = {
+    "digits": ((8, 8, 1), nb.models.digits),
+    "lenet": ((28, 28, 1), nb.models.lenet),
+    "five-conv": ((32, 32, 3), nb.models.five_conv),
+}
+ROWS = (1, 64)
+PAUSE = 0.01  # seconds
+
+
+def to_onnx(model):
+    """A folded Sequential of convolutions, dense layers, ReLU and pools as an ONNX model of NCHW images."""
+    nodes, weights, x, flat = [], [], "x", None
+
+    def add(op, *arrays, **attributes):
+        nonlocal x
+        names = [f"{len(nodes)}.{i}" for i in range(len(arrays))]
+        weights.extend(numpy_helper.from_array(np.ascontiguousarray(array), name) for array, name in zip(arrays, names))
+        nodes.append(helper.make_node(op, [x, *names], [f"y{len(nodes)}"], **attributes))
+        x = nodes[-1].output[0]
+
+    for layer in model.layers:
+        params = {name: param.value for name, param in layer.params.items()}
+        if isinstance(layer, nb.Conv2D):
+            add("Conv", params["weight"].transpose(3, 2, 0, 1), params["bias"], auto_pad="SAME_UPPER")
+        elif isinstance(layer, nb.Dense):
+            weight = params["weight"]
+            if flat:  # nbnet flattens NHWC, ONNX NCHW
+                weight, flat = weight.reshape(*flat, -1).transpose(2, 0, 1, 3).reshape(weight.shape), None
+            add("Gemm", weight, params["bias"])
+        elif isinstance(layer, nb.MaxPool2D):
+            add("MaxPool", kernel_shape=layer.size, strides=layer.stride)
+        elif isinstance(layer, nb.ReLU):
+            add("Relu")
+        elif isinstance(layer, nb.GlobalAvgPool2D):
+            add("GlobalAveragePool")
+            add("Flatten")
+        elif isinstance(layer, nb.Flatten):
+            flat = layer.input_shape
+            add("Flatten")
+        elif not isinstance(layer, nb.Dropout):
+            raise SystemExit(f"no operator for {type(layer).__name__}")
+    height, width, channels = model.input_shape
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", channels, height, width])]
+    outputs = [helper.make_tensor_value_info(x, TensorProto.FLOAT, ["N", *model.output_shape])]
+    graph = helper.make_graph(nodes, "network", inputs, outputs, weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def with_onnxruntime(proto, threads):
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return lambda x: session.run(None, {"x": x})[0]
+
+
+def with_torch(model):
+    """The same layers in eager PyTorch, in channels-last memory, without gradients."""
+    layers = []
+    for layer in model.layers:
+        params = {name: torch.tensor(param.value) for name, param in layer.params.items()}
+        if isinstance(layer, nb.Conv2D):
+            made = torch.nn.Conv2d(layer.input_shape[2], layer.filters, 3, padding=1)
+            made.weight.data, made.bias.data = params["weight"].permute(3, 2, 0, 1), params["bias"]
+            layers.append(made.to(memory_format=torch.channels_last))
+        elif isinstance(layer, nb.Dense):
+            made = torch.nn.Linear(*params["weight"].shape)
+            made.weight.data, made.bias.data = params["weight"].T.contiguous(), params["bias"]
+            layers.append(made)
+        elif isinstance(layer, nb.Flatten):
+            layers.append(Rows())
+        else:
+            of_torch = {"MaxPool2D": torch.nn.MaxPool2d(2), "ReLU": torch.nn.ReLU(inplace=True), "Dropout": torch.nn.Identity()}
+            pooled = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+            layers.append(of_torch.get(type(layer).__name__, pooled))
+    network = torch.nn.Sequential(*layers).eval()
+
+    def predict(x):
+        with torch.inference_mode():
+            return network(x).numpy()
+
+    return predict
+
+
+class Rows(torch.nn.Module):
+    """Flatten in the order of NHWC."""
+
+    def forward(self, x):
+        return x.permute(0, 2, 3, 1).flatten(1)
+
+
+def contenders(model, x):
+    """What predicts x, without arguments, by name."""
+    folded, predictor, compiled = nb.fold_batch_norm(model), nb.Predictor(model), nb.compile(model)
+    nchw = np.ascontiguousarray(x.transpose(0, 3, 1, 2))
+    tensor = torch.tensor(nchw).to(memory_format=torch.channels_last)
+    proto, eager = to_onnx(folded), with_torch(folded)
+    sessions = {f"onnxruntime, {n} thread{'s' * (n > 1)}": with_onnxruntime(proto, n) for n in (1, 2)}
+    onnx.checker.check_model(proto)
+    return {
+        "nb.Predictor": lambda: predictor.predict(x),
+        "nb.compile": lambda: compiled(x),
+        "model.predict": lambda: model.predict(x),
+        **{name: (lambda session=session: session(nchw)) for name, session in sessions.items()},
+        "PyTorch": lambda: eager(tensor),
+    }
+
+
+def measure(model, rows, rounds):
+    """Median microseconds by contender, with the 10th and 90th percentiles of the ratio to the first."""
+    rng = np.random.default_rng(rows)
+    x = rng.normal(size=(rows, *model.input_shape)).astype(np.float32)
+    runs, wanted = contenders(model, x), model.predict(x)
+    for name, run in runs.items():
+        for _ in range(5):
+            y = run()
+        assert np.abs(y - wanted).max() <= 1e-4 * np.abs(wanted).max(), name
+    times = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            time.sleep(PAUSE)
+            run()
+            calls = []
+            for _ in range(5):
+                began = time.perf_counter()
+                run()
+                calls.append(time.perf_counter() - began)
+            times[name].append(1e6 * np.median(calls))
+    first = np.array(times["nb.Predictor"])
+    return {name: (np.median(of_name), *np.percentile(np.array(of_name) / first, (10, 50, 90))) for name, of_name in times.items()}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("networks", nargs="*", help=", ".join(NETWORKS))
+    parser.add_argument("--rounds", type=int, default=100)
+    options = parser.parse_args()
+    torch.set_num_threads(2)
+    for name in options.networks or NETWORKS:
+        shape, make = NETWORKS[name]
+        model = make()
+        model.build(shape, seed=0)
+        model.forward(np.random.default_rng(1).normal(size=(64, *shape)).astype(np.float32), train=True)
+        for rows in ROWS:
+            print(f"\n{name}, {rows} image{'s' * (rows > 1)}\n\n| | µs | times nb.Predictor |\n|---|---|---|")
+            for contender, (median, low, middle, high) in measure(model, rows, options.rounds).items():
+                print(f"| {contender} | {median:.1f} | {middle:.2f} ({low:.2f} to {high:.2f}) |")
+
+
+if __name__ == "__main__":
+    main()
