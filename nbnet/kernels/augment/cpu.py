@@ -11,7 +11,7 @@ from nbnet.kernels.cpu.compile import precise, serial
 from nbnet.kernels.cpu.parallel_for import parallel, parallel_for
 from nbnet.kernels.cpu.philox_vector import COUNTERS, LANES, random_words, store_words
 from nbnet.kernels.cpu.register_tiles import lanes
-from nbnet.kernels.cpu.vector import load, store
+from nbnet.kernels.cpu.vector import load, load_whole, splat_as, store, where, zero
 
 BLOCK = 4 * COUNTERS  # elements whose random words are computed at once
 COPY, INTERPOLATE, COLOUR, NOISE = 2, 12, 6, 6  # elementary operations per element, for the choice of chunks
@@ -133,6 +133,38 @@ def _colour(colour, n, channels, top, line):
 
 
 @precise
+def _taps(colour, n, taps):
+    """The matrix as six rows of periods of three numbers: element i of a line with RGB pixels becomes the sum over k < 5 of element i - 2 + k
+    times taps[k, i], plus taps[5, i]. Elements of other pixels are taken 0 times."""
+    taps[:] = 0
+    period = taps.size // 6
+    for i in range(period):
+        c = i % 3
+        for other in range(3):
+            taps[(2 - c + other) * period + i] = colour[n, c, other]
+        taps[5 * period + i] = colour[n, c, 3]
+
+
+@precise
+def _colour_of_bytes(taps, top, padded):
+    """_colour for finite numbers of RGB pixels, in vectors; padded: the line after and before so many numbers as a vector has."""
+    vector, period = lanes(padded), taps.size // 6
+    size, nothing = padded.size - 2 * vector, zero(load_whole(padded, 0))
+    highest = splat_as(top, nothing)
+    two_before, before = load_whole(padded, vector - 2), load_whole(padded, vector - 1)
+    for i in range(0, size, vector):
+        at, k = i + vector, i % period
+        v = two_before * load_whole(taps, k) + before * load_whole(taps, k + period)
+        v = v + load_whole(padded, at) * load_whole(taps, k + 2 * period)
+        v = v + load_whole(padded, at + 1) * load_whole(taps, k + 3 * period)
+        v = v + load_whole(padded, at + 2) * load_whole(taps, k + 4 * period)
+        v = v + load_whole(taps, k + 5 * period)
+        v = where(v > nothing, v, nothing)
+        two_before, before = load_whole(padded, at + vector - 2), load_whole(padded, at + vector - 1)  # v replaces some of these
+        store(padded, at, size - i, where(highest > v, v, highest))
+
+
+@precise
 def _add_noise(noise, counter, row, first, words, line):
     """first: the number of the line's first element in the image. words: scratch."""
     start = first // 4 * 4
@@ -152,7 +184,8 @@ def _apply(part, parts, x, rows, ids, places, affine, border, colour, noise, cou
     start, stop = chunks.bounds(part, parts, y.shape[0] * y.shape[1])
     _, height, width, channels = y.shape
     source, target, size = x.reshape(-1), y.reshape(-1), width * channels
-    line, shifts, divisors = np.empty(size, y.dtype), np.empty(size, y.dtype), np.empty(size, y.dtype)
+    padded, shifts, divisors = np.zeros(size + 2 * lanes(target), y.dtype), np.empty(size, y.dtype), np.empty(size, y.dtype)
+    line, taps, tinted = padded[lanes(target) : lanes(target) + size], np.empty(18 * lanes(target), y.dtype), -1
     words = np.empty(size + BLOCK + 4 if noise.size else 0, np.uint32)
     for i in range(size):
         shifts[i], divisors[i] = shift[i % channels], divisor[i % channels]
@@ -163,7 +196,12 @@ def _apply(part, parts, x, rows, ids, places, affine, border, colour, noise, cou
             _interpolate(source, image, h, places, n, height, channels, affine, border, line)
         else:
             _copy(source, image + h * size if h >= 0 else -1, places, n, height, channels, line)
-        if colour.shape[0]:
+        if colour.shape[0] and source.itemsize == 1 and channels == 3:
+            if n != tinted:
+                _taps(colour, n, taps)
+                tinted = n
+            _colour_of_bytes(taps, y.dtype.type(top), padded)
+        elif colour.shape[0]:
             _colour(colour, n, channels, y.dtype.type(top), line)
         if noise.size:
             _add_noise(noise, counter, ids[n], oh * size, words, line)
