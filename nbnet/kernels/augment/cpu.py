@@ -89,7 +89,8 @@ def _blend_rgb(context, source, line, to, p, q, r, s, a, b, c, d):
             pointer = address_of(context, builder, source, args[0], at)
             four = builder.load(builder.bitcast(pointer, ir.VectorType(ir.IntType(8), 4).as_pointer()))
             four.align = 1
-            total = builder.add(total, builder.mul(builder.zext(four, whole), splat_value(builder, builder.trunc(weight, number), whole)))
+            shares = splat_value(builder, builder.trunc(weight, number), whole)
+            total = builder.add(total, builder.mul(builder.zext(four, whole), shares))
         element = context.get_value_type(line.dtype)
         floats = builder.sitofp(builder.ashr(total, ir.Constant(whole, [12] * 4)), ir.VectorType(element, 4))
         floats = builder.fmul(floats, ir.Constant(floats.type, [1 / 16] * 4))
@@ -166,7 +167,7 @@ def _colour(colour, n, channels, top, line):
 
 @precise
 def _taps(colour, n, taps):
-    """The matrix as six rows of periods of three numbers: element i of a line with RGB pixels becomes the sum over k < 5 of element i - 2 + k
+    """The matrix as six rows of periods of three numbers: element i of a line of RGB pixels becomes the sum over k < 5 of element i - 2 + k
     times taps[k, i], plus taps[5, i]. Elements of other pixels are taken 0 times."""
     taps[:] = 0
     period = taps.size // 6
