@@ -65,8 +65,8 @@ class Predictor:
             ShapeError, DTypeError, ArgumentError: x or batch_size does not fit.
         """
         model = self.model
-        run = self._runs.get(x.shape) if type(x) is np.ndarray else None
-        if run is not None and x.dtype == model.dtype and x.flags.c_contiguous and len(x) <= batch_size:  # in every call
+        run = self._runs.get(x.shape) if type(x) is np.ndarray and type(batch_size) is int else None
+        if run is not None and len(x) <= batch_size and x.dtype == model.dtype and x.flags.c_contiguous:  # in every call
             y = np.empty((len(x), *model.output_shape), model.dtype)
             run(x, y)
             return y

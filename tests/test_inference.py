@@ -90,8 +90,10 @@ def test_predictor_in_batches_of_rows():
     for _ in range(3):
         assert_close(predictor.predict(x, batch_size=4), predictor.model.predict(x, batch_size=4), "exact")
     assert [shape[0] for shape, run in predictor._runs.items() if run] == [4, 3]
-    with pytest.raises(ArgumentError, match=r"^batch_size=0"):
-        predictor.predict(x, batch_size=0)
+    for bad in (0, "many", 2.5):
+        for rows in (11, 4):
+            with pytest.raises(ArgumentError, match=rf"^batch_size={bad!r}"):
+                predictor.predict(x[:rows], batch_size=bad)
 
 
 def test_predictor_keeps_the_programs_used_last(monkeypatch):
