@@ -5,6 +5,7 @@ import gc
 import pickle
 import re
 import threading
+import weakref
 
 import numba
 import numpy as np
@@ -341,6 +342,19 @@ def test_what_does_not_depend_on_x_is_computed_once():
     packed = tracer._region(tracer.calls[0].args[10])
     assert packed.constant
     assert not packed.varies
+
+
+def test_programs_do_not_keep_the_arrays_of_the_trace():
+    tracer = tracing.Tracer(nb.get_backend("serial"))
+    x, y = tracer.input((1000,), np.float32), tracer.empty((1000,))
+    tracer.kernel("activation.tanh_forward")(x, y)
+    program, array = tracer.program(y), weakref.ref(y)
+    given, workspace = np.ones(1000, np.float32), np.zeros(program.workspace, np.uint8)
+    program.run(given.ctypes.data, workspace.ctypes.data)
+    assert_close(workspace[program.y.offset :][:4000].view(np.float32), np.tanh(given), "elementwise")
+    del tracer, x, y
+    gc.collect()
+    assert array() is None
 
 
 def test_arrays_that_are_used_at_once_share_no_memory():

@@ -105,7 +105,7 @@ class Tracer:
             if not region.constant:
                 region.first = len(self.calls) if region.first is None else region.first
                 region.last = len(self.calls)
-        self.calls.append(Call(overload(function, args), args, {}))
+        self.calls.append(Call(overload(function, args), args))
 
     def _regions(self, args: tuple[Any, ...]) -> list[Region]:
         return [region for region in map(self._region, _arrays(args)) if region is not None]
@@ -122,17 +122,18 @@ class Tracer:
             raise NotTraceable("the output does not depend on x")
         of_y.last = len(self.calls)
         size = _lay_out([region for region in self.regions if region.varies and not region.constant and region is not x])
-        calls = [call._replace(places=self._places(call.args)) for call in self.calls]
-        return Program(compile_program(calls), size, self._place(y, of_y))
+        calls = [call._replace(args=tuple(map(self._placed, call.args))) for call in self.calls]
+        return Program(compile_program(calls), size, self._placed(y))
 
-    def _places(self, args: tuple[Any, ...]) -> dict[int, Place]:
-        """Where arrays among arguments are when the program runs, by id. Others stay where they are."""
-        found = [(array, self._region(array)) for array in _arrays(args)]
-        return {id(array): self._place(array, region) for array, region in found if region is not None and not region.constant}
-
-    def _place(self, array: np.ndarray, region: Region) -> Place:
-        within = array.ctypes.data - region.start
-        return Place(X, within) if region is self.regions[0] else Place(WORKSPACE, region.offset + within)
+    def _placed(self, arg: Any) -> Any:
+        """An argument when the program runs: arrays that depend on x have places, and are not kept."""
+        if type(arg) is tuple:
+            return tuple(map(self._placed, arg))
+        region = self._region(arg) if isinstance(arg, np.ndarray) else None
+        if region is None or region.constant:
+            return arg
+        base, start = (X, 0) if region is self.regions[0] else (WORKSPACE, region.offset)
+        return Place(base, start + arg.ctypes.data - region.start, arg.shape, arg.strides, arg.itemsize)
 
 
 def _arrays(args: tuple[Any, ...]) -> list[np.ndarray]:

@@ -56,7 +56,7 @@ def runner(program, memory, y_bytes):
         memory: bytes that are 0, as many as the program's `layout` takes, from a multiple of ALIGNMENT on. y_bytes: the size of y.
     """
     count, size = layout(program.workspace)
-    workspaces, run, (base, offset) = _held(memory), program.run, program.y
+    workspaces, run, (base, offset) = _held(memory), program.run, program.y[:2]
 
     @njit(**_OPTIONS)
     def run_in_workspace(x, y):

@@ -16,18 +16,20 @@ from nbnet.kernels.cpu.numba_private import absolute, entry_point, keep_with_cod
 
 
 class Place(NamedTuple):
-    """Where an array of a call is: `offset` bytes from one of the program's arguments."""
+    """An array of a call that is `offset` bytes from one of the program's arguments."""
 
     base: int  # which argument
     offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    itemsize: int
 
 
 class Call(NamedTuple):
     """A call of a kernel."""
 
     compiled: Any  # what Numba compiled for these arguments
-    args: tuple[Any, ...]  # arrays, numbers, None, and tuples of arrays
-    places: dict[int, Place]  # by id, of the arrays that are not at a fixed address; the others must stay where they are
+    args: tuple[Any, ...]  # arrays, which must stay where they are, places, numbers, None, and tuples of arrays and places
 
 
 def compile_program(calls: Sequence[Call]) -> Callable[[int, int], None]:
@@ -52,32 +54,32 @@ def compile_program(calls: Sequence[Call]) -> Callable[[int, int], None]:
 
 def _generate(context, builder, call, bases):
     descriptor = call.compiled.fndesc
-    values = [_value(context, builder, kind, arg, call.places, bases) for kind, arg in zip(descriptor.argtypes, call.args)]
+    values = [_value(context, builder, kind, arg, bases) for kind, arg in zip(descriptor.argtypes, call.args)]
     convention = context.call_conv
     kind = convention.get_function_type(types.none, descriptor.argtypes)
     function = builder.bitcast(absolute(context, builder, entry_point(call.compiled)), kind.as_pointer())
     convention.call_function(builder, function, types.none, descriptor.argtypes, values)
 
 
-def _value(context, builder, kind, arg, places, bases):
+def _value(context, builder, kind, arg, bases):
     """An argument as Numba passes it."""
     if isinstance(kind, types.Array):
-        return _array(context, builder, kind, arg, places, bases)
+        return _array(context, builder, kind, arg, bases)
     if isinstance(kind, types.BaseTuple):
-        values = [_value(context, builder, each, part, places, bases) for each, part in zip(kind, arg)]
+        values = [_value(context, builder, each, part, bases) for each, part in zip(kind, arg)]
         return context.make_tuple(builder, kind, values)
     if isinstance(kind, types.NoneType):
         return context.get_dummy_value()
     return context.get_constant(kind, arg)
 
 
-def _array(context, builder, kind, array, places, bases):
-    """An array without an owner, so that references are not counted."""
-    view, place = context.make_array(kind)(context, builder), places.get(id(array))
-    if place is None:
-        address = absolute(context, builder, array.ctypes.data)
+def _array(context, builder, kind, array, bases):
+    """An array, or the one at a place, without an owner, so that references are not counted."""
+    view = context.make_array(kind)(context, builder)
+    if isinstance(array, Place):
+        address = builder.inttoptr(builder.add(bases[array.base], context.get_constant(types.intp, array.offset)), cgutils.voidptr_t)
     else:
-        address = builder.inttoptr(builder.add(bases[place.base], context.get_constant(types.intp, place.offset)), cgutils.voidptr_t)
+        address = absolute(context, builder, array.ctypes.data)
     numbers = [[context.get_constant(types.intp, number) for number in numbers] for numbers in (array.shape, array.strides)]
     populate_array(
         view,
