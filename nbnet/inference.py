@@ -24,7 +24,7 @@ from nbnet.runtime.backend import Backend, get_backend
 from nbnet.runtime.memory import pages
 from nbnet.runtime.tracing import BACKENDS, NotTraceable, trace
 
-KEPT = 8  # programs of a Predictor, for the sizes of batches used last
+KEPT = 8  # programs of a Predictor; another one replaces the oldest
 FEW, TRIALS = 4, 5  # rows up to which the faster backend is chosen by so many runs of both
 Run = Callable[[Any, Any], None]
 
@@ -45,7 +45,7 @@ class Predictor:
 
     def __init__(self, model: Sequential) -> None:
         self.model = fold_batch_norm(_checked(model, "Predictor"))
-        self._runs: dict[tuple[int, ...], Run | None] = {}  # by shape of the batch, in order of use; None: seen once
+        self._runs: dict[tuple[int, ...], Run | None] = {}  # by shape of the batch; None: seen once
         self._traceable = not several(model.input_shape) and not several(model.output_shape)
         self._lock = threading.Lock()
 
@@ -115,8 +115,8 @@ def compile(model: Sequential, into: bool = False) -> Any:  # noqa: A001  # nb.c
         predict = nb.compile(model)                  # predict(x) -> y
         predict_into = nb.compile(model, into=True)  # predict_into(x, y) writes into y and allocates nothing
 
-    It computes on the thread that calls it. The model as it is now is part of the function: later changes do not reach it, and Numba does
-    not cache jitted functions that call it on disk, and it cannot be pickled.
+    It computes on the thread that calls it. The model as it is now is part of the function: later changes do not reach it, so Numba does
+    not cache jitted functions that call it on disk. It cannot be pickled.
 
     Args:
         model: a built Sequential on "serial" or "parallel", with one input and one output, of layers that compute with kernels alone.
@@ -145,7 +145,14 @@ def _program(model: Sequential, shape: tuple[int, ...], backend: Backend) -> Cal
         NotTraceable: the model computes with more than kernels.
     """
     program = trace(model, shape, backend)
-    return runner(program, pages(math.prod(layout(program.workspace))), shape[0] * math.prod(model.output_shape) * model.dtype.itemsize)
+    y = np.empty((shape[0], *model.output_shape), model.dtype)
+    run = runner(program, pages(math.prod(layout(program.workspace))), y.nbytes)
+    # The trace saw zeros. Another x gives other results if a layer of a user computed something without a kernel.
+    x = np.random.default_rng(0).random(shape).astype(model.dtype)
+    run(x.ctypes.data, y.ctypes.data)
+    if not np.array_equal(y, model.forward(x)[0], equal_nan=True):
+        raise NotTraceable("a replayable layer computes in Python")
+    return run
 
 
 def _checked(model: Any, function: str) -> Sequential:

@@ -35,6 +35,22 @@ class Halved(nb.Layer):
         return x / 2, None
 
 
+class Tripled(nb.Layer):
+    """A user's layer that may be recorded in training, but computes in Python in evaluation."""
+
+    replayable = True
+
+    def forward(self, x, train=False):
+        return x * np.asarray(3, x.dtype), None
+
+
+class Zeroed(Tripled):
+    replayable = True
+
+    def forward(self, x, train=False):
+        return self.backend.zeros(x.shape, x.dtype), None
+
+
 def trained(layers, shape, backend="parallel", dtype="float32", **options):
     """A built model whose moving statistics have moved."""
     model = layers if isinstance(layers, nb.Sequential) else nb.Sequential(layers)
@@ -144,10 +160,12 @@ def test_threads_predict_at_once(monkeypatch, workspaces):
     ("make", "shape"),
     [
         (lambda: [nb.Dense(3), Halved(), nb.Dense(2)], (4,)),
+        (lambda: [nb.Add([nb.Dense(4), Tripled()]), nb.Dense(2)], (4,)),
+        (lambda: [nb.Add([nb.Dense(4), Zeroed()]), nb.Dense(2)], (4,)),
         (lambda: [nb.Add(), nb.Dense(2)], ((3,), (3,))),
         (lambda: [nb.Parallel([nb.Dense(2), nb.Dense(3)])], (4,)),
     ],
-    ids=["python", "inputs", "outputs"],
+    ids=["python", "python in a branch", "zeros", "inputs", "outputs"],
 )
 def test_other_models_predict_layer_by_layer(make, shape):
     model = nb.Sequential(make())

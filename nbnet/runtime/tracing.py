@@ -22,7 +22,7 @@ from nbnet.runtime.replay import BACKENDS
 from nbnet.runtime.stage import Stage
 
 ALIGNMENT = 64  # bytes: a vector register, and a line of the cache
-READY = {"conv2d.forward": 11}  # where a kernel is told that what it makes of its weights is ready, in the array before
+READY = {"conv2d.forward": 11}  # the argument that says that the array before it holds the transformed weights already
 X, WORKSPACE = 0, 1  # arguments of a program
 
 
@@ -72,6 +72,9 @@ class Tracer:
         array = memory[start : start + size].view(dtype).reshape(shape)
         self.regions.append(Region(array))
         return array
+
+    def zeros(self, shape: tuple[int, ...], dtype: Any = np.float32) -> Any:
+        raise NotTraceable("zeros are written without a kernel")
 
     def vectors(self, count: int, size: int, dtype: Any) -> list[Any]:
         return [self.empty((size,), dtype) for _ in range(count)]

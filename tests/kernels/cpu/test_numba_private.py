@@ -80,7 +80,7 @@ def test_the_address_of_machine_code(kernel):
 
 
 def test_addresses_in_machine_code():
-    """See also tests/test_inference.py: such code is not cached, and keeps what it was told to."""
+    """See also tests/test_inference.py: such code is not cached, and keeps the objects that it uses."""
     from numba import types
     from numba.extending import intrinsic
 
