@@ -34,6 +34,10 @@ class BackendError(NbnetError, ValueError):
     """The backend is unknown or cannot run on this machine."""
 
 
+class ExtraError(NbnetError, ImportError):
+    """A package is not installed that an optional part of nbnet needs; the message has the command that installs it."""
+
+
 class KernelError(NbnetError, LookupError):
     """The backend has no such kernel."""
 

@@ -32,7 +32,7 @@ FLOORS = [
         "datasets",
     },
     {"training"},
-    {"models", "batchnorm_tools", "folding", "inference", "cs231n", "plots", "lr_range"},
+    {"models", "batchnorm_tools", "folding", "inference", "cs231n", "plots", "lr_range", "sklearn"},
     {"__init__"},  # the public names: the commands and demonstrations above may use them, as anyone may
     {"cli", "__main__", "demos", "bench"},
 ]

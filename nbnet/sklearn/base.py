@@ -1,0 +1,219 @@
+"""What the estimators share: from the arguments of scikit-learn to a Trainer."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_array, check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from nbnet.errors import ArgumentError, DataError, ShapeError
+from nbnet.functional import checks
+from nbnet.layers import BatchNorm
+from nbnet.optimizers import Adam
+from nbnet.preprocessing import check_sample_weight
+from nbnet.sklearn.networks import Weighted, begin_statistics, make
+from nbnet.training.callbacks import EarlyStopping
+from nbnet.training.trainer import Trainer
+
+PATIENCE = 10  # epochs without a better validation before training stops, as in scikit-learn
+SEEDS = 1 << 31
+
+
+class NetworkEstimator(BaseEstimator):
+    """Base of CNNClassifier and CNNRegressor, which define what targets are."""
+
+    _loss: str
+    _checks_of_y: dict[str, Any] = {}  # options of validate_data
+
+    def __init__(
+        self,
+        network: Any = None,
+        *,
+        image_shape: Any = None,
+        epochs: int = 40,
+        batch_size: int = 64,
+        optimizer: Any = None,
+        schedule: Any = "one_cycle",
+        augment: Any = (),
+        early_stopping: Any = False,
+        validation_fraction: float = 0.1,
+        random_state: Any = None,
+        backend: Any = "parallel",
+        warm_start: bool = False,
+        verbose: bool = False,
+    ) -> None:
+        self.network = network
+        self.image_shape = image_shape
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.augment = augment
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.random_state = random_state
+        self.backend = backend
+        self.warm_start = warm_start
+        self.verbose = verbose
+
+    def _targets(self, y: Any, fresh: bool, classes: Any) -> tuple[np.ndarray, int]:
+        """y as the loss takes it, and how many outputs that needs.
+
+        Args:
+            fresh: whether what y may be is learnt here. classes: all labels, if they are known; None for those of y.
+        """
+        raise NotImplementedError
+
+    def _scaled(self, targets: np.ndarray, weights: np.ndarray | None, fresh: bool) -> np.ndarray:
+        """The targets in the units of the network's outputs, which are chosen if `fresh`."""
+        return targets
+
+    def _all_weights(self, sample_weight: np.ndarray | None, y: Any) -> np.ndarray | None:
+        """The weights of the rows, also of their classes."""
+        return sample_weight
+
+    # ------------------------------------------------------------------------------------------------ training
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Any:
+        """Train a new network, or with warm_start=True the one that there is, for `epochs` epochs.
+
+        Args:
+            X: (N, features), images (N, H, W, C), or rows of any shape that image_shape or the network takes; finite numbers.
+            y: (N,) labels or numbers; for regression also (N, outputs).
+            sample_weight: (N,) numbers of at least 0; None for 1. Only their ratios count. Rows of weight 0 are left out.
+        Raises:
+            ValueError, TypeError: something does not fit, often as a subclass of NbnetError; the estimator is as it was before.
+        """
+        fresh = not (self.warm_start and hasattr(self, "model_"))
+        with unchanged_on_error(self):
+            callbacks = []
+            if self.early_stopping:
+                given = copy.deepcopy(self.early_stopping)
+                callbacks = [EarlyStopping(patience=PATIENCE, restore_best=True) if isinstance(given, (bool, np.bool_)) else given]
+            data = self._prepare(X, y, sample_weight, fresh)
+            self._optimizer = self._new_optimizer()
+            share = self.validation_fraction if callbacks else None
+            self._train(*data, self.epochs, copy.deepcopy(self.schedule), callbacks=callbacks, validation_split=share)
+        return self
+
+    def _partial_fit(self, X: Any, y: Any, sample_weight: Any, classes: Any = None) -> Any:
+        """One epoch, without a schedule."""
+        if self.early_stopping:
+            raise ArgumentError(f"partial_fit with early_stopping={self.early_stopping!r}: expected False, since no rows are held out")
+        fresh = not hasattr(self, "model_")
+        with unchanged_on_error(self):
+            data = self._prepare(X, y, sample_weight, fresh, classes)
+            if fresh:
+                self._optimizer = self._new_optimizer()
+            self._train(*data, 1, None)
+        return self
+
+    def _new_optimizer(self) -> Any:
+        return Adam(0.01) if self.optimizer is None else copy.deepcopy(self.optimizer)
+
+    def _prepare(
+        self, X: Any, y: Any, sample_weight: Any, fresh: bool, classes: Any = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """X, targets and weights for the Trainer, and, if `fresh`, a new network."""
+        x, y = self._rows(X, y, fresh)
+        targets, outputs = self._targets(y, fresh, classes)
+        weights = None
+        if sample_weight is not None:
+            array = check_array(sample_weight, ensure_2d=False, allow_nd=True, dtype=np.float64, input_name="sample_weight")
+            weights = check_sample_weight(array, len(x))
+        weights = self._all_weights(weights, y)
+        if weights is not None:
+            count = weights > 0
+            if not count.any():
+                raise DataError("all weights of the rows are zero: expected at least one above 0")
+            if not count.all():
+                x, targets, weights = x[count], targets[count], weights[count]
+            weights = weights / weights.mean()
+        targets = self._scaled(targets, weights, fresh)
+        if fresh:
+            self._seed = int(check_random_state(self.random_state).randint(SEEDS))
+            self.loss_curve_: list[float] = []
+            self.model_ = make(self.network, x.shape[1:], outputs)
+            self.model_.build(x.shape[1:], backend=self.backend, dtype=x.dtype, seed=self._seed)
+            if self.model_.output_shape != (outputs,):
+                raise ShapeError(f"the network has outputs of shape {self.model_.output_shape}, expected ({outputs},): end with nb.Dense")
+            begin_statistics(self.model_, x, weights)
+        if len(x) == 1 and x.ndim == 2 and any(isinstance(layer, BatchNorm) for layer in self.model_.walk()):
+            raise DataError("got one sample, expected at least two (of weight above 0): batch norm normalises them by their variance")
+        return x, targets, weights
+
+    def _train(self, x: Any, targets: np.ndarray, weights: np.ndarray | None, epochs: int, schedule: Any, **options: Any) -> None:
+        model = self.model_
+        if weights is not None and x.ndim == 2:  # of tables; images may be augmented, and have many values for each channel
+            model, x = Weighted(model), (x, weights[:, None].astype(x.dtype))
+        seed = self._seed + len(self.loss_curve_)
+        augment = copy.deepcopy(self.augment)
+        trainer = Trainer(model, self._loss, self._optimizer, schedule=schedule, seed=seed, augment=augment)
+        self._optimizer = trainer.optimizer
+        trainer.fit((x, targets), epochs, self.batch_size, progress=bool(self.verbose), sample_weight=weights, **options)
+        self.history_ = trainer.history
+        self.loss_curve_ = [*self.loss_curve_, *trainer.history["loss"]]
+        self.n_iter_ = len(self.loss_curve_)
+
+    # ---------------------------------------------------------------------------------------------- prediction
+
+    def _outputs(self, X: Any) -> np.ndarray:
+        """What the network gives for X: (N, outputs)."""
+        check_is_fitted(self)
+        x, _ = self._rows(X, None, False)
+        return np.asarray(self.model_.predict(x))
+
+    # ------------------------------------------------------------------------------------------------- helpers
+
+    def _rows(self, X: Any, y: Any, fresh: bool) -> tuple[np.ndarray, Any]:
+        """X in the shape and dtype of the network's input, and y: tables as they are, in float32 or float64, images in float32."""
+        image_shape = self._image_shape()
+        images = image_shape is not None or (X.ndim if hasattr(X, "ndim") else np.asarray(X).ndim) > 2
+        options = {"dtype": np.float32 if images else [np.float64, np.float32], "allow_nd": True, "ensure_all_finite": False}
+        if y is None and not fresh:
+            x = validate_data(self, X, reset=False, **options)
+        else:
+            x, y = validate_data(self, X, y, reset=fresh, **options, **self._checks_of_y)
+        finite = np.isfinite(x)
+        if not finite.all():
+            place = ", ".join(map(str, np.unravel_index(int(finite.argmin()), x.shape)))
+            raise DataError(
+                f"X has NaN or infinity, first at [{place}]: expected finite numbers; put SimpleImputer before it in a Pipeline"
+            )
+        if image_shape is None:
+            return x, y
+        if x[0].size != np.prod(image_shape):
+            raise ShapeError(f"X has {x[0].size} numbers in a row, expected {np.prod(image_shape)}: image_shape={self.image_shape!r}")
+        return x.reshape(len(x), *image_shape), y
+
+    def _image_shape(self) -> tuple[int, ...] | None:
+        """(H, W, C); grey images may lack the C.
+
+        Raises:
+            ArgumentError: it is something else.
+        """
+        given = self.image_shape
+        if given is None:
+            return None
+        if not isinstance(given, (tuple, list)) or len(given) not in (2, 3):
+            raise ArgumentError(f"image_shape={given!r}: expected (height, width, channels), such as (28, 28, 1)")
+        shape = tuple(checks.whole(size, "image_shape") for size in given)
+        return shape if len(shape) == 3 else (*shape, 1)
+
+
+@contextmanager
+def unchanged_on_error(estimator: Any) -> Iterator[None]:
+    """Give an estimator the attributes back that it had, if an exception comes."""
+    before = dict(vars(estimator))
+    try:
+        yield
+    except BaseException:
+        vars(estimator).clear()
+        vars(estimator).update(before)
+        raise

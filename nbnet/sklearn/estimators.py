@@ -1,0 +1,187 @@
+"""The two estimators: labels of any type, and numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.base import ClassifierMixin, MultiOutputMixin, RegressorMixin
+from sklearn.preprocessing import LabelEncoder
+from sklearn.utils import column_or_1d
+from sklearn.utils.class_weight import compute_sample_weight
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted
+
+from nbnet.errors import ArgumentError, DataError, ShapeError
+from nbnet.sklearn.base import NetworkEstimator
+
+
+class CNNClassifier(ClassifierMixin, NetworkEstimator):
+    """A network that classifies images, or the rows of tables, as an estimator of scikit-learn.
+
+    Args:
+        network: None for an MLP with batch norm for tables (X of two axes, no image_shape), and "lenet" for images; the name of another
+            model in nb.models.MODELS; or a function (input_shape, outputs) -> an nb.Sequential that is not built, whose outputs are
+            logits.
+        image_shape: (H, W, C), or (H, W) of grey images: rows of X get this shape. None leaves X as it is.
+        epochs: of each call of fit. batch_size: rows of a step.
+        optimizer: None for nb.Adam(0.01), a name, or an optimiser, which is copied. schedule: a name, a function, or None for a constant
+            rate (see nb.Trainer).
+        augment: transforms of images, and their names (see nb.augment), such as ["crop"]. Those of colours expect pixels from 0 to 1.
+        early_stopping: True holds out rows and stops when their loss has not improved for 10 epochs; the best weights are restored. Or
+            an nb.callbacks.EarlyStopping with other options.
+        validation_fraction: the share of the rows, of each class, that early stopping holds out.
+        class_weight: None, "balanced", or a dict {label: weight}; the weights multiply those of the rows.
+        random_state: of the weights, the order of the rows, dropout and augmentation: an int repeats a fit bit for bit.
+        backend: "parallel", "serial", "cuda" or "numpy".
+        warm_start: whether fit goes on with the network that there is.
+        verbose: whether to show a progress bar.
+    X is not scaled. Tables are trained in float64 if X is float64 or whole numbers, and in float32 if it is float32; images in float32.
+    Attributes:
+        classes_: the labels, sorted. loss_curve_: the loss of each epoch. n_iter_: epochs so far. history_: nb.Trainer's history of the
+            last call. model_: the network, for nb.compile and others. n_features_in_, feature_names_in_: as in scikit-learn.
+    """
+
+    _loss = "softmax_cross_entropy"
+
+    def __init__(
+        self,
+        network: Any = None,
+        *,
+        image_shape: Any = None,
+        epochs: int = 40,
+        batch_size: int = 64,
+        optimizer: Any = None,
+        schedule: Any = "one_cycle",
+        augment: Any = (),
+        early_stopping: Any = False,
+        validation_fraction: float = 0.1,
+        class_weight: Any = None,
+        random_state: Any = None,
+        backend: Any = "parallel",
+        warm_start: bool = False,
+        verbose: bool = False,
+    ) -> None:
+        super().__init__(
+            network,
+            image_shape=image_shape,
+            epochs=epochs,
+            batch_size=batch_size,
+            optimizer=optimizer,
+            schedule=schedule,
+            augment=augment,
+            early_stopping=early_stopping,
+            validation_fraction=validation_fraction,
+            random_state=random_state,
+            backend=backend,
+            warm_start=warm_start,
+            verbose=verbose,
+        )
+        self.class_weight = class_weight
+
+    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> CNNClassifier:
+        """Train one epoch on these rows, at the optimiser's own rate (no schedule), and keep what was learnt before.
+
+        Args:
+            X, y, sample_weight: as in `fit`. classes: all labels that will ever come; needed in the first call.
+        Raises:
+            ValueError, TypeError: as `fit`; y has a label that is not in classes.
+        """
+        if isinstance(self.class_weight, str):
+            hint = "give a dict, such as that of sklearn.utils.class_weight.compute_class_weight for all of y"
+            raise ArgumentError(f"partial_fit with class_weight={self.class_weight!r} does not know how often classes come: {hint}")
+        if not hasattr(self, "model_"):
+            if classes is None:
+                raise ArgumentError("the first partial_fit needs all labels: partial_fit(X, y, classes=np.unique(all_of_y))")
+        elif classes is not None and not np.array_equal(np.unique(classes), self.classes_):
+            raise ArgumentError(f"classes={list(classes)} differ from those before, {self.classes_.tolist()}: leave them out")
+        return self._partial_fit(X, y, sample_weight, classes)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The label of each row: (N,)."""
+        best = self._outputs(X).argmax(axis=1)
+        return self.classes_[best]
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """The probabilities of classes_: the softmax of the network's outputs, (N, classes) float64."""
+        logits = self._outputs(X).astype(np.float64)
+        weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return np.asarray(weights / weights.sum(axis=1, keepdims=True))
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """The share of rows whose label is right.
+
+        Raises:
+            DataError: y has a label that fit has not seen.
+        """
+        check_is_fitted(self)
+        self._codes(y)
+        return float(super().score(X, y, sample_weight))
+
+    def _targets(self, y: Any, fresh: bool, classes: Any) -> tuple[np.ndarray, int]:
+        check_classification_targets(y)
+        if fresh:
+            self._labels = LabelEncoder().fit(column_or_1d(y if classes is None else classes))
+            self.classes_: np.ndarray = self._labels.classes_
+        return self._codes(y), len(self.classes_)
+
+    def _codes(self, y: Any) -> np.ndarray:
+        """The numbers of the labels in classes_."""
+        try:
+            return np.asarray(self._labels.transform(column_or_1d(y)))
+        except ValueError as error:
+            known = ", ".join(map(repr, self.classes_.tolist()[:10])) + (", ..." if len(self.classes_) > 10 else "")
+            raise DataError(f"{' '.join(str(error).split())}: expected labels among {known}") from None
+
+    def _all_weights(self, sample_weight: np.ndarray | None, y: Any) -> np.ndarray | None:
+        if self.class_weight is None:
+            return sample_weight
+        of_classes = np.asarray(compute_sample_weight(self.class_weight, y))
+        return of_classes if sample_weight is None else of_classes * sample_weight
+
+
+class CNNRegressor(MultiOutputMixin, RegressorMixin, NetworkEstimator):
+    """A network that predicts one or several numbers for images, or the rows of tables, as an estimator of scikit-learn.
+
+    Args:
+        all but class_weight: as of CNNClassifier.
+    It minimises the mean squared error. Targets are scaled to mean 0 and variance 1 as the first call of fit has them, and back.
+    Attributes:
+        as of CNNClassifier, without classes_. loss_curve_ is that of the scaled targets.
+    """
+
+    _loss = "mean_squared_error"
+    _checks_of_y = {"multi_output": True, "y_numeric": True}
+
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> CNNRegressor:
+        """Train one epoch on these rows, at the optimiser's own rate (no schedule), and keep what was learnt before. The first call
+        scales the targets.
+
+        Args:
+            X, y, sample_weight: as in `fit`.
+        Raises:
+            ValueError, TypeError: as `fit`.
+        """
+        return self._partial_fit(X, y, sample_weight)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The numbers of each row, in the shape of y: (N,) or (N, outputs)."""
+        found = self._outputs(X) * self._spread + self._center
+        return found.reshape(-1) if self._flat else found
+
+    def _targets(self, y: Any, fresh: bool, classes: Any) -> tuple[np.ndarray, int]:
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = column_or_1d(y, warn=True)
+        targets = y.reshape(len(y), -1).astype(np.float64)
+        if fresh:
+            self._flat = y.ndim == 1
+        elif targets.shape[1] != len(self._center):
+            raise ShapeError(f"y has {targets.shape[1]} numbers in a row, expected {len(self._center)} as before")
+        return targets, targets.shape[1]
+
+    def _scaled(self, targets: np.ndarray, weights: np.ndarray | None, fresh: bool) -> np.ndarray:
+        if fresh:
+            self._center = np.average(targets, axis=0, weights=weights)
+            spread = np.sqrt(np.average((targets - self._center) ** 2, axis=0, weights=weights))
+            self._spread = np.where(spread > 0, spread, 1.0)
+        return (targets - self._center) / self._spread
