@@ -12,12 +12,13 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from nbnet.batchnorm_tools import recalibrate
 from nbnet.errors import ArgumentError, DataError, ShapeError
 from nbnet.functional import checks
-from nbnet.layers import BatchNorm
+from nbnet.layers import BatchNorm, Sequential
 from nbnet.optimizers import Adam
 from nbnet.preprocessing import check_sample_weight
-from nbnet.sklearn.networks import Weighted, begin_statistics, make
+from nbnet.sklearn.networks import Weighted, make
 from nbnet.training.callbacks import EarlyStopping
 from nbnet.training.trainer import Trainer
 
@@ -143,20 +144,28 @@ class NetworkEstimator(BaseEstimator):
             self.model_.build(x.shape[1:], backend=self.backend, dtype=x.dtype, seed=self._seed)
             if self.model_.output_shape != (outputs,):
                 raise ShapeError(f"the network has outputs of shape {self.model_.output_shape}, expected ({outputs},): end with nb.Dense")
-            begin_statistics(self.model_, x, weights)
-        if len(x) == 1 and x.ndim == 2 and any(isinstance(layer, BatchNorm) for layer in self.model_.walk()):
-            raise DataError("got one sample, expected at least two (of weight above 0): batch norm normalises them by their variance")
+        else:  # what trains is a copy, so that an exception on the way leaves the estimator as it was
+            self.model_, self._optimizer = copy.deepcopy((self.model_, self._optimizer))
+        if any(isinstance(layer, BatchNorm) for layer in self.model_.walk()):
+            if len(x) == 1 and x.ndim == 2:
+                raise DataError("got one sample, expected at least two (of weight above 0): batch norm normalises them by their variance")
+            if fresh:  # the moving statistics begin at those of the data, which few steps would not reach
+                recalibrate(*self._inputs(x, weights))
         return x, targets, weights
 
+    def _inputs(self, x: Any, weights: np.ndarray | None) -> tuple[Sequential, Any]:
+        """What trains, and what it takes. Batch norms weigh the rows of tables, not those of images, which may be augmented."""
+        if weights is None or x.ndim != 2:
+            return self.model_, x
+        return Weighted(self.model_), (x, weights[:, None].astype(x.dtype))
+
     def _train(self, x: Any, targets: np.ndarray, weights: np.ndarray | None, epochs: int, schedule: Any, **options: Any) -> None:
-        model = self.model_
-        if weights is not None and x.ndim == 2:  # of tables; images may be augmented, and have many values for each channel
-            model, x = Weighted(model), (x, weights[:, None].astype(x.dtype))
+        model, inputs = self._inputs(x, weights)
         seed = self._seed + len(self.loss_curve_)
         augment = copy.deepcopy(self.augment)
         trainer = Trainer(model, self._loss, self._optimizer, schedule=schedule, seed=seed, augment=augment)
         self._optimizer = trainer.optimizer
-        trainer.fit((x, targets), epochs, self.batch_size, progress=bool(self.verbose), sample_weight=weights, **options)
+        trainer.fit((inputs, targets), epochs, self.batch_size, progress=bool(self.verbose), sample_weight=weights, **options)
         self.history_ = trainer.history
         self.loss_curve_ = [*self.loss_curve_, *trainer.history["loss"]]
         self.n_iter_ = len(self.loss_curve_)
@@ -183,9 +192,7 @@ class NetworkEstimator(BaseEstimator):
         finite = np.isfinite(x)
         if not finite.all():
             place = ", ".join(map(str, np.unravel_index(int(finite.argmin()), x.shape)))
-            raise DataError(
-                f"X has NaN or infinity, first at [{place}]: expected finite numbers; put SimpleImputer before it in a Pipeline"
-            )
+            raise DataError(f"X[{place}] is {x[~finite][0]}, expected finite numbers: for NaN put SimpleImputer before this in a Pipeline")
         if image_shape is None:
             return x, y
         if x[0].size != np.prod(image_shape):

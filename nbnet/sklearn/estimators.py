@@ -127,11 +127,14 @@ class CNNClassifier(ClassifierMixin, NetworkEstimator):
 
     def _codes(self, y: Any) -> np.ndarray:
         """The numbers of the labels in classes_."""
+        y = column_or_1d(y)
         try:
-            return np.asarray(self._labels.transform(column_or_1d(y)))
-        except ValueError as error:
-            known = ", ".join(map(repr, self.classes_.tolist()[:10])) + (", ..." if len(self.classes_) > 10 else "")
-            raise DataError(f"{' '.join(str(error).split())}: expected labels among {known}") from None
+            return np.asarray(self._labels.transform(y))
+        except ValueError:
+            known = self.classes_.tolist()
+            other = next((label for label in y.tolist() if label not in known), y[0])
+            listed = ", ".join(map(repr, known[:10])) + (", ..." if len(known) > 10 else "")
+            raise DataError(f"y has the label {other!r}, which was not there before: expected {listed}") from None
 
     def _all_weights(self, sample_weight: np.ndarray | None, y: Any) -> np.ndarray | None:
         if self.class_weight is None:

@@ -1,10 +1,8 @@
-"""The networks that estimators train: the defaults, how batch norm begins, and how it weighs rows."""
+"""The networks that estimators train: the defaults, and how their batch norms weigh rows."""
 
 from __future__ import annotations
 
 from typing import Any
-
-import numpy as np
 
 from nbnet import models
 from nbnet.errors import ArgumentError, unknown
@@ -49,18 +47,8 @@ def make(network: Any, input_shape: Shape, outputs: int) -> Sequential:
     return models.get(name)(outputs)
 
 
-def begin_statistics(model: Sequential, x: np.ndarray, weights: np.ndarray | None) -> None:
-    """Let the moving statistics of a batch norm that comes first begin at those of the data: few steps do not reach them."""
-    first = model.layers[0]
-    if isinstance(first, BatchNorm) and first.normalizes_last_axis:
-        rows = x.reshape(-1, x.shape[-1]).astype(np.float64, copy=False)
-        each = None if weights is None else np.repeat(weights, len(rows) // len(x))
-        mean = np.average(rows, axis=0, weights=each)
-        first.moving.assign(first.buffers, mean, np.average((rows - mean) ** 2, axis=0, weights=each))
-
-
 class Weighted(Sequential):
-    """A built model with the weights of the rows as a second input: its batch norms weigh the statistics of training batches by them.
+    """A built model with the weights of the rows as a second input: its batch norms weigh the statistics of batches by them.
 
     A row of weight 2 is then the same as two rows. Parameters, buffers and layers are those of the model.
 
@@ -81,7 +69,7 @@ class Weighted(Sequential):
         x, weights = x
         tape = []
         for layer in self.layers:
-            options = {"weights": weights[:, 0]} if train and isinstance(layer, BatchNorm) else {}
+            options = {"weights": weights[:, 0]} if isinstance(layer, BatchNorm) and layer.needs_statistics(train) else {}
             x, saved = layer.forward(x, train, **options)
             tape.append(saved)
         return x, tuple(tape) if train else None
