@@ -3,6 +3,7 @@
 import argparse
 import inspect
 
+import pytest
 from descriptions import check
 
 import nbnet as nb
@@ -30,6 +31,13 @@ def test_defaults(request):
         for name in sorted(names):
             lines += _lines(name, getattr(module, name))
     check(request.config, "api", lines)
+
+
+def test_defaults_of_the_estimators(request):
+    pytest.importorskip("sklearn")
+    from nbnet import sklearn as estimators
+
+    check(request.config, "sklearn", [line for name in estimators.__all__ for line in _lines(name, getattr(estimators, name))])
 
 
 def _lines(name, thing):

@@ -137,7 +137,7 @@ def test_what_the_toolkits_and_operations_may_import():
 
 def test_importing_nbnet_is_light():
     """No framework, no plotting, no download tool, no CUDA, and no kernel compiled."""
-    heavy = ["torch", "tensorflow", "jax", "matplotlib", "pooch", "numba.cuda", "numba_cuda"]
+    heavy = ["torch", "tensorflow", "jax", "matplotlib", "pooch", "numba.cuda", "numba_cuda", "sklearn"]
     code = f"""
 import sys
 import nbnet

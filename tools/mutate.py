@@ -71,6 +71,7 @@ TESTS = {
     "nbnet/regularizers.py": ["tests/layers", "tests/training"],
     "nbnet/runtime": ["tests/runtime", "tests/layers", "tests/training", "tests/test_copies.py"],
     "nbnet/schedules.py": ["tests/training/test_rates.py", "tests/training/test_training.py"],
+    "nbnet/sklearn": ["tests/sklearn_estimators"],
     "nbnet/storage.py": ["tests/training/test_resuming.py"],
     "nbnet/version.py": ["tests/cli/test_help.py"],
     "nbnet/training": [
