@@ -122,7 +122,7 @@ class NetworkEstimator(BaseEstimator):
         self, X: Any, y: Any, sample_weight: Any, fresh: bool, classes: Any = None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """X, targets and weights for the Trainer, and, if `fresh`, a new network."""
-        x, y = self._rows(X, y, fresh)
+        x, y = self._rows(X, fresh, y)
         targets, outputs = self._targets(y, fresh, classes)
         weights = None
         if sample_weight is not None:
@@ -162,8 +162,7 @@ class NetworkEstimator(BaseEstimator):
     def _train(self, x: Any, targets: np.ndarray, weights: np.ndarray | None, epochs: int, schedule: Any, **options: Any) -> None:
         model, inputs = self._inputs(x, weights)
         seed = self._seed + len(self.loss_curve_)
-        augment = copy.deepcopy(self.augment)
-        trainer = Trainer(model, self._loss, self._optimizer, schedule=schedule, seed=seed, augment=augment)
+        trainer = Trainer(model, self._loss, self._optimizer, schedule=schedule, seed=seed, augment=copy.deepcopy(self.augment))
         self._optimizer = trainer.optimizer
         trainer.fit((inputs, targets), epochs, self.batch_size, progress=bool(self.verbose), sample_weight=weights, **options)
         self.history_ = trainer.history
@@ -175,29 +174,29 @@ class NetworkEstimator(BaseEstimator):
     def _outputs(self, X: Any) -> np.ndarray:
         """What the network gives for X: (N, outputs)."""
         check_is_fitted(self)
-        x, _ = self._rows(X, None, False)
+        x, _ = self._rows(X, False)
         return np.asarray(self.model_.predict(x))
 
     # ------------------------------------------------------------------------------------------------- helpers
 
-    def _rows(self, X: Any, y: Any, fresh: bool) -> tuple[np.ndarray, Any]:
-        """X in the shape and dtype of the network's input, and y: tables as they are, in float32 or float64, images in float32."""
+    def _rows(self, X: Any, fresh: bool, *y: Any) -> tuple[np.ndarray, Any]:
+        """X in the shape and dtype of the network's input, and y, if given: tables in float32 or float64, images in float32."""
         image_shape = self._image_shape()
         images = image_shape is not None or (X.ndim if hasattr(X, "ndim") else np.asarray(X).ndim) > 2
         options = {"dtype": np.float32 if images else [np.float64, np.float32], "allow_nd": True, "ensure_all_finite": False}
-        if y is None and not fresh:
-            x = validate_data(self, X, reset=False, **options)
+        if y:
+            x, targets = validate_data(self, X, *y, reset=fresh, **options, **self._checks_of_y)
         else:
-            x, y = validate_data(self, X, y, reset=fresh, **options, **self._checks_of_y)
+            x, targets = validate_data(self, X, reset=False, **options), None
         finite = np.isfinite(x)
         if not finite.all():
             place = ", ".join(map(str, np.unravel_index(int(finite.argmin()), x.shape)))
             raise DataError(f"X[{place}] is {x[~finite][0]}, expected finite numbers: for NaN put SimpleImputer before this in a Pipeline")
         if image_shape is None:
-            return x, y
+            return x, targets
         if x[0].size != np.prod(image_shape):
             raise ShapeError(f"X has {x[0].size} numbers in a row, expected {np.prod(image_shape)}: image_shape={self.image_shape!r}")
-        return x.reshape(len(x), *image_shape), y
+        return x.reshape(len(x), *image_shape), targets
 
     def _image_shape(self) -> tuple[int, ...] | None:
         """(H, W, C); grey images may lack the C.

@@ -134,7 +134,9 @@ def test_images_in_any_shape_are_the_same():
     np.testing.assert_array_equal(found.predict_proba(X.reshape(-1, 8, 8, 1)), flat.predict_proba(X))
 
 
-@pytest.mark.parametrize("labels", [DIGITS[:300] - 5, DIGITS[:300] > 4, Y.astype(object), DIGITS[:300] * 1.0], ids=str)
+@pytest.mark.parametrize(
+    "labels", [DIGITS[:300] - 5, DIGITS[:300] > 4, Y.astype(object), DIGITS[:300] * 1.0], ids=["whole", "bool", "object", "float"]
+)
 def test_labels_of_any_type(labels):
     found = table().fit(X, labels)
     assert found.classes_.dtype == found.predict(X).dtype == labels.dtype
@@ -152,6 +154,22 @@ def test_the_seed_decides():
     first = CNNClassifier(**IMAGES).fit(X, Y)
     np.testing.assert_array_equal(first.predict_proba(X), CNNClassifier(**IMAGES, backend="serial").fit(X, Y).predict_proba(X))
     assert not np.array_equal(first.predict_proba(X), CNNClassifier(**(IMAGES | {"random_state": 1})).fit(X, Y).predict_proba(X))
+
+
+def test_the_seed_decides_the_order_of_the_rows():
+    def network(shape, outputs):
+        return nb.Sequential([nb.Dense(outputs, weight_initializer="zeros")])
+
+    first, same, other = (table(network=network, random_state=seed).fit(X, Y).predict_proba(X) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, same)
+    assert not np.array_equal(first, other)
+
+
+def test_an_optimizer_is_copied():
+    optimizer = nb.Adam(0.01)
+    found = table(optimizer=optimizer).fit(X, Y)
+    assert found.fit(X, Y).optimizer is optimizer
+    assert (optimizer.steps, optimizer.state) == (0, {})
 
 
 def test_few_steps_on_features_far_from_0():
@@ -198,11 +216,23 @@ def test_weights_of_images_and_classes():
     assert said[None] < y.mean() < said["balanced"]
     weights = np.where(y, 0.5 / y.mean(), 0.5 / (1 - y.mean()))
     by_rows = CNNClassifier(**options).fit(x, y, sample_weight=weights)
+    both = CNNClassifier(class_weight={True: 3.0}, **options).fit(x, y, sample_weight=weights)
+    by_product = CNNClassifier(**options).fit(x, y, sample_weight=weights * np.where(y, 3, 1))
+    np.testing.assert_array_equal(both.predict_proba(x), by_product.predict_proba(x))
     by_class = CNNClassifier(class_weight={True: weights[y][0], False: weights[~y][0]}, **options).fit(x, y)
     np.testing.assert_allclose(by_rows.predict_proba(x), by_class.predict_proba(x), atol=1e-5)
 
 
-def test_rows_of_weight_0_do_not_count_but_their_class_is_known():
+@pytest.mark.parametrize("options", [{}, {"image_shape": (8, 8), "network": "digits"}], ids=["table", "images"])
+def test_rows_of_weight_0_do_not_count(options):
+    keep = np.arange(300) % 3 > 0
+    np.testing.assert_array_equal(
+        table(**options).fit(X, Y, sample_weight=keep).predict_proba(X),
+        table(**options).fit(X[keep], Y[keep], sample_weight=np.ones(keep.sum())).predict_proba(X),
+    )
+
+
+def test_a_class_of_weight_0_is_known():
     weights = (Y != "three").astype(float)
     found = table().fit(X, Y, sample_weight=weights)
     assert "three" in found.classes_
@@ -214,6 +244,9 @@ def test_early_stopping_restores_the_best():
     losses = found.history_["val_loss"]
     assert len(losses) < 200
     assert int(np.argmin(losses)) == len(losses) - 11
+    never = nb.callbacks.EarlyStopping(patience=200)
+    twin = table(early_stopping=never, validation_fraction=0.3, epochs=len(losses) - 10, schedule=None).fit(X, Y)
+    np.testing.assert_array_equal(found.predict_proba(X), twin.predict_proba(X))
     soon = table(early_stopping=nb.callbacks.EarlyStopping("loss", patience=1, min_delta=100), epochs=9).fit(X, Y)
     assert soon.n_iter_ == 2
 
@@ -259,6 +292,7 @@ NUMBERS = CNNRegressor(epochs=1, random_state=0).fit(X, np.stack([DIGITS[:300]] 
 OTHER = np.where(Y == "one", "ten", Y)
 BAD = {
     "NaN, fit": (SEEN, lambda e: e.fit(HOLE, Y), r"X\[3, 5\] is nan, expected finite numbers: for NaN put SimpleImputer"),
+    "no y": (SEEN, lambda e: e.set_params(warm_start=True).fit(X, None), "requires y to be passed, but the target y is None"),
     "NaN, partial_fit": (SEEN, lambda e: e.partial_fit(HOLE, Y), r"X\[3, 5\] is nan"),
     "NaN, predict": (SEEN, lambda e: e.predict(HOLE), r"X\[3, 5\] is nan"),
     "class, partial_fit": (
@@ -310,7 +344,7 @@ def test_bad_input_is_one_line_and_changes_nothing(case):
     estimator = copy.deepcopy(estimator)
     before, attributes = (estimator.predict(X) if hasattr(estimator, "model_") else None), set(vars(estimator))
     curve = copy.copy(getattr(estimator, "loss_curve_", None))
-    with pytest.raises(NbnetError, match=message) as caught:
+    with pytest.raises(ValueError if case == "no y" else NbnetError, match=message) as caught:
         call(estimator)
     assert "\n" not in str(caught.value)
     assert set(vars(estimator)) == attributes
