@@ -1,0 +1,5 @@
+"""Models as ONNX files: nb.onnx.export and nb.onnx.load. They need the package onnx: pip install 'nbnet[onnx]'."""
+
+from nbnet.onnx.export import export
+
+__all__ = ["export"]
