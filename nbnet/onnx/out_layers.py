@@ -124,8 +124,8 @@ def _group_norm(w: Writer, layer: Any, x: Value) -> Value:
         names = w.param(layer, "gamma", ones), w.param(layer, "beta", zeros)
         return x._replace(name=w.node("InstanceNormalization", x.name, *names, epsilon=layer.eps))
     ones, zeros = w.own("ones", np.ones(groups)), w.own("zeros", np.zeros(groups))
-    name = w.node("InstanceNormalization", w.reshape(x.name, (groups, -1)), ones, zeros, epsilon=layer.eps)
-    name = w.reshape(name, (channels, *sizes))
+    name = w.node("InstanceNormalization", w.reshaped(x.name, (groups, -1)), ones, zeros, epsilon=layer.eps)
+    name = w.reshaped(name, (channels, *sizes))
     gamma, beta = (None if array is None else channel_wise(array, x.shape) for array in (gamma, beta))
     return x._replace(name=_affine(w, layer, name, gamma, beta))
 
@@ -165,10 +165,11 @@ def _flatten(w: Writer, layer: nb.Flatten, x: Value) -> Value:
 
 
 def _reshape(w: Writer, layer: nb.Reshape, x: Value) -> Value:
-    return Value(w.reshape(w.last(x).name, layer.output_shape), layer.output_shape)
+    return Value(w.node("Reshape", w.last(x).name, w.shape(layer.output_shape)), layer.output_shape)
 
 
 def _permute(w: Writer, layer: nb.Permute, x: Value) -> Value:
+    w.permuted = True
     return Value(w.node("Transpose", w.last(x).name, perm=[0, *layer.order]), layer.output_shape)
 
 
@@ -192,8 +193,9 @@ def _sequential(w: Writer, layer: nb.Sequential, x: Any) -> Any:
 def _branches(w: Writer, layer: Container, x: Any) -> tuple[Value, ...]:
     """What each branch gives, with the channels first."""
     children = layer._children()
-    xs = x if type(x) is tuple else (x,) * len(children)
-    return tuple([w.layer(child, one, _child(w, name)) for (name, child), one in zip(children, xs)]) if children else xs
+    if type(x) is not tuple:
+        x = (w.first(x),) * len(children)
+    return tuple([w.layer(child, one, _child(w, name)) for (name, child), one in zip(children, x)]) if children else x
 
 
 def _concat(w: Writer, layer: nb.Concat, x: Any) -> Value:
@@ -209,7 +211,7 @@ def _add(w: Writer, layer: nb.Add, x: Any) -> Value:
 def _multiply(w: Writer, layer: nb.Multiply, x: Any) -> Value:
     values, rank = [w.first(value) for value in _branches(w, layer, x)], len(layer.output_shape)
     names = [
-        w.reshape(value.name, (value.shape[0], *[1] * (rank - 1))) if len(value.shape) == 1 < rank else value.name for value in values
+        w.reshaped(value.name, (value.shape[0], *[1] * (rank - 1))) if len(value.shape) == 1 < rank else value.name for value in values
     ]
     name = reduce(lambda a, b: w.node("Mul", a, b), names)
     return Value(name, layer.output_shape, layer.output_shape if rank > 1 else ())

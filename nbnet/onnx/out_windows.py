@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from nbnet.functional.pool import geometry
-from nbnet.functional.resample import Taps, _bins, _upsampled
+from nbnet.functional.resample import Taps, bins, upsampled
 from nbnet.layers import AdaptiveAvgPool2D, AvgPool2D, Crop2D, Pad2D, UpSample2D
 from nbnet.layers.base import Shape
 from nbnet.onnx.writer import Value, Writer
@@ -30,7 +30,11 @@ def padded(w: Writer, name: str, pads: Pairs, mode: str) -> str:
     """A node that pads the axes of images or sequences with the channels first."""
     if not any(map(any, pads)):
         return name
-    return w.node("Pad", name, w.own("pads", in_order([(0, 0), (0, 0), *pads]), np.int64), mode=PAD_MODES[mode])
+    return w.helping("Pad", name, _pads(w, pads), mode=PAD_MODES[mode])
+
+
+def _pads(w: Writer, pads: Pairs) -> str:
+    return w.own("pads", in_order([(0, 0), (0, 0), *pads]), np.int64)
 
 
 def pool(w: Writer, layer: Any, x: Value) -> Value:
@@ -65,7 +69,7 @@ def global_pool(op: str) -> Any:
 
 def pad(w: Writer, layer: Pad2D, x: Value) -> Value:
     x = w.first(x)
-    return _channels_first(padded(w, x.name, list(layer.padding), layer.mode), layer.output_shape)
+    return _channels_first(w.node("Pad", x.name, _pads(w, list(layer.padding)), mode=PAD_MODES[layer.mode]), layer.output_shape)
 
 
 def crop(w: Writer, layer: Crop2D, x: Value) -> Value:
@@ -77,9 +81,9 @@ def crop(w: Writer, layer: Crop2D, x: Value) -> Value:
 
 
 def upsample(w: Writer, layer: UpSample2D, x: Value) -> Value:
-    if layer.mode == "bilinear" and not x.moved and w.nodes:
-        # onnxruntime (1.32) moves transpositions of Permute past Resize, and then refuses the axes that Resize has
-        tables = [_upsampled(size, factor, layer.mode) for size, factor in zip(x.shape, layer.factor)]
+    if layer.mode == "bilinear" and w.permuted:
+        # onnxruntime (1.32) moves the Transpose of Permute past the nodes after it, and then refuses the axes that Resize gets
+        tables = [upsampled(size, factor, layer.mode) for size, factor in zip(x.shape, layer.factor)]
         return _products(w, w.first(x), layer.output_shape, *tables)
     x = w.first(x)
     scales = w.own("scales", (1, 1, *layer.factor))
@@ -96,21 +100,13 @@ def adaptive_pool(w: Writer, layer: AdaptiveAvgPool2D, x: Value) -> Value:
     if all(size % outputs == 0 for size, outputs in zip(sizes, out)):
         steps = [size // outputs for size, outputs in zip(sizes, out)]
         return _channels_first(w.node("AveragePool", x.name, kernel_shape=steps, strides=steps), layer.output_shape)
-    return _products(w, x, layer.output_shape, *[_bins(size, outputs) for size, outputs in zip(sizes, out)])
+    return _products(w, x, layer.output_shape, *[bins(size, outputs) for size, outputs in zip(sizes, out)])
 
 
 def _products(w: Writer, x: Value, shape: Shape, rows: Taps, columns: Taps) -> Value:
     """Resampling as products with matrices."""
-    name = w.node("MatMul", x.name, w.own("columns", _matrix(columns).T))
-    return _channels_first(w.node("MatMul", w.own("rows", _matrix(rows)), name), shape)
-
-
-def _matrix(taps: Taps) -> np.ndarray:
-    """(outputs, inputs)"""
-    matrix = np.zeros((len(taps), taps.length))
-    for row, index, weight in zip(matrix, taps.index, taps.weight):
-        row[index[index >= 0]] = weight[index >= 0]
-    return matrix
+    name = w.node("MatMul", x.name, w.own("columns", columns.matrix().T))
+    return _channels_first(w.node("MatMul", w.own("rows", rows.matrix()), name), shape)
 
 
 def _channels_first(name: str, shape: Shape) -> Value:

@@ -45,6 +45,7 @@ class Writer:
         self.nodes: list[Any] = []
         self.constants: dict[str, np.ndarray] = {}
         self.path = ""
+        self.permuted = False  # whether there is a Permute so far
         self._names: set[str] = set()
         self._homes: dict[int, str] = {}  # by id of a layer, its first path: that of its parameters
         self._moves: dict[tuple[str, bool], Value] = {}
@@ -80,8 +81,16 @@ class Writer:
     # ----------------------------------------------------------------------------------------------- nodes and constants
 
     def node(self, op: str, *inputs: str, **attributes: Any) -> str:
-        """Add a node with the name of the layer; the name of its output."""
-        name = self.unique(self.path or op.lower()) if self.path not in self._names else self.unique(f"{self.path}/{op}")
+        """Add a node, the first of a layer with the name of the layer; the name of its output."""
+        if not self.path or self.path in self._names:
+            return self.helping(op, *inputs, **attributes)
+        return self._add(self.unique(self.path), op, inputs, attributes)
+
+    def helping(self, op: str, *inputs: str, **attributes: Any) -> str:
+        """Add a node that only brings the input of a layer into another form."""
+        return self._add(self.unique(f"{self.path}/{op}"), op, inputs, attributes)
+
+    def _add(self, name: str, op: str, inputs: tuple[str, ...], attributes: dict[str, Any]) -> str:
         self.nodes.append(self.onnx.helper.make_node(op, inputs, [name], name, **attributes))
         return name
 
@@ -120,9 +129,13 @@ class Writer:
         self._names.add(found)
         return found
 
-    def reshape(self, name: str, shape: Shape) -> str:
+    def reshaped(self, name: str, shape: Shape) -> str:
         """An array as (N, *shape)."""
-        return self.node("Reshape", name, self.own("shape", [0, *shape], np.int64))
+        return self.helping("Reshape", name, self.shape(shape))
+
+    def shape(self, shape: Shape) -> str:
+        """The constant that Reshape takes."""
+        return self.own("shape", [0, *shape], np.int64)
 
     # -------------------------------------------------------------------------------------------------- order of numbers
 
@@ -135,11 +148,11 @@ class Writer:
             name = value.name
             *sizes, channels = value.moved
             if len(value.shape) == 1:
-                name = self.reshape(name, (channels, *sizes))
+                name = self.reshaped(name, (channels, *sizes))
             rank = len(value.moved)
-            name = self.node("Transpose", name, perm=[0, *range(2, rank + 1), 1])
+            name = self.helping("Transpose", name, perm=[0, *range(2, rank + 1), 1])
             if len(value.shape) == 1:
-                name = self.node("Flatten", name)
+                name = self.helping("Flatten", name)
             known = self._moves[value.name, False] = Value(name, value.shape)
         return known
 
@@ -152,7 +165,7 @@ class Writer:
         known = self._moves.get((value.name, True))
         if known is None:
             rank = len(value.shape)
-            name = self.node("Transpose", value.name, perm=[0, rank, *range(1, rank)])
+            name = self.helping("Transpose", value.name, perm=[0, rank, *range(1, rank)])
             known = self._moves[value.name, True] = Value(name, value.shape, value.shape)
         return known
 
