@@ -15,6 +15,7 @@ from nbnet.onnx.files import array
 MOST = 5_000  # nodes
 OLDEST = 7  # operator set, of 2018: since then operators broadcast as NumPy does
 STANDARD = ("", "ai.onnx")
+REPEATABLE = ("Add", "Sub", "Mul", "Div", "Identity")  # with constants: nodes that two branches may begin with, as both read them
 NO_DATA = ("Shape", "Size")  # their results do not depend on the numbers of their inputs
 
 
@@ -163,8 +164,8 @@ class Graph:
             sink.data = list(self.outputs)
             self.producers[end] = sink
             self.order.append(sink)
-        chain = self._chain(end, "", self._forks(), set())
-        return chain
+        self._read = 0
+        return self._chain(end, "", self._forks(), set())
 
     def _forks(self) -> dict[str, str]:
         """By the result of a node, the last array that all that it depends on passes through; "" stands for all inputs.
@@ -193,14 +194,17 @@ class Graph:
         names = [name for name, _ in self.inputs]
         at = end
         while at != start:
-            if at in used:
+            self._read += 1
+            node = self.producers.get(at)
+            repeatable = node is not None and node.op in REPEATABLE and len(node.data) == 1 and self._read < 4 * MOST
+            if at in used and not repeatable:
                 raise OnnxError(f"{at!r} goes into branches that are joined in different places: expected branches that nest, as in ResNet")
             used.add(at)
             if at in names:
                 items.append(Input(names.index(at)))
                 at = ""
                 continue
-            node = self.producers[at]
+            assert node is not None
             if at != node.outputs[0]:
                 raise OnnxError(f"node {node.name!r} ({node.op}): its result {at!r} is used, expected the first one alone")
             if len(node.data) == 1:

@@ -196,6 +196,8 @@ def _reduce(r: Reader, node: Node) -> None:
         r.same()
         r.at = At((r.at.shape[-1], *r.at.shape[:-1]), (r.at.shape[-1], *r.at.shape[:-1]))
         in_windows.pool_all(r, node, mean, False)
+    elif is_of_norm:
+        r.steps.append(Function(f"mean {len(axes)}", node))
     else:
         raise OnnxError(f"over the axes {axes} of {rank}: nbnet has pooling over whole images")
 
@@ -260,13 +262,20 @@ def _function(r: Reader, node: Node) -> None:
     r.steps.append(Function(node.op, node))
 
 
+def _greater(r: Reader, node: Node) -> None:
+    value = r.weight(node, 1)
+    if node.inputs[0] not in node.data or value.size != 1:
+        raise OnnxError("nbnet compares no arrays")
+    r.steps.append(Function(f"above {float(value.reshape(-1)[0])}", node))
+
+
 # ------------------------------------------------------------------------------------------------------------ shapes
 
 
 def target_shape(r: Reader, node: Node, shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape of one example after a Reshape."""
     wanted = r.ints(node, 1, "shape")
-    if not wanted or node.int("allowzero", 0):
+    if not wanted or (node.int("allowzero", 0) and 0 in wanted):
         raise OnnxError(f"to {wanted}: expected a shape without allowzero")
     whole = (BATCH, *shape)
     sizes = [whole[i] if n == 0 and i < len(whole) else n for i, n in enumerate(wanted)]
@@ -371,7 +380,8 @@ RULES: Rules = {
     "Clip": _clip,
     "Softmax": _softmax(nb.Softmax),
     "LogSoftmax": _softmax(nb.LogSoftmax),
-    **dict.fromkeys(("Erf", "Sqrt"), _function),
+    **dict.fromkeys(("Erf", "Sqrt", "Log"), _function),
+    "Greater": _greater,
     "Neg": lambda r, node: r.affine(-1, 0),
     "Reshape": _reshape,
     "Flatten": _flatten,

@@ -22,10 +22,10 @@ def join(r: Reader, node: Node, branches: list[Reader], of_inputs: bool) -> None
     Args:
         of_inputs: whether the branches begin at the inputs of the model, one each.
     """
-    if node.op not in JOINS:
-        raise OnnxError(unsupported(node))
     if not of_inputs and pattern(r, node, branches):
         return
+    if node.op not in JOINS:
+        raise OnnxError(f"{unsupported(node)} of two arrays")
     JOINS[node.op](r, node, branches)
 
 
@@ -34,16 +34,14 @@ def join(r: Reader, node: Node, branches: list[Reader], of_inputs: bool) -> None
 
 def pattern(r: Reader, node: Node, branches: list[Reader]) -> bool:
     """Read the join as a layer, or as a part of one, if it is one."""
-    if len(branches) != 2:
+    parts = [branch.steps for branch in branches]
+    if node.op not in PATTERNS:
         return False
-    first, second = (branch.steps for branch in branches)
-    for a, b in ((first, second), (second, first)):
-        found = PATTERNS.get(node.op, lambda a, b: None)(a, b)
-        if found is not None and (node.op != "Div" or a is first):
-            for step in found:
-                _append(r, step, node)
-            return True
-    return False
+    orders = [parts, parts[::-1]] if node.op in ("Add", "Mul") else [parts]
+    found = next(filter(None, (PATTERNS[node.op](*order) for order in orders if len(order) == ARITY.get(node.op, 2))), None)
+    for step in found or ():
+        _append(r, step, node)
+    return found is not None
 
 
 def _append(r: Reader, step: Any, node: Node) -> None:
@@ -111,32 +109,72 @@ def _of_quotients(a: list[Step], b: list[Step]) -> list[Any] | None:
     return [nb.RMSNorm(number, scale=False, axes=-1 if count == 1 else tuple(range(-count, 0)))] if number > 0 else None
 
 
+def _of_differences(a: list[Step], b: list[Step]) -> list[Any] | None:
+    """x - its mean, the beginning of a layer norm."""
+    return [f"centred {b[0].op.split()[1]}"] if not a and len(b) == 1 and _is_mean(b[0]) else None  # type: ignore[union-attr]
+
+
+def _is_mean(step: Step) -> bool:
+    return isinstance(step, Function) and step.op.startswith("mean")
+
+
+def _of_choices(condition: list[Step], a: list[Step], b: list[Step]) -> list[Any] | None:
+    """x where beta * x > threshold, else softplus."""
+    if a or not condition or not isinstance(condition[-1], Function) or not condition[-1].op.startswith("above"):
+        return None
+    scale = [step for step in condition[:-1] if isinstance(step, Affine)]
+    beta = float(scale[0].factor) if scale and np.ndim(scale[0].factor) == 0 else 1.0
+    fits = len(condition) == len(scale) + 1 <= 2 and all(step.scales_by(beta) for step in scale)
+    if not fits or len(b) != 1 or not isinstance(b[0], nb.Softplus) or abs(b[0].beta / beta - 1) > 1e-6:
+        return None
+    return [nb.Softplus(b[0].beta, float(condition[-1].op.split()[1]))]
+
+
 def _are(steps: Sequence[Step], *ops: str) -> bool:
     return tuple(step.op if isinstance(step, Function) else None for step in steps) == ops
 
 
-PATTERNS: dict[str, Callable[[list[Step], list[Step]], list[Any] | None]] = {
+PATTERNS: dict[str, Callable[..., list[Any] | None]] = {
     "Mul": _of_products,
     "Add": _of_sums,
     "Div": _of_quotients,
+    "Sub": _of_differences,
+    "Where": _of_choices,
 }
+ARITY = {"Where": 3}
 
 
-def in_a_row(steps: list[Step]) -> list[Any] | None:
-    """The layer that the last steps are, or None, with how many they are: Hardsigmoid, Softplus with beta, LogSigmoid."""
-    if len(steps) < 3:
-        return None
-    before, middle, after = steps[-3:]
+def in_a_row(steps: list[Step]) -> tuple[int, Layer] | None:
+    """The layer that the last steps are, and how many they are."""
+    found = _of_two(steps[-2], steps[-1]) if len(steps) > 1 else None
+    if found is not None:
+        return 2, found
+    found = _of_three(*steps[-3:]) if len(steps) > 2 else None
+    return None if found is None else (3, found)
+
+
+def _of_two(before: Step, after: Step) -> Layer | None:
+    """LogSigmoid, LogSoftmax, LayerNorm without gamma and beta."""
+    if _are([after], "Log"):
+        return nb.LogSigmoid() if isinstance(before, nb.Sigmoid) else nb.LogSoftmax() if isinstance(before, nb.Softmax) else None
+    if isinstance(before, Function) and before.op.startswith("centred") and isinstance(after, nb.RMSNorm) and not after.scale:
+        axes = (after.axes,) if isinstance(after.axes, int) else after.axes
+        return nb.LayerNorm(after.eps, False, False, axes=after.axes) if before.op == f"centred {len(axes)}" else None
+    return None
+
+
+def _of_three(before: Step, middle: Step, after: Step) -> Layer | None:
+    """Hardsigmoid, Softplus with beta, LogSigmoid."""
     if not isinstance(before, Affine) or not isinstance(after, Affine):
         return None
     if isinstance(middle, nb.ReLU6) and before.is_close(1, 3) and after.scales_by(1 / 6):
-        return [nb.Hardsigmoid()]
+        return nb.Hardsigmoid()
     if isinstance(middle, nb.Softplus) and np.ndim(before.factor) == 0 and middle.beta == 1:
         beta = float(before.factor)
         if beta == -1 and before.scales_by(-1) and after.scales_by(-1):
-            return [nb.LogSigmoid()]
+            return nb.LogSigmoid()
         if beta > 0 and before.scales_by(beta) and after.scales_by(1 / beta):
-            return [nb.Softplus(float(str(np.float32(beta))))]
+            return nb.Softplus(float(str(np.float32(beta))))
     return None
 
 
@@ -212,9 +250,4 @@ JOINS: dict[str, Callable[[Reader, Node, list[Reader]], None]] = {
     "Mul": _multiply,
     "Concat": _concat,
     "Outputs": _parallel,
-    "Div": lambda r, node, branches: _refuse(node),
 }
-
-
-def _refuse(node: Node) -> None:
-    raise OnnxError(unsupported(node))

@@ -127,9 +127,9 @@ def _read(r: Reader, items: Sequence[Item], starts: Sequence[At]) -> None:
             _explained(node, lambda: RULES[node.op](r, node))
         found = in_a_row(r.steps)
         if found:
-            del r.steps[-3:]
-            for layer in found:
-                r.add(layer)
+            count, layer = found
+            del r.steps[-count:]
+            r.add(layer)
         r.constants.shapes[node.outputs[0]] = r.at.shape
 
 

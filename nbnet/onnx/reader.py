@@ -216,6 +216,8 @@ class Reader:
         """The norm with this gamma and beta, if the layer is one that has none."""
         if isinstance(before, nb.GroupNorm) and not before.scale and not before.center:
             return _set_affine(self._built(nb.GroupNorm(before.groups, before.eps), before.input_shape), step)
+        if isinstance(before, nb.LayerNorm) and not before.scale and not before.center and before.axes == -1:
+            return _set_affine(self._built(nb.LayerNorm(before.eps), before.input_shape), step)
         if isinstance(before, nb.RMSNorm) and not before.scale and before.axes == -1 and np.all(step.offset == 0):
             return _set_affine(self._built(nb.RMSNorm(before.eps), before.input_shape), step)
         return None
