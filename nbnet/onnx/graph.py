@@ -59,7 +59,7 @@ class Join(NamedTuple):
 class Input(NamedTuple):
     """The beginning at an input of the model."""
 
-    index: int
+    number: int
 
 
 Item = Node | Join | Input

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from nbnet import layers as nb
 from nbnet.errors import OnnxError
 from nbnet.layers import Layer
-from nbnet.onnx import in_windows
+from nbnet.onnx import in_activations, in_windows
 from nbnet.onnx.folding_constants import BATCH
 from nbnet.onnx.graph import Node
-from nbnet.onnx.reader import At, Function, Reader, Rule, Rules
+from nbnet.onnx.reader import At, Function, Reader, Rules, for_last_axis, short
 
 # ------------------------------------------------------------------------------------------------------ products
 
@@ -79,7 +77,7 @@ def with_constant(r: Reader, node: Node) -> None:
         r.steps.pop()
         r.add(nb.RMSNorm(last.eps, axes=last.axes), gamma=value)
         return
-    c = _for_last_axis(r, value).astype(np.float64)
+    c = for_last_axis(r, value).astype(np.float64)
     if node.op == "Add":
         r.affine(1, c)
     elif node.op == "Mul":
@@ -90,29 +88,6 @@ def with_constant(r: Reader, node: Node) -> None:
         r.affine(1 / c, 0)
     else:
         raise OnnxError("it divides by the data, or by 0: nbnet has no division")
-
-
-def _for_last_axis(r: Reader, value: np.ndarray) -> np.ndarray:
-    """A constant as one number, or as one for each of the last axis in nbnet."""
-    if value.size == 1 and value.ndim <= len(r.at.shape) + 1:
-        return value.reshape(())
-    shape = r.at.shape
-    if value.ndim == len(shape) + 1 and value.shape[0] == 1:
-        value = value[0]
-    sizes = (*[1] * (len(shape) - value.ndim), *value.shape)
-    axes = [axis for axis, n in enumerate(sizes) if n > 1]
-    if len(sizes) > len(shape) or len(axes) != 1 or sizes[axes[0]] != shape[axes[0]]:
-        raise OnnxError(f"a constant of shape {value.shape} for an array of shape {shape}, expected one number, or one for each channel")
-    value = value.reshape(-1)
-    if len(shape) == 1:
-        return np.moveaxis(value.reshape(r.at.moved), 0, -1).reshape(-1) if r.at.moved else value
-    if axes[0] == 0:
-        r.last()
-    elif axes[0] == len(shape) - 1:
-        r.same()
-    else:
-        raise OnnxError(f"a constant of shape {value.shape} along an axis between, expected one for each channel")
-    return value
 
 
 # ------------------------------------------------------------------------------------------------------------ norms
@@ -127,24 +102,19 @@ def _batch_norm(r: Reader, node: Node) -> None:
     if (var < 0).any() or eps < 0:
         raise OnnxError("a variance or epsilon is below 0")
     if eps:
-        r.add(nb.BatchNorm(eps=_short(eps)), gamma=gamma, beta=beta, moving_mean=mean, moving_var=var)
+        r.add(nb.BatchNorm(eps=short(eps)), gamma=gamma, beta=beta, moving_mean=mean, moving_var=var)
     else:  # nbnet adds none to a deviation
         r.add(nb.BatchNorm(track="deviation"), gamma=gamma, beta=beta, moving_mean=mean, moving_std=np.sqrt(var))
-
-
-def _short(number: float) -> float:
-    """The number that was meant by one in float32."""
-    return float(str(np.float32(number)))
 
 
 def _instance_norm(r: Reader, node: Node) -> None:
     r.channels(node, (1, 2, 3))
     gamma, beta = (r.weight(node, i, (r.at.shape[0],)) for i in (1, 2))
-    r.add(nb.InstanceNorm(eps=_short(node.float("epsilon", 1e-5))), gamma=gamma, beta=beta)
+    r.add(nb.InstanceNorm(eps=short(node.float("epsilon", 1e-5))), gamma=gamma, beta=beta)
 
 
 def _group_norm(r: Reader, node: Node) -> None:
-    groups, eps = node.int("num_groups"), _short(node.float("epsilon", 1e-5))
+    groups, eps = node.int("num_groups"), short(node.float("epsilon", 1e-5))
     r.same() if len(r.at.shape) == 1 else r.last()
     channels = r.at.shape[0]
     if groups is None or groups < 1 or channels % groups:
@@ -163,7 +133,7 @@ def grouped(r: Reader, first: Node, norm: Node, second: Node) -> bool:
     if not fits or (ones != 1).any() or zeros.any() or len(zeros) != len(ones) or target_shape(r, second, target) != shape:
         return False
     r.same() if len(shape) == 1 else r.last()
-    r.add(nb.GroupNorm(len(ones), _short(norm.float("epsilon", 1e-5)), center=False, scale=False))
+    r.add(nb.GroupNorm(len(ones), short(norm.float("epsilon", 1e-5)), center=False, scale=False))
     return True
 
 
@@ -175,11 +145,11 @@ def _layer_norm(r: Reader, node: Node) -> None:
     if not 1 <= axis < rank:
         raise OnnxError(f"axis {node.int('axis', -1)} of an array with {rank} axes, expected one after the batch's")
     sizes = shape[axis - 1 :]
-    gamma = np.broadcast_to(r.weight(node, 1), sizes)
-    beta = None if r.constant(node, 2) is None else np.broadcast_to(r.weight(node, 2), sizes)
+    gamma = r.weight(node, 1, sizes)
+    beta = None if r.constant(node, 2) is None else r.weight(node, 2, sizes)
     axes = -1 if len(sizes) == 1 else tuple(range(-len(sizes), 0))
     arrays = {"gamma": gamma} if beta is None else {"gamma": gamma, "beta": beta}
-    r.add(nb.LayerNorm(_short(node.float("epsilon", 1e-5)), beta is not None, axes=axes), **arrays)
+    r.add(nb.LayerNorm(short(node.float("epsilon", 1e-5)), beta is not None, axes=axes), **arrays)
 
 
 def _reduce(r: Reader, node: Node) -> None:
@@ -200,73 +170,6 @@ def _reduce(r: Reader, node: Node) -> None:
         r.steps.append(Function(f"mean {len(axes)}", node))
     else:
         raise OnnxError(f"over the axes {axes} of {rank}: nbnet has pooling over whole images")
-
-
-# ------------------------------------------------------------------------------------------------------ activations
-
-
-def _plain(make: Callable[[], Layer]) -> Rule:
-    return lambda r, node: _add(r, make())
-
-
-def _add(r: Reader, layer: Layer) -> None:
-    r.add(layer)
-
-
-def _alpha(make: Callable[[float], Layer], default: float) -> Rule:
-    return lambda r, node: _add(r, make(_short(node.float("alpha", default))))
-
-
-def _fixed(make: Callable[[], Layer], **wanted: tuple[float, float]) -> Rule:
-    """An activation whose numbers nbnet fixes; wanted: {attribute: (the number, default of ONNX)}."""
-
-    def rule(r: Reader, node: Node) -> None:
-        for name, (number, default) in wanted.items():
-            if abs(node.float(name, default) - number) > 1e-5:
-                raise OnnxError(f"{name} is {node.float(name, default):g}: nbnet's {type(make()).__name__} has {number:g}")
-        r.add(make())
-
-    return rule
-
-
-def _clip(r: Reader, node: Node) -> None:
-    bounds: list[Any] = []
-    for i, name in ((1, "min"), (2, "max")):
-        value = node.attributes.get(name) if r.constant(node, i) is None else r.weight(node, i).reshape(-1)[0]
-        bounds.append(None if value is None or abs(float(value)) > 1e30 else _short(float(value)))
-    low, high = bounds
-    if low == 0 and high in (None, 6):
-        r.add(nb.ReLU() if high is None else nb.ReLU6())
-    elif low is None or high is None or not low < high:
-        raise OnnxError(f"bounds {low} and {high}, expected two, or 0 alone")
-    else:
-        r.add(nb.Hardtanh(low, high))
-
-
-def _prelu(r: Reader, node: Node) -> None:
-    slopes = _for_last_axis(r, r.weight(node, 1))
-    r.add(nb.PReLU(per_channel=slopes.ndim > 0), weight=slopes.reshape(-1))
-
-
-def _softmax(make: Callable[[], Layer]) -> Rule:
-    def rule(r: Reader, node: Node) -> None:
-        if len(r.at.shape) != 1 or node.int("axis", -1 if r.opset >= 13 else 1) not in (1, -1):
-            raise OnnxError(f"over axis {node.int('axis', -1)} of an array of shape {r.at.shape}, expected flat features")
-        r.same()
-        r.add(make())
-
-    return rule
-
-
-def _function(r: Reader, node: Node) -> None:
-    r.steps.append(Function(node.op, node))
-
-
-def _greater(r: Reader, node: Node) -> None:
-    value = r.weight(node, 1)
-    if node.inputs[0] not in node.data or value.size != 1:
-        raise OnnxError("nbnet compares no arrays")
-    r.steps.append(Function(f"above {float(value.reshape(-1)[0])}", node))
 
 
 # ------------------------------------------------------------------------------------------------------------ shapes
@@ -353,6 +256,7 @@ def _cast(r: Reader, node: Node) -> None:
 
 RULES: Rules = {
     **in_windows.RULES,
+    **in_activations.RULES,
     "Gemm": _gemm,
     "MatMul": _matmul,
     **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Pow"), with_constant),
@@ -362,26 +266,6 @@ RULES: Rules = {
     "LayerNormalization": _layer_norm,
     "ReduceMean": _reduce,
     "ReduceMax": _reduce,
-    "Relu": _plain(nb.ReLU),
-    "Tanh": _plain(nb.Tanh),
-    "Sigmoid": _plain(nb.Sigmoid),
-    "Softplus": _plain(nb.Softplus),
-    "Softsign": _plain(nb.Softsign),
-    "Mish": _plain(nb.Mish),
-    "HardSwish": _plain(nb.Hardswish),
-    "HardSigmoid": _fixed(nb.Hardsigmoid, alpha=(1 / 6, 0.2), beta=(0.5, 0.5)),
-    "Selu": _fixed(nb.SELU, alpha=(1.6732632, 1.6732632), gamma=(1.0507010, 1.0507010)),
-    "Swish": _fixed(nb.SiLU, alpha=(1.0, 1.0)),
-    "Gelu": lambda r, node: _add(r, nb.GELU(node.text("approximate", "none"))),
-    "LeakyRelu": _alpha(lambda slope: nb.LeakyReLU(slope) if slope else nb.ReLU(), 0.01),
-    "Elu": _alpha(nb.ELU, 1.0),
-    "Celu": _alpha(nb.CELU, 1.0),
-    "PRelu": _prelu,
-    "Clip": _clip,
-    "Softmax": _softmax(nb.Softmax),
-    "LogSoftmax": _softmax(nb.LogSoftmax),
-    **dict.fromkeys(("Erf", "Sqrt", "Log"), _function),
-    "Greater": _greater,
     "Neg": lambda r, node: r.affine(-1, 0),
     "Reshape": _reshape,
     "Flatten": _flatten,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from nbnet.onnx.graph import Node
 from nbnet.onnx.reader import Reader, Rule
 
 LONGEST = 1 << 16  # pixels of a kernel, a stride, a side of padding
+WIDEST = 1 << 20  # pixels of an image that is padded, cut or resized, for which tables are made
 Pairs = list[tuple[int, int]]
 
 
@@ -158,6 +160,7 @@ def on_images(r: Reader, node: Node, make: Callable[[Pairs], Layer | None], foun
     layer = make([(0, 0)] * (2 - len(found)) + found)
     if layer is None:
         return
+    _check_width(r.at.shape[1:])
     if len(found) == 2:
         r.add(layer)
         return
@@ -167,6 +170,11 @@ def on_images(r: Reader, node: Node, make: Callable[[Pairs], Layer | None], foun
     length = layer.output_shape[1]
     r.steps.append(_built(r, nb.Reshape((length, channels)), (1, length, channels)))
     r.at = r.at._replace(shape=(channels, length), moved=(channels, length))
+
+
+def _check_width(sizes: Sequence[int]) -> None:
+    if max(sizes) > WIDEST:
+        raise OnnxError(f"an image of {max(sizes):,} pixels along one side, expected at most {WIDEST:,}")
 
 
 def _built(r: Reader, layer: Layer, shape: tuple[int, ...]) -> Layer:
@@ -220,24 +228,27 @@ def resize(r: Reader, node: Node) -> None:
     """Enlarging by whole factors, by repeated pixels or linearly."""
     sizes = r.channels(node, (2,))
     shape = (1, *r.at.shape)
-    scales, wanted = (r.constant(node, i) for i in ((1, 3) if node.op == "Upsample" or len(node.inputs) < 3 else (2, 3)))
+    place = 1 if node.op == "Upsample" or len(node.inputs) < 3 else 2
+    wanted, scales = r.ints(node, 3, ""), r.constant(node, place)
     axes = [axis % 4 for axis in node.ints("axes", [0, 1, 2, 3])]
-    factors = {axis: 1.0 for axis in range(4)}
-    if wanted is not None and wanted.size:
-        factors |= {axis: n / shape[axis] for axis, n in zip(axes, wanted.tolist()) if axis > 0}
+    factors = dict.fromkeys(range(4), 1.0)
+    if wanted:
+        factors |= {axis: n / shape[axis] for axis, n in zip(axes, wanted) if axis > 0}
     elif scales is not None and scales.size:
-        factors |= dict(zip(axes, scales.astype(np.float64).tolist()))
+        factors |= dict(zip(axes, map(float, r.weight(node, place, (None,)))))
     mode = node.text("mode", "nearest")
     transform = "asymmetric" if node.op == "Upsample" or r.opset < 11 else node.text("coordinate_transformation_mode", "half_pixel")
     rounding = "floor" if node.op == "Upsample" or r.opset < 11 else node.text("nearest_mode", "round_prefer_floor")
     whole = [round(factors[axis]) for axis in (2, 3)]
     is_whole = all(1 <= n < LONGEST and abs(factors[axis] - n) < 1e-6 for axis, n in zip((2, 3), whole))
     repeats = mode == "nearest" and ((transform, rounding) == ("asymmetric", "floor") or transform.endswith("half_pixel"))
-    linear = mode == "linear" and (transform == "half_pixel" or (transform == "pytorch_half_pixel" and all(n * f > 1 for n, f in zip(sizes, whole))))
+    half_pixel = ("half_pixel",) if min(map(operator.mul, sizes, whole)) < 2 else ("half_pixel", "pytorch_half_pixel")
+    linear = mode == "linear" and transform in half_pixel
     if factors[0] != 1 or factors[1] != 1 or not is_whole or not (repeats or linear) or node.int("antialias", 0):
         named = f"mode {mode!r}, {transform!r}, by {factors[2]:g} and {factors[3]:g}"
         raise OnnxError(f"{named}: nbnet has 'nearest' and half-pixel 'linear', by whole factors")
     if whole != [1, 1]:
+        _check_width([n * f for n, f in zip(sizes, whole)])
         r.add(nb.UpSample2D(plain(whole), "nearest" if repeats else "bilinear"))
 
 
@@ -247,6 +258,8 @@ def resampled(r: Reader, first: Node, second: Node) -> bool:
         return False
     columns, rows = r.weight(first, 1, (None, None)).T, r.weight(second, 0, (None, None))
     sizes, out = r.at.shape[1:], (len(rows), len(columns))
+    if (rows.shape[1], columns.shape[1]) != sizes:
+        return False
     makers: list[tuple[Callable[..., Any], Any]] = [(bins, lambda: nb.AdaptiveAvgPool2D(plain(out)))]
     if not out[0] % sizes[0] and not out[1] % sizes[1]:
         factors = out[0] // sizes[0], out[1] // sizes[1]

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from nbnet import layers as nb
 from nbnet import schema
@@ -43,7 +46,8 @@ def load(path: str | os.PathLike[str], *, input_shape: Any = None, backend: str 
     be = get_backend(backend)
     proto = files.read(path)
     try:
-        return _model(Graph(proto, Path(path).parent), input_shape, be)
+        with np.errstate(all="ignore"):
+            return _model(Graph(proto, Path(path).parent), input_shape, be)
     except ArgumentError:
         raise
     except RecursionError as error:
@@ -104,66 +108,74 @@ def _model(graph: Graph, input_shape: Any, backend: Backend) -> Sequential:
 
 def _read(r: Reader, items: Sequence[Item], starts: Sequence[At]) -> None:
     """Read what follows each other."""
-    i = 0
-    while i < len(items):
-        item = items[i]
-        i += 1
+    at = 0
+    while at < len(items):
+        item = items[at]
         if isinstance(item, Input):
-            r.at = starts[item.index]
-            r.began, r.source = r.at.in_nbnet, item.index
+            r.at = starts[item.number]
+            r.began, r.source = r.at.in_nbnet, item.number
+            at += 1
             continue
-        node = item.node if isinstance(item, Join) else item
-        r.node = node
-        if isinstance(item, Join):
-            branches = _branches(r, item, starts)
-            _explained(node, lambda: join(r, node, branches, r.source is None and len(starts) > 1))
-        elif _ops(items[i - 1 : i + 2]) == GROUP_NORM and _explained(node, lambda: grouped(r, *items[i - 1 : i + 2])):  # type: ignore[arg-type]
-            i += 2
-        elif _ops(items[i - 1 : i + 1]) == ["MatMul"] * 2 and _explained(node, lambda: resampled(r, *items[i - 1 : i + 1])):  # type: ignore
-            i += 1
-        elif node.op not in RULES:
-            raise OnnxError(unsupported(node))
-        else:
-            _explained(node, lambda: RULES[node.op](r, node))
-        found = in_a_row(r.steps)
-        if found:
-            count, layer = found
-            del r.steps[-count:]
-            r.add(layer)
-        r.constants.shapes[node.outputs[0]] = r.at.shape
+        branches = _branches(r, item, starts) if isinstance(item, Join) else []
+        r.node = node = item.node if isinstance(item, Join) else item
+        with _explained(node):
+            if isinstance(item, Join):
+                join(r, node, branches, r.source is None and len(starts) > 1)
+                count = 1
+            else:
+                count = _sequence(r, items[at : at + 3])
+            found = in_a_row(r.steps)
+            if found:
+                del r.steps[-found[0] :]
+                r.add(found[1])
+        at += count
+        r.constants.shapes[items[at - 1].outputs[0] if count > 1 else node.outputs[0]] = r.at.shape  # type: ignore[union-attr]
+
+
+def _sequence(r: Reader, items: Sequence[Any]) -> int:
+    """Read a node, or several that are one layer; how many."""
+    ops = tuple([item.op if isinstance(item, Node) else "" for item in items])
+    for pattern, rule in SEQUENCES.items():
+        if ops[: len(pattern)] == pattern and rule(r, *items[: len(pattern)]):
+            return len(pattern)
+    if ops[0] not in RULES:
+        raise OnnxError(unsupported(items[0]))
+    RULES[ops[0]](r, items[0])
+    return 1
+
+
+SEQUENCES: dict[tuple[str, ...], Callable[..., bool]] = {
+    ("Reshape", "InstanceNormalization", "Reshape"): grouped,
+    ("MatMul", "MatMul"): resampled,
+}
 
 
 def _branches(r: Reader, item: Join, starts: Sequence[At]) -> list[Reader]:
-    at_inputs = bool(item.branches) and all(branch and isinstance(branch[0], Input) for branch in item.branches)
+    branches = item.branches
     if r.source is None and len(starts) > 1:
-        order = [branch[0].index if isinstance(branch[0], Input) else -1 for branch in item.branches if branch]
-        if not at_inputs or sorted(order) != list(range(len(starts))) or (order != sorted(order) and item.node.op not in ("Add", "Mul", "Sum")):
-            raise OnnxError(f"node {item.node.name!r} ({item.node.op}) joins inputs of the model, expected all of them, each once and in order")
-        ordered = [branch for _, branch in sorted(zip(order, item.branches), key=lambda pair: pair[0])]
-    else:
-        ordered = item.branches
-    readers = []
-    for branch in ordered:
-        reader = r.branch()
+        order = [branch[0].number if branch and isinstance(branch[0], Input) else -1 for branch in branches]
+        if item.node.op != "Concat":
+            branches = [branch for _, branch in sorted(zip(order, branches), key=lambda pair: pair[0])]
+            order = sorted(order)
+        if order != list(range(len(starts))):
+            what = f"node {item.node.name!r} ({item.node.op}) joins inputs of the model"
+            raise OnnxError(f"{what}, expected all {len(starts)}, each once and in order")
+    readers = [r.branch() for _ in branches]
+    for reader, branch in zip(readers, branches):
         _read(reader, branch, starts)
-        readers.append(reader)
     return readers
 
 
-GROUP_NORM = ["Reshape", "InstanceNormalization", "Reshape"]
-
-
-def _ops(items: Sequence[Item]) -> list[str]:
-    return [item.op if isinstance(item, Node) else "" for item in items]
-
-
-def _explained(node: Node, read: Any) -> Any:
+@contextmanager
+def _explained(node: Node) -> Iterator[None]:
     """Errors with the node that they are about."""
     try:
-        return read()
+        yield
     except NbnetError as error:
         text = str(error)
         raise OnnxError(text if text.startswith("node ") else f"node {node.name!r} ({node.op}): {text}") from error
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:  # of arguments that no exporter writes
+        raise OnnxError(f"node {node.name!r} ({node.op}): its attributes or constants do not fit: {error}") from error
 
 
 # ---------------------------------------------------------------------------------------------------------- inputs

@@ -43,8 +43,9 @@ def _convolution(w: Writer, layer: Any, x: Value) -> Value:
     x = w.first(x)
     rank, window = len(x.shape) - 1, layer.window
     weight = layer.in_form(_numbers(layer, "weight")).transpose(3, 2, 0, 1)
-    kernel, image = weight.shape[2:], (1, *x.shape[:-1])[-2:]
-    out, before = out_size(*image, kernel, window)
+    (kernel_h, kernel_w), (height, width) = weight.shape[2:], (1, *x.shape[:-1])[-2:]
+    kernel, image = (kernel_h, kernel_w), (height, width)
+    out, before = out_size(height, width, kernel, window)
     pads = [
         (begin, beyond(length, outputs, (size - 1) * dilation + 1, stride, begin))
         for length, outputs, size, dilation, stride, begin in zip(image, out, kernel, window.dilation, window.stride, before)
@@ -63,8 +64,9 @@ def _transposed(w: Writer, layer: nb.ConvTranspose2D, x: Value) -> Value:
     x = w.first(x)
     rank, window = len(x.shape) - 1, layer.window
     weight = _numbers(layer, "weight").reshape(*layer.kernel_size, -1, x.shape[-1]).transpose(3, 2, 0, 1)
-    kernel, image = weight.shape[2:], (1, *x.shape[:-1])[-2:]
-    out, geometry = transposed_size(*image, kernel, window, layer.output_padding)
+    (kernel_h, kernel_w), (height, width) = weight.shape[2:], (1, *x.shape[:-1])[-2:]
+    kernel, image = (kernel_h, kernel_w), (height, width)
+    out, geometry = transposed_size(height, width, kernel, window, layer.output_padding)
     pads, extra = [], []
     for length, outputs, size, dilation, stride, begin in zip(
         image, out, kernel, window.dilation, window.stride, (geometry.pad_top, geometry.pad_left)

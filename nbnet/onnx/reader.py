@@ -17,7 +17,8 @@ from nbnet.onnx.folding_constants import Constants
 from nbnet.onnx.graph import Node
 from nbnet.runtime.backend import Backend
 
-LARGEST = 1 << 28  # numbers in an array of one example
+LARGEST = 1 << 26  # numbers in an array of one example
+MOST_CHANNELS = 1 << 20  # that one number of the file is repeated for
 
 
 class At(NamedTuple):
@@ -141,6 +142,8 @@ class Reader:
             if target.shape != array.shape:
                 raise OnnxError(f"{name} has shape {array.shape}, expected {target.shape}")
             target[:] = np.ascontiguousarray(array, target.dtype)
+            if not np.isfinite(array).all():
+                raise OnnxError(f"{name} is infinite in float32, expected trained weights")
         if self.at.moved and len(self.at.shape) > 1 and len(output) > 1:
             shape = (output[-1], *output[:-1])
             self.at = At(shape, shape)
@@ -209,6 +212,8 @@ class Reader:
         return layer
 
     def _batch_norm(self, step: Affine, shape: Shape) -> Layer:
+        if shape[-1] > MOST_CHANNELS:
+            raise OnnxError(f"arithmetic with {shape[-1]:,} features, expected at most {MOST_CHANNELS:,}")
         layer = self._built(nb.BatchNorm(track="deviation"), shape)  # a deviation of 1, to which no eps is added
         return _set_affine(layer, step)
 
@@ -302,6 +307,34 @@ def _distinguish(layers: Sequence[Layer]) -> None:
         if layer.label in known:
             layer.label = ""
         known.add(layer.label)
+
+
+def for_last_axis(r: Reader, value: np.ndarray) -> np.ndarray:
+    """A constant as one number, or as one for each of the last axis in nbnet."""
+    if value.size == 1 and value.ndim <= len(r.at.shape) + 1:
+        return value.reshape(())
+    shape = r.at.shape
+    if value.ndim == len(shape) + 1 and value.shape[0] == 1:
+        value = value[0]
+    sizes = (*[1] * (len(shape) - value.ndim), *value.shape)
+    axes = [axis for axis, n in enumerate(sizes) if n > 1]
+    if len(sizes) > len(shape) or len(axes) != 1 or sizes[axes[0]] != shape[axes[0]]:
+        raise OnnxError(f"a constant of shape {value.shape} for an array of shape {shape}, expected one number, or one for each channel")
+    value = value.reshape(-1)
+    if len(shape) == 1:
+        return np.moveaxis(value.reshape(r.at.moved), 0, -1).reshape(-1) if r.at.moved else value
+    if axes[0] == 0:
+        r.last()
+    elif axes[0] == len(shape) - 1:
+        r.same()
+    else:
+        raise OnnxError(f"a constant of shape {value.shape} along an axis between, expected one for each channel")
+    return value
+
+
+def short(number: float) -> float:
+    """The number that was meant by one in float32."""
+    return float(str(np.float32(number)))
 
 
 def unsupported(node: Node) -> str:
