@@ -12,7 +12,7 @@ from nbnet.layers import Layer
 from nbnet.onnx import in_activations, in_windows
 from nbnet.onnx.folding_constants import BATCH
 from nbnet.onnx.graph import Node
-from nbnet.onnx.reader import At, Function, Reader, Rules, for_last_axis, short
+from nbnet.onnx.reader import At, Function, Reader, Rules, for_last_axis, in_nbnet, short
 
 # ------------------------------------------------------------------------------------------------------ products
 
@@ -96,8 +96,8 @@ def with_constant(r: Reader, node: Node) -> None:
 def _batch_norm(r: Reader, node: Node) -> None:
     if node.int("training_mode", 0):
         raise OnnxError("training_mode is set, expected a model for evaluation")
-    r.same() if len(r.at.shape) == 1 else r.last()
-    gamma, beta, mean, var = (r.weight(node, i, (r.at.shape[0],)) for i in (1, 2, 3, 4))
+    r.last()
+    gamma, beta, mean, var = (in_nbnet(r.at, r.weight(node, i, (r.at.shape[0],))) for i in (1, 2, 3, 4))
     eps = node.float("epsilon", 1e-5)
     if (var < 0).any() or eps < 0:
         raise OnnxError("a variance or epsilon is below 0")

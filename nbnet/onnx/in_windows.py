@@ -241,7 +241,8 @@ def resize(r: Reader, node: Node) -> None:
     rounding = "floor" if node.op == "Upsample" or r.opset < 11 else node.text("nearest_mode", "round_prefer_floor")
     whole = [round(factors[axis]) for axis in (2, 3)]
     is_whole = all(1 <= n < LONGEST and abs(factors[axis] - n) < 1e-6 for axis, n in zip((2, 3), whole))
-    repeats = mode == "nearest" and ((transform, rounding) == ("asymmetric", "floor") or transform.endswith("half_pixel"))
+    centred = transform.endswith("half_pixel") and rounding.startswith("round")
+    repeats = mode == "nearest" and ((transform, rounding) == ("asymmetric", "floor") or centred)
     half_pixel = ("half_pixel",) if min(map(operator.mul, sizes, whole)) < 2 else ("half_pixel", "pytorch_half_pixel")
     linear = mode == "linear" and transform in half_pixel
     if factors[0] != 1 or factors[1] != 1 or not is_whole or not (repeats or linear) or node.int("antialias", 0):

@@ -322,7 +322,7 @@ def for_last_axis(r: Reader, value: np.ndarray) -> np.ndarray:
         raise OnnxError(f"a constant of shape {value.shape} for an array of shape {shape}, expected one number, or one for each channel")
     value = value.reshape(-1)
     if len(shape) == 1:
-        return np.moveaxis(value.reshape(r.at.moved), 0, -1).reshape(-1) if r.at.moved else value
+        return in_nbnet(r.at, value)
     if axes[0] == 0:
         r.last()
     elif axes[0] == len(shape) - 1:
@@ -330,6 +330,11 @@ def for_last_axis(r: Reader, value: np.ndarray) -> np.ndarray:
     else:
         raise OnnxError(f"a constant of shape {value.shape} along an axis between, expected one for each channel")
     return value
+
+
+def in_nbnet(at: At, value: np.ndarray) -> np.ndarray:
+    """Numbers for the first axis of the file in nbnet's order, in which features of an image have the channels last."""
+    return np.moveaxis(value.reshape(at.moved), 0, -1).reshape(-1) if at.moved and len(at.shape) == 1 else value
 
 
 def short(number: float) -> float:

@@ -200,7 +200,7 @@ class TwoOutputs(nn.Module):
 
 TINY = {  # networks, and the shapes of one example, NCHW
     "lenet": (lambda: LeNet(2), (1, 28, 28)),
-    "resnet18": (lambda: ResNet18(3, 2, 5), (3, 32, 32)),
+    "resnet18": (lambda: ResNet18(2, 2, 5), (3, 32, 32)),
     "mobilenetv2": (lambda: MobileNetV2(0.125, [(1, 16, 1, 1), (3, 24, 2, 2), (3, 32, 2, 2)], 16, 5), (3, 24, 24)),
     "mobilenetv3": (MobileNetV3, (3, 12, 12)),
     "convnext": (ConvNeXt, (3, 8, 8)),
