@@ -127,7 +127,9 @@ def _file(w: Writer, inputs: Sequence[Value], outputs: Sequence[Value], metadata
 
 
 def _names(names: Any, shape: Shape) -> list[str]:
-    if isinstance(names, str) or not all(isinstance(name, str) for name in names) or len(names) != shape[-1]:
+    if several(shape):
+        raise ArgumentError(f"class_names={names!r} for a model with {len(shape)} outputs, expected one output")
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names) or len(names) != shape[-1]:
         raise ArgumentError(f"class_names={names!r}: expected a list of {shape[-1]} texts, one for each output")
     return list(names)
 

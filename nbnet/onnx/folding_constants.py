@@ -12,7 +12,7 @@ from nbnet.errors import OnnxError
 from nbnet.onnx.graph import Graph, Node
 
 BATCH = -(1 << 40)  # stands for the number of examples, which is not known
-LARGEST = 1 << 26  # numbers in a computed constant
+LARGEST = 1 << 21  # numbers in a constant that is larger than what it is computed from
 
 
 class Constants:
@@ -75,7 +75,8 @@ def _small(size: float) -> None:
 
 def _arithmetic(function: Callable[..., Any]) -> Callable[..., Any]:
     def fold(node: Node, a: Any, b: Any) -> Any:
-        _small(math.prod(np.broadcast_shapes(a.shape, b.shape)))
+        size = math.prod(np.broadcast_shapes(a.shape, b.shape))
+        _small(0 if size in (a.size, b.size) else size)
         return function(a, b).astype(a.dtype)
 
     return fold

@@ -1,4 +1,4 @@
-"""Record ONNX files of small networks of PyTorch, and what PyTorch computes, for tests/onnx_files/test_load.py, which then needs no PyTorch.
+"""Record ONNX files of small networks of PyTorch, and what they compute, for tests/onnx_files/test_load.py, which then needs no PyTorch.
 
     pip install torch==2.13.0 onnx==1.23.2 onnxscript==0.7.2
     python tests/golden/record_onnx.py
