@@ -7,13 +7,14 @@ them a pause, in which the threads of the one before stop spinning, and a call t
 """
 
 import argparse
+import tempfile
 import time
+from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
 import torch
-from onnx import TensorProto, helper, numpy_helper
 
 import nbnet as nb
 
@@ -27,49 +28,18 @@ PAUSE = 0.01  # seconds
 
 
 def to_onnx(model):
-    """A folded Sequential of convolutions, dense layers, ReLU and pools as an ONNX model of NCHW images."""
-    nodes, weights, x, flat = [], [], "x", None
-
-    def add(op, *arrays, **attributes):
-        nonlocal x
-        names = [f"{len(nodes)}.{i}" for i in range(len(arrays))]
-        weights.extend(numpy_helper.from_array(np.ascontiguousarray(array), name) for array, name in zip(arrays, names))
-        nodes.append(helper.make_node(op, [x, *names], [f"y{len(nodes)}"], **attributes))
-        x = nodes[-1].output[0]
-
-    for layer in model.layers:
-        params = {name: param.value for name, param in layer.params.items()}
-        if isinstance(layer, nb.Conv2D):
-            add("Conv", params["weight"].transpose(3, 2, 0, 1), params["bias"], auto_pad="SAME_UPPER")
-        elif isinstance(layer, nb.Dense):
-            weight = params["weight"]
-            if flat:  # nbnet flattens NHWC, ONNX NCHW
-                weight, flat = weight.reshape(*flat, -1).transpose(2, 0, 1, 3).reshape(weight.shape), None
-            add("Gemm", weight, params["bias"])
-        elif isinstance(layer, nb.MaxPool2D):
-            add("MaxPool", kernel_shape=layer.size, strides=layer.stride)
-        elif isinstance(layer, nb.ReLU):
-            add("Relu")
-        elif isinstance(layer, nb.GlobalAvgPool2D):
-            add("GlobalAveragePool")
-            add("Flatten")
-        elif isinstance(layer, nb.Flatten):
-            flat = layer.input_shape
-            add("Flatten")
-        elif not isinstance(layer, nb.Dropout):
-            raise SystemExit(f"no operator for {type(layer).__name__}")
-    height, width, channels = model.input_shape
-    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", channels, height, width])]
-    outputs = [helper.make_tensor_value_info(x, TensorProto.FLOAT, ["N", *model.output_shape])]
-    graph = helper.make_graph(nodes, "network", inputs, outputs, weights)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    """The bytes of an ONNX model of NCHW images."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        nb.onnx.export(model, path, input_layout="NCHW")
+        return path.read_bytes()
 
 
-def with_onnxruntime(proto, threads):
+def with_onnxruntime(data, threads):
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return lambda x: session.run(None, {"x": x})[0]
+    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    return lambda x: session.run(None, {"input": x})[0]
 
 
 def with_torch(model):
@@ -112,9 +82,9 @@ def contenders(model, x):
     folded, predictor, compiled = nb.fold_batch_norm(model), nb.Predictor(model), nb.compile(model)
     nchw = np.ascontiguousarray(x.transpose(0, 3, 1, 2))
     tensor = torch.tensor(nchw).to(memory_format=torch.channels_last)
-    proto, eager = to_onnx(folded), with_torch(folded)
-    sessions = {f"onnxruntime, {n} thread{'s' * (n > 1)}": with_onnxruntime(proto, n) for n in (1, 2)}
-    onnx.checker.check_model(proto)
+    data, eager = to_onnx(folded), with_torch(folded)
+    sessions = {f"onnxruntime, {n} thread{'s' * (n > 1)}": with_onnxruntime(data, n) for n in (1, 2)}
+    onnx.checker.check_model(data)
     return {
         "nb.Predictor": lambda: predictor.predict(x),
         "nb.compile": lambda: compiled(x),

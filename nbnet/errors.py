@@ -62,6 +62,10 @@ class GradientError(NbnetError, AssertionError):
     """A backward pass disagrees with finite differences."""
 
 
+class OnnxError(NbnetError, ValueError):
+    """An ONNX file is damaged, or has what nbnet does not have."""
+
+
 # What other libraries call it.
 OTHER_NAMES = {
     "mse": "mean_squared_error",

@@ -60,6 +60,7 @@ TESTS = {
         "tests/test_copies.py",
     ],
     "nbnet/losses": ["tests/losses", "tests/training/test_several_inputs.py", "tests/training/test_training.py", "tests/test_hints.py"],
+    "nbnet/onnx": ["tests/onnx_files"],
     "nbnet/optimizers": [
         "tests/optimizers",
         "tests/test_golden.py",

@@ -1,4 +1,4 @@
-"""The command line: nbnet train, predict, bench, demo, info, warmup. One file per command.
+"""The command line: nbnet train, predict, export, bench, demo, info, warmup. One file per command.
 
 Exit codes: 0 done, 2 bad argument or bad input (one line on stderr, never a traceback), 130 interrupted with Ctrl-C.
 """
@@ -13,18 +13,19 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from nbnet.cli import bench, demo, info, predict, train, warmup
+from nbnet.cli import bench, demo, export, info, predict, train, warmup
 from nbnet.cli.interrupts import interruptible
 from nbnet.errors import ArgumentError, NbnetError, unknown
 from nbnet.version import __version__
 
-COMMANDS = {"train": train, "predict": predict, "bench": bench, "demo": demo, "info": info, "warmup": warmup}
+COMMANDS = {"train": train, "predict": predict, "export": export, "bench": bench, "demo": demo, "info": info, "warmup": warmup}
 
 EPILOG = """examples:
   nbnet train                          train a CNN on the handwritten digits that come with nbnet
   nbnet train --data mnist             download MNIST and train on it
   nbnet train --data photos            your own images: one sub-folder of photos per class
   nbnet predict runs/digits-digits-1 digit.png
+  nbnet export runs/digits-digits-1 digits.onnx
   nbnet train --help                   every option of a command"""
 
 

@@ -48,6 +48,13 @@ class Taps:
         """How many outputs."""
         return len(self.index)
 
+    def matrix(self) -> np.ndarray:
+        """The weights as a matrix (outputs, length)."""
+        matrix = np.zeros((len(self), self.length))
+        for row, index, weight in zip(matrix, self.index, self.weight):
+            np.add.at(row, index[index >= 0], weight[index >= 0])
+        return matrix
+
     @cached_property
     def transposed(self) -> Taps:
         """The taps of the gradient: input j receives weight[i, a] from each output i with index[i, a] == j."""
@@ -174,7 +181,7 @@ def upsample2d_forward(
     x = checks.floats(x, "x", 4, be=be)
     factor_h, factor_w = checks.pair(factor, "factor")
     check_upsampling(mode)
-    return resample_forward(x, _upsampled(x.shape[1], factor_h, mode), _upsampled(x.shape[2], factor_w, mode), backend=be)
+    return resample_forward(x, upsampled(x.shape[1], factor_h, mode), upsampled(x.shape[2], factor_w, mode), backend=be)
 
 
 def check_upsampling(mode: Any) -> None:
@@ -183,7 +190,7 @@ def check_upsampling(mode: Any) -> None:
 
 
 @lru_cache(1024)
-def _upsampled(length: int, factor: int, mode: str) -> Taps:
+def upsampled(length: int, factor: int, mode: str) -> Taps:
     output = np.arange(length * factor)
     if mode == "nearest":
         return Taps(output[:, None] // factor, np.ones((len(output), 1)), length)
@@ -213,11 +220,11 @@ def adaptive_avg_pool2d_forward(x: Any, output_size: Any, *, backend: str | Back
     be = get_backend(backend)
     x = checks.floats(x, "x", 4, be=be)
     out_h, out_w = checks.pair(output_size, "output_size")
-    return resample_forward(x, _bins(x.shape[1], out_h), _bins(x.shape[2], out_w), backend=be)
+    return resample_forward(x, bins(x.shape[1], out_h), bins(x.shape[2], out_w), backend=be)
 
 
 @lru_cache(1024)
-def _bins(length: int, outputs: int) -> Taps:
+def bins(length: int, outputs: int) -> Taps:
     output = np.arange(outputs)
     first, last = output * length // outputs, -(-(output + 1) * length // outputs)
     index = first[:, None] + np.arange((last - first).max())

@@ -13,7 +13,7 @@ from .running import TINY, nbnet, one_line_error
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("tarin", "unknown command 'tarin': did you mean 'train'? choose one of train, predict, bench, demo, info, warmup"),
+        ("tarin", "unknown command 'tarin': did you mean 'train'? choose one of train, predict, export, bench, demo, info, warmup"),
         ("train --model lenett", "unknown model 'lenett': did you mean 'lenet'? choose one of auto, digits, lenet, five-conv, resnet9"),
         ("train --optimizer adma", "unknown optimizer 'adma': did you mean 'adam'?"),
         ("train --augment flip,crp", "unknown transform 'crp': did you mean 'crop'?"),

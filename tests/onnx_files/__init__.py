@@ -1,0 +1,1 @@
+"""Models as ONNX files. (A folder named onnx would hide the package.)"""
