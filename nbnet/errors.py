@@ -50,6 +50,10 @@ class CheckpointError(NbnetError, OSError):
     """A checkpoint cannot be written or read, or belongs to something else."""
 
 
+class MissingPackageError(NbnetError, ImportError):
+    """A package is needed that is not installed; the message has the command that installs it."""
+
+
 class NonFiniteError(NbnetError, ArithmeticError):
     """NaN or infinity appeared in the data, an activation or the loss."""
 

@@ -1,0 +1,61 @@
+"""Keras' side: models that are at hand. Files are read by nbnet.convert.hdf5, without Keras."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nbnet.convert.hdf5 import settings, units_of_file
+from nbnet.convert.matching import Source, Unit
+from nbnet.convert.table import KERAS, known_class
+from nbnet.errors import ArgumentError
+
+
+def is_model(given: Any) -> bool:
+    keras = sys.modules.get("keras")
+    return keras is not None and isinstance(given, keras.Model)
+
+
+def source_of(given: Any, room: int) -> Source:
+    """The layers of a model, or of a file. room: the largest number of bytes that a file may hold.
+
+    Raises:
+        ArgumentError: it is neither. CheckpointError: the file cannot be read. MissingPackageError: it needs h5py.
+    """
+    if is_model(given):
+        return Source("the Keras model", [unit for unit, _ in _layers(given)])
+    if isinstance(given, (str, Path)):
+        return units_of_file(Path(given), room)
+    raise ArgumentError(f"got {type(given).__name__}, expected a keras.Model, or a .keras, .weights.h5 or .h5 file")
+
+
+def _layers(model: Any, prefix: str = "") -> Iterator[tuple[Unit, list[Any]]]:
+    """The layers with weights in order, each with its variables."""
+    for layer in model.layers:
+        if is_model(layer):
+            yield from _layers(layer, f"{prefix}{layer.name}/")
+        elif layer.weights:
+            kind = known_class(type(layer), KERAS)
+            arrays = {variable.name: np.asarray(_numpy(variable)) for variable in layer.weights}
+            yield Unit(prefix + layer.name, arrays, kind, settings(vars(layer))), layer.weights
+
+
+def _numpy(value: Any) -> Any:
+    return sys.modules["keras"].ops.convert_to_numpy(value)
+
+
+def outputs(model: Any, xs: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """What a model gives in evaluation mode."""
+    y = model(list(xs) if len(xs) > 1 else xs[0], training=False)
+    return [_numpy(part) for part in (y if isinstance(y, (tuple, list)) else [y])]
+
+
+def set_weights(model: Any, arrays: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+    """Set the variables of the layers, by name of the layer and then of the variable."""
+    for unit, variables in _layers(model):
+        for variable in variables:
+            variable.assign(arrays[unit.name][variable.name])
