@@ -24,6 +24,7 @@ def test_defaults(request):
         nb.preprocessing,
         nb.datasets,
         nb.models,
+        nb.convert,
     ):
         lines.append(f"--- {module.__name__}")
         names = getattr(module, "__all__", [name for name in vars(module) if not name.startswith("_")])

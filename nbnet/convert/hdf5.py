@@ -113,18 +113,9 @@ class _Reader:
         """The layers of a file of Keras 3. config: the architecture, which has their order, or None."""
         if config is not None:
             return Source(path, list(self._configured(self.file, config, "")))
-        units = [unit for unit, _ in self._found(self.file, "", 0)]
-        places: dict[str, set[str]] = {}
-        for unit in units:
-            places.setdefault(unit.kind, set()).add(unit.name.rpartition("/")[0])
-        mixed = [kind for kind, groups in places.items() if len(groups) > 1]
+        units = list(self._found(self.file, "", 0))
         if not units:
             raise CheckpointError(f"there are no weights of layers: expected {EXPECTED}")
-        if mixed:
-            raise CheckpointError(
-                f"the order of the {', '.join(mixed)} layers is not in the file, since some are in nested models: expected the .keras "
-                "file, written by model.save(path)"
-            )
         return Source(path, units, ordered=False)
 
     def _configured(self, group: Any, config: Any, prefix: str) -> Iterator[Unit]:
@@ -149,7 +140,7 @@ class _Reader:
                     raise CheckpointError(f"layer {options['name']!r} has {len(arrays)} arrays, expected {', '.join(names)}")
                 yield Unit(prefix + options["name"], dict(zip(names, arrays.values())), cls, settings(options))
 
-    def _found(self, group: Any, path: str, depth: int) -> Iterator[tuple[Unit, tuple[Any, ...]]]:
+    def _found(self, group: Any, path: str, depth: int) -> Iterator[Unit]:
         """All groups with arrays, sorted by the numbers in their names."""
         import h5py
 
@@ -160,7 +151,7 @@ class _Reader:
             last = path.rpartition("/")[2]
             kind = BY_GROUP.get(re.sub(r"_\d+$", "", last), last)
             if arrays:
-                yield Unit(path, arrays, kind, named=False), ()
+                yield Unit(path, arrays, kind, named=False)
         for name in sorted(group, key=_in_order):
             if name != "vars" and name not in NOT_LAYERS and isinstance(inner := self.child(group, name), h5py.Group):
                 yield from self._found(inner, f"{path}/{name}" if path else name, depth + 1)

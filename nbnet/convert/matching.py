@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -69,6 +70,13 @@ def _checked(names: Any) -> Mapping[str, str]:
 
 
 def _by_order(slots: Sequence[Slot], source: Source) -> list[tuple[Slot, Unit]]:
+    places = {(unit.kind, unit.name.rpartition("/")[0]) for unit in source.units}
+    mixed = [kind for kind, count in Counter(kind for kind, _ in places).items() if count > 1]
+    if mixed and not source.ordered:
+        raise ArgumentError(
+            f"the order of the {', '.join(mixed)} layers is not in {source.what}, since some are in models within the model: expected the "
+            f".keras file, or names= for {', '.join(unit.name for unit in source.units)}"
+        )
     left, pairs = list(source.units), []
     for slot in slots:
         unit = next((unit for unit in left if source.ordered or unit.kind in slot.row.classes), None)
