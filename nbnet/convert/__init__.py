@@ -101,8 +101,8 @@ def to_torch(
         return {f"{_torch_path(slot.path)}.{name}": array for slot in slots for name, array in matching.layout_of(slot).items()}
     source = pytorch.source_of(module)
     pairs = matching.match(slots, source, names)
-    _settled(pairs, "check")
     units = {unit.name: matching.theirs_from(slot, unit) for slot, unit in pairs}
+    _settled(pairs, "check")
     arrays = {f"{name}.{last}".lstrip("."): array for name, unit in units.items() for last, array in unit.items()}
     template = {f"{unit.name}.{last}".lstrip("."): array for unit in source.units for last, array in unit.arrays.items()}
     if all(isinstance(array, np.ndarray) for array in template.values()):
@@ -129,8 +129,8 @@ def to_keras(
         raise ArgumentError(f"got {type(keras_model).__name__}, expected a keras.Model")
     source = keras.source_of(keras_model, 0)
     pairs = matching.match(slots, source, names)
-    _settled(pairs, "check")
     arrays = {unit.name: matching.theirs_from(slot, unit) for slot, unit in pairs}
+    _settled(pairs, "check")
     try:
         keras.set_weights(keras_model, arrays)
         if tolerance is not None:
@@ -157,11 +157,12 @@ def _load(
     twin, channels_first = copy.deepcopy(model), table is TORCH
     slots, orders = slots_of(twin, table, channels_first)
     pairs = matching.match(slots, read(), names)
+    arrays = [matching.ours_from(slot, unit) for slot, unit in pairs]
     settings = _settled(pairs, norms)
-    for slot, unit in pairs:
-        matching.assign(slot.layer, matching.ours_from(slot, unit))
     for slot, option, value in settings:
         matching.set_option(slot.layer, option, value)
+    for (slot, _), values in zip(pairs, arrays):
+        matching.assign(slot.layer, values)
     if run is not None and tolerance is not None:
         check_outputs(twin, run, orders, channels_first, tolerance)
     originals = {slot.path: slot.layer for slot in slots_of(model, table, channels_first)[0]}

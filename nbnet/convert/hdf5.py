@@ -116,7 +116,7 @@ class _Reader:
         units = list(self._found(self.file, "", 0))
         if not units:
             raise CheckpointError(f"there are no weights of layers: expected {EXPECTED}")
-        return Source(path, units, ordered=False)
+        return Source(path, units, order="kind")
 
     def _configured(self, group: Any, config: Any, prefix: str) -> Iterator[Unit]:
         """The layers of a model's architecture, with their arrays. Names of groups count the layers of each class."""

@@ -40,18 +40,14 @@ def _layers(model: Any, prefix: str = "") -> Iterator[tuple[Unit, list[Any]]]:
             yield from _layers(layer, f"{prefix}{layer.name}/")
         elif layer.weights:
             kind = known_class(type(layer), KERAS)
-            arrays = {variable.name: np.asarray(_numpy(variable)) for variable in layer.weights}
+            arrays = {variable.name: np.array(variable.numpy()) for variable in layer.weights}
             yield Unit(prefix + layer.name, arrays, kind, settings(vars(layer))), layer.weights
-
-
-def _numpy(value: Any) -> Any:
-    return sys.modules["keras"].ops.convert_to_numpy(value)
 
 
 def outputs(model: Any, xs: Sequence[np.ndarray]) -> list[np.ndarray]:
     """What a model gives in evaluation mode."""
     y = model(list(xs) if len(xs) > 1 else xs[0], training=False)
-    return [_numpy(part) for part in (y if isinstance(y, (tuple, list)) else [y])]
+    return [sys.modules["keras"].ops.convert_to_numpy(part) for part in (y if isinstance(y, (tuple, list)) else [y])]
 
 
 def set_weights(model: Any, arrays: Mapping[str, Mapping[str, np.ndarray]]) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from nbnet.convert.slots import Slot
 from nbnet.convert.table import Entry, Row
-from nbnet.errors import ArgumentError, DTypeError, NonFiniteError, ShapeError, unknown
+from nbnet.errors import ArgumentError, DTypeError, NbnetError, NonFiniteError, ShapeError, unknown
 from nbnet.layers import BatchNorm, Layer
 
 TRIVIAL = {"gamma": 1.0, "beta": 0.0, "bias": 0.0}  # what a layer computes that lacks the array
@@ -33,7 +33,7 @@ class Source(NamedTuple):
 
     what: str  # for messages: a path, or "the module"
     units: list[Unit]
-    ordered: bool = True  # False: only layers of one kind have an order
+    order: str = "all"  # "kind": only layers of one kind are in order; "none": safetensors sorted them by name
 
 
 def match(slots: Sequence[Slot], source: Source, names: Mapping[str, str] | None) -> list[tuple[Slot, Unit]]:
@@ -48,7 +48,7 @@ def match(slots: Sequence[Slot], source: Source, names: Mapping[str, str] | None
     units = {unit.name: unit for unit in source.units}
     paths = {slot.path: slot for slot in slots}
     if names is None and units.keys() != paths.keys():
-        return _by_order(slots, source)
+        return _by_fit(slots, source) if source.order == "none" else _by_order(slots, source)
     for name, path in _checked(names or {}).items():
         for kind, one, known in ((f"layer of {source.what}", name, units), ("layer with weights", path, paths)):
             if one not in known:
@@ -72,14 +72,14 @@ def _checked(names: Any) -> Mapping[str, str]:
 def _by_order(slots: Sequence[Slot], source: Source) -> list[tuple[Slot, Unit]]:
     places = {(unit.kind, unit.name.rpartition("/")[0]) for unit in source.units}
     mixed = [kind for kind, count in Counter(kind for kind, _ in places).items() if count > 1]
-    if mixed and not source.ordered:
+    if mixed and source.order == "kind":
         raise ArgumentError(
             f"the order of the {', '.join(mixed)} layers is not in {source.what}, since some are in models within the model: expected the "
             f".keras file, or names= for {', '.join(unit.name for unit in source.units)}"
         )
     left, pairs = list(source.units), []
     for slot in slots:
-        unit = next((unit for unit in left if source.ordered or unit.kind in slot.row.classes), None)
+        unit = next((unit for unit in left if source.order == "all" or unit.kind in slot.row.classes), None)
         if unit is None:
             break
         left.remove(unit)
@@ -91,6 +91,32 @@ def _by_order(slots: Sequence[Slot], source: Source) -> list[tuple[Slot, Unit]]:
             _alone(source, [unit.name for unit in left], [slot.path for slot in slots[len(pairs) :]], "is it another model?")
         )
     return pairs
+
+
+def _by_fit(slots: Sequence[Slot], source: Source) -> list[tuple[Slot, Unit]]:
+    """For layers that have no order: each must be the only one that fits."""
+    pairs = []
+    for slot in slots:
+        fits = [unit for unit in source.units if _fits(slot, unit)]
+        if len(fits) != 1:
+            found = f"{', '.join(repr(unit.name) for unit in fits[:5])}{' and more' * (len(fits) > 5)} fit" if fits else "none fits"
+            raise ArgumentError(
+                f"{source.what} has layers sorted by name, not in order, and {found} layer {slot.path} ({_wanted(slot)}): "
+                + ("give names=, by name there the name here" if fits else "is it another model?")
+            )
+        pairs.append((slot, fits[0]))
+    left = [unit.name for unit in source.units if all(unit is not used for _, used in pairs)]
+    if left:
+        raise ArgumentError(_alone(source, left, [], "is it another model?"))
+    return pairs
+
+
+def _fits(slot: Slot, unit: Unit) -> bool:
+    try:
+        _check_fit(slot, unit)
+    except NbnetError:
+        return False
+    return True
 
 
 def _alone(source: Source, units: Sequence[str], paths: Sequence[str], hint: str) -> str:
@@ -152,6 +178,7 @@ def theirs_from(slot: Slot, unit: Unit) -> dict[str, np.ndarray]:
     Raises:
         ArgumentError, ShapeError: they do not fit; the message names both layers.
     """
+    _check_kind(slot, unit)
     ours = current(slot.layer)
     expected = _expected(slot)
     lost = [name for name, value in ours.items() if name in expected and expected[name].theirs not in unit.arrays]
@@ -194,8 +221,7 @@ def _check_fit(slot: Slot, unit: Unit) -> list[tuple[Entry, Any]]:
         ArgumentError, ShapeError: they are not those of the layer.
     """
     expected = {entry.theirs: entry for entry in _expected(slot).values()}
-    if unit.kind and unit.kind not in slot.row.classes:
-        raise ArgumentError(_misfit(slot, unit))
+    _check_kind(slot, unit)
     given = unit.arrays
     if not unit.named:
         if len(given) != len(expected):
@@ -213,6 +239,11 @@ def _check_fit(slot: Slot, unit: Unit) -> list[tuple[Entry, Any]]:
     return fits
 
 
+def _check_kind(slot: Slot, unit: Unit) -> None:
+    if unit.kind and unit.kind not in slot.row.classes:
+        raise ArgumentError(_misfit(slot, unit))
+
+
 def _trivial(row: Row, name: str, array: Any) -> bool:
     """Whether an array that the layer does not have would change nothing."""
     ours = next((entry.ours for entry in row.entries if entry.theirs == name), "")
@@ -220,14 +251,19 @@ def _trivial(row: Row, name: str, array: Any) -> bool:
     return value is not None and np.ndim(array) == 1 and bool(np.all(_numbers(array, name) == value))
 
 
-def _misfit(slot: Slot, unit: Unit) -> str:
-    def shapes(arrays: Mapping[str, Any]) -> str:
-        return ", ".join(f"{name} {tuple(np.shape(array))}" for name, array in arrays.items() if name != "num_batches_tracked")
+def _shapes(arrays: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {tuple(np.shape(array))}" for name, array in arrays.items() if name != "num_batches_tracked")
 
+
+def _wanted(slot: Slot) -> str:
+    return f"{' or '.join(slot.row.classes)} with {_shapes(layout_of(slot))}"
+
+
+def _misfit(slot: Slot, unit: Unit) -> str:
     kind = f"{unit.kind}, " if unit.kind else ""
     return (
-        f"{unit.name!r} ({kind}{shapes(unit.arrays)}) does not fit layer {slot.path} ({type(slot.layer).__name__}), which expects "
-        f"{' or '.join(slot.row.classes)} with {shapes(layout_of(slot))}: another model, or another order, for which there is names="
+        f"{unit.name!r} ({kind}{_shapes(unit.arrays)}) does not fit layer {slot.path} ({type(slot.layer).__name__}), which expects "
+        f"{_wanted(slot)}: another model, or another order, for which there is names="
     )
 
 

@@ -27,9 +27,9 @@ def source_of(given: Any) -> Source:
     if is_module(given):
         return Source("the module", _units(given.state_dict(), given))
     if isinstance(given, Mapping):
-        return Source("the state dict", _units(_checked(given, "the state dict")))
+        return _in_order("the state dict", _checked(given, "the state dict"))
     if isinstance(given, (str, Path)):
-        return Source(str(given), _units(_checked(_read(Path(given)), str(given))))
+        return _in_order(str(given), _checked(_read(Path(given)), str(given)))
     raise ArgumentError(f"got {type(given).__name__}, expected a torch.nn.Module, a state dict, or a .pt or .safetensors file")
 
 
@@ -87,6 +87,26 @@ def _units(state: Mapping[str, Any], module: Any = None) -> list[Unit]:
             unit.kind = known_class(type(layer), TORCH)
             unit.settings = _settings(layer) if unit.kind else {}
     return list(units.values())
+
+
+def _in_order(what: str, state: Mapping[str, Any]) -> Source:
+    """The layers in the order of registration. safetensors sorts by name, "10" before "2" and a bias before its weight."""
+    units, children = _units(state), dict[tuple[str, ...], dict[str, None]]()
+    for unit in units:
+        parts = unit.name.split(".")
+        for i, part in enumerate(parts):
+            children.setdefault(tuple(parts[:i]), {})[part] = None
+    numbers = [[int(part) for part in parts if part.isdecimal()] for parts in children.values()]
+    arrays = [list(unit.arrays) for unit in units]
+    registered = all(each == sorted(each) for each in numbers) and all(
+        each.index("weight") < each.index("bias") for each in arrays if {"weight", "bias"} <= {*each}
+    )
+    names = [name for name in state if not name.endswith("num_batches_tracked")]  # whole numbers come before or after all others
+    if not what.endswith(".safetensors") and (registered or names != sorted(names)):
+        return Source(what, units)
+    counted = all(len(parts) == 1 or all(part.isdecimal() for part in parts) for parts in children.values())
+    by_number = sorted(units, key=lambda unit: [(int(part) if part.isdecimal() else 0, part) for part in unit.name.split(".")])
+    return Source(what, by_number, "all" if counted else "none")
 
 
 def _settings(layer: Any) -> dict[str, float | None]:

@@ -41,7 +41,7 @@ def of_keras(**options):
         nb.BatchNorm.preset("keras", **options),
         nb.SeparableConv2D(6, 3),
         nb.ReLU(),
-        nb.ConvTranspose2D(2, 3, stride=2),
+        nb.ConvTranspose2D(2, 3, stride=2, use_bias=False),
         nb.Flatten(),
         nb.Dense(3).named("head"),
     ]

@@ -53,7 +53,7 @@ def trained_keras(x, y):
             layers.Conv2D(4, 3, strides=2, padding="same", use_bias=False, name="stem"),
             layers.BatchNormalization(),
             layers.SeparableConv2D(6, 3, padding="same", activation="relu"),
-            layers.Conv2DTranspose(2, 3, strides=2, padding="same"),
+            layers.Conv2DTranspose(2, 3, strides=2, padding="same", use_bias=False),
             layers.Flatten(),
             layers.Dense(3, name="head"),
         ]
