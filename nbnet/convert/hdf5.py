@@ -20,7 +20,7 @@ from nbnet.convert.probe import unreadable
 from nbnet.convert.table import KERAS
 from nbnet.errors import CheckpointError, MissingPackageError, NbnetError
 
-DEPTH = 32  # of groups in groups
+DEPTH, GROUPS = 32, 100_000  # how deep groups may be in groups, and how many names are looked up: groups may be in circles
 NOT_LAYERS = {"optimizer", "_optimizer", "metrics", "_metrics", "seed_generator"}
 CLASSES = {name: row for row in KERAS.values() for name in row.classes}
 EXPECTED = "a whole .keras, .weights.h5 or .h5 file, written by Keras"
@@ -80,7 +80,7 @@ class _Reader:
     """Reads groups and arrays of an open file."""
 
     def __init__(self, file: Any, room: int) -> None:
-        self.file, self.room = file, room
+        self.file, self.room, self.left = file, room, GROUPS
 
     def child(self, group: Any, name: str) -> Any:
         """What a group holds itself under a name.
@@ -90,6 +90,9 @@ class _Reader:
         """
         import h5py
 
+        self.left -= 1
+        if self.left < 0:
+            raise CheckpointError(f"there are more than {GROUPS:,} groups, expected {EXPECTED}")
         link = group.get(name, getlink=True)
         if not isinstance(link, h5py.HardLink):
             kind = "nothing" if link is None else f"a {type(link).__name__}"
