@@ -1,4 +1,4 @@
-"""The ```py blocks of docs/convert.md, which need PyTorch or Keras; those that need neither are ```python, which tests/test_docs.py runs."""
+"""The ```py blocks of docs/convert.md, which need PyTorch or Keras. Those that need neither are ```python: tests/test_docs.py runs them."""
 
 import contextlib
 import io
