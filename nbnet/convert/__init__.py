@@ -168,7 +168,7 @@ def _load(
     originals = {slot.path: slot.layer for slot in slots_of(model, table, channels_first)[0]}
     state, loaded = model.state(), twin.state()
     options = [Call(matching.set_option, originals[slot.path], option, value) for slot, option, value in settings]
-    commit([*(assignment(state[name], loaded[name]) for name in state), *options])
+    commit([*(assignment(state[name], np.array(loaded[name])) for name in state), *options])
     return {unit.name: slot.path for slot, unit in pairs}
 
 

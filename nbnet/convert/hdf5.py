@@ -18,7 +18,7 @@ import numpy as np
 from nbnet.convert.matching import Source, Unit
 from nbnet.convert.probe import unreadable
 from nbnet.convert.table import KERAS
-from nbnet.errors import CheckpointError, MissingPackageError, NbnetError
+from nbnet.errors import ArgumentError, CheckpointError, MissingPackageError, NbnetError
 
 DEPTH, GROUPS = 32, 100_000  # how deep groups may be in groups, and how many names are looked up: groups may be in circles
 NOT_LAYERS = {"optimizer", "_optimizer", "metrics", "_metrics", "seed_generator"}
@@ -55,7 +55,13 @@ def units_of_file(path: Path, room: int) -> Source:
 
 
 def settings(config: Mapping[str, Any]) -> dict[str, float | None]:
-    """eps and, of a batch norm, the weight of the old moving value, which is Keras' momentum."""
+    """eps and, of a batch norm, the weight of the old moving value, which is Keras' momentum.
+
+    Raises:
+        ArgumentError: the layer has its channels first, so that a Flatten after it may give another order.
+    """
+    if config.get("data_format") == "channels_first":
+        raise ArgumentError(f"layer {config.get('name')!r} has data_format='channels_first', expected channels_last")
     found = {"epsilon": "eps", "momentum": "decay"}
     return {ours: float(config[name]) for name, ours in found.items() if isinstance(config.get(name), (int, float))}
 

@@ -33,15 +33,17 @@ def source_of(given: Any, room: int) -> Source:
     raise ArgumentError(f"got {type(given).__name__}, expected a keras.Model, or a .keras, .weights.h5 or .h5 file")
 
 
-def _layers(model: Any, prefix: str = "") -> Iterator[tuple[Unit, list[Any]]]:
-    """The layers with weights in order, each with its variables."""
+def _layers(model: Any, prefix: str = "") -> Iterator[tuple[Unit, dict[str, Any]]]:
+    """The layers with weights in order, each with its variables by name, or by path where it has two of one name."""
     for layer in model.layers:
         if is_model(layer):
             yield from _layers(layer, f"{prefix}{layer.name}/")
         elif layer.weights:
             kind = known_class(type(layer), KERAS)
-            arrays = {variable.name: np.array(variable.numpy()) for variable in layer.weights}
-            yield Unit(prefix + layer.name, arrays, kind, settings(vars(layer))), layer.weights
+            unique = len({variable.name for variable in layer.weights}) == len(layer.weights)
+            variables = {variable.name if unique else variable.path: variable for variable in layer.weights}
+            arrays = {name: np.array(variable.numpy()) for name, variable in variables.items()}
+            yield Unit(prefix + layer.name, arrays, kind, settings(vars(layer))), variables
 
 
 def outputs(model: Any, xs: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -53,5 +55,5 @@ def outputs(model: Any, xs: Sequence[np.ndarray]) -> list[np.ndarray]:
 def set_weights(model: Any, arrays: Mapping[str, Mapping[str, np.ndarray]]) -> None:
     """Set the variables of the layers, by name of the layer and then of the variable."""
     for unit, variables in _layers(model):
-        for variable in variables:
-            variable.assign(arrays[unit.name][variable.name])
+        for name, variable in variables.items():
+            variable.assign(arrays[unit.name][name])

@@ -11,7 +11,7 @@ import numpy as np
 
 from nbnet.convert.slots import Slot
 from nbnet.convert.table import Entry, Row
-from nbnet.errors import ArgumentError, DTypeError, NbnetError, NonFiniteError, ShapeError, unknown
+from nbnet.errors import ArgumentError, DTypeError, NbnetError, NonFiniteError, ShapeError, first_line, unknown
 from nbnet.layers import BatchNorm, Layer
 
 TRIVIAL = {"gamma": 1.0, "beta": 0.0, "bias": 0.0}  # what a layer computes that lacks the array
@@ -95,9 +95,9 @@ def _by_order(slots: Sequence[Slot], source: Source) -> list[tuple[Slot, Unit]]:
 
 def _by_fit(slots: Sequence[Slot], source: Source) -> list[tuple[Slot, Unit]]:
     """For layers that have no order: each must be the only one that fits."""
-    pairs = []
+    pairs: list[tuple[Slot, Unit]] = []
     for slot in slots:
-        fits = [unit for unit in source.units if _fits(slot, unit)]
+        fits = [unit for unit in source.units if all(unit is not used for _, used in pairs) and _fits(slot, unit)]
         if len(fits) != 1:
             found = f"{', '.join(repr(unit.name) for unit in fits[:5])}{' and more' * (len(fits) > 5)} fit" if fits else "none fits"
             raise ArgumentError(
@@ -160,7 +160,9 @@ def ours_from(slot: Slot, unit: Unit) -> dict[str, np.ndarray]:
     for entry, theirs in _check_fit(slot, unit):
         value = _numbers(theirs, f"{unit.name}.{entry.theirs}")
         if entry.ours == "updates":
-            arrays["updates"] = value
+            if not 0 <= value < 1 << 63:  # also of a NaN
+                raise NonFiniteError(f"{unit.name}.{entry.theirs} is {value}, expected a number of updates")
+            arrays["updates"] = value.astype(np.int64)
             continue
         with np.errstate(over="ignore"):
             value = entry.form.into(value, slot.layer).astype(slot.layer.dtype)
@@ -270,8 +272,11 @@ def _misfit(slot: Slot, unit: Unit) -> str:
 def _numbers(theirs: Any, name: str) -> np.ndarray:
     """An array of any framework as one of NumPy, in a precision that holds it."""
     if hasattr(theirs, "detach"):  # a tensor of PyTorch
-        theirs = theirs.detach().cpu()
-        theirs = (theirs.float() if theirs.is_floating_point() and theirs.element_size() < 4 else theirs).numpy()
+        try:
+            theirs = theirs.detach().cpu()
+            theirs = (theirs.float() if theirs.is_floating_point() and theirs.element_size() < 4 else theirs).numpy()
+        except (TypeError, RuntimeError, NotImplementedError) as error:
+            raise DTypeError(f"{name} is no plain tensor ({first_line(error)}), expected a dense one of real numbers") from error
     array = np.asarray(theirs)
     if array.dtype.kind not in "fiu":
         raise DTypeError(f"{name} has dtype {array.dtype}, expected real numbers")

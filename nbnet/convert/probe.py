@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from nbnet.convert.slots import UNKNOWN, Order
-from nbnet.errors import ArgumentError, CheckpointError, NbnetError
+from nbnet.errors import ArgumentError, CheckpointError, NbnetError, first_line
 from nbnet.layers import Sequential
 from nbnet.runtime.arrays import several
 
@@ -67,12 +67,6 @@ def check_tolerance(tolerance: Any) -> None:
     """Raises ArgumentError: it is neither None nor a number."""
     if tolerance is not None and not (isinstance(tolerance, (int, float)) and 0 <= tolerance < np.inf):
         raise ArgumentError(f"tolerance={tolerance!r}: expected a number such as 1e-4, or None, which compares no outputs")
-
-
-def first_line(error: BaseException) -> str:
-    """The message of another library, on one line."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}{': ' + lines[0][:200] if lines else ''}"
 
 
 def unreadable(path: Any, error: BaseException, expected: str) -> CheckpointError:

@@ -257,3 +257,29 @@ def test_nothing_changes_on_an_error():
             nb.convert.from_keras(wrong, model)
         with pytest.raises(ArgumentError, match=r"expected a keras\.Model"):
             nb.convert.to_keras(model, wrong)
+
+
+class Twice(keras.layers.Layer):
+    """A layer of layers, whose weights have the same names."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = L.Dense(4), L.Dense(4)
+
+    def build(self, shape):
+        self.a.build(shape)
+        self.b.build(shape)
+
+    def call(self, x):
+        return self.b(self.a(x))
+
+
+def test_layers_of_ones_own_and_other_layouts():
+    model = built([nb.Dense(4)], (4,))
+    before = everything(model)
+    with pytest.raises(ArgumentError, match=r"'twice.*twice.*/dense.*/kernel \(4, 4\).* does not fit layer 0\.dense"):
+        nb.convert.from_keras(stack((4,), Twice()), model)
+    assert everything(model) == before
+    first = built([nb.Conv2D(2, 3)], (4, 4, 4))
+    with pytest.raises(ArgumentError, match=r"has data_format='channels_first', expected channels_last"):
+        nb.convert.from_keras(stack((4, 4, 4), L.Conv2D(2, 3, padding="same", data_format="channels_first")), first)

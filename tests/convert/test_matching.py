@@ -54,6 +54,13 @@ BAD = [
         r"^head\.1\.weight has NaN, infinity or a negative variance, expected trained weights$",
     ),
     (spoiled("features.6.bias", np.inf), NonFiniteError, "features.6.bias has NaN"),
+    (
+        STATE | {"head.2.num_batches_tracked": np.array(np.nan)},
+        NonFiniteError,
+        r"head\.2\.num_batches_tracked is nan, expected a number of",
+    ),
+    (STATE | {"head.2.num_batches_tracked": np.array(-1)}, NonFiniteError, r"num_batches_tracked is -1"),
+    (STATE | {"head.2.num_batches_tracked": np.array(1e300)}, NonFiniteError, r"num_batches_tracked is 1e\+300"),
     (spoiled("head.2.running_var", -1), NonFiniteError, r"head\.2\.running_var has NaN, infinity or a negative variance"),
     (STATE | {"features.0.bias": np.full(4, 0.5)}, ArgumentError, r"'features\.0' .*bias \(4,\)\) does not fit layer 0\.conv2d"),
     (STATE | {"features.0.weight_g": np.ones(4)}, ArgumentError, "weight_g"),
@@ -141,6 +148,9 @@ def test_names_that_safetensors_sorted(tmp_path):
             nb.convert.from_torch(SORTED, built([nb.Flatten(), nb.Dense(5), nb.BatchNorm()], (4, 3, 6), backend="numpy"))
         assert everything(model) == before
         assert nb.convert.from_torch(source, model, names={"stem": "0.dense", "head": "1.dense"})
+    storage.write(tmp_path / "c.safetensors", {"a.weight": np.ones((4, 4)), "a.bias": np.zeros(4), "b.weight": np.ones((2, 4))}, {})
+    with pytest.raises(ArgumentError, match=r"and none fits layer 1\.dense"):
+        nb.convert.from_torch(tmp_path / "c.safetensors", model)  # one layer is not both
 
 
 def test_names_of_nested_models():

@@ -305,6 +305,10 @@ def test_other_dtypes_and_bare_modules(rng):
     big = {"weight": torch.full((3, 4), 1e300, dtype=torch.float64), "bias": torch.zeros(3)}
     with pytest.raises(nb.errors.NonFiniteError, match="weight has NaN, infinity"):
         nb.convert.from_torch(big, built([nb.Dense(3)], (4,)))
+    with pytest.raises(nb.errors.DTypeError, match=r"weight is no plain tensor .*, expected a dense one"):
+        nb.convert.from_torch(big | {"weight": torch.zeros(3, 4).to_sparse()}, model)
+    with pytest.raises(nb.errors.DTypeError, match="weight is no plain tensor"):
+        nb.convert.from_torch(nn.Linear(4, 3, device="meta"), model)
     with pytest.raises(nb.errors.DTypeError, match="complex64, expected real numbers"):
         nb.convert.from_torch(big | {"weight": torch.zeros(3, 4, dtype=torch.complex64)}, model)
 
