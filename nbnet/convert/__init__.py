@@ -102,7 +102,7 @@ def to_torch(
     source = pytorch.source_of(module)
     pairs = matching.match(slots, source, names)
     units = {unit.name: matching.theirs_from(slot, unit) for slot, unit in pairs}
-    _settled(pairs, "check")
+    _settled(pairs, None)
     arrays = {f"{name}.{last}".lstrip("."): array for name, unit in units.items() for last, array in unit.items()}
     template = {f"{unit.name}.{last}".lstrip("."): array for unit in source.units for last, array in unit.arrays.items()}
     if all(isinstance(array, np.ndarray) for array in template.values()):
@@ -130,7 +130,7 @@ def to_keras(
     source = keras.source_of(keras_model, 0)
     pairs = matching.match(slots, source, names)
     arrays = {unit.name: matching.theirs_from(slot, unit) for slot, unit in pairs}
-    _settled(pairs, "check")
+    _settled(pairs, None)
     try:
         keras.set_weights(keras_model, arrays)
         if tolerance is not None:
@@ -172,22 +172,23 @@ def _load(
     return {unit.name: slot.path for slot, unit in pairs}
 
 
-def _settled(pairs: Sequence[tuple[Slot, Unit]], norms: str) -> list[tuple[Slot, str, float | None]]:
+def _settled(pairs: Sequence[tuple[Slot, Unit]], norms: str | None) -> list[tuple[Slot, str, float | None]]:
     """The options of normalisation layers that the model should take over.
 
+    Args:
+        norms: "check", "set", or None for weights that go the other way.
     Raises:
-        ArgumentError: one differs, and norms is "check".
+        ArgumentError: an option differs, and norms is not "set".
     """
-    if norms not in ("check", "set"):
+    if norms not in ("check", "set", None):
         raise ArgumentError(f"norms={norms!r}: expected 'check' or 'set'")
     found = [(slot, unit, *each) for slot, unit in pairs for each in matching.differing(slot, unit)]
-    if found and norms == "check":
-        slot, unit, option, theirs, ours = found[0]
+    if found and norms != "set":
+        slot, unit, option, *values = found[0]
+        theirs, ours = (f"{option}={value if value is None else format(value, '.6g')}" for value in values)
         raise ArgumentError(
-            f"{unit.name!r} has {option}={theirs:.6g}, layer {slot.path} {option}={ours:.6g}: build it with {type(slot.layer).__name__}"
-            f"({option}={theirs:.6g}), or write from_...(norms='set')"
-            if None not in (theirs, ours)
-            else f"{unit.name!r} has {option}={theirs}, layer {slot.path} {option}={ours}: build it alike, or write from_...(norms='set')"
+            f"{unit.name!r} has {theirs}, layer {slot.path} {ours}: build it with {type(slot.layer).__name__}({theirs}), or "
+            + ("write norms='set'" if norms else "give both the same")
         )
     return [(slot, option, theirs) for slot, _, option, theirs, _ in found]
 

@@ -215,3 +215,33 @@ def test_weights_on_the_way_keep_their_bits_in_float64():
     twin = built([nb.BatchNorm(), nb.Dense(3)], (4,), dtype="float64", backend="numpy", seed=2)
     nb.convert.from_torch(nb.convert.to_torch(model), twin)
     assert everything(model) == everything(twin)
+
+
+READY_MADE = {
+    "digits": (8, 8, 1),
+    "lenet": (16, 16, 1),
+    "five_conv": (8, 8, 3),
+    "resnet9": (8, 8, 3),
+    "se_resnet": (8, 8, 3),
+    "siamese": ((8, 8, 1), (8, 8, 1)),
+    "mobile": (8, 8, 3),
+    "keyword": (16, 4),
+    "autoencoder": (8, 8, 1),
+    "unet_small": (8, 8, 1),
+    "airbench": (32, 32, 3),
+}
+
+
+@pytest.mark.parametrize("name", READY_MADE)
+def test_ready_made_models_there_and_back(name):
+    def make(seed):
+        model = getattr(nb.models, name)()
+        model.build(READY_MADE[name], backend="numpy", seed=seed)
+        return model
+
+    model, twin = make(0), make(1)
+    state = nb.convert.to_torch(model)
+    assert [*nb.convert.from_torch(state, twin).values()] == [*nb.convert.from_torch(state, model).values()]
+    dropout = [key for key in model.state() if key.rpartition(".")[2] in ("seed", "step")]
+    found = twin.state()
+    assert all(np.array_equal(array, found[key]) for key, array in model.state().items() if key not in dropout)
