@@ -154,6 +154,8 @@ def _load(
     tolerance: float | None,
 ) -> dict[str, str]:
     """Load into a copy, which shows all errors, and then into the model at once."""
+    if norms not in ("check", "set"):
+        raise ArgumentError(f"norms={norms!r}: expected 'check' or 'set'")
     twin, channels_first = copy.deepcopy(model), table is TORCH
     slots, orders = slots_of(twin, table, channels_first)
     pairs = matching.match(slots, read(), names)
@@ -176,12 +178,10 @@ def _settled(pairs: Sequence[tuple[Slot, Unit]], norms: str | None) -> list[tupl
     """The options of normalisation layers that the model should take over.
 
     Args:
-        norms: "check", "set", or None for weights that go the other way.
+        norms: "check" or "set"; None for weights that go the other way.
     Raises:
         ArgumentError: an option differs, and norms is not "set".
     """
-    if norms not in ("check", "set", None):
-        raise ArgumentError(f"norms={norms!r}: expected 'check' or 'set'")
     found = [(slot, unit, *each) for slot, unit in pairs for each in matching.differing(slot, unit)]
     if found and norms != "set":
         slot, unit, option, *values = found[0]
