@@ -148,6 +148,9 @@ def test_names_that_safetensors_sorted(tmp_path):
             nb.convert.from_torch(SORTED, built([nb.Flatten(), nb.Dense(5), nb.BatchNorm()], (4, 3, 6), backend="numpy"))
         assert everything(model) == before
         assert nb.convert.from_torch(source, model, names={"stem": "0.dense", "head": "1.dense"})
+    storage.write(tmp_path / "d.safetensors", {"stem.weight": np.ones((4, 4)), "head.weight": np.zeros((4, 4))}, {})
+    with pytest.raises(ArgumentError, match=r"'head', 'stem' fit layer 0\.dense"):  # no bias tells that they are sorted
+        nb.convert.from_torch(tmp_path / "d.safetensors", built([nb.Dense(4, False), nb.Dense(4, False)], (4,), backend="numpy"))
     storage.write(tmp_path / "c.safetensors", {"a.weight": np.ones((4, 4)), "a.bias": np.zeros(4), "b.weight": np.ones((2, 4))}, {})
     with pytest.raises(ArgumentError, match=r"and none fits layer 1\.dense"):
         nb.convert.from_torch(tmp_path / "c.safetensors", model)  # one layer is not both
@@ -245,3 +248,8 @@ def test_ready_made_models_there_and_back(name):
     dropout = [key for key in model.state() if key.rpartition(".")[2] in ("seed", "step")]
     found = twin.state()
     assert all(np.array_equal(array, found[key]) for key, array in model.state().items() if key not in dropout)
+
+
+def test_inputs_that_are_joined_at_once():
+    model = built([nb.Add(), nb.Dense(2)], ((4,), (4,)), backend="numpy")
+    assert nb.convert.to_torch(model).keys() == {"1.weight", "1.bias"}

@@ -101,6 +101,11 @@ TWINS = {
         ],
         (3, 2, 4),
     ),
+    "two inputs that are added": (
+        lambda: Apply(lambda xs: nn.functional.relu(xs[0] + xs[1]), nn.Linear(4, 4), nn.Identity()),
+        lambda: [nb.Add([nb.Dense(4), nb.Identity()]), nb.ReLU()],
+        ((4,), (4,)),
+    ),
     "two inputs, two outputs": (
         lambda: Apply(tuple, conv(4, 2), nn.Sequential(nn.Flatten(), nn.Linear(12, 3))),
         lambda: [nb.Parallel([nb.Conv2D(2, 3), [nb.Flatten(), nb.Dense(3)]])],
@@ -138,7 +143,7 @@ def test_both_ways(rng, name):
     x = tuple(rng.standard_normal((2, *part), dtype=np.float32) for part in (shape if several else (shape,)))
     y = model.predict(x if several else x[0])
     if name != "flatten at the end":
-        for mine, theirs in zip(y if several else [y], outputs(module, x)):
+        for mine, theirs in zip(y if isinstance(y, tuple) else [y], outputs(module, x)):
             assert_close(mine, theirs, "golden")
     back, own = nb.convert.to_torch(model, randomised(make(), seed=1)), module.state_dict()
     assert list(back) == list(own)
@@ -363,6 +368,7 @@ def test_what_cannot_be_told():
     module = nn.Sequential(nn.Flatten(), nn.Linear(24, 3))
     for layers, error in (
         ([nb.Permute((2, 3, 1)), nb.Flatten(), nb.Dense(3)], "2.dense .* order in PyTorch cannot be told: expected no Permute"),
+        ([nb.Concat([nb.Permute((2, 3, 1)), nb.Permute((2, 3, 1))]), nb.Flatten(), nb.Dense(3)], "order in PyTorch cannot be told"),
         ([nb.Reshape((2, 3, 4)), nb.Flatten(), nb.Dense(3)], "order in PyTorch cannot be told"),
         ([nb.Flatten(), nb.Residual(nb.Dense(24)), nb.Dense(3)], "2.dense .* order in PyTorch cannot be told"),
         ([nb.Flatten(), nb.GroupNorm(2), nb.Dense(3)], "1.groupnorm .* order in PyTorch cannot be told"),
