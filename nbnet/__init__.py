@@ -1,6 +1,21 @@
 """nbnet: small convolutional networks on NumPy and Numba alone."""
 
-from nbnet import augment, cs231n, datasets, errors, functional, initializers, losses, metrics, models, onnx, plots, regularizers, schedules
+from nbnet import (
+    augment,
+    convert,
+    cs231n,
+    datasets,
+    errors,
+    functional,
+    initializers,
+    losses,
+    metrics,
+    models,
+    onnx,
+    plots,
+    regularizers,
+    schedules,
+)
 from nbnet.batchnorm_tools import batch_norm_export, batch_norm_import, batch_norm_report, recalibrate
 from nbnet.errors import NbnetError
 from nbnet.folding import fold_batch_norm
@@ -162,6 +177,7 @@ __all__ = [
     "batch_norm_report",
     "callbacks",
     "compile",
+    "convert",
     "cs231n",
     "datasets",
     "empty_cache",

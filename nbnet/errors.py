@@ -101,3 +101,9 @@ def unknown(kind: str, name: object, options: Iterable[str]) -> str:
     near = [each for each in (OTHER_NAMES.get(text),) if each in names] or difflib.get_close_matches(text, names, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return f"unknown {kind} {name!r}: {hint}choose one of {', '.join(names)}"
+
+
+def first_line(error: BaseException) -> str:
+    """The message of another library, on one line."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}{': ' + lines[0][:200] if lines else ''}"

@@ -63,7 +63,7 @@ METHODS = {
     "eval": "nothing is needed: forward(x) and predict(x) use moving statistics, forward(x, train=True) those of the batch",
     "evaluate": f"write {_TRAINER}evaluate(x, y)",
     "fit": f"write {_TRAINER}fit((x, y), epochs=10)",
-    "load_state_dict": "write model.load_weights(path), or assign to the arrays of model.state()",
+    "load_state_dict": "write model.load_weights(path), nb.convert.from_torch(state_dict, model), or assign to the arrays of model.state()",
     "parameters": "write model.params, a dict",
     "requires_grad_": "write nb.freeze(model), or nb.freeze(model, 'conv*') for a part",
     "save": "write model.save_weights(path), or trainer.save(path) for the whole run",

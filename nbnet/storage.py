@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from nbnet.errors import CheckpointError, DataError, NbnetError
+from nbnet.errors import ArgumentError, CheckpointError, DataError, NbnetError, unknown
 
 try:
     import fcntl
@@ -164,12 +164,42 @@ def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
 
 
 class LoadReport(NamedTuple):
-    """What load_weights did, by names of arrays."""
+    """What load_weights did, by names of arrays in the model; str() lists them."""
 
     loaded: list[str]
     missing: list[str]  # of the model; the file does not have them
-    unused: list[str]  # of the file; the model does not have them
-    other_shape: list[str]  # of both, in other shapes or dtypes: not loaded
+    unexpected: list[str]  # of the file; the model does not have them
+    mismatched: list[str]  # of both, in other shapes or dtypes: not loaded
+
+    def __str__(self) -> str:
+        others = [("not in the file", self.missing), ("not in the model", self.unexpected), ("of another shape or dtype", self.mismatched)]
+        lines = [f"{len(names)} {what}: {', '.join(names)}" for what, names in others if names]
+        return "\n".join([f"{len(self.loaded)} of {len(self.loaded + self.missing + self.mismatched)} arrays loaded", *lines])
+
+
+def renamed(found: Mapping[str, np.ndarray], rename: Mapping[str, str] | None, path: str | Path) -> dict[str, np.ndarray]:
+    """The arrays of a file under the names of a model.
+
+    Args:
+        rename: by the name of an array in the file, or of a layer there, that in the model; the longest that fits counts.
+    Raises:
+        ArgumentError: rename is no dict of names, has one that is not in the file, or gives two arrays one name.
+    """
+    rename = {} if rename is None else rename
+    if not isinstance(rename, Mapping) or not all(isinstance(text, str) for pair in rename.items() for text in pair):
+        raise ArgumentError(f"rename={rename!r}: expected a dict from names in the file to names in the model, {{'0.dense': '2.dense'}}")
+    layers = {name[:i] for name in found for i in range(len(name) + 1) if f"{name}."[i] == "."}
+    for old in rename:
+        if old not in layers:
+            raise ArgumentError(f"rename: {unknown(f'name in {path}', old, found)}")
+    arrays: dict[str, np.ndarray] = {}
+    for name, array in found.items():
+        old = max((old for old in rename if f"{name}.".startswith(f"{old}.")), key=len, default="")
+        new = rename[old] + name[len(old) :] if old else name
+        if new in arrays:
+            raise ArgumentError(f"rename gives two arrays of {path} the name {new!r}: expected another name for each")
+        arrays[new] = array
+    return arrays
 
 
 def compare(found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> LoadReport:

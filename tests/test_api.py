@@ -25,6 +25,7 @@ def test_defaults(request):
         nb.preprocessing,
         nb.datasets,
         nb.models,
+        nb.convert,
         nb.onnx,
     ):
         lines.append(f"--- {module.__name__}")

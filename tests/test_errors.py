@@ -14,6 +14,7 @@ def test_errors_are_also_the_builtin_kind():
         (errors.DTypeError, TypeError),
         (errors.BuildError, RuntimeError),
         (errors.CheckpointError, OSError),
+        (errors.ExtraError, ImportError),
         (errors.NonFiniteError, ArithmeticError),
         (errors.GradientError, AssertionError),
     ]

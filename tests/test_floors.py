@@ -32,7 +32,7 @@ FLOORS = [
         "datasets",
     },
     {"training"},
-    {"models", "batchnorm_tools", "folding", "inference", "cs231n", "plots", "lr_range", "onnx", "sklearn"},
+    {"models", "batchnorm_tools", "convert", "folding", "inference", "cs231n", "plots", "lr_range", "onnx", "sklearn"},
     {"__init__"},  # the public names: the commands and demonstrations above may use them, as anyone may
     {"cli", "__main__", "demos", "bench"},
 ]
@@ -137,7 +137,7 @@ def test_what_the_toolkits_and_operations_may_import():
 
 def test_importing_nbnet_is_light():
     """No framework, no plotting, no download tool, no CUDA, and no kernel compiled."""
-    heavy = ["torch", "tensorflow", "jax", "matplotlib", "pooch", "numba.cuda", "numba_cuda", "onnx", "sklearn"]
+    heavy = ["torch", "tensorflow", "keras", "jax", "h5py", "matplotlib", "pooch", "numba.cuda", "numba_cuda", "onnx", "sklearn"]
     code = f"""
 import sys
 import nbnet

@@ -167,7 +167,7 @@ METHODS = [
     ("model.train()", r"nothing is needed: (forward\(x, train=True\)) trains$", "model.{}"),
     (
         "model.load_state_dict({})",
-        r"write (model.load_weights\(path\)), or assign to the arrays of (model.state\(\))$",
+        r"write (model.load_weights\(path\)), nb.convert.from_torch\(state_dict, model\), or assign to the arrays of (model.state\(\))$",
         "model.save_weights(path); {}; {}[name][:] = 1",
     ),
     ("model.parameters()", r"write (model.params), a dict$", "assert {}[name].value.shape == (3,)"),

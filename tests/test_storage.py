@@ -12,7 +12,7 @@ import pytest
 
 import nbnet as nb
 from nbnet import storage
-from nbnet.errors import CheckpointError, DataError
+from nbnet.errors import ArgumentError, CheckpointError, DataError
 
 ARRAYS = {"b": np.arange(6, dtype=np.float32).reshape(2, 3), "a": np.array([7], np.int64)}
 
@@ -271,8 +271,53 @@ def test_loading_what_fits(tmp_path):
     shorter = nb.Sequential([*model(3).layers[:2], nb.Flatten(), nb.Dropout(0.5)])
     shorter.build((4, 4, 1), backend="serial")
     report = shorter.load_weights(tmp_path / "weights", strict=False)
-    assert (report.missing, sorted(report.unused)) == (["3.dropout.seed", "3.dropout.step"], sorted(other))
+    assert (report.missing, sorted(report.unexpected)) == (["3.dropout.seed", "3.dropout.step"], sorted(other))
     assert model(10).load_weights(tmp_path / "weights") == (list(saved.state()), [], [], [])
+
+
+def test_loading_under_other_names(tmp_path):
+    saved = model(10)
+    saved.buffers["1.batchnorm.moving_mean"][:] = 7
+    saved.save_weights(tmp_path / "weights")
+    deeper = nb.Sequential([nb.Conv2D(4, 3), nb.BatchNorm(), nb.ReLU(), nb.Dropout(0.5), nb.Flatten(), nb.Dense(10).named("head")])
+    deeper.build((4, 4, 1), backend="serial", seed=3)
+    own = {name: array.copy() for name, array in deeper.state().items()}
+    report = deeper.load_weights(tmp_path / "weights", strict=False, rename={"4.dense": "head", "0.conv2d.bias": "gone"})
+    assert report.missing == ["0.conv2d.bias", "3.dropout.seed", "3.dropout.step"]
+    assert (report.unexpected, report.mismatched) == (["gone"], [])
+    for name, array in deeper.state().items():
+        assert np.array_equal(array, own[name] if name in report.missing else saved.state()[name.replace("head", "4.dense")]), name
+    assert str(report) == (
+        f"{len(report.loaded)} of {len(own)} arrays loaded\n3 not in the file: 0.conv2d.bias, 3.dropout.seed, 3.dropout.step\n"
+        "1 not in the model: gone"
+    )
+    exact = nb.Sequential([*model(5).layers[:4], nb.Dense(10).named("head")])
+    exact.build((4, 4, 1), backend="serial", seed=3)
+    with pytest.raises(CheckpointError, match="another model"):
+        exact.load_weights(tmp_path / "weights")
+    assert str(exact.load_weights(tmp_path / "weights", rename={"4.dense": "head"})) == "9 of 9 arrays loaded"
+    assert all(np.array_equal(a, b) for a, b in zip(exact.state().values(), saved.state().values()))
+
+
+@pytest.mark.parametrize(
+    ("rename", "message"),
+    [
+        ({"4.dence": "head"}, r"rename: unknown name in .*weights '4\.dence': did you mean '4\.dense"),
+        ({"4.den": "head"}, "rename: unknown name in"),
+        ({"": "head"}, "rename: unknown name in"),
+        ({"0.conv2d.bias": "4.dense.bias"}, r"rename gives two arrays of .* the name '4\.dense\.bias'"),
+        ({"4.dense": 3}, "expected a dict from names in the file to names in the model"),
+        ("4.dense", "expected a dict from names"),
+    ],
+)
+def test_renaming_that_is_wrong_changes_nothing(rename, message, tmp_path):
+    model(10).save_weights(tmp_path / "weights")
+    other = model(2)
+    own = {name: array.copy() for name, array in other.state().items()}
+    for strict in (True, False):
+        with pytest.raises(ArgumentError, match=message):
+            other.load_weights(tmp_path / "weights", strict, rename)
+    assert all(np.array_equal(own[name], array) for name, array in other.state().items())
 
 
 def test_loading_when_nothing_fits(tmp_path):

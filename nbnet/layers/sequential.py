@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -230,20 +230,23 @@ class Sequential(Container):
         """
         storage.write(path, self.state(), {"format": "nbnet weights"})
 
-    def load_weights(self, path: str | Path, strict: bool = True) -> storage.LoadReport:
+    def load_weights(self, path: str | Path, strict: bool = True, rename: Mapping[str, str] | None = None) -> storage.LoadReport:
         """Read what save_weights or Trainer.save wrote: everything, or nothing on an error.
 
         Args:
             strict: False loads what fits, by name, shape and dtype, and leaves the rest of the model as it is: a trained trunk for a
                 new head.
+            rename: by the name of an array in the file, or of a layer there, its name in this model: {"0.dense": "2.dense"}.
         Returns:
-            the names that were loaded, and those that were not.
+            the names that were loaded, those that were not, and why: `print(report)`.
         Raises:
             CheckpointError: the file cannot be read, holds NaN or infinity, or belongs to another model (not strict: nothing fits).
+            ArgumentError: rename has a name that the file lacks, or gives two arrays one name.
         """
         arrays, _ = storage.read(path)
         state = self.state()
         found = {name: array for name, array in arrays.items() if not name.startswith(storage.NOT_OF_THE_MODEL)}
+        found = storage.renamed(found, rename, path)
         if strict:
             storage.check_match(found, state, path)
         report = storage.compare(found, state)

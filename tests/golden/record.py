@@ -290,6 +290,8 @@ Where the frameworks surprise (all of it is in the data):
   PyTorch's terms, its Adagrad starts at 0.1, and its weight decay is decoupled in every optimiser.
 - PyTorch's Muon computes in bfloat16. It is recorded with this precision replaced by float64.
 - Dropout with rate 1 gives zeros in torch's alpha dropout too; its formula has no value there.
+
+`convert/` holds files as PyTorch and Keras write them, and the outputs of the networks in them: `record_convert.py` makes them.
 """
 
 

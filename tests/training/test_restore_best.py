@@ -215,7 +215,7 @@ def test_other_files(data, tmp_path):
     trainer, other, path = small_trainer(), small_trainer(), tmp_path / "run"
     fit(trainer, data)
     trainer.save(path)
-    assert not other.model.load_weights(path).unused
+    assert not other.model.load_weights(path).unexpected
     state = trainer.state()
     other.load_state(state)
     assert other.best.epoch == 2

@@ -155,6 +155,11 @@ class BatchNorm(Layer):
         return input_shape
 
     @property
+    def decay(self) -> float | None:
+        """The weight of the old moving value."""
+        return self.moving.decay
+
+    @property
     def trainable(self) -> bool:
         """Whether optimisers change gamma and beta."""
         return all(param.trainable for param in self._params.values()) if self._params else self._trainable
