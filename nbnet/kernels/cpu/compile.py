@@ -14,7 +14,7 @@ from itertools import starmap
 from numba import njit
 
 from nbnet.kernels.cpu.cache import keep
-from nbnet.kernels.cpu.numba_private import COMPILING, CFunc
+from nbnet.kernels.cpu.numba_private import COMPILING, CFunc, KernelCompiler, LinkedCompiler
 
 # The full "fast" set would let LLVM assume that there are no NaNs and delete the checks for them.
 FASTMATH = {"contract", "reassoc", "nsz", "arcp"}
@@ -24,7 +24,7 @@ C_OPTIONS = {"fastmath": FASTMATH, "error_model": "numpy"}
 
 def _cached(**options):
     def decorate(function):
-        kernel = njit(nogil=True, **_OPTIONS, **options)(function)
+        kernel = njit(nogil=True, pipeline_class=KernelCompiler, **_OPTIONS, **options)(function)
         keep(kernel, function, kernel)
         return kernel
 
@@ -43,11 +43,12 @@ def c_function(signature):
     return decorate
 
 
-body = njit(fastmath=FASTMATH, **_OPTIONS)
+_LINKED = _OPTIONS | {"pipeline_class": LinkedCompiler, "no_cpython_wrapper": True}
+body = njit(fastmath=FASTMATH, **_LINKED)
 # For a body that calls other large ones: LLVM optimises all code below a call once more per level of calls (0.5 s for the tiles).
-inlined = njit(fastmath=FASTMATH, inline="always", **_OPTIONS)
+inlined = njit(fastmath=FASTMATH, inline="always", **_LINKED)
 # Without fastmath, which Numba sets on every instruction of a function, and on called functions that do not set it themselves.
-precise = njit(fastmath=False, **_OPTIONS)
+precise = njit(fastmath=False, **_LINKED)
 serial = _cached(fastmath=FASTMATH)
 serial_precise = _cached(fastmath=False)
 parallel = serial  # with a parallel_for inside: see nbnet.kernels.cpu.parallel_for
