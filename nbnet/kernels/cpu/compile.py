@@ -2,7 +2,8 @@
 
 A kernel is a serial `body` over one chunk and two drivers that call it for each chunk: `..._serial` in a loop and `..._parallel` in a
 parallel_for. They are two drivers, not one function jitted twice, because Numba keys its cache by the Python function, so the second
-would silently get the machine code of the first (numba issue 6845). Only drivers are cached: a body is linked into them.
+would silently get the machine code of the first (numba issue 6845). Only drivers are cached, and only they are optimised and become
+machine code: a body is linked into them.
 """
 
 import ctypes
@@ -45,7 +46,7 @@ def c_function(signature):
 
 _LINKED = _OPTIONS | {"pipeline_class": LinkedCompiler, "no_cpython_wrapper": True}
 body = njit(fastmath=FASTMATH, **_LINKED)
-# For a body that calls other large ones: LLVM optimises all code below a call once more per level of calls (0.5 s for the tiles).
+# Numba inlines it before LLVM sees it: steps of convolutional networks take 1 % less time than if that is left to LLVM, single kernels up to 5 %.
 inlined = njit(fastmath=FASTMATH, inline="always", **_LINKED)
 # Without fastmath, which Numba sets on every instruction of a function, and on called functions that do not set it themselves.
 precise = njit(fastmath=False, **_LINKED)
