@@ -155,8 +155,8 @@ class Profile:
         return [*found, ("", "update", type(optimizer).__name__, size, 0, update)]
 
     def _floor(self, size: int, multiply_adds: int) -> float:
-        rate = _fma(self.threads, str(self.trainer.model.dtype))
-        return max(size / _copy_rate(size, self.threads), 2 * multiply_adds / rate)
+        rate = fma_rate(self.threads, str(self.trainer.model.dtype))
+        return max(size / copy_rate(size, self.threads), 2 * multiply_adds / rate)
 
 
 def _trainer(name: str, rows: int) -> tuple[Any, Any, Any]:
@@ -174,14 +174,14 @@ def _trainer(name: str, rows: int) -> tuple[Any, Any, Any]:
 
 
 @cache
-def _fma(threads: int, dtype: str) -> float:
+def fma_rate(threads: int, dtype: str) -> float:
     """Operations per second."""
     run = floors.fma32 if dtype == "float32" else floors.fma64
     lanes = floors.WIDTH // np.dtype(dtype).itemsize
     return 2.0 * floors.CHAINS * lanes * floors.LOOPS * threads / _best(lambda: run(threads, floors.LOOPS), 1)
 
 
-def _copy_rate(size: int, threads: int) -> float:
+def copy_rate(size: int, threads: int) -> float:
     """Bytes per second of a copy that reads and writes as many bytes together, or up to twice as many."""
     return _copy(min(max(1 << (size - 1).bit_length(), LEAST), MOST) if size > 1 else LEAST, threads)
 

@@ -224,3 +224,53 @@ def test_an_interrupt_while_a_fork_waits(lock, signal, error):
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert sorted(done.stdout.splitlines()) == ["7", "child [True, True]", f"parent {error}", "parent [True, True]"], done.stderr
     assert done.stderr == ""
+
+
+COUNTED = """
+from collections import Counter
+import numpy as np
+import nbnet as nb
+from numba.core import event
+
+class Compilations(event.Listener):
+    def on_start(self, started):
+        function, types = started.data["dispatcher"].py_func, started.data["args"]
+        counts[function.__module__, function.__qualname__, function.__code__, types] += 1
+
+    def on_end(self, ended):
+        pass
+
+counts = Counter()
+event.register("numba:compile", Compilations())
+{work}
+ours = {{key: n for key, n in counts.items() if key[0].startswith("nbnet.") and "<locals>" not in key[1]}}
+print(len(ours), *sorted({{key[1] for key, n in ours.items() if n > 1}}))
+"""
+WORK = {
+    "batch norm": """
+x, ones = np.ones((4, 16), np.float32), np.ones(16, np.float32)
+y, saved = nb.functional.batch_norm_forward(x, ones, ones)
+nb.functional.batch_norm_backward(y, saved)
+""",
+    "dropout": """
+x = np.ones((4, 16), np.float32)
+y, saved = nb.functional.dropout_forward(x, 0.5, seed=1)
+nb.functional.dropout_backward(y, saved)
+""",
+    "a digits network": """
+model = nb.models.digits()
+model.build((8, 8, 1))
+nb.Trainer(model, optimizer="adam").train_batch(np.ones((64, 8, 8, 1), np.float32), np.zeros(64, int))
+""",
+}
+
+
+@pytest.mark.parametrize(("work", "most"), [("batch norm", 30), ("dropout", 13), ("a digits network", 155)])
+def test_how_many_functions_are_compiled(tmp_path, work, most):
+    """The first step waits for them, so more of them need a reason. None is compiled twice, but for rules of a few lines that kernels
+    with and without fastmath share."""
+    env = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "NBNET_COMPILE_WORKERS": "0"}
+    done = subprocess.run([sys.executable, "-c", COUNTED.format(work=WORK[work])], env=env, capture_output=True, text=True, check=True)
+    count, *twice = done.stdout.split()
+    assert 0 < int(count) <= most
+    assert set(twice) <= {"count", "bounds", "strip_rows", "extent", "within", "uses_col2im"}

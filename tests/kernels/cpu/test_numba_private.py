@@ -8,8 +8,16 @@ from numba import njit
 
 MODULES = {
     "llvmlite.binding.ffi": ["lib._lock.__enter__"],
+    "numba._dynfunc": ["make_function"],
     "numba.core.caching": ["FunctionCache"],
     "numba.core.ccallback": ["CFunc"],
+    "numba.core.codegen": [
+        "JITCodeLibrary._optimize_final_module",
+        "JITCodeLibrary._finalize_final_module",
+        "JITCodeLibrary._finalize_dynamic_globals",
+        "JITCodeLibrary._verify_declare_only_symbols",
+    ],
+    "numba.core.compiler": ["Compiler.compile_extra"],
     "numba.core.compiler_lock": ["global_compiler_lock"],
     "numba.core.registry": ["cpu_target.target_context.codegen"],
     "numba.core.serialize": ["dumps"],
@@ -102,6 +110,60 @@ def test_addresses_in_machine_code():
     (compiled,) = caller.overloads.values()
     if not look_up(compiled, "library.has_dynamic_globals", "CompileResult") or compiled.library.nbnet_keeps != ["kept"]:
         lacking("CodeLibrary.has_dynamic_globals as it was")
+
+
+def test_code_of_a_body_is_in_its_kernels_only():
+    from nbnet.kernels.cpu import compile as compiling
+    from nbnet.kernels.cpu import numba_private
+
+    body = compiling.body(double)
+    kernel = njit(pipeline_class=numba_private.KernelCompiler)(lambda x: body(x) + 1)
+    assert kernel(1.5) == 4
+    assert numba_private.entry_point(*kernel.overloads.values())
+    (compiled,) = body.overloads.values()
+    assert numba_private.entry_point(compiled) == 0
+    assert " mul " not in compiled.library.get_llvm_str()
+    assert "fmul" in compiled.library.get_llvm_str()
+    with pytest.raises(TypeError, match="bad argument type for built-in operation"):
+        body(1.5)
+    assert kernel(2.5) == 6
+
+
+@pytest.mark.parametrize("collects", [True, False])
+def test_no_garbage_is_collected_while_a_kernel_is_compiled(collects):
+    import gc
+
+    from numba import types
+    from numba.extending import intrinsic
+
+    from nbnet.kernels.cpu import numba_private
+
+    seen = []
+
+    @intrinsic
+    def look(context, x):
+        seen.append(gc.isenabled())
+        if len(seen) == 3:
+            raise KeyError("a fault")
+
+        def generate(context, builder, signature, args):
+            seen.append(gc.isenabled())
+            return context.get_dummy_value()
+
+        return types.void(x), generate
+
+    try:
+        if not collects:
+            gc.disable()
+        kernel = njit(pipeline_class=numba_private.KernelCompiler)(lambda x: look(x))
+        kernel(1)
+        assert seen == [False, False]
+        assert gc.isenabled() == collects
+        with pytest.raises(Exception, match="a fault"):
+            kernel(1.5)
+        assert (seen, gc.isenabled()) == ([False] * 3, collects)
+    finally:
+        gc.enable()
 
 
 def test_the_target_machine():

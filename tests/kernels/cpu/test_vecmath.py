@@ -2,16 +2,17 @@
 
 import numpy as np
 import pytest
+from numba import njit
 from tolerances import assert_ulp
 
-from nbnet.kernels.cpu.compile import body
+from nbnet.kernels.cpu.compile import C_OPTIONS, body
 from nbnet.kernels.cpu.register_tiles import lanes
 from nbnet.kernels.cpu.vecmath import absolute, exp, exp_of_negative, exp_of_sigmoid, exp_of_tanh, log, sigmoid, tanh
 from nbnet.kernels.cpu.vector import load, store, zero
 
 
 def over(function):
-    @body
+    @njit(**C_OPTIONS)
     def run(x, y):
         for i in range(0, x.size, lanes(x)):
             store(y, i, x.size - i, function(load(x, i, x.size - i)))
