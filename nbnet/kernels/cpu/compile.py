@@ -46,7 +46,7 @@ def c_function(signature):
 
 _LINKED = _OPTIONS | {"pipeline_class": LinkedCompiler, "no_cpython_wrapper": True}
 body = njit(fastmath=FASTMATH, **_LINKED)
-# Numba inlines it before LLVM sees it: steps of convolutional networks take 1 % less time than if that is left to LLVM, single kernels up to 5 %.
+# Numba inlines it before LLVM sees it: a step of a convolutional network takes 1 % less time so, a single kernel up to 5 %.
 inlined = njit(fastmath=FASTMATH, inline="always", **_LINKED)
 # Without fastmath, which Numba sets on every instruction of a function, and on called functions that do not set it themselves.
 precise = njit(fastmath=False, **_LINKED)
