@@ -10,39 +10,40 @@ from typing import Any
 import numpy as np
 
 from nbnet.kernels import load
-from nbnet.layers import Sequential
-from nbnet.losses import softmax_cross_entropy
-from nbnet.optimizers import Optimizer
 from nbnet.progress import Bar
 from nbnet.runtime import compile_ahead
+from nbnet.training.augmented import for_evaluation, training_batches
+from nbnet.training.trainer import Trainer
 
 
-def first_step(model: Sequential, optimizer: Optimizer, rows: int = 2) -> Iterator[str]:
+def first_step(trainer: Trainer, rows: int = 2) -> Iterator[str]:
     """One training step and one evaluation on `rows` blank images: yield the name of each part, then run it.
 
-    Kernels are compiled for types, not shapes, so nothing is left to compile afterwards. The model changes: pass a spare one.
+    Kernels are compiled for types, not shapes, so nothing is left to compile afterwards. The model changes: pass a spare trainer.
     """
-    x = model.as_input(np.zeros((rows, *(model.input_shape or ())), np.uint8))
-    compile_ahead.compile_ahead(model, len(x))
-    y, tape = x, []
+    model, pixels, labels = trainer.model, np.zeros((rows, *(trainer.model.input_shape or ())), np.uint8), np.zeros(rows, np.int64)
+    compile_ahead.compile_ahead(model, rows)
+    yield "augmentation"
+    ((x, targets),) = training_batches(trainer, pixels, labels, [np.arange(rows)])
+    y, tape = model.as_input(x), []
     for step in model.steps:
         yield f"{step.name} forward"
         y, saved = step.forward(y, train=True)
         tape.append(saved)
     yield "loss"
-    dy: Any = softmax_cross_entropy(y, np.zeros(rows, np.int64), backend=model.backend).gradient
+    dy: Any = trainer.loss(y, targets, backend=model.backend).gradient
     for i in reversed(range(len(tape))):
         yield f"{model.steps[i].name} backward"
         dy = model.steps[i].backward(dy, tape[i], need_dx=i > 0)
-    yield type(optimizer).__name__
-    optimizer.step(model.params, model.backend)
+    yield type(trainer.optimizer).__name__
+    trainer.optimizer.step(model.params, model.backend)
     yield "evaluation"
-    model.forward(x)
+    model.forward(for_evaluation(trainer, pixels))
 
 
-def count_steps(model: Sequential) -> int:
+def count_steps(trainer: Trainer) -> int:
     """The number of parts of first_step."""
-    return 2 * len(model.steps) + 3
+    return 2 * len(trainer.model.steps) + 4
 
 
 def is_cold(backend: str) -> bool:

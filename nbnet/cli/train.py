@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import dataclasses
 import math
 import signal
@@ -106,7 +107,7 @@ def run(options: argparse.Namespace) -> int:
     )
     if "flip" in config.augment and not given.keys() & {"augment", "recipe", "resume"} and config.data not in datasets.NAMES:
         print("note: training images are also mirrored; use --augment crop if mirroring changes the class, as with letters")
-    _prepare(config, min(2, config.batch_size, len(x)))
+    _prepare(trainer, min(2, config.batch_size, len(x)))
     if "resume" not in given:
         folder = runs.make_folder(given.get("out"), config.data, config.model)
     storage.write_json(folder / runs.CONFIG, dataclasses.asdict(config))
@@ -138,14 +139,13 @@ def _size(text: str) -> tuple[int, int]:
 # ------------------------------------------------------------------------------------------------------ training
 
 
-def _prepare(config: runs.Config, rows: int) -> None:
-    """Compile the kernels of training, or load them from the cache, on a spare model, before training is timed.
+def _prepare(trainer: Trainer, rows: int) -> None:
+    """Compile the kernels of training, or load them from the cache, on a copy of the trainer, before training is timed.
 
     This also rejects batches of one row, which some models cannot train on, before the run folder exists.
     """
-    model = config.build()
-    steps = kernels.first_step(model, settings.optimizer(config), rows)
-    kernels.show(steps, kernels.count_steps(model), config.backend, COLD)
+    spare = copy.deepcopy(trainer)
+    kernels.show(kernels.first_step(spare, rows), kernels.count_steps(spare), spare.model.backend.name, COLD)
 
 
 class _Saver(Callback):

@@ -10,9 +10,11 @@ from nbnet import models
 from nbnet.cli import kernels
 from nbnet.errors import ArgumentError
 from nbnet.layers import Sequential
+from nbnet.losses import SoftmaxCrossEntropy
 from nbnet.optimizers import OPTIMIZERS
 from nbnet.runtime.arrays import float_dtype
 from nbnet.runtime.backend import get_backend
+from nbnet.training.trainer import Trainer
 
 HELP = "Compile the kernels of every model and optimiser into the cache."
 EPILOG = """examples:
@@ -43,11 +45,9 @@ def run(options: argparse.Namespace) -> int:
     count = 0
     for backend in backends:
         for dtype in dtypes:
-            built = _build(backend, float_dtype(dtype).name)
-            # Every model with one optimiser, the first one with all.
-            jobs = [(model, "adam") for model in built] + [(built[0], name) for name in OPTIMIZERS if name != "adam"]
-            total = sum(kernels.count_steps(model) for model, _ in jobs)
-            count += kernels.show(_steps(jobs, f"{backend} {dtype}"), total, backend, f"compiling kernels: {backend}, {dtype}")
+            trainers = _trainers(_build(backend, float_dtype(dtype).name))
+            total = sum(map(kernels.count_steps, trainers))
+            count += kernels.show(_steps(trainers, f"{backend} {dtype}"), total, backend, f"compiling kernels: {backend}, {dtype}")
     what = f"{count} kernels compiled" if count else "every kernel was already in the cache"
     print(f"{what} ({', '.join(backends)}; {', '.join(dtypes)}), {time.perf_counter() - began:.1f} s")
     return 0
@@ -62,7 +62,15 @@ def _build(backend: str, dtype: str) -> list[Sequential]:
     return built
 
 
-def _steps(jobs: list[tuple[Sequential, str]], title: str) -> Iterator[str]:
-    for model, optimizer in jobs:
-        for name in kernels.first_step(model, OPTIMIZERS[optimizer](1e-3)):
+def _trainers(built: list[Sequential]) -> list[Trainer]:
+    """Every model with one optimiser, the first one with all, and with targets and images that are changed."""
+    first = built[0]
+    others = [Trainer(first, optimizer=make(1e-3)) for make in OPTIMIZERS.values()]
+    others.append(Trainer(first, SoftmaxCrossEntropy(label_smoothing=0.1), optimizer="adam", augment=["crop", "mixup"]))
+    return [Trainer(model, optimizer="adam") for model in built] + others
+
+
+def _steps(trainers: list[Trainer], title: str) -> Iterator[str]:
+    for trainer in trainers:
+        for name in kernels.first_step(trainer):
             yield f"{title} {name}"

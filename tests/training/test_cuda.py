@@ -247,8 +247,8 @@ def test_a_step_that_blows_up_changes_nothing():
 def test_the_command_prepares_a_model_as_on_other_backends():
     model = nb.Sequential(plain())
     model.build((SIDE, SIDE, 1), backend="cuda")
-    steps = kernels.first_step(model, nb.SGD(0.1))
-    assert kernels.show(steps, kernels.count_steps(model), "cuda", "compiling") == 0
+    spare = nb.Trainer(model, optimizer=nb.SGD(0.1))
+    assert kernels.show(kernels.first_step(spare), kernels.count_steps(spare), "cuda", "compiling") == 0
 
 
 @pytest.mark.parametrize("axes", [0, (0, 1), (1,), (0, 1, 2)])
