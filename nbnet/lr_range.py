@@ -28,9 +28,9 @@ class LRRange(NamedTuple):
     rates: np.ndarray  # (steps,) float64, of each step
     losses: np.ndarray  # (steps,) float64, of each batch before its step
 
-    def plot(self, path: str | Path) -> None:
-        """Draw the losses over the learning rates (see nbnet.plots.rates)."""
-        plots.rates(self.rates, self.losses, path)
+    def plot(self, path: str | Path | None = None, *, ax: Any = None) -> Any:
+        """Draw the losses over the learning rates (see nbnet.plots.rates); return the figure."""
+        return plots.rates(self.rates, self.losses, path, ax=ax)
 
 
 def lr_range_test(trainer: Trainer, data: Any, low: float = 1e-6, high: float = 1.0, steps: int = 100, batch_size: int = 64) -> LRRange:

@@ -1,4 +1,7 @@
-"""Pictures of a run: learning curves, the confusion matrix, the mistakes. Each writes one image file.
+"""Pictures of a run: learning curves, the confusion matrix, the mistakes.
+
+Each function returns a Matplotlib figure, which a notebook shows, and writes it to a file where a path is given. With ax= it draws into
+these axes of a figure of yours.
 
 Only Matplotlib's object interface is used: no pyplot, no window, no global figure, and nothing is imported before it is needed.
 """
@@ -10,6 +13,7 @@ import io
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +30,14 @@ COLUMNS = 6
 PANELS = 3  # learning curves side by side
 
 
-def curves(history: Mapping[str, Sequence[float]], path: str | Path) -> None:
+def curves(history: Mapping[str, Sequence[float]], path: str | Path | None = None, *, ax: Any = None) -> Any:
     """Draw loss, accuracy and the metrics by epoch, training and validation, side by side.
 
     Args:
         history: as Trainer.fit returns it; all columns but lr and seconds are drawn, a column beside the one with "val_" before its name.
-        path: the file to write; its suffix sets the format.
+        path: the file to write; its suffix sets the format. ax: Matplotlib axes to draw into; None makes a figure.
+    Returns:
+        the figure.
     Raises:
         DataError: the history is empty, or the file cannot be written.
     """
@@ -40,8 +46,8 @@ def curves(history: Mapping[str, Sequence[float]], path: str | Path) -> None:
     if not panels:
         raise DataError(f"the history has {', '.join(history) or 'no column'}: expected at least one epoch of loss or accuracy")
     columns, rows = min(len(panels), PANELS), -(-len(panels) // PANELS)
-    made = figure(5.2 * columns, 3.9 * rows)
-    places = made.subplots(rows, columns, squeeze=False).reshape(-1)
+    made, grid = _panels(ax, 5.2 * columns, 3.9 * rows, rows, columns)
+    places = grid.reshape(-1)
     for axes in places[len(panels) :]:
         axes.set_axis_off()
     for axes, name in zip(places, panels):
@@ -50,7 +56,7 @@ def curves(history: Mapping[str, Sequence[float]], path: str | Path) -> None:
             if np.isfinite(values).any():
                 _curve(axes, values, label, colour, "{:.1%}" if _is_share(name) else "{:.3g}")
         _dress(axes, name)
-    save(made, path)
+    return _done(made, path)
 
 
 def _is_share(name: str) -> bool:
@@ -87,11 +93,13 @@ def _dress(axes: Any, name: str) -> None:
     axes.legend(frameon=False, fontsize=9)
 
 
-def rates(rates: np.ndarray, losses: np.ndarray, path: str | Path) -> None:
+def rates(rates: np.ndarray, losses: np.ndarray, path: str | Path | None = None, *, ax: Any = None) -> Any:
     """Draw the losses of a learning rate range test, and their moving average (weight of the old one 0.8, corrected for its start).
 
     Args:
-        rates, losses: (steps,). path: the file to write.
+        rates, losses: (steps,). path, ax: as of `curves`.
+    Returns:
+        the figure.
     Raises:
         DataError: there is no loss, or the file cannot be written.
     """
@@ -100,8 +108,7 @@ def rates(rates: np.ndarray, losses: np.ndarray, path: str | Path) -> None:
         raise DataError("there are no losses, expected those of at least one step")
     weights = 0.8 ** np.arange(losses.size)
     smooth = np.convolve(losses, weights)[: losses.size] / np.cumsum(weights)
-    made = figure(5.6, 3.9)
-    axes = made.subplots()
+    made, [[axes]] = _panels(ax, 5.6, 3.9)
     axes.plot(rates, losses, color=FAINT, linewidth=0.8, label="loss of a batch")
     axes.plot(rates, smooth, color=TRAIN, linewidth=1.8, label="moving average")
     axes.set_xscale("log")
@@ -113,15 +120,17 @@ def rates(rates: np.ndarray, losses: np.ndarray, path: str | Path) -> None:
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=9)
-    save(made, path)
+    return _done(made, path)
 
 
-def confusion(matrix: np.ndarray, class_names: Sequence[str], path: str | Path) -> None:
+def confusion(matrix: np.ndarray, class_names: Sequence[str], path: str | Path | None = None, *, ax: Any = None) -> Any:
     """Draw a confusion matrix: counts, shaded by the share of the true class (blue is right, orange is wrong), and recalls.
 
     Args:
         matrix: (C, C) counts, one row per true class, one column per predicted class. class_names: C names.
-        path: the file to write.
+        path, ax: as of `curves`.
+    Returns:
+        the figure.
     Raises:
         ShapeError: matrix and names do not fit. DataError: the file cannot be written.
     """
@@ -134,8 +143,7 @@ def confusion(matrix: np.ndarray, class_names: Sequence[str], path: str | Path) 
     names = [_text(name) for name in class_names]
     longest = max(len(name) for name in names)
     side = min(max(3.0, 0.52 * classes), 16.0)
-    made = figure(side + 1.9 + 0.09 * longest, side + 1.2 + (0.06 * longest if longest > 2 else 0))
-    axes = made.subplots()
+    made, [[axes]] = _panels(ax, side + 1.9 + 0.09 * longest, side + 1.2 + (0.06 * longest if longest > 2 else 0))
     axes.imshow(_shades(share))
     size = 10 if classes <= 12 else 8 if classes <= CELLS else max(3, 240 // classes)
     crowded = 0.009 * size * longest > side / classes  # inches: a letter is about 0.65 times as wide as its size in points
@@ -159,7 +167,7 @@ def confusion(matrix: np.ndarray, class_names: Sequence[str], path: str | Path) 
     total, hits = int(matrix.sum()), int(np.trace(matrix))
     accuracy = f"{100 * hits / total:.2f} % right: {hits:,} of {total:,}" if total else "no images"
     axes.set_title(accuracy, loc="left", fontsize=12, fontweight="bold", color=INK)
-    save(made, path)
+    return _done(made, path)
 
 
 def _shades(share: np.ndarray) -> np.ndarray:
@@ -184,13 +192,17 @@ def mistakes(
     predictions: np.ndarray,
     probabilities: np.ndarray,
     class_names: Sequence[str],
-    path: str | Path,
-) -> None:
+    path: str | Path | None = None,
+    *,
+    ax: Any = None,
+) -> Any:
     """Draw the wrongly classified images, the most confident first, each with its true and its predicted class.
 
     Args:
         images: (N, H, W, 1 or 3), uint8, or float from 0 to 1. labels, predictions: (N,) class numbers.
-        probabilities: (N, C), as Sequential.predict_proba returns them. class_names: C names. path: the file to write.
+        probabilities: (N, C), as Sequential.predict_proba returns them. class_names: C names. path, ax: as of `curves`.
+    Returns:
+        the figure.
     Raises:
         ShapeError: the arrays do not fit. DataError: the file cannot be written.
     """
@@ -203,17 +215,20 @@ def mistakes(
     wrong = np.flatnonzero(np.asarray(labels) != predictions)
     shown = wrong[np.argsort(-confidence[wrong], kind="stable")][:SHOWN]
     if len(shown) == 0:
-        save(_nothing_wrong(count), path)
-        return
+        return _done(_nothing_wrong(count, ax), path)
     columns = min(COLUMNS, len(shown))
     rows = -(-len(shown) // columns)
     height, width = images.shape[1:3]
     aspect = min(max(height / width, 0.4), 2.5)
-    made = figure(max(1.75 * columns, 6.4), rows * (1.5 * aspect + 0.55) + 0.55)
+    made, grid = _panels(ax, max(1.75 * columns, 6.4), rows * (1.5 * aspect + 0.55) + 0.55, rows, columns)
     note = "" if len(wrong) == len(shown) else f", the {len(shown)} most confident"
     title = f"{len(wrong):,} mistake{'s' if len(wrong) > 1 else ''} in {count:,} images{note}"
-    made.suptitle(f"{title}: true class → what the model said", x=0.02, ha="left", fontsize=11, fontweight="bold", color=INK)
-    for place, axes in enumerate(made.subplots(rows, columns, squeeze=False).flat):
+    title = f"{title}: true class → what the model said"
+    if ax is None:
+        made.suptitle(title, x=0.02, ha="left", fontsize=11, fontweight="bold", color=INK)
+    else:
+        ax.set_title(title, loc="left", fontsize=11, fontweight="bold", color=INK)
+    for place, axes in enumerate(grid.flat):
         axes.set_axis_off()
         if place < len(shown):
             i = shown[place]
@@ -222,15 +237,17 @@ def mistakes(
             axes.imshow(image, cmap="gray", vmin=0, vmax=limit, interpolation="nearest")
             names = f"{_short(class_names[labels[i]])} → {_short(class_names[predictions[i]])}"
             axes.set_title(f"{names}\n{100 * confidence[i]:.0f} %", fontsize=9, color=INK, linespacing=1.15)
-    save(made, path)
+    return _done(made, path)
 
 
-def augmented(images: np.ndarray, epochs: np.ndarray, path: str | Path) -> None:
+def augmented(images: np.ndarray, epochs: np.ndarray, path: str | Path | None = None, *, ax: Any = None) -> Any:
     """Draw images as they are, and beside them what training sees in each epoch.
 
     Args:
         images: (N, H, W, 1 or 3), uint8, or float from 0 to 1. epochs: (E, N, H, W, 1 or 3) float from 0 to 1, as nbnet.augment.apply
-            returns them without Normalize; values outside are cut off. path: the file to write.
+            returns them without Normalize; values outside are cut off. path, ax: as of `curves`.
+    Returns:
+        the figure.
     Raises:
         ShapeError: the arrays do not fit. DataError: the file cannot be written.
     """
@@ -239,20 +256,40 @@ def augmented(images: np.ndarray, epochs: np.ndarray, path: str | Path) -> None:
     columns = np.stack([images / (255 if images.dtype == np.uint8 else 1), *epochs])
     pictures = np.clip(columns.squeeze(-1) if images.shape[3] == 1 else columns, 0, 1)
     aspect = min(max(images.shape[1] / images.shape[2], 0.4), 2.5)
-    made = figure(1.05 * len(columns), 1.05 * aspect * len(images) + 0.3)
-    for place, axes in enumerate(made.subplots(len(images), len(columns), squeeze=False).flat):
+    made, grid = _panels(ax, 1.05 * len(columns), 1.05 * aspect * len(images) + 0.3, len(images), len(columns))
+    for place, axes in enumerate(grid.flat):
         row, column = divmod(place, len(columns))
         axes.set_axis_off()
         axes.imshow(pictures[column, row], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         if row == 0:
             axes.set_title(f"epoch {column}" if column else "image", fontsize=9, color=INK)
-    save(made, path)
+    return _done(made, path)
 
 
-def _nothing_wrong(count: int) -> Any:
-    made = figure(5.6, 2.2)
-    made.text(0.5, 0.58, "no mistakes", ha="center", va="center", fontsize=20, fontweight="bold", color=TRAIN)
-    made.text(0.5, 0.3, f"all {count:,} images were classified right", ha="center", va="center", fontsize=11, color=INK)
+def _nothing_wrong(count: int, ax: Any) -> Any:
+    made, [[axes]] = _panels(ax, 5.6, 2.2)
+    axes.set_axis_off()
+    place: dict[str, Any] = {"ha": "center", "va": "center", "transform": axes.transAxes}
+    axes.text(0.5, 0.58, "no mistakes", fontsize=20, fontweight="bold", color=TRAIN, **place)
+    axes.text(0.5, 0.3, f"all {count:,} images were classified right", fontsize=11, color=INK, **place)
+    return made
+
+
+def _panels(ax: Any, width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Any, np.ndarray]:
+    """A figure and its axes (rows, columns): a new one of this size in inches, or that of `ax` with axes inside it."""
+    if ax is None:
+        made = figure(width, height)
+        return made, made.subplots(rows, columns, squeeze=False)
+    if rows == columns == 1:
+        return ax.figure, np.array([[ax]])
+    ax.set_axis_off()
+    inside = [[(c / columns, 1 - (r + 0.8) / rows, 0.8 / columns, 0.6 / rows) for c in range(columns)] for r in range(rows)]
+    return ax.figure, np.array([[ax.inset_axes(place) for place in row] for row in inside])
+
+
+def _done(made: Any, path: str | Path | None) -> Any:
+    if path is not None:
+        save(made, path)
     return made
 
 
@@ -274,7 +311,14 @@ def figure(width: float, height: float, dpi: int = DPI) -> Any:
 
     made = Figure(figsize=(width, height), dpi=dpi, layout="constrained")
     FigureCanvasAgg(made)
+    made._repr_png_ = partial(_png, made)  # what a notebook shows; it draws figures of pyplot itself
     return made
+
+
+def _png(figure: Any) -> bytes:
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", facecolor="white")
+    return picture.getvalue()
 
 
 def _import_matplotlib() -> None:

@@ -31,8 +31,8 @@ FLOORS = [
         "scaler",
         "datasets",
     },
-    {"training"},
-    {"models", "batchnorm_tools", "convert", "folding", "inference", "cs231n", "plots", "lr_range", "onnx", "sklearn"},
+    {"plots", "training"},
+    {"models", "batchnorm_tools", "convert", "folding", "inference", "cs231n", "lr_range", "onnx", "sklearn"},
     {"__init__"},  # the public names: the commands and demonstrations above may use them, as anyone may
     {"cli", "__main__", "demos", "bench"},
 ]

@@ -283,3 +283,30 @@ def test_augmented(tmp_path, figures, rng):
         np.testing.assert_array_equal(shown, np.clip(epochs[0, 1], 0, 1).reshape(shown.shape))
     with pytest.raises(ShapeError, match=r"images have shape \(3, 5, 4, 3\) and epochs \(2, 2, 5, 4, 3\): expected"):
         plots.augmented(images, epochs[:, :2], tmp_path / "augmented.png")
+
+
+# ------------------------------------------------------------------------------------------------------ figures
+
+
+def test_figures_are_returned_and_drawn_into_axes():
+    rng = np.random.default_rng(0)
+    images, said = rng.integers(0, 256, (7, 8, 8, 1), np.uint8), np.ones(7, int)
+    calls = [
+        (plots.curves, (HISTORY,)),
+        (plots.confusion, (np.eye(3, dtype=int), NAMES)),
+        (plots.rates, (np.geomspace(1e-3, 1, 9), np.arange(9.0) + 1)),
+        (plots.mistakes, (images, np.zeros(7, int), said, np.eye(3)[said], NAMES)),
+        (plots.mistakes, (images, said, said, np.eye(3)[said], NAMES)),
+        (plots.augmented, (images, rng.random((2, 7, 8, 8, 1)))),
+    ]
+    for function, arguments in calls:
+        made = function(*arguments)
+        assert isinstance(made, Figure)
+        assert made._repr_png_()[:4] == b"\x89PNG"
+        own = plots.figure(12, 5)
+        left, right = own.subplots(1, 2)
+        assert function(*arguments, ax=right) is own
+        assert not (left.lines or left.images or left.texts or left.child_axes)
+        drawn = [right, *right.child_axes]
+        assert any(axes.lines or axes.images or axes.texts for axes in drawn)
+        own.canvas.draw()

@@ -1,4 +1,4 @@
-"""The command line: nbnet train, predict, export, bench, demo, info, warmup. One file per command.
+"""The command line: nbnet train, predict, export, bench, demo, info, warmup, completion. One file per command.
 
 Exit codes: 0 done, 2 bad argument or bad input (one line on stderr, never a traceback), 130 interrupted with Ctrl-C.
 """
@@ -13,12 +13,21 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from nbnet.cli import bench, demo, export, info, predict, train, warmup
+from nbnet.cli import bench, completion, demo, export, info, predict, train, warmup
 from nbnet.cli.interrupts import interruptible
 from nbnet.errors import ArgumentError, NbnetError, unknown
 from nbnet.version import __version__
 
-COMMANDS = {"train": train, "predict": predict, "export": export, "bench": bench, "demo": demo, "info": info, "warmup": warmup}
+COMMANDS = {
+    "train": train,
+    "predict": predict,
+    "export": export,
+    "bench": bench,
+    "demo": demo,
+    "info": info,
+    "warmup": warmup,
+    "completion": completion,
+}
 
 EPILOG = """examples:
   nbnet train                          train a CNN on the handwritten digits that come with nbnet
@@ -65,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(words: list[str]) -> int:
-    parser, parsers = _parsers()
+    parser, of_command = parsers()
     if not words:
         parser.print_help()
         return 0
@@ -73,7 +82,7 @@ def _run(words: list[str]) -> int:
         raise ArgumentError(unknown("command", words[0], COMMANDS))
     options, rest = parser.parse_known_args(words)
     if rest:
-        known = [word for action in parsers[options.command]._actions for word in action.option_strings]
+        known = [word for action in of_command[options.command]._actions for word in action.option_strings]
         near = difflib.get_close_matches(rest[0].partition("=")[0], known, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
         kind = "option" if rest[0].startswith("-") else "argument"
@@ -81,13 +90,15 @@ def _run(words: list[str]) -> int:
     return COMMANDS[options.command].run(options)
 
 
-def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+def parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """The parser of the command line, and those of the commands by name."""
     form = argparse.RawDescriptionHelpFormatter
     parser = _Parser("nbnet", description="Small CNNs on NumPy and Numba alone.", epilog=EPILOG, formatter_class=form)
     parser.add_argument("--version", action="version", version=f"nbnet {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    parsers: dict[str, argparse.ArgumentParser] = {}
+    of_command: dict[str, argparse.ArgumentParser] = {}
     for name, module in COMMANDS.items():
-        parsers[name] = commands.add_parser(name, help=module.HELP, description=module.HELP, epilog=module.EPILOG, formatter_class=form)
-        module.add_options(parsers[name])
-    return parser, parsers
+        texts = {"help": module.HELP, "description": module.HELP, "epilog": module.EPILOG}
+        of_command[name] = commands.add_parser(name, **texts, formatter_class=form)
+        module.add_options(of_command[name])
+    return parser, of_command

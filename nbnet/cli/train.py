@@ -22,7 +22,7 @@ from nbnet.cli.interrupts import stopper
 from nbnet.cli.settings import ADAMW_DECAY, by_data
 from nbnet.errors import ArgumentError, NonFiniteError
 from nbnet.optimizers import OPTIMIZERS
-from nbnet.training.callbacks import Callback
+from nbnet.training.callbacks import Callback, TensorBoard
 from nbnet.training.epoch import count_batches
 from nbnet.training.notes import rate_jump
 from nbnet.training.recipes import RECIPES
@@ -79,16 +79,21 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--dtype", metavar="NAME", help="float32 or float64 (default: float32)")
     run = parser.add_argument_group("run folder")
     run.add_argument("--out", metavar="DIR", help="a new folder for the run (default: runs/DATA-MODEL-1, -2, ...)")
-    run.add_argument("--resume", metavar="RUN", help="continue this run; only --epochs, the new total, may be given with it")
+    run.add_argument(
+        "--resume", metavar="RUN", help="continue this run; only --epochs, the new total, and --tensorboard may be given with it"
+    )
+    run.add_argument("--tensorboard", metavar="DIR", help="also write event files for TensorBoard there, after each epoch")
 
 
 def run(options: argparse.Namespace) -> int:
     """The command."""
     began = time.perf_counter()
     given = {name: value for name, value in vars(options).items() if value is not None and name != "command"}
+    board = given.pop("tensorboard", None)
     config, data = settings.resumed(given) if "resume" in given else settings.new(given)
     (x, y), test, class_names = data
     validation = settings.validation(config, test)
+    boards = [TensorBoard(board, train=x, validation=validation, class_names=class_names)] if board else []
     model = config.build()
     trainer = settings.trainer(config, model, x)
     if "resume" in given:
@@ -116,7 +121,7 @@ def run(options: argparse.Namespace) -> int:
     print(f"run: {folder}, from epoch {trainer.epoch + 1} of {config.epochs}" if trainer.epoch or trainer.step else f"run: {folder}")
     if config.augment:
         results.draw_augmented(trainer, x, folder)
-    stopped_by = _fit(trainer, config, folder, (x, y), validation, "test" if validation is test else "val")
+    stopped_by = _fit(trainer, config, folder, (x, y), validation, "test" if validation is test else "val", boards)
     if trainer.epoch < config.epochs:
         print(f"stopped in epoch {trainer.epoch + 1} of {config.epochs}; the run is saved. To continue:")
         print(f"  nbnet train --resume {runs.quoted(folder)}")
@@ -166,7 +171,9 @@ class _Saver(Callback):
     on_epoch_end = save
 
 
-def _fit(trainer: Trainer, config: runs.Config, folder: Path, train: Any, held_out: Any, name: str) -> int | None:
+def _fit(
+    trainer: Trainer, config: runs.Config, folder: Path, train: Any, held_out: Any, name: str, boards: list[TensorBoard]
+) -> int | None:
     """Train until the end, Ctrl-C, SIGTERM or SIGHUP; the run is saved in each case. Returns the signal, or None."""
     saver = _Saver(folder, trainer)
     with stopper() as stop:
@@ -174,7 +181,7 @@ def _fit(trainer: Trainer, config: runs.Config, folder: Path, train: Any, held_o
             # A diverging run is reported once, by its loss; NumPy would print many warnings before that.
             with np.errstate(all="ignore"), warnings.catch_warnings(), Display(config.epochs, len(train[0]), name) as display:
                 warnings.filterwarnings("ignore", "the learning rate jumps|fit has nothing to train")  # `run` has said so, or draws only
-                trainer.fit(train, config.epochs, config.batch_size, held_out, [saver, display, stop], progress=False)
+                trainer.fit(train, config.epochs, config.batch_size, held_out, [saver, display, *boards, stop], progress=False)
         except NonFiniteError as error:
             raise NonFiniteError(f"{error}; {folder} has the run as last saved, {saver.when}") from error
         except KeyboardInterrupt:

@@ -6,6 +6,7 @@ import copy
 import itertools
 import math
 import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from typing import Any, TypeVar
@@ -154,7 +155,7 @@ class Layer(CodeRepr, Stage):
         """Make parameters and buffers for inputs of this shape; return the shape of the output.
 
         A layer that is built already, in this model or another, keeps its parameters and buffers: so a trained trunk can get a new head,
-        and a second call changes nothing. Two models that contain one layer share what it has learnt.
+        and a second call changes nothing and warns. Two models that contain one layer share what it has learnt.
 
         Args:
             input_shape: of one example, without the batch axis: (28, 28, 1). Of a model with several inputs: a tuple of their shapes.
@@ -171,6 +172,7 @@ class Layer(CodeRepr, Stage):
         if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 1 << 64:
             raise ArgumentError(f"seed={seed!r}: expected a whole number from 0 to 2^64 - 1")
         context = Context(get_backend(backend), float_dtype(dtype), int(seed), itertools.count(), fuse, bool(rebuild))
+        again = self.input_shape is not None and not rebuild
         before = [(layer, vars(layer).copy()) for layer in self.walk()]
         try:
             output_shape = self._build(shape, context)
@@ -182,6 +184,10 @@ class Layer(CodeRepr, Stage):
             if isinstance(error, MemoryError):
                 raise BuildError(f"the arrays for input_shape={shape} do not fit into memory: expected smaller layers") from error
             raise
+        if again and self.params:
+            warnings.warn(
+                f"{self.name} is built already and keeps its parameters: for new ones use build({shape}, rebuild=True)", stacklevel=2
+            )
         return output_shape
 
     def _build(self, input_shape: Shape, context: Context) -> Shape:

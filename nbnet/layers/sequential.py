@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
@@ -216,6 +217,12 @@ class Sequential(Container):
         if self.input_shape is None:
             raise BuildError("the model is not built yet: call model.build(input_shape) first")
         show(self)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the summary, or, before `build`, the code."""
+        from nbnet.layers.summary import as_html
+
+        return f"<pre>{html.escape(repr(self))}</pre>" if self.input_shape is None else as_html(self)
 
     def state(self) -> dict[str, np.ndarray]:
         """Every parameter value and buffer by name: the arrays themselves."""

@@ -17,6 +17,7 @@ from nbnet.runtime.commit import Call, assignment
 from nbnet.training.averages import Average
 from nbnet.training.checkpoint import LONGEST, Best, State, check
 from nbnet.training.freezing import switches
+from nbnet.training.history import History
 
 OPTIMIZER, AVERAGE, BEST = storage.NOT_OF_THE_MODEL  # how the names of other arrays than the model's begin
 DESCRIBED = ("loss", "schedule", "average", "augment")  # settings that are named, but not taken over
@@ -57,6 +58,7 @@ def load(trainer: Any, state: State, source: str | Path) -> tuple[list[Call], st
     calls: list[Call] = [assignment(arrays[name], array) for name, array in found.items()]
     restored, note = _settings(run["settings"], trainer, source)
     changes = {name: run[name] for name in NAMES} | {"_averaged": run["step"], "_measured": (0, ())}
+    changes["history"] = History(run["history"])
     changes["best"] = _best(run["best"], best, trainer, source)
     calls += [*restored, *_average(trainer.average, average, source), partial(setattr, trainer.optimizer, "steps", run["optimizer_steps"])]
     return [*calls, *(partial(setattr, trainer, name, value) for name, value in changes.items())], note

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import sys
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from nbnet.hints import explained
 from nbnet.layers import Sequential
 from nbnet.metrics import Metric, Report, get_all
 from nbnet.optimizers import Optimizer
+from nbnet.progress import is_shown
 from nbnet.runtime.arrays import first, take
 from nbnet.runtime.commit import commit
 from nbnet.runtime.replay import Replay
@@ -27,6 +29,7 @@ from nbnet.training.averages import Average
 from nbnet.training.callbacks import Callback, Hook, hooks_of
 from nbnet.training.checkpoint import Best
 from nbnet.training.epoch import Position, check_data, check_weights
+from nbnet.training.history import History
 from nbnet.training.loop import close_epoch, follow, means, run_epoch, train_step
 from nbnet.training.notes import before_fit, rate, softmax_twice
 from nbnet.training.sources import EVALUATED, Source, source_of, split
@@ -106,7 +109,7 @@ class Trainer(CodeRepr):
         self.step = 0
         self.epoch = 0
         self.schedule_epochs = 0
-        self.history: dict[str, list[float]] = {}
+        self.history = History()
         self.position = Position()
         self.stop_reason: str | None = None
         self.best: Best | None = None
@@ -168,7 +171,7 @@ class Trainer(CodeRepr):
                 own have their own.
             validation: (x, y) to evaluate after each epoch, or (x, y, sample_weight), or batches of your own.
             callbacks: objects with some of the methods of nb.callbacks.Callback; after `restore` in one, training continues there.
-            progress: whether to show a progress bar; None shows one on a terminal.
+            progress: whether to show a progress bar; None shows one on a terminal and in a notebook.
             sample_weight: (N,) numbers of at least 0, which multiply the losses of the rows. The sum is still divided by the number of
                 rows (see nbnet.losses.Loss).
             validation_split: instead of validation, the share of the rows, between 0 and 1, that is evaluated and not trained on; of
@@ -197,6 +200,8 @@ class Trainer(CodeRepr):
         self.stop_reason = None
         if (note := before_fit(self, epochs, source.count)) is not None:
             warnings.warn(note, stacklevel=3)
+        if self.epoch and self.epoch < epochs and is_shown(progress):
+            print(f"continuing after epoch {self.epoch}: epochs={epochs} counts from the start of the run", file=sys.stderr)
         self._call(hooks["on_train_begin"])
         while self._goes_on(epochs):
             self._call(hooks["on_epoch_begin"])

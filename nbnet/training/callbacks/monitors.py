@@ -1,93 +1,24 @@
-"""Callbacks of Trainer.fit: early stopping, a lower learning rate on a plateau, checkpoints, a CSV log, a time limit.
+"""Callbacks that watch one column of the history, and the time: early stopping, a lower learning rate on a plateau, checkpoints, a limit.
 
 They have no state of their own and read the trainer's, so a resumed run stops and saves where an uninterrupted one would.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nbnet.code_repr import CodeRepr
 from nbnet.errors import ArgumentError
 from nbnet.functional import checks
 from nbnet.metrics import METRICS
 from nbnet.runtime.commit import assignment, commit
-from nbnet.storage import write_file
+from nbnet.training.callbacks.base import Callback
 from nbnet.training.checkpoint import Best
 from nbnet.training.epoch import Position
-
-Hook = Callable[[Any], None]  # a method of a callback, which gets the Trainer
-HOOKS = ("on_train_begin", "on_train_end", "on_epoch_begin", "on_epoch_end", "on_batch_begin", "on_batch_end")
-
-
-class Callback(CodeRepr):
-    """Base class of callbacks: override what you need. `trainer.stop(reason)` ends training after the current batch.
-
-    An object without this base needs one of the methods. An exception in one ends `fit`; the run is between two steps then, can be
-    saved, and goes on with the next call of `fit`.
-    """
-
-    _package = "nbnet.callbacks"
-
-    def on_train_begin(self, trainer: Any) -> None:
-        """Called with the Trainer when `fit` begins, once its arguments are checked."""
-
-    def on_train_end(self, trainer: Any) -> None:
-        """Called before `fit` returns, also if training was stopped, but not after an exception: what must be closed then, close
-        around `fit`, by `with` or `finally`."""
-
-    def on_epoch_begin(self, trainer: Any) -> None:
-        """Called before the first batch of each epoch, and of the rest of an epoch that was stopped within."""
-
-    def on_epoch_end(self, trainer: Any) -> None:
-        """Called after each epoch, once its row is in trainer.history."""
-
-    def on_batch_begin(self, trainer: Any) -> None:
-        """Called before each optimiser step."""
-
-    def on_batch_end(self, trainer: Any) -> None:
-        """Called after each optimiser step."""
-
-
-def hooks_of(callbacks: Any) -> dict[str, list[Hook]]:
-    """By name, the methods of the callbacks of a call of fit; without those of the base class, which do nothing.
-
-    Raises:
-        ArgumentError: they are not in a list, or one is not an object with such a method.
-    """
-    if not isinstance(callbacks, Iterable):
-        hint = "use callbacks=[callback]" if _is_callback(callbacks) else "expected a list, such as [nb.callbacks.EarlyStopping()]"
-        raise ArgumentError(f"callbacks={_called(callbacks)}: {hint}")
-    hooks: dict[str, list[Hook]] = {name: [] for name in HOOKS}
-    for callback in callbacks:
-        if isinstance(callback, type):
-            raise ArgumentError(f"callbacks has the class {callback.__name__}, expected an object: use {callback.__name__}(...)")
-        if not _is_callback(callback):
-            raise ArgumentError(
-                f"callbacks has {_called(callback)}, expected an object with {', '.join(HOOKS[:-1])} or {HOOKS[-1]}: write a class with "
-                "def on_epoch_end(self, trainer), whose base is nb.callbacks.Callback"
-            )
-        for name, found in hooks.items():
-            method = getattr(callback, name, None)
-            if callable(method) and getattr(method, "__func__", None) is not getattr(Callback, name):
-                found.append(method)
-    return hooks
-
-
-def _is_callback(thing: Any) -> bool:
-    return any(callable(getattr(thing, name, None)) for name in HOOKS)
-
-
-def _called(thing: Any) -> str:
-    return str(getattr(thing, "__name__", None) or type(thing).__name__)
 
 
 class _Monitor(Callback):
@@ -237,24 +168,6 @@ class ModelCheckpoint(_Monitor):
             if not now < min(before, default=math.inf):
                 return
         trainer.save(self.path)
-
-
-class CSVLogger(Callback):
-    """Write the history to a CSV file after each epoch, one row per epoch.
-
-    Args:
-        path: the file, overwritten each time. DataError is raised where it cannot be written.
-    """
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-
-    def on_epoch_end(self, trainer: Any) -> None:
-        text = io.StringIO(newline="")
-        writer = csv.writer(text)
-        writer.writerow(["epoch", *trainer.history])
-        writer.writerows([i, *row] for i, row in enumerate(zip(*trainer.history.values()), start=1))
-        write_file(self.path, text.getvalue().encode())
 
 
 class TimeLimit(Callback):
