@@ -309,7 +309,7 @@ def figure(width: float, height: float, dpi: int = DPI) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    made = Figure(figsize=(width, height), dpi=dpi, layout="constrained")
+    made: Any = Figure(figsize=(width, height), dpi=dpi, layout="constrained")
     FigureCanvasAgg(made)
     made._repr_png_ = partial(_png, made)  # what a notebook shows; it draws figures of pyplot itself
     return made

@@ -8,7 +8,6 @@ import time
 from types import TracebackType
 from typing import Any, TextIO
 
-
 INTERVAL = 0.5  # seconds between drawings: they must not take time from what is measured or trained
 _place: list[Any] = [None, None]  # the last cell that had a bar, and what updates it
 
@@ -93,7 +92,7 @@ def _element(done: float, total: float | None) -> str:
 
 def _cell_of_notebook() -> int | None:
     """The number of the cell of a Jupyter notebook that runs; None elsewhere."""
-    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    shell: Any = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     return shell.execution_count if hasattr(shell, "kernel") else None
 
 

@@ -25,7 +25,7 @@ def test_the_version_and_the_dependencies_are_the_same_everywhere():
     assert f"\n  version: {__version__}\n" in recipe
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     needed = re.search(r"^dependencies = \[\n(.*?)^\]", project, re.DOTALL | re.MULTILINE)[1]
-    expected = {name: limits for name, limits in re.findall(r'"([\w-]+)([^"]*)"', needed)}
+    expected = dict(re.findall(r'"([\w-]+)([^"]*)"', needed))
     run = recipe[recipe.index("\n  run:\n") : recipe.index("\ntests:")]
     found = {name.replace("matplotlib-base", "matplotlib"): limits for name, limits in re.findall(r"- ([\w-]+) (\S+)", run)}
     assert found == expected | {"python": re.search(r'requires-python = "(.*)"', project)[1]}

@@ -163,7 +163,7 @@ def test_no_mistakes(tmp_path, figures, rng):
     labels = np.array([0, 1, 2])
     plots.mistakes(batch(rng, 3, 1), labels, labels, np.eye(3), NAMES, tmp_path / "mistakes.png")
     check_picture(tmp_path / "mistakes.png")
-    assert [text.get_text() for text in figures[0].texts] == ["no mistakes", "all 3 images were classified right"]
+    assert texts(figures[0].axes[0]) == ["no mistakes", "all 3 images were classified right"]
 
 
 def test_mistakes_that_do_not_fit(tmp_path, rng):
@@ -306,7 +306,7 @@ def test_figures_are_returned_and_drawn_into_axes():
         own = plots.figure(12, 5)
         left, right = own.subplots(1, 2)
         assert function(*arguments, ax=right) is own
-        assert not (left.lines or left.images or left.texts or left.child_axes)
+        assert not [*left.lines, *left.images, *left.texts, *left.child_axes]
         drawn = [right, *right.child_axes]
         assert any(axes.lines or axes.images or axes.texts for axes in drawn)
         own.canvas.draw()

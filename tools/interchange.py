@@ -45,7 +45,7 @@ def of_torch(x):
     def back(model):
         network.load_state_dict(nb.convert.to_torch(model, network))
 
-    return network, outputs, back, lambda model: nb.convert.from_torch(network, model, norms="set")
+    return outputs, back, lambda model: nb.convert.from_torch(network, model, norms="set")
 
 
 def of_keras(x):
@@ -61,7 +61,6 @@ def of_keras(x):
     network.compile(keras.optimizers.SGD(0.05), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     network.fit(x, np.arange(len(x)) % CLASSES, epochs=10, verbose=0)
     return (
-        network,
         lambda: np.asarray(network(x, training=False)),
         lambda model: nb.convert.to_keras(model, network),
         lambda model: nb.convert.from_keras(network, model, norms="set"),
@@ -75,7 +74,7 @@ def main():
     import onnxruntime
 
     x = np.random.default_rng(0).random((64, *SHAPE), np.float32)
-    network, outputs, back, into = (of_torch if options.framework == "torch" else of_keras)(x)
+    outputs, back, into = (of_torch if options.framework == "torch" else of_keras)(x)
     original = outputs()
 
     def say(step, found):

@@ -1,4 +1,4 @@
-"""The command line: nbnet train, predict, export, bench, demo, info, warmup, completion. One file per command.
+"""The command line: nbnet train, predict, export, bench, demo, info, warmup. One file per command.
 
 Exit codes: 0 done, 2 bad argument or bad input (one line on stderr, never a traceback), 130 interrupted with Ctrl-C.
 """
@@ -18,16 +18,7 @@ from nbnet.cli.interrupts import interruptible
 from nbnet.errors import ArgumentError, NbnetError, unknown
 from nbnet.version import __version__
 
-COMMANDS = {
-    "train": train,
-    "predict": predict,
-    "export": export,
-    "bench": bench,
-    "demo": demo,
-    "info": info,
-    "warmup": warmup,
-    "completion": completion,
-}
+COMMANDS = {"train": train, "predict": predict, "export": export, "bench": bench, "demo": demo, "info": info, "warmup": warmup}
 
 EPILOG = """examples:
   nbnet train                          train a CNN on the handwritten digits that come with nbnet
@@ -95,6 +86,7 @@ def parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
     form = argparse.RawDescriptionHelpFormatter
     parser = _Parser("nbnet", description="Small CNNs on NumPy and Numba alone.", epilog=EPILOG, formatter_class=form)
     parser.add_argument("--version", action="version", version=f"nbnet {__version__}")
+    parser.add_argument("--completion", metavar="SHELL", action=completion.Completion, help=completion.HELP)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     of_command: dict[str, argparse.ArgumentParser] = {}
     for name, module in COMMANDS.items():

@@ -1,33 +1,25 @@
-"""nbnet completion: the script that completes commands and options in a shell, written by shtab."""
+"""nbnet --completion: the script that completes commands and options in a shell, written by shtab."""
 
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
-from nbnet.errors import ArgumentError, ExtraError, unknown
-
-HELP = "Print the script that completes nbnet's commands and options in a shell."
-EPILOG = """examples:
-  nbnet completion bash > ~/.local/share/bash-completion/completions/nbnet
-  nbnet completion zsh > ~/.zfunc/_nbnet             a folder of your fpath
-It needs pip install 'nbnet[completion]'."""
+from nbnet.errors import ExtraError, unknown
 
 SHELLS = ("bash", "zsh", "tcsh")
+HELP = f"print the script that completes commands and options in {', '.join(SHELLS)} (pip install 'nbnet[completion]')"
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("shell", metavar="SHELL", help=", ".join(SHELLS))
+class Completion(argparse.Action):
+    """An option that prints the script for a shell and exits, as --version does."""
 
-
-def run(options: argparse.Namespace) -> int:
-    """The command."""
-    from nbnet.cli import parsers
-
-    if options.shell not in SHELLS:
-        raise ArgumentError(unknown("shell", options.shell, SHELLS))
-    try:
-        import shtab
-    except ImportError as error:
-        raise ExtraError(f"nbnet completion needs shtab ({error}): pip install 'nbnet[completion]'") from None
-    print(shtab.complete(parsers()[0], options.shell))
-    return 0
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, shell: Any, option: str | None = None) -> None:
+        if shell not in SHELLS:
+            parser.error(unknown("shell", shell, SHELLS))
+        try:
+            import shtab
+        except ImportError as error:
+            raise ExtraError(f"{option} needs shtab ({error}): pip install 'nbnet[completion]'") from None
+        print(shtab.complete(parser, shell))
+        parser.exit()

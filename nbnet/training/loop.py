@@ -16,7 +16,7 @@ from nbnet.metrics import Metric, measured
 from nbnet.optimizers import Optimizer
 from nbnet.runtime.arrays import first
 from nbnet.runtime.commit import Call, assignment, commit
-from nbnet.training.callbacks import Hook
+from nbnet.training.callbacks.base import Hook
 from nbnet.training.epoch import Data, Position, Sums
 from nbnet.training.evaluation import copied, started
 from nbnet.training.gradients import clip, gradients

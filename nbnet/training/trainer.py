@@ -26,7 +26,7 @@ from nbnet.runtime.watched import Watched
 from nbnet.training import checkpoint, evaluation, resume
 from nbnet.training.augmented import check_augment, for_evaluation
 from nbnet.training.averages import Average
-from nbnet.training.callbacks import Callback, Hook, hooks_of
+from nbnet.training.callbacks.base import Callback, Hook, hooks_of
 from nbnet.training.checkpoint import Best
 from nbnet.training.epoch import Position, check_data, check_weights
 from nbnet.training.history import History

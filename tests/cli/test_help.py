@@ -30,7 +30,7 @@ def test_a_real_process(here):
     assert ("compute capability" if GPU else "none: backend 'cuda'") in facts["gpu"]
     assert (
         wrong.stderr
-        == "nbnet: error: unknown command 'trian': did you mean 'train'? choose one of train, predict, export, bench, demo, info, warmup, completion\n"
+        == "nbnet: error: unknown command 'trian': did you mean 'train'? choose one of train, predict, export, bench, demo, info, warmup\n"
     )
     assert [done.stderr for done in (help_, none, info)] == ["", "", ""]
 

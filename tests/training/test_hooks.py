@@ -3,7 +3,7 @@
 import pytest
 
 import nbnet as nb
-from nbnet.training.callbacks import HOOKS, hooks_of
+from nbnet.training.callbacks.base import HOOKS, hooks_of
 
 from .small import bits, small_trainer
 

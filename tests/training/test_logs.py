@@ -142,7 +142,7 @@ def test_bad_options(tmp_path):
     (tmp_path / "file").touch()
     run = trainer()
     before = state(run)
-    with pytest.raises(DataError, match="cannot write event files to .*file"):
+    with pytest.raises(DataError, match=r"cannot write event files to .*file"):
         run.fit((X, Y), 1, callbacks=[nb.callbacks.TensorBoard(tmp_path / "file")])
     assert before == state(run)
 

@@ -1,6 +1,6 @@
 """Callbacks of Trainer.fit."""
 
-from nbnet.training.callbacks.base import HOOKS, Callback, Hook, hooks_of
+from nbnet.training.callbacks.base import Callback
 from nbnet.training.callbacks.logs import CSVLogger, Logger, TensorBoard
 from nbnet.training.callbacks.monitors import EarlyStopping, ModelCheckpoint, ReduceLROnPlateau, TimeLimit
 

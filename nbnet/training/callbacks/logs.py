@@ -92,8 +92,10 @@ class TensorBoard(Callback):
         self._writer: Any = None
 
     def on_train_begin(self, trainer: Any) -> None:
-        try:  # what an earlier process wrote of later epochs is not shown any more
-            self._writer = _writer_class()(str(self.folder), purge_step=trainer.epoch + 1, flush_secs=10)
+        # What an earlier process wrote of later epochs is not shown any more; it may have begun in the same second, which names the file.
+        options = {"purge_step": trainer.epoch + 1, "filename_suffix": f".{trainer.epoch}", "flush_secs": 10}
+        try:
+            self._writer = _writer_class()(str(self.folder), **options)
         except OSError as error:
             raise DataError(f"cannot write event files to {self.folder}: {error.strerror or error}") from error
         self._draw_augmented(trainer)
