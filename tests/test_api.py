@@ -61,7 +61,7 @@ def _call(name, function):
 
 def test_options_of_the_commands(request):
     lines = []
-    for name, parser in cli._parsers()[1].items():
+    for name, parser in cli.parsers()[1].items():
         lines.append(f"--- nbnet {name}: {parser.description}")
         lines += parser.epilog.splitlines()
         for action in parser._actions:

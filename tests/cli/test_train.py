@@ -254,7 +254,7 @@ def test_the_bar_on_a_terminal(pictures):
 def test_compiling_is_said_once(pictures, here):
     command = process("train", "--data", pictures, *TINY, "--epochs", 1, "--optimizer", "sgd", NUMBA_CACHE_DIR=str(here / "cache"))
     outputs = [subprocess.run(**command, capture_output=True, text=True, check=True).stdout for _ in range(2)]
-    assert [output.count("compiling kernels (once, about") for output in outputs] == [1, 0]
+    assert [output.count("compiling kernels (once, ") for output in outputs] == [1, 0]
 
 
 def test_a_recipe(here, rng, capsys):
@@ -317,4 +317,4 @@ def test_tensorboard(pictures, here, capsys):
     assert steps("mistakes") == [1, 2, 3]
     assert nbnet("train", "--resume", "run", "--epochs", 4, "--tensorboard", "board") == 0
     assert steps("val_accuracy") == [1, 2, 3, 4]
-    assert "tensorboard" not in (here / "run" / "config.json").read_text(encoding="utf-8")
+    assert "tensorboard" not in json.loads((here / "run" / "config.json").read_text(encoding="utf-8"))

@@ -296,7 +296,8 @@ def test_a_layer_that_another_model_builds_again(rng):
 def test_rebuild_and_a_second_build(rng):
     model, x = made("nested"), rng.normal(size=(4, 3))
     before = model.predict(x)
-    model.build((3,), backend="serial", dtype="float64", seed=3)
+    with pytest.warns(UserWarning, match="is built already and keeps its parameters"):
+        model.build((3,), backend="serial", dtype="float64", seed=3)
     assert_close(model.predict(x), before, "exact")
     model.build((3,), backend="serial", dtype="float64", seed=4, rebuild=True)
     assert not np.allclose(model.predict(x), before)
