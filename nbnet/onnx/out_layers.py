@@ -93,7 +93,8 @@ def _batch_norm(w: Writer, layer: nb.BatchNorm, x: Value) -> Value:
         x = w.first(x)
         arrays = {"gamma": gamma, "beta": beta, "moving_mean": mean, "moving_var": var}
         names = [w.param(layer, name, array) for name, array in arrays.items()]
-        x = x._replace(name=w.node("BatchNormalization", x.name, *names, epsilon=eps))
+        training = {} if layer.decay is None else {"momentum": float(layer.decay)}  # the weight of the old value there too
+        x = x._replace(name=w.node("BatchNormalization", x.name, *names, epsilon=eps, **training))
     else:
         x = w.last(x)
         factor = gamma / np.sqrt(var.astype(np.float64) + eps)

@@ -273,3 +273,11 @@ def test_what_nbnet_does_not_have_is_named_in_one_line(name, tmp_path):
 def test_nchw_of_the_helpers(rng):
     x = rng.random((2, 3, 4, 5))
     np.testing.assert_array_equal(nhwc(nchw(x)), x)
+
+
+@pytest.mark.parametrize("decay", [0.99, 0.5])
+def test_the_decay_of_batch_norm_is_kept(tmp_path, decay):
+    model = nb.Sequential([nb.Conv2D(2, 3), nb.BatchNorm(decay)])
+    model.build((4, 4, 1))
+    nb.onnx.export(model, tmp_path / "model.onnx")
+    assert nb.onnx.load(tmp_path / "model.onnx").layers[1].decay == decay
