@@ -96,21 +96,32 @@ def continuing(path: Path) -> Iterator[BinaryIO]:
     """
     path = Path(os.path.realpath(path))
     part = path.with_name(path.name + PART)
-    with _open_part(part) as file:
-        try:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-            written = os.fstat(file.fileno()).st_size > 0
-            if written and fcntl is not None:  # while the lock is held
-                os.replace(part, path)
-        finally:
-            with contextlib.suppress(OSError):  # Windows cannot remove an open file
+    written = False
+    try:
+        with _open_part(part) as file:
+            try:
+                yield file
                 file.flush()
-                if os.fstat(file.fileno()).st_size == 0:
-                    part.unlink()
-    if written and fcntl is None:  # an open file cannot be renamed
+                os.fsync(file.fileno())
+                written = part.stat().st_size > 0
+                if written and fcntl is not None:  # while the lock is held
+                    os.replace(part, path)
+            finally:
+                if fcntl is not None:
+                    _remove_empty(part, file)
+    finally:
+        if fcntl is None:  # an open file can be neither removed nor renamed
+            _remove_empty(part)
+    if written and fcntl is None:
         _replace_patiently(part, path)
+
+
+def _remove_empty(part: Path, file: BinaryIO | None = None) -> None:
+    with contextlib.suppress(OSError):
+        if file is not None:
+            file.flush()
+        if part.stat().st_size == 0:
+            part.unlink()
 
 
 def _open_part(part: Path) -> BinaryIO:

@@ -41,7 +41,7 @@ def _emnist(part: str, class_names: list[str], first: int = 0) -> idx.Layout:
 READERS: dict[str, Callable[..., Dataset]] = {
     "mnist": partial(idx.read_folder, layout=idx.Layout(list(string.digits))),
     "fashion-mnist": partial(idx.read_folder, layout=idx.Layout(FASHION_CLASSES)),
-    "kmnist": partial(idx.read_folder, layout=idx.Layout("o ki su tsu na ha ma ya re wo".split())),
+    "kmnist": partial(idx.read_folder, layout=idx.Layout(["o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"])),
     "emnist": partial(idx.read_folder, layout=_emnist("balanced", BALANCED_CLASSES)),
     "emnist-letters": partial(idx.read_folder, layout=_emnist("letters", list(string.ascii_uppercase), first=1)),
     "cifar10": partial(cifar.read_folder, layout=cifar.CIFAR10),

@@ -139,9 +139,7 @@ def _classes(parts: list[Part], label: str) -> tuple[list[str], list[np.ndarray]
     for part in parts:
         for row, value in enumerate(part.labels):
             if not isinstance(value, (str, Integral)):
-                raise DataError(
-                    f"row {row} of {label!r}{part.where} is {reprlib.repr(value)}, expected a class number or a class name"
-                )
+                raise DataError(f"row {row} of {label!r}{part.where} is {reprlib.repr(value)}, expected a class number or a class name")
     names = parts[0].class_names
     if names is None or any(isinstance(value, str) for value in parts[0].labels):
         names = sort_classes({_text(value) for value in parts[0].labels})
@@ -160,10 +158,8 @@ def _text(value: Any) -> str:
 
 def _numbers(part: Part, label: str, place: dict[str, int]) -> np.ndarray:
     """Labels (N,) int64. place: the number of each class."""
-    given = [_text(value) for value in part.labels]
-    strange = next((row for row, value in enumerate(given) if value not in place), None)
-    if strange is not None:
-        raise DataError(
-            f"row {strange} of {label!r}{part.where} is {reprlib.repr(part.labels[strange])}, which is no class: expected {some(list(place))}"
-        )
-    return np.array([place[value] for value in given], np.int64)
+    for row, value in enumerate(part.labels):
+        if _text(value) not in place:
+            found = reprlib.repr(value)
+            raise DataError(f"row {row} of {label!r}{part.where} is {found}, which is no class: expected {some(list(place))}")
+    return np.array([place[_text(value)] for value in part.labels], np.int64)

@@ -23,6 +23,16 @@ PIXELS = CHANNELS * SIDE * SIDE
 BLOCK = 1000  # records converted at a time, so that little memory is needed twice
 MAX_META = 1 << 16  # bytes that are read of the class names
 
+# the fine classes of CIFAR-100
+FINE = """
+apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle caterpillar
+cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant flatfish forest fox girl hamster
+house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree motorcycle mountain mouse mushroom oak_tree
+orange orchid otter palm_tree pear pickup_truck pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket rose
+sea seal shark shrew skunk skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television
+tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm
+"""
+
 
 class Layout(NamedTuple):
     """The names of a data set's files, and what is in a record."""
@@ -51,7 +61,7 @@ CIFAR10 = Layout(
     test=["test_batch.bin"],
     labels=1,
     python=("data_batch_1", "cifar-10-batches-py"),
-    class_names="airplane automobile bird cat deer dog frog horse ship truck".split(),
+    class_names=["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"],
 )
 CIFAR100 = Layout(
     title="CIFAR-100",
@@ -62,12 +72,7 @@ CIFAR100 = Layout(
     test=["test.bin"],
     labels=2,
     python=("meta", "cifar-100-python"),
-    class_names="""apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle caterpillar
-        cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant flatfish forest fox girl hamster
-        house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree motorcycle mountain mouse mushroom oak_tree
-        orange orchid otter palm_tree pear pickup_truck pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket rose
-        sea seal shark shrew skunk skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television
-        tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm""".split(),
+    class_names=FINE.split(),
 )
 
 

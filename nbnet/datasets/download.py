@@ -85,16 +85,16 @@ def _fetch_file(name: str, file: str, sha256: str, folder: Path, show: bool) -> 
     failures = []
     try:
         if _is_right(path, sha256):
-            return
+            return None
         folder.mkdir(parents=True, exist_ok=True)
         with storage.continuing(path) as part:
             if _is_right(path, sha256):  # another process has downloaded it
                 part.truncate(0)
-                return
+                return None
             for mirror in MIRRORS[name]:
                 try:
                     return _complete(mirror + file, part, sha256, show)
-                except RequestException as error:  # it is an OSError too
+                except RequestException as error:  # noqa: PERF203 - before OSError, which it is too
                     failures.append(f"{mirror}{file}: {_reason(error)}")
                 except DataError as error:
                     failures.append(str(error))

@@ -138,9 +138,7 @@ def _read(stream: BinaryIO, path: Path, axes: int, file_size: int) -> np.ndarray
     if found < size:
         raise DataError(f"{path} is truncated: its header announces {size:,} bytes of {kind}, it has {found:,}; download it again")
     if stream.read(1):
-        raise DataError(
-            f"{path} has more bytes than the {size:,} of {kind} that its header announces: expected no more; download it again"
-        )
+        raise DataError(f"{path} has more bytes than the {size:,} of {kind} that its header announces: expected no more; download it again")
     return data
 
 

@@ -127,7 +127,9 @@ def read_or_keep(files: Sequence[File], size: Size, channels: int | None, memory
     return x if count == len(files) else Images(files, x, depth, shape)
 
 
-def _decoded(files: Sequence[File], depth: int, size: tuple[int, int] | None, expected: tuple[File, tuple[int, ...]]) -> Iterator[np.ndarray]:
+def _decoded(
+    files: Sequence[File], depth: int, size: tuple[int, int] | None, expected: tuple[File, tuple[int, ...]]
+) -> Iterator[np.ndarray]:
     """The pixels of each file, in order. expected: a file, and its shape, which all have."""
     if len(files) > 1:
         with ThreadPoolExecutor(min(processors(), len(files)), "nbnet-images") as threads:
