@@ -43,7 +43,7 @@ EPILOG = """examples:
 A run folder contains config.json, model.safetensors, history.json, curves.png, confusion.png, mistakes.png, augmented.png where
 training images are changed (--augment), and report.html: one page with all pictures, and the gap between training and test."""
 
-COLD = "compiling kernels (once, about a minute; later runs start at once)"
+COLD = "compiling kernels (once, 10 to 30 s; later runs start at once)"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

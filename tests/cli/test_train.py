@@ -294,3 +294,27 @@ def test_a_recipe(here, rng, capsys):
     assert one_line_error(capsys).startswith("--recipe airbench is for RGB images of at least 25x25 pixels, got 8x8x1: use --data cifar10")
     assert nbnet("train", "--recipe", "airbnb") == 2
     assert one_line_error(capsys).startswith("unknown recipe 'airbnb'")
+
+
+def test_tensorboard(pictures, here, capsys):
+    """Beside the run, and resumed: with the option again, the files go on."""
+    pytest.importorskip("tensorboardX")
+    from tensorboardX.proto.event_pb2 import Event
+
+    def steps(tag):
+        found = []
+        for path in sorted((here / "board").iterdir()):
+            data = path.read_bytes()
+            while data:
+                length = int.from_bytes(data[:8], "little")
+                event, data = Event.FromString(data[12 : 12 + length]), data[16 + length :]
+                found += [event.step for value in event.summary.value if value.tag == tag]
+        return found
+
+    assert nbnet("train", "--data", pictures, "--out", "run", "--tensorboard", "board", *TINY) == 0
+    assert steps("val_accuracy") == [1, 2, 3]
+    assert steps("augmented") == [1, 2, 3, 4]
+    assert steps("mistakes") == [1, 2, 3]
+    assert nbnet("train", "--resume", "run", "--epochs", 4, "--tensorboard", "board") == 0
+    assert steps("val_accuracy") == [1, 2, 3, 4]
+    assert "tensorboard" not in (here / "run" / "config.json").read_text(encoding="utf-8")
