@@ -85,15 +85,16 @@ def _fetch_file(name: str, file: str, sha256: str, folder: Path, show: bool) -> 
     failures = []
     try:
         if _is_right(path, sha256):
-            return None
+            return
         folder.mkdir(parents=True, exist_ok=True)
         with storage.continuing(path) as part:
             if _is_right(path, sha256):  # another process has downloaded it
                 part.truncate(0)
-                return None
+                return
             for mirror in MIRRORS[name]:
                 try:
-                    return _complete(mirror + file, part, sha256, show)
+                    _complete(mirror + file, part, sha256, show)
+                    return
                 except RequestException as error:  # noqa: PERF203 - before OSError, which it is too
                     failures.append(f"{mirror}{file}: {_reason(error)}")
                 except DataError as error:

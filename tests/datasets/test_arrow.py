@@ -87,6 +87,10 @@ def test_one_table_is_split(kind):
         check(datasets.from_arrow(Table(columns, metadata(names))), names)
 
 
+def test_names_as_labels_need_no_names_in_the_metadata():
+    check(datasets.from_arrow(Table(columns(label=["a", "b"] * 5), metadata(["x", "y", "z"]))), ["a", "b"])
+
+
 def test_a_table_of_pandas():
     pandas = pytest.importorskip("pandas")
     check(datasets.from_arrow(pandas.DataFrame({"image": structs(IMAGES), "label": LABELS})), ["0", "1"])

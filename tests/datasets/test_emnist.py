@@ -57,14 +57,17 @@ def zipped(name, data, **options):
     return buffer.getvalue()
 
 
-def marked_as_encrypted(data):
-    """The archive, whose members all say that they need a password."""
-    for mark, offset in ((b"PK\1\2", 8), (b"PK\3\4", 6)):
+def marked(offset, value, data=zip_bytes(EMNIST)):  # noqa: B008 - it is not changed
+    """The archive, with a byte of the header of each member changed; offset: in the central directory."""
+    for mark, shift in ((b"PK\1\2", 0), (b"PK\3\4", -2)):
         at = data.find(mark)
         while at >= 0:
-            data = data[: at + offset] + b"\1" + data[at + offset + 1 :]
+            data = data[: at + offset + shift] + bytes([value]) + data[at + offset + shift + 1 :]
             at = data.find(mark, at + 4)
     return data
+
+
+PASSWORD, NEW_VERSION, UTF8 = marked(8, 1), marked(6, 99), marked(9, 8)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +89,12 @@ def marked_as_encrypted(data):
             {"gzip.zip": zip_bytes(EMNIST).replace(b"\x1f\x8b", b"\x1f\x8c")},
             r"gzip.zip/.* is truncated or damaged: Bad CRC-32 for file .*; download it again",
         ),
-        ({"gzip.zip": marked_as_encrypted(zip_bytes(EMNIST))}, r"cannot read .*gzip.zip/.*: .*password required.*; download it again"),
+        ({"gzip.zip": NEW_VERSION}, r"gzip.zip is a damaged zip file: zip file version 9.9; download it again"),
+        (
+            {"gzip.zip": UTF8.replace(b"gzip/emnist", b"gzip/\xffmnist")},
+            r"gzip.zip is a damaged zip file: 'utf-8' codec .*; download it again",
+        ),
+        ({"gzip.zip": PASSWORD}, r"cannot read .*gzip.zip/.*: .*password required.*; download it again"),
     ],
 )
 def test_bad_emnist_files(tmp_path, files, words):

@@ -4,6 +4,7 @@ import gzip
 import threading
 
 import pytest
+import requests
 
 from nbnet import datasets, storage
 from nbnet.datasets import download
@@ -135,6 +136,13 @@ def test_a_server_that_does_not_say_how_long_a_file_is(mnist, monkeypatch):
     real = Handler.send_header
     monkeypatch.setattr(Handler, "send_header", lambda self, name, value: name != "Content-Length" and real(self, name, value))
     check(folder)
+
+
+def test_an_older_requests_does_not_notice_that_a_file_is_short(mnist, monkeypatch):
+    server, _ = mnist
+    monkeypatch.setattr(requests.Response, "iter_content", lambda self, size: [self.raw.read()[:10]])
+    with pytest.raises(DataError, match=rf"{server.url}{FILE}: the connection was lost; try again"):
+        datasets.load("mnist")
 
 
 def test_a_range_that_nobody_asked_for(mnist, monkeypatch):

@@ -63,6 +63,7 @@ def changed(element, at, value):
         (b"", "is not a file of MATLAB 5: it starts with nothing; download it again"),
         (b"\x89HDF\r\n" + bytes(200), "is not a file of MATLAB 5: it starts with 89 48 44 46; download it again"),
         (GOOD[:100], "is not a file of MATLAB 5"),
+        (GOOD[124:128], "is not a file of MATLAB 5"),
         (GOOD[:-1], "is truncated: it ends in the middle of a variable; download it again"),
         (GOOD[:131], "is truncated: it ends in the middle of a variable"),
         (GOOD[:128], "X is missing, expected uint8 of 32x32x3xN"),
