@@ -62,7 +62,7 @@ def load(name: str, data_dir: str | os.PathLike[str] | None = None, *, progress:
       its split of 26 letters, 124,800 and 20,800 images. IDX files, or the archive that has them (562 MB).
     - cifar10 and cifar100 (Krizhevsky 2009): 32x32x3, 10 or 100 classes (the fine labels), 50,000 and 10,000 images, the binary versions,
       as files or as .tar.gz.
-    - svhn (Netzer et al. 2011): 32x32x3, the cropped digits, 73,257 and 26,032 images. Their files of MATLAB need `nbnet[svhn]`.
+    - svhn (Netzer et al. 2011): 32x32x3, the cropped digits, 73,257 and 26,032 images, files of MATLAB.
 
     Args:
         data_dir: a folder with the data set's files, gzipped or not, with any number of images; a gzipped file may unpack to 1 GiB. There
@@ -74,7 +74,6 @@ def load(name: str, data_dir: str | os.PathLike[str] | None = None, *, progress:
     Raises:
         ArgumentError: the name is unknown, or digits is given a data_dir.
         DataError: a file is missing, truncated, corrupt or mislabelled, or cannot be downloaded.
-        ExtraError: scipy is not installed, which svhn needs.
     """
     if name not in NAMES:
         hint = (

@@ -66,7 +66,7 @@ def _find(folder: Path, names: list[str], stem: str, axes: int, url: str) -> Pat
 
 def _from_zip(path: Path, layout: Layout) -> Dataset:
     with opened_zip(path) as archive:
-        members = {member.filename.rpartition("/")[2]: member for member in archive.infolist() if not member.is_dir()}
+        members = {name: member for member in archive.infolist() if (name := member.filename.rpartition("/")[2])}  # folders have none
 
         def read(stem: str, axes: int) -> tuple[Path, np.ndarray]:
             name = f"{stem}-idx{axes}-ubyte.gz"

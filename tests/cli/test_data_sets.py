@@ -30,8 +30,6 @@ MNIST = [f"{split}-{kind}-ubyte" for split in ("train", "t10k") for kind in ("im
     ],
 )
 def test_defaults(tmp_path, name, files, classes, model, augment, epochs, lr, batch_size):
-    if name == "svhn":
-        pytest.importorskip("scipy")
     config, (train, _, class_names) = settings.new({"data": name, "data_dir": str(write(tmp_path, files))})
     assert (config.data, config.data_dir, len(class_names)) == (name, str(tmp_path), classes)
     assert (config.model, config.augment, config.epochs, config.lr, config.batch_size) == (model, augment, epochs, lr, batch_size)

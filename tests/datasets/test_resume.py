@@ -216,7 +216,6 @@ def test_other_data_sets(cache, server, monkeypatch):
     assert server.asked == ["/gzip.zip"]
     publish(monkeypatch, server, "kmnist", MNIST_GZ)
     assert check_mnist(datasets.load("kmnist"))[1] == "ki"
-    pytest.importorskip("scipy")
     publish(monkeypatch, server, "svhn", SVHN)
     assert len(datasets.load("svhn")[0][1]) == 10
 
