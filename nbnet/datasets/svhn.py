@@ -76,7 +76,7 @@ def _arrays(path: Path, stream: BinaryIO) -> Iterator[tuple[str, np.ndarray]]:
         if data[:8] != struct.pack("<II", MATRIX, max(0, len(data) - 8)):
             raise DataError(f"{path} is damaged: a variable has another size than it says; download it again")
         parts = _elements(path, memoryview(data)[8:])
-        (_, _), (_, sizes), (_, name) = (next(parts, (0, b"")) for _ in range(3))
+        (_, _), (_, sizes), (_, name) = (next(parts, (0, memoryview(b""))) for _ in range(3))
         if bytes(name) in (b"X", b"y"):
             yield bytes(name).decode(), _array(path, sizes, *next(parts, (0, memoryview(b""))))
 
