@@ -21,6 +21,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 TEMPORARY = ".nbnet-*.tmp"  # names of files that are being written
+PART = ".part"  # how names of files end whose download is not finished
 NOT_OF_THE_MODEL = "optimizer.", "average.", "best."  # how names of arrays in a checkpoint begin that are not the model's
 TRIES = 3
 PATIENCE = 2.0  # seconds in which Windows may refuse to replace a file that somebody reads
@@ -77,12 +78,68 @@ def _create(folder: Path) -> tuple[BinaryIO, Path]:
     while True:
         temporary = folder / TEMPORARY.replace("*", uuid.uuid4().hex)
         file = open(temporary, "xb")  # noqa: SIM115
-        if fcntl is not None:
-            with contextlib.suppress(OSError):  # a file system without locks
-                fcntl.flock(file, fcntl.LOCK_EX)
+        _lock(file)
         if os.fstat(file.fileno()).st_nlink:
             return file, temporary
         file.close()  # another process removed it before it was locked
+
+
+@contextlib.contextmanager
+def continuing(path: Path) -> Iterator[BinaryIO]:
+    """A file that is written over several calls: `path` with .part after its name, opened to append.
+
+    At the end of the block it replaces `path`, or is removed if it is empty. If the block raises, what it has is kept, and the next call
+    goes on with it. Other processes that call this for the same path wait, except on Windows, which has no such locks.
+
+    Raises:
+        OSError: it cannot be written; an older file at `path` is unchanged.
+    """
+    path = Path(os.path.realpath(path))
+    part = path.with_name(path.name + PART)
+    written = False
+    try:
+        with _open_part(part) as file:
+            try:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+                written = part.stat().st_size > 0
+                if written and fcntl is not None:  # while the lock is held
+                    os.replace(part, path)
+            finally:
+                if fcntl is not None:
+                    _remove_empty(part, file)
+    finally:
+        if fcntl is None:  # an open file can be neither removed nor renamed
+            _remove_empty(part)
+    if written and fcntl is None:
+        _replace_patiently(part, path)
+
+
+def _remove_empty(part: Path, file: BinaryIO | None = None) -> None:
+    with contextlib.suppress(OSError):
+        if file is not None:
+            file.flush()
+        if part.stat().st_size == 0:
+            part.unlink()
+
+
+def _open_part(part: Path) -> BinaryIO:
+    """The file, locked as long as it is open."""
+    while True:
+        file = open(part, "a+b")  # noqa: SIM115
+        _lock(file)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.stat(part), os.fstat(file.fileno())):
+                return file
+        file.close()  # another process renamed or removed it before it was locked
+
+
+def _lock(file: BinaryIO) -> None:
+    """Wait until no other process has locked the file."""
+    if fcntl is not None:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
 
 
 def _remove_abandoned(folder: Path) -> None:

@@ -326,3 +326,62 @@ def test_loading_when_nothing_fits(tmp_path):
     other.build((2,), backend="serial")
     with pytest.raises(CheckpointError, match=r"has no array that fits this model: it has 0\.conv2d\.bias, "):
         other.load_weights(tmp_path / "weights", strict=False)
+
+
+@pytest.fixture(params=["here", "as on Windows"])
+def system(request, monkeypatch):
+    if request.param == "as on Windows":
+        monkeypatch.setattr(storage, "fcntl", None)
+
+
+def test_a_file_that_is_written_over_several_calls(tmp_path, system):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+
+    def go_on(data, error=None):
+        with storage.continuing(path) as part:
+            part.write(data)
+            if error:
+                raise error
+
+    for error in (OSError("lost"), KeyboardInterrupt()):
+        with pytest.raises(type(error)):
+            go_on(b"ab", error)
+        assert path.read_bytes() == b"old"
+    assert (tmp_path / "file.part").read_bytes() == b"abab"
+    go_on(b"c")
+    assert (path.read_bytes(), os.listdir(tmp_path)) == (b"ababc", ["file"])
+
+
+def test_a_file_of_several_calls_that_has_nothing(tmp_path, system):
+    path = tmp_path / "file"
+    with storage.continuing(path):
+        pass
+    with pytest.raises(OSError, match="lost"), storage.continuing(path):
+        raise OSError("lost")
+    with storage.continuing(path) as part:
+        part.write(b"wrong")
+        part.truncate(0)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.skipif(storage.fcntl is None, reason="Windows has no fcntl")
+def test_who_waits_for_a_file_of_several_calls_gets_a_new_one(tmp_path):
+    """Not the one that has got its name, or has been removed, in the meantime."""
+    path, order = tmp_path / "file", []
+
+    def other():
+        with storage.continuing(path) as part:
+            order.append(part.seek(0, os.SEEK_END))
+            part.write(b"second")
+
+    for data in (b"first", b""):
+        with storage.continuing(path) as part:
+            thread = threading.Thread(target=other)
+            thread.start()
+            time.sleep(0.1)
+            part.write(data)
+            order.append(data)
+        thread.join()
+        assert (path.read_bytes(), os.listdir(tmp_path)) == (b"second", ["file"])
+    assert order == [b"first", 0, b"", 0]

@@ -39,7 +39,12 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "digits": {"epochs": 40, "lr": 0.02},
     "mnist": {"epochs": 5, "lr": 0.003, "batch_size": 32},
     "fashion-mnist": {"epochs": 5, "lr": 0.003, "batch_size": 32},
+    "kmnist": {"epochs": 5, "lr": 0.003, "batch_size": 32, "augment": "crop"},
+    "emnist": {"epochs": 5, "lr": 0.003, "augment": "crop"},
+    "emnist-letters": {"epochs": 5, "lr": 0.003, "augment": "crop"},
     "cifar10": {"epochs": 10, "lr": 0.01, "augment": "flip,crop"},
+    "cifar100": {"epochs": 20, "lr": 0.01, "augment": "flip,crop"},
+    "svhn": {"epochs": 10, "lr": 0.01, "augment": "crop"},  # a mirrored digit is another one
     "a folder": {"lr": 0.01, "label_smoothing": 0.1, "size": (32, 32)},
 }
 DEPENDS = {  # what `_of_images` says
@@ -64,8 +69,12 @@ ADAMW_DECAY = 0.3
 
 def by_data(option: str) -> str:
     """The defaults of an option, as its help gives them."""
-    fixed = {name: (COMMON | values)[option] for name, values in DEFAULTS.items() if name in datasets.NAMES or option not in DEPENDS}
-    return ", ".join([*(f"{value} for {name}" for name, value in fixed.items()), *([DEPENDS[option]] if option in DEPENDS else [])])
+    names: dict[Any, list[str]] = {}
+    for name, values in DEFAULTS.items():
+        if name in datasets.NAMES or option not in DEPENDS:
+            names.setdefault((COMMON | values)[option], []).append(name)
+    fixed = [f"{value} for {', '.join(each)}" for value, each in names.items()]
+    return "; ".join([*fixed, *([DEPENDS[option]] if option in DEPENDS else [])])
 
 
 def _of_images(count: int, channels: int) -> dict[str, Any]:

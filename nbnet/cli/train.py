@@ -50,7 +50,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Every default is None, to distinguish options that were given from those that were not."""
     data = parser.add_argument_group("data")
     data.add_argument("--data", metavar="NAME", help=f"{', '.join(datasets.NAMES)}, or the path of a folder of images (default: digits)")
-    data.add_argument("--data-dir", metavar="DIR", help="folder with the files of mnist, fashion-mnist or cifar10 (default: download them)")
+    data.add_argument("--data-dir", metavar="DIR", help="folder with the files of a data set (default: download them)")
     data.add_argument("--size", type=_size, metavar="N|HxW", help="size that the images of a folder are resized to (default: 32)")
     model = parser.add_argument_group("training")
     model.add_argument("--model", metavar="NAME", help=f"auto, {', '.join(models.MODELS)} (default: auto, by the size of the images)")
@@ -60,7 +60,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--epochs", type=int, metavar="N", help=f"passes over the data (default: {by_data('epochs')})")
     model.add_argument("--batch-size", type=int, metavar="N", help=f"images per step (default: {by_data('batch_size')})")
     model.add_argument(
-        "--lr", type=float, metavar="X", help=f"learning rate, the peak of the schedule (default: {by_data('lr')}; for lion a tenth)"
+        "--lr", type=float, metavar="X", help=f"learning rate, the peak of the schedule; for lion a tenth (default: {by_data('lr')})"
     )
     model.add_argument("--optimizer", metavar="NAME", help=f"{', '.join(OPTIMIZERS)} (default: adamw)")
     model.add_argument("--weight-decay", type=float, metavar="X", help=f"of the optimizer (default: {ADAMW_DECAY} for adamw, else 0)")

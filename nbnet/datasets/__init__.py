@@ -7,46 +7,68 @@ x is (N, H, W, C) uint8, y is (N,) int64, class_names[i] is the name of label i.
     load("cifar10")                                 downloaded once, checked, cached
     from_folder("pictures", size=(32, 32))          your own images, one sub-folder per class
     from_csv("pictures.csv", "pictures")            your own images, with classes or numbers from a table
+    from_arrow(table)                               images in a table of PyArrow or of Hugging Face's datasets
 """
 
 from __future__ import annotations
 
 import os
+import string
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from nbnet.datasets import cifar, digits, download, idx
+from nbnet.datasets import cifar, digits, download, idx, svhn
+from nbnet.datasets.arrow import from_arrow
 from nbnet.datasets.files import Dataset, Split
 from nbnet.datasets.folder import from_folder, split_folders
 from nbnet.datasets.images import Size, read_images
 from nbnet.datasets.table import from_csv
 from nbnet.errors import ArgumentError, DataError, unknown
 
-__all__ = ["NAMES", "Dataset", "Split", "from_csv", "from_folder", "load", "open_data", "read_images", "split_folders"]
-
-NAMES = ("digits", "mnist", "fashion-mnist", "cifar10")
+__all__ = ["NAMES", "Dataset", "Split", "from_arrow", "from_csv", "from_folder", "load", "open_data", "read_images", "split_folders"]
 
 FASHION_CLASSES = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
+# emnist-balanced-mapping.txt: lower-case letters that look like upper-case ones are of their classes
+BALANCED_CLASSES = [*string.digits, *string.ascii_uppercase, *"abdefghnqrt"]
 
-READERS: dict[str, Callable[[Path], Dataset]] = {
-    "mnist": lambda folder: idx.read_folder(folder, [str(digit) for digit in range(10)]),
-    "fashion-mnist": lambda folder: idx.read_folder(folder, list(FASHION_CLASSES)),
-    "cifar10": cifar.read_folder,
+
+def _emnist(part: str, class_names: list[str], first: int = 0) -> idx.Layout:
+    splits = f"emnist-{part}-train", f"emnist-{part}-test"
+    return idx.Layout(class_names, splits, first, by_columns=True, archive="gzip.zip", subfolder="gzip")
+
+
+READERS: dict[str, Callable[..., Dataset]] = {
+    "mnist": partial(idx.read_folder, layout=idx.Layout(list(string.digits))),
+    "fashion-mnist": partial(idx.read_folder, layout=idx.Layout(FASHION_CLASSES)),
+    "kmnist": partial(idx.read_folder, layout=idx.Layout(["o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"])),
+    "emnist": partial(idx.read_folder, layout=_emnist("balanced", BALANCED_CLASSES)),
+    "emnist-letters": partial(idx.read_folder, layout=_emnist("letters", list(string.ascii_uppercase), first=1)),
+    "cifar10": partial(cifar.read_folder, layout=cifar.CIFAR10),
+    "cifar100": partial(cifar.read_folder, layout=cifar.CIFAR100),
+    "svhn": svhn.read_folder,
 }
+SAME_FILES = {"emnist-letters": "emnist"}  # data sets that are downloaded with another one
+NAMES = ("digits", *READERS)
 
 
 def load(name: str, data_dir: str | os.PathLike[str] | None = None, *, progress: bool | None = None) -> Dataset:
     """A data set by name: (x, y), (x_test, y_test), class_names.
 
     - digits: 8x8x1, 1,438 and 359 images, part of the package (digits-attribution.txt there).
-    - mnist (LeCun, Cortes and Burges 1998) and fashion-mnist (Xiao, Rasul and Vollgraf 2017): 28x28x1, IDX files.
-    - cifar10 (Krizhevsky 2009): 32x32x3, the binary version, as files or as its .tar.gz.
+    - mnist (LeCun, Cortes and Burges 1998), fashion-mnist (Xiao, Rasul and Vollgraf 2017) and kmnist (Clanuwat et al. 2018, cursive
+      Japanese): 28x28x1, 10 classes, 60,000 and 10,000 images, IDX files.
+    - emnist (Cohen et al. 2017): 28x28x1, digits and letters in 47 classes, the balanced split, 112,800 and 18,800 images; emnist-letters:
+      its split of 26 letters, 124,800 and 20,800 images. IDX files, or the archive that has them (562 MB).
+    - cifar10 and cifar100 (Krizhevsky 2009): 32x32x3, 10 or 100 classes (the fine labels), 50,000 and 10,000 images, the binary versions,
+      as files or as .tar.gz.
+    - svhn (Netzer et al. 2011): 32x32x3, the cropped digits, 73,257 and 26,032 images, files of MATLAB.
 
     Args:
-        data_dir: a folder with the data set's files, gzipped or not, with any number of images; a gzipped file may unpack to 1 GiB.
-            None: they are downloaded once into the cache folder (the environment variable NBNET_DATA_DIR, or the user's cache folder)
-            and checked.
-        progress: whether to draw a progress bar while downloading; None draws one on a terminal.
+        data_dir: a folder with the data set's files, gzipped or not, with any number of images; a gzipped file may unpack to 1 GiB. There
+            is no download then. None: they are downloaded once into the cache folder (the environment variable NBNET_DATA_DIR, or the
+            user's cache folder) and checked. A download that was interrupted continues where it stopped.
+        progress: whether to draw a progress bar while downloading; None draws one on a terminal and in a notebook.
     Returns:
         x (N, H, W, C) uint8 and y (N,) int64, for training and for the test; class_names, a list of str.
     Raises:
@@ -62,7 +84,9 @@ def load(name: str, data_dir: str | os.PathLike[str] | None = None, *, progress:
         if data_dir is not None:
             raise ArgumentError(f"digits are part of nbnet, got data_dir={str(data_dir)!r}: leave data_dir out")
         return digits.read()
-    return READERS[name](download.fetch(name, progress) if data_dir is None else Path(os.path.expanduser(data_dir)))
+    source = SAME_FILES.get(name, name)
+    folder = download.fetch(source, progress) if data_dir is None else Path(os.path.expanduser(data_dir))
+    return READERS[name](folder, url=download.MIRRORS[source][0])
 
 
 def open_data(

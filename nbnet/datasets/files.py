@@ -5,11 +5,12 @@ from __future__ import annotations
 import gzip
 import os
 import tarfile
+import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import IO, BinaryIO, cast
 
 import numpy as np
 
@@ -27,7 +28,7 @@ def reading(path: Path) -> Iterator[None]:
     """Turn any error while a file is read into a DataError that names the file."""
     try:
         yield
-    except (EOFError, tarfile.TarError) as error:
+    except (EOFError, tarfile.TarError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} is truncated or damaged: {error}; download it again") from error
     except (gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"{path} is a damaged gzip file: {error}; download it again") from error
@@ -45,15 +46,47 @@ def opened(path: Path) -> Iterator[BinaryIO]:
         if path.suffix != ".gz":
             yield file
             return
-        magic = file.read(2)
-        if magic != GZIP_MAGIC:
-            raise DataError(
-                f"{path} is not a gzip file: it starts with {magic.hex(' ') or 'nothing'}, expected {GZIP_MAGIC.hex(' ')}; "
-                "download it again, or remove .gz from its name if it is already unpacked"
-            )
-        file.seek(0)
-        with _Unpacked(path, file) as unpacked:
-            yield cast(BinaryIO, unpacked)
+        with _unpacked(path, file) as stream:
+            yield stream
+
+
+@contextmanager
+def opened_zip(path: Path) -> Iterator[zipfile.ZipFile]:
+    """Open a .zip archive for reading."""
+    with opened(path) as file:
+        try:
+            archive = zipfile.ZipFile(file)
+        except (ValueError, RuntimeError) as error:  # names that are no text, or features that Python does not have
+            raise DataError(f"{path} is a damaged zip file: {error}; download it again") from error
+        with archive:
+            yield archive
+
+
+@contextmanager
+def opened_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> Iterator[BinaryIO]:
+    """Open a .gz file in a .zip archive as `opened` does. path: what errors call it."""
+    with reading(path), _opened_member(archive, member, path) as file, _unpacked(path, cast(BinaryIO, file)) as stream:
+        yield stream
+
+
+def _opened_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> IO[bytes]:
+    try:
+        return archive.open(member)
+    except RuntimeError as error:  # it has a password, or a compression that Python does not have
+        raise DataError(f"cannot read {path}: {error}; download it again") from error
+
+
+@contextmanager
+def _unpacked(path: Path, file: BinaryIO) -> Iterator[BinaryIO]:
+    magic = file.read(2)
+    if magic != GZIP_MAGIC:
+        raise DataError(
+            f"{path} is not a gzip file: it starts with {magic.hex(' ') or 'nothing'}, expected {GZIP_MAGIC.hex(' ')}; "
+            "download it again, or remove .gz from its name if it is already unpacked"
+        )
+    file.seek(0)
+    with _Unpacked(path, file) as unpacked:
+        yield cast(BinaryIO, unpacked)
 
 
 class _Unpacked(gzip.GzipFile):
@@ -100,3 +133,8 @@ def listing(folder: Path, expected: str) -> list[str]:
 def some(names: list[str], limit: int = 5) -> str:
     """A few names, for a message."""
     return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+
+
+def missing(folder: Path, wanted: str, names: list[str], url: str) -> DataError:
+    """The error for a file that a folder lacks, which has `names`; the file comes from `url`."""
+    return DataError(f"{folder} has no {wanted}: expected it next to the files there ({some(names)}); it comes from {url}")

@@ -117,7 +117,13 @@ def _collect(root: Path, least: int = 2) -> tuple[list[Path], np.ndarray, list[s
     names = listing(root, LAYOUT)
     class_names = schema.fit(_folders(root, names), schema.rows(schema.text()), f"{root}: a folder cannot be a class", DataError)
     if len(class_names) < least:
-        marks = {"images-idx3-ubyte": "mnist", "data_batch_1.bin": "cifar10"}
+        marks = {
+            "emnist-": "emnist",
+            "images-idx3-ubyte": "mnist",
+            "data_batch_1.bin": "cifar10",
+            "train.bin": "cifar100",
+            "_32x32.mat": "svhn",
+        }
         known = [kind for mark, kind in marks.items() if any(mark in name for name in names)]
         hint = f"; these look like the files of {known[0]}: use load({known[0]!r}, data_dir=...)" if known else ""
         held = f"only the sub-folder {class_names[0]}" if class_names else f"no sub-folder, only {some(names)}"

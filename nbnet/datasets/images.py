@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import operator
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +20,19 @@ from nbnet.runtime.lazy import Lazy
 from nbnet.runtime.processors import processors
 
 Size = int | tuple[int, int] | None
+
+
+class Encoded(NamedTuple):
+    """An image file that is in memory, and what errors call it."""
+
+    name: str
+    data: bytes
+
+    def __str__(self) -> str:
+        return self.name
+
+
+File = Path | Encoded
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # Pillow's names; PPM reads .pgm too
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -40,7 +54,7 @@ class Images:
 
     dtype = np.dtype(np.uint8)
 
-    def __init__(self, files: list[Path], kept: np.ndarray, depth: int, size: tuple[int, int] | None) -> None:
+    def __init__(self, files: Sequence[File], kept: np.ndarray, depth: int, size: tuple[int, int] | None) -> None:
         self.files, self.kept, self.depth, self.size = files, kept, depth, size
         self.shape = (len(files), *kept.shape[1:])
 
@@ -80,7 +94,7 @@ def read_images(paths: Sequence[str | os.PathLike[str]], size: Size = None, chan
     return read_or_keep([Path(path) for path in paths], size, channels, None, False)
 
 
-def read_or_keep(files: list[Path], size: Size, channels: int | None, memory_limit: int | None, progress: bool | None) -> Any:
+def read_or_keep(files: Sequence[File], size: Size, channels: int | None, memory_limit: int | None, progress: bool | None) -> Any:
     """The images of files as an array, or, if they need more bytes than memory_limit, as Images. All are decoded once.
 
     Args:
@@ -113,7 +127,9 @@ def read_or_keep(files: list[Path], size: Size, channels: int | None, memory_lim
     return x if count == len(files) else Images(files, x, depth, shape)
 
 
-def _decoded(files: list[Path], depth: int, size: tuple[int, int] | None, expected: tuple[Path, tuple[int, ...]]) -> Iterator[np.ndarray]:
+def _decoded(
+    files: Sequence[File], depth: int, size: tuple[int, int] | None, expected: tuple[File, tuple[int, ...]]
+) -> Iterator[np.ndarray]:
     """The pixels of each file, in order. expected: a file, and its shape, which all have."""
     if len(files) > 1:
         with ThreadPoolExecutor(min(processors(), len(files)), "nbnet-images") as threads:
@@ -125,7 +141,7 @@ def _decoded(files: list[Path], depth: int, size: tuple[int, int] | None, expect
         yield from (_of_size(_pixels(file, depth, size), file, *expected) for file in files)
 
 
-def _of_size(pixels: np.ndarray, file: Path, first: Path, shape: tuple[int, ...]) -> np.ndarray:
+def _of_size(pixels: np.ndarray, file: File, first: File, shape: tuple[int, ...]) -> np.ndarray:
     if pixels.shape != shape:
         (h, w), (a, b) = pixels.shape[:2], shape[:2]
         raise DataError(
@@ -151,14 +167,14 @@ def _is_grey(image: np.ndarray) -> bool:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _opened(path: File) -> Iterator[Any]:
     """Open an image with Pillow; any error of Pillow becomes a DataError that names the file."""
     from PIL import Image, UnidentifiedImageError
 
     try:
-        if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe may never end
+        if isinstance(path, Path) and path.exists() and not (path.is_file() or path.is_dir()):  # a pipe may never end
             raise DataError(f"{path} is not a file: expected an image; remove it")
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(path if isinstance(path, Path) else io.BytesIO(path.data), formats=FORMATS) as image:
             yield image
     except NbnetError:
         raise
@@ -168,13 +184,13 @@ def _opened(path: Path) -> Iterator[Any]:
         raise DataError(f"cannot read the image {path}: {getattr(error, 'strerror', None) or error}; replace or remove it") from error
 
 
-def _is_grey_file(path: Path) -> bool:
+def _is_grey_file(path: File) -> bool:
     """Whether the file's header says that it is grey; no pixel is read."""
     with _opened(path) as image:
         return image.mode in GREY_MODES
 
 
-def _pixels(path: Path, channels: int, shape: tuple[int, int] | None) -> np.ndarray:
+def _pixels(path: File, channels: int, shape: tuple[int, int] | None) -> np.ndarray:
     """(H, W, C) uint8 of one file."""
     from PIL import Image
 

@@ -78,7 +78,7 @@ def from_csv(
 def _classes(path: Path, lines: list[Line], label: str) -> tuple[np.ndarray, list[str]]:
     """Labels (N,) int64 and the names of the classes, which are the last fields."""
     given = [fields[-1] for _, fields in lines]
-    names = _sorted(set(given))
+    names = sort_classes(set(given))
     if len(names) < 2:
         got = f"only the class {names[0]!r}" if names else "no class"
         raise DataError(f"{path} has {got} in the column {label!r}, expected at least two classes")
@@ -100,7 +100,8 @@ def _numbers(path: Path, lines: list[Line], names: list[str]) -> tuple[np.ndarra
     return y, names
 
 
-def _sorted(names: set[str]) -> list[str]:
+def sort_classes(names: set[str]) -> list[str]:
+    """Class names, sorted as numbers if all are."""
     try:
         return sorted(names, key=lambda name: (float(name), name))
     except ValueError:

@@ -4,6 +4,8 @@ import gzip
 import io
 import struct
 import tarfile
+import zipfile
+import zlib
 
 import numpy as np
 from PIL import Image
@@ -56,18 +58,25 @@ CIFAR_Y = np.array([0, 9, 5, 4, 3, 3, 2, 1, 8, 7, 6, 0], np.uint8)
 NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
 
-def records(x, y):
-    return b"".join(bytes([label]) + b"".join(image[:, :, channel].tobytes() for channel in range(3)) for image, label in zip(x, y))
+def records(x, y, coarse=b""):
+    """Records of CIFAR-10, or, with another label before each, of CIFAR-100."""
+    return b"".join(
+        coarse + bytes([label]) + b"".join(image[:, :, channel].tobytes() for channel in range(3)) for image, label in zip(x, y)
+    )
 
 
-CIFAR = {name: records(CIFAR_X[2 * i : 2 * i + 2], CIFAR_Y[2 * i : 2 * i + 2]) for i, name in enumerate([*cifar.TRAIN, *cifar.TEST])}
+CIFAR = {name: records(CIFAR_X[2 * i : 2 * i + 2], CIFAR_Y[2 * i : 2 * i + 2]) for i, name in enumerate(cifar.CIFAR10.files)}
+CIFAR_100 = {
+    "train.bin": records(CIFAR_X[:10], CIFAR_Y[:10] * 11, b"\7"),
+    "test.bin": records(CIFAR_X[10:], CIFAR_Y[10:] * 11, b"\7"),
+}
 
 
-def tar_bytes(files, mode="w:gz"):
+def tar_bytes(files, mode="w:gz", folder="cifar-10-batches-bin"):
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode=mode) as tar:
         for name, data in files.items():
-            member = tarfile.TarInfo(f"cifar-10-batches-bin/{name}")
+            member = tarfile.TarInfo(f"{folder}/{name}")
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))
     return buffer.getvalue()
@@ -97,3 +106,57 @@ def pets(root, cats=5, dogs=10):
     for i in range(cats):
         paint(root / "cat" / f"{i:02}.PNG", (i, 50, 250))
     return root
+
+
+def emnist(part, first=0):
+    """The files of a part of EMNIST, whose images are stored by columns, and whose labels begin with `first`."""
+    return {
+        f"emnist-{part}-train-images-idx3-ubyte": idx_bytes(IMAGES.transpose(0, 2, 1)),
+        f"emnist-{part}-train-labels-idx1-ubyte": idx_bytes(LABELS + first),
+        f"emnist-{part}-test-images-idx3-ubyte": idx_bytes(TEST_IMAGES.transpose(0, 2, 1)),
+        f"emnist-{part}-test-labels-idx1-ubyte": idx_bytes(TEST_LABELS + first),
+    }
+
+
+EMNIST = {**emnist("balanced"), **emnist("letters", 1)}
+
+
+def zip_bytes(files, folder="gzip"):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr(f"{folder}/", b"")
+        for name, data in files.items():
+            archive.writestr(f"{folder}/{name}.gz", gzip.compress(data))
+    return buffer.getvalue()
+
+
+def padded(data):
+    return data + bytes(-len(data) % 8)
+
+
+def variable(name, array, kind=9, number=2):
+    """A variable of a file of MATLAB 5. kind: of array, 9 is uint8; number: of its values, 2 is uint8."""
+    parts = struct.pack("<IIII", 6, 8, kind, 0)
+    parts += struct.pack("<II", 5, 4 * array.ndim) + padded(struct.pack(f"<{array.ndim}i", *array.shape))
+    parts += struct.pack("<II", 1, len(name)) + padded(name.encode())
+    data = array.tobytes("F")
+    parts += struct.pack("<II", number, len(data)) + padded(data)
+    return struct.pack("<II", 14, len(parts)) + parts
+
+
+def packed(element):
+    data = zlib.compress(element)
+    return struct.pack("<II", 15, len(data)) + data
+
+
+MAT_HEADER = b"MATLAB 5.0 MAT-file".ljust(124) + b"\0\1IM"
+
+
+def mat(x, y, pack=packed):
+    return MAT_HEADER + pack(variable("X", x.transpose(1, 2, 3, 0))) + pack(variable("y", y[:, None]))
+
+
+SVHN = {
+    "train_32x32.mat": mat(CIFAR_X[:10], np.where(CIFAR_Y[:10] == 0, 10, CIFAR_Y[:10]).astype(np.uint8)),
+    "test_32x32.mat": mat(CIFAR_X[10:], np.where(CIFAR_Y[10:] == 0, 10, CIFAR_Y[10:]).astype(np.uint8)),
+}

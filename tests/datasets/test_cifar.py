@@ -1,10 +1,11 @@
-"""CIFAR-10: the binary format, in files and in its archive."""
+"""CIFAR-10 and CIFAR-100: the binary format, in files and in their archives."""
 
 import gzip
 import io
 import os
 import tarfile
 
+import numpy as np
 import pytest
 
 from nbnet import datasets
@@ -12,7 +13,7 @@ from nbnet.datasets import cifar
 from nbnet.datasets import files as reader
 from nbnet.errors import DataError
 
-from .samples import ARCHIVE, CIFAR, CIFAR_X, NAMES, check_cifar, flip, records, tar_bytes, write
+from .samples import ARCHIVE, CIFAR, CIFAR_100, CIFAR_X, CIFAR_Y, NAMES, check_cifar, flip, records, tar_bytes, write
 
 
 def test_cifar_from_files(tmp_path):
@@ -122,3 +123,46 @@ def test_an_archive_that_is_a_bomb(tmp_path, monkeypatch):
     write(tmp_path, {ARCHIVE: tar_bytes(CIFAR | {"data_batch_2.bin": bytes(1 << 24)})})
     with pytest.raises(DataError, match=f"{ARCHIVE} holds more than 1,048,576 bytes: expected at most that; unpack it yourself"):
         datasets.load("cifar10", tmp_path)
+
+
+def test_cifar_100(tmp_path):
+    """Its labels are the fine ones, the second of each record."""
+    plain = datasets.load("cifar100", write(tmp_path / "plain" / "cifar-100-binary", CIFAR_100).parent)
+    names = b"\n".join(b"class %d" % i for i in range(100))
+    packed = tar_bytes(CIFAR_100 | {"fine_label_names.txt": names, "coarse_label_names.txt": b"a\nb\n"}, folder="cifar-100-binary")
+    archived = datasets.load("cifar100", write(tmp_path / "tar", {"cifar-100-binary.tar.gz": packed}))
+    for (x, y), (x_test, y_test), _ in (plain, archived):
+        assert np.array_equal(x, CIFAR_X[:10])
+        assert np.array_equal(x_test, CIFAR_X[10:])
+        assert (y.tolist(), y_test.tolist()) == ((CIFAR_Y[:10] * 11).tolist(), (CIFAR_Y[10:] * 11).tolist())
+        assert x.dtype == np.uint8
+        assert y.dtype == np.int64
+    assert (len(plain[2]), len(set(plain[2])), plain[2][0], plain[2][1], plain[2][99]) == (100, 100, "apple", "aquarium_fish", "worm")
+    assert plain[2] == sorted(plain[2])
+    assert archived[2][99] == "class 99"
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        (CIFAR_100 | {"train.bin": CIFAR_100["train.bin"][:-1]}, "train.bin is truncated or of another kind: .* expected records of 3,074"),
+        (CIFAR_100 | {"train.bin": CIFAR["data_batch_1.bin"]}, "train.bin is truncated or of another kind: it has 6,146 bytes"),
+        (CIFAR_100 | {"test.bin": records(CIFAR_X[:2], [9, 100], b"\3")}, "test.bin: record 1 has label 100, expected 0 to 99"),
+        (
+            {"test.bin": CIFAR_100["test.bin"]},
+            "has no train.bin: .*; it comes from https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
+        ),
+        (
+            {"meta": b"\x80", "train": b"\x80"},
+            r"has the Python \(pickle\) version of CIFAR-100: expected the binary version, cifar-100-binary",
+        ),
+        (
+            {"cifar-100-binary.tar.gz": tar_bytes({"train.bin": CIFAR_100["train.bin"]})},
+            "cifar-100-binary.tar.gz has no test.bin: expected train.bin, test.bin; download it again",
+        ),
+    ],
+)
+def test_bad_cifar_100_files(tmp_path, files, words):
+    with pytest.raises(DataError, match=words) as error:
+        datasets.load("cifar100", write(tmp_path, files))
+    assert "\n" not in str(error.value)

@@ -1,10 +1,11 @@
 """What error messages of data sets say is executed here, and works."""
 
+import pytest
 from messages import code, said
 
 from nbnet import datasets
 
-from .samples import MNIST, paint, pets, write
+from .samples import CIFAR, CIFAR_100, EMNIST, MNIST, SVHN, paint, pets, write
 
 
 def test_sizes_that_differ(tmp_path):
@@ -17,6 +18,12 @@ def test_files_of_a_data_set_as_a_folder_of_images(tmp_path):
     write(tmp_path, MNIST)
     call = code(r": use (load\('mnist', data_dir=)\.\.\.\)$", said(lambda: datasets.from_folder(tmp_path)))
     assert len(eval(f"datasets.{call}{str(tmp_path)!r})", {"datasets": datasets})[2]) == 10
+
+
+@pytest.mark.parametrize(("name", "files"), [("emnist", EMNIST), ("cifar10", CIFAR), ("cifar100", CIFAR_100), ("svhn", SVHN)])
+def test_files_of_other_data_sets(tmp_path, name, files):
+    words = f"; these look like the files of {name}: use load"
+    assert words in said(lambda: datasets.from_folder(write(tmp_path, files)))
 
 
 def test_a_folder_as_the_name_of_a_data_set(tmp_path):

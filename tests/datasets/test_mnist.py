@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST: the IDX format."""
+"""MNIST, Fashion-MNIST and KMNIST: the IDX format."""
 
 import gzip
 import re
@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from nbnet import datasets
+from nbnet.datasets import download, idx
 from nbnet.datasets import files as reader
-from nbnet.datasets import idx
 from nbnet.errors import DataError
 
 from .samples import IMAGES, LABELS, MNIST, TEST_IMAGES, X, Y, check_mnist, flip, idx_bytes, write
@@ -19,6 +19,7 @@ def test_mnist_from_a_folder(tmp_path, gz):
     write(tmp_path, MNIST, gz)
     assert check_mnist(datasets.load("mnist", tmp_path)) == list("0123456789")
     assert check_mnist(datasets.load("fashion-mnist", str(tmp_path)))[9] == "Ankle boot"
+    assert check_mnist(datasets.load("kmnist", tmp_path))[5] == "ha"
 
 
 def test_mnist_names_with_a_dot(tmp_path):
@@ -119,9 +120,10 @@ def test_another_name_helps(tmp_path, wrong, right, words):
     check_mnist(datasets.load("mnist", tmp_path))
 
 
-@pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "cifar10"])
+@pytest.mark.parametrize("name", datasets.NAMES[1:])
 def test_missing_and_empty_folders(tmp_path, name):
-    with pytest.raises(DataError, match=rf"there is no folder {re.escape(str(tmp_path))}/nothing: expected a folder with"):
+    url = re.escape(download.MIRRORS[datasets.SAME_FILES.get(name, name)][0])
+    with pytest.raises(DataError, match=rf"there is no folder {re.escape(str(tmp_path))}/nothing: expected a folder with .*, from {url}$"):
         datasets.load(name, tmp_path / "nothing")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="empty is empty: expected a folder with"):
@@ -129,6 +131,15 @@ def test_missing_and_empty_folders(tmp_path, name):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(DataError, match="file is a file: expected a folder with"):
         datasets.load(name, tmp_path / "file")
+
+
+@pytest.mark.parametrize("name", datasets.NAMES[1:])
+def test_a_missing_file_is_named_with_its_address(tmp_path, name):
+    source = datasets.SAME_FILES.get(name, name)
+    first = next(iter(download.SHA256[source]))
+    words = rf"has no (\S+).*: expected it next to the files there \(notes.txt\); it comes from {download.MIRRORS[source][0]}{first}$"
+    with pytest.raises(DataError, match=words):
+        datasets.load(name, write(tmp_path, {"notes.txt": b""}))
 
 
 def test_a_folder_in_place_of_a_file(tmp_path):

@@ -257,12 +257,12 @@ def _write_packed(path: Path, data: bytes, rng: random.Random) -> None:
 
 def cifar_files(folder: Path) -> Case:
     """Damaged CIFAR-10 files: plain, gzipped, and in a damaged archive."""
-    data = np.random.default_rng(0).integers(0, 10, 2 * cifar.RECORD, np.uint8).tobytes()
-    whole = dict.fromkeys([*cifar.TRAIN, *cifar.TEST], data) | {cifar.META: "\n".join(cifar.CLASSES).encode()}
+    data = np.random.default_rng(0).integers(0, 10, 2 * (1 + cifar.PIXELS), np.uint8).tobytes()
+    whole = dict.fromkeys(cifar.CIFAR10.files, data) | {cifar.CIFAR10.meta: "\n".join(cifar.CIFAR10.class_names).encode()}
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for name, content in whole.items():
-            member = tarfile.TarInfo(f"{cifar.SUBFOLDER}/{name}")
+            member = tarfile.TarInfo(f"{cifar.CIFAR10.subfolder}/{name}")
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
     archive = buffer.getvalue()
@@ -272,7 +272,7 @@ def cifar_files(folder: Path) -> Case:
             path.unlink()
         if rng.randrange(2):
             packed = gzip.compress(damaged(archive, rng), 1) if rng.randrange(2) else damaged(gzip.compress(archive, 1), rng)
-            (folder / cifar.ARCHIVE).write_bytes(packed)
+            (folder / cifar.CIFAR10.archive).write_bytes(packed)
         else:
             victim = rng.choice(list(whole))
             for name, content in whole.items():
