@@ -150,9 +150,7 @@ def test_a_siamese_network_tells_pairs_of_digits_apart():
         second = np.where(np.arange(count) % 2 == 0, rng.integers(0, len(x), count), same)
         return (x[first], x[second]), (y[first] == y[second]).astype(np.int64)
 
-    model = models.siamese()
-    assert model.build(((8, 8, 1), (8, 8, 1)), backend="parallel", seed=1) == (2,)
-    trainer = fitted(model, model.input_shape, *pairs(x, y, 2000, 0), 2, epochs=6)
+    trainer = fitted(models.siamese(), ((8, 8, 1), (8, 8, 1)), *pairs(x, y, 2000, 0), 2, epochs=6)
     assert trainer.evaluate(*pairs(x_test, y_test, 400, 1))["accuracy"] > 0.85
 
 

@@ -101,12 +101,12 @@ def _batch_norm(r: Reader, node: Node) -> None:
     eps = node.float("epsilon", 1e-5)
     if (var < 0).any() or eps < 0:
         raise OnnxError("a variance or epsilon is below 0")
-    decay = node.float("momentum", 0.9)
-    options = {"decay": short(decay)} if 0 < decay < 1 else {}
+    decay = short(node.float("momentum", 0.9))
+    decay = decay if 0 < decay < 1 else 0.9
     if eps:
-        r.add(nb.BatchNorm(eps=short(eps), **options), gamma=gamma, beta=beta, moving_mean=mean, moving_var=var)
+        r.add(nb.BatchNorm(decay, eps=short(eps)), gamma=gamma, beta=beta, moving_mean=mean, moving_var=var)
     else:  # nbnet adds none to a deviation
-        r.add(nb.BatchNorm(track="deviation", **options), gamma=gamma, beta=beta, moving_mean=mean, moving_std=np.sqrt(var))
+        r.add(nb.BatchNorm(decay, track="deviation"), gamma=gamma, beta=beta, moving_mean=mean, moving_std=np.sqrt(var))
 
 
 def _instance_norm(r: Reader, node: Node) -> None:

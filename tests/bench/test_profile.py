@@ -20,7 +20,7 @@ def small(monkeypatch):
     monkeypatch.setattr(networks, "NETWORKS", {"tiny": TINY, "fused": FUSED})
     monkeypatch.setattr(profile, "BATCHES", {"tiny": 10, "fused": 10})
     monkeypatch.setattr(profile, "ROUNDS", 3)
-    monkeypatch.setattr(profile, "_fma", lambda threads, dtype: 1e9)
+    monkeypatch.setattr(profile, "fma_rate", lambda threads, dtype: 1e9)
     monkeypatch.setattr(profile, "_copy", lambda size, threads: 1e6)
 
 

@@ -91,6 +91,7 @@ def test_the_state_of_another_model_is_refused(backend, inputs):
         other.train_batch(np.ones((4, 8), np.float32), np.arange(4))
 
 
+@pytest.mark.filterwarnings("ignore:sequential is built already")
 def test_a_state_that_is_cleared_starts_again(tmp_path):
     """From zeros, and with a checkpoint that can be restored."""
 

@@ -48,6 +48,7 @@ def test_training_goes_on_after_the_trunk_was_shared(data, backend):
     assert bits(shared) == bits(alone)
 
 
+@pytest.mark.filterwarnings("ignore:sequential is built already")
 def test_a_second_build_changes_nothing(data):
     trainer = trained(data)
     model, before = trainer.model, bits(trainer)
@@ -122,6 +123,7 @@ def test_one_layer_in_two_places(data):
     ]
 
 
+@pytest.mark.filterwarnings("ignore:sequential is built already")
 def test_parameters_that_are_tied_stay_so():
     """In a second build, in a copy's too, and in a model that shares the layers."""
     model = nb.Sequential([nb.Dense(3), nb.Dense(3), nb.ReLU()])
