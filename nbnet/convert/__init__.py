@@ -1,4 +1,4 @@
-"""Weights from PyTorch and Keras, and back: arrays are laid out anew, layers paired by name or by order.
+"""Weights from PyTorch and Keras, and back: arrays are transposed, layers paired by name or by order.
 
 Neither framework is imported: a module or a model brings its own, `.safetensors` files need nothing, Keras' files h5py
 (`pip install 'nbnet[convert]'`), and `.pt` files torch. What each layer is elsewhere stands in nbnet.convert.table.

@@ -21,7 +21,7 @@ from nbnet.layers.containers import Container
 from nbnet.layers.sequential import Sequential
 
 Order = Any  # an index array; None: the same order (of images: channels last here, first there); a list of them for several inputs
-UNKNOWN = np.empty(0, np.intp)  # stands for an order that cannot be told
+UNKNOWN = np.empty(0, np.intp)  # stands for an unknown order
 
 
 class Slot(NamedTuple):
@@ -48,7 +48,7 @@ def slots_of(model: Sequential, table: dict[type[Layer], Row], channels_first: b
     Args:
         channels_first: whether the other framework has its channels first; otherwise all orders are None.
     Raises:
-        ArgumentError: a layer with weights has no counterpart, or the order of its inputs there cannot be told.
+        ArgumentError: a layer with weights has no counterpart, or the order of its inputs there is unknown.
     """
     walk = _Walk(table, channels_first)
     outputs = walk.visit(model, "", None)
@@ -109,7 +109,7 @@ class _Walk:
         groups = isinstance(layer, GroupNorm) and layer.groups > 1 and order is not None
         if order is UNKNOWN or isinstance(order, list) or groups:
             raise ArgumentError(
-                f"layer {path} ({type(layer).__name__}) has inputs whose order in PyTorch cannot be told: expected no Permute before it, "
+                f"layer {path} ({type(layer).__name__}) has inputs whose order in PyTorch is unknown: expected no Permute before it, "
                 "no Reshape but one of what a Dense gives, and no sum of flattened and other features"
             )
         self.slots.append(Slot(path, layer, row, order, outputs))
