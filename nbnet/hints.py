@@ -5,13 +5,18 @@ from __future__ import annotations
 import functools
 import inspect
 import re
+import sys
+import warnings
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from nbnet.errors import CallError
 
 Options = ParamSpec("Options")
 Result = TypeVar("Result")
+
+PACKAGE = str(Path(__file__).parent)
 
 # Arguments of other libraries; a function that has the argument itself never asks.
 ARGUMENTS = {
@@ -105,6 +110,14 @@ def explained(usage: str) -> Callable[[Callable[Options, Result]], Callable[Opti
         return call
 
     return decorate
+
+
+def warn(message: str) -> None:
+    """A UserWarning at the line of the user's that called nbnet, through however many functions of nbnet."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, stacklevel=level)
 
 
 def _instead(name: str, names: list[str]) -> str:

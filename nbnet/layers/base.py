@@ -6,7 +6,6 @@ import copy
 import itertools
 import math
 import re
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from typing import Any, TypeVar
@@ -17,7 +16,7 @@ from nbnet import initializers, storage
 from nbnet.code_repr import CodeRepr
 from nbnet.errors import ArgumentError, BuildError, DTypeError, ShapeError
 from nbnet.functional import checks
-from nbnet.hints import explained
+from nbnet.hints import explained, warn
 from nbnet.layers.inputs import Shape as Shape
 from nbnet.layers.inputs import check_lengths, check_one, check_size, checked, plain
 from nbnet.layers.parameters import FlatParameters, Param, check_ties
@@ -185,9 +184,7 @@ class Layer(CodeRepr, Stage):
                 raise BuildError(f"the arrays for input_shape={shape} do not fit into memory: expected smaller layers") from error
             raise
         if again and self.params:
-            warnings.warn(
-                f"{self.name} is built already and keeps its parameters: for new ones use build({shape}, rebuild=True)", stacklevel=2
-            )
+            warn(f"{self.name} is built already and keeps its parameters: for new ones use build({shape}, rebuild=True)")
         return output_shape
 
     def _build(self, input_shape: Shape, context: Context) -> Shape:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 import sys
-import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from nbnet import losses, optimizers, schedules
 from nbnet.code_repr import CodeRepr
 from nbnet.errors import ArgumentError, BuildError
 from nbnet.functional import checks
-from nbnet.hints import explained
+from nbnet.hints import explained, warn
 from nbnet.layers import Sequential
 from nbnet.metrics import Metric, Report, get_all
 from nbnet.optimizers import Optimizer
@@ -115,7 +114,7 @@ class Trainer(CodeRepr):
         self.best: Best | None = None
         self._measured: tuple[int, tuple[Metric, ...]] = (0, ())  # rows of this epoch that the metrics have seen
         if (note := softmax_twice(model, self.loss)) is not None:
-            warnings.warn(note, stacklevel=2)
+            warn(note)
         self._trained = set(model.params.values())
         self._checked = (-1, 0)  # Watched.changes at the last check of the model, and which it was
         self._passes = Replay(bool(replay))
@@ -199,7 +198,7 @@ class Trainer(CodeRepr):
         hooks = hooks_of(callbacks)
         self.stop_reason = None
         if (note := before_fit(self, epochs, source.count)) is not None:
-            warnings.warn(note, stacklevel=3)
+            warn(note)
         if self.epoch and self.epoch < epochs and is_shown(progress):
             print(f"continuing after epoch {self.epoch}: epochs={epochs} counts from the start of the run", file=sys.stderr)
         self._call(hooks["on_train_begin"])
@@ -298,7 +297,7 @@ class Trainer(CodeRepr):
         calls, note = resume.load(self, state, source)
         commit(calls)
         if note is not None:
-            warnings.warn(note, stacklevel=2)
+            warn(note)
 
     def save(self, path: str | Path) -> None:
         """Write the whole run (see `state`) to a safetensors file, which is safe to load from anyone. (A pickle of a trainer runs code.)

@@ -296,8 +296,9 @@ def test_a_layer_that_another_model_builds_again(rng):
 def test_rebuild_and_a_second_build(rng):
     model, x = made("nested"), rng.normal(size=(4, 3))
     before = model.predict(x)
-    with pytest.warns(UserWarning, match="is built already and keeps its parameters"):
+    with pytest.warns(UserWarning, match="is built already and keeps its parameters") as said:
         model.build((3,), backend="serial", dtype="float64", seed=3)
+    assert said[0].filename == __file__
     assert_close(model.predict(x), before, "exact")
     model.build((3,), backend="serial", dtype="float64", seed=4, rebuild=True)
     assert not np.allclose(model.predict(x), before)
