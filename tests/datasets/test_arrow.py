@@ -202,10 +202,12 @@ def test_bad_tables(table, words):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("table", [5, None, [1, 2], IMAGES, SimpleNamespace(with_format=lambda kind: iter([]))])
+@pytest.mark.parametrize(
+    "table", [5, None, [1, 2], IMAGES, IMAGES[0], "pictures.parquet", SimpleNamespace(with_format=lambda kind: iter([]))]
+)
 def test_what_is_no_table(table):
     words = f"got a {type(table).__name__}, expected a pyarrow.Table, a Dataset of Hugging Face, or a mapping of names to columns"
-    with pytest.raises((ArgumentError, DataError), match=re.escape(words) if not isinstance(table, list) else "the table has no 'image'"):
+    with pytest.raises(ArgumentError, match=re.escape(words)):
         datasets.from_arrow(table)
 
 
@@ -233,15 +235,6 @@ def test_a_picture_of_too_many_pixels(monkeypatch):
 
 def two(columns, names=("x", "y")):
     return Table({"image": IMAGES, "label": LABELS} | columns, metadata(list(names)))
-
-
-@pytest.mark.parametrize(
-    "thing", ["pictures.parquet", [{"image": IMAGES[0], "label": 0}], IMAGES[0], iter([1])], ids=["str", "list", "data", "it"]
-)
-def test_what_is_no_table(thing):
-    with pytest.raises(ArgumentError, match=rf"^got an? {type(thing).__name__}, expected a pyarrow.Table, a Dataset") as caught:
-        datasets.from_arrow(thing)
-    assert "\n" not in str(caught.value)
 
 
 def test_two_columns_of_one_name():
