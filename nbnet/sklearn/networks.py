@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
 from typing import Any
 
 from nbnet import models
 from nbnet.errors import ArgumentError, unknown
+from nbnet.functional import checks
 from nbnet.layers import BatchNorm, Dense, Layer, ReLU, Sequential
 
 Shape = tuple[int, ...]
@@ -31,7 +30,7 @@ def make(network: Any, input_shape: Shape, outputs: int) -> Sequential:
         ArgumentError: it is none of them, or does not fit the input.
     """
     if callable(network):
-        if isinstance(network, (type, Layer)) or not _takes_two(network):
+        if isinstance(network, (type, Layer)) or not checks.takes(network, input_shape, outputs):
             raise ArgumentError(f"network={network!r}: expected a name, or a function (input_shape, outputs) -> nb.Sequential")
         found = network(input_shape, outputs)
         if not isinstance(found, Sequential) or found.input_shape is not None:
@@ -49,16 +48,6 @@ def make(network: Any, input_shape: Shape, outputs: int) -> Sequential:
             "network=, a function (input_shape, outputs) -> nb.Sequential"
         )
     return models.get(name)(outputs)
-
-
-def _takes_two(function: Callable[..., Any]) -> bool:
-    try:
-        inspect.signature(function).bind(None, None)
-    except TypeError:
-        return False
-    except ValueError:  # it has no signature
-        return True
-    return True
 
 
 class Weighted(Sequential):
