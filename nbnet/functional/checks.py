@@ -184,7 +184,7 @@ def number(value: Any, name: str, expected: str, fits: Callable[[Any], bool]) ->
 
 def path(value: Any, name: str, example: str) -> Path:
     """value as a Path: a str or an object of pathlib."""
-    if isinstance(value, (str, os.PathLike)) and isinstance(os.fspath(value), str):
+    if isinstance(value, (str, os.PathLike)) and isinstance(os.fspath(value), str) and os.fspath(value):
         return Path(value)
     raise ArgumentError(f"{name}={value!r}: expected a path, such as {example!r}")
 
