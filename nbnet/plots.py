@@ -14,13 +14,15 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nbnet import storage
-from nbnet.errors import DataError, ShapeError, unknown
+from nbnet.errors import ArgumentError, DataError, DTypeError, NbnetError, ShapeError, unknown
+from nbnet.preprocessing import check_labels
 
 TRAIN, VALIDATION, INK, FAINT = "#1f6f9f", "#e07b1a", "#222222", "#8a8a8a"
 DPI = 130
@@ -45,6 +47,7 @@ def curves(history: Mapping[str, Sequence[float]], path: str | Path | None = Non
     panels = [name for name in names if history.get(name) or history.get(f"val_{name}")]
     if not panels:
         raise DataError(f"the history has {', '.join(history) or 'no column'}: expected at least one epoch of loss or accuracy")
+    drawn = {name: _numbers(history, name) for panel in panels for name in (panel, f"val_{panel}")}
     columns, rows = min(len(panels), PANELS), -(-len(panels) // PANELS)
     made, grid = _panels(ax, 5.2 * columns, 3.9 * rows, rows, columns)
     places = grid.reshape(-1)
@@ -52,11 +55,19 @@ def curves(history: Mapping[str, Sequence[float]], path: str | Path | None = Non
         axes.set_axis_off()
     for axes, name in zip(places, panels):
         for column, label, colour in ((name, "training", TRAIN), (f"val_{name}", "validation", VALIDATION)):
-            values = np.asarray(history.get(column, ()), np.float64)
+            values = drawn[column]
             if np.isfinite(values).any():
                 _curve(axes, values, label, colour, "{:.1%}" if _is_share(name) else "{:.3g}")
         _dress(axes, name)
     return _done(made, path)
+
+
+def _numbers(history: Mapping[str, Sequence[float]], name: str) -> np.ndarray:
+    try:
+        return np.asarray(history.get(name, ()), np.float64)
+    except (ValueError, TypeError):
+        wrong = next((value for value in history[name] if not isinstance(value, Real)), history[name])
+        raise DataError(f"the history has {wrong!r} in {name}, expected numbers") from None
 
 
 def _is_share(name: str) -> bool:
@@ -97,15 +108,19 @@ def rates(rates: np.ndarray, losses: np.ndarray, path: str | Path | None = None,
     """Draw the losses of a learning rate range test, and their moving average (weight of the old one 0.8, corrected for its start).
 
     Args:
-        rates, losses: (steps,). path, ax: as of `curves`.
+        rates, losses: (steps,); what is not finite is left out. path, ax: as of `curves`.
     Returns:
         the figure.
     Raises:
-        DataError: there is no loss, or the file cannot be written.
+        ShapeError: rates and losses do not fit. DataError: there is no loss, or the file cannot be written.
     """
-    losses = np.asarray(losses, np.float64)
+    rates, losses = np.asarray(rates, np.float64), np.asarray(losses, np.float64)
+    if losses.ndim != 1 or rates.shape != losses.shape:
+        raise ShapeError(f"rates {rates.shape} and losses {losses.shape}: expected one loss for each rate, (steps,)")
+    finite = np.isfinite(losses)
+    rates, losses = rates[finite], losses[finite]
     if not losses.size:
-        raise DataError("there are no losses, expected those of at least one step")
+        raise DataError("there are no finite losses, expected those of at least one step")
     weights = 0.8 ** np.arange(losses.size)
     smooth = np.convolve(losses, weights)[: losses.size] / np.cumsum(weights)
     made, [[axes]] = _panels(ax, 5.6, 3.9)
@@ -132,12 +147,18 @@ def confusion(matrix: np.ndarray, class_names: Sequence[str], path: str | Path |
     Returns:
         the figure.
     Raises:
-        ShapeError: matrix and names do not fit. DataError: the file cannot be written.
+        ShapeError: matrix and names do not fit. DTypeError, DataError: the matrix has no counts, or the file cannot be written.
     """
     matrix = np.asarray(matrix)
     classes = len(class_names)
-    if matrix.shape != (classes, classes):
-        raise ShapeError(f"matrix has shape {matrix.shape}, expected ({classes}, {classes}): one row and one column per class name")
+    if matrix.shape != (classes, classes) or not classes:
+        hint = "one row and one column per class name, and at least one class"
+        raise ShapeError(f"matrix has shape {matrix.shape}, expected ({classes}, {classes}): {hint}")
+    if matrix.dtype.kind not in "biuf":
+        raise DTypeError(f"matrix has dtype {matrix.dtype}, expected counts, as nb.metrics.confusion_matrix returns them")
+    counts = np.isfinite(matrix) & (matrix >= 0)
+    if not counts.all():
+        raise DataError(f"matrix has {matrix[~counts][0]}, expected counts, at least 0")
     rows = matrix.sum(axis=1, keepdims=True)
     share = np.divide(matrix, rows, out=np.zeros(matrix.shape), where=rows > 0)
     names = [_text(name) for name in class_names]
@@ -204,15 +225,17 @@ def mistakes(
     Returns:
         the figure.
     Raises:
-        ShapeError: the arrays do not fit. DataError: the file cannot be written.
+        ShapeError: the arrays do not fit. DTypeError, DataError: a label is no class, or the file cannot be written.
     """
-    count = len(labels)
-    shapes = [np.shape(array) for array in (images, labels, predictions, probabilities)]
+    images, labels, predictions, probabilities = (np.asarray(array) for array in (images, labels, predictions, probabilities))
+    count = labels.size
+    shapes = [array.shape for array in (images, labels, predictions, probabilities)]
     expected = [(count, *shapes[0][1:3], 3 if shapes[0][3:] == (3,) else 1), (count,), (count,), (count, len(class_names))]
     if len(shapes[0]) != 4 or shapes != expected:
         raise ShapeError(f"images, labels, predictions, probabilities have shapes {shapes}: expected (N, H, W, 1 or 3), (N,), (N,), (N, C)")
+    labels, predictions = (_classes(array, len(class_names), name) for array, name in ((labels, "labels"), (predictions, "predictions")))
     confidence = probabilities[np.arange(count), predictions]
-    wrong = np.flatnonzero(np.asarray(labels) != predictions)
+    wrong = np.flatnonzero(labels != predictions)
     shown = wrong[np.argsort(-confidence[wrong], kind="stable")][:SHOWN]
     if len(shown) == 0:
         return _done(_nothing_wrong(count, ax), path)
@@ -240,6 +263,13 @@ def mistakes(
     return _done(made, path)
 
 
+def _classes(array: np.ndarray, classes: int, name: str) -> np.ndarray:
+    try:
+        return check_labels(array, classes)
+    except NbnetError as error:
+        raise type(error)(f"{name}: {error}") from None
+
+
 def augmented(images: np.ndarray, epochs: np.ndarray, path: str | Path | None = None, *, ax: Any = None) -> Any:
     """Draw images as they are, and beside them what training sees in each epoch.
 
@@ -251,6 +281,7 @@ def augmented(images: np.ndarray, epochs: np.ndarray, path: str | Path | None = 
     Raises:
         ShapeError: the arrays do not fit. DataError: the file cannot be written.
     """
+    images, epochs = np.asarray(images), np.asarray(epochs)
     if images.ndim != 4 or images.shape[3] not in (1, 3) or epochs.shape[1:] != images.shape or not epochs.size:
         raise ShapeError(f"images have shape {images.shape} and epochs {epochs.shape}: expected (N, H, W, 1 or 3) and (E, N, H, W, 1 or 3)")
     columns = np.stack([images / (255 if images.dtype == np.uint8 else 1), *epochs])
@@ -280,6 +311,9 @@ def _panels(ax: Any, width: float, height: float, rows: int = 1, columns: int = 
     if ax is None:
         made = figure(width, height)
         return made, made.subplots(rows, columns, squeeze=False)
+    if getattr(ax, "name", None) != "rectilinear":  # what Matplotlib calls them; others are polar, 3d or maps
+        expected = "Matplotlib axes with a straight x and y, such as plt.subplots()[1]"
+        raise ArgumentError(f"ax is a {type(ax).__name__}, expected {expected}")
     if rows == columns == 1:
         return ax.figure, np.array([[ax]])
     ax.set_axis_off()
@@ -293,13 +327,14 @@ def _done(made: Any, path: str | Path | None) -> Any:
     return made
 
 
-def _short(name: str, limit: int = 11) -> str:
+def _short(name: Any, limit: int = 11) -> str:
+    name = str(name)
     return _text(name if len(name) <= limit else name[: limit - 1] + "…")
 
 
-def _text(name: str) -> str:
+def _text(name: Any) -> str:
     """A name as Matplotlib draws it: `$` does not start a formula, and what is no printable text (a file name may be any bytes) is `?`."""
-    return "".join(character if character.isprintable() else "?" for character in name).replace("$", r"\$")
+    return "".join(character if character.isprintable() else "?" for character in str(name)).replace("$", r"\$")
 
 
 def figure(width: float, height: float, dpi: int = DPI) -> Any:

@@ -107,5 +107,5 @@ def test_the_plot(tmp_path, monkeypatch):
     raw, smooth = (line.get_ydata() for line in saved[1].axes[0].get_lines())
     wanted = [np.average(raw[: i + 1], weights=0.8 ** np.arange(i, -1, -1)) for i in range(len(raw))]
     assert_close(smooth, np.array(wanted), "reduction")
-    with pytest.raises(DataError, match="there are no losses"):
+    with pytest.raises(DataError, match="there are no finite losses"):
         plots.rates([], [], tmp_path / "none.png")

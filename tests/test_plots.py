@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from nbnet import plots
-from nbnet.errors import DataError, ShapeError
+from nbnet.errors import ArgumentError, DataError, DTypeError, NbnetError, ShapeError
 
 HISTORY = {
     "loss": [2.0, 1.0, 0.5],
@@ -310,3 +310,105 @@ def test_figures_are_returned_and_drawn_into_axes():
         drawn = [right, *right.child_axes]
         assert any(axes.lines or axes.images or axes.texts for axes in drawn)
         own.canvas.draw()
+
+
+PICTURES, TWO, HALF = np.zeros((4, 6, 6, 1)), ["a", "b"], np.full((4, 2), 0.5)
+FIRST, SECOND = np.array([0, 1, 0, 1]), np.array([1, 1, 0, 1])
+BAD = {
+    "curves, text": (
+        ValueError,
+        lambda **o: plots.curves({"loss": [1.0], "f1": ["a"]}, **o),
+        "the history has 'a' in f1, expected numbers",
+    ),
+    "rates, shapes": (
+        ShapeError,
+        lambda **o: plots.rates([0.1], [1, 2], **o),
+        r"rates \(1,\) and losses \(2,\): expected one loss for each rate",
+    ),
+    "rates, NaN": (DataError, lambda **o: plots.rates([0.1], [np.nan], **o), "there are no finite losses, expected those of at least one"),
+    "confusion, NaN": (
+        DataError,
+        lambda **o: plots.confusion(np.full((2, 2), np.nan), TWO, **o),
+        "matrix has nan, expected counts, at least 0",
+    ),
+    "confusion, below 0": (
+        DataError,
+        lambda **o: plots.confusion([[1, 0], [-2, 1]], TWO, **o),
+        "matrix has -2, expected counts, at least 0",
+    ),
+    "confusion, text": (DTypeError, lambda **o: plots.confusion([["1"]], ["a"], **o), "matrix has dtype <U1, expected counts"),
+    "confusion, none": (
+        ShapeError,
+        lambda **o: plots.confusion(np.zeros((0, 0)), [], **o),
+        r"shape \(0, 0\), expected .* at least one class",
+    ),
+    "mistakes, label": (
+        DataError,
+        lambda **o: plots.mistakes(PICTURES, FIRST + 1, FIRST, HALF, TWO, **o),
+        "labels: label 2 of row 1 is not",
+    ),
+    "mistakes, below 0": (
+        DataError,
+        lambda **o: plots.mistakes(PICTURES, FIRST - 1, FIRST, HALF, TWO, **o),
+        "labels: label -1 of row 0 is",
+    ),
+    "mistakes, prediction": (
+        DataError,
+        lambda **o: plots.mistakes(PICTURES, FIRST, FIRST + 1, HALF, TWO, **o),
+        "predictions: label 2 of row 1 is not",
+    ),
+    "mistakes, floats": (
+        DTypeError,
+        lambda **o: plots.mistakes(PICTURES, FIRST, FIRST / 1, HALF, TWO, **o),
+        "predictions: labels have dtype",
+    ),
+    "augmented": (
+        ShapeError,
+        lambda **o: plots.augmented([1], [2], **o),
+        r"images have shape \(1,\) and epochs \(1,\): expected \(N, H, W",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_leaves_the_axes_as_they_are(case):
+    kind, call, message = BAD[case]
+    made = plots.figure(4, 3)
+    axes = made.subplots()
+    with pytest.raises(kind, match=message) as caught:
+        call(ax=axes)
+    assert isinstance(caught.value, NbnetError)
+    assert "\n" not in str(caught.value)
+    assert (axes.axison, axes.get_title(loc="left"), len(axes.get_children())) == (
+        True,
+        "",
+        len(plots.figure(4, 3).subplots().get_children()),
+    )
+
+
+def test_lists_and_names_that_are_no_text(figures):
+    plots.mistakes(PICTURES.tolist(), FIRST.tolist(), SECOND.tolist(), HALF.tolist(), [0, 1])
+    plots.confusion([[1, 0], [0, 1]], [0, 1])
+    plots.augmented(PICTURES.tolist(), PICTURES[None].tolist())
+    plots.rates([0.1, 0.2, 0.3], [1, np.nan, 2.0])
+
+
+@pytest.mark.parametrize("kind", ["figure", "array", "text", "polar", "3d"])
+def test_what_is_no_axes(kind):
+    made = plots.figure(4, 3)
+    thing = {"figure": made, "array": made.subplots(1, 2), "text": "x"}.get(kind)
+    thing = made.add_subplot(projection=kind) if thing is None else thing
+    calls = [
+        lambda: plots.curves({"loss": [1.0]}, ax=thing),
+        lambda: plots.curves({"loss": [1.0], "f1": [1.0]}, ax=thing),
+        lambda: plots.rates([0.1], [1.0], ax=thing),
+        lambda: plots.confusion([[1]], ["a"], ax=thing),
+        lambda: plots.mistakes(PICTURES, FIRST, FIRST, HALF, TWO, ax=thing),
+        lambda: plots.mistakes(PICTURES, FIRST, SECOND, HALF, TWO, ax=thing),
+        lambda: plots.augmented(PICTURES, PICTURES[None], ax=thing),
+    ]
+    for call in calls:
+        with pytest.raises(
+            ArgumentError, match=r"^ax is an? .*, expected Matplotlib axes with a straight x and y, such as plt.subplots\(\)\[1\]$"
+        ):
+            call()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import errno
 import io
 import os
 import sys
@@ -19,6 +20,8 @@ from nbnet.errors import ArgumentError, NbnetError, unknown
 from nbnet.version import __version__
 
 COMMANDS = {"train": train, "predict": predict, "export": export, "bench": bench, "demo": demo, "info": info, "warmup": warmup}
+
+PATHS = ("DIR", "RUN", "FILE")  # how options call them
 
 EPILOG = """examples:
   nbnet train                          train a CNN on the handwritten digits that come with nbnet
@@ -61,6 +64,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader closed the pipe, as in `nbnet info | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(f"nbnet: error: cannot write the output: {error.strerror}", file=sys.stderr)
+        return 2
     return code
 
 
@@ -78,6 +87,11 @@ def _run(words: list[str]) -> int:
         hint = f"did you mean {near[0]}? " if near else ""
         kind = "option" if rest[0].startswith("-") else "argument"
         raise ArgumentError(f"unknown {kind} {rest[0]!r}: {hint}see nbnet {options.command} --help")
+    for action in of_command[options.command]._actions:
+        if action.metavar in PATHS and getattr(options, action.dest) == "":
+            name = action.option_strings[0] if action.option_strings else action.dest
+            hint = f"give a path (see nbnet {options.command} --help)"
+            raise ArgumentError(f"argument {name} is empty, expected {action.metavar}: {hint}")
     return COMMANDS[options.command].run(options)
 
 

@@ -16,7 +16,6 @@ import os
 import string
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 from nbnet.datasets import cifar, digits, download, idx, svhn
 from nbnet.datasets.arrow import from_arrow
@@ -25,6 +24,7 @@ from nbnet.datasets.folder import from_folder, split_folders
 from nbnet.datasets.images import Size, read_images
 from nbnet.datasets.table import from_csv
 from nbnet.errors import ArgumentError, DataError, unknown
+from nbnet.functional import checks
 
 __all__ = ["NAMES", "Dataset", "Split", "from_arrow", "from_csv", "from_folder", "load", "open_data", "read_images", "split_folders"]
 
@@ -85,7 +85,8 @@ def load(name: str, data_dir: str | os.PathLike[str] | None = None, *, progress:
             raise ArgumentError(f"digits are part of nbnet, got data_dir={str(data_dir)!r}: leave data_dir out")
         return digits.read()
     source = SAME_FILES.get(name, name)
-    folder = download.fetch(source, progress) if data_dir is None else Path(os.path.expanduser(data_dir))
+    given = None if data_dir is None else checks.path(data_dir, "data_dir", "my/mnist")
+    folder = download.fetch(source, progress) if given is None else given.expanduser()
     return READERS[name](folder, url=download.MIRRORS[source][0])
 
 

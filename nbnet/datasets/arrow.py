@@ -60,6 +60,8 @@ def from_arrow(
         y, y_test = labels[0][train], labels[0][test]
     else:
         y, y_test = labels
+        if len(y_test) == 0:
+            raise DataError(f"the table{parts[1].where} has no rows, expected at least one image")
         train, test = np.arange(len(y)), np.arange(len(y), len(files))
     x = read_or_keep(files, size, channels, memory_limit, progress)
     return (take_rows(x, train), y), (take_rows(x, test), y_test), names
@@ -94,16 +96,21 @@ def _read(table: Any, image: str, label: str, where: str) -> Part:
     if len(images) != len(labels):
         raise DataError(f"{image!r} has {len(images):,} rows and {label!r} {len(labels):,}{where}: expected equal counts")
     files = [_encoded(value, f"row {row} of {image!r}{where}") for row, value in enumerate(images)]
+    labels = [value.item() if isinstance(value, np.generic) else value for value in labels]
     names = getattr(feature, "names", None) or _names_in(getattr(getattr(table, "schema", None), "metadata", None), label)
     return Part(where, files, labels, names)
 
 
 def _column(table: Any, name: str) -> list[Any]:
     columns = getattr(table, "column_names", None) or getattr(table, "columns", None)
+    if columns is None and not isinstance(table, Mapping):
+        raise _not_a_table(table)
     try:
         known = [str(each) for each in (table if columns is None else columns)]
         if name not in known:
             raise DataError(f"the table has no {name!r}: {unknown('column', name, known)}")
+        if known.count(name) > 1:
+            raise DataError(f"the table has {known.count(name)} columns {name!r}, expected one: give them different names")
         column = table.column(name) if hasattr(table, "column") else table[name]
         return column.to_pylist() if hasattr(column, "to_pylist") else list(column)
     except (TypeError, KeyError, IndexError) as error:
@@ -141,6 +148,11 @@ def _classes(parts: list[Part], label: str) -> tuple[list[str], list[np.ndarray]
             if not isinstance(value, (str, Integral)):
                 raise DataError(f"row {row} of {label!r}{part.where} is {reprlib.repr(value)}, expected a class number or a class name")
     names = parts[0].class_names
+    for part in parts[1:]:
+        if names is not None and part.class_names is not None and part.class_names != names:
+            raise DataError(
+                f"the classes{part.where} are {some(part.class_names)}, expected those{parts[0].where}, {some(names)}, in that order"
+            )
     if names is None or any(isinstance(value, str) for value in parts[0].labels):
         names = sort_classes({_text(value) for value in parts[0].labels})
         place = {name: number for number, name in enumerate(names)}

@@ -12,6 +12,7 @@ from nbnet.progress import Bar, is_shown
 
 TIMEOUT = 30  # seconds
 CHUNK = 1 << 16  # bytes
+MOST = 1 << 30  # bytes of a file: a server that never ends must not fill the disk
 NOT_SATISFIABLE = 416  # the answer of a server whose file ends before the range that was asked for
 
 MIRRORS: dict[str, list[str]] = {
@@ -145,14 +146,17 @@ def _receive(url: str, part: BinaryIO, show: bool) -> bool:
         if response.status_code != requests.codes.partial_content:
             part.truncate(0)
             start = 0
-        length = response.headers.get("Content-Length", "")
+        length = "" if "Content-Encoding" in response.headers else response.headers.get("Content-Length", "")  # that is of what it packed
         total = start + int(length) if length.isdecimal() else None
         done = start
         with Bar(total, "name bar bytes speed remaining", os.path.basename(url), show=show, keep=True) as bar:
             bar.update(done)
             for chunk in response.iter_content(CHUNK):
-                part.write(chunk)
                 done += len(chunk)
+                if max(done, total or 0) > MOST:
+                    part.truncate(0)
+                    raise DataError(f"{url}: the server sends more than {MOST:,} bytes, expected a smaller file")
+                part.write(chunk)
                 bar.update(done)
         if total is not None and done < total:
             raise requests.exceptions.ChunkedEncodingError(f"{done:,} of {total:,} bytes")
@@ -164,8 +168,8 @@ def _reason(error: Exception) -> str:
     from requests import exceptions
 
     if isinstance(error, exceptions.HTTPError) and error.response is not None:
-        return f"the server answers {error.response.status_code} {error.response.reason}"
-    if isinstance(error, exceptions.Timeout):
+        return f"the server answers {error.response.status_code} {' '.join(str(error.response.reason).split())}"
+    if isinstance(error, exceptions.Timeout) or "timed out" in str(error):
         return f"no answer within {TIMEOUT} s"
     if isinstance(error, exceptions.ChunkedEncodingError):
         return "the connection was lost"

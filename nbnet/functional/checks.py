@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import os
 from collections.abc import Callable
 from numbers import Real
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -177,6 +180,24 @@ def number(value: Any, name: str, expected: str, fits: Callable[[Any], bool]) ->
     if isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and fits(value):
         return float(value)
     raise ArgumentError(f"{name}={value!r}: expected {expected}")
+
+
+def path(value: Any, name: str, example: str) -> Path:
+    """value as a Path: a str or an object of pathlib."""
+    if isinstance(value, (str, os.PathLike)) and isinstance(os.fspath(value), str) and os.fspath(value):
+        return Path(value)
+    raise ArgumentError(f"{name}={value!r}: expected a path, such as {example!r}")
+
+
+def takes(function: Callable[..., Any], *args: Any, **options: Any) -> bool:
+    """Whether a function can be called so, as far as its signature says."""
+    try:
+        inspect.signature(function).bind(*args, **options)
+    except TypeError:
+        return False
+    except ValueError:  # it has no signature
+        return True
+    return True
 
 
 def whole(value: Any, name: str, least: int = 1, most: int | None = None) -> int:

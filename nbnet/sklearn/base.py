@@ -79,6 +79,18 @@ class NetworkEstimator(BaseEstimator):
         """The weights of the rows, also of their classes."""
         return sample_weight
 
+    def set_params(self, **params: Any) -> Any:
+        """Set parameters by name.
+
+        Raises:
+            ValueError: there is no such parameter.
+        """
+        for name in params:
+            key, nested, _ = name.partition("__")
+            if nested and key in self.get_params(deep=False) and not hasattr(getattr(self, key), "set_params"):
+                raise ArgumentError(f"got {name}, but {key}={getattr(self, key)!r} has no such parameters: expected another {key}=")
+        return super().set_params(**params)
+
     # ------------------------------------------------------------------------------------------------ training
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Any:
@@ -93,15 +105,30 @@ class NetworkEstimator(BaseEstimator):
         """
         fresh = not (self.warm_start and hasattr(self, "model_"))
         with unchanged_on_error(self):
-            callbacks = []
-            if self.early_stopping:
-                given = copy.deepcopy(self.early_stopping)
-                callbacks = [EarlyStopping(patience=PATIENCE, restore_best=True) if isinstance(given, (bool, np.bool_)) else given]
+            callbacks, share = self._stopping()
             data = self._prepare(X, y, sample_weight, fresh)
             self._optimizer = self._new_optimizer()
-            share = self.validation_fraction if callbacks else None
-            self._train(*data, self.epochs, copy.deepcopy(self.schedule), callbacks=callbacks, validation_split=share)
+            try:
+                self._train(*data, self.epochs, copy.deepcopy(self.schedule), callbacks=callbacks, validation_split=share)
+            except DataError as error:  # the Trainer calls it otherwise
+                raise DataError(str(error).replace("validation_split", "validation_fraction")) from error
         return self
+
+    def _stopping(self) -> tuple[list[EarlyStopping], float | None]:
+        """The callbacks of early stopping, and the share of the rows that it holds out.
+
+        Raises:
+            ArgumentError: early_stopping or validation_fraction is something else.
+        """
+        given = self.early_stopping
+        if given is None or (isinstance(given, (bool, np.bool_)) and not given):
+            return [], None
+        if not isinstance(given, (bool, np.bool_, EarlyStopping)):
+            raise ArgumentError(
+                f"early_stopping={given!r}: expected True, False, or an object such as nb.callbacks.EarlyStopping(patience=5)"
+            )
+        share = checks.number(self.validation_fraction, "validation_fraction", "a number between 0 and 1, such as 0.1", lambda v: 0 < v < 1)
+        return [copy.deepcopy(given) if isinstance(given, EarlyStopping) else EarlyStopping(patience=PATIENCE, restore_best=True)], share
 
     def _partial_fit(self, X: Any, y: Any, sample_weight: Any, classes: Any = None) -> Any:
         """One epoch, without a schedule."""
@@ -135,6 +162,7 @@ class NetworkEstimator(BaseEstimator):
                 raise DataError("all weights of the rows are zero: expected at least one above 0")
             if not count.all():
                 x, targets, weights = x[count], targets[count], weights[count]
+            weights = weights / weights.max()  # the sum of large ones may be infinite
             weights = weights / weights.mean()
         targets = self._scaled(targets, weights, fresh)
         if fresh:
@@ -150,7 +178,11 @@ class NetworkEstimator(BaseEstimator):
             if len(x) == 1 and x.ndim == 2:
                 raise DataError("got one sample, expected at least two (of weight above 0): batch norm normalises them by their variance")
             if fresh:  # the moving statistics begin at those of the data, which few steps would not reach
-                recalibrate(*self._inputs(x, weights))
+                with np.errstate(over="ignore", invalid="ignore"):
+                    recalibrate(*self._inputs(x, weights))
+                if not all(np.isfinite(array).all() for array in self.model_.buffers.values()):
+                    size = f"{np.abs(x).max():.2g}"
+                    raise DataError(f"X has numbers up to {size}, whose variance is infinite in {x.dtype}, expected smaller ones: scale X")
         return x, targets, weights
 
     def _inputs(self, x: Any, weights: np.ndarray | None) -> tuple[Sequential, Any]:
@@ -175,7 +207,12 @@ class NetworkEstimator(BaseEstimator):
         """What the network gives for X: (N, outputs)."""
         check_is_fitted(self)
         x, _ = self._rows(X, False)
-        return np.asarray(self.model_.predict(x))
+        with np.errstate(over="ignore", invalid="ignore"):
+            outputs = np.asarray(self.model_.predict(x))
+        finite = np.isfinite(outputs).all(axis=1)
+        if not finite.all():
+            raise DataError(f"the outputs for X[{int(finite.argmin())}] are not finite, expected features like those of fit: scale X")
+        return outputs
 
     # ------------------------------------------------------------------------------------------------- helpers
 
@@ -184,14 +221,13 @@ class NetworkEstimator(BaseEstimator):
         image_shape = self._image_shape()
         images = image_shape is not None or (X.ndim if hasattr(X, "ndim") else np.asarray(X).ndim) > 2
         options = {"dtype": np.float32 if images else [np.float64, np.float32], "allow_nd": True, "ensure_all_finite": False}
-        if y:
-            x, targets = validate_data(self, X, *y, reset=fresh, **options, **self._checks_of_y)
-        else:
-            x, targets = validate_data(self, X, reset=False, **options), None
-        finite = np.isfinite(x)
-        if not finite.all():
-            place = ", ".join(map(str, np.unravel_index(int(finite.argmin()), x.shape)))
-            raise DataError(f"X[{place}] is {x[~finite][0]}, expected finite numbers: for NaN put SimpleImputer before this in a Pipeline")
+        with np.errstate(over="ignore"):  # what is too large for float32 is infinite, and refused
+            if y:
+                x, targets = validate_data(self, X, *y, reset=fresh, **options, **self._checks_of_y)
+            else:
+                x, targets = validate_data(self, X, reset=False, **options), None
+            x = x if fresh else x.astype(self.model_.dtype, copy=False)
+        check_finite(x, "X", ": for NaN put SimpleImputer before this in a Pipeline")
         if image_shape is None:
             return x, targets
         if x[0].size != np.prod(image_shape):
@@ -211,6 +247,18 @@ class NetworkEstimator(BaseEstimator):
             raise ArgumentError(f"image_shape={given!r}: expected (height, width, channels), such as (28, 28, 1)")
         shape = tuple(checks.whole(size, "image_shape") for size in given)
         return shape if len(shape) == 3 else (*shape, 1)
+
+
+def check_finite(array: np.ndarray, name: str, hint: str = "") -> None:
+    """
+    Raises:
+        DataError: an array has NaN or infinity.
+    """
+    finite = np.isfinite(array)
+    if not finite.all():
+        place = ", ".join(map(str, np.unravel_index(int(finite.argmin()), array.shape)))
+        value = array[~finite][0]
+        raise DataError(f"{name}[{place}] is {value}{'' if np.isnan(value) else f' in {array.dtype}'}, expected finite numbers{hint}")
 
 
 @contextmanager

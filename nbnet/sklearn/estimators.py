@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,9 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
-from nbnet.errors import ArgumentError, DataError, ShapeError
-from nbnet.sklearn.base import NetworkEstimator
+from nbnet.errors import ArgumentError, DataError, DTypeError, ShapeError, first_line
+from nbnet.functional import checks
+from nbnet.sklearn.base import NetworkEstimator, check_finite
 
 
 class CNNClassifier(ClassifierMixin, NetworkEstimator):
@@ -43,6 +45,8 @@ class CNNClassifier(ClassifierMixin, NetworkEstimator):
     """
 
     _loss = "softmax_cross_entropy"
+    _labels: LabelEncoder
+    classes_: np.ndarray
 
     def __init__(
         self,
@@ -87,14 +91,19 @@ class CNNClassifier(ClassifierMixin, NetworkEstimator):
         Raises:
             ValueError, TypeError: as `fit`; y has a label that is not in classes.
         """
-        if isinstance(self.class_weight, str):
+        if isinstance(self.class_weight, str) and self.class_weight == "balanced":
             hint = "give a dict, such as that of sklearn.utils.class_weight.compute_class_weight for all of y"
             raise ArgumentError(f"partial_fit with class_weight={self.class_weight!r} does not know how often classes come: {hint}")
+        if classes is not None:
+            given = np.asarray(list(classes) if isinstance(classes, (set, frozenset)) else classes)
+            if given.ndim != 1 or not given.size:
+                raise ArgumentError(f"classes={classes!r}: expected all labels, such as np.unique(all_of_y)")
+            classes = given
         if not hasattr(self, "model_"):
             if classes is None:
                 raise ArgumentError("the first partial_fit needs all labels: partial_fit(X, y, classes=np.unique(all_of_y))")
-        elif classes is not None and not np.array_equal(np.unique(classes), self.classes_):
-            raise ArgumentError(f"classes={list(classes)} differ from those before, {self.classes_.tolist()}: leave them out")
+        elif classes is not None and set(classes.tolist()) != set(self.classes_.tolist()):
+            raise ArgumentError(f"classes={classes.tolist()} differ from those before, {self.classes_.tolist()}: leave them out")
         return self._partial_fit(X, y, sample_weight, classes)
 
     def predict(self, X: Any) -> np.ndarray:
@@ -119,10 +128,12 @@ class CNNClassifier(ClassifierMixin, NetworkEstimator):
         return float(super().score(X, y, sample_weight))
 
     def _targets(self, y: Any, fresh: bool, classes: Any) -> tuple[np.ndarray, int]:
-        check_classification_targets(y)
-        if fresh:
-            self._labels = LabelEncoder().fit(column_or_1d(y if classes is None else classes))
-            self.classes_: np.ndarray = self._labels.classes_
+        try:
+            check_classification_targets(y)
+            labels = LabelEncoder().fit(column_or_1d(y if classes is None else classes)) if fresh else self._labels
+        except TypeError as error:
+            raise DTypeError(f"the labels are of types that do not mix ({first_line(error)}), expected numbers, or strings alone") from None
+        self._labels, self.classes_ = labels, labels.classes_
         return self._codes(y), len(self.classes_)
 
     def _codes(self, y: Any) -> np.ndarray:
@@ -130,17 +141,41 @@ class CNNClassifier(ClassifierMixin, NetworkEstimator):
         y = column_or_1d(y)
         try:
             return np.asarray(self._labels.transform(y))
-        except ValueError:
+        except (ValueError, TypeError):
             known = self.classes_.tolist()
-            other = next((label for label in y.tolist() if label not in known), y[0])
-            listed = ", ".join(map(repr, known[:10])) + (", ..." if len(known) > 10 else "")
-            raise DataError(f"y has the label {other!r}, which was not there before: expected {listed}") from None
+            other = next((label for label in y.tolist() if not any(label is each or label == each for each in known)), y[0])
+            raise DataError(f"y has the label {other!r}, which was not there before: expected {_some(known)}") from None
 
     def _all_weights(self, sample_weight: np.ndarray | None, y: Any) -> np.ndarray | None:
-        if self.class_weight is None:
+        given = self.class_weight
+        if given is None:
             return sample_weight
-        of_classes = np.asarray(compute_sample_weight(self.class_weight, y))
-        return of_classes if sample_weight is None else of_classes * sample_weight
+        if isinstance(given, Mapping):
+            of_rows = self._weights_of_classes(given)[self._codes(y)]
+        elif isinstance(given, str) and given == "balanced":
+            of_rows = np.asarray(compute_sample_weight(given, y))
+        else:
+            raise ArgumentError(f"class_weight={given!r}: expected None, 'balanced', or a dict {{label: weight}}")
+        return of_rows if sample_weight is None else of_rows * sample_weight
+
+    def _weights_of_classes(self, given: Mapping[Any, Any]) -> np.ndarray:
+        """(classes,) the weights of a dict; 1 where it has none. As in scikit-learn, it may know more labels, if it knows all of y.
+
+        Raises:
+            ArgumentError: it has another label and lacks one, or a weight is wrong.
+        """
+        known = self.classes_.tolist()
+        other = [label for label in given if label not in known]
+        lacking = [label for label in known if label not in given]
+        if other and lacking:
+            raise ArgumentError(f"class_weight has the label {other[0]!r}, which y never has, expected {_some(lacking)}")
+        for label, weight in given.items():
+            checks.number(weight, f"class_weight[{label!r}]", "a finite number of at least 0", lambda value: 0 <= value < np.inf)
+        return np.array([given.get(label, 1) for label in known], np.float64)
+
+
+def _some(labels: list[Any]) -> str:
+    return ", ".join(map(repr, labels[:10])) + (", ..." if len(labels) > 10 else "")
 
 
 class CNNRegressor(MultiOutputMixin, RegressorMixin, NetworkEstimator):
@@ -173,9 +208,16 @@ class CNNRegressor(MultiOutputMixin, RegressorMixin, NetworkEstimator):
         return found.reshape(-1) if self._flat else found
 
     def _targets(self, y: Any, fresh: bool, classes: Any) -> tuple[np.ndarray, int]:
+        if not isinstance(y, np.ndarray):
+            raise DTypeError(f"y is a sparse {type(y).__name__}, expected a dense array: write y.toarray()")
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
-        targets = y.reshape(len(y), -1).astype(np.float64)
+        try:
+            numbers = y.astype(np.float64)
+        except (ValueError, TypeError) as error:
+            raise DataError(f"y has dtype {y.dtype} ({first_line(error)}), expected numbers: for labels use CNNClassifier") from None
+        check_finite(numbers, "y")
+        targets = numbers.reshape(len(y), -1)
         if fresh:
             self._flat = y.ndim == 1
         elif targets.shape[1] != len(self._center):
@@ -184,7 +226,9 @@ class CNNRegressor(MultiOutputMixin, RegressorMixin, NetworkEstimator):
 
     def _scaled(self, targets: np.ndarray, weights: np.ndarray | None, fresh: bool) -> np.ndarray:
         if fresh:
-            self._center = np.average(targets, axis=0, weights=weights)
-            spread = np.sqrt(np.average((targets - self._center) ** 2, axis=0, weights=weights))
-            self._spread = np.where(spread > 0, spread, 1.0)
+            size = np.abs(targets).max(axis=0)  # squares of numbers near 1 neither overflow nor underflow
+            size[size == 0] = 1
+            center = np.average(targets / size, axis=0, weights=weights)
+            spread = size * np.sqrt(np.average((targets / size - center) ** 2, axis=0, weights=weights))
+            self._center, self._spread = size * center, np.where(spread > 0, spread, 1.0)
         return (targets - self._center) / self._spread

@@ -6,7 +6,8 @@ from typing import Any
 
 from nbnet import models
 from nbnet.errors import ArgumentError, unknown
-from nbnet.layers import BatchNorm, Dense, ReLU, Sequential
+from nbnet.functional import checks
+from nbnet.layers import BatchNorm, Dense, Layer, ReLU, Sequential
 
 Shape = tuple[int, ...]
 
@@ -29,6 +30,8 @@ def make(network: Any, input_shape: Shape, outputs: int) -> Sequential:
         ArgumentError: it is none of them, or does not fit the input.
     """
     if callable(network):
+        if isinstance(network, (type, Layer)) or not checks.takes(network, input_shape, outputs):
+            raise ArgumentError(f"network={network!r}: expected a name, or a function (input_shape, outputs) -> nb.Sequential")
         found = network(input_shape, outputs)
         if not isinstance(found, Sequential) or found.input_shape is not None:
             got = "a Sequential that is built already" if isinstance(found, Sequential) else type(found).__name__
@@ -41,7 +44,7 @@ def make(network: Any, input_shape: Shape, outputs: int) -> Sequential:
         raise ArgumentError(f"{unknown('network', name, models.MODELS)}, or a function (input_shape, outputs) -> nb.Sequential")
     if len(input_shape) != 3:
         raise ArgumentError(
-            f"network={network!r} is for images, got X with rows of shape {input_shape}: give image_shape=(height, width, channels), or "
+            f"network {name!r} is for images, got X with rows of shape {input_shape}: give image_shape=(height, width, channels), or "
             "network=, a function (input_shape, outputs) -> nb.Sequential"
         )
     return models.get(name)(outputs)

@@ -1,13 +1,15 @@
 """Bad input: one line of error."""
 
+import os
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from nbnet.cli import runs
 
-from .running import TINY, nbnet, one_line_error
+from .running import TINY, nbnet, one_line_error, process
 
 
 @pytest.mark.parametrize(
@@ -71,3 +73,32 @@ def test_a_damaged_picture(pictures, capsys):
 def test_a_taken_number_is_passed_over(here):
     (here / "runs" / "my-pictures-lenet-1").mkdir(parents=True)
     assert runs.make_folder(None, "/a/my pictures", "lenet") == Path("runs/my-pictures-lenet-2")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train", "--data", "mnist", "--data-dir", ""],
+        ["train", "--out="],
+        ["train", "--tensorboard", ""],
+        ["train", "--resume", ""],
+        ["demo", "cifar-cnn", "--out", ""],
+        ["predict", "", "digit.png"],
+        ["export", "run", ""],
+    ],
+    ids=" ".join,
+)
+def test_an_empty_path_is_not_this_folder(words, here, capsys):
+    """Such as that of a variable of the shell which is not set."""
+    assert nbnet(*words) == 2
+    assert re.match(r"argument \S+ is empty, expected (DIR|RUN|FILE): give a path \(see nbnet \w+ --help\)$", one_line_error(capsys))
+    assert list(here.iterdir()) == []
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="only Linux has /dev/full")
+@pytest.mark.parametrize("words", [["info"], ["demo"], ["--completion", "bash"]], ids=" ".join)
+def test_output_that_cannot_be_written(words):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(**process(*words), stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "nbnet: error: cannot write the output: No space left on device\n"

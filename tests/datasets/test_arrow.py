@@ -202,10 +202,12 @@ def test_bad_tables(table, words):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("table", [5, None, [1, 2], IMAGES, SimpleNamespace(with_format=lambda kind: iter([]))])
+@pytest.mark.parametrize(
+    "table", [5, None, [1, 2], IMAGES, IMAGES[0], "pictures.parquet", SimpleNamespace(with_format=lambda kind: iter([]))]
+)
 def test_what_is_no_table(table):
     words = f"got a {type(table).__name__}, expected a pyarrow.Table, a Dataset of Hugging Face, or a mapping of names to columns"
-    with pytest.raises((ArgumentError, DataError), match=re.escape(words) if not isinstance(table, list) else "the table has no 'image'"):
+    with pytest.raises(ArgumentError, match=re.escape(words)):
         datasets.from_arrow(table)
 
 
@@ -229,3 +231,33 @@ def test_a_picture_of_too_many_pixels(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
     with pytest.raises(DataError, match=r"cannot read the image row 0 of 'image': Image size \(24 pixels\) exceeds limit of 20 pixels"):
         datasets.from_arrow(columns())
+
+
+def two(columns, names=("x", "y")):
+    return Table({"image": IMAGES, "label": LABELS} | columns, metadata(list(names)))
+
+
+def test_two_columns_of_one_name():
+    table = Table({"image": IMAGES, "label": LABELS})
+    table.column_names += ["image"]
+    with pytest.raises(DataError, match="the table has 2 columns 'image', expected one: give them different names"):
+        datasets.from_arrow(table)
+
+
+def test_labels_of_numpy():
+    for labels, names in ((np.array(LABELS) > 0, ["0", "1"]), (np.array(["even", "odd"])[LABELS], ["even", "odd"])):
+        found = datasets.from_arrow({"image": IMAGES, "label": labels})
+        check(found, names)
+        assert {type(name) for name in found[2]} == {str}
+
+
+def test_class_names_of_two_tables_in_another_order():
+    check_names = {"train": two({}), "test": two({}, ("y", "x"))}
+    with pytest.raises(DataError, match="the classes of test are y, x, expected those of train, x, y, in that order"):
+        datasets.from_arrow(check_names)
+    assert datasets.from_arrow({"train": two({}), "test": two({})})[2] == ["x", "y"]
+
+
+def test_a_test_without_rows():
+    with pytest.raises(DataError, match="the table of test has no rows, expected at least one image"):
+        datasets.from_arrow({"train": two({}), "test": two({"image": [], "label": []})})

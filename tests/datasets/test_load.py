@@ -53,3 +53,9 @@ if "NBNET_TEST_DATA" in os.environ:  # a folder with mnist and cifar-10-batches-
         assert len(names) == 10
         for labels in (y, y_test):
             assert (np.bincount(labels, minlength=10) > 0).all()
+
+
+@pytest.mark.parametrize("folder", ["", 3, b"mnist"], ids=repr)
+def test_what_is_no_folder(folder):
+    with pytest.raises(ArgumentError, match=f"^data_dir={folder!r}: expected a path, such as 'my/mnist'$"):
+        datasets.load("mnist", folder)

@@ -229,3 +229,29 @@ def test_a_packed_file_arrives_as_it_is(mnist, monkeypatch):
     check(folder)
     assert set(asked) == {"identity"}
     assert gzip.decompress((folder / FILE).read_bytes())
+
+
+@pytest.mark.parametrize("says", [True, False])
+def test_a_server_that_never_ends(mnist, monkeypatch, says):
+    _, folder = mnist
+    monkeypatch.setattr(download, "MOST", HALF)
+    real = Handler.send_header
+    monkeypatch.setattr(Handler, "send_header", lambda self, *header: (says or header[0] != "Content-Length") and real(self, *header))
+    with pytest.raises(DataError, match=rf"the server sends more than {HALF:,} bytes, expected a smaller file"):
+        datasets.load("mnist")
+    assert list(folder.iterdir()) == []
+
+
+def test_a_server_that_packs_what_it_sends(mnist, monkeypatch):
+    """The length is that of the packed file then."""
+    server, folder = mnist
+    original = Handler.send_header
+    monkeypatch.setitem(server.files, FILE, gzip.compress(DATA, 0))
+
+    def header(self, name, value):
+        original(self, name, value)
+        if name == "Content-Length" and self.path == "/" + FILE:
+            original(self, "Content-Encoding", "gzip")
+
+    monkeypatch.setattr(Handler, "send_header", header)
+    check(folder)

@@ -10,6 +10,7 @@ import pytest
 
 pytest.importorskip("sklearn")
 import joblib
+from scipy.sparse import csr_matrix
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.metrics import r2_score
@@ -239,6 +240,24 @@ def test_a_class_of_weight_0_is_known():
     assert "three" not in found.predict(X)
 
 
+def test_sizes_of_weights_and_targets_do_not_matter():
+    first = table().fit(X, Y, sample_weight=np.full(300, 1.0)).predict_proba(X)
+    np.testing.assert_array_equal(table().fit(X, Y, sample_weight=np.full(300, 1e308)).predict_proba(X), first)
+    first = CNNRegressor(random_state=0, epochs=5).fit(X, X[:, 20]).predict(X)
+    for size in (1e200, 1e-200, 1e-300):
+        np.testing.assert_allclose(CNNRegressor(random_state=0, epochs=5).fit(X, X[:, 20] * size).predict(X), first * size, rtol=1e-6)
+
+
+def test_weights_of_classes_in_parts_of_the_data():
+    """A part, or a fold, may lack classes that the weights name."""
+    few = np.isin(Y, ["one", "two"])
+    found = table(class_weight={"three": 2.0, "one": 3}).partial_fit(X[few], Y[few], classes=NAMES)
+    twin = table().partial_fit(X[few], Y[few], classes=NAMES, sample_weight=np.where(Y[few] == "one", 3.0, 1.0))
+    np.testing.assert_array_equal(found.predict_proba(X), twin.predict_proba(X))
+    assert table(class_weight=dict.fromkeys(NAMES, 1), epochs=1).fit(X[few], Y[few]).n_iter_ == 1
+    assert table().partial_fit(X[few], Y[few], classes=set(NAMES)).partial_fit(X, Y, classes=NAMES[::-1]).n_iter_ == 2
+
+
 def test_early_stopping_restores_the_best():
     found = table(early_stopping=True, validation_fraction=0.3, epochs=200, schedule=None).fit(X, Y)
     losses = found.history_["val_loss"]
@@ -334,6 +353,49 @@ BAD = {
     "optimizer": (SEEN, lambda e: e.set_params(optimizer="adm").fit(X, Y), "unknown optimizer 'adm'"),
     "diverges": (SEEN, lambda e: e.set_params(optimizer=nb.SGD(1e300)).fit(X, Y), "NaN or infinity"),
     "diverges, warm": (SEEN, lambda e: e.set_params(optimizer=nb.SGD(1e300), warm_start=True).fit(X, Y), "NaN or infinity"),
+    "early_stopping": (SEEN, lambda e: e.set_params(early_stopping="yes").fit(X, Y), "early_stopping='yes': expected True, False, or an"),
+    "another callback": (
+        SEEN,
+        lambda e: e.set_params(early_stopping=[nb.callbacks.EarlyStopping()]).fit(X, Y),
+        r"early_stopping=\[nb.callbacks.EarlyStopping\(\)\]: expected True",
+    ),
+    "share": (SEEN, lambda e: e.set_params(early_stopping=True, validation_fraction=None).fit(X, Y), "validation_fraction=None: expected"),
+    "share 1": (SEEN, lambda e: e.set_params(early_stopping=True, validation_fraction=1).fit(X, Y), "validation_fraction=1: expected a"),
+    "none held out": (
+        SEEN,
+        lambda e: e.set_params(early_stopping=True).fit(X[:10], np.arange(10)),
+        "validation_fraction=0.1 leaves none of 10 rows: expected at least two rows of some class",
+    ),
+    "weight of a class": (SEEN, lambda e: e.set_params(class_weight={"one": -1}).fit(X, Y), r"class_weight\['one'\]=-1: expected a finite"),
+    "NaN for a class": (SEEN, lambda e: e.set_params(class_weight={"one": np.nan}).fit(X, Y), r"class_weight\['one'\]=nan: expected a fin"),
+    "weight of no class": (
+        SEEN,
+        lambda e: e.set_params(class_weight={"one": 1, "ten": 2}).fit(X, Y),
+        "class_weight has the label 'ten', which y never has, expected 'eight', 'five'",
+    ),
+    "weights in a list": (SEEN, lambda e: e.set_params(class_weight=[1] * 10).fit(X, Y), r"class_weight=\[1, .*\]: expected None, '"),
+    "a class": (SEEN, lambda e: e.set_params(network=nb.Sequential).fit(X, Y), r"Sequential'?>: expected a name, or a function \("),
+    "a model": (SEEN, lambda e: e.set_params(network=nb.Sequential([nb.Dense(10)])).fit(X, Y), "expected a name, or a function"),
+    "one argument": (SEEN, lambda e: e.set_params(network=nb.models.lenet).fit(X, Y), "expected a name, or a function"),
+    "classes, none": (table(), lambda e: e.partial_fit(X, Y, classes=[]), r"classes=\[\]: expected all labels, such as np.unique"),
+    "classes, number": (SEEN, lambda e: e.partial_fit(X, Y, classes=3), r"classes=3: expected all labels, such as np.unique"),
+    "mixed labels": (
+        SEEN,
+        lambda e: e.fit(X, np.where(np.arange(300) == 1, None, Y)),
+        r"types that do not mix \(TypeError: .*\), expected numbers, or strings alone",
+    ),
+    "no labels": (table().fit(X, DIGITS[:300]), lambda e: e.score(X, np.array([None] * 300)), "the label None, which was not there"),
+    "too large for float32": (table().fit(X.astype(np.float32), Y), lambda e: e.predict(X + 1e300), r"X\[0, 0\] is inf in float32"),
+    "large features": (SEEN, lambda e: e.fit(X.astype(np.float32) * 1e30, Y), r"up to 1e\+30, whose variance is infinite in float32"),
+    "large outputs": (
+        NUMBERS,
+        lambda e: e.predict(np.full((2, 64), 1.7e308)),
+        r"the outputs for X\[0\] are not finite, expected features like those of fit: scale X",
+    ),
+    "nested": (SEEN, lambda e: e.set_params(epochs=1, optimizer__lr=1), "got optimizer__lr, but optimizer=None has no such parameters"),
+    "None in y": (NUMBERS, lambda e: e.fit(X, np.where(DIGITS[:300] == DIGITS[2], None, 1.0)), r"y\[2\] is nan, expected finite numbers$"),
+    "names for numbers": (NUMBERS, lambda e: e.fit(X, Y), "y has dtype <U5 .*, expected numbers: for labels use CNNClassifier"),
+    "sparse y": (NUMBERS, lambda e: e.fit(X, csr_matrix(X[:, :2])), r"y is a sparse csr_.*, expected a dense array: write y.toarray\(\)"),
     "outputs of y": (NUMBERS, lambda e: e.partial_fit(X, X[:, :3]), "y has 3 numbers in a row, expected 2 as before"),
 }
 

@@ -1,15 +1,17 @@
 """Callbacks that pass on what training measures: the event files of TensorBoard, read back, and an experiment tracker."""
 
 import math
+import pickle
 import struct
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
 
 import nbnet as nb
-from nbnet.errors import ArgumentError, DataError, ExtraError
+from nbnet.errors import ArgumentError, DataError, ExtraError, NbnetError
 
 pytest.importorskip("tensorboardX")
 
@@ -145,6 +147,75 @@ def test_bad_options(tmp_path):
     with pytest.raises(DataError, match=r"cannot write event files to .*file"):
         run.fit((X, Y), 1, callbacks=[nb.callbacks.TensorBoard(tmp_path / "file")])
     assert before == state(run)
+
+
+WRONG = {
+    "numbers": ({"train": 3}, r"train has shape \(\), expected images \(N, H, W, 1 or 3\)"),
+    "two channels": ({"train": np.zeros((4, 8, 8, 2))}, r"train has shape \(4, 8, 8, 2\), expected images \(N, H, W, 1 or 3\)"),
+    "rows": ({"validation": (X.reshape(12, 64), Y)}, r"x of validation has shape \(12, 64\), expected images"),
+    "too few": ({"validation": (X, Y[:3])}, r"validation has 12 images and labels of shape \(3,\), expected \(12,\)"),
+    "one-hot": ({"validation": (X, np.eye(3)[Y])}, r"labels of shape \(12, 3\), expected \(12,\)"),
+    "classes": ({"validation": (X, Y + 1)}, "label 3 of row 2 is not a class: expected 0 to 2"),
+    "text": ({"validation": (X, Y.astype(str))}, "labels have dtype <U"),
+    "names": ({"validation": (X, Y), "class_names": ["a"]}, r"class_names=\['a'\]: expected 3 names"),
+    "names in text": ({"validation": (X, Y), "class_names": "abc"}, "class_names='abc': expected 3 names"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_pictures_are_noticed_before_training(tmp_path, case):
+    options, message = WRONG[case]
+    run = trainer()
+    before = state(run)
+    with pytest.raises(NbnetError, match=message) as caught:
+        run.fit((X, Y), 1, callbacks=[nb.callbacks.TensorBoard(tmp_path / "board", **options)])
+    assert "\n" not in str(caught.value)
+    assert before == state(run)
+    assert run.epoch == 0
+    assert not (tmp_path / "board").exists()
+
+
+def test_files_are_closed_after_an_exception(tmp_path):
+    class Stop(nb.callbacks.Callback):
+        def on_epoch_end(self, trainer):
+            raise KeyError("stop")
+
+    def writers():
+        return [thread for thread in threading.enumerate() if type(thread).__module__.startswith("tensorboardX")]
+
+    before = len(writers())
+    run, board = trainer(), nb.callbacks.TensorBoard(tmp_path)
+    with pytest.raises(KeyError):
+        run.fit((X, Y), 1, callbacks=[board, Stop()])
+    assert pickle.loads(pickle.dumps(board))._writer is None  # a file cannot be copied
+    run.fit((X, Y), 3, callbacks=[board])
+    assert [step for step, _ in values(tmp_path)["loss"]] == [1, 2, 3]
+    assert len(writers()) == before
+
+
+def test_the_same_callback_twice_is_refused(tmp_path):
+    board = nb.callbacks.TensorBoard(tmp_path / "board")
+    with pytest.raises(ArgumentError, match="callbacks has the same TensorBoard twice, expected different objects: leave one out"):
+        trainer().fit((X, Y), 1, callbacks=[board, board])
+
+
+class WithoutStep:
+    def log_metric(self, name, value):
+        pass
+
+
+@pytest.mark.parametrize("run", [WithoutStep(), Tracker], ids=["without step", "a class"])
+def test_a_tracker_that_does_not_take_steps(run):
+    with pytest.raises(ArgumentError, match=r": expected an object with log_metric\(name, value, step=\)"):
+        nb.callbacks.Logger(run)
+
+
+@pytest.mark.parametrize("kind", [nb.callbacks.CSVLogger, nb.callbacks.TensorBoard, nb.callbacks.ModelCheckpoint])
+@pytest.mark.parametrize("path", [None, 3, b"x"], ids=str)
+def test_what_is_no_path(kind, path):
+    name = "folder" if kind is nb.callbacks.TensorBoard else "path"
+    with pytest.raises(ArgumentError, match=f"^{name}={path!r}: expected a path, such as "):
+        kind(path)
 
 
 def test_without_the_package():

@@ -51,7 +51,11 @@ def hooks_of(callbacks: Any) -> dict[str, list[Hook]]:
         hint = "use callbacks=[callback]" if _is_callback(callbacks) else "expected a list, such as [nb.callbacks.EarlyStopping()]"
         raise ArgumentError(f"callbacks={_called(callbacks)}: {hint}")
     hooks: dict[str, list[Hook]] = {name: [] for name in HOOKS}
+    seen: list[Any] = []
     for callback in callbacks:
+        if any(callback is each for each in seen):
+            raise ArgumentError(f"callbacks has the same {_called(callback)} twice, expected different objects: leave one out")
+        seen.append(callback)
         if isinstance(callback, type):
             raise ArgumentError(f"callbacks has the class {callback.__name__}, expected an object: use {callback.__name__}(...)")
         if not _is_callback(callback):

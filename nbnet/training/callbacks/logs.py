@@ -12,7 +12,9 @@ import numpy as np
 
 from nbnet import augment, plots
 from nbnet.augment import Normalize
-from nbnet.errors import ArgumentError, DataError, ExtraError
+from nbnet.errors import ArgumentError, DataError, ExtraError, ShapeError
+from nbnet.functional import checks
+from nbnet.preprocessing import check_labels
 from nbnet.storage import write_file
 from nbnet.training.callbacks.base import Callback
 
@@ -27,7 +29,7 @@ class CSVLogger(Callback):
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = checks.path(path, "path", "history.csv")
 
     def on_epoch_end(self, trainer: Any) -> None:
         text = io.StringIO(newline="")
@@ -47,7 +49,8 @@ class Logger(Callback):
     """
 
     def __init__(self, run: Any) -> None:
-        if not callable(getattr(run, "log_metric", None)):
+        method = getattr(run, "log_metric", None)
+        if not callable(method) or not checks.takes(method, "loss", 0.0, step=1):
             raise ArgumentError(f"run={run!r}: expected an object with log_metric(name, value, step=), such as the module mlflow")
         self.run = run
 
@@ -70,8 +73,8 @@ class TensorBoard(Callback):
         class_names: for the mistakes; None for the numbers.
         histograms: whether there are histograms.
     Raises:
-        ExtraError: tensorboardX, which writes the files, is not installed. ArgumentError, ShapeError: an option is wrong.
-        DataError, in `fit`: the files cannot be written.
+        ExtraError: tensorboardX, which writes the files, is not installed. ArgumentError: an option is wrong.
+        ShapeError, DTypeError, DataError, when `fit` begins: images, labels or names do not fit, or the files cannot be written.
     """
 
     def __init__(
@@ -86,12 +89,18 @@ class TensorBoard(Callback):
         _writer_class()
         if validation is not None and not (isinstance(validation, (tuple, list)) and len(validation) == 2):
             raise ArgumentError(f"validation={type(validation).__name__}: expected a pair (x, y) of images and class numbers")
-        self.folder = Path(folder)
+        self.folder = checks.path(folder, "folder", "runs/board")
         self.train, self.validation, self.class_names = train, validation, class_names
         self.histograms = bool(histograms)
         self._writer: Any = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_writer": None}  # an open file cannot be copied
+
     def on_train_begin(self, trainer: Any) -> None:
+        self._check(trainer)
+        if self._writer is not None:  # an exception ended the last run
+            self._writer.close()
         # What an earlier process wrote of later epochs is not shown any more; it may have begun in the same second, which names the file.
         options = {"purge_step": trainer.epoch + 1, "filename_suffix": f".{trainer.epoch}", "flush_secs": 10}
         try:
@@ -118,6 +127,21 @@ class TensorBoard(Callback):
         self._writer.close()
         self._writer = None
 
+    def _check(self, trainer: Any) -> None:
+        """Nothing is trained, and no file is made, for pictures that cannot be drawn."""
+        if self.train is not None:
+            _check_images(self.train[:SHOWN] if hasattr(self.train, "__getitem__") else self.train, "train")
+        if self.validation is None:
+            return
+        x, y = _check_images(self.validation[0], "x of validation"), np.asarray(self.validation[1])
+        if y.shape != (len(x),):
+            raise ShapeError(f"validation has {len(x)} images and labels of shape {y.shape}, expected ({len(x)},)")
+        classes = trainer.model.output_shape[-1]
+        check_labels(y, classes)
+        names = self.class_names
+        if names is not None and (isinstance(names, str) or not hasattr(names, "__len__") or len(names) != classes):
+            raise ArgumentError(f"class_names={names!r}: expected {classes} names")
+
     def _draw_augmented(self, trainer: Any) -> None:
         """The images as the next epoch sees them."""
         if self.train is None:
@@ -137,6 +161,13 @@ class TensorBoard(Callback):
         figure.canvas.draw()
         pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3]
         self._writer.add_image("mistakes", pixels, trainer.epoch, dataformats="HWC")
+
+
+def _check_images(images: Any, name: str) -> np.ndarray:
+    images = np.asarray(images)
+    if images.ndim != 4 or images.shape[3] not in (1, 3) or not len(images):
+        raise ShapeError(f"{name} has shape {images.shape}, expected images (N, H, W, 1 or 3)")
+    return images
 
 
 def _writer_class() -> Any:

@@ -159,7 +159,7 @@ class ModelCheckpoint(_Monitor):
 
     def __init__(self, path: str | Path, monitor: str = "val_accuracy", save_best_only: bool = True) -> None:
         super().__init__(monitor)
-        self.path = Path(path)
+        self.path = checks.path(path, "path", "best.safetensors")
         self.save_best_only = bool(save_best_only)
 
     def on_epoch_end(self, trainer: Any) -> None:
