@@ -148,4 +148,15 @@ def _node(graph: Any, node: Any, rng: random.Random) -> None:
         node.op_type = rng.choice([*OPERATORS, *(each.op_type for each in graph.node)])
 
 
-CHANGES = (_attribute, _tensor, _size, _name, _node)
+def _constant(graph: Any, node: Any, rng: random.Random) -> None:
+    """What a node reads last, from a node Constant with a value of any type."""
+    name = f"constant {len(graph.node)}"
+    made = helper.make_node("Constant", [], [name], **{rng.choice(["value", "value_int", "value_floats"]): rng.choice(VALUES)})
+    if rng.randrange(2):
+        made.attribute[0].type = rng.randrange(15)
+    graph.node.insert(0, made)
+    if node.input:
+        node.input[-1] = name
+
+
+CHANGES = (_attribute, _tensor, _size, _name, _node, _constant)
