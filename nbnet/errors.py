@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -105,5 +106,5 @@ def unknown(kind: str, name: object, options: Iterable[str]) -> str:
 
 def first_line(error: BaseException) -> str:
     """The message of another library, on one line."""
-    lines = str(error).strip().splitlines()
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().splitlines()  # some are coloured, for a terminal
     return f"{type(error).__name__}{': ' + lines[0][:200] if lines else ''}"

@@ -21,3 +21,8 @@ def test_errors_are_also_the_builtin_kind():
     for error, builtin in pairs:
         assert issubclass(error, errors.NbnetError)
         assert issubclass(error, builtin)
+
+
+def test_the_first_line_of_another_library_is_plain():
+    assert errors.first_line(ValueError("\n\x1b[1mno\x1b[0m file\nmore")) == "ValueError: no file"
+    assert errors.first_line(KeyError()) == "KeyError"

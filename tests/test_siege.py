@@ -32,6 +32,26 @@ def test_damaged_files(siege, tmp_path):
     assert found == [None] * 400
 
 
+def test_damaged_onnx_files(siege, monkeypatch, tmp_path):
+    pytest.importorskip("onnx")
+    from attacks import onnx as attack
+
+    def cases(count):
+        return list(itertools.islice(attack.attack(np.random.default_rng(1), tmp_path), count))
+
+    assert cases(300) == [None] * 300
+    read = nb.onnx.load
+
+    def two_lines(path, **options):
+        try:
+            return read(path, **options)
+        except nb.NbnetError as error:
+            raise nb.NbnetError(f"{error}\n") from error
+
+    monkeypatch.setattr(nb.onnx, "load", two_lines)
+    assert any("no short line" in (found or "") for found in cases(20))
+
+
 def test_a_case_is_a_function_of_the_seed(siege):
     from attacks import bits
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -111,7 +112,10 @@ class _Reader:
         found = self.child(group, name)
         if not isinstance(found, h5py.Dataset) or found.dtype.kind not in "fiu" or found.external or found.is_virtual:
             raise CheckpointError(f"{name!r} is no plain array of numbers, expected the weights of a layer")
-        self.room -= found.size * found.dtype.itemsize
+        itemsize = found.dtype.itemsize
+        if math.prod(found.chunks or ()) * itemsize > self.room:  # a chunk is read whole, however little of it the array has
+            raise CheckpointError(f"{name!r} has chunks of shape {found.chunks}, far more than the model needs: another model?")
+        self.room -= found.size * itemsize
         if self.room < 0:
             raise CheckpointError(f"{name!r} has shape {found.shape}, and all arrays have far more than the model needs: another model?")
         return found[()]

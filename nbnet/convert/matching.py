@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nbnet.convert.slots import Slot
-from nbnet.convert.table import Entry, Row
+from nbnet.convert.table import Entry
 from nbnet.errors import ArgumentError, DTypeError, NbnetError, NonFiniteError, ShapeError, first_line, unknown
 from nbnet.layers import BatchNorm, Layer
 
@@ -232,7 +232,7 @@ def _check_fit(slot: Slot, unit: Unit) -> list[tuple[Entry, Any]]:
     for name in expected.keys() | given.keys():
         if name not in given and name != "num_batches_tracked":  # files of old versions lack it
             raise ArgumentError(_misfit(slot, unit))
-        if name in given and name not in expected and not _trivial(slot.row, name, given[name]):
+        if name in given and name not in expected and not _trivial(slot, name, given[name]):
             raise ArgumentError(_misfit(slot, unit))
     fits = [(entry, given[name]) for name, entry in expected.items() if name in given]
     shapes = {name: array.shape for name, array in layout_of(slot).items()}
@@ -246,15 +246,16 @@ def _check_kind(slot: Slot, unit: Unit) -> None:
         raise ArgumentError(_misfit(slot, unit))
 
 
-def _trivial(row: Row, name: str, array: Any) -> bool:
+def _trivial(slot: Slot, name: str, array: Any) -> bool:
     """Whether an array that the layer does not have would change nothing."""
-    ours = next((entry.ours for entry in row.entries if entry.theirs == name), "")
+    ours = next((entry.ours for entry in slot.row.entries if entry.theirs == name), "")
     value = TRIVIAL.get(ours.split(".")[-1])
-    return value is not None and np.ndim(array) == 1 and bool(np.all(_numbers(array, name) == value))
+    return value is not None and np.shape(array) == slot.layer.output_shape[-1:] and bool(np.all(_numbers(array, name) == value))
 
 
 def _shapes(arrays: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {tuple(np.shape(array))}" for name, array in arrays.items() if name != "num_batches_tracked")
+    shapes = {name: tuple(np.shape(array)) for name, array in arrays.items()}
+    return ", ".join(f"{name} {shape}" for name, shape in shapes.items() if name != "num_batches_tracked" or shape)
 
 
 def _wanted(slot: Slot) -> str:

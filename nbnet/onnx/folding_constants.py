@@ -13,6 +13,7 @@ from nbnet.onnx.graph import Graph, Node
 
 BATCH = -(1 << 40)  # stands for the number of examples, which is not known
 LARGEST = 1 << 21  # numbers in a constant that is larger than what it is computed from
+ROOM, TIMES = 1 << 26, 4  # numbers that all of them may have, and so many times those in the file
 
 
 class Constants:
@@ -28,6 +29,7 @@ class Constants:
         self.graph, self.output_layout = graph, output_layout
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.rows = graph.inputs[0][1][0] if graph.inputs else None
+        self.room = ROOM + TIMES * sum(array.size for array in graph.constants.values())
 
     def get(self, name: str) -> np.ndarray | None:
         """The value of this name; None if it is data.
@@ -54,8 +56,22 @@ class Constants:
                 raise
             except Exception as error:  # whatever inputs that do not fit cause in NumPy
                 raise OnnxError(f"node {node.name!r} ({node.op}) cannot compute its constant: {error}") from error
+            if not any(each is not None and np.may_share_memory(value, each) for each in inputs):
+                self.spend(value.size)
         known[name] = value
         return value
+
+    def spend(self, numbers: int) -> None:
+        """Count numbers that the file does not hold, but makes.
+
+        Raises:
+            OnnxError: there are too many: a small file must not fill the memory.
+        """
+        self.room -= numbers
+        if self.room < 0:
+            raise OnnxError(
+                f"constants and tables that the file makes have more than {ROOM:,} numbers, expected a file that holds its weights"
+            )
 
     def _shape(self, node: Node) -> np.ndarray:
         (source,) = node.inputs
@@ -85,6 +101,12 @@ def _arithmetic(function: Callable[..., Any]) -> Callable[..., Any]:
 def _axes(node: Node, given: Any) -> tuple[int, ...] | None:
     axes = node.ints("axes") if given is None else given.tolist()
     return None if axes is None else tuple(axes)
+
+
+def _gather(node: Node, x: Any, indices: Any) -> Any:
+    axis = node.int("axis", 0)
+    _small(0 if indices.size <= x.shape[axis] else x.size // max(1, x.shape[axis]) * indices.size)
+    return np.take(x, indices, axis=axis)
 
 
 def _concat(node: Node, *arrays: Any) -> Any:
@@ -131,7 +153,7 @@ def _expand(node: Node, x: Any, shape: Any) -> Any:
 FOLDERS: dict[str, Callable[..., Any]] = {
     "Identity": lambda node, x: x,
     "Cast": _cast,
-    "Gather": lambda node, x, indices: np.take(x, indices, axis=node.int("axis", 0)),
+    "Gather": _gather,
     "Concat": _concat,
     "Slice": _slice,
     "Unsqueeze": lambda node, x, axes=None: np.expand_dims(x, _axes(node, axes) or ()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,8 @@ from nbnet.onnx.extra import package
 from nbnet.onnx.files import array
 
 MOST = 5_000  # nodes
+MOST_USES, MOST_ENDS = 5 * MOST, 64  # of arrays by nodes; inputs and outputs of the file
+MOST_OUTSIDE = 1 << 29  # numbers in other files, which may have holes, or be named several times
 OLDEST = 7  # operator set, of 2018: since then operators broadcast as NumPy does
 STANDARD = ("", "ai.onnx")
 REPEATABLE = ("Add", "Sub", "Mul", "Div", "Identity")  # with constants: nodes that two branches may begin with, as both read them
@@ -81,15 +84,26 @@ class Graph:
         graph = proto.graph
         if len(graph.node) > MOST:
             raise OnnxError(f"{len(graph.node):,} nodes, expected at most {MOST:,}")
+        uses = sum(len(node.input) for node in graph.node)
+        if uses > MOST_USES:
+            raise OnnxError(f"nodes with {uses:,} inputs together, expected at most {MOST_USES:,}")
         if graph.sparse_initializer:
             raise OnnxError(f"a sparse tensor {graph.sparse_initializer[0].values.name!r}, expected dense ones")
+        tensors = [*graph.initializer, *(each.t for node in graph.node for each in node.attribute)]
+        outside = sum(max(0, math.prod(tensor.dims)) for tensor in tensors if tensor.data_location == tensor.EXTERNAL)
+        if outside > MOST_OUTSIDE:
+            raise OnnxError(f"tensors of {outside:,} numbers outside the file, expected at most {MOST_OUTSIDE:,}")
         self.constants: dict[str, np.ndarray] = {}
         for tensor in graph.initializer:
             if tensor.name in self.constants:
                 raise OnnxError(f"two tensors have the name {tensor.name!r}")
             self.constants[tensor.name] = array(tensor, folder)
-        self.inputs = [(info.name, _sizes(info)) for info in graph.input if info.name not in self.constants]
+        inputs = [info for info in graph.input if info.name not in self.constants]
         self.outputs = [info.name for info in graph.output]
+        if max(len(inputs), len(self.outputs)) > MOST_ENDS:
+            raise OnnxError(f"{len(inputs):,} inputs and {len(self.outputs):,} outputs, expected at most {MOST_ENDS} of each")
+        used = {*self.outputs, *(name for node in graph.node for name in node.input)}
+        self.inputs = [(info.name, _sizes(info)) for info in inputs if info.name in used]
         self.producers: dict[str, Node] = {}
         nodes = [_node(node, i, folder) for i, node in enumerate(graph.node)]
         taken = {*self.constants, *(name for name, _ in self.inputs)}
@@ -108,9 +122,10 @@ class Graph:
 
     def _add_constant(self, node: Node) -> None:
         found = [node.attributes[key] for key in CONSTANTS if key in node.attributes]
-        if len(found) != 1 or len(node.outputs) != 1 or (isinstance(found[0], str)):
+        value = found[0] if len(found) == 1 else None
+        numbers = value if isinstance(value, list) else [value]
+        if len(node.outputs) != 1 or not (isinstance(value, np.ndarray) or all(type(each) in (int, float) for each in numbers)):
             raise OnnxError(f"node {node.name!r} (Constant) holds no tensor of numbers")
-        value = found[0]
         of_floats = isinstance(value, float) or (isinstance(value, list) and value and isinstance(value[0], float))
         self.constants[node.outputs[0]] = value if isinstance(value, np.ndarray) else np.array(value, np.float32 if of_floats else np.int64)
 

@@ -39,7 +39,8 @@ def _fixed(make: Callable[[], Layer], **wanted: tuple[float, float]) -> Rule:
 def _clip(r: Reader, node: Node) -> None:
     bounds: list[Any] = []
     for i, name in ((1, "min"), (2, "max")):
-        value = node.attributes.get(name) if r.constant(node, i) is None else r.weight(node, i).reshape(-1)[0]
+        given = r.constant(node, i)
+        value = node.attributes.get(name) if given is None else given.reshape(-1)[0]
         bounds.append(None if value is None or abs(float(value)) > 1e30 else short(float(value)))
     low, high = bounds
     if low == 0 and high in (None, 6):

@@ -12,7 +12,7 @@ from nbnet.layers import Layer
 from nbnet.onnx import in_activations, in_windows
 from nbnet.onnx.folding_constants import BATCH
 from nbnet.onnx.graph import Node
-from nbnet.onnx.reader import At, Function, Reader, Rules, for_last_axis, in_nbnet, short
+from nbnet.onnx.reader import LARGEST, At, Function, Reader, Rules, for_last_axis, in_nbnet, short
 
 # ------------------------------------------------------------------------------------------------------ products
 
@@ -45,7 +45,7 @@ def _dense(r: Reader, weight: np.ndarray, bias: np.ndarray | None) -> None:
         r.same()
     if r.at.shape[-1] != rows:
         raise OnnxError(f"weights of shape {weight.shape} for an array of shape {r.at.shape}: they do not fit")
-    if bias is not None and (bias.size not in (1, units) or bias.shape[-1:] not in ((1,), (units,), ())):
+    if bias is not None and bias.shape not in ((), (1,), (1, 1), (units,), (1, units)):
         raise OnnxError(f"a bias of shape {bias.shape}, expected ({units},)")
     arrays = {} if bias is None else {"bias": np.broadcast_to(bias.reshape(-1), (units,))}
     if rank > 1:
@@ -208,6 +208,8 @@ def _flatten(r: Reader, node: Node) -> None:
 
 def _squeeze(r: Reader, node: Node) -> None:
     axes, rank = r.ints(node, 1, "axes"), len(r.at.shape) + 1
+    if axes is None and r.rows == 1:
+        raise OnnxError("it removes all axes of size 1, also that of the batch, which the file fixes at 1: expected axes")
     removed = {axis % rank for axis in axes} if axes is not None else {i + 1 for i, n in enumerate(r.at.shape) if n == 1}
     shape = tuple(n for i, n in enumerate(r.at.shape) if i + 1 not in removed)
     if 0 in removed or not shape or math.prod(shape) != math.prod(r.at.shape):
@@ -223,6 +225,21 @@ def _unsqueeze(r: Reader, node: Node) -> None:
         raise OnnxError(f"axes {axes}, expected each once, and not before the batch")
     sizes = iter(r.at.shape)
     r.reshape(tuple([1 if i in places else next(sizes) for i in range(1, rank)]))
+
+
+def _expand(r: Reader, node: Node) -> None:
+    """A gate (C, 1, 1), repeated over an image that it is then multiplied with: Multiply repeats it itself."""
+    shape, wanted = r.at.shape, r.ints(node, 1, "shape") or []
+    sizes = [*[1] * (len(shape) + 1 - len(wanted)), *wanted][1:]
+    full = tuple([max(pair) for pair in zip(sizes, shape)])
+    if full == shape and len(sizes) == len(shape):
+        return
+    fits = len(sizes) == len(shape) and all(n in (1, want) for n, want in zip((*shape, *sizes), full * 2))
+    if not fits or math.prod(full) > LARGEST or shape != (full[0], *[1] * (len(full) - 1)):
+        raise OnnxError(f"from {shape} to {tuple(sizes)}, expected a gate (C, 1, 1) that is repeated over an image")
+    r.last()
+    r.steps.append(Function("Expand", node))
+    r.at = At(full, full)
 
 
 def _transpose(r: Reader, node: Node) -> None:
@@ -274,6 +291,7 @@ RULES: Rules = {
     "Squeeze": _squeeze,
     "Unsqueeze": _unsqueeze,
     "Transpose": _transpose,
+    "Expand": _expand,
     "Identity": _same,
     "Dropout": _same,
     "Cast": _cast,

@@ -160,7 +160,7 @@ def on_images(r: Reader, node: Node, make: Callable[[Pairs], Layer | None], foun
     layer = make([(0, 0)] * (2 - len(found)) + found)
     if layer is None:
         return
-    _check_width(r.at.shape[1:])
+    _check_width(r, r.at.shape[1:])
     if len(found) == 2:
         r.add(layer)
         return
@@ -172,9 +172,10 @@ def on_images(r: Reader, node: Node, make: Callable[[Pairs], Layer | None], foun
     r.at = r.at._replace(shape=(channels, length), moved=(channels, length))
 
 
-def _check_width(sizes: Sequence[int]) -> None:
+def _check_width(r: Reader, sizes: Sequence[int]) -> None:
     if max(sizes) > WIDEST:
         raise OnnxError(f"an image of {max(sizes):,} pixels along one side, expected at most {WIDEST:,}")
+    r.constants.spend(8 * sum(sizes))  # tables, built twice
 
 
 def _built(r: Reader, layer: Layer, shape: tuple[int, ...]) -> Layer:
@@ -236,6 +237,12 @@ def resize(r: Reader, node: Node) -> None:
         factors |= {axis: n / shape[axis] for axis, n in zip(axes, wanted) if axis > 0}
     elif scales is not None and scales.size:
         factors |= dict(zip(axes, map(float, r.weight(node, place, (None,)))))
+    policy = node.text("keep_aspect_ratio_policy", "stretch")
+    if wanted and policy != "stretch":
+        choose = {"not_larger": min, "not_smaller": max}.get(policy)
+        if choose is None:
+            raise OnnxError(f"keep_aspect_ratio_policy is {policy!r}, expected stretch, not_larger or not_smaller")
+        factors |= dict.fromkeys(axes, choose(factors[axis] for axis in axes))
     mode = node.text("mode", "nearest")
     transform = "asymmetric" if node.op == "Upsample" or r.opset < 11 else node.text("coordinate_transformation_mode", "half_pixel")
     rounding = "floor" if node.op == "Upsample" or r.opset < 11 else node.text("nearest_mode", "round_prefer_floor")
@@ -249,7 +256,7 @@ def resize(r: Reader, node: Node) -> None:
         named = f"mode {mode!r}, {transform!r}, by {factors[2]:g} and {factors[3]:g}"
         raise OnnxError(f"{named}: nbnet has 'nearest' and half-pixel 'linear', by whole factors")
     if whole != [1, 1]:
-        _check_width([n * f for n, f in zip(sizes, whole)])
+        _check_width(r, [n * f for n, f in zip(sizes, whole)])
         r.add(nb.UpSample2D(plain(whole), "nearest" if repeats else "bilinear"))
 
 

@@ -196,6 +196,11 @@ def _add(r: Reader, node: Node, branches: list[Reader]) -> None:
 
 def _multiply(r: Reader, node: Node, branches: list[Reader]) -> None:
     """Of equal shapes, or with a gate (C, 1, 1)."""
+    expanded = [branch for branch in branches if _are(branch.steps[-1:], "Expand")]
+    for branch in expanded if len(expanded) < len(branches) else ():
+        branch.steps.pop()
+        gate = (branch.at.shape[0], *[1] * (len(branch.at.shape) - 1))
+        branch.at = At(gate, gate)
     full = max((branch.at for branch in branches), key=lambda at: int(np.prod(at.shape)))
     for branch in branches:
         gate = (full.shape[0], *[1] * (len(full.shape) - 1))

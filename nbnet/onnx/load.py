@@ -28,6 +28,8 @@ from nbnet.onnx.reader import LARGEST, At, Reader, unsupported
 from nbnet.runtime.arrays import several
 from nbnet.runtime.backend import Backend, get_backend
 
+LONGEST = 400  # characters of a message
+
 
 def load(path: str | os.PathLike[str], *, input_shape: Any = None, backend: str | Backend = "parallel") -> Sequential:
     """A built float32 model that computes what an ONNX file does, from the layers of nbnet.
@@ -48,14 +50,20 @@ def load(path: str | os.PathLike[str], *, input_shape: Any = None, backend: str 
     try:
         with np.errstate(all="ignore"):
             return _model(Graph(proto, Path(path).parent), input_shape, be)
-    except ArgumentError:
-        raise
+    except ArgumentError as error:
+        raise ArgumentError(_shortened(error)) from error
     except RecursionError as error:
         raise OnnxError(f"{path}: branches nest too deep") from error
     except MemoryError as error:
         raise OnnxError(f"{path} does not fit into memory") from error
     except NbnetError as error:
-        raise OnnxError(f"{path}: {' '.join(str(error).split())}") from error
+        raise OnnxError(f"{path}: {_shortened(error)}") from error
+
+
+def _shortened(error: Exception) -> str:
+    """The message on one line; names in a file may be long."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
 
 
 def metadata(path: str | os.PathLike[str]) -> dict[str, Any]:

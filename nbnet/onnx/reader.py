@@ -214,6 +214,7 @@ class Reader:
     def _batch_norm(self, step: Affine, shape: Shape) -> Layer:
         if shape[-1] > MOST_CHANNELS:
             raise OnnxError(f"arithmetic with {shape[-1]:,} features, expected at most {MOST_CHANNELS:,}")
+        self.constants.spend(8 * shape[-1])  # four arrays, built twice
         layer = self._built(nb.BatchNorm(track="deviation"), shape)  # a deviation of 1, to which no eps is added
         return _set_affine(layer, step)
 

@@ -181,3 +181,14 @@ def test_names_for_a_file_without_an_order():
     twin = of_keras()
     nb.convert.from_keras(GOLDEN / "keras.keras", twin)
     assert everything(model) == everything(twin)
+
+
+def test_a_chunk_larger_than_its_array(tmp_path):
+    """HDF5 reads a chunk whole: gigabytes of zeros, packed into a small file."""
+
+    def make(group, name):
+        group.create_dataset(name, (3,), "f4", maxshape=(None,), chunks=(1 << 28,), compression="gzip")
+
+    path = edited(tmp_path, replaced(f"{ARRAYS}/1", make))
+    assert path.stat().st_size < 1 << 20
+    refused(path, message=r"'1' has chunks of shape \(268435456,\), far more than the model needs")

@@ -164,6 +164,22 @@ def deep(graph, proto):
     graph.node.append(helper.make_node("Identity", ["b2000"], [last], "end"))
 
 
+def strange_constant(**value):
+    """A bias from a node Constant that holds no numbers."""
+
+    def change(graph, proto):
+        graph.node.insert(0, helper.make_node("Constant", [], ["c"], "c", **value))
+        node(graph, "9.dense").input[2] = "c"
+
+    return change
+
+
+def constant_of_nothing(graph, proto):
+    strange_constant(value=constant(graph, "9.dense.bias"))(graph, proto)
+    graph.node[0].attribute[0].ClearField("t")
+    graph.node[0].attribute[0].type = onnx.AttributeProto.SPARSE_TENSOR
+
+
 WEIGHT = "0.conv2d.weight"
 HOSTILE = {
     "a huge input": (huge_input, "expected positive sizes, at most 67,108,864 numbers"),
@@ -209,6 +225,9 @@ HOSTILE = {
     "thousands of nodes": (lambda g, p: g.node.extend([g.node[0]] * 6000), "nodes, expected at most 5,000"),
     "deep branches": (deep, "branches"),
     "an output that depends on nothing": (lambda g, p: setattr(g.output[0], "name", WEIGHT), "does not depend on an input"),
+    "a constant that is a graph": (strange_constant(value=onnx.GraphProto(name="g")), "(Constant) holds no tensor of numbers"),
+    "a constant of texts": (strange_constant(value_ints=["a", "b"]), "(Constant) holds no tensor of numbers"),
+    "a constant of nothing": (constant_of_nothing, "(Constant) holds no tensor of numbers"),
     "an attribute of a function": (lambda g, p: setattr(node(g, "0.conv2d").attribute[0], "ref_attr_name", "a"), "is that of a function"),
 }  # fmt: skip
 

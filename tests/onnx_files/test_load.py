@@ -189,6 +189,23 @@ CASES = {
     "log of softmax": ([("Softmax", "x", {"axis": 1}), ("Log", "t0", {})], (7,), []),
     "a swish": ([("Sigmoid", "x", {}), ("Mul", "t0 x", {})], IMAGE, []),
     "prelu": ([("PRelu", "x w0", {})], IMAGE, [floats(4, 1, 1)]),
+    "a gate, expanded": (
+        [("GlobalAveragePool", "x", {}), ("Shape", "x", {}), ("Expand", "t0 t1", {}), ("Mul", "x t2", {})],
+        IMAGE,
+        [],
+    ),
+    "expanded to its shape": ([("Shape", "x", {}), ("Expand", "x t0", {})], IMAGE, []),
+    "clipped at infinity": ([("Clip", "x w0 w1", {})], IMAGE, [np.float32(0), np.float32(np.inf)]),
+    "resize, not larger": (
+        [("Resize", ["x", "", "", "w0"], {"axes": [2, 3], "keep_aspect_ratio_policy": "not_larger", "nearest_mode": "floor",
+          "coordinate_transformation_mode": "asymmetric"})],
+        IMAGE, [ints(12, 15)], 20,
+    ),
+    "resize, not smaller": (
+        [("Resize", ["x", "", "", "w0"], {"axes": [2, 3], "keep_aspect_ratio_policy": "not_smaller", "nearest_mode": "floor",
+          "coordinate_transformation_mode": "asymmetric"})],
+        IMAGE, [ints(12, 15)], 20,
+    ),
     "nothing": ([("Identity", "x", {}), ("Dropout", "t0", {})], IMAGE, []),
 }  # fmt: skip
 
@@ -225,6 +242,23 @@ def test_a_fixed_batch_size_is_no_limit(tmp_path):
     assert_agree(outputs(model, nhwc(x)), [np.concatenate([run(tmp_path / "a.onnx", row[None])[0] for row in x])])
 
 
+def test_a_squeeze_that_takes_the_batch_is_refused(tmp_path):
+    """All axes of size 1: with a batch fixed at 1, the operators that follow count from another axis."""
+    save(tmp_path / "a.onnx", [("GlobalMaxPool", "x", {}), ("Squeeze", "t0", {})], IMAGE, batch=1)
+    with pytest.raises(OnnxError, match="also that of the batch, which the file fixes at 1: expected axes"):
+        nb.onnx.load(tmp_path / "a.onnx")
+    save(tmp_path / "a.onnx", [("GlobalMaxPool", "x", {}), ("Squeeze", "t0", {})], IMAGE)
+    assert nb.onnx.load(tmp_path / "a.onnx", backend="numpy").output_shape == (4,)
+
+
+def test_an_input_that_no_node_reads_is_left_out(tmp_path):
+    save(tmp_path / "a.onnx", [("Relu", "x", {})], IMAGE)
+    proto = onnx.load(tmp_path / "a.onnx")
+    proto.graph.input.insert(0, helper.make_tensor_value_info("labels", TensorProto.INT64, ["N"]))
+    onnx.save(proto, tmp_path / "a.onnx")
+    assert nb.onnx.load(tmp_path / "a.onnx", backend="numpy").input_shape == (6, 5, 4)
+
+
 def test_two_outputs(tmp_path):
     save(tmp_path / "a.onnx", [("Relu", "x", {}), ("GlobalMaxPool", "t0", {}), ("Tanh", "t0", {})], IMAGE, outputs=("t1", "y"))
     x = floats(2, *IMAGE)
@@ -253,6 +287,17 @@ ONE_LINE = {
     "a constant for all": ([("Add", "x w0", {})], IMAGE, [floats(6, 5)], "expected one number, or one for each channel"),
     "division": ([("Div", "w0 x", {})], IMAGE, [floats(1)], "it divides by the data"),
     "a sum of two shapes": ([("GlobalMaxPool", "x", {}), ("Add", "x t0", {})], IMAGE, [], "adds arrays of shapes (4, 6, 5), (4, 1, 1)"),
+    "a bias for each example": ([("Gemm", "x w0 w1", {})], (7,), [floats(7, 2), floats(2, 1)], "a bias of shape (2, 1), expected (2,)"),
+    "expanded for a sum": (
+        [("GlobalMaxPool", "x", {}), ("Shape", "x", {}), ("Expand", "t0 t1", {}), ("Add", "x t2", {})],
+        IMAGE, [], "nbnet has no operator Expand",
+    ),
+    "two expanded": (
+        [("GlobalMaxPool", "x", {}), ("Shape", "x", {}), ("Expand", "t0 t1", {}), ("GlobalAveragePool", "x", {}), ("Expand", "t3 t1", {}),
+         ("Mul", "t2 t4", {})],
+        IMAGE, [], "nbnet has no operator Expand",
+    ),
+    "expanded along one axis": ([("GlobalMaxPool", "x", {}), ("Expand", "t0 w0", {})], (1, 6, 5), [ints(1, 4, 1, 1)], "expected a gate"),
     "training": ([("BatchNormalization", "x w0 w0 w0 w0", {"training_mode": 1})], IMAGE, [floats(4)], "training_mode is set"),
     "weights that do not fit": ([("Conv", "x w0", {})], IMAGE, [floats(3, 5, 2, 2)], "weights of shape (3, 5, 2, 2) and group 1 for 4"),
 }  # fmt: skip
