@@ -98,7 +98,7 @@ def test_bad_options(options, message):
 
 def test_the_plot(tmp_path, monkeypatch):
     saved, save = [], plots.save
-    monkeypatch.setattr(plots, "save", lambda figure, path: (saved.append(figure), save(figure, path)))
+    monkeypatch.setattr(plots.figures, "save", lambda figure, path: (saved.append(figure), save(figure, path)))
     rates = np.geomspace(1e-4, 1, 30)
     nb.lr_range_test(small_trainer(), DATA, steps=5).plot(tmp_path / "rates.png")
     plots.rates(rates, 1 + (np.log10(rates) + 2) ** 2, tmp_path / "valley.png")

@@ -13,6 +13,8 @@ from PIL import Image
 
 from nbnet import plots
 from nbnet.errors import ArgumentError, DataError, DTypeError, NbnetError, ShapeError
+from nbnet.plots import figures as figures_of
+from nbnet.plots.images import SHOWN
 
 HISTORY = {
     "loss": [2.0, 1.0, 0.5],
@@ -41,7 +43,7 @@ def figures(monkeypatch):
     """The figures that were saved."""
     saved = []
     save = plots.save
-    monkeypatch.setattr(plots, "save", lambda figure, path: (saved.append(figure), save(figure, path)))
+    monkeypatch.setattr(figures_of, "save", lambda figure, path: (saved.append(figure), save(figure, path)))
     return saved
 
 
@@ -155,8 +157,8 @@ def test_many_mistakes_show_the_first(tmp_path, figures, rng):
     probabilities = rng.random((count, 3))
     plots.mistakes(batch(rng, count, 1), np.zeros(count, int), np.ones(count, int), probabilities, NAMES, tmp_path / "mistakes.png")
     shown = [axes for axes in figures[0].axes if axes.get_title()]
-    assert len(shown) == plots.SHOWN < count
-    assert figures[0].get_suptitle().startswith(f"40 mistakes in 40 images, the {plots.SHOWN} most confident: ")
+    assert len(shown) == SHOWN < count
+    assert figures[0].get_suptitle().startswith(f"40 mistakes in 40 images, the {SHOWN} most confident: ")
 
 
 def test_no_mistakes(tmp_path, figures, rng):
@@ -234,8 +236,8 @@ def test_class_names_are_not_formulas(tmp_path):
 
 
 def test_many_classes_are_drawn_small_and_without_counts(tmp_path, monkeypatch, figures):
-    monkeypatch.setattr(plots, "figure", lambda *size: figures.append(size) or Figure(size))
-    monkeypatch.setattr(plots, "save", lambda figure, path: figures.append(figure.axes[0]))
+    monkeypatch.setattr(figures_of, "figure", lambda *size: figures.append(size) or Figure(size))
+    monkeypatch.setattr(figures_of, "save", lambda figure, path: figures.append(figure.axes[0]))
     found = {}
     for classes in (12, 13, 30, 31, 90):
         plots.confusion(np.eye(classes, dtype=int), [f"{i:02}" for i in range(classes)], tmp_path / "a.png")
