@@ -24,6 +24,7 @@ from nbnet.bench import floors, networks, ours
 from nbnet.bench.tables import digits, seconds
 from nbnet.errors import ArgumentError, unknown
 from nbnet.kernels import load
+from nbnet.kernels.cpu.numba_private import machine_code
 from nbnet.runtime.recording import Pass, Recorder, copy_on
 
 BATCHES = {"five-conv": 128, "mnist-cnn": 64, "digits-cnn": 64, "mlp": 1000, "mobile": 64, "airbench": 256}
@@ -143,7 +144,7 @@ class Profile:
         gradient = loss(prediction, self.y, backend=model.backend).gradient
         one.backward(gradient)
         for number, ((layer, op, size, count), (function, args)) in enumerate(zip(watch.made, watch.calls, strict=True)):
-            found.append((layer, "forward" if number < made else "backward", op, size, count, partial(function, *args)))
+            found.append((layer, "forward" if number < made else "backward", op, size, count, partial(machine_code(function, args), *args)))
         size = prediction.nbytes + gradient.nbytes
         found.insert(made, ("", "loss", type(loss).__name__, size, 0, partial(loss, prediction, self.y, backend=model.backend)))
         params = model.params

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from nbnet.errors import DTypeError, ShapeError
-from nbnet.kernels.cpu.numba_private import machine_code
+from nbnet.kernels.cpu.packed import Playback
 from nbnet.runtime.arrays import each, to_float
 from nbnet.runtime.backend import Backend, channelwise_kernel
 from nbnet.runtime.memory import Arena
@@ -67,7 +67,7 @@ class Recorder:
     def note(self, function: Callable[..., Any], *args: Any) -> None:
         """Let replays call this function with these arrays. It is not called now."""
         kept = tuple([self.arena.alias(arg) if type(arg) is np.ndarray else self._aliases(arg) for arg in args])
-        self.calls.append((machine_code(function, kept), kept))
+        self.calls.append((function, kept))
 
     def _aliases(self, arg: Any) -> Any:
         """An argument that is no array, but may be a tuple of arrays."""
@@ -83,10 +83,10 @@ class Recorder:
     def channelwise(self, function: Callable[..., tuple], outputs: Sequence[Any], *args: Any, clamp: bool = False) -> None:
         self.run(channelwise_kernel(function, outputs, args, clamp), *outputs, *args)
 
-    def take_calls(self) -> list[tuple[Callable[..., Any], tuple[Any, ...]]]:
+    def take_calls(self) -> Playback:
         """The calls so far; the next ones start a new list."""
         calls, self.calls = self.calls, []
-        return calls
+        return Playback(calls)
 
 
 class Live(Stage):
@@ -223,8 +223,8 @@ class Recording:
         self.prediction: Any = None
         self.gradient: Any = None
         self.pass_ = Pass(twin)
-        self.calls_forward: list[Any] | None = None
-        self.calls_backward: list[Any] | None = None
+        self.calls_forward: Playback | None = None
+        self.calls_backward: Playback | None = None
 
     @property
     def complete(self) -> bool:
@@ -238,8 +238,7 @@ class Recording:
             self.prediction = self.pass_.forward(self.x)
             self.calls_forward = self.recorder.take_calls()
         else:
-            for function, args in self.calls_forward:
-                function(*args)
+            self.calls_forward()
         return each(np.ndarray.copy, self.prediction)
 
     def backward(self, gradient: Any) -> None:
@@ -253,8 +252,7 @@ class Recording:
             del self.pass_
             return
         each(np.copyto, self.gradient, gradient)
-        for function, args in self.calls_backward:
-            function(*args)
+        self.calls_backward()
         for stage in self.live:
             stage.apply_updates()
 

@@ -19,7 +19,7 @@ from nbnet.kernels.cpu.numba_private import COMPILING, CFunc, KernelCompiler, Li
 
 # The full "fast" set would let LLVM assume that there are no NaNs and delete the checks for them.
 FASTMATH = {"contract", "reassoc", "nsz", "arcp"}
-_OPTIONS = {"error_model": "numpy", "no_cfunc_wrapper": True}  # c_function makes what C can call
+_OPTIONS = {"error_model": "numpy"}
 C_OPTIONS = {"fastmath": FASTMATH, "error_model": "numpy"}
 
 
@@ -44,7 +44,7 @@ def c_function(signature):
     return decorate
 
 
-_LINKED = _OPTIONS | {"pipeline_class": LinkedCompiler, "no_cpython_wrapper": True}
+_LINKED = _OPTIONS | {"pipeline_class": LinkedCompiler, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 body = njit(fastmath=FASTMATH, **_LINKED)
 # Numba inlines it before LLVM sees it: a step of a convolutional network takes 1 % less time so, a single kernel up to 5 %.
 inlined = njit(fastmath=FASTMATH, inline="always", **_LINKED)

@@ -3,9 +3,12 @@ changed."""
 
 import ctypes
 import gc
+from functools import partial
 
+from llvmlite import ir
 from llvmlite.binding.ffi import lib as _llvm
 from numba._dynfunc import make_function
+from numba.core import cgutils
 from numba.core.caching import FunctionCache
 from numba.core.ccallback import CFunc
 from numba.core.codegen import JITCodeLibrary
@@ -25,7 +28,14 @@ GET_NUM_THREADS = "get_num_threads"  # the C function behind numba.get_num_threa
 
 
 class KernelCompiler(Compiler):
-    """Compiles kernels. There are no reference cycles to collect until the end, and to look for them takes a sixth of the time."""
+    """Compiles kernels. There are no reference cycles to collect until the end, and to look for them takes a sixth of the time.
+
+    In place of Numba's function for callers in C, each has one that reads its arguments from memory (`packed`)."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        context = self.state.targetctx  # a copy for this compilation
+        context.create_cfunc_wrapper = partial(_read_arguments, context)
 
     def compile_extra(self, function):
         collects = gc.isenabled()
@@ -60,6 +70,23 @@ class _LinkedLibrary(JITCodeLibrary):
 def _refuse_calls(library, descriptor, environment):
     """A function for Python that raises a TypeError: it sets one and returns 0."""
     return make_function(descriptor.lookup_module(), descriptor.qualname, "part of kernels", BAD_ARGUMENT, environment, (library,))
+
+
+def _read_arguments(context, library, descriptor, environment, call_helper):
+    """Add int32 packed(void **arguments), which calls the kernel and returns its status: 0 unless it raised an exception."""
+    module = context.create_module("packed")
+    kernel = context.declare_function(module, descriptor)
+    kind = ir.FunctionType(cgutils.int32_t, [cgutils.voidptr_t.as_pointer()])
+    packed = ir.Function(module, kind, descriptor.llvm_cfunc_wrapper_name)
+    builder = ir.IRBuilder(packed.append_basic_block())
+    values = []
+    for i, argument in enumerate(descriptor.argtypes):
+        data = builder.load(cgutils.gep(builder, packed.args[0], i))
+        stored = context.get_data_type(argument).as_pointer()
+        values.append(context.unpack_value(builder, argument, builder.bitcast(data, stored)))
+    status, _ = context.call_conv.call_function(builder, kernel, descriptor.restype, descriptor.argtypes, values, ("noinline",))
+    builder.ret(status.code)
+    library.add_ir_module(module)
 
 
 def target_machine():
@@ -111,6 +138,11 @@ def overload(kernel, args):
 def entry_point(compiled):
     """The address of machine code that takes arguments as Numba passes them."""
     return compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+
+
+def packed(compiled):
+    """The address of a kernel's int32 packed(void **arguments): pointers to the arguments as Numba stores them."""
+    return compiled.library.get_pointer_to_function(compiled.fndesc.llvm_cfunc_wrapper_name)
 
 
 def absolute(context, builder, address):

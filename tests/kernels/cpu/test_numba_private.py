@@ -87,6 +87,14 @@ def test_the_address_of_machine_code(kernel):
         lacking("CodeLibrary.get_pointer_to_function as it was")
 
 
+def test_the_function_that_reads_arguments(kernel):
+    """What tests/kernels/cpu/test_packed.py relies on."""
+    for path in ("get_data_type", "unpack_value", "call_conv.call_function", "create_module", "declare_function", "create_cfunc_wrapper"):
+        look_up(kernel.targetctx, path, "CPUContext")
+    (compiled,) = kernel.overloads.values()
+    look_up(compiled, "fndesc.llvm_cfunc_wrapper_name", "CompileResult")
+
+
 def test_addresses_in_machine_code():
     """See also tests/test_inference.py: such code is not cached, and keeps the objects that it uses."""
     from numba import types
