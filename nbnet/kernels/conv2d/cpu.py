@@ -90,8 +90,7 @@ def _transform(part, thread, parts, weights, kernel_w, outputs, groups, packed, 
     """A part of the transformed weights of minimal filtering, where it is used."""
     width = winograd.panel_width(weights, outputs // groups)
     if strips.ndim == 3:
-        if part == 0:
-            lines.transform_weights(weights, kernel_w, outputs, width, packed)
+        lines.transform_weights(weights, kernel_w, outputs, width, strips[thread, 0], packed, part, parts)
     elif packed.size > 0:
         winograd.transform_weights(weights, outputs, width, strips[thread], packed, part, parts)
 
