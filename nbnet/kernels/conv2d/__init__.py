@@ -55,9 +55,10 @@ LEAST = 16  # input and output channels from which Winograd's transforms pay
 EDGE = 4  # outputs of a Winograd tile in each direction; 2 at the edge if no more are left
 PLANES = 36  # the most products per tile
 LINE_TILE, LINE_PLANES = 3, 5  # outputs of a tile of a line, and its products for each block of as many taps; nested, the square of both
+LINE_SPAN = LINE_TILE * LINE_PLANES + 2  # inputs of a nested tile
 # Tiles of lines that are transformed together, also a multiple of the rows of a register tile. With the weights of 64 channels, their
 # planes share the level-2 cache.
-LINE_TILES, NESTED_TILES = 60, 24
+LINE_TILES = 60
 SHORT = 24  # outputs of a line from which minimal filtering pays
 # Tiles that are transformed together, and the numbers of one of their planes. With AVX-512 the planes share the level-2 cache with the
 # transformed weights of 64 channels. Without it, products take twice as long and that cache is usually smaller, so it is better to read the
@@ -102,7 +103,7 @@ def line_blocks(taps):
 @register_jitable
 def line_tiles(taps, inputs, outputs):
     """The tiles of lines that are transformed together."""
-    return LINE_TILES if taps <= LINE_TILE else NESTED_TILES
+    return LINE_TILES if taps <= LINE_TILE else tiles_together(inputs, outputs)
 
 
 @register_jitable
@@ -188,7 +189,8 @@ def scratch(
     blocks, tiles = (line_blocks(kernel_w), line_tiles(kernel_w, inputs, outputs)) if lines else (1, tiles_together(inputs, outputs))
     products = blocks * inputs // groups * outputs
     numbers = LANES + (tiles + blocks - 1) * inputs + tiles * outputs + 2 * PAD + products  # for each of the planes
-    strip = max(direct, filters * numbers + LANES)
+    edge = LINE_SPAN * inputs + LANES if lines else 0
+    strip = max(direct, filters * numbers + edge + LANES)
     return Scratch(count, (1, strip) if lines else (strip,), (filters, products + PAD))
 
 

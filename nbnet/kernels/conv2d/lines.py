@@ -21,7 +21,7 @@ Positions are planes in scratch, as in winograd.py: position i over rows, and j 
 """
 
 from nbnet.kernels import chunks
-from nbnet.kernels.conv2d import IN_CACHES, LINE_PLANES, LINE_TILE, PAD, direct, line_blocks, line_tile, line_tiles, lines_points
+from nbnet.kernels.conv2d import IN_CACHES, LANES, LINE_PLANES, LINE_SPAN, LINE_TILE, PAD, direct, line_blocks, line_tile, line_tiles, lines_points
 from nbnet.kernels.conv2d.winograd import first_lanes, is_finite, panel_width, place_in_panels, store_vectors
 from nbnet.kernels.conv2d.winograd_tiles import prefetch_run, rows_inside
 from nbnet.kernels.cpu.compile import inlined, precise
@@ -35,6 +35,12 @@ from nbnet.kernels.cpu.vector import load, load_whole, store, store_whole, zero
 def _load5(array, at, step):
     a0, a1, a2 = load_whole(array, at), load_whole(array, at + step), load_whole(array, at + 2 * step)
     return a0, a1, a2, load_whole(array, at + 3 * step), load_whole(array, at + 4 * step)
+
+
+@precise
+def _pieces(array, first, second):
+    """The first pieces of an array, with those sizes, and its rest."""
+    return array[:first], array[first : first + second], array[first + second :]
 
 
 @precise
@@ -75,23 +81,26 @@ def transform_weights(weight, taps, outputs, width, buffer, packed, part, parts)
 
 
 @precise
-def _transform_inputs(x, nested, out_h, pad_top, pad_left, first, tiles, per_line, buffer, plane, planes):
-    """Planes of B' d B or B' d, of so many tiles from number `first`, counted over all lines. Stores of whole vectors write beyond a tile's
-    channels; the next tile overwrites that."""
+def _transform_inputs(x, nested, out_h, pad_top, pad_left, first, tiles, per_line, buffer, strip, plane, planes):
+    """Planes of B' d B or B' d, of so many tiles from number `first`, counted over all lines. Tiles with padding are copied to strip first.
+    Stores of whole vectors write beyond a tile's channels; the next tile overwrites that."""
     height, width, channels, flat, vector = x.shape[1], x.shape[2], x.shape[3], x.reshape(-1), lanes(x)
     rows = LINE_PLANES if nested else 1
+    span = LINE_SPAN if nested else LINE_PLANES
     for slot in range(tiles):
         line, tile = divmod(first + slot, per_line)
         image, row = divmod(line, out_h)
         row, left = row - pad_top, (3 * LINE_TILE if nested else LINE_TILE) * tile - pad_left
-        inside, pixel = width if 0 <= row < height else 0, (image * height + row) * width + left
+        source, start = flat, ((image * height + row) * width + left) * channels
+        if not (0 <= row < height and 0 <= left <= width - span):
+            direct.fill(x, image, row, 1, left, span * channels, strip)
+            source, start = strip, 0
         for c in range(0, channels, vector):
-            to = slot * channels + c
+            to, n = slot * channels + c, channels - c
             for i in range(rows):
-                n0, n1, n2, n3, n4, _ = rows_inside(left + LINE_TILE * i, inside, channels - c)
-                at = (pixel + LINE_TILE * i) * channels + c
-                d0, d1, d2 = load(flat, at, n0), load(flat, at + channels, n1), load(flat, at + 2 * channels, n2)
-                d3, d4 = load(flat, at + 3 * channels, n3), load(flat, at + 4 * channels, n4)
+                at = start + LINE_TILE * i * channels + c
+                d0, d1, d2 = load(source, at, n), load(source, at + channels, n), load(source, at + 2 * channels, n)
+                d3, d4 = load(source, at + 3 * channels, n), load(source, at + 4 * channels, n)
                 if nested:
                     store_vectors(buffer, LINE_PLANES * i * vector, vector, lines_points.inputs(d0, d1, d2, d3, d4))
                 else:
@@ -148,7 +157,7 @@ def convolve(x, weight, kernel, packed, bias, pad_top, pad_left, start, stop, sc
     per_line, together = (out_w - 1) // line_tile(taps) + blocks, line_tiles(taps, inputs, outputs)
     depth, width, end = blocks * inputs, panel_width(x, outputs), stop * per_line - (blocks - 1)
     a_plane, c_plane = (together + blocks - 1) * inputs + PAD, together * outputs + PAD
-    buffer, rest = scratch[: count * lanes(x)], scratch[count * lanes(x) :]
+    buffer, strip, rest = _pieces(scratch, count * lanes(x), LINE_SPAN * inputs + LANES)
     planes, rest = rest[: count * a_plane], rest[count * a_plane :]
     products, zeros = rest[: count * c_plane], rest[count * c_plane :][:outputs]
     weights = packed.reshape(-1)
@@ -156,7 +165,7 @@ def convolve(x, weight, kernel, packed, bias, pad_top, pad_left, start, stop, sc
     prefetches = x.nbytes + y.nbytes > IN_CACHES
     for first in range(start * per_line, end, together):
         tiles = min(together, end - first)
-        _transform_inputs(x, nested, out_h, pad_top, pad_left, first, tiles + blocks - 1, per_line, buffer, a_plane, planes)
+        _transform_inputs(x, nested, out_h, pad_top, pad_left, first, tiles + blocks - 1, per_line, buffer, strip, a_plane, planes)
         for p in range(count):
             if prefetches:
                 _prefetch_share(x, taps, first + together, together, per_line, p, count, False)
@@ -237,7 +246,7 @@ def backward_weights(x, dy, taps, pad_top, pad_left, start, stop, terms, scratch
     per_line, together = (out_w - 1) // line_tile(taps) + blocks, line_tiles(taps, inputs, outputs)
     depth, size, end = blocks * inputs, inputs * outputs, stop * per_line - (blocks - 1)
     a_plane, b_plane = (together + blocks - 1) * inputs + PAD, together * outputs + PAD
-    buffer, rest = scratch[: count * lanes(x)], scratch[count * lanes(x) :]
+    buffer, strip, rest = _pieces(scratch, count * lanes(x), LINE_SPAN * inputs + LANES)
     planes, rest = rest[: count * a_plane], rest[count * a_plane :]
     gradients, sums = rest[: count * b_plane], rest[count * b_plane :][: count * depth * outputs]
     sums[:] = 0
@@ -246,7 +255,7 @@ def backward_weights(x, dy, taps, pad_top, pad_left, start, stop, terms, scratch
     prefetches = x.nbytes + dy.nbytes > IN_CACHES
     for first in range(start * per_line, end, together):
         tiles = min(together, end - first)
-        _transform_inputs(x, nested, out_h, pad_top, pad_left, first, tiles + blocks - 1, per_line, buffer, a_plane, planes)
+        _transform_inputs(x, nested, out_h, pad_top, pad_left, first, tiles + blocks - 1, per_line, buffer, strip, a_plane, planes)
         _transform_gradients(dy, nested, first, tiles, per_line, buffer, b_plane, gradients)
         for p in range(count):
             if prefetches:
