@@ -54,11 +54,13 @@ FEW = 8  # channels of dx up to which backward_data uses col2im
 LEAST = 16  # input and output channels from which Winograd's transforms pay
 EDGE = 4  # outputs of a Winograd tile in each direction; 2 at the edge if no more are left
 PLANES = 36  # the most products per tile
-LINE_TILE, LINE_PLANES = 3, 5  # outputs of a tile of a line, and its products for each block of as many taps; nested, the square of both
-LINE_SPAN = LINE_TILE * LINE_PLANES + 2  # inputs of a nested tile
-# Tiles of lines that are transformed together, also a multiple of the rows of a register tile. With the weights of 64 channels, their
+LINE_TILE, LINE_PLANES = 3, 5  # outputs of a tile of a line, and its products for each block of as many taps
+# Tiles of a line that are transformed together, also a multiple of the rows of a register tile. With the weights of 64 channels, their
 # planes share the level-2 cache.
 LINE_TILES = 60
+# Outputs of a nested tile, its products, its inputs, and the fewest taps and channels with which nesting pays.
+NESTED_TILE, NESTED_PLANES, SPAN = LINE_TILE * LINE_TILE, LINE_PLANES * LINE_PLANES, LINE_TILE * LINE_PLANES + 2
+NESTED_TAPS, NESTED_LEAST = 7, 32
 SHORT = 24  # outputs of a line from which minimal filtering pays
 # Tiles that are transformed together, and the numbers of one of their planes. With AVX-512 the planes share the level-2 cache with the
 # transformed weights of 64 channels. Without it, products take twice as long and that cache is usually smaller, so it is better to read the
@@ -89,21 +91,9 @@ def strip_rows(out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, dilation_h,
 
 
 @register_jitable
-def line_tile(taps):
-    """The outputs of a tile of a line, and the taps of a block: filtering is nested where a kernel has more than LINE_TILE taps."""
-    return LINE_TILE if taps <= LINE_TILE else LINE_TILE * LINE_TILE
-
-
-@register_jitable
 def line_blocks(taps):
     """The blocks of taps of a kernel of height 1: B."""
-    return -(-taps // line_tile(taps))
-
-
-@register_jitable
-def line_tiles(taps, inputs, outputs):
-    """The tiles of lines that are transformed together."""
-    return LINE_TILES if taps <= LINE_TILE else tiles_together(inputs, outputs)
+    return (taps + LINE_TILE - 1) // LINE_TILE
 
 
 @register_jitable
@@ -113,8 +103,9 @@ def planes(out_w, kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w
     dense = stride_h == 1 and stride_w == 1 and dilation_h == 1 and dilation_w == 1
     if not dense or inputs // groups < LEAST or outputs // groups < LEAST or (groups > 1 and outputs // groups % LANES > 0):
         return 0
-    if groups == 1 and kernel_h == 1 and kernel_w >= LINE_TILE and out_w >= SHORT:
-        return LINE_PLANES if kernel_w == LINE_TILE else LINE_PLANES * LINE_PLANES
+    if groups == 1 and kernel_h == 1 and LINE_TILE * kernel_w >= 7 * line_blocks(kernel_w) and out_w >= SHORT:
+        nested = NESTED_TAPS <= kernel_w <= NESTED_TILE and min(inputs, outputs) >= NESTED_LEAST
+        return NESTED_PLANES if nested else LINE_PLANES
     return PLANES if kernel_h == 3 and kernel_w == 3 else 0
 
 
@@ -185,13 +176,12 @@ def scratch(
     direct = ((rows - 1) * stride_h + extent(kernel_h, dilation_h)) * row + LANES + sums
     if filters == 0:
         return Scratch(count, (direct,), (0, 1))
-    lines = kernel_h == 1
-    blocks, tiles = (line_blocks(kernel_w), line_tiles(kernel_w, inputs, outputs)) if lines else (1, tiles_together(inputs, outputs))
+    blocks, tiles = (line_blocks(kernel_w), LINE_TILES) if filters == LINE_PLANES else (1, tiles_together(inputs, outputs))
     products = blocks * inputs // groups * outputs
     numbers = LANES + (tiles + blocks - 1) * inputs + tiles * outputs + 2 * PAD + products  # for each of the planes
-    edge = LINE_SPAN * inputs + LANES if lines else 0
-    strip = max(direct, filters * numbers + edge + LANES)
-    return Scratch(count, (1, strip) if lines else (strip,), (filters, products + PAD))
+    strip = max(direct, filters * numbers + 2 * LANES + SPAN * inputs + outputs)
+    kind = {PLANES: (), LINE_PLANES: (1,), NESTED_PLANES: (1, 1)}[filters]
+    return Scratch(count, (*kind, strip), (filters, products + PAD))
 
 
 @register_jitable

@@ -12,6 +12,7 @@ from nbnet.kernels.conv2d import (
     col2im_chunks,
     direct,
     lines,
+    nested_lines,
     plan,
     planes,
     summed_together,
@@ -68,7 +69,9 @@ def _forward(group, thread, x, weight, bias, slope, geometry, cut, packed, strip
     first, last = chunks.bounds(group, groups, count)
     start, stop = _units(first, last, count, y, rows)
     kernel, top, left = (kernel_h, kernel_w), geometry[2], geometry[3]
-    if strips.ndim == 3:
+    if strips.ndim == 4:
+        nested_lines.convolve(x, weight.reshape(-1), kernel, packed, bias, top, left, start, stop, strips[thread, 0, 0], y, slope)
+    elif strips.ndim == 3:
         lines.convolve(x, weight.reshape(-1), kernel, packed, bias, top, left, start, stop, strips[thread, 0], y, slope)
     elif packed.size > 0:
         winograd.convolve(x, weight.reshape(-1), kernel, packed, bias, top, left, start, stop, strips[thread], y, slope)
@@ -89,8 +92,11 @@ def _forward(group, thread, x, weight, bias, slope, geometry, cut, packed, strip
 def _transform(part, thread, parts, weights, kernel_w, outputs, groups, packed, strips):
     """A part of the transformed weights of minimal filtering, where it is used."""
     width = winograd.panel_width(weights, outputs // groups)
-    if strips.ndim == 3:
-        lines.transform_weights(weights, kernel_w, outputs, width, strips[thread, 0], packed, part, parts)
+    if strips.ndim == 4:
+        nested_lines.transform_weights(weights, kernel_w, outputs, width, strips[thread, 0, 0], packed, part, parts)
+    elif strips.ndim == 3:
+        if part == 0:
+            lines.transform_weights(weights, kernel_w, outputs, width, packed)
     elif packed.size > 0:
         winograd.transform_weights(weights, outputs, width, strips[thread], packed, part, parts)
 
@@ -196,7 +202,9 @@ def _backward_data(group, thread, dy, weight, geometry, cut, transposed, packed,
     top, left = (kernel_h - 1) * dilation_h - pad_top, (kernel_w - 1) * dilation_w - pad_left
     first, last = chunks.bounds(group, groups, count)
     start, stop = _units(first, last, count, dx, rows)
-    if strips.ndim == 3:
+    if strips.ndim == 4:
+        nested_lines.convolve(dy, weights, kernel, packed, zeros, top, left, start, stop, strips[thread, 0, 0], dx)
+    elif strips.ndim == 3:
         lines.convolve(dy, weights, kernel, packed, zeros, top, left, start, stop, strips[thread, 0], dx)
     elif uses_col2im(inputs, stride_h, stride_w):
         start, stop = chunks.bounds(group, count, dx.shape[0])
@@ -254,7 +262,10 @@ def _backward_weights(k, thread, x, dy, kernel, geometry, strips, partials, bias
     partial = partials[k]
     terms = summed_together(dy.size // outputs, partials.shape[0])
     # Minimal filtering spreads NaN, infinity and overflow to weights that do not depend on it.
-    if strips.ndim == 3:
+    if strips.ndim == 4:
+        strip = strips[thread, 0, 0]
+        finite = nested_lines.backward_weights(x, dy, kernel_w, pad_top, pad_left, start, stop, terms, strip, partial)
+    elif strips.ndim == 3:
         strip = strips[thread, 0]
         finite = lines.backward_weights(x, dy, kernel_w, pad_top, pad_left, start, stop, terms, strip, partial)
     else:
