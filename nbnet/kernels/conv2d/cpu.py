@@ -6,6 +6,8 @@ from nbnet.kernels import chunks
 from nbnet.kernels.conv2d import (
     EDGE,
     GROUP,
+    NESTED_PLANES,
+    NESTED_TILE,
     PLANES,
     TILES_A_THREAD,
     col2im,
@@ -36,12 +38,13 @@ def _units(first, last, count, y, rows):
 
 @body
 def _cut(y, rows, count, filters, threads):
-    """How the work is cut: rows of a unit, chunks, and groups of chunks, which threads claim one by one. Minimal filtering of images
-    computes a group together, so that its products have enough rows. That changes no bit of the result, so groups may depend on the number
-    of threads."""
-    if filters != PLANES:
+    """How the work is cut: rows of a unit, chunks, and groups of chunks, which threads claim one by one. Minimal filtering of images, or
+    nested, computes a group together, so that its products have enough rows. That changes no bit of the result, so groups may depend on
+    the number of threads."""
+    if filters != PLANES and filters != NESTED_PLANES:
         return rows, count, count
-    tiles = y.shape[0] * -(-y.shape[1] // EDGE) * -(-y.shape[2] // EDGE)
+    tile_h, tile_w = (EDGE, EDGE) if filters == PLANES else (1, NESTED_TILE)
+    tiles = y.shape[0] * -(-y.shape[1] // tile_h) * -(-y.shape[2] // tile_w)
     return rows, count, min(count, max(1, min(threads, tiles // TILES_A_THREAD), tiles // GROUP // threads * threads))
 
 
@@ -256,8 +259,9 @@ def _backward_weights(k, thread, x, dy, kernel, geometry, strips, partials, bias
     inputs, outputs = x.shape[3], dy.shape[3]
     groups = inputs // depth
     images, out_h, out_w = dy.shape[0], dy.shape[1], dy.shape[2]
-    filters = planes(out_w, kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, inputs, outputs, groups)
-    rows, _ = plan(images, out_h, out_w, outputs, kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, inputs, groups, filters)
+    steps = stride_h, stride_w, dilation_h, dilation_w
+    filters = planes(images, out_h, out_w, kernel_h, kernel_w, *steps, inputs, outputs, groups)
+    rows, _ = plan(images, out_h, out_w, outputs, kernel_h, kernel_w, *steps, inputs, groups, filters)
     start, stop = _units(k, k + 1, partials.shape[0], dy, rows)
     partial = partials[k]
     terms = summed_together(dy.size // outputs, partials.shape[0])

@@ -7,8 +7,10 @@ comes from 17 inputs as in winograd.py, by F(3 x 3, 3 x 3):
     y = A' [(G g G') * (B' d B)] A        where ' transposes, * multiplies elementwise (lines_points.py has the matrices)
 
 Over channels, each of the 25 positions is a matrix product (tiles, I) @ (I, O). The gradient with respect to g is the transposed formula,
-dg = G' [(A dy A') * (B' d B)] G. Positions are planes in scratch: plane 5 * i + j holds (tiles, channels) and padding. Tiles are counted over
-all lines, so those of several short lines are filtered together.
+dg = G' [(A dy A') * (B' d B)] G.
+
+Positions are planes in scratch: plane 5 * i + j holds (tiles, channels) and padding. A transform runs over the rows of a tile first; the
+intermediate result stays in a small buffer. Tiles are counted over all lines, so those of several short lines are filtered together.
 """
 
 from nbnet.kernels import chunks
@@ -96,8 +98,8 @@ def _transform_inputs(x, out_h, pad_top, pad_left, first, tiles, across, buffer,
 
 @precise
 def _transform_outputs(products, plane, first, tiles, across, bias, slope, buffer, y):
-    """Tiles of y, from number `first`, from the planes of products. Return whether all sums are finite: the first vector of products for each
-    tile becomes the sum of the tile before the bias, which is NaN or infinite if one number is."""
+    """Tiles of y, from number `first`, from the planes of products. Return whether all sums are finite: the first vector of products for
+    each tile becomes the sum of the tile before the bias, which is NaN or infinite if one number is."""
     width, channels, flat, vector = y.shape[2], y.shape[3], y.reshape(-1), lanes(y)
     wrong = zero(load_whole(products, 0))  # 0 times the sums: 0 or NaN
     for slot in range(tiles):
