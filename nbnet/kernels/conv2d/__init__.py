@@ -99,7 +99,7 @@ def line_blocks(taps):
 @register_jitable
 def planes(images, out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, inputs, outputs, groups):
     """The planes of minimal filtering, or 0 where it is not used: with fewer channels its transforms cost more than the products it saves,
-    and along lines it does not save enough of them with 1, 2 or 4 taps. Nested, it transforms more weights, which few pixels do not repay."""
+    and along lines it does not save enough of them with 1, 2 or 4 taps. Nesting transforms more weights, which few pixels do not repay."""
     dense = stride_h == 1 and stride_w == 1 and dilation_h == 1 and dilation_w == 1
     if not dense or inputs // groups < LEAST or outputs // groups < LEAST or (groups > 1 and outputs // groups % LANES > 0):
         return 0
