@@ -47,8 +47,14 @@ CASES = {
     "minimal filtering, lines, 9 taps": ((2, 1, 25, 16), (1, 9, 18), (1, 25), (1, 1, 0, 4)),
     "minimal filtering, lines, 10 taps, causal": ((1, 1, 24, 18), (1, 10, 16), (1, 24), (1, 1, 0, 9)),
     "minimal filtering, lines, 11 taps": ((2, 1, 26, 16), (1, 11, 16), (1, 26), (1, 1, 0, 5)),
-    "chunks, minimal filtering, lines of several blocks": ((3, 1, 401, 33), (1, 9, 70), (1, 401), (1, 1, 0, 4)),
+    "chunks, minimal filtering, lines of several blocks": ((3, 1, 401, 33), (1, 10, 70), (1, 401), (1, 1, 0, 4)),
     "chunks, minimal filtering, lines of images": ((2, 24, 40, 33), (1, 5, 40), (24, 40), (1, 1, 0, 2)),
+    "many pixels, minimal filtering, nested lines, 7 taps, causal": ((22, 1, 25, 33), (1, 7, 32), (1, 25), (1, 1, 0, 6)),
+    "many pixels, minimal filtering, nested lines, 8 taps, valid": ((1, 1, 520, 32), (1, 8, 35), (1, 513), (1, 1, 0, 0)),
+    "many pixels, minimal filtering, nested lines, 9 taps, padding of 8": ((1, 22, 24, 32), (1, 9, 32), (24, 32), (1, 1, 1, 8)),
+    "many weights, minimal filtering, nested lines, panels": ((2, 1, 257, 64), (1, 9, 128), (1, 257), (1, 1, 0, 4)),
+    "chunks, minimal filtering, nested lines": ((3, 1, 401, 33), (1, 9, 70), (1, 401), (1, 1, 0, 4)),
+    "chunks, minimal filtering, nested lines, of images": ((3, 24, 37, 33), (1, 7, 40), (24, 37), (1, 1, 0, 3)),
     "1 by 1": ((2, 6, 7, 3), (1, 1, 3), (6, 7), (1, 1, 0, 0)),
     "16 channels, stride 2": ((2, 5, 6, 16), (3, 3, 16), (3, 3), (2, 2, 1, 1)),
     "dilated": ((2, 7, 8, 3), (3, 3, 4), (7, 8), (1, 1, 2, 3, 2, 3)),
@@ -146,12 +152,20 @@ def test_cases_make_several_chunks(rng):
     assert conv2d.STRIP // (kernel_h * kernel_w * inputs) < out_w, "no row of several blocks"
 
 
+PLANES = {
+    "nested": conv2d.NESTED_PLANES,
+    "lines": conv2d.LINE_PLANES,
+    "minimal filtering": conv2d.PLANES,
+}  # the first word in a name counts
+
+
 @not_simulated
 def test_cases_use_minimal_filtering(rng):
     for name in CASES:
         if "minimal filtering" in name or "taps" in name:
-            planes = 0 if "minimal" not in name else conv2d.LINE_PLANES if "lines" in name else conv2d.PLANES
+            planes = next((planes for word, planes in PLANES.items() if word in name), 0)
             assert Case(name, rng).sizes.packed[0] == planes, name
+            assert "nested" not in name or Case(name, rng).data_sizes.packed[0] == planes, name
     tiles, (_, _, wide, _) = conv2d.LINE_TILES * conv2d.LINE_TILE, CASES["chunks, minimal filtering, lines of several blocks"][0]
     assert tiles < wide, "no line of several blocks"
 
@@ -280,6 +294,36 @@ def test_gradient_of_weight_and_bias(rng, name):
 
     check_gradient(of_weight, "conv2d.backward_weights", case.backward_weights(hide_bias=True), case.weight, case.dy)
     check_gradient(of_bias, "conv2d.backward_weights", case.backward_weights(hide_weight=True), case.bias, case.dy)
+
+
+@not_simulated
+@pytest.mark.parametrize("name", [name for name in CASES if "many pixels" in name])
+def test_gradients_by_many_differences_at_once(rng, name):
+    """Every index, by central differences in float64; numbers that no result depends on together are moved together."""
+    case, step = Case(name, rng), 1e-5
+    far = 2 * case.weight.shape[1]  # pixels whose results are apart, at this distance
+    dx, dweight = np.zeros(case.x.shape), np.zeros(case.weight.shape)
+
+    def difference(**moved):
+        (array,) = moved
+        ends = [output_of("conv2d.forward", case.forward(**{array: getattr(case, array) + sign * moved[array]})) for sign in (1, -1)]
+        return (ends[0] - ends[1]) / (2 * step) * case.dy
+
+    width, (_, _, pad_top, pad_left, *_) = case.x.shape[2], case.geometry
+    for first, channel in np.ndindex(far, case.x.shape[3]):
+        moved = np.zeros(case.x.shape)
+        moved[:, :, first::far, channel] = step
+        changes = difference(x=moved).sum(axis=3)[:, pad_top : pad_top + case.x.shape[1]]
+        for column in range(first, width, far):
+            seen = slice(max(0, column + pad_left - case.weight.shape[1] + 1), column + pad_left + 1)
+            dx[:, :, column, channel] = changes[:, :, seen].sum(axis=2)
+    for tap, channel in np.ndindex(case.weight.shape[1:3]):
+        moved = np.zeros(case.weight.shape)
+        moved[0, tap, channel] = step
+        dweight[0, tap, channel] = difference(weight=moved).sum(axis=(0, 1, 2))
+    for backend in COMPILED:
+        assert_close(run("conv2d.backward_data", backend, "float64", case.backward_data())[0], dx, "differences")
+        assert_close(run("conv2d.backward_weights", backend, "float64", case.backward_weights())[0], dweight, "differences")
 
 
 @pytest.mark.parametrize("backend", ["numpy", *COMPILED])

@@ -50,16 +50,18 @@ def test_dense_with_many_outputs(rng, backend):
 
 
 @pytest.mark.parametrize(
-    "kernel", [(1, 1, 8, 24), (3, 3, 3, 4), (3, 3, 16, 16), (1, 3, 16, 16)], ids=["1 by 1", "3 by 3", "minimal filtering", "lines"]
+    "kernel",
+    [(16, 1, 1, 8, 24), (16, 3, 3, 3, 4), (16, 3, 3, 16, 16), (16, 1, 3, 16, 16), (6, 1, 7, 32, 32)],
+    ids=["1 by 1", "3 by 3", "minimal filtering", "lines", "nested lines"],
 )
 def test_gradients_of_conv2d(rng, backend, kernel):
-    height, width, inputs, outputs = kernel
-    x, dy = positive(rng, 16, 256, 256, inputs), positive(rng, 16, 256, 256, outputs)
+    images, height, width, inputs, outputs = kernel
+    x, dy = positive(rng, images, 256, 256, inputs), positive(rng, images, 256, 256, outputs)
     _, saved = F.conv2d_forward(x, positive(rng, height, width, inputs, outputs), backend=backend)
     _, dweight, _ = F.conv2d_backward(dy, saved, need_dx=False)
-    wide = np.pad(x.astype(np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    wide = np.pad(x.astype(np.float64), ((0, 0), (1, 1), (3, 3), (0, 0)))
     for kh, kw in {(0, 0), (height - 1, width // 2)}:
-        top, left = kh + 1 - height // 2, kw + 1 - width // 2
+        top, left = kh + 1 - height // 2, kw + 3 - width // 2
         window = wide[:, top : top + 256, left : left + 256].reshape(-1, inputs)
         close(dweight[kh, kw], window.T @ dy.reshape(-1, outputs).astype(np.float64))
     dy = tenths(*dy.shape)

@@ -19,18 +19,18 @@ input channels g*J to (g+1)*J and the output channels g*O/G to (g+1)*O/G.
 
 x, dx: (N, H, W, I).  y, dy: (N, OH, OW, O).  weight, dweight: (KH, KW, J, O).  bias, dbias: (O,); dbias of shape (0,) is not computed.
 mean, m2: (O,) float64, not computed if partials has the shape (0, 3, O).
-Scratch, with sizes from `scratch`: strips (T, S) T, a workspace for each of the T threads, or (T, 1, S) for lines.py, so that Numba
-compiles that code only where it is used; packed (`planes`, P) T, transformed weights, which stay as they are if ready is True: an earlier
-call made them; transposed (KH*KW*(O/G + 1), I) T, the rotated weights and then zeros; partials of forward (K, 3, O) float64; partials of
-backward_weights (K, D + 1, O) T, the sum of the weights' gradient for each chunk, with the bias's in the last row. Everything overwrites
-(=). Backward needs x and weight from forward.
+Scratch, with sizes from `scratch`: strips (T, S) T, a workspace for each of the T threads, (T, 1, S) for lines.py, or (T, 1, 1, S) for
+nested_lines.py, so that Numba compiles that code only where it is used; packed (`planes`, P) T, transformed weights, which stay as they are
+if ready is True: an earlier call made them; transposed (KH*KW*(O/G + 1), I) T, the rotated weights and then zeros; partials of forward
+(K, 3, O) float64; partials of backward_weights (K, D + 1, O) T, the sum of the weights' gradient for each chunk, with the bias's in the
+last row. Everything overwrites (=). Backward needs x and weight from forward.
 
 There is no im2col: a strip of rows is copied with its padding, and tiles read their patches from it. A patch is KH runs of KW*I numbers,
 so the patches of neighbouring pixels overlap in memory and are read from the level-1 cache; with groups or a dilation it is KH*KW runs of
 J numbers. 3 x 3 convolutions with stride 1, without a dilation, over enough channels use Winograd's minimal filtering (winograd.py),
-with 4 times fewer products. Kernels of height 1 use it along lines (lines.py), with up to 1.8 times fewer. backward_data with few input
-channels, or with a stride, adds up the products of each pixel of dy with all weights (col2im.py). A 1 x 1 convolution with stride 1 reads
-the image where it is, forward and in backward_data.
+with 4 times fewer products. Kernels of height 1 use it along lines (lines.py), with up to 1.8 times fewer; with 7 to 9 taps twice, nested
+(nested_lines.py), with up to 3.2 times fewer. backward_data with few input channels, or with a stride, adds up the products of each pixel
+of dy with all weights (col2im.py). A 1 x 1 convolution with stride 1 reads the image where it is, forward and in backward_data.
 
 Minimal filtering mixes the numbers of a tile. If a result is not finite, the tile is computed again without it (direct.py): so NaN and
 infinity reach exactly the results that depend on them, and only results that are too large overflow. Padding counts as zeros, and 0 times
@@ -58,6 +58,9 @@ LINE_TILE, LINE_PLANES = 3, 5  # outputs of a tile of a line, and its products f
 # Tiles of a line that are transformed together, also a multiple of the rows of a register tile. With the weights of 64 channels, their
 # planes share the level-2 cache.
 LINE_TILES = 60
+# Outputs of a nested tile of a line, its products, and its inputs; and the fewest taps, channels and pixels with which nesting pays.
+NESTED_TILE, NESTED_PLANES, SPAN = LINE_TILE * LINE_TILE, LINE_PLANES * LINE_PLANES, LINE_TILE * LINE_PLANES + 2
+NESTED_TAPS, NESTED_LEAST, NESTED_PIXELS = 7, 32, 512
 SHORT = 24  # outputs of a line from which minimal filtering pays
 # Tiles that are transformed together, and the numbers of one of their planes. With AVX-512 the planes share the level-2 cache with the
 # transformed weights of 64 channels. Without it, products take twice as long and that cache is usually smaller, so it is better to read the
@@ -94,14 +97,15 @@ def line_blocks(taps):
 
 
 @register_jitable
-def planes(out_w, kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, inputs, outputs, groups):
+def planes(images, out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, inputs, outputs, groups):
     """The planes of minimal filtering, or 0 where it is not used: with fewer channels its transforms cost more than the products it saves,
-    and along lines it does not save enough of them with 1, 2 or 4 taps."""
+    and along lines it does not save enough of them with 1, 2 or 4 taps. Nesting transforms more weights, which few pixels do not repay."""
     dense = stride_h == 1 and stride_w == 1 and dilation_h == 1 and dilation_w == 1
     if not dense or inputs // groups < LEAST or outputs // groups < LEAST or (groups > 1 and outputs // groups % LANES > 0):
         return 0
     if groups == 1 and kernel_h == 1 and LINE_TILE * kernel_w >= 7 * line_blocks(kernel_w) and out_w >= SHORT:
-        return LINE_PLANES
+        many = min(inputs, outputs) >= NESTED_LEAST and images * out_h * out_w >= NESTED_PIXELS
+        return NESTED_PLANES if NESTED_TAPS <= kernel_w <= NESTED_TILE and many else LINE_PLANES
     return PLANES if kernel_h == 3 and kernel_w == 3 else 0
 
 
@@ -142,7 +146,7 @@ class Scratch(NamedTuple):
     """Sizes of the scratch of one kernel."""
 
     chunks: int  # K: forward has partials for each, backward_weights fewer (`partial_sums`), backward_data with col2im none
-    strip: tuple[int, ...]  # S, or 1, S
+    strip: tuple[int, ...]  # S; 1, S; or 1, 1, S
     packed: tuple[int, int]
 
 
@@ -163,7 +167,7 @@ def scratch(
 ) -> Scratch:
     """For a convolution from `inputs` to `outputs` channels and for its backward_weights."""
     steps = stride_h, stride_w, dilation_h, dilation_w
-    filters = planes(out_w, kernel_h, kernel_w, *steps, inputs, outputs, groups)
+    filters = planes(images, out_h, out_w, kernel_h, kernel_w, *steps, inputs, outputs, groups)
     rows, count = plan(images, out_h, out_w, outputs, kernel_h, kernel_w, *steps, inputs, groups, filters)
     _, row = strip_rows(out_h, out_w, kernel_h, kernel_w, *steps, inputs)
     pixels = images * out_h * out_w
@@ -175,8 +179,9 @@ def scratch(
     blocks, tiles = (line_blocks(kernel_w), LINE_TILES) if filters == LINE_PLANES else (1, tiles_together(inputs, outputs))
     products = blocks * inputs // groups * outputs
     numbers = LANES + (tiles + blocks - 1) * inputs + tiles * outputs + 2 * PAD + products  # for each of the planes
-    strip = max(direct, filters * numbers + LANES)
-    return Scratch(count, (1, strip) if filters == LINE_PLANES else (strip,), (filters, products + PAD))
+    strip = max(direct, filters * numbers + 2 * LANES + SPAN * inputs + outputs)
+    kind = {PLANES: (), LINE_PLANES: (1,), NESTED_PLANES: (1, 1)}[filters]
+    return Scratch(count, (*kind, strip), (filters, products + PAD))
 
 
 @register_jitable

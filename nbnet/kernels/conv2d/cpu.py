@@ -6,12 +6,15 @@ from nbnet.kernels import chunks
 from nbnet.kernels.conv2d import (
     EDGE,
     GROUP,
+    NESTED_PLANES,
+    NESTED_TILE,
     PLANES,
     TILES_A_THREAD,
     col2im,
     col2im_chunks,
     direct,
     lines,
+    nested_lines,
     plan,
     planes,
     summed_together,
@@ -35,12 +38,13 @@ def _units(first, last, count, y, rows):
 
 @body
 def _cut(y, rows, count, filters, threads):
-    """How the work is cut: rows of a unit, chunks, and groups of chunks, which threads claim one by one. Minimal filtering of images
-    computes a group together, so that its products have enough rows. That changes no bit of the result, so groups may depend on the number
-    of threads."""
-    if filters != PLANES:
+    """How the work is cut: rows of a unit, chunks, and groups of chunks, which threads claim one by one. Minimal filtering of images, or
+    nested, computes a group together, so that its products have enough rows. That changes no bit of the result, so groups may depend on
+    the number of threads."""
+    if filters != PLANES and filters != NESTED_PLANES:
         return rows, count, count
-    tiles = y.shape[0] * -(-y.shape[1] // EDGE) * -(-y.shape[2] // EDGE)
+    tile_h, tile_w = (EDGE, EDGE) if filters == PLANES else (1, NESTED_TILE)
+    tiles = y.shape[0] * -(-y.shape[1] // tile_h) * -(-y.shape[2] // tile_w)
     return rows, count, min(count, max(1, min(threads, tiles // TILES_A_THREAD), tiles // GROUP // threads * threads))
 
 
@@ -68,7 +72,9 @@ def _forward(group, thread, x, weight, bias, slope, geometry, cut, packed, strip
     first, last = chunks.bounds(group, groups, count)
     start, stop = _units(first, last, count, y, rows)
     kernel, top, left = (kernel_h, kernel_w), geometry[2], geometry[3]
-    if strips.ndim == 3:
+    if strips.ndim == 4:
+        nested_lines.convolve(x, weight.reshape(-1), kernel, packed, bias, top, left, start, stop, strips[thread, 0, 0], y, slope)
+    elif strips.ndim == 3:
         lines.convolve(x, weight.reshape(-1), kernel, packed, bias, top, left, start, stop, strips[thread, 0], y, slope)
     elif packed.size > 0:
         winograd.convolve(x, weight.reshape(-1), kernel, packed, bias, top, left, start, stop, strips[thread], y, slope)
@@ -89,7 +95,9 @@ def _forward(group, thread, x, weight, bias, slope, geometry, cut, packed, strip
 def _transform(part, thread, parts, weights, kernel_w, outputs, groups, packed, strips):
     """A part of the transformed weights of minimal filtering, where it is used."""
     width = winograd.panel_width(weights, outputs // groups)
-    if strips.ndim == 3:
+    if strips.ndim == 4:
+        nested_lines.transform_weights(weights, kernel_w, outputs, width, strips[thread, 0, 0], packed, part, parts)
+    elif strips.ndim == 3:
         if part == 0:
             lines.transform_weights(weights, kernel_w, outputs, width, packed)
     elif packed.size > 0:
@@ -197,7 +205,9 @@ def _backward_data(group, thread, dy, weight, geometry, cut, transposed, packed,
     top, left = (kernel_h - 1) * dilation_h - pad_top, (kernel_w - 1) * dilation_w - pad_left
     first, last = chunks.bounds(group, groups, count)
     start, stop = _units(first, last, count, dx, rows)
-    if strips.ndim == 3:
+    if strips.ndim == 4:
+        nested_lines.convolve(dy, weights, kernel, packed, zeros, top, left, start, stop, strips[thread, 0, 0], dx)
+    elif strips.ndim == 3:
         lines.convolve(dy, weights, kernel, packed, zeros, top, left, start, stop, strips[thread, 0], dx)
     elif uses_col2im(inputs, stride_h, stride_w):
         start, stop = chunks.bounds(group, count, dx.shape[0])
@@ -249,13 +259,17 @@ def _backward_weights(k, thread, x, dy, kernel, geometry, strips, partials, bias
     inputs, outputs = x.shape[3], dy.shape[3]
     groups = inputs // depth
     images, out_h, out_w = dy.shape[0], dy.shape[1], dy.shape[2]
-    filters = planes(out_w, kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, inputs, outputs, groups)
-    rows, _ = plan(images, out_h, out_w, outputs, kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, inputs, groups, filters)
+    steps = stride_h, stride_w, dilation_h, dilation_w
+    filters = planes(images, out_h, out_w, kernel_h, kernel_w, *steps, inputs, outputs, groups)
+    rows, _ = plan(images, out_h, out_w, outputs, kernel_h, kernel_w, *steps, inputs, groups, filters)
     start, stop = _units(k, k + 1, partials.shape[0], dy, rows)
     partial = partials[k]
     terms = summed_together(dy.size // outputs, partials.shape[0])
     # Minimal filtering spreads NaN, infinity and overflow to weights that do not depend on it.
-    if strips.ndim == 3:
+    if strips.ndim == 4:
+        strip = strips[thread, 0, 0]
+        finite = nested_lines.backward_weights(x, dy, kernel_w, pad_top, pad_left, start, stop, terms, strip, partial)
+    elif strips.ndim == 3:
         strip = strips[thread, 0]
         finite = lines.backward_weights(x, dy, kernel_w, pad_top, pad_left, start, stop, terms, strip, partial)
     else:

@@ -1,6 +1,6 @@
 """Convolution by register tiles over strips of padded rows, and single tiles of it where minimal filtering would not be precise."""
 
-from nbnet.kernels.conv2d import EDGE, IN_CACHES, LINE_TILE, extent, strip_rows
+from nbnet.kernels.conv2d import IN_CACHES, extent, strip_rows
 from nbnet.kernels.cpu.compile import body, inlined
 from nbnet.kernels.cpu.epilogue import activate_rows
 from nbnet.kernels.cpu.gemm import gemm
@@ -130,14 +130,12 @@ def convolve_pointwise(x, weight, groups, init, rows, start, stop, y, slope=1.0)
 
 
 @body
-def convolve_tile(x, weight, kernel, bias, pad_top, pad_left, image, top, left, strip, y, slope):
-    """The tile of minimal filtering from row `top` and column `left`, of EDGE x EDGE outputs for 3 x 3 or of LINE_TILE for a kernel of
-    height 1."""
-    (kernel_h, kernel_w), c = kernel, y.reshape(-1)
+def convolve_tile(x, weight, kernel, bias, pad_top, pad_left, corner, size, strip, y, slope):
+    """A tile of minimal filtering, or what is inside the image. corner: image, row, column. size: rows, columns."""
+    (kernel_h, kernel_w), (image, top, left), (rows, columns), c = kernel, corner, size, y.reshape(-1)
     inputs, out_h, out_w, outputs = x.shape[3], y.shape[1], y.shape[2], y.shape[3]
     channels = weight.size // (kernel_h * kernel_w * outputs)
     groups = inputs // channels
-    rows, columns = (1, LINE_TILE) if kernel_h == 1 else (EDGE, EDGE)
     row = (columns + kernel_w - 1) * inputs
     rows, columns = min(rows, out_h - top), min(columns, out_w - left)
     taps = _taps(kernel_h, kernel_w, 1, 1, row, inputs, groups)

@@ -24,7 +24,7 @@ from nbnet.kernels.cpu.vector import load, load_whole, store, store_whole, zero
 
 
 @precise
-def _load5(array, at, step):
+def load5(array, at, step):
     a0, a1, a2 = load_whole(array, at), load_whole(array, at + step), load_whole(array, at + 2 * step)
     return a0, a1, a2, load_whole(array, at + 3 * step), load_whole(array, at + 4 * step)
 
@@ -70,7 +70,7 @@ def _transform_outputs(products, plane, tiles, line, first, bias, slope, buffer,
         column, seen = LINE_TILE * (first + tile), zero(wrong)
         for c in range(0, channels, lanes(y)):
             n, at = channels - c, (line * width + column) * channels + c
-            m0, m1, m2, m3, m4 = _load5(products, tile * channels + c, plane)
+            m0, m1, m2, m3, m4 = load5(products, tile * channels + c, plane)
             v0, v1, v2 = lines_points.outputs(m0, m1, m2, m3, m4)
             seen = seen + first_lanes(v0 + v1 + v2, n, buffer)
             b = load(bias, c, n)
@@ -112,7 +112,9 @@ def convolve(x, weight, kernel, packed, bias, pad_top, pad_left, start, stop, sc
                 for tile in range(tiles):
                     if not is_finite(load_whole(products, tile * outputs)):
                         column = LINE_TILE * (first + tile)
-                        direct.convolve_tile(x, weight, kernel, bias, pad_top, pad_left, image, row, column, planes, y, slope)
+                        direct.convolve_tile(
+                            x, weight, kernel, bias, pad_top, pad_left, (image, row, column), (1, LINE_TILE), planes, y, slope
+                        )
 
 
 # -------------------------------------------------------------------------------------------------- backward_weights
@@ -139,7 +141,7 @@ def _gradient(sums, size, taps, buffer, dweight):
     for block in range(line_blocks(taps)):
         tap = LINE_TILE * block
         for c in range(0, size, lanes(sums)):
-            u0, u1, u2, u3, u4 = _load5(sums, block * size + c, plane)
+            u0, u1, u2, u3, u4 = load5(sums, block * size + c, plane)
             v0, v1, v2 = lines_points.gather(u0, u1, u2, u3, u4)
             at, n0 = tap * size + c, size - c
             n1, n2 = n0 if tap + 1 < taps else 0, n0 if tap + 2 < taps else 0

@@ -232,8 +232,8 @@ def convolve(x, weight, kernel, packed, bias, pad_top, pad_left, start, stop, sc
                 here, there = a + left // columns * depth, b + left * depth
                 gemm(count, planes, here, 0, inputs, 1, weights, there, 0, width, 1, depth, zeros, 0, 0, products, c + left, outputs, width)
         for slot in range(_transform_outputs(products, c_plane, order, tiles, down, across, bias, slope, buffer, y)):
-            image, top, left = position(order[slot], down, across)
-            direct.convolve_tile(x, weight, kernel, bias, pad_top, pad_left, image, top, left, planes, y, slope)
+            corner, size = position(order[slot], down, across), (EDGE, EDGE)
+            direct.convolve_tile(x, weight, kernel, bias, pad_top, pad_left, corner, size, planes, y, slope)
 
 
 # -------------------------------------------------------------------------------------------------- backward_weights

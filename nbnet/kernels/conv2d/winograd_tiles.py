@@ -70,8 +70,13 @@ def prefetch_share(images, first, tiles, down, across, plane, to_write):
     image, top, left = position(first, down, across)
     share = images.size // (images.shape[0] * down * across) * tiles // PLANES
     start = ((image * images.shape[1] + top) * images.shape[2] + left) * images.shape[3] + plane * share
-    flat = images.reshape(-1)
-    for at in range(start, start + share, LINE // images.itemsize):
+    prefetch_run(images.reshape(-1), start, share, to_write)
+
+
+@precise
+def prefetch_run(flat, start, count, to_write):
+    """Prefetch neighbouring numbers."""
+    for at in range(start, start + count, LINE // flat.itemsize):
         if to_write:
             prefetch_to_write(flat, at)
         else:
