@@ -24,12 +24,13 @@ class Docstrings(griffe.Extension):
         if obj.docstring is not None and not obj.is_alias:
             obj.docstring.value = markdown(obj.docstring.value)
 
-
     def on_module_members(self, *, mod, **options):
         """Adds functions that are made when the module is imported: those of nbnet.functional.activations."""
         if mod.path == "nbnet.functional.activations":
             module = importlib.import_module(mod.path)
-            made = [thing for name, thing in vars(module).items() if inspect.isfunction(thing) and name not in mod.members and name[0] != "_"]
+            made = [
+                thing for name, thing in vars(module).items() if inspect.isfunction(thing) and name not in mod.members and name[0] != "_"
+            ]
             made = [thing for thing in made if thing.__module__ == mod.path]
             source = "\n".join(f"def {each.__name__}{inspect.signature(each)}: {each.__doc__!r}" for each in made)
             for name, function in griffe.visit(mod.name, mod.filepath, source, parent=mod.parent).functions.items():
@@ -94,7 +95,7 @@ def _paragraph(lines):
 
 def _entries(title, block):
     """A list of the names of a section, or its text. Where a line has several names, each gets an item."""
-    items, names = [], NAMES if title in ("Args", "Attributes") else r"[A-Z]\w+(?:, [A-Z]\w+)*"
+    items, names = [], r"[A-Z]\w+(?:, [A-Z]\w+)*" if title in ("Raises", "Warns", "Returns") else NAMES
     for line in block:
         if line.startswith("     ") or not line.strip():
             if not items:
@@ -127,4 +128,4 @@ def _plain(text):
 
 
 def _link(found):
-    return f'<autoref identifier="nbnet.{found[1]}" optional>{found[0]}</autoref>'.replace('\\_', '_', found[1].count("\\_"))
+    return f'<autoref identifier="nbnet.{found[1]}" optional>{found[0]}</autoref>'.replace("\\_", "_", found[1].count("\\_"))
