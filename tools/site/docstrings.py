@@ -14,7 +14,7 @@ SECTION = re.compile(r"[A-Z][\w ,.()=]*:$")
 LABEL = re.compile(r"([A-Z][\w -]{0,30}): (.*)")
 FORMULA = re.compile(r"[a-z]\w*(?:\(.*?\))?(?:\[.*?\])? = [^;]*$")
 REFERENCE = re.compile(r"\s{2,}(\([A-Z].*\)[.,]?)$")
-NAMES = r"[\w*]+(?: \([^)]*\))?(?:, [\w*]+(?: \([^)]*\))?)*"
+NAMES = r"(?!None|True|False|or\b)[\w*]+(?: \([^)]*\))?(?:, [\w*]+(?: \([^)]*\))?)*"
 
 
 class Docstrings(griffe.Extension):
@@ -53,6 +53,8 @@ def markdown(text):
         block = _indented(lines, at + 1)
         if not line.strip():
             flush()
+        elif line.startswith("  ") and paragraph and paragraph[0].startswith("- "):
+            paragraph.append(line.strip())
         elif line.startswith("    "):
             flush()
             block = _indented(lines, at)
@@ -64,7 +66,7 @@ def markdown(text):
             out += [f"**{HEADINGS.get(title, title)}**", "", *_entries(title, block), ""]
             at += len(block)
         else:
-            if LABEL.match(line):  # such as "Buffers: ..." right below a section
+            if LABEL.match(line) or line.startswith("- "):  # such as "Buffers: ..." right below a section
                 flush()
             paragraph.append(line.strip())
         at += 1
@@ -84,6 +86,8 @@ def _indented(lines, at):
 
 def _paragraph(lines):
     text = " ".join(lines)
+    if text.startswith("- "):
+        return ["- " + _escaped(text[2:])]
     found = REFERENCE.search(text)
     body, reference = (text[: found.start()], " " + found[1]) if found else (text, "")
     if len(lines) == 1 and FORMULA.match(body.removesuffix(".")):
@@ -105,7 +109,7 @@ def _entries(title, block):
             items.append(line.strip())
     out = []
     for item in items:
-        for part in re.split(rf"(?<=[.;)]) (?={names}: )", item):
+        for part in re.split(rf"(?<=[.]) (?={names}: )", item):
             found = re.match(rf"({names}): +(.*)", part)
             if found and title != "Returns":
                 out.append(f"- {', '.join(f'`{name}`' for name in found[1].split(', '))}: {_escaped(found[2])}")
