@@ -9,7 +9,6 @@ import json
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +58,9 @@ def special(report: dict[str, Any]) -> list[str]:
             f"- **Dropout stores no mask.** Backward computes it again; the fastest other framework takes {best:.2f} times as long."
         )
     found += [
-        f"- **A trained network is a jitted function**, for your own Numba loops. The digits CNN classifies an image in {ours['us']:.1f} µs; "
-        f"onnxruntime takes {theirs['ratio'][1]:.2f} times as long.",
-        f"- **{len(PRESETS)} dialects of batch normalisation**, equal to the originals to the last digits, in [one layer](docs/batchnorm.md).",
+        f"- **A trained network is a jitted function**, for your own loops. The digits CNN classifies an image in {ours['us']:.2f} µs;"
+        f" onnxruntime takes {theirs['ratio'][1]:.2f} times as long.",
+        f"- **{len(PRESETS)} dialects of batch normalisation** in [one layer](docs/batchnorm.md), tested against the originals.",
         "- **The same bits** on one thread and on 16, after a resume, and with every optimisation on or off, except fusion.",
     ]
     if start := lines.get("start to the end of the first step"):
@@ -111,6 +110,15 @@ def chosen(report: dict[str, Any], names: tuple[str, ...]) -> list[str]:
     return [*peers(report, [lines[what] for what in names if what in lines]), "", _origin(report)]
 
 
+def _floors(reports: dict[str, dict[str, Any]]) -> list[str]:
+    lines = ["| | threads | float32 multiply-adds | float64 | copy |", "|---|---|---|---|---|"]
+    for name, report in reports.items():
+        for threads, floors in report["floors"].items():
+            rates = [digits(floors[key]["median"]) for key in ("fma_float32", "fma_float64", "copy_streaming")]
+            lines.append(f"| {name} | {threads} | {rates[0]} GFLOP/s | {rates[1]} GFLOP/s | {rates[2]} GB/s |")
+    return lines
+
+
 def _prediction() -> list[str]:
     found = stored("prediction/results.json")
     names = list(dict.fromkeys(row["contender"] for row in found["rows"]))
@@ -126,8 +134,7 @@ def _prediction() -> list[str]:
 def _augmentation() -> list[str]:
     found = stored("augmentation/results.json")
     lines = ["| transforms | time | share of the training step |", "|---|---|---|"]
-    for row in found["rows"]:
-        lines.append(f"| {row['transforms']} | {seconds(row['ms'] / 1000)} | {row['share'][1]:.1f} % |")
+    lines += [f"| {row['transforms']} | {seconds(row['ms'] / 1000)} | {row['share'][1]:.1f} % |" for row in found["rows"]]
     return [*lines, "", f"Medians of `{found['command']}` ({found['date']}; {found['cpu']}, 2 threads)."]
 
 
@@ -276,6 +283,7 @@ def written(report: dict[str, Any], other: dict[str, Any]) -> dict[str, list[str
         "everything": [*peers(report, report["summary"]), "", _origin(report)],
         "prediction": _prediction(),
         "augmentation": _augmentation(),
+        "floors": _floors(both),
         "airbench": _airbench(),
         "airbench_parts": _airbench_parts(),
         "growth": _few(_growths(report)),
@@ -296,17 +304,22 @@ def rewritten(report: dict[str, Any], other: dict[str, Any]) -> dict[Path, str]:
     return {path: MARKED.sub(filled, text) for path, text in pages.items() if MARKED.search(text)}
 
 
-def recorded() -> Iterator[float]:
-    """Every number of the results that are neither in a report nor in a table."""
+UNITS = r"(?:%|ms|µs|ns|s|GFLOP/s|GB/s|MiB|MB)(?!\w)"
 
-    def numbers(value: Any) -> Iterator[float]:
-        if isinstance(value, (dict, list)):
-            for each in value.values() if isinstance(value, dict) else value:
-                yield from numbers(each)
-        elif isinstance(value, (int, float)):
-            yield value
 
-    yield from numbers(stored("recorded.json"))
+def measured(report: dict[str, Any], other: dict[str, Any]) -> set[tuple[float, str]]:
+    """Every figure with its unit: those of the tables, where a number without one is a ratio, and those of recorded.json."""
+    found = set()
+    for name, lines in written(report, other).items():
+        for number, unit in re.findall(rf"(?<![\w.-])(\d[\d,]*(?:\.\d+)?)(?: ({UNITS}))?", "\n".join(lines)):
+            if unit or "." in number:
+                found.add((float(number.replace(",", "")), unit or ("µs" if name == "prediction" else "times")))
+    for figure in stored("recorded.json")["figures"]:
+        for key, value in figure["values"].items():
+            found |= {(number, key.rpartition(", ")[2]) for number in (value if isinstance(value, list) else [value])}
+    for row in stored("prediction/results.json")["rows"]:
+        found.add((row["ratio"][1], "times"))
+    return found
 
 
 if __name__ == "__main__":
