@@ -55,12 +55,13 @@ def special(report: dict[str, Any]) -> list[str]:
     if dropout := lines.get("dropout 128x32x32x64"):
         best = dropout["ratios"][dropout["best_peer"]]
         found.append(
-            f"- **Dropout stores no mask.** Backward computes it again; the fastest other framework takes {best:.2f} times as long."
+            f"- **Dropout stores no mask.** Backward computes it again. "
+            f"Both passes take the fastest other framework {best:.2f} times as long."
         )
     found += [
         f"- **A trained network is a jitted function**, for your own loops. The digits CNN classifies an image in {ours['us']:.2f} µs;"
         f" onnxruntime takes {theirs['ratio'][1]:.2f} times as long.",
-        f"- **{len(PRESETS)} dialects of batch normalisation** in [one layer](docs/batchnorm.md), tested against the originals.",
+        f"- **Batch normalisation in {len(PRESETS)} dialects**, in [one layer](docs/batchnorm.md), tested against the originals.",
         "- **The same bits** on one thread and on 16, after a resume, and with every optimisation on or off, except fusion.",
     ]
     if start := lines.get("start to the end of the first step"):

@@ -11,7 +11,7 @@ import griffe
 
 HEADINGS = {"Args": "Arguments", "Params": "Parameters of the layer"}
 SECTION = re.compile(r"[A-Z][\w ,.()=]*:$")
-LABEL = re.compile(r"([A-Z][\w -]{0,30}): (.*)")
+LABEL = re.compile(r"([A-Z][\w, -]{0,30}): (.*)")
 FORMULA = re.compile(r"[a-z]\w*(?:\(.*?\))?(?:\[.*?\])? = [^;]*$")
 REFERENCE = re.compile(r"\s{2,}(\([A-Z].*\)[.,]?)$")
 NAMES = r"(?!None|True|False|or\b)[\w*]+(?: \([^)]*\))?(?:, [\w*]+(?: \([^)]*\))?)*"
@@ -44,7 +44,7 @@ def markdown(text):
 
     def flush():
         if paragraph:
-            out.extend(_paragraph(paragraph))
+            out.extend(_paragraph(paragraph, first=not out))
             paragraph.clear()
 
     at = 0
@@ -63,7 +63,7 @@ def markdown(text):
         elif SECTION.match(line) and block:
             flush()
             title = line[:-1]
-            out += [f"**{HEADINGS.get(title, title)}**", "", *_entries(title, block), ""]
+            out += [f"**{_heading(title)}**", "", *_entries(title, block), ""]
             at += len(block)
         else:
             if LABEL.match(line) or line.startswith("- "):  # such as "Buffers: ..." right below a section
@@ -84,7 +84,7 @@ def _indented(lines, at):
     return lines[at:end] if end > at and lines[at].startswith("    ") else []
 
 
-def _paragraph(lines):
+def _paragraph(lines, first=False):
     text = " ".join(lines)
     if text.startswith("- "):
         return ["- " + _escaped(text[2:])]
@@ -92,9 +92,13 @@ def _paragraph(lines):
     body, reference = (text[: found.start()], " " + found[1]) if found else (text, "")
     if len(lines) == 1 and FORMULA.match(body.removesuffix(".")):
         return [f"`{body}`{_escaped(reference)}", ""]
-    if (label := LABEL.match(body)) and not label[1].endswith(" x"):
-        return [f"**{HEADINGS.get(label[1], label[1])}:** {_escaped(label[2] + reference)}", ""]
+    if (label := LABEL.match(body)) and not first:
+        return [f"**{_heading(label[1])}:** {_escaped(label[2] + reference)}", ""]
     return [_escaped(body + reference), ""]
+
+
+def _heading(title):
+    return ", ".join(HEADINGS.get(word, word) for word in title.split(", "))
 
 
 def _entries(title, block):
