@@ -65,6 +65,10 @@ def markdown(text):
             title = line[:-1]
             out += [f"**{_heading(title)}**", "", *_entries(title, block), ""]
             at += len(block)
+        elif (label := LABEL.match(line)) and label[1] in ("Args", "Attributes") and block:  # "Args: as of Adam, and"
+            flush()
+            out += [f"**{_heading(label[1])}:** {_escaped(label[2])}", "", *_entries(label[1], block), ""]
+            at += len(block)
         else:
             if LABEL.match(line) or line.startswith("- "):  # such as "Buffers: ..." right below a section
                 flush()
