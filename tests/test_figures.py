@@ -14,7 +14,7 @@ UNITS = r"(?:%|ms|µs|us|ns|s|GFLOP/s|GB/s|MiB|MB|times(?= as))"
 FIGURE = re.compile(rf"(?<![\w.-])(\d[\d,]*(?:\.\d+)?)(?: (?:to|instead of) (\d[\d,]*(?:\.\d+)?))? ({UNITS})(?!\w)")
 PAGES = [
     "README.md",
-    *(f"docs/{name}.md" for name in ("performance", "quickstart", "commands", "numba", "loops", "training", "troubleshooting")),
+    *(f"docs/{name}.md" for name in ("performance", "quickstart", "commands", "numba", "loops", "training", "sklearn", "troubleshooting")),
 ]
 # What is no measurement: settings, sizes and definitions, by the words around them.
 NOT_MEASURED = {
