@@ -7,11 +7,13 @@ each line), or the ```text block that directly follows it. A block that shows ne
 import contextlib
 import io
 import re
+import shlex
 import tokenize
 from pathlib import Path
 
 import numpy as np
 import pytest
+from cuda_machine import GPU
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
@@ -45,6 +47,36 @@ def test_blocks_run_and_print_what_is_shown(page, tmp_path, monkeypatch):
         assert not (shown and text), f"{where} shows its output twice: keep the arrows or the text block"
         if shown or text:
             assert printed.getvalue().splitlines() == (shown or text.splitlines()), f"{where} prints something else"
+
+
+@pytest.mark.filterwarnings("ignore")  # those of other frameworks
+@pytest.mark.parametrize(("page", "package"), [("from-pytorch", "torch"), ("from-keras", "keras"), ("onnx", "onnxscript"), ("gpu", "cuda")])
+def test_blocks_of_other_frameworks_run_too(page, package, tmp_path, monkeypatch):
+    """```py: what needs more than the tests install. tests/convert/test_page.py has those of docs/convert.md."""
+    if package == "cuda":
+        if not GPU:
+            pytest.skip("no GPU")
+    else:
+        pytest.importorskip(package)
+    monkeypatch.chdir(tmp_path)
+    source, namespace, count = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8"), {"__name__": "__main__"}, 0
+    for kind, code in re.findall(r"^```(py|python)\n(.*?)^```$", source, re.MULTILINE | re.DOTALL):
+        count += kind == "py"
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(compile(code, f"{page}.md", "exec"), namespace)
+        if kind == "py" and arrows(code):
+            assert printed.getvalue().splitlines()[-len(arrows(code)) :] == arrows(code)
+    assert count
+
+
+def test_no_block_is_left_out():
+    """Python is ```python or, on the pages above, ```py."""
+    pages = {path.stem for path in PAGES if "```py\n" in path.read_text(encoding="utf-8")}
+    assert pages == {"from-pytorch", "from-keras", "onnx", "gpu", "convert"}
+    for path in PAGES:
+        kinds = set(re.findall(r"^```(\S+)$", path.read_text(encoding="utf-8"), re.MULTILINE))
+        assert kinds <= {"python", "py", "sh", "bash", "text", "math"}, path.name
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
@@ -106,3 +138,17 @@ def test_the_commands_of_the_quick_start_run(tmp_path, monkeypatch, capsys):
         cli.main([*command, *(["--epochs", "1", "--model", "digits"] if "photos" in command else [])])
     assert (tmp_path / "first" / "report.html").exists()
     assert "test accuracy" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_commands_have_these_options(page):
+    from nbnet import cli
+
+    blocks = re.findall(r"^```(?:sh|bash)\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    for line in "".join(blocks).splitlines():
+        line = line.partition("#")[0].partition("&&")[0]
+        if words := re.match(r"(?:\.venv/bin/)?nbnet (.*)", line):
+            command, *options = shlex.split(words[1])
+            cli.parsers()[1][command].parse_args(options)
+        elif script := re.search(r"python (\w+/[\w/]+\.py)", line):
+            assert (ROOT / script[1]).exists(), line
