@@ -21,6 +21,7 @@ PAGES = {
 }
 OPTIONAL = {"distributed.md"}  # pages that may be absent
 LINK = re.compile(r"(\]\()([^)#\s]+)(#[^)\s]*)?(\))")
+LONG = 40  # characters of a formula in a line that may be too wide for a phone
 FENCE = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
 
 
@@ -59,7 +60,7 @@ def on_page_markdown(markdown, page, config, files):
         if files.get_file_from_path(uri) is not None and (uri != target or target in PAGES or target.endswith(".png")):
             where = posixpath.relpath(uri, posixpath.dirname(page.file.src_uri) or ".")
         elif (ROOT / target).exists():
-            where = f"{config.repo_url}/{'tree' if (ROOT / target).is_dir() else 'blob'}/main/{target}"
+            where = f"{config.extra['repository']}/{'tree' if (ROOT / target).is_dir() else 'blob'}/main/{target}"
         else:
             return found[0]  # a dead link: mkdocs says so
         return f"{found[1]}{where}{found[3] or ''}{found[4]}"
@@ -79,7 +80,8 @@ def on_page_content(html, page, config, files):
     """Formulas, as arithmatex has put them in the page, become MathML."""
 
     def inline(found):
-        return convert(unescape(found[1]).strip())
+        source = unescape(found[1]).strip()
+        return convert(source) if len(source) < LONG else f'<span class="long-formula">{convert(source)}</span>'
 
     def alone(found):
         return f'<div class="formula">{convert(unescape(found[1]).strip(), display="block")}</div>'
