@@ -12,10 +12,8 @@ from nbnet.bench.report import read
 ROOT = Path(__file__).parents[1]
 UNITS = r"(?:%|ms|µs|us|ns|s|GFLOP/s|GB/s|MiB|MB|times(?= as))"
 FIGURE = re.compile(rf"(?<![\w.-])(\d[\d,]*(?:\.\d+)?)(?: (?:to|instead of) (\d[\d,]*(?:\.\d+)?))? ({UNITS})(?!\w)")
-PAGES = [
-    "README.md",
-    *(f"docs/{name}.md" for name in ("performance", "quickstart", "commands", "numba", "loops", "training", "sklearn", "troubleshooting")),
-]
+ELSEWHERE = {"batchnorm.md", "dropout.md"}  # derivations: their blocks print their figures
+PAGES = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")) if path.name not in ELSEWHERE)]
 # What is no measurement: settings, sizes and definitions, by the words around them.
 NOT_MEASURED = {
     "100 %": "a share",
