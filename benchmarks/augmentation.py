@@ -1,16 +1,20 @@
-"""What augmentation costs, as a share of a training step: python benchmarks/augmentation.py [--size 64] [--batch 128]
+"""What augmentation costs, as a share of a training step: python benchmarks/augmentation.py [--out FILE.json]
 
 The step is the five-conv network's, on one batch of RGB images, and takes turns with the transforms of the same batch. Medians, and in
 brackets the 10th and 90th percentiles of the shares.
 """
 
 import argparse
+import datetime
 import time
+from pathlib import Path
 
 import numpy as np
 
 import nbnet as nb
 from nbnet.augment.pipeline import Pipeline
+from nbnet.cli import info
+from nbnet.storage import write_json
 
 LISTS = {
     "none, uint8 to float": [],
@@ -30,6 +34,7 @@ def main():
     parser.add_argument("--size", type=int, default=64, help="pixels of a side")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--out", type=Path, metavar="FILE.json", help="write the figures there, too")
     options = parser.parse_args()
     rng = np.random.default_rng(0)
     shape = (options.size, options.size, 3)
@@ -51,9 +56,15 @@ def main():
     step = np.array(times.pop("step"))
     print(f"a step of five-conv, batch {options.batch} of {options.size}x{options.size}x3: {1000 * np.median(step):.2f} ms\n")
     print("| transforms | ms | share of the step, % |\n|---|---|---|")
+    rows = []
     for name, seconds in times.items():
         low, middle, high = np.percentile(100 * np.array(seconds) / step, (10, 50, 90))
         print(f"| {name} | {1000 * np.median(seconds):.3f} | {middle:.1f} ({low:.1f} to {high:.1f}) |")
+        rows.append({"transforms": name, "ms": 1000 * np.median(seconds), "share": [low, middle, high]})
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        about = {"command": "python benchmarks/augmentation.py", "date": str(datetime.date.today()), "cpu": dict(info.facts())["cpu"]}
+        write_json(options.out, about | {"step_ms": 1000 * np.median(step), "rows": rows})
 
 
 if __name__ == "__main__":

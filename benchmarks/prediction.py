@@ -1,12 +1,13 @@
 """One image and batches of 64 through a trained network: nbnet, onnxruntime and PyTorch take turns.
 
-python benchmarks/prediction.py [--rounds 100] [digits lenet five-conv]            (needs onnx, onnxruntime and torch)
+python benchmarks/prediction.py [--rounds 100] [--out benchmarks/results/prediction/results.json]    (needs onnx, onnxruntime and torch)
 
 All get the folded network; onnxruntime with one and with two threads, all its optimisations on. Medians of five calls in each turn; before
 them a pause, in which the threads of the one before stop spinning, and a call that is not timed. The outputs must agree first.
 """
 
 import argparse
+import datetime
 import tempfile
 import time
 from pathlib import Path
@@ -17,6 +18,8 @@ import onnxruntime
 import torch
 
 import nbnet as nb
+from nbnet.cli import info
+from nbnet.storage import write_json
 
 NETWORKS = {
     "digits": ((8, 8, 1), nb.models.digits),
@@ -122,17 +125,25 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("networks", nargs="*", help=", ".join(NETWORKS))
     parser.add_argument("--rounds", type=int, default=100)
+    parser.add_argument("--out", type=Path, metavar="FILE.json", help="write the figures there, too")
     options = parser.parse_args()
     torch.set_num_threads(2)
+    found = []
     for name in options.networks or NETWORKS:
         shape, make = NETWORKS[name]
         model = make()
         model.build(shape, seed=0)
         model.forward(np.random.default_rng(1).normal(size=(64, *shape)).astype(np.float32), train=True)
         for rows in ROWS:
-            print(f"\n{name}, {rows} image{'s' * (rows > 1)}\n\n| | µs | times nb.Predictor |\n|---|---|---|")
+            print(f"\n{name}, {rows} image{'s' * (rows > 1)}\n\n| | µs | relative to nb.Predictor |\n|---|---|---|")
             for contender, (median, low, middle, high) in measure(model, rows, options.rounds).items():
-                print(f"| {contender} | {median:.1f} | {middle:.2f} ({low:.2f} to {high:.2f}) |")
+                print(f"| {contender} | {median:.1f} | {middle:.2f} ({low:.2f} to {high:.2f}) |", flush=True)
+                found.append({"network": name, "rows": rows, "contender": contender, "us": median, "ratio": [low, middle, high]})
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        versions = {"nbnet": nb.__version__, "onnxruntime": onnxruntime.__version__, "torch": torch.__version__}
+        about = {"command": "python benchmarks/prediction.py", "date": str(datetime.date.today()), "cpu": dict(info.facts())["cpu"]}
+        write_json(options.out, about | {"versions": versions, "rows": found})
 
 
 if __name__ == "__main__":

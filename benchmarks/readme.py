@@ -1,96 +1,218 @@
-"""Write the README's table and the tables of docs/performance.md from the committed results: python benchmarks/readme.py"""
+"""Write the figures of README.md and of docs/ from the committed results: python benchmarks/readme.py
+
+The parts between the marks are written; tests/test_figures.py compares them, and looks up every other figure of these pages in the results.
+"""
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 from nbnet.bench.report import read
 from nbnet.bench.tables import digits, seconds
+from nbnet.layers.batchnorm.presets import PRESETS
 from nbnet.storage import write_file
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results" / "cpu" / "results.json"
-ELSEWHERE = ROOT / "benchmarks" / "results" / "cpu-avx2" / "results.json"  # a processor without AVX-512
+FOLDER = ROOT / "benchmarks" / "results"
+RESULTS = FOLDER / "cpu" / "results.json"
+ELSEWHERE = FOLDER / "cpu-avx2" / "results.json"  # a processor without AVX-512
 OURS = "parallel"
-FIRST, LAST = "<!-- benchmarks/readme.py writes from here -->\n", "<!-- to here -->\n"
-HOW = [
-    "checked against the NumPy reference, and takes turns with the others; the best peer is bold. What the machine can do is a memory copy",
-    "and a loop of FMA instructions, measured in the same run; a kernel whose data fits into a cache can exceed that copy.",
-]
-NAMES = {
-    "five-conv batch 128": "five-conv, batch 128: a training step",
+MARKED = re.compile(r"(<!-- benchmarks/readme.py writes (\w+) from here -->\n)(.*?)(<!-- to here -->\n)", re.DOTALL)
+NAMES = {  # one name per network, everywhere
+    "five-conv batch 128": "five-conv, batch 128",
     "five-conv batch 32": "five-conv, batch 32",
-    "mnist-cnn batch 64": "MNIST CNN (32 and 64 filters, dense 128), batch 64",
-    "digits-cnn batch 64": "digits CNN (16 and 32 filters), batch 64",
-    "mlp batch 1,000": "MLP 3-300-3, batch norm, tanh, 1,000 rows, float64",
+    "mnist-cnn batch 64": "MNIST CNN, batch 64",
+    "digits-cnn batch 64": "digits CNN, batch 64",
+    "mlp batch 1,000": "MLP, batch 1,000",
+    "mobile batch 64": "mobile, batch 64",
+    "start to the end of the first step": "process start to first step",
+    "the same with nothing compiled": "the same, nothing compiled yet",
 }
+SHORT = ("five-conv batch 128", "mnist-cnn batch 64", "digits-cnn batch 64", "mobile batch 64", "batchnorm 128x32x32x64")
+SHORT += ("dropout 128x32x32x64", "start to the end of the first step", "the same with nothing compiled", "peak memory")
+OF_PREDICTION = {"digits": "digits CNN", "lenet": "MNIST CNN", "five-conv": "five-conv"}
+
+
+def stored(name: str) -> Any:
+    """A result file that is not a report of nbnet bench."""
+    return json.loads((FOLDER / name).read_text(encoding="utf-8"))
 
 
 # --------------------------------------------------------------------------------------------------------- README
 
 
-def block(report: dict[str, Any]) -> str:
-    """The README's section on speed: a picture, a table with a row per line of the report's summary, and the origin of the figures."""
-    titles = report["titles"]
-    peers = [name for name in report["peers"] if any(name in line["ratios"] for line in report["summary"])]
-    lines = [
-        f"![One training step of four networks in nbnet and {_listed([titles[name] for name in peers])}](benchmarks/results/cpu/steps.png)",
-        "",
-        "| times nbnet's figure | nbnet | " + " | ".join(titles[name] for name in peers) + " | of what the machine can do |",
-        "|---|---|" + "---|" * (len(peers) + 1),
+def special(report: dict[str, Any]) -> list[str]:
+    """Five lines, each with a figure."""
+    lines = {line["what"]: line for line in report["summary"]}
+    times = {(row["network"], row["rows"], row["contender"]): row for row in stored("prediction/results.json")["rows"]}
+    ours, theirs = times["digits", 1, "nb.Predictor"], times["digits", 1, "onnxruntime, 1 thread"]
+    found = []
+    if dropout := lines.get("dropout 128x32x32x64"):
+        best = dropout["ratios"][dropout["best_peer"]]
+        found.append(
+            f"- **Dropout stores no mask.** Backward computes it again. "
+            f"Both passes take the fastest other framework {best:.2f} times as long."
+        )
+    found += [
+        f"- **A trained network is a jitted function**, for your own loops. The digits CNN classifies an image in {ours['us']:.2f} µs;"
+        f" onnxruntime takes {theirs['ratio'][1]:.2f} times as long.",
+        f"- **Batch normalisation in {len(PRESETS)} dialects**, in [one layer](docs/batchnorm.md), tested against the originals.",
+        "- **The same bits** on one thread and on 16, after a resume, and with every optimisation on or off, except fusion.",
     ]
-    for line in report["summary"]:
-        ratios = [_ratio(line["ratios"].get(name), name == line["best_peer"]) for name in peers]
+    if start := lines.get("start to the end of the first step"):
+        found.append(
+            f"- **A process starts, builds a network and trains a step in {digits(start['nbnet'])} s.** The fastest other framework takes "
+            f"{start['ratios'][start['best_peer']]:.2f} times as long."
+        )
+    return found
+
+
+def peers(report: dict[str, Any], lines: list[dict[str, Any]]) -> list[str]:
+    """A table with a row for each line of a summary."""
+    titles = report["titles"]
+    names = [name for name in report["peers"] if any(name in line["ratios"] for line in lines)]
+    rows = [
+        "| slowdown relative to nbnet | nbnet | " + " | ".join(titles[name] for name in names) + " | nbnet's share of the floor |",
+        "|---|---|" + "---|" * (len(names) + 1),
+    ]
+    for line in lines:
+        ratios = [_ratio(line["ratios"].get(name), name == line["best_peer"]) for name in names]
         share = "" if line["of_floor"] is None else f"{100 * line['of_floor']:.0f} %"
         name = NAMES.get(line["what"], line["what"])
-        lines.append(f"| {name} | {digits(line['nbnet'])} {line['unit']} | {' | '.join(ratios)} | {share} |")
-    versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
-    threads = f"{report['threads']} thread{'s' if report['threads'] > 1 else ''}"
-    where = f"{report['date']}; {report['machine']['cpu']}, {threads}; {versions}"
-    lines += ["", f"Medians of one run of `{report['command']}` ({where}). Every contender has a process of its own, is", *HOW]
-    return "\n".join(lines) + "\n"
-
-
-def elsewhere(report: dict[str, Any]) -> str:
-    """A paragraph on another machine: the best peer's figures as multiples of nbnet's."""
-    lines = [line for line in report["summary"] if line["best_peer"] is not None]
-    best = "; ".join(f"{line['what']} {line['ratios'][line['best_peer']]:.2f}" for line in lines)
-    machine, folder = report["machine"], ELSEWHERE.parent.relative_to(ROOT).as_posix()
-    where = f"{machine['cpu']} with {machine['vector features']}, {report['threads']} threads, {report['date']}"
-    return f"\nThe same without AVX-512 ({where}; [results]({folder})), times nbnet's figure of the best peer: {best}.\n"
+        rows.append(f"| {name} | {digits(line['nbnet'])} {line['unit']} | {' | '.join(ratios)} | {share} |")
+    return rows
 
 
 def _ratio(value: float | None, best: bool) -> str:
     return "" if value is None else f"**{value:.2f}**" if best else f"{value:.2f}"
 
 
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:-1]) + f" and {names[-1]}" if len(names) > 1 else "".join(names)
+def _origin(report: dict[str, Any]) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
+    threads = f"{report['threads']} thread{'s' if report['threads'] > 1 else ''}"
+    return f"Medians of one run of `{report['command']}` ({report['date']}; {report['machine']['cpu']}, {threads}; {versions})."
 
 
-# ------------------------------------------------------------------------------------------- docs/performance.md
+# ------------------------------------------------------------------------------------------------- docs/performance.md
 
 
-def tables(reports: dict[str, dict[str, Any]]) -> str:
-    """All tables. reports: by machine."""
-    return "\n".join(["### What each kernel reaches", "", *_reached(reports), "", "### How cost grows", "", *_growth(reports)]) + "\n"
+KERNELS = ("five-conv batch 128", "five-conv batch 32", *SHORT[1:4], "mlp batch 1,000", "conv2d, geometric mean of 15", *SHORT[4:6])
+KERNELS += ("max-pool 128x32x32x64", "dense 64x3136-128", "softmax 4096x100", "adam 1000000", *SHORT[6:])
+
+
+def chosen(report: dict[str, Any], names: tuple[str, ...]) -> list[str]:
+    """The table of some rows, and the origin of the figures."""
+    lines = {line["what"]: line for line in report["summary"]}
+    return [*peers(report, [lines[what] for what in names if what in lines]), "", _origin(report)]
+
+
+def _floors(reports: dict[str, dict[str, Any]]) -> list[str]:
+    lines = ["| | threads | float32 multiply-adds | float64 | copy |", "|---|---|---|---|---|"]
+    for name, report in reports.items():
+        for threads, floors in report["floors"].items():
+            rates = [digits(floors[key]["median"]) for key in ("fma_float32", "fma_float64", "copy_streaming")]
+            lines.append(f"| {name} | {threads} | {rates[0]} GFLOP/s | {rates[1]} GFLOP/s | {rates[2]} GB/s |")
+    return lines
+
+
+def _prediction() -> list[str]:
+    found = stored("prediction/results.json")
+    names = list(dict.fromkeys(row["contender"] for row in found["rows"]))
+    lines = ["| µs (slowdown relative to nb.Predictor) | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
+    for network, rows in dict.fromkeys((row["network"], row["rows"]) for row in found["rows"]):
+        of = {row["contender"]: row for row in found["rows"] if (row["network"], row["rows"]) == (network, rows)}
+        cells = [f"{digits(of[name]['us'])}" + (f" ({of[name]['ratio'][1]:.2f})" if name != names[0] else "") for name in names]
+        lines.append(f"| {OF_PREDICTION[network]}, {rows} image{'s' * (rows > 1)} | {' | '.join(cells)} |")
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    return [*lines, "", f"Medians of `{found['command']}` ({found['date']}; {found['cpu']}, 2 threads; {versions})."]
+
+
+def _augmentation() -> list[str]:
+    found = stored("augmentation/results.json")
+    lines = ["| transforms | time | share of the training step |", "|---|---|---|"]
+    lines += [f"| {row['transforms']} | {seconds(row['ms'] / 1000)} | {row['share'][1]:.1f} % |" for row in found["rows"]]
+    return [*lines, "", f"Medians of `{found['command']}` ({found['date']}; {found['cpu']}, 2 threads)."]
+
+
+def _runs(**wanted: Any) -> list[dict[str, Any]]:
+    runs = stored("airbench/results.json")
+    return [run for run in runs if all(run[key] == value for key, value in wanted.items())]
+
+
+def _spread(values: list[float]) -> str:
+    """The mean, and where there are several values the least and the largest."""
+    mean, least, most = (f"{100 * value:.2f}" for value in (sum(values) / len(values), min(values), max(values)))
+    return f"{mean} %" + (f" ({least} to {most})" if len(values) > 1 else "")
+
+
+def _airbench() -> list[str]:
+    lines = ["| | test accuracy | averaged over six views | training | peak memory |", "|---|---|---|---|---|"]
+    for epochs in (3, 10):
+        for name, title in (("nbnet", "nbnet"), ("torch", "PyTorch")):
+            runs = _runs(epochs=epochs, name=name, without=None)
+            accuracy, views = (_spread([run[key] for run in runs]) for key in ("accuracy", "views"))
+            took, memory = (sorted(run[key] for run in runs)[len(runs) // 2] for key in ("seconds", "MiB"))
+            seeds = f"{len(runs)} seed{'s' * (len(runs) > 1)}"
+            lines.append(f"| {title}, {epochs} epochs, {seeds} | {accuracy} | {views} | {took:.0f} s | {memory:,.0f} MiB |")
+    return lines
+
+
+def _airbench_parts() -> list[str]:
+    """What each part of the recipe adds."""
+    whole = [run for run in _runs(epochs=3, name="nbnet", without=None) if run["seed"] < 3]
+    lines = [
+        "| without | test accuracy | the part adds |",
+        "|---|---|---|",
+        f"| nothing | {_spread([run['accuracy'] for run in whole])} | |",
+    ]
+    for part in ("whitening", "bias scale", "flip", "translation", "smoothing", "lookahead"):
+        runs = _runs(epochs=3, name="nbnet", without=part)
+        gain = 100 * (sum(run["accuracy"] for run in whole) / len(whole) - sum(run["accuracy"] for run in runs) / len(runs))
+        lines.append(
+            f"| {part} | {_spread([run['accuracy'] for run in runs])} | {gain:+.1f} points |".replace("+0.0", "0.0").replace("-0.0", "0.0")
+        )
+    return lines
+
+
+def _few(growths: dict[str, str]) -> list[str]:
+    chosen = ("five-conv, an image", "digits CNN, an image", "conv2d forward 64-64, a pixel", "five-conv batch 32, threads")
+    chosen += ("conv2d forward 128x32x32x64-64, threads", "batchnorm 128x32x32x64, threads", "dropout 128x32x32x64, threads")
+    rows = [f"| {what} | {text} |" for what, text in growths.items() if what.startswith(chosen)]
+    return ["| what | time |", "|---|---|", *rows]
+
+
+def _elsewhere(report: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """The best peer of each row, on both machines."""
+    first, second = ({line["what"]: line for line in each["summary"] if line["best_peer"]} for each in (report, other))
+    lines = ["| slowdown of the fastest peer | AVX-512 | AVX2 |", "|---|---|---|"]
+    for what, line in second.items():
+        if what in first:
+            cells = [f"{each['ratios'][each['best_peer']]:.2f}" for each in (first[what], line)]
+            lines.append(f"| {NAMES.get(what, what)} | {' | '.join(cells)} |")
+    machine = other["machine"]
+    where = f"{machine['cpu']} with {machine['vector features']}, {other['threads']} threads, {other['date']}"
+    return [
+        *lines,
+        "",
+        f"The AVX2 machine: {where}. [All its results](../{ELSEWHERE.parent.relative_to(ROOT).as_posix()}) are in the repository.",
+    ]
+
+
+# ------------------------------------------------------------------------------------------------------- all figures
 
 
 def _reached(reports: dict[str, dict[str, Any]]) -> list[str]:
     measured = {name: {row["workload"]: row for row in _rows(report)} for name, report in reports.items()}
-    first = next(iter(measured.values()))
     lines = [
-        "A row's floor is its counted arithmetic or traffic at the rate of the FMA loop or of the copy, measured in the same run; a",
-        "training step's is the sum over its layers. Minimal filtering multiplies less often than the definition, whose operations are",
-        "counted; fused layers move less data; a kernel whose data fits into a cache can exceed the copy. So a row can exceed 100 %.",
-        "",
-        "| | counted | " + " | ".join(f"{name} | of floor" for name in reports) + " |",
+        "| | counted | " + " | ".join(f"{name} | share of the floor" for name in reports) + " |",
         "|---|---|" + "---|---|" * len(reports),
     ]
-    for workload, row in first.items():
+    for workload, row in next(iter(measured.values())).items():
         if row["sweep"]:
             continue
         cells = []
@@ -102,7 +224,7 @@ def _reached(reports: dict[str, dict[str, Any]]) -> list[str]:
             rate = f"{digits(ours['gflops'])} GFLOP/s" if _by_arithmetic(row) else f"{digits(ours['gbs'])} GB/s"
             cells.append(f"{seconds(ours['median'])}, {rate} | {100 * ours['of_floor']:.0f} %")
         counted = f"{digits(row['gflop'] * 1e3)} MFLOP" if _by_arithmetic(row) else f"{digits(row['gigabytes'] * 1e3)} MB"
-        lines.append(f"| {workload} | {counted} | {' | '.join(cells)} |")
+        lines.append(f"| {NAMES.get(workload, workload)} | {counted} | {' | '.join(cells)} |")
     return lines
 
 
@@ -130,6 +252,7 @@ def _growths(report: dict[str, Any]) -> dict[str, str]:
         batches[" ".join(filter(None, (row["op"], row["part"], rest)))][row["shape"][0]] = row["contenders"][OURS]["median"]
     for name, times in batches.items():
         if len(times) > 1:
+            name = name.replace("digits-cnn", "digits CNN")
             found[f"{name}, an image of a batch of"] = "; ".join(f"{n}: {seconds(times[n] / n)}" for n in sorted(times))
     for part in ("forward", "backward_data", "backward_weights"):
         same = [row for row in _rows(report) if row["part"] == part and row["shape"][0] == 128]
@@ -152,21 +275,53 @@ def _growths(report: dict[str, Any]) -> dict[str, str]:
 # --------------------------------------------------------------------------------------------------------- the files
 
 
-def within(text: str, written: str) -> str:
-    """The text with the part between the marks replaced."""
-    before, _, rest = text.partition(FIRST)
-    _, _, after = rest.partition(LAST)
-    return f"{before}{FIRST}{written}{LAST}{after}"
+def written(report: dict[str, Any], other: dict[str, Any]) -> dict[str, list[str]]:
+    """The lines between the marks, by the name in them. other: the report of another machine."""
+    both = {"AVX-512": report, "AVX2": other}
+    return {
+        "special": special(report),
+        "speed": chosen(report, SHORT),
+        "kernels": chosen(report, KERNELS),
+        "everything": [*peers(report, report["summary"]), "", _origin(report)],
+        "prediction": _prediction(),
+        "augmentation": _augmentation(),
+        "floors": _floors(both),
+        "airbench": _airbench(),
+        "airbench_parts": _airbench_parts(),
+        "growth": _few(_growths(report)),
+        "elsewhere": _elsewhere(report, other),
+        "reached": _reached(both),
+        "growths": _growth(both),
+    }
 
 
 def rewritten(report: dict[str, Any], other: dict[str, Any]) -> dict[Path, str]:
-    """The expected contents of both files. other: the report of another machine."""
-    readme, performance = ROOT / "README.md", ROOT / "docs" / "performance.md"
-    machines = {"AVX2": other, "AVX-512": report}
-    return {
-        readme: within(readme.read_text(encoding="utf-8"), block(report) + elsewhere(other)),
-        performance: within(performance.read_text(encoding="utf-8"), tables(machines)),
-    }
+    """The expected contents of all pages with marks."""
+    parts = written(report, other)
+    pages = {path: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))}
+
+    def filled(found: re.Match[str]) -> str:
+        return found[1] + "\n" + "\n".join(parts[found[2]]) + "\n\n" + found[4]
+
+    return {path: MARKED.sub(filled, text) for path, text in pages.items() if MARKED.search(text)}
+
+
+UNITS = r"(?:%|ms|µs|ns|s|GFLOP/s|GB/s|MiB|MB)(?!\w)"
+
+
+def measured(report: dict[str, Any], other: dict[str, Any]) -> set[tuple[float, str]]:
+    """Every figure with its unit: those of the tables, where a number without one is a ratio, and those of recorded.json."""
+    found = set()
+    for name, lines in written(report, other).items():
+        for number, unit in re.findall(rf"(?<![\w.-])(\d[\d,]*(?:\.\d+)?)(?: ({UNITS}))?", "\n".join(lines)):
+            if unit or "." in number:
+                found.add((float(number.replace(",", "")), unit or ("µs" if name == "prediction" else "times")))
+    for figure in stored("recorded.json")["figures"]:
+        for key, value in figure["values"].items():
+            found |= {(number, key.rpartition(", ")[2]) for number in (value if isinstance(value, list) else [value])}
+    for row in stored("prediction/results.json")["rows"]:
+        found.add((row["ratio"][1], "times"))
+    return found
 
 
 if __name__ == "__main__":

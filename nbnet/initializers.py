@@ -31,10 +31,12 @@ def generator(seed: int, stream: int) -> np.random.Generator:
 
 
 def zeros(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """All 0."""
     return np.zeros(shape)
 
 
 def ones(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """All 1."""
     return np.ones(shape)
 
 

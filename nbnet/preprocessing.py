@@ -56,7 +56,9 @@ def check_rows(x: Any, y: Any, name: str = "x") -> tuple[Any, np.ndarray]:
     Args:
         name: what errors call x.
     Returns:
-        x and y as arrays. A Lazy x stays one: what its rows hold is checked when they are read. Raises: as check_arrays.
+        x and y as arrays. A Lazy x stays one: what its rows hold is checked when they are read.
+    Raises:
+        as check_arrays.
     """
     given, y = x, as_array(y, "y")
     x = x if isinstance(x, Lazy) else as_array(x, name)

@@ -41,3 +41,11 @@ def test_every_extra_is_in_the_messages_and_the_tests():
     for name in said - {"cuda", "cuda13"}:
         for requirement in re.findall(r'"([^"]+)"', extras[name]):
             assert f'"{requirement}"' in extras["test"], requirement
+
+
+def test_the_check_builds_the_site():
+    check = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert '-e ".[docs]"' in check
+    assert "mkdocs build --strict" in check
+    workflow = (ROOT / ".github" / "workflows" / "docs.yml").read_text(encoding="utf-8")
+    assert 'pip install ".[docs]" && mkdocs build --strict' in workflow

@@ -70,7 +70,7 @@ def _titles(report: dict[str, Any]) -> dict[str, str]:
 
 def _draw_steps(report: dict[str, Any]) -> Any:
     rows = [row for row in _main(report) if row["op"] in _STEPS]
-    title = f"One training step: median time, 10th to 90th percentile, times nbnet's ({_threads(report)})"
+    title = f"One training step: median time, 10th to 90th percentile, slowdown relative to nbnet ({_threads(report)})"
     return _bars(report, [(f"{_STEPS[row['op']]}, {row['size']}", row) for row in rows], title) if rows else None
 
 
@@ -79,7 +79,7 @@ _STEPS = {"five-conv": "five-conv", "mnist-cnn": "MNIST CNN", "digits-cnn": "dig
 
 def _draw_kernels(report: dict[str, Any]) -> Any:
     rows = [row for row in _main(report) if row["op"] not in _STEPS]
-    title = f"Kernels: median time, 10th to 90th percentile, times nbnet's ({_threads(report)}; float32)"
+    title = f"Kernels: median time, 10th to 90th percentile, slowdown relative to nbnet ({_threads(report)}; float32)"
     return _bars(report, [(_kernel_title(row), row) for row in rows], title) if rows else None
 
 

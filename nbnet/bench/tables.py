@@ -74,7 +74,7 @@ _NAMES = (
 def _summary(report: dict[str, Any]) -> Any:
     from rich.table import Table
 
-    title = "the others' figures as multiples of nbnet's" if report["peers"] else "nbnet's figures"
+    title = "slowdown of the others relative to nbnet" if report["peers"] else "nbnet's figures"
     table = Table(title=f"\n{title}", title_justify="left", box=None, pad_edge=False)
     table.add_column("")
     for name in ("nbnet", *(report["titles"][peer] for peer in report["peers"]), "of floor"):

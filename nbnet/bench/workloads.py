@@ -22,11 +22,11 @@ LOSS_TOLERANCE = {"float32": 1e-3, "float64": 1e-5}
 RANDOM_LOSS = 0.4  # the same for the first step of a network with dropout: other masks give other losses
 
 OPS = {
-    "five-conv": "a training step of the five-conv network",
-    "mnist-cnn": "a training step of the MNIST network",
-    "digits-cnn": "a training step of the digits network",
+    "five-conv": "a training step of five-conv",
+    "mnist-cnn": "a training step of the MNIST CNN",
+    "digits-cnn": "a training step of the digits CNN",
     "mlp": "a training step of the MLP, float64",
-    "mobile": "a training step of the network of depthwise separable convolutions",
+    "mobile": "a training step of mobile, of depthwise separable convolutions",
     "conv2d": "3x3 convolution: forward, backward to the input, backward to the weights",
     "depthwise": "3x3 convolution of each channel by itself, forward and backward",
     "groups": "3x3 convolution in four groups, forward and backward",
