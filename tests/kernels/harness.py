@@ -7,13 +7,13 @@ from typing import Any
 import numba
 import numpy as np
 import pytest
-from cuda_machine import GPU, SIMULATED
+from cuda_machine import EXECUTED, GPU, SIMULATED
 from tolerances import assert_close
 
 from nbnet.kernels import load
 
 DTYPES = ("float32", "float64")
-CPU = () if SIMULATED else ("serial", "parallel")
+CPU = () if SIMULATED or EXECUTED else ("serial", "parallel")
 COMPILED = (*CPU, "cuda") if SIMULATED or GPU else CPU
 GARBAGE = 77  # what outputs hold before a call: they must be overwritten
 GUARD = 256  # bytes before and after each array of a call
