@@ -193,7 +193,7 @@ else:
 def row_sum(value, group, like):
     """The sum over the group of threads, in each of them, in a fixed order. like: an array of value's dtype.
 
-    All threads of a block must call it.
+    All threads of a block must call it. What a thread of the group has read before, others may overwrite after it.
     """
     offset = min(group, WARP) // 2
     while offset > 0:
@@ -208,6 +208,8 @@ def row_sum(value, group, like):
         for i in range(1, group // WARP):
             value += warps[i]
         cuda.syncthreads()
+    else:
+        cuda.syncwarp()  # a shuffle does not order memory
     return value
 
 
@@ -232,6 +234,8 @@ def row_maximum(value, index, group, like):
             if warps[i] > value or (warps[i] == value and indices[i] < index):
                 value, index = warps[i], indices[i]
         cuda.syncthreads()
+    else:
+        cuda.syncwarp()
     return value, index
 
 

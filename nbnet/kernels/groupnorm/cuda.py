@@ -35,7 +35,9 @@ def _forward(x, count, points, channels, width, gamma, beta, eps, centered, mean
     row, first = cuda.grid(1) // group, cuda.grid(1) % group
     last = points * width if row < count else 0  # all threads stay for the reductions
     row = min(row, count - 1)
-    origin = np.float64(x[_element(row, 0, points, channels, width)[0]]) if centered else 0.0
+    origin = 0.0
+    if centered and last > 0:  # a row that is another group's may have been overwritten, if y is x
+        origin = np.float64(x[_element(row, 0, points, channels, width)[0]])
     total = 0.0
     for i in range(first, last, group):
         total += np.float64(x[_element(row, i, points, channels, width)[0]]) - origin

@@ -17,6 +17,8 @@ POINTER = {
 CALLS = {"load": "read", "store": "write", "atomicrmw": "atomic", "cmpxchg": "atomic"}
 BYTES = {"float": 4, "double": 8, "ptr": 8, "half": 2, "i1": 1, "i8": 1, "i16": 2, "i32": 4, "i64": 8, "i128": 16}
 BARRIER = re.compile(r'(?P<start>\s+(?:tail )?call void )@"?gpu\.barrier0"?\(\)')
+WARP_BARRIER = re.compile(r'(?P<start>\s+(?:tail )?call void )@"?gpu\.bar\.warp\.sync"?\((?P<values>.*?)\)')
+FILL = re.compile(r"\s+(?:tail )?call void @llvm\.mem(?:set|cpy|move)\S*\((?P<to>ptr [^,]*), (?P<value>[^,]*), i64 (?P<size>[^,]*),")
 SHUFFLE = re.compile(r'(?P<start>\s+%\S+ = (?:tail )?call \{ i32, i1 \} )@"?gpu\.shfl\.sync\.i32"?\((?P<values>.*?)\)')
 LOCAL = re.compile(r"\s+(%\S+) = alloca ")
 ENTRY = "gpu_entry"  # the function that unpacks the arguments
@@ -24,6 +26,7 @@ DECLARED = """declare void @gpu_read(ptr, i64, i64, i32)
 declare void @gpu_write(ptr, i64, i64, i32)
 declare void @gpu_atomic(ptr, i64, i64, i32)
 declare void @gpu_barrier(i32)
+declare void @gpu_warp_barrier(i32, i32)
 declare { i32, i1 } @gpu_shuffle(i32, i32, i32, i32, i32, i32)
 """
 
@@ -111,10 +114,12 @@ def checked(text):
             lines += _check(access, places.number_of(line), local)
         elif BARRIER.match(line):
             line = BARRIER.sub(rf"\g<start>@gpu_barrier(i32 {places.number_of(line)})", line)
+        elif WARP_BARRIER.match(line):
+            line = WARP_BARRIER.sub(rf"\g<start>@gpu_warp_barrier(\g<values>, i32 {places.number_of(line)})", line)
         elif SHUFFLE.match(line):
             line = SHUFFLE.sub(rf"\g<start>@gpu_shuffle(\g<values>, i32 {places.number_of(line)})", line)
-        elif re.match(r"\s+(%\S+ = )?(tail )?call .*@llvm\.mem(cpy|set|move)", line):
-            raise NotImplementedError(f"the executor does not check this: {line.strip()}")
+        elif FILL.match(line):
+            lines += _check_fill(FILL.match(line), places.number_of(line))
         if not line.startswith("!") and "#dbg_" not in line:  # metadata has served
             lines.append(re.sub(r",? ![\w.]+ !\d+", "", line))
     return "\n".join(lines) + "\n" + DECLARED, places.places
@@ -130,3 +135,10 @@ def _check(access, site, local):
         return []
     alignment = min(int(access["alignment"]), size & -size, 16)
     return [f"  call void @gpu_{CALLS[what]}(ptr {pointer}, i64 {size}, i64 {alignment}, i32 {site})"]
+
+
+def _check_fill(fill, site):
+    """Many bytes that are written, and read if they are copied."""
+    for call, operand in (("write", fill["to"]), ("read", fill["value"])):
+        if operand.startswith("ptr "):
+            yield f"  call void @gpu_{call}(ptr {operand.split()[-1]}, i64 {fill['size']}, i64 1, i32 {site})"

@@ -41,7 +41,7 @@ def _diverged(fault, array):
 
 
 def _lanes_missing(fault, array):
-    return "a shuffle that thread {other_thread} of the same warp does not reach: it {waits}"
+    return "a shuffle or barrier of a warp that its thread {other_thread} does not reach: it {waits}"
 
 
 def _no_lane(fault, array):

@@ -9,12 +9,12 @@
 
 enum { THREADS = 1024, LANES = 32, STACK = 256 << 10, PAGE = 4096, SITES = 1 << 16 };
 enum { FORWARD, BACKWARD, RANDOM };                    // the order of threads and blocks
-enum { READY, AT_BARRIER, AT_SHUFFLE, HAS_READ, ENDED };  // a thread
+enum { READY, AT_BARRIER, AT_WARP_BARRIER, AT_SHUFFLE, HAS_READ, ENDED };  // a thread
 enum { NONE, BEYOND, MISALIGNED, RACE, BLOCK_RACE, UNWRITTEN, DIVERGED, LANES_MISSING, NO_LANE, CONSTANT };  // faults; faults.py has the words
 enum { GLOBAL, SHARED, CONSTANTS };                    // memory
 enum { READ, WRITE, ATOMIC };                          // accesses
 
-typedef struct { uint32_t moment; uint16_t thread, site; uint8_t bytes, access; } touch;
+typedef struct { uint32_t moment; uint16_t thread, site, warp_moment; uint8_t bytes, access; } touch;  // moments: between two barriers
 typedef struct { touch write, read, second, earlier; uint8_t known; } word;  // second: another thread of this block; earlier: another block
 typedef struct { char *at; int64_t size, alignment; word *shadow; int64_t kind; } region;
 typedef struct { int32_t kind, thread, site, access, other_thread, other_site, other_access, region; int64_t offset, size; int32_t block[3]; } report;
@@ -28,6 +28,7 @@ static int region_count, region_of_site[SITES];
 static uint32_t moment, block_start, launch_start;
 static int threads, current, state[THREADS], site_of[THREADS], order[THREADS];
 static int32_t index_of[THREADS][3];
+static uint16_t warp_moment[THREADS / LANES];
 static uint32_t given[THREADS], members_of[THREADS], seed;
 static void *stack_of[THREADS], *scheduler;
 static char *stacks;
@@ -100,7 +101,8 @@ static void refuse(int kind, int site, int access, int found, char *at, int64_t 
 static int clashes(const touch *other, const touch *me) {
     if (other->moment < launch_start || !(other->bytes & me->bytes) || (other->access == ATOMIC && me->access == ATOMIC)) return NONE;
     if (other->moment < block_start) return BLOCK_RACE;
-    return other->moment == me->moment && other->thread != me->thread ? RACE : NONE;
+    if (other->moment != me->moment || other->thread == me->thread) return NONE;
+    return other->thread / LANES == me->thread / LANES && other->warp_moment != me->warp_moment ? NONE : RACE;
 }
 
 static void remember_read(word *w, touch me) {
@@ -139,7 +141,7 @@ static void look(char *at, int64_t size, int64_t alignment, int site, int access
         if (access != READ) refuse(CONSTANT, site, access, found, at, size, 0);
         return;
     }
-    touch me = {moment, (uint16_t)current, (uint16_t)site, 15, (uint8_t)access};
+    touch me = {moment, (uint16_t)current, (uint16_t)site, warp_moment[current / LANES], 15, (uint8_t)access};
     if (size % 4 == 0 && offset % 4 == 0) {
         for (int64_t i = 0; i < size / 4; i++) look_at(r->shadow + offset / 4 + i, me, r, found, at, size);
     } else {
@@ -157,6 +159,12 @@ void gpu_atomic(char *at, int64_t size, int64_t alignment, int32_t site) { look(
 // --------------------------------------------------------------------------------------------- barriers and shuffles
 
 void gpu_barrier(int32_t site) { give_way(AT_BARRIER, site); }
+
+// Orders memory between the lanes of a warp, which a shuffle does not.
+void gpu_warp_barrier(uint32_t members, int32_t site) {
+    members_of[current] = members;
+    give_way(AT_WARP_BARRIER, site);
+}
 
 typedef struct { int32_t value; int8_t valid; } exchanged;
 
@@ -191,6 +199,7 @@ static int release_warps(int waiting, int fail) {
             for (int other = first; other < end; other++)
                 if (members_of[t] >> other % LANES & 1 && (state[other] != waiting || site_of[other] != site_of[t])) complete = 0, missing = other;
             if (complete) {
+                warp_moment[first / LANES] += waiting == AT_WARP_BARRIER;
                 uint32_t members = members_of[t];
                 for (int other = first; other < end; other++) if (members >> other % LANES & 1) state[other] = READY, released = 1;
             } else if (fail) {
@@ -262,8 +271,9 @@ static void run_block(int how) {
             ran = 1;
         }
         if (ran) continue;
-        if (release_warps(AT_SHUFFLE, 0) || release_warps(HAS_READ, 0)) continue;
+        if (release_warps(AT_SHUFFLE, 0) || release_warps(HAS_READ, 0) || release_warps(AT_WARP_BARRIER, 0)) continue;
         release_warps(AT_SHUFFLE, 1);
+        if (!fault.kind) release_warps(AT_WARP_BARRIER, 1);
         if (fault.kind || !release_block()) return;
     }
 }

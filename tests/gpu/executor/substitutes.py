@@ -34,7 +34,7 @@ OPERATIONS = {
 }
 INTEGERS = {"i": ("si", "i32"), "ui": ("ui", "i32"), "ll": ("si", "i64"), "ull": ("ui", "i64")}
 REGISTERS = [f"{name}.{axis}" for name in ("tid", "ntid", "ctaid", "nctaid") for axis in "xyz"] + ["laneid"]
-WAITING = ("barrier0", "shfl.sync.i32")  # threads wait there: checks.py turns them into calls of the runtime
+WAITING = ("barrier0", "bar.warp.sync", "shfl.sync.i32")  # threads wait there: checks.py turns them into calls of the runtime
 
 BITS = """
 define i32 @"gpu.read.ptx.sreg.warpsize"() alwaysinline {
