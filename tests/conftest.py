@@ -18,10 +18,10 @@ def pytest_addoption(parser):
 
 
 def pytest_ignore_collect(collection_path, config):
-    """What is about the CPU alone, and runs without it."""
-    if config.getoption("--cuda") != "device" and collection_path == Path(__file__).parent / "kernels" / "cpu":
-        return True
-    return None
+    """What is about the CPU alone, or about what numba-cuda makes for a GPU, is the same in each mode."""
+    mode, kernels = config.getoption("--cuda"), Path(__file__).parent / "kernels"
+    elsewhere = {"simulator": ["cpu"], "executor": ["cpu", "gpu/test_ptx.py", "gpu/test_numba_private.py"]}.get(mode.partition("-")[0], [])
+    return True if collection_path in [kernels / name for name in elsewhere] else None
 
 
 def pytest_make_parametrize_id(val, argname):
@@ -30,7 +30,9 @@ def pytest_make_parametrize_id(val, argname):
 
 
 def pytest_collection_modifyitems(config, items):
-    lacking = cuda_machine.lacking(config.getoption("--cuda"))
+    mode = config.getoption("--cuda")
+    lacking = cuda_machine.lacking(mode)
+    items[:] = cuda_machine.sampled(items, mode)
     if lacking:
         for item in items:
             item.add_marker(pytest.mark.skip(reason=lacking))

@@ -2,11 +2,14 @@
 
 import importlib.util
 import os
+from collections import Counter
+from contextlib import AbstractContextManager, nullcontext
 
 MODES = {
     "device": "on a GPU, if there is one (the default)",
     "simulator": "as Python, in Numba's simulator",
-    "executor": "compiled for the CPU, with every access checked",
+    "executor": "compiled for the CPU, with every access checked: a sample of the tests' cases",
+    "executor-complete": "all cases",
 }
 INSTALLED = importlib.util.find_spec("numba_cuda") is not None
 SIMULATED = EXECUTED = GPU = False  # GPU: compiled kernels run, in the executor too
@@ -15,7 +18,7 @@ SIMULATED = EXECUTED = GPU = False  # GPU: compiled kernels run, in the executor
 def choose(mode: str) -> None:
     """Set these names, before Numba is imported."""
     global SIMULATED, EXECUTED, GPU
-    SIMULATED, EXECUTED = mode == "simulator", mode == "executor" and lacking(mode) is None
+    SIMULATED, EXECUTED = mode == "simulator", mode.startswith("executor") and lacking(mode) is None
     os.environ["NUMBA_ENABLE_CUDASIM"] = str(int(SIMULATED))
     if EXECUTED:
         from gpu.executor import driver
@@ -38,3 +41,26 @@ def lacking(mode: str) -> str | None:
     from gpu.executor import runtime
 
     return runtime.missing()
+
+
+def sampled(items: list, mode: str) -> list:
+    """The tests that run in this mode: in the executor the first case of each function, and every fifth after it."""
+    if mode != "executor":
+        return items
+    seen: Counter = Counter()
+    chosen = []
+    for item in items:
+        function = item.nodeid.partition("[")[0]
+        if seen[function] % 5 == 0:
+            chosen.append(item)
+        seen[function] += 1
+    return chosen
+
+
+def another_order() -> AbstractContextManager:
+    """In the executor, threads run in another order within this block."""
+    if not EXECUTED:
+        return nullcontext()
+    from gpu.executor import driver
+
+    return driver.order(driver.RANDOM)
