@@ -63,17 +63,23 @@ class Places:
 
     def __init__(self, text):
         self._metadata = dict(re.findall(r"^(!\d+) = (.*)$", text, re.MULTILINE))
-        self._numbers = {}
+        self._numbers, self._last = {}, None
         self.places = []
 
     def number_of(self, line):
-        """The number of the place that a line of IR comes from; of no known place, if it does not say so."""
-        found = re.search(r"!dbg (!\d+)", line)
-        place = self._location(found[1]) if found else None
+        """The number of the place that a line of IR comes from; of the line before it, if it does not say so."""
+        self.pass_by(line)
+        place = self._location(self._last) if self._last else None
         if place not in self._numbers:
             self._numbers[place] = len(self.places)
             self.places.append(place)
         return self._numbers[place]
+
+    def pass_by(self, line):
+        """Remember the place of a line of IR, if it has one."""
+        found = re.search(r"!dbg (!\d+)", line)
+        if found and not line.startswith("define "):
+            self._last = found[1]
 
     def _fields(self, name):
         return dict(re.findall(r'(\w+): (!?\d+|"[^"]*")', self._metadata[name]))
@@ -106,6 +112,7 @@ def checked(text):
     for line in text.splitlines():
         if line.startswith("define "):
             function, local = line, set()
+        places.pass_by(line)
         found = LOCAL.match(line)
         if found:
             local.add(found[1])

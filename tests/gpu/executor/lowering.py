@@ -74,4 +74,4 @@ def of_libdevice(names):
         name = open_.pop()
         found[name] = named[name]
         open_ |= {other for other in re.findall(r'@"?([\w.]+)', named[name]) if other in named} - found.keys()
-    return "\n".join([*found.values(), *rest])
+    return "\n".join([*rest, *found.values()])
