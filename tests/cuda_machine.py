@@ -1,4 +1,4 @@
-"""Where CUDA kernels run in this process, which `pytest --cuda=` chooses: on a GPU if there is one, in Numba's simulator, or in the executor."""
+"""Where CUDA kernels run in this process, which `pytest --cuda=` chooses."""
 
 import importlib.util
 import os
@@ -44,14 +44,14 @@ def lacking(mode: str) -> str | None:
 
 
 def sampled(items: list, mode: str) -> list:
-    """The tests that run in this mode: in the executor the first case of each function and every fifth after it, and all of tests/gpu."""
+    """The tests that run in this mode: in the executor the first case of each function and every eighth after it, and all of tests/gpu."""
     if mode != "executor":
         return items
     seen: Counter = Counter()
     chosen = []
     for item in items:
         function = item.nodeid.partition("[")[0]
-        if seen[function] % 5 == 0 or function.startswith("tests/gpu/"):
+        if seen[function] % 8 == 0 or function.startswith("tests/gpu/"):
             chosen.append(item)
         seen[function] += 1
     return chosen

@@ -15,7 +15,7 @@ from nbnet.preprocessing import permutation
 from nbnet.training import loop
 from nbnet.training.callbacks import Callback
 
-pytestmark = pytest.mark.skipif(not (SIMULATED or GPU), reason="there is no GPU, and NUMBA_ENABLE_CUDASIM is not 1")
+pytestmark = pytest.mark.skipif(not (SIMULATED or GPU), reason="there is no GPU: use --cuda=simulator or --cuda=executor")
 F = nb.functional
 SIDE = 4 if SIMULATED else 8 if EXECUTED else 16
 ROWS = 4 if SIMULATED else 8 if EXECUTED else 64

@@ -23,7 +23,11 @@ ALIGNMENT = None if SIMULATED else 16  # of shared arrays that are read by load4
 
 
 def run(compiled: Any, grid: Any, block: Any, *args: Any) -> None:
-    """Launch a kernel on nbnet's stream. Arrays are passed flat; pass their sizes as numbers."""
+    """Launch a kernel on nbnet's stream. Arrays are passed flat; pass their sizes as numbers.
+
+    Raises:
+        KernelError: it has more threads than `divide` takes numbers.
+    """
     configured(compiled, grid, block, device.stream())(*[arg.flat if type(arg) is device.DeviceArray else arg for arg in args])
 
 
@@ -122,7 +126,7 @@ def store(array, index, size, values):
 
 @formula
 def divide(a, b):
-    """a // b and a % b, for numbers from 0 to 2^31 - 1: about 20 instructions, where 64 bits take 100."""
+    """a // b and a % b, for numbers from 0 to 2^32 - 1: about 20 instructions, where 64 bits take 100."""
     quotient = _divide32(a, b)
     return quotient, a - quotient * b
 

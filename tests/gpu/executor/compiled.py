@@ -89,7 +89,8 @@ def compile_kernel(dispatcher, signature):
 def _unpacking(entry, kinds):
     """A function that takes addresses of the arguments and calls the kernel."""
     listed = ", ".join(f"{kind} %v{i}" for i, kind in enumerate(kinds))
-    lines = [f'target triple = "{llvm.get_process_triple()}"', f'declare void @"{entry}"({", ".join(kinds)})', f"define void @{checks.ENTRY}(ptr %a) {{"]
+    lines = [f'target triple = "{llvm.get_process_triple()}"', f'declare void @"{entry}"({", ".join(kinds)})']
+    lines.append(f"define void @{checks.ENTRY}(ptr %a) {{")
     for i, kind in enumerate(kinds):
         lines += [f"  %p{i} = getelementptr ptr, ptr %a, i64 {i}", f"  %q{i} = load ptr, ptr %p{i}", f"  %v{i} = load {kind}, ptr %q{i}"]
     return "\n".join([*lines, f'  call void @"{entry}"({listed})', "  ret void", "}"])

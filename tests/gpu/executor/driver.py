@@ -56,12 +56,12 @@ class Array:
 
     def copy_to_device(self, source, stream=0):
         source = source.numpy() if isinstance(source, Array) else np.asarray(source)
-        assert source.dtype == self.dtype and source.size == self.size, (source.dtype, source.size, self.dtype, self.size)
+        assert (source.dtype, source.size) == (self.dtype, self.size)
         self.numpy()[...] = source.reshape(-1)
         self.mark(runtime.READABLE)
 
     def copy_to_host(self, target, stream=0):
-        assert target.dtype == self.dtype and target.size == self.size
+        assert (target.dtype, target.size) == (self.dtype, self.size)
         target.reshape(-1)[...] = self.numpy()
 
 
@@ -115,13 +115,10 @@ class Launch:
             regions.append(memory.region(0, variable.size, runtime.SHARED if variable.shared else runtime.CONSTANTS, variable.alignment))
         regions = (runtime.Region * len(regions))(*regions)
         grid, block = (ctypes.c_int32 * 3)(*self.grid), (ctypes.c_int32 * 3)(*self.block)
-        if runtime.library().gpu_launch(
-            loaded.entry, places, loaded.registers, grid, block, regions, len(regions), _order, SEED
-        ):
+        if runtime.library().gpu_launch(loaded.entry, places, loaded.registers, grid, block, regions, len(regions), _order, SEED):
             variables = [Named(v.shown, v.size, 0, "shared array" if v.shared else "constants") for v in code.variables]
             message = describe(runtime.report(), self._name, self.block, [*self._named(args), *variables], code.places)
             raise KernelFault(message)
-
 
     def _named(self, args):
         code = self.kernel.py_func.__code__

@@ -86,8 +86,8 @@ def _operation(name, count, what, kind, short):
 
 # Where the nearest float is on the wrong side of the exact number for a direction, and the step to the right one.
 DIRECTIONS = {
-    "rz": "%ab = call double @llvm.fabs.f64(double %back)|%ae = call double @llvm.fabs.f64(double %exact)|%wrong = fcmp ogt double %ab, %ae|"
-    "%step = add i32 0, -1",
+    "rz": "%ab = call double @llvm.fabs.f64(double %back)|%ae = call double @llvm.fabs.f64(double %exact)|"
+    "%wrong = fcmp ogt double %ab, %ae|%step = add i32 0, -1",
     "rm": "%wrong = fcmp ogt double %back, %exact|%step = select i1 %negative, i32 1, i32 -1",
     "rp": "%wrong = fcmp olt double %back, %exact|%step = select i1 %negative, i32 -1, i32 1",
 }

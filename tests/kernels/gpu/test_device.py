@@ -11,7 +11,7 @@ from tolerances import assert_close
 import nbnet as nb
 from nbnet.errors import BackendError, KernelError
 
-pytestmark = pytest.mark.skipif(not (SIMULATED or GPU), reason="there is no GPU, and NUMBA_ENABLE_CUDASIM is not 1")
+pytestmark = pytest.mark.skipif(not (SIMULATED or GPU), reason="there is no GPU: use --cuda=simulator or --cuda=executor")
 F = nb.functional
 
 
