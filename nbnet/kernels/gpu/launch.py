@@ -185,12 +185,21 @@ if SIMULATED:
         cuda.syncthreads()
         return other
 
+    @function
+    def _order_memory_of_warp():
+        cuda.syncthreads()
+
 else:
 
     @function
     def _exchange(value, offset):
         """The value of the thread whose number differs in the bit `offset`, of the same warp."""
         return cuda.shfl_xor_sync(0xFFFFFFFF, value, offset)
+
+    @function
+    def _order_memory_of_warp():
+        """What lanes have read, others may overwrite after this; a shuffle orders nothing."""
+        cuda.syncwarp()
 
 
 @function
@@ -213,7 +222,7 @@ def row_sum(value, group, like):
             value += warps[i]
         cuda.syncthreads()
     else:
-        cuda.syncwarp()  # a shuffle does not order memory
+        _order_memory_of_warp()
     return value
 
 
@@ -239,7 +248,7 @@ def row_maximum(value, index, group, like):
                 value, index = warps[i], indices[i]
         cuda.syncthreads()
     else:
-        cuda.syncwarp()
+        _order_memory_of_warp()
     return value, index
 
 
