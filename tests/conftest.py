@@ -1,22 +1,27 @@
 """Test settings that must be in place before Numba is imported."""
 
-import importlib.util
 import os
 import sys
 from pathlib import Path
 
+import cuda_machine
 import pytest
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # two processes of tests share the cores: waiting threads sleep
 os.environ["NUMBA_CACHE_DIR"] = str(Path(__file__).parents[1] / ".numba_cache")
-SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
-INSTALLED = importlib.util.find_spec("numba_cuda") is not None
-if SIMULATED:  # what is about the CPU alone, and runs without it
-    collect_ignore = ["kernels/cpu"]
 
 
 def pytest_addoption(parser):
     parser.addoption("--update", action="store_true", help="write the files in tests/described/ instead of comparing with them")
+    where = "; ".join(f"{mode}: {what}" for mode, what in cuda_machine.MODES.items())
+    parser.addoption("--cuda", choices=list(cuda_machine.MODES), default="device", help=f"where CUDA kernels run. {where}")
+
+
+def pytest_ignore_collect(collection_path, config):
+    """What is about the CPU alone, or about what numba-cuda makes for a GPU, is the same in each mode."""
+    mode, kernels = config.getoption("--cuda"), Path(__file__).parent / "kernels"
+    elsewhere = {"simulator": ["cpu"], "executor": ["cpu", "gpu/test_ptx.py", "gpu/test_numba_private.py"]}.get(mode.partition("-")[0], [])
+    return True if collection_path in [kernels / name for name in elsewhere] else None
 
 
 def pytest_make_parametrize_id(val, argname):
@@ -24,14 +29,18 @@ def pytest_make_parametrize_id(val, argname):
     return argname if isinstance(val, bytes) else None
 
 
-def pytest_collection_modifyitems(items):
-    if SIMULATED and not INSTALLED:
+def pytest_collection_modifyitems(config, items):
+    mode = config.getoption("--cuda")
+    lacking = cuda_machine.lacking(mode)
+    items[:] = cuda_machine.sampled(items, mode)
+    if lacking:
         for item in items:
-            item.add_marker(pytest.mark.skip(reason="there is no numba-cuda, which has the simulator (nor wheels of it for macOS)"))
+            item.add_marker(pytest.mark.skip(reason=lacking))
 
 
 def pytest_configure(config):
-    if SIMULATED and INSTALLED:
+    cuda_machine.choose(config.getoption("--cuda"))
+    if cuda_machine.SIMULATED and cuda_machine.INSTALLED:
         # Threads of the simulator compute with NumPy's scalars, which warn where a GPU gives infinity or NaN.
         config.addinivalue_line("filterwarnings", "ignore::RuntimeWarning")
         # A thread that waits for the others polls: it should not keep Python for long.

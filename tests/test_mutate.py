@@ -181,8 +181,10 @@ def test_peers_are_drawn_only_if_they_are_named(tools):
 def test_a_fault_in_a_cuda_kernel_may_be_found_without_the_simulator(project, tools, capsys, notices):
     """Its PTX is compiled there; the simulator runs Python."""
     mutate, mutations = tools
-    start = "import os\n\nfrom nbnet.kernels.cuda import smaller\n\nSIMULATED = os.environ.get('NUMBA_ENABLE_CUDASIM') == '1'\n\n\n"
+    option = "def pytest_addoption(parser):\n    parser.addoption('--cuda')\n"
+    start = "import sys\n\nfrom nbnet.kernels.cuda import smaller\n\nSIMULATED = '--cuda=simulator' in sys.argv\n\n\n"
     files = {
+        "tests/conftest.py": option,
         "nbnet/kernels/cuda.py": SMALLER,
         "tests/kernels/test_cuda.py": start + "def test_it():\n    assert SIMULATED\n",
         "tests/kernels/gpu/test_ptx.py": start + f"def test_it():\n    assert SIMULATED or {not notices} or smaller(1, 2) == 1\n\n\n"

@@ -252,9 +252,8 @@ class Trial:
     def pytest(self, arguments, timeout, simulated=False):
         """The exit code and the output of pytest; None for a code if it took too long."""
         environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(self.root)}
-        if simulated:
-            environment["NUMBA_ENABLE_CUDASIM"] = "1"
-        command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", *arguments]
+        where = ["--cuda=simulator"] if simulated else []
+        command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", *where, *arguments]
         process = subprocess.Popen(
             command, cwd=self.root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True, text=True
         )

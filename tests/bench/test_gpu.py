@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from cuda_machine import GPU, SIMULATED
+from cuda_machine import EXECUTED, GPU, SIMULATED
 
-pytestmark = pytest.mark.skipif(not (SIMULATED or GPU), reason="there is no GPU, and NUMBA_ENABLE_CUDASIM is not 1")
+pytestmark = pytest.mark.skipif(EXECUTED or not (SIMULATED or GPU), reason="there is no GPU: use --cuda=simulator")
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
 
 

@@ -5,7 +5,7 @@ import weakref
 
 import numpy as np
 import pytest
-from cuda_machine import GPU, SIMULATED
+from cuda_machine import EXECUTED, GPU, SIMULATED
 from tolerances import assert_close
 
 import nbnet as nb
@@ -15,10 +15,10 @@ from nbnet.preprocessing import permutation
 from nbnet.training import loop
 from nbnet.training.callbacks import Callback
 
-pytestmark = pytest.mark.skipif(not (SIMULATED or GPU), reason="there is no GPU, and NUMBA_ENABLE_CUDASIM is not 1")
+pytestmark = pytest.mark.skipif(not (SIMULATED or GPU), reason="there is no GPU: use --cuda=simulator or --cuda=executor")
 F = nb.functional
-SIDE = 4 if SIMULATED else 16
-ROWS = 4 if SIMULATED else 64
+SIDE = 4 if SIMULATED else 8 if EXECUTED else 16
+ROWS = 4 if SIMULATED else 8 if EXECUTED else 64
 STEPS = 10
 
 

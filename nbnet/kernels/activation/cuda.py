@@ -56,7 +56,7 @@ __getattr__, __dir__ = made_from_table(globals(), {"NAME_forward": FORWARD, "NAM
 def _softmax_forward(x, count, classes, y, group):
     row, first = cuda.grid(1) // group, cuda.grid(1) % group
     last = classes if row < count else 0  # all threads stay for the reductions
-    largest = x[min(row, count - 1) * classes]
+    largest = x[row * classes] if row < count else x.dtype.type(0)  # others may have been overwritten, if y is x
     for c in range(first, last, group):
         largest = max(largest, x[row * classes + c])
     largest, _ = row_maximum(largest, 0, group, x)
@@ -97,7 +97,7 @@ def softmax_backward(dy, y, dx):
 def _log_softmax_forward(x, count, classes, y, group):
     row, first = cuda.grid(1) // group, cuda.grid(1) % group
     last = classes if row < count else 0  # all threads stay for the reductions
-    largest = x[min(row, count - 1) * classes]
+    largest = x[row * classes] if row < count else x.dtype.type(0)  # others may have been overwritten, if y is x
     for c in range(first, last, group):
         largest = max(largest, x[row * classes + c])
     largest, _ = row_maximum(largest, 0, group, x)

@@ -1,10 +1,12 @@
 """How CUDA kernels are compiled and kept on disk, in one place."""
 
+import math
 import warnings
-from functools import lru_cache
+from functools import cache
 
 from numba import cuda
 
+from nbnet.errors import KernelError
 from nbnet.kernels.channelwise import named, source, within
 from nbnet.kernels.gpu import numba_private
 from nbnet.kernels.gpu.numba_private import SIMULATED
@@ -69,8 +71,19 @@ def from_text(name, text, formula, scope):
     return define(name, text, formula, folder, scope)
 
 
-@lru_cache(1024)
+def check_count(count):
+    """Refuse more elements than nbnet.kernels.gpu.launch.divide takes.
+
+    Raises:
+        KernelError: there are more.
+    """
+    if count > 2**32:
+        raise KernelError(f"got {count:,} elements or threads, expected at most {2**32:,} on backend 'cuda': use a smaller batch")
+
+
+@cache
 def _configured(compiled, grid, block, stream):
+    check_count(math.prod(grid if isinstance(grid, tuple) else (grid,)) * math.prod(block if isinstance(block, tuple) else (block,)))
     with warnings.catch_warnings():  # small layers have small grids: there is nothing that a user could fix
         warnings.simplefilter("ignore", numba_private.NumbaPerformanceWarning)
         return compiled[grid, block, stream]

@@ -171,6 +171,7 @@ class Pool:
 
     def __init__(self) -> None:
         self._free: defaultdict[int, list[_Block]] = defaultdict(list)
+        self._blocks: set[_Block] = set()  # all, so that the garbage collector, which breaks cycles such as tracebacks, frees no memory
         self.hits = 0
         self.misses = 0
         self.bytes = 0
@@ -208,6 +209,7 @@ class Pool:
                 raise BackendError(_out_of_memory_message(size, self.bytes)) from error
         self.misses += 1
         self.bytes += size
+        self._blocks.add(block)
         return block
 
     def clear(self) -> None:
@@ -215,6 +217,7 @@ class Pool:
         synchronize()
         for size, free in self._free.items():
             self.bytes -= size * len(free)
+            self._blocks.difference_update(free)
             free.clear()
 
 

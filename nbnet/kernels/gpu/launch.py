@@ -23,7 +23,11 @@ ALIGNMENT = None if SIMULATED else 16  # of shared arrays that are read by load4
 
 
 def run(compiled: Any, grid: Any, block: Any, *args: Any) -> None:
-    """Launch a kernel on nbnet's stream. Arrays are passed flat; pass their sizes as numbers."""
+    """Launch a kernel on nbnet's stream. Arrays are passed flat; pass their sizes as numbers.
+
+    Raises:
+        KernelError: it has more threads than `divide` takes numbers.
+    """
     configured(compiled, grid, block, device.stream())(*[arg.flat if type(arg) is device.DeviceArray else arg for arg in args])
 
 
@@ -122,7 +126,7 @@ def store(array, index, size, values):
 
 @formula
 def divide(a, b):
-    """a // b and a % b, for numbers from 0 to 2^31 - 1: about 20 instructions, where 64 bits take 100."""
+    """a // b and a % b, for numbers from 0 to 2^32 - 1: about 20 instructions, where 64 bits take 100."""
     quotient = _divide32(a, b)
     return quotient, a - quotient * b
 
@@ -181,6 +185,10 @@ if SIMULATED:
         cuda.syncthreads()
         return other
 
+    @function
+    def _order_memory_of_warp():
+        cuda.syncthreads()
+
 else:
 
     @function
@@ -188,12 +196,17 @@ else:
         """The value of the thread whose number differs in the bit `offset`, of the same warp."""
         return cuda.shfl_xor_sync(0xFFFFFFFF, value, offset)
 
+    @function
+    def _order_memory_of_warp():
+        """What lanes have read, others may overwrite after this; a shuffle orders nothing."""
+        cuda.syncwarp()
+
 
 @function
 def row_sum(value, group, like):
     """The sum over the group of threads, in each of them, in a fixed order. like: an array of value's dtype.
 
-    All threads of a block must call it.
+    All threads of a block must call it. What a thread of the group has read before, others may overwrite after it.
     """
     offset = min(group, WARP) // 2
     while offset > 0:
@@ -208,6 +221,8 @@ def row_sum(value, group, like):
         for i in range(1, group // WARP):
             value += warps[i]
         cuda.syncthreads()
+    else:
+        _order_memory_of_warp()
     return value
 
 
@@ -232,6 +247,8 @@ def row_maximum(value, index, group, like):
             if warps[i] > value or (warps[i] == value and indices[i] < index):
                 value, index = warps[i], indices[i]
         cuda.syncthreads()
+    else:
+        _order_memory_of_warp()
     return value, index
 
 

@@ -11,7 +11,7 @@ from numba import cuda
 
 from nbnet.kernels.gpu import device
 from nbnet.kernels.gpu.columns import BLOCKS_OF_SUMS, columns, merge_sums, write_sums
-from nbnet.kernels.gpu.compile import formula, kernel
+from nbnet.kernels.gpu.compile import check_count, formula, kernel
 from nbnet.kernels.gpu.launch import add4, divide, load, multiply_add4, row_sum, rows, run, wide4
 from nbnet.kernels.groupnorm import TINY
 
@@ -35,7 +35,9 @@ def _forward(x, count, points, channels, width, gamma, beta, eps, centered, mean
     row, first = cuda.grid(1) // group, cuda.grid(1) % group
     last = points * width if row < count else 0  # all threads stay for the reductions
     row = min(row, count - 1)
-    origin = np.float64(x[_element(row, 0, points, channels, width)[0]]) if centered else 0.0
+    origin = 0.0
+    if centered and last > 0:  # a row that is another group's may have been overwritten, if y is x
+        origin = np.float64(x[_element(row, 0, points, channels, width)[0]])
     total = 0.0
     for i in range(first, last, group):
         total += np.float64(x[_element(row, i, points, channels, width)[0]]) - origin
@@ -57,6 +59,7 @@ def _forward(x, count, points, channels, width, gamma, beta, eps, centered, mean
 def forward(x, groups, gamma, beta, eps, centered, scratch, mean, inv_std, y):
     examples, points, channels = x.shape
     width = channels // groups
+    check_count(points * width)
     sizes = (examples * groups, points, channels, width)
     rows(_forward, examples * groups, points * width, x, *sizes, gamma, beta, eps, centered, mean, inv_std, y)
 
@@ -118,6 +121,7 @@ def _parameter_sums(dy, x, size, points, channels, width, period, super_rows, me
 
 def backward(dy, x, groups, gamma, mean, inv_std, centered, partials, dgamma, dbeta, dx):
     examples, points, channels = x.shape
+    check_count(x.size)
     width = channels // groups
     layout = columns(x.size, channels, PER_THREAD, BLOCKS_OF_SUMS)
     super_rows = -(-x.size // (4 * layout.period))

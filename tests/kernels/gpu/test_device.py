@@ -1,6 +1,7 @@
 """Arrays on the GPU, or in the simulator, and the errors of backends."""
 
 import gc
+import weakref
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from tolerances import assert_close
 import nbnet as nb
 from nbnet.errors import BackendError, KernelError
 
-pytestmark = pytest.mark.skipif(not (SIMULATED or GPU), reason="there is no GPU, and NUMBA_ENABLE_CUDASIM is not 1")
+pytestmark = pytest.mark.skipif(not (SIMULATED or GPU), reason="there is no GPU: use --cuda=simulator or --cuda=executor")
 F = nb.functional
 
 
@@ -78,6 +79,21 @@ def test_a_block_is_used_again_when_its_last_view_has_died(be):
     misses = pool.misses
     assert be.empty((45, 120), np.float32).lease.block.bytes is not None
     assert pool.misses == misses
+
+
+def test_the_garbage_collector_frees_no_memory_that_the_pool_hands_out_again(be):
+    """It calls what frees memory, a callback of a weak reference, before the lease in the same cycle gives the block back."""
+    freed = []
+    array = be.empty((77, 13), np.float32)
+    weakref.finalize(array.lease.block.bytes, freed.append, "memory")
+    cycle = [array]
+    cycle.append(cycle)
+    del array, cycle
+    gc.collect()
+    assert freed == []
+    be.empty_cache()
+    gc.collect()
+    assert freed == ["memory"]
 
 
 def test_many_uploads_arrive(be):
