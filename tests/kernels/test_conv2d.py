@@ -52,7 +52,7 @@ CASES = {
     "many pixels, minimal filtering, nested lines, 7 taps, causal": ((22, 1, 25, 33), (1, 7, 32), (1, 25), (1, 1, 0, 6)),
     "many pixels, minimal filtering, nested lines, 8 taps, valid": ((1, 1, 520, 32), (1, 8, 35), (1, 513), (1, 1, 0, 0)),
     "many pixels, minimal filtering, nested lines, 9 taps, padding of 8": ((1, 22, 24, 32), (1, 9, 32), (24, 32), (1, 1, 1, 8)),
-    "many weights, minimal filtering, nested lines, panels": ((2, 1, 257, 64), (1, 9, 128), (1, 257), (1, 1, 0, 4)),
+    "many weights, minimal filtering, nested lines, panels": ((2, 1, 264, 64), (1, 9, 128), (1, 264), (1, 1, 0, 4)),
     "chunks, minimal filtering, nested lines": ((3, 1, 401, 33), (1, 9, 70), (1, 401), (1, 1, 0, 4)),
     "chunks, minimal filtering, nested lines, of images": ((3, 24, 37, 33), (1, 7, 40), (24, 37), (1, 1, 0, 3)),
     "1 by 1": ((2, 6, 7, 3), (1, 1, 3), (6, 7), (1, 1, 0, 0)),
@@ -408,10 +408,10 @@ def test_against_torch(rng, stride, padding):
         torch.tensor(x.transpose(0, 3, 1, 2)), torch.tensor(weight.transpose(3, 2, 0, 1)), torch.tensor(bias), stride, padding
     )
     expected = theirs.numpy().transpose(0, 2, 3, 1)
-    scratch = workspace(conv2d.scratch(*expected.shape, 3, 3, stride, stride, 1, 1, x.shape[3], 1))
+    packed, strips = workspace(conv2d.scratch(*expected.shape, 3, 2, stride, stride, 1, 1, x.shape[3], 1))
     sums = Out((5,), np.float64, scratch=True)
     partials = Out((0, 3, 5), np.float64, scratch=True)
-    args = [x, weight, bias, 1.0, stride, stride, padding, padding, 1, 1, *scratch, Out(expected.shape), partials, sums, sums]
+    args = [x, weight, bias, 1.0, stride, stride, padding, padding, 1, 1, packed, False, strips, Out(expected.shape), partials, sums, sums]
     (y,) = run("conv2d.forward", "serial", "float64", args)
     assert_close(y, expected, "matmul")
 
