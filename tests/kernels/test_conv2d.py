@@ -364,10 +364,10 @@ def test_against_torch(rng, stride, padding):
         torch.tensor(x.transpose(0, 3, 1, 2)), torch.tensor(weight.transpose(3, 2, 0, 1)), torch.tensor(bias), stride, padding
     )
     expected = theirs.numpy().transpose(0, 2, 3, 1)
-    scratch = workspace(conv2d.scratch(*expected.shape, 3, 3, stride, stride, 1, 1, x.shape[3], 1))
+    packed, strips = workspace(conv2d.scratch(*expected.shape, 3, 3, stride, stride, 1, 1, x.shape[3], 1))
     sums = Out((5,), np.float64, scratch=True)
     partials = Out((0, 3, 5), np.float64, scratch=True)
-    args = [x, weight, bias, 1.0, stride, stride, padding, padding, 1, 1, *scratch, Out(expected.shape), partials, sums, sums]
+    args = [x, weight, bias, 1.0, stride, stride, padding, padding, 1, 1, packed, False, strips, Out(expected.shape), partials, sums, sums]
     (y,) = run("conv2d.forward", "serial", "float64", args)
     assert_close(y, expected, "matmul")
 
