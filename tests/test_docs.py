@@ -113,7 +113,7 @@ def test_every_page_is_in_the_navigation():
 
 
 def test_every_picture_is_produced_here():
-    """By a command: nbnet train and demo and tools/site/learn.py write those of docs/images, nbnet bench and growth.py those of benchmarks/results."""
+    """By a command: nbnet train and demo and tools/site/learn.py write those of docs/images, the others nbnet bench and growth.py."""
     demos = "learn|cifar-cnn|convergence|deep-tanh|dropout-overfit|feature-scaling|moving-average"
     for page in PAGES:
         for target in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", page.read_text(encoding="utf-8")):

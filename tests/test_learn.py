@@ -56,6 +56,17 @@ def test_the_lists_of_chapters_are_complete():
             assert (ROOT / "docs" / target).read_text(encoding="utf-8").startswith(f"# {title}\n")
 
 
+@each
+def test_figures_of_demonstrations_are_those_of_their_pages(page):
+    known = " ".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "demos").glob("*.md")).split()
+    words = page.read_text(encoding="utf-8").split()
+    for i in range(len(words) - 2):
+        if re.match(r"\(\d[\d.]*$", words[i]) and words[i + 1] == "to":
+            figure = [words[i - 1], words[i], "to", re.sub(r"\).*", ")", words[i + 2])]
+            found = [known[j : j + 3] + [re.sub(r"\).*", ")", known[j + 3])] for j in range(len(known) - 3)]
+            assert figure in found, " ".join(figure)
+
+
 # ----------------------------------------------------------------------------------------------- the page with sliders
 
 

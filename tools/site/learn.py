@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 import nbnet as nb
 from nbnet.demos import drawing
@@ -187,10 +188,19 @@ PICTURES = {
 }
 
 
+def small(path: Path) -> None:
+    """The same picture with few colours."""
+    with Image.open(path) as picture:
+        fewer = picture.convert("RGB").quantize(48)
+    fewer.save(path, optimize=True)
+
+
 def main(docs: Path = ROOT / "docs") -> None:
     (docs / "learn" / "moving-statistics.json").write_text(json.dumps(frames(), separators=(",", ":")) + "\n", encoding="utf-8")
     for name, draw in PICTURES.items():
-        draw(docs / "images" / f"{name}.png")
+        path = docs / "images" / f"{name}.png"
+        draw(path)
+        small(path)
 
 
 if __name__ == "__main__":
