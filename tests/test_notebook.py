@@ -13,7 +13,8 @@ nbformat = pytest.importorskip("nbformat")
 nbclient = pytest.importorskip("nbclient")
 pytest.importorskip("ipykernel")
 
-TOUR = Path(__file__).parents[1] / "examples" / "tour.ipynb"
+EXAMPLES = Path(__file__).parents[1] / "examples"
+TOUR = EXAMPLES / "tour.ipynb"
 # What asyncio, zmq and IPython warn about at the end of a kernel is not ours.
 pytestmark = pytest.mark.filterwarnings("default")
 
@@ -39,6 +40,16 @@ def test_tour(tmp_path):
     for number, (cell, (text, drawn)) in enumerate(zip(run(notebook, tmp_path), before), start=1):
         assert printed(cell) == text, f"code cell {number} prints something else than the notebook shows"
         assert bool(shown(cell, "image/png")) == drawn, f"code cell {number}: the notebook should show what it draws"
+
+
+@pytest.mark.parametrize("name", ["batchnorm", "dropout"])
+def test_notebooks_for_learners_print_what_their_comments_say(name, tmp_path):
+    notebook = nbformat.read(EXAMPLES / f"{name}.ipynb", as_version=4)
+    assert all(not cell["outputs"] for cell in notebook.cells if cell["cell_type"] == "code"), "committed without outputs"
+    cells = run(notebook, tmp_path)
+    assert sum(bool(shown(cell, "image/png")) for cell in cells) == 2
+    for number, cell in enumerate(cells, start=1):
+        assert printed(cell).splitlines() == re.findall(r"# -> (.*)", cell["source"]), f"code cell {number}"
 
 
 CELLS = [

@@ -72,9 +72,10 @@ def plain_log(axis: Any) -> None:
 
 
 def spread(values: Iterable[float]) -> dict[str, Any]:
-    """One quantity over the seeds: median, least, most, and each value."""
+    """One quantity over the seeds: median, least, most, mean, standard deviation (of one seed: 0), and each value."""
     each = [float(value) for value in values]
-    return {"median": float(np.median(each)), "min": min(each), "max": max(each), "seeds": each}
+    middle = {"median": float(np.median(each)), "min": min(each), "max": max(each)}
+    return middle | {"mean": float(np.mean(each)), "deviation": float(np.std(each, ddof=min(1, len(each) - 1))), "seeds": each}
 
 
 def said(values: Iterable[float], form: str = "{:.3g}", unit: str = "") -> str:

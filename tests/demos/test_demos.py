@@ -48,6 +48,19 @@ def test_every_demo_leaves_pictures(everything, name):
                 assert image.n_frames > 1
 
 
+def test_figures_over_seeds():
+    found = drawing.spread([1, 2, 6])
+    assert {key: found[key] for key in ("median", "min", "max", "mean", "seeds")} == {
+        "median": 2,
+        "min": 1,
+        "max": 6,
+        "mean": 3,
+        "seeds": [1, 2, 6],
+    }
+    assert found["deviation"] == pytest.approx(7**0.5)  # (4 + 1 + 9) / 2
+    assert drawing.spread([5])["deviation"] == 0
+
+
 @names
 def test_every_demo_leaves_figures(everything, name):
     found = report(everything, name)
