@@ -62,6 +62,14 @@ class GradientError(NbnetError, AssertionError):
     """A backward pass disagrees with finite differences."""
 
 
+class RankError(NbnetError, RuntimeError):
+    """A rank of a run on several has failed, or differs from the others; the message names it."""
+
+    def __init__(self, message: str, rank: int | None = None) -> None:
+        super().__init__(message)
+        self.rank = rank  # the one that has raised an error of its own, which it reports itself
+
+
 class OnnxError(NbnetError, ValueError):
     """An ONNX file is damaged, or has what nbnet does not have."""
 

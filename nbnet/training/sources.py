@@ -13,8 +13,8 @@ from nbnet.functional import checks
 from nbnet.preprocessing import stratified_split
 from nbnet.runtime.arrays import each, first, take
 from nbnet.runtime.lazy import Lazy, ahead, is_read
-from nbnet.training.augmented import own_batches, training_batches
-from nbnet.training.epoch import Data, batches, check_data, check_weights, count_batches, with_weights
+from nbnet.training.augmented import own_batches, own_rows, training_batches
+from nbnet.training.epoch import Batch, Data, batches, check_data, check_weights, count_batches, with_weights
 
 EVALUATED = 256  # rows of a batch of the validation
 _END: Any = object()
@@ -32,13 +32,15 @@ class Rows:
         self.rows = self.total = len(first(data[0]))
         self.count = count_batches(self.rows, batch_size)
 
-    def batches(self, trainer: Any) -> Generator[Data]:
-        """The rest of the trainer's epoch, x where the model reads it."""
+    def batches(self, trainer: Any) -> Generator[Batch]:
+        """The rest of the trainer's epoch, x where the model reads it; of each batch the rows that this rank has."""
         x, y, weights = self.data
         left = batches(self.rows, self.batch_size, trainer.seed, trainer.epoch)[trainer.position.batches :]
+        counts = [len(rows) for rows in left]
+        left = [own_rows(trainer, rows) for rows in left]
         with closing(training_batches(trainer, x, y, left)) as parts:
-            for rows in left:
-                yield *next(parts), None if weights is None else weights[rows]
+            for rows, count in zip(left, counts):
+                yield Batch(*next(parts), None if weights is None else weights[rows], count)
 
     def in_order(self) -> Generator[Data]:
         """The batches of an evaluation."""
@@ -66,8 +68,8 @@ class Batches:
         self.data, self.count, self.name, self.model, self.loss = data, count, name, trainer.model, trainer.loss
         self.rows = count
 
-    def batches(self, trainer: Any) -> Generator[Data]:
-        """The rest of the trainer's epoch, x where the model reads it."""
+    def batches(self, trainer: Any) -> Generator[Batch]:
+        """The rest of the trainer's epoch, x where the model reads it; of each batch the rows that this rank has."""
         with closing(ahead(self._checked(trainer.position.batches, f" of epoch {trainer.epoch + 1}"))) as found:
             yield from own_batches(trainer, found, trainer.position.rows)
 

@@ -10,8 +10,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from nbnet import losses, optimizers, schedules
 from nbnet.code_repr import CodeRepr
+from nbnet.distributed import Ranks
+from nbnet.distributed.slicing import SLICES
 from nbnet.errors import ArgumentError, BuildError
 from nbnet.functional import checks
 from nbnet.hints import explained
@@ -24,14 +28,15 @@ from nbnet.runtime.commit import commit
 from nbnet.runtime.replay import Replay
 from nbnet.runtime.watched import Watched
 from nbnet.training import checkpoint, evaluation, resume
-from nbnet.training.augmented import check_augment, for_evaluation
+from nbnet.training.augmented import check_augment, for_evaluation, own_rows
 from nbnet.training.averages import Average
 from nbnet.training.callbacks.base import Callback, Hook, hooks_of
 from nbnet.training.checkpoint import Best
-from nbnet.training.epoch import Position, check_data, check_weights
+from nbnet.training.epoch import Batch, Position, check_data, check_weights
 from nbnet.training.history import History
 from nbnet.training.loop import close_epoch, follow, means, run_epoch, train_step
 from nbnet.training.notes import before_fit, rate, softmax_twice
+from nbnet.training.sliced import Sliced
 from nbnet.training.sources import EVALUATED, Source, source_of, split
 
 
@@ -57,6 +62,10 @@ class Trainer(CodeRepr):
             nb.Lookahead, which follows each step. Checkpoints hold it; `with trainer.average.swapped(model):` uses it.
         augment: transforms of nbnet.augment and their names, such as ["flip", "crop"], for the images that `fit` trains on; evaluation
             applies Normalize alone, and so does train_batch, which does not know the rows. MixUp and CutMix need softmax_cross_entropy.
+        comm: MPI.COMM_WORLD of mpi4py, to train on all of its ranks together (see nbnet.distributed and docs/distributed.md). Every rank
+            makes the same trainer and calls the same methods with the same data. The results have the same bits on any number of ranks.
+        slices: a power of two: each batch is cut into so many parts, whose gradients are computed apart and added by a tree; None: 8
+            with comm, else batches are not cut. The same slices give the same bits on any number of ranks, also without comm.
         replay: whether the kernel calls of a training pass are recorded and repeated, which saves the layers' Python; the results
             have the same bits either way (nbnet.runtime.replay). False runs every layer in every step, for a debugger.
     Attributes:
@@ -85,6 +94,8 @@ class Trainer(CodeRepr):
         replay: bool = True,
         metrics: Iterable[Any] = (),
         augment: Iterable[Any] = (),
+        comm: Any = None,
+        slices: int | None = None,
     ) -> None:
         if model.input_shape is None:
             raise BuildError("the model is not built yet: call model.build(input_shape) before Trainer(model)")
@@ -119,6 +130,9 @@ class Trainer(CodeRepr):
         self._trained = set(model.params.values())
         self._checked = (-1, 0)  # Watched.changes at the last check of the model, and which it was
         self._passes = Replay(bool(replay))
+        self.ranks = Ranks(comm)
+        self.sliced: Sliced | None = None
+        self.slices = SLICES if slices is None and comm is not None else slices
         self._compiled_for: Sequential | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -135,8 +149,28 @@ class Trainer(CodeRepr):
 
     @replay.setter
     def replay(self, value: bool) -> None:
-        self._passes.enabled = bool(value)
-        self._passes.clear()
+        for passes in self._all_passes():
+            passes.enabled = bool(value)
+            passes.clear()
+
+    @property
+    def slices(self) -> int | None:
+        """How many slices each batch is cut into, or None."""
+        return None if self.sliced is None else self.sliced.slices
+
+    @slices.setter
+    def slices(self, value: int | None) -> None:
+        if value is None and self.ranks.size > 1:
+            raise ArgumentError(f"slices=None on {self.ranks.size} ranks, expected a power of two, such as {SLICES}")
+        self.sliced = None if value is None else Sliced(value, self.ranks, self.replay)
+
+    def _all_passes(self) -> list[Replay]:
+        return [self._passes] if self.sliced is None else [self._passes, self.sliced.passes]
+
+    def clear_passes(self) -> None:
+        """Drop what is recorded of passes."""
+        for passes in self._all_passes():
+            passes.clear()
 
     def __repr__(self) -> str:
         """Code that makes such a trainer, with a model that is not trained yet."""
@@ -231,8 +265,12 @@ class Trainer(CodeRepr):
         self._check_model()
         x, y = check_data((x, y), "batch", self.model, self.loss)
         weights = check_weights(sample_weight, len(first(x)), "batch", self.loss)
+        rows = len(first(x))
+        if self.sliced is not None:
+            own = own_rows(self, np.arange(rows))
+            x, y, weights = take(x, own), take(y, own), None if weights is None else weights[own]
         x = for_evaluation(self, take(x, slice(None)))  # which reads it, if it is not in memory
-        return means(self.loss, *train_step(self, (x, y, weights), rate(self)))
+        return means(self.loss, *train_step(self, Batch(x, y, weights, rows), rate(self)))
 
     def stop(self, reason: str) -> None:
         """End `fit` after the current batch, or before the next one. For callbacks and signal handlers."""
@@ -258,7 +296,7 @@ class Trainer(CodeRepr):
 
     def _evaluate(self, source: Source) -> dict[str, float]:
         """`evaluate` on data that is checked already."""
-        self._passes.clear()  # training and evaluation need not hold memory at the same time
+        self.clear_passes()  # training and evaluation need not hold memory at the same time
         return means(self.loss, *evaluation.evaluate(self, source.in_order()))
 
     def report(self, x: Any, y: Any = None, class_names: Sequence[str] | None = None, batch_size: int = EVALUATED) -> Report:
