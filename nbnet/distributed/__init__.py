@@ -10,7 +10,8 @@
 `nbnet.Trainer(..., comm=MPI.COMM_WORLD)` and `nbnet train --mpi` use it; `Trainer(slices=8)` is the same computation in one process.
 """
 
+from nbnet.distributed.predict import predict
 from nbnet.distributed.ranks import Ranks, threads_of_rank, world
 from nbnet.distributed.slicing import Slicing
 
-__all__ = ["Ranks", "Slicing", "threads_of_rank", "world"]
+__all__ = ["Ranks", "Slicing", "predict", "threads_of_rank", "world"]

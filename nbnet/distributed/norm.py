@@ -105,7 +105,9 @@ class Sync:
 
     # ------------------------------------------------------------------------------------------------- backward
 
-    def coefficients(self, sums: Sequence[tuple[Any, Any]], saved: Sequence[batchnorm.BatchNormSaved], norms: Sequence[BatchNorm]) -> list[Any]:
+    def coefficients(
+        self, sums: Sequence[tuple[Any, Any]], saved: Sequence[batchnorm.BatchNormSaved], norms: Sequence[BatchNorm]
+    ) -> list[Any]:
         """Those of dx, the same for all slices. The gradients of gamma and beta go to the first slice of all; those of others are 0."""
         channels = norms[0].buffers["moving_mean"].size
         total = self.added(sums, channels)
@@ -172,9 +174,7 @@ def step(steps: Sequence[NormStep], xs: Sequence[Any], sync: Sync) -> tuple[list
         stats = [batchnorm.batch_norm_stats(x, backend=lead.backend) for x in rows]
     shape = lead.norm.input_shape or ()
     whole = sync.merged(stats, int(np.prod(shape[:-1])), shape[-1])
-    results = [
-        fused.normalization_forward(x, one.numbers(x, whole, True), one.epilogue, lead.backend) for one, x in zip(members, rows)
-    ]
+    results = [fused.normalization_forward(x, one.numbers(x, whole, True), one.epilogue, lead.backend) for one, x in zip(members, rows)]
     lead.norm.follow([whole], True)
     saved = [result[1] for result in results]
 

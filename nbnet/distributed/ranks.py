@@ -10,17 +10,20 @@ import os
 import pickle
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
 
+from nbnet.distributed import faults
 from nbnet.errors import ArgumentError, ExtraError, NbnetError, RankError, first_line
+from nbnet.runtime.processors import processors
 
 Result = TypeVar("Result")
 BETWEEN = 200  # tests of a request between two looks for failures
 PATIENCE = 2000  # tests after which a waiting rank gives up its processor between tests
+ENDED = 1 << 62  # the turn of a rank that does not go on
 TAGS = 30000  # MPI guarantees tags up to 32767
 
 
@@ -50,15 +53,19 @@ class Ranks:
         self.turn = 0  # counts the calls that all ranks make together; messages of an earlier one are not for a later one
         self.failed: str | None = None
         self._sent: list[Any] = []
+        self._depth = 0
+        self._news: list[tuple[int, int, str]] = []  # failures of others
         if self.size & (self.size - 1):
             most = 1 << (self.size.bit_length() - 1)
             raise ArgumentError(f"got {self.size} ranks, expected a power of two, since sums follow a binary tree: mpiexec -n {most}")
+        self.distances = [1 << level for level in range(self.size.bit_length() - 1)]  # in a tree of pairs
         if self.size > 1:
             from mpi4py import MPI
 
             self._mpi = MPI
             self.comm, self.control = comm.Dup(), comm.Dup()
             self.names = self.gather(f"process {os.getpid()} on {socket.gethostname()}")
+            faults.watch(self)
 
     def __deepcopy__(self, memo: Any) -> Ranks:
         """A copy is alone: nobody answers it."""
@@ -107,36 +114,39 @@ class Ranks:
     def gather(self, value: Any) -> list[Any]:
         """One object of each rank, in order."""
         held = {self.rank: value}
-        distance = 1
-        while distance < self.size:
+        for distance in self.distances:
             data = np.frombuffer(pickle.dumps(held), np.uint8)
             partner, length = self.rank ^ distance, np.empty(1, np.int64)
             self.swap(partner, np.array([len(data)]), length)
             other = np.empty(int(length[0]), np.uint8)
             self.swap(partner, data, other)
             held |= pickle.loads(other.tobytes())
-            distance *= 2
         return [held[rank] for rank in range(self.size)]
 
     # ----------------------------------------------------------------------------------------------------- faults
 
     def check(self) -> None:
-        """Raises RankError: another rank has failed in this call."""
+        """Raises RankError: another rank has failed in this call, or has ended."""
         while self.control.Iprobe():
-            turn, rank, text = self.control.recv()
-            if turn == self.turn:
+            self._news.append(self.control.recv())
+        self._news = [each for each in self._news if each[0] >= self.turn]
+        for turn, rank, text in self._news:
+            if turn in (self.turn, ENDED):
                 self.failed = text
                 raise RankError(text, rank)
 
     def fail(self, error: BaseException) -> None:
-        """Tell all other ranks that this one ends with an error."""
-        if self.size == 1 or self.failed is not None or isinstance(error, RankError):
-            return
-        text = " ".join(str(error).split()) if isinstance(error, NbnetError) else first_line(error)
+        """Tell all other ranks that this one has ended the call with an error."""
+        if self.size > 1 and self.failed is None and not isinstance(error, RankError):
+            text = " ".join(str(error).split()) if isinstance(error, NbnetError) else first_line(error)
+            self.tell(self.turn, text)
+
+    def tell(self, turn: int, text: str) -> None:
+        """Tell all other ranks that this one has failed. turn: the call that it has failed in, or ENDED: it does not go on."""
         self.failed = f"{self.name(self.rank)}: {text}"
         for other in range(self.size):
             if other != self.rank:
-                self._sent.append(self.control.isend((self.turn, self.rank, self.failed), other))
+                self._sent.append(self.control.isend((turn, self.rank, self.failed), other))
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -144,39 +154,42 @@ class Ranks:
         if self.size == 1:
             yield
             return
+        if self._depth == 0:
+            self.turn += 1
+            self.failed = None
+        self._depth += 1
         try:
             yield
         except BaseException as error:
             if not getattr(error, "agreed", False):
                 self.fail(error)
             raise
+        finally:
+            self._depth -= 1
 
-    def begin(self, check: Callable[[], Result]) -> Result:
-        """Call a function that sends no messages, at the start of what all ranks do together.
+    def first(self, function: Callable[[], Any]) -> None:
+        """Call a function on the first rank alone; all wait until it is done."""
+        if self.rank == 0:
+            function()
+        if self.size > 1:
+            self.any(False)
 
-        Raises:
-            what it raises, if it raises on this rank. RankError: it has raised on others alone.
-        """
+    def any(self, value: bool) -> bool:
+        """Whether it is true on any rank."""
+        mine, theirs = np.array([value]), np.array([False])
+        for distance in self.distances:
+            self.swap(self.rank ^ distance, mine, theirs)
+            mine = mine | theirs
+        return bool(mine[0])
+
+    def dealt(self, results: Iterable[Result]) -> Iterator[Result]:
+        """The results of all ranks, where this one has every size-th, from its own number on."""
         if self.size == 1:
-            return check()
-        self.turn += 1
-        self.failed = None
-        error: BaseException | None = None
-        result: Any = None
-        try:
-            result = check()
-        except Exception as raised:
-            error = raised
-        text = "" if error is None else " ".join(str(error).split()) if isinstance(error, NbnetError) else first_line(error)
-        found = self.gather(text)
-        if error is not None:
-            error.agreed = True  # type: ignore[attr-defined]
-            error.on_all = all(found)  # type: ignore[attr-defined]
-            raise error
-        for rank, message in enumerate(found):
-            if message:
-                raise RankError(f"{self.name(rank)}: {message}", rank)
-        return result
+            yield from results
+            return
+        found = self.gather(list(results))
+        for number in range(sum(map(len, found))):
+            yield found[number % self.size][number // self.size]
 
     def same(self, facts: dict[str, Any], what: str) -> None:
         """Check that all ranks have the same facts. Raises RankError: it names one that differs from most."""
@@ -195,13 +208,12 @@ def _bytes(array: np.ndarray) -> Any:
     return memoryview(array.reshape(-1).view(np.uint8))
 
 
-def threads_of_rank(comm: Any, processors: int) -> int:
-    """How many threads a rank has: the processors of its node, divided by the ranks there."""
-    node = comm.Split_type(_shared(), key=comm.Get_rank())
-    return max(1, processors // int(node.Get_size()))
-
-
-def _shared() -> int:
+def threads_of_rank(comm: Any) -> tuple[int, int, int]:
+    """How many threads a rank has: the processors of its node, divided by the ranks there; and these two numbers."""
     from mpi4py import MPI
 
-    return MPI.COMM_TYPE_SHARED
+    node = comm.Split_type(MPI.COMM_TYPE_SHARED, key=comm.Get_rank())
+    masks = node.allgather(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1)))
+    bound = len(set.union(*masks))  # more than each has, where the launcher has bound ranks to processors
+    count = bound if bound > len(masks[node.rank]) else processors()
+    return max(1, count // node.size), count, node.size

@@ -43,7 +43,7 @@ class Slicing:
         self.slices, self.ranks = check_slices(slices, ranks.size), ranks
         share = self.slices // ranks.size
         self.own = range(ranks.rank * share, (ranks.rank + 1) * share)
-        self.levels = [1 << level for level in range(ranks.size.bit_length() - 1)]  # distances between ranks
+        self.levels = ranks.distances
 
     def bounds(self, number: int, rows: int) -> tuple[int, int]:
         """The rows of a slice in a batch of so many."""

@@ -49,7 +49,7 @@ def run_epoch(trainer: Any, source: Source, epochs: int, hooks: Mapping[str, lis
                 hook(trainer)
             if trainer.position is not done:
                 return False
-            if trainer.stop_reason is not None and batch + 1 < count:
+            if trainer._is_stopped() and batch + 1 < count:
                 return False
     return True
 

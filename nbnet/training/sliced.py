@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Collection
 from typing import Any
 
@@ -17,9 +18,14 @@ from nbnet.metrics import Metric
 from nbnet.runtime.arrays import each, first, take
 from nbnet.runtime.commit import Call, commit
 from nbnet.runtime.replay import Replay
+from nbnet.training import resume
 from nbnet.training.epoch import Sums, parts
 from nbnet.training.evaluation import measure
 from nbnet.training.gradients import Adding, explain_not_finite
+from nbnet.training.sources import Rows, Source
+from nbnet.version import __version__
+
+LOOKED_AT = 16  # rows of a data set
 
 
 class Sliced(Slicing):
@@ -52,9 +58,7 @@ class Sliced(Slicing):
         return np.concatenate(found)
 
 
-def gradients(
-    trainer: Any, batch: Any, metrics: Collection[Metric], params: Collection[Param], waiting: list[Call]
-) -> Sums:
+def gradients(trainer: Any, batch: Any, metrics: Collection[Metric], params: Collection[Param], waiting: list[Call]) -> Sums:
     """What nbnet.training.gradients.gradients does, for the own rows of a batch.
 
     Raises:
@@ -86,7 +90,14 @@ def gradients(
         total, correct = slicing.add(totals, 2)
         found = found.plus(total, None if math.isnan(correct) else correct)
         if metrics:
-            _measure(slicing, metrics, loss, predictions, [take(y, cut) for cut in cuts], [None if weights is None else weights[cut] for cut in cuts])
+            _measure(
+                slicing,
+                metrics,
+                loss,
+                predictions,
+                [take(y, cut) for cut in cuts],
+                [None if weights is None else weights[cut] for cut in cuts],
+            )
         if not math.isfinite(found.loss):
             commit(waiting)
             bad = [i for i, result in enumerate(results) if not math.isfinite(result.total)]
@@ -126,3 +137,38 @@ def _not_finite(trainer: Any, loss: float, images: Any) -> None:
     error = NonFiniteError(f"the loss is {loss} at step {trainer.step}{where}: {found[rank] or 'the sum of the slices overflows'}")
     error.agreed = error.on_all = True  # type: ignore[attr-defined]
     raise error
+
+
+# ------------------------------------------------------------------------------------------- what all ranks must have
+
+
+def facts_of(trainer: Any) -> dict[str, Any]:
+    """What decides the results of a trainer, in words and checksums."""
+    model = trainer.model
+    parameters = 0
+    if trainer.ranks.size > 1:
+        for array in model.state().values():
+            parameters = zlib.crc32(np.ascontiguousarray(array), parameters)
+    names = {"nbnet": __version__, "model": repr(model), "input_shape": model.input_shape, "dtype": str(model.dtype)}
+    return names | {"backend": model.backend.name, "parameters": parameters, "seed": trainer.seed} | resume.settings(trainer)
+
+
+def facts_of_data(trainer: Any, source: Source, held_out: Source | None, epochs: int) -> dict[str, Any]:
+    """The same of the data of `fit`, of which a few rows are looked at."""
+    if trainer.ranks.size == 1:
+        return {}
+    facts = {"epochs": epochs, "step": trainer.step, "position": trainer.position._replace(seconds=0.0)}
+    for name, one in (("data", source), ("validation", held_out)):
+        if one is not None:
+            facts |= {f"{name} rows": one.rows, f"{name} batch_size": one.batch_size, f"{name} checksum": _checksum(one)}
+    return facts
+
+
+def _checksum(source: Source) -> int:
+    if not isinstance(source, Rows):
+        return 0
+    value, rows = 0, np.linspace(0, source.rows - 1, min(source.rows, LOOKED_AT)).astype(np.int64)
+    x, y, weights = source.data
+    for array in (*_inputs(take(x, rows)), *_inputs(y), *([] if weights is None else [weights])):
+        value = zlib.crc32(np.ascontiguousarray(array), value)
+    return value

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from nbnet.distributed import Ranks
 from nbnet.errors import ArgumentError, DataError
 from nbnet.functional import checks
 from nbnet.preprocessing import stratified_split
@@ -42,10 +43,11 @@ class Rows:
             for rows, count in zip(left, counts):
                 yield Batch(*next(parts), None if weights is None else weights[rows], count)
 
-    def in_order(self) -> Generator[Data]:
-        """The batches of an evaluation."""
+    def in_order(self, ranks: Ranks) -> Generator[Data]:
+        """The batches of an evaluation that this rank has."""
         x, y, weights = self.data
         cuts = [slice(start, start + self.batch_size) for start in range(0, self.rows, self.batch_size)]
+        cuts = cuts[ranks.rank :: ranks.size]
         found = ((take(x, cut), take(y, cut), None if weights is None else weights[cut]) for cut in cuts)
         return ahead(found) if any(map(is_read, x if type(x) is tuple else [x])) else found
 
@@ -73,9 +75,9 @@ class Batches:
         with closing(ahead(self._checked(trainer.position.batches, f" of epoch {trainer.epoch + 1}"))) as found:
             yield from own_batches(trainer, found, trainer.position.rows)
 
-    def in_order(self) -> Generator[Data]:
-        """The batches of an evaluation."""
-        return ahead(self._checked(0, ""))
+    def in_order(self, ranks: Ranks) -> Generator[Data]:
+        """The batches of an evaluation that this rank has."""
+        return ahead(batch for number, batch in enumerate(self._checked(0, "")) if number % ranks.size == ranks.rank)
 
     def _checked(self, done: int, epoch: str) -> Generator[Data]:
         """The batches after the first `done`, which are skipped, unless an iterator has given them already."""

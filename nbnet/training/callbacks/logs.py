@@ -26,6 +26,8 @@ class CSVLogger(Callback):
         path: the file, overwritten each time. DataError is raised where it cannot be written.
     """
 
+    first_rank_only = True
+
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
 
@@ -45,6 +47,8 @@ class Logger(Callback):
     Raises:
         ArgumentError: it has no such method.
     """
+
+    first_rank_only = True
 
     def __init__(self, run: Any) -> None:
         if not callable(getattr(run, "log_metric", None)):
@@ -73,6 +77,8 @@ class TensorBoard(Callback):
         ExtraError: tensorboardX, which writes the files, is not installed. ArgumentError, ShapeError: an option is wrong.
         DataError, in `fit`: the files cannot be written.
     """
+
+    first_rank_only = True
 
     def __init__(
         self,
