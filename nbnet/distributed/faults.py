@@ -51,7 +51,9 @@ def _start_watcher(ranks: Any) -> None:
     if ranks.rank == lead:
         words = [sys.executable, "-S", "-E", str(Path(__file__).with_name("watcher.py")), address[1:], str(ranks.size)]
         words += [f"{rank}:{process}" for rank, process in processes.items()]
-        subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
+        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True)
+        process.stdout.readline()  # type: ignore[union-attr]  # it is ready
+    ranks.any(False)
 
 
 def reported() -> None:

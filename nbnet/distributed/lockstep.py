@@ -31,14 +31,14 @@ from nbnet.runtime.stage import Stage
 class Lockstep(Stage):
     """Stands for a model in a pass over a batch: x, predictions and gradients are tuples with a part for each own slice that has rows.
 
-    Args:
-        rows: of the whole batch.
+    Attributes:
+        rows: of the whole batch, in this pass; those of the slicing when forward began.
     """
 
     replayable = True
 
-    def __init__(self, model: Sequential, slicing: Slicing, rows: int) -> None:
-        self.slicing, self.rows = slicing, rows
+    def __init__(self, model: Sequential, slicing: Slicing) -> None:
+        self.slicing, self.rows = slicing, 0
         self.backend, self.dtype, self.name = model.backend, model.dtype, model.name
         params = list(dict.fromkeys(model.params.values()))
         self.flat = Flat(params, len(slicing.own), model.backend, model.dtype)
@@ -51,6 +51,7 @@ class Lockstep(Stage):
 
     def forward(self, x: Any, train: bool = False) -> tuple[Any, Any]:
         """The predictions, and the tape."""
+        self.rows = self.slicing.rows
         be, slicing, rows = self.backend, self.slicing, self.rows
         active = [number for number, cut in enumerate(slicing.cuts(rows)) if cut is not None]
         sync, lead = Sync(slicing, active, rows, be), self.twins[0]

@@ -37,7 +37,10 @@ class Slicing:
 
     Attributes:
         ranks: what sends messages, of one rank if there is no MPI. own: the numbers of this rank's slices.
+        rows: of the batch that is run.
     """
+
+    rows = 0
 
     def __init__(self, slices: int, ranks: Ranks) -> None:
         self.slices, self.ranks = check_slices(slices, ranks.size), ranks

@@ -32,6 +32,7 @@ def main() -> None:
         return
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    os.write(1, b"ready\n")
     left = set()
     while watched:
         for descriptor, _ in poll.poll():  # in the order in which they ended

@@ -37,7 +37,6 @@ class Sliced(Slicing):
 
     def __init__(self, slices: int, ranks: Ranks, replay: bool) -> None:
         super().__init__(slices, ranks)
-        self.rows = 0  # of the batch that is run
         self.passes = Replay(replay, self.lockstep)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -47,7 +46,7 @@ class Sliced(Slicing):
     def lockstep(self, model: Sequential) -> Lockstep:
         if model.backend.name == "cuda":
             raise ArgumentError("slices= and comm= are for the CPU, got a model on backend 'cuda': use 'parallel', 'serial' or 'numpy'")
-        return Lockstep(model, self, self.rows)
+        return Lockstep(model, self)
 
     def own_rows(self, rows: int, accumulate: int) -> np.ndarray:
         """Which rows of a batch this rank has, in order."""
