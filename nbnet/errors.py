@@ -65,9 +65,9 @@ class GradientError(NbnetError, AssertionError):
 class RankError(NbnetError, RuntimeError):
     """A rank of a run on several has failed, or differs from the others; the message names it."""
 
-    def __init__(self, message: str, rank: int | None = None) -> None:
+    def __init__(self, message: str, speaker: int | None = None) -> None:
         super().__init__(message)
-        self.rank = rank  # the one that has raised an error of its own, which it reports itself
+        self.speaker = speaker  # the rank that prints it, as the command line does
 
 
 class OnnxError(NbnetError, ValueError):

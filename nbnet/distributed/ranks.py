@@ -11,19 +11,22 @@ import pickle
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
+import numba
 import numpy as np
 
 from nbnet.distributed import faults
 from nbnet.errors import ArgumentError, ExtraError, NbnetError, RankError, first_line
+from nbnet.kernels.cpu import threads
 from nbnet.runtime.processors import processors
 
 Result = TypeVar("Result")
 BETWEEN = 200  # tests of a request between two looks for failures
 PATIENCE = 2000  # tests after which a waiting rank gives up its processor between tests
 ENDED = 1 << 62  # the turn of a rank that does not go on
+TOGETHER = 1.0  # seconds in which ranks that fail alike fail
 TAGS = 30000  # MPI guarantees tags up to 32767
 
 
@@ -132,8 +135,19 @@ class Ranks:
         self._news = [each for each in self._news if each[0] >= self.turn]
         for turn, rank, text in self._news:
             if turn in (self.turn, ENDED):
-                self.failed = text
-                raise RankError(text, rank)
+                self.failed = self.failed or text
+                speaker = rank if turn == self.turn else int(rank == 0)
+                raise RankError(text, speaker)
+
+    def is_common(self, text: str) -> bool:
+        """Whether all other ranks fail with the same text as this one, which they say within a second."""
+        same, until = {self.rank}, time.monotonic() + TOGETHER
+        while len(same) < self.size and time.monotonic() < until:
+            with suppress(RankError):
+                self.check()
+            same |= {rank for _, rank, said in self._news if said == f"{self.name(rank)}: {text}"}
+            time.sleep(0.001)
+        return len(same) == self.size
 
     def fail(self, error: BaseException) -> None:
         """Tell all other ranks that this one has ended the call with an error."""
@@ -174,6 +188,11 @@ class Ranks:
         if self.size > 1:
             self.any(False)
 
+    def of_first(self, function: Callable[[], Result]) -> Result:
+        """What a function returns on the first rank, where alone it is called."""
+        found: Result = self.gather(function() if self.rank == 0 else None)[0]
+        return found
+
     def any(self, value: bool) -> bool:
         """Whether it is true on any rank."""
         mine, theirs = np.array([value]), np.array([False])
@@ -201,19 +220,50 @@ class Ranks:
             usual = max(values, key=values.count)  # the first, of equally many
             for rank, value in enumerate(values):
                 if value != usual:
-                    raise RankError(f"{self.name(rank)} has another {what}: got {name} {value}, expected {usual} as on the others")
+                    raise RankError(f"{self.name(rank)} has another {what}: got {name} {value}, expected {usual} as on the others", 0)
 
 
 def _bytes(array: np.ndarray) -> Any:
     return memoryview(array.reshape(-1).view(np.uint8))
 
 
-def threads_of_rank(comm: Any) -> tuple[int, int, int]:
-    """How many threads a rank has: the processors of its node, divided by the ranks there; and these two numbers."""
+def share_processors(comm: Any) -> tuple[int, int, int]:
+    """Let this rank use the processors of its node divided by the ranks there, unless NUMBA_NUM_THREADS says how many threads it has.
+
+    Returns:
+        its threads, the processors, and the ranks of the node. All ranks call this together.
+    """
     from mpi4py import MPI
 
     node = comm.Split_type(MPI.COMM_TYPE_SHARED, key=comm.Get_rank())
     masks = node.allgather(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1)))
     bound = len(set.union(*masks))  # more than each has, where the launcher has bound ranks to processors
     count = bound if bound > len(masks[node.rank]) else processors()
-    return max(1, count // node.size), count, node.size
+    given = os.environ.get("NUMBA_NUM_THREADS")
+    share = max(1, min(threads.LIMIT, int(given) if given else count // node.size))
+    threads.at_most(share)
+    numba.set_num_threads(share)
+    return share, count, node.size
+
+
+@contextmanager
+def speaking(ranks: Ranks) -> Iterator[None]:
+    """A context in which an error that ends it has an attribute `is_said`: of the ranks, one prints it."""
+    try:
+        yield
+    except NbnetError as error:
+        if ranks.size > 1:
+            error.is_said = _is_said(ranks, error)  # type: ignore[attr-defined]
+            faults.reported()
+        raise
+
+
+def _is_said(ranks: Ranks, error: NbnetError) -> bool:
+    if isinstance(error, RankError):
+        return error.speaker == ranks.rank
+    if getattr(error, "agreed", False):
+        return ranks.rank == 0
+    common = ranks.is_common(" ".join(str(error).split()))
+    if not common:
+        error.args = (f"{ranks.name(ranks.rank)}: {error}", *error.args[1:])
+    return ranks.rank == 0 or not common
