@@ -20,10 +20,10 @@ def shared(ranks: Ranks, comm: Any, load: Callable[[], Any]) -> Any:
         return load()
     from mpi4py import MPI
 
+    ranks.any(False)  # all are here: what follows does not listen for failures
     node = comm.Split_type(MPI.COMM_TYPE_SHARED, key=ranks.rank)
-    leads = node.Get_rank() == 0
+    leads, lead = node.Get_rank() == 0, node.bcast(ranks.rank)
     found = load() if leads else None
-    lead = node.bcast(ranks.rank)
     form = ranks.gather(_form(found) if leads else None)[lead]
     value = _placed(form, found, node)
     ranks.any(False)  # all arrays are written

@@ -16,6 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from nbnet.errors import RankError
+
 _open: weakref.WeakSet[Any] = weakref.WeakSet()  # of Ranks
 _watchers: list[tuple[str, int]] = []  # the address of this node's watcher, and this process's rank
 
@@ -31,7 +33,7 @@ def watch(ranks: Any) -> None:
     hook = sys.excepthook
 
     def ended(kind: Any, error: BaseException, trace: Any) -> None:
-        for each in list(_open):
+        for each in [] if isinstance(error, RankError) else list(_open):
             with suppress(Exception):
                 each.tell(ENDED, f"{kind.__name__}: {error}")
         hook(kind, error, trace)

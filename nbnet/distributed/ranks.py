@@ -60,7 +60,9 @@ class Ranks:
         self._news: list[tuple[int, int, str]] = []  # failures of others
         if self.size & (self.size - 1):
             most = 1 << (self.size.bit_length() - 1)
-            raise ArgumentError(f"got {self.size} ranks, expected a power of two, since sums follow a binary tree: mpiexec -n {most}")
+            error = ArgumentError(f"got {self.size} ranks, expected a power of two, since sums follow a binary tree: mpiexec -n {most}")
+            error.is_said = self.rank == 0  # type: ignore[attr-defined]
+            raise error
         self.distances = [1 << level for level in range(self.size.bit_length() - 1)]  # in a tree of pairs
         if self.size > 1:
             from mpi4py import MPI

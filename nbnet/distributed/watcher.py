@@ -45,7 +45,9 @@ def main() -> None:
                     break
             if rank not in left:
                 host = socket.gethostname()
-                text = f"nbnet: error: rank {rank} of {size} (process {processes[rank]} on {host}) was killed; all ranks end\n"
+                text = (
+                    f"nbnet: error: rank {rank} of {size} (process {processes[rank]} on {host}) was killed or has crashed; all ranks end\n"
+                )
                 os.write(2, text.encode())
                 end(list(watched))
                 return

@@ -149,7 +149,8 @@ def facts_of(trainer: Any) -> dict[str, Any]:
         for array in model.state().values():
             parameters = zlib.crc32(np.ascontiguousarray(array), parameters)
     names = {"nbnet": __version__, "model": repr(model), "input_shape": model.input_shape, "dtype": str(model.dtype)}
-    return names | {"backend": model.backend.name, "parameters": parameters, "seed": trainer.seed} | resume.settings(trainer)
+    seeds = {"backend": model.backend.name, "seed of the model": model.seed, "seed": trainer.seed}
+    return names | seeds | resume.settings(trainer) | {"checksum of the parameters": parameters}
 
 
 def facts_of_data(trainer: Any, source: Source, held_out: Source | None, epochs: int) -> dict[str, Any]:
