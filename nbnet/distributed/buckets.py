@@ -136,10 +136,7 @@ class Reduction:
 
     def _exchange(self, mine: np.ndarray, number: int) -> Iterator[None]:
         """One bucket. It yields while it waits for messages."""
-        ranks, slicing = self.slicing.ranks, self.slicing
-        if number not in self.buffers:
-            self.buffers[number] = np.empty_like(mine)
-        theirs, me, tag = self.buffers[number], ranks.rank, number + 1
+        slicing, me, tag = self.slicing, self.slicing.ranks.rank, number + 1
         halves = mine.nbytes >= LARGE
         start, stop, ranges = 0, len(mine), []
         for distance in slicing.levels:
@@ -149,16 +146,32 @@ class Reduction:
                 middle = (start + stop) // 2
                 kept, sent = ((start, middle), (middle, stop)) if me < partner else ((middle, stop), (start, middle))
                 ranges.append((partner, kept, sent))
-            requests = ranks.start(partner, mine[slice(*sent)], theirs[slice(*kept)], tag)
-            while not ranks.is_done(requests):
-                yield
+            yield from self._swap(partner, mine, sent, kept, tag)
             start, stop = kept
+            own, theirs = mine[start:stop], self._received(number, start, stop)
             has, has_theirs = (slicing.rows_of_block(rank, distance, self.rows) > 0 for rank in (me, partner))
             if has_theirs and has:
-                np.add(mine[start:stop], theirs[start:stop], out=mine[start:stop])
+                if slicing.wire is not None:  # both ranks add the same two numbers
+                    own[...] = slicing.wire.decode(slicing.wire.encode(own))
+                np.add(own, theirs, out=own)
             elif has_theirs:
-                mine[start:stop] = theirs[start:stop]
+                own[...] = theirs
         for partner, kept, sent in reversed(ranges):
-            requests = ranks.start(partner, mine[slice(*kept)], mine[slice(*sent)], tag)
-            while not ranks.is_done(requests):
-                yield
+            yield from self._swap(partner, mine, kept, sent, tag)
+            mine[slice(*sent)] = self._received(number, *sent)
+            if slicing.wire is not None:  # what the others have
+                mine[slice(*kept)] = slicing.wire.decode(slicing.wire.encode(mine[slice(*kept)]))
+
+    def _swap(self, partner: int, mine: np.ndarray, sent: tuple[int, int], received: tuple[int, int], tag: int) -> Iterator[None]:
+        """Send a range of a bucket, and receive one into the buffer beside it."""
+        ranks, wire, number = self.slicing.ranks, self.slicing.wire, tag - 1
+        if number not in self.buffers:
+            self.buffers[number] = np.empty(mine.shape, mine.dtype if wire is None else wire.dtype)
+        data = mine[slice(*sent)]
+        requests = ranks.start(partner, data if wire is None else wire.encode(data), self.buffers[number][slice(*received)], tag)
+        while not ranks.is_done(requests):
+            yield
+
+    def _received(self, number: int, start: int, stop: int) -> np.ndarray:
+        data, wire = self.buffers[number][start:stop], self.slicing.wire
+        return data if wire is None else wire.decode(data)

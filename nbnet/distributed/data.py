@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,14 +30,17 @@ def shared(ranks: Ranks, comm: Any, load: Callable[[], Any]) -> Any:
     return load() if value is None else value
 
 
-class _Array(tuple):  # type: ignore[type-arg]
-    """The shape and dtype of an array."""
+class _Array(NamedTuple):
+    """What stands for an array."""
+
+    shape: tuple[int, ...]
+    dtype: str
 
 
 def _form(value: Any) -> Any:
     """The value with the shapes of arrays in their place; None if it holds something that is not in memory."""
     if isinstance(value, np.ndarray):
-        return _Array((value.shape, value.dtype.str))
+        return _Array(value.shape, value.dtype.str)
     if isinstance(value, tuple):
         forms = [_form(part) for part in value]
         return None if any(form is None for form in forms) else tuple(forms)
@@ -46,7 +49,7 @@ def _form(value: Any) -> Any:
 
 def _placed(form: Any, value: Any, node: Any) -> Any:
     if isinstance(form, _Array):
-        return _window(*form, value, node)
+        return _window(form.shape, form.dtype, value, node)
     if isinstance(form, tuple):
         return tuple([_placed(part, None if value is None else value[i], node) for i, part in enumerate(form)])
     return form
@@ -58,7 +61,7 @@ def _window(shape: tuple[int, ...], dtype: str, values: np.ndarray | None, node:
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     window = MPI.Win.Allocate_shared(size if values is not None else 0, 1, comm=node)
     _windows.append(window)
-    memory, _ = window.Shared_query(0)
+    memory: Any = window.Shared_query(0)[0]
     array = np.frombuffer(memory, dtype, int(np.prod(shape))).reshape(shape)
     if values is not None:
         array[...] = values

@@ -1,7 +1,7 @@
 """What happens when a rank ends: the others learn of it, and one line names it.
 
-An exception that ends the program, and a program that ends before the others, are told to the other ranks, whose next wait then ends. A rank
-that is killed can tell nobody: on Linux a small process on each node, `watcher`, sees it.
+A program that ends, by an exception or before the others, tells the other ranks, whose next wait then ends. A rank that is killed can tell
+nobody: on Linux a small process on each node, `watcher`, sees it.
 """
 
 from __future__ import annotations
@@ -24,8 +24,6 @@ _watchers: list[tuple[str, int]] = []  # the address of this node's watcher, and
 
 def watch(ranks: Any) -> None:
     """Tell the other ranks when this process ends, and let the node's watcher know of it. All ranks call this together."""
-    from nbnet.distributed.ranks import ENDED
-
     first = not _open
     _open.add(ranks)
     if not first:
@@ -35,7 +33,7 @@ def watch(ranks: Any) -> None:
     def ended(kind: Any, error: BaseException, trace: Any) -> None:
         for each in [] if isinstance(error, RankError) else list(_open):
             with suppress(Exception):
-                each.tell(ENDED, f"{kind.__name__}: {error}")
+                each.tell(f"{kind.__name__}: {error}", ended=True)
         hook(kind, error, trace)
 
     sys.excepthook = ended
@@ -67,10 +65,8 @@ def reported() -> None:
 
 def _leave() -> None:
     """At the end of the program."""
-    from nbnet.distributed.ranks import ENDED
-
     reported()
     for each in list(_open):
         if each.failed is None:
             with suppress(Exception):
-                each.tell(ENDED, "the program has ended there")
+                each.tell("the program has ended there", ended=True)

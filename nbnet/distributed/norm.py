@@ -168,7 +168,11 @@ def step(steps: Sequence[NormStep], xs: Sequence[Any], sync: Sync) -> tuple[list
     products: list[Any] = [None] * len(members)
     if isinstance(lead, ProductNormStep):
         taken = [product_of(one.layers[0], x).run(stats=True) for one, x in zip(members, xs)]
-        rows, products, stats = [each[0] for each in taken], [each[1] for each in taken], [each[2] for each in taken]
+        rows, products, stats = (
+            [each[0] for each in taken],
+            [each[1] for each in taken],
+            [each[2] or Stats(np.empty(0), np.empty(0), 0.0) for each in taken],
+        )
     else:
         rows = [one.norm.check_input(x) for one, x in zip(members, xs)]
         stats = [batchnorm.batch_norm_stats(x, backend=lead.backend) for x in rows]

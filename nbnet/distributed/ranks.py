@@ -25,7 +25,6 @@ from nbnet.runtime.processors import processors
 Result = TypeVar("Result")
 BETWEEN = 200  # tests of a request between two looks for failures
 PATIENCE = 2000  # tests after which a waiting rank gives up its processor between tests
-ENDED = 1 << 62  # the turn of a rank that does not go on
 TOGETHER = 1.0  # seconds in which ranks that fail alike fail
 TAGS = 30000  # MPI guarantees tags up to 32767
 
@@ -51,13 +50,14 @@ class Ranks:
     """
 
     def __init__(self, comm: Any = None) -> None:
-        self.rank, self.size = (0, 1) if comm is None else (comm.Get_rank(), comm.Get_size())
+        self.rank: int = 0 if comm is None else comm.Get_rank()
+        self.size: int = 1 if comm is None else comm.Get_size()
         self.messages = self.bytes = 0
         self.turn = 0  # counts the calls that all ranks make together; messages of an earlier one are not for a later one
         self.failed: str | None = None
         self._sent: list[Any] = []
         self._depth = 0
-        self._news: list[tuple[int, int, str]] = []  # failures of others
+        self._news: list[tuple[int, int, str, bool]] = []  # failures of others
         if self.size & (self.size - 1):
             most = 1 << (self.size.bit_length() - 1)
             error = ArgumentError(f"got {self.size} ranks, expected a power of two, since sums follow a binary tree: mpiexec -n {most}")
@@ -134,12 +134,11 @@ class Ranks:
         """Raises RankError: another rank has failed in this call, or has ended."""
         while self.control.Iprobe():
             self._news.append(self.control.recv())
-        self._news = [each for each in self._news if each[0] >= self.turn]
-        for turn, rank, text in self._news:
-            if turn in (self.turn, ENDED):
+        self._news = [each for each in self._news if each[0] >= self.turn or each[3]]
+        for turn, rank, text, ended in self._news:
+            if turn < self.turn if ended else turn == self.turn:
                 self.failed = self.failed or text
-                speaker = rank if turn == self.turn else int(rank == 0)
-                raise RankError(text, speaker)
+                raise RankError(text, None if ended else rank)
 
     def is_common(self, text: str) -> bool:
         """Whether all other ranks fail with the same text as this one, which they say within a second."""
@@ -147,7 +146,7 @@ class Ranks:
         while len(same) < self.size and time.monotonic() < until:
             with suppress(RankError):
                 self.check()
-            same |= {rank for _, rank, said in self._news if said == f"{self.name(rank)}: {text}"}
+            same |= {rank for _, rank, said, _ in self._news if said == f"{self.name(rank)}: {text}"}
             time.sleep(0.001)
         return len(same) == self.size
 
@@ -155,14 +154,14 @@ class Ranks:
         """Tell all other ranks that this one has ended the call with an error."""
         if self.size > 1 and self.failed is None and not isinstance(error, RankError):
             text = " ".join(str(error).split()) if isinstance(error, NbnetError) else first_line(error)
-            self.tell(self.turn, text)
+            self.tell(text)
 
-    def tell(self, turn: int, text: str) -> None:
-        """Tell all other ranks that this one has failed. turn: the call that it has failed in, or ENDED: it does not go on."""
+    def tell(self, text: str, ended: bool = False) -> None:
+        """Tell all other ranks that this one has failed in this call; or, ended, that it takes part in no later one."""
         self.failed = f"{self.name(self.rank)}: {text}"
         for other in range(self.size):
             if other != self.rank:
-                self._sent.append(self.control.isend((turn, self.rank, self.failed), other))
+                self._sent.append(self.control.isend((self.turn, self.rank, self.failed, ended), other))
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -226,7 +225,7 @@ class Ranks:
 
 
 def _bytes(array: np.ndarray) -> Any:
-    return memoryview(array.reshape(-1).view(np.uint8))
+    return array.reshape(-1).view(np.uint8)
 
 
 def share_processors(comm: Any) -> tuple[int, int, int]:
@@ -262,7 +261,7 @@ def speaking(ranks: Ranks) -> Iterator[None]:
 
 def _is_said(ranks: Ranks, error: NbnetError) -> bool:
     if isinstance(error, RankError):
-        return error.speaker == ranks.rank
+        return error.speaker in (None, ranks.rank)
     if getattr(error, "agreed", False):
         return ranks.rank == 0
     common = ranks.is_common(" ".join(str(error).split()))

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from nbnet.distributed import wire as wires
 from nbnet.distributed.ranks import Ranks
 from nbnet.errors import ArgumentError
 from nbnet.functional import checks
@@ -42,8 +43,8 @@ class Slicing:
 
     rows = 0
 
-    def __init__(self, slices: int, ranks: Ranks) -> None:
-        self.slices, self.ranks = check_slices(slices, ranks.size), ranks
+    def __init__(self, slices: int, ranks: Ranks, wire: str | None = None) -> None:
+        self.slices, self.ranks, self.wire = check_slices(slices, ranks.size), ranks, wires.get(wire)
         share = self.slices // ranks.size
         self.own = range(ranks.rank * share, (ranks.rank + 1) * share)
         self.levels = ranks.distances

@@ -6,6 +6,7 @@ ranks tell that they end, the number of ranks, and rank:process for each on this
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -38,17 +39,12 @@ def main() -> None:
         for descriptor, _ in poll.poll():  # in the order in which they ended
             rank = watched.pop(descriptor)
             poll.unregister(descriptor)
-            while True:
-                try:
-                    left.add(int(said.recv(16)))
-                except OSError:
-                    break
+            with contextlib.suppress(OSError):  # there is no other message
+                while word := said.recv(16):
+                    left.add(int(word))
             if rank not in left:
-                host = socket.gethostname()
-                text = (
-                    f"nbnet: error: rank {rank} of {size} (process {processes[rank]} on {host}) was killed or has crashed; all ranks end\n"
-                )
-                os.write(2, text.encode())
+                name = f"rank {rank} of {size} (process {processes[rank]} on {socket.gethostname()})"
+                os.write(2, f"nbnet: error: {name} was killed or has crashed; all ranks end\n".encode())
                 end(list(watched))
                 return
 
@@ -57,10 +53,8 @@ def end(descriptors: list[int]) -> None:
     deadline = time.monotonic() + GRACE
     for descriptor in descriptors:
         if not select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))[0]:
-            try:
+            with contextlib.suppress(OSError):
                 signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-            except OSError:
-                pass
 
 
 if __name__ == "__main__":

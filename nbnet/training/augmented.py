@@ -78,7 +78,8 @@ def own_batches(trainer: Any, batches: Iterable[Data], done: int) -> Iterator[Ba
         some, same = tee(cut)
         images = model.backend.upload((gather(x, rows, model) for rows, x, _, _ in some), model.dtype)
         for placed, (rows, x, y, weights) in zip(images, same):
-            yield Batch(placed, *((y, weights) if trainer.sliced is None else (take(y, rows), _of(weights, rows))), len(first(x)))
+            of_rows = (y, weights) if trainer.sliced is None else (take(y, rows), _of(weights, rows))
+            yield Batch(placed, of_rows[0], of_rows[1], len(first(x)))
         return
     pipeline = Pipeline(trainer.augment, model.input_shape)
     for x, y, weights in batches:

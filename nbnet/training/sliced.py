@@ -35,13 +35,13 @@ class Sliced(Slicing):
         passes: what runs the slices of a batch.
     """
 
-    def __init__(self, slices: int, ranks: Ranks, replay: bool) -> None:
-        super().__init__(slices, ranks)
+    def __init__(self, slices: int, ranks: Ranks, wire: str | None, replay: bool) -> None:
+        super().__init__(slices, ranks, wire)
         self.passes = Replay(replay, self.lockstep)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy is of one process."""
-        return Sliced, (self.slices, Ranks(), self.passes.enabled)
+        return Sliced, (self.slices, Ranks(), None, self.passes.enabled)
 
     def lockstep(self, model: Sequential) -> Lockstep:
         if model.backend.name == "cuda":
@@ -70,7 +70,7 @@ def gradients(trainer: Any, batch: Any, metrics: Collection[Metric], params: Col
         counted = int(slicing.add_ranks(np.array([float(counted)]))[0])
     found, adding, at = Sums(counted=counted), Adding(params, backend), 0
     options: dict[str, Any] = {"rows": divisor(loss, counted), "backend": backend}
-    for start, stop in parts(rows, trainer.accumulate):
+    for start, stop in parts(rows, trainer.accumulate):  # where a part has rows of this rank, from `at` on
         slicing.rows = stop - start
         own = [None if cut is None else slice(at + cut.start, at + cut.stop) for cut in slicing.cuts(stop - start)]
         cuts = [cut for cut in own if cut is not None]
@@ -83,8 +83,8 @@ def gradients(trainer: Any, batch: Any, metrics: Collection[Metric], params: Col
             given = options if weights is None else options | {"sample_weight": weights[cut]}
             results.append(check_result(loss(prediction, take(y, cut), **given), prediction, loss))
         done = iter(results)
-        for cut in own:
-            result = None if cut is None else next(done)
+        for each_cut in own:
+            result = None if each_cut is None else next(done)
             totals.append(None if result is None else [result.total, math.nan if result.correct is None else result.correct])
         total, correct = slicing.add(totals, 2)
         found = found.plus(total, None if math.isnan(correct) else correct)
@@ -124,7 +124,8 @@ def _measure(slicing: Sliced, metrics: Collection[Metric], loss: Any, prediction
     own = [(each(np.array, p), t, w) for p, t, w in zip(predictions, targets, weights)]
     found = [part for of_rank in slicing.ranks.gather(own) for part in of_rank]
     joined = [each(lambda *arrays: np.concatenate(arrays), *column) for column in list(zip(*found))[:2]]
-    measure(metrics, loss, *joined, None if found[0][2] is None else np.concatenate([part[2] for part in found]))
+    prediction, target = joined
+    measure(metrics, loss, prediction, target, None if found[0][2] is None else np.concatenate([part[2] for part in found]))
 
 
 def _not_finite(trainer: Any, loss: float, images: Any) -> None:
@@ -147,10 +148,10 @@ def facts_of(trainer: Any) -> dict[str, Any]:
     parameters = 0
     if trainer.ranks.size > 1:
         for array in model.state().values():
-            parameters = zlib.crc32(np.ascontiguousarray(array), parameters)
+            parameters = zlib.crc32(np.ascontiguousarray(array).data, parameters)
     names = {"nbnet": __version__, "model": repr(model), "input_shape": model.input_shape, "dtype": str(model.dtype)}
     seeds = {"backend": model.backend.name, "seed of the model": model.seed, "seed": trainer.seed}
-    return names | seeds | resume.settings(trainer) | {"checksum of the parameters": parameters}
+    return names | seeds | {"wire": trainer.wire} | resume.settings(trainer) | {"checksum of the parameters": parameters}
 
 
 def facts_of_data(trainer: Any, source: Source, held_out: Source | None, epochs: int) -> dict[str, Any]:
@@ -170,5 +171,5 @@ def _checksum(source: Source) -> int:
     value, rows = 0, np.linspace(0, source.rows - 1, min(source.rows, LOOKED_AT)).astype(np.int64)
     x, y, weights = source.data
     for array in (*_inputs(take(x, rows)), *_inputs(y), *([] if weights is None else [weights])):
-        value = zlib.crc32(np.ascontiguousarray(array), value)
+        value = zlib.crc32(np.ascontiguousarray(array).data, value)
     return value

@@ -66,6 +66,8 @@ class Trainer(CodeRepr):
             makes the same trainer and calls the same methods with the same data. The results have the same bits on any number of ranks.
         slices: a power of two: each batch is cut into so many parts, whose gradients are computed apart and added by a tree; None: 8
             with comm, else batches are not cut. The same slices give the same bits on any number of ranks, also without comm.
+        wire: with comm, "float16" or "bfloat16" to send gradients so between ranks: half the bytes, and other bits, which then depend on the
+            number of ranks. A model in float64 is refused.
         replay: whether the kernel calls of a training pass are recorded and repeated, which saves the layers' Python; the results
             have the same bits either way (nbnet.runtime.replay). False runs every layer in every step, for a debugger.
     Attributes:
@@ -96,6 +98,7 @@ class Trainer(CodeRepr):
         augment: Iterable[Any] = (),
         comm: Any = None,
         slices: int | None = None,
+        wire: str | None = None,
     ) -> None:
         self.ranks = Ranks(comm)
         with self.ranks.together():
@@ -132,6 +135,9 @@ class Trainer(CodeRepr):
             self._trained = set(model.params.values())
             self._checked = (-1, 0)  # Watched.changes at the last check of the model, and which it was
             self._passes = Replay(bool(replay))
+            if wire is not None and model.dtype != np.float32:
+                raise ArgumentError(f"wire={wire!r} is for models in float32, got {model.dtype}: leave it out")
+            self.wire = wire
             self.sliced: Sliced | None = None
             self.slices = SLICES if slices is None and comm is not None else slices
             self.ranks.same(facts_of(self), "configuration")
@@ -164,7 +170,7 @@ class Trainer(CodeRepr):
     def slices(self, value: int | None) -> None:
         if value is None and self.ranks.size > 1:
             raise ArgumentError(f"slices=None on {self.ranks.size} ranks, expected a power of two, such as {SLICES}")
-        self.sliced = None if value is None else Sliced(value, self.ranks, self.replay)
+        self.sliced = None if value is None else Sliced(value, self.ranks, self.wire, self.replay)
 
     def _all_passes(self) -> list[Replay]:
         return [self._passes] if self.sliced is None else [self._passes, self.sliced.passes]

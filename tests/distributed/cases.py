@@ -162,7 +162,23 @@ def options(comm, folder):
     return found
 
 
-CASES = {case.__name__: case for case in (batches, fit, stopped, resumed, norms, layers, options)}
+def wires(comm, folder):
+    """Rounded on the wire: the same on all ranks, and near what is not rounded."""
+    exact, found = trainer(comm, optimizer=nb.SGD(1.0)), {}
+    (x, y), _ = data()
+    exact.train_batch(x[:64], y[:64])
+    for wire, tolerance in (("float16", 2e-3), ("bfloat16", 2e-2)):
+        t = trainer(comm, optimizer=nb.SGD(1.0), wire=wire)
+        t.train_batch(x[:64], y[:64])
+        assert t.ranks.bytes < 0.7 * exact.ranks.bytes
+        for name, param in t.model.params.items():
+            gradient = exact.model.params[name].grad
+            assert 0 < np.abs(param.grad - gradient).max() <= tolerance * np.abs(gradient).max() or name.endswith(("gamma", "beta", "bias"))
+        found[wire] = digest(t)
+    return found
+
+
+CASES = {case.__name__: case for case in (batches, fit, stopped, resumed, norms, layers, options, wires)}
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Ways to fail on one rank, run by mpiexec: python failures.py WAY [FOLDER]."""
 
+import contextlib
 import os
 import signal
 import sys
@@ -28,6 +29,15 @@ class At(nb.callbacks.Callback):
     def on_batch_end(self, trainer):
         if last and trainer.step == self.step:
             self.function()
+
+
+@contextlib.contextmanager
+def saying(*kinds):
+    try:
+        yield
+    except kinds as error:
+        print(f"{world.rank}: {type(error).__name__}: {error}", flush=True)
+        raise
 
 
 def raised():
@@ -80,9 +90,8 @@ elif way == "nan":
 elif way == "caught":
     trainer = cases.trainer(world)
     for attempt in range(3):
-        try:
+        kinds = nb.errors.RankError, OSError
+        with contextlib.suppress(*kinds), saying(*kinds):
             trainer.fit((x, y), 1 + attempt, 48, callbacks=[At(2 + 5 * attempt, raised)], progress=False)
-        except (nb.errors.RankError, OSError) as error:
-            print(f"{world.rank}: {type(error).__name__}: {error}", flush=True)
     trainer.fit((x, y), 4, 48, progress=False)
     print(f"{world.rank}: {cases.digest(trainer)}", flush=True)
