@@ -66,8 +66,8 @@ class Trainer(CodeRepr):
             makes the same trainer and calls the same methods with the same data. The results have the same bits on any number of ranks.
         slices: a power of two: each batch is cut into so many parts, whose gradients are computed apart and added by a tree; None: 8
             with comm, else batches are not cut. The same slices give the same bits on any number of ranks, also without comm.
-        wire: with comm, "float16" or "bfloat16" to send gradients so between ranks: half the bytes, and other bits, which then depend on the
-            number of ranks. A model in float64 is refused.
+        wire: with comm, "float16" or "bfloat16" to send gradients of float32 so between ranks: half the bytes, and other bits, which then
+            depend on the number of ranks.
         replay: whether the kernel calls of a training pass are recorded and repeated, which saves the layers' Python; the results
             have the same bits either way (nbnet.runtime.replay). False runs every layer in every step, for a debugger.
     Attributes:

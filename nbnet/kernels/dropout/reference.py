@@ -9,7 +9,7 @@ BLOCK = 1 << 20  # elements at a time: the words of a large array would double i
 
 def apply(x, counter, threshold, scale, shift, dropped, y):
     seed, stream, step, *before = map(int, counter)
-    skipped = 4 * sum(before)
+    skipped = 4 * before[0] if before else 0
     for start in range(0, len(x), BLOCK):
         block = slice(start, min(start + BLOCK, len(x)))
         keep = philox.words(skipped + block.start, skipped + block.stop, seed, stream, step) >= np.uint64(threshold)
