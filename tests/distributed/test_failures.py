@@ -2,6 +2,7 @@
 
 import re
 import signal
+import subprocess
 import sys
 import time
 
@@ -129,3 +130,25 @@ def test_a_signal_saves_and_ends_all_ranks(number, tmp_path):
 def test_one_line_for_all_ranks(ranks, words, message, tmp_path):
     code, _, err = train(ranks, tmp_path, *words)
     assert (code, err) == (2, f"nbnet: error: {message}\n")
+
+
+def test_bench_counts_messages(tmp_path):
+    code, out, err = running.run(2, "-m", "nbnet", "bench", "--mpi", cwd=tmp_path)
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0].startswith("mpi: 2 ranks, threads of each: 1 (")
+    found = {line.split()[0]: line.split()[1:] for line in lines[2:]}
+    # five batch norms: two messages each; the counted rows and the losses; the gradients in two halves, and back
+    assert found["five-conv"][0] == "14"
+    parameters = 9 * (3 * 64 + 64 * 64 + 64 * 32 + 32 * 16 + 16 * 10) + 2 * (64 + 64 + 32 + 16 + 10)
+    assert int(found["five-conv"][1].replace(",", "")) >= 4 * parameters
+    assert not list(tmp_path.iterdir())
+    code, _, err = running.run(2, "-m", "nbnet", "bench", "--mpi", "--quick", cwd=tmp_path)
+    assert code == 2
+    assert "got --quick with --mpi, expected --mpi alone: leave --quick out" in err
+
+
+def test_the_batch_script_of_slurm():
+    script = running.HERE.parents[1] / "examples" / "slurm" / "train.sh"
+    assert subprocess.run(["bash", "-n", str(script)], check=False).returncode == 0
+    assert "nbnet train --mpi" in script.read_text(encoding="utf-8")
