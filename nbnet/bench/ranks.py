@@ -9,7 +9,7 @@ from typing import Any
 from nbnet.bench import networks, ours
 from nbnet.distributed.slicing import SLICES
 
-ROWS, WARM, STEPS = 256, 4, 20  # rows of a batch, and steps before and in a measurement
+ROWS, WARM, STEPS = 256, 3, 10  # rows of a batch, and steps before and in a measurement
 NAMES = ("five-conv", "mnist-cnn", "digits-cnn", "mobile", "mlp")
 
 

@@ -162,6 +162,41 @@ def options(comm, folder):
     return found
 
 
+class Rows:
+    """An array that is not in memory, and notes which rows are read."""
+
+    def __init__(self, array):
+        self.array, self.shape, self.dtype, self.read = array, array.shape, array.dtype, set()
+
+    def __len__(self):
+        return len(self.array)
+
+    def __getitem__(self, rows):
+        self.read |= set(np.arange(len(self))[rows].ravel().tolist())
+        return self.array[rows]
+
+
+def reads(comm, folder):
+    """Each rank reads its rows alone, but for a few that are compared."""
+    (x, y), (x_test, y_test) = data()
+    size, found = 1 if comm is None else comm.Get_size(), {}
+    train, test, some = Rows(x), Rows(x_test), Rows(x_test)
+    t = trainer(comm)
+    t.fit((train, y), 1, 48, validation=(test, y_test), progress=False)
+    found["lazy"] = [digest(t), t.history["val_loss"]]
+    predicted = nb.distributed.predict(t.model, some, comm, 20)
+    assert np.array_equal(predicted, t.model.predict(x_test, 20))
+    for rows, extra in ((train, 16 + 8), (test, 16 + 256), (some, 20)):
+        assert len(rows.read) <= len(rows) / size + extra, (len(rows.read), size)
+    path = folder / f"rows{0 if comm is None else comm.Get_rank()}.npy"
+    np.save(path, x.astype(np.float32) / 255)
+    mapped = np.load(path, mmap_mode="r")
+    t = trainer(comm, augment=["flip"])
+    t.fit((mapped, y), 1, 48, progress=False)
+    found["mapped"] = digest(t)
+    return found
+
+
 def wires(comm, folder):
     """Rounded on the wire: the same on all ranks, and near what is not rounded."""
     exact, found = trainer(comm, optimizer=nb.SGD(1.0)), {}
@@ -178,7 +213,7 @@ def wires(comm, folder):
     return found
 
 
-CASES = {case.__name__: case for case in (batches, fit, stopped, resumed, norms, layers, options, wires)}
+CASES = {case.__name__: case for case in (batches, fit, stopped, resumed, norms, layers, options, reads, wires)}
 
 
 if __name__ == "__main__":

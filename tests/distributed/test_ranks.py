@@ -7,7 +7,7 @@ import pytest
 
 from . import cases, fifty, running
 
-NAMES = ["batches", "fit", "resumed", "norms", "layers", "options"]
+NAMES = ["batches", "fit", "resumed", "norms", "layers", "options", "reads"]
 
 
 @pytest.fixture(scope="module")
