@@ -144,11 +144,9 @@ def _not_finite(trainer: Any, loss: float, images: Any) -> None:
 
 def facts_of(trainer: Any) -> dict[str, Any]:
     """What decides the results of a trainer, in words and checksums."""
-    model = trainer.model
-    parameters = 0
-    if trainer.ranks.size > 1:
-        for array in model.state().values():
-            parameters = zlib.crc32(np.ascontiguousarray(array).data, parameters)
+    model, parameters = trainer.model, 0
+    for array in model.state().values():
+        parameters = zlib.crc32(np.ascontiguousarray(array).data, parameters)
     names = {"nbnet": __version__, "model": repr(model), "input_shape": model.input_shape, "dtype": str(model.dtype)}
     seeds = {"backend": model.backend.name, "seed of the model": model.seed, "seed": trainer.seed}
     return names | seeds | {"wire": trainer.wire} | resume.settings(trainer) | {"checksum of the parameters": parameters}
@@ -156,9 +154,7 @@ def facts_of(trainer: Any) -> dict[str, Any]:
 
 def facts_of_data(trainer: Any, source: Source, held_out: Source | None, epochs: int) -> dict[str, Any]:
     """The same of the data of `fit`, of which a few rows are looked at."""
-    if trainer.ranks.size == 1:
-        return {}
-    facts = {"epochs": epochs, "step": trainer.step, "position": trainer.position._replace(seconds=0.0)}
+    facts: dict[str, Any] = {"epochs": epochs, "step": trainer.step, "position": trainer.position._replace(seconds=0.0)}
     for name, one in (("data", source), ("validation", held_out)):
         if one is not None:
             facts |= {f"{name} rows": one.rows, f"{name} batch_size": one.batch_size, f"{name} checksum": _checksum(one)}

@@ -140,7 +140,8 @@ class Trainer(CodeRepr):
             self.wire = wire
             self.sliced: Sliced | None = None
             self.slices = SLICES if slices is None and comm is not None else slices
-            self.ranks.same(facts_of(self), "configuration")
+            if self.ranks.size > 1:
+                self.ranks.same(facts_of(self), "configuration")
         self._compiled_for: Sequential | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -240,7 +241,8 @@ class Trainer(CodeRepr):
                 source, held_out = split(source, held_out, validation_split, self.seed)
             self.position.check_continues(source.rows, source.batch_size)
             hooks = hooks_of(callbacks, self.ranks.rank)
-            self.ranks.same(facts_of_data(self, source, held_out, epochs), "data set")
+            if self.ranks.size > 1:
+                self.ranks.same(facts_of_data(self, source, held_out, epochs), "data set")
             self.stop_reason = None
             if (note := before_fit(self, epochs, source.count)) is not None and self.ranks.rank == 0:
                 warnings.warn(note, stacklevel=3)
