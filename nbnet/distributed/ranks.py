@@ -11,7 +11,7 @@ import pickle
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any, TypeVar
 
 import numba
@@ -23,6 +23,8 @@ from nbnet.kernels.cpu import threads
 from nbnet.runtime.processors import processors
 
 Result = TypeVar("Result")
+_ALONE: AbstractContextManager[None] = nullcontext()
+_processors: list[tuple[int, int, int]] = []  # what share_processors has found
 BETWEEN = 200  # tests of a request between two looks for failures
 PATIENCE = 2000  # tests after which a waiting rank gives up its processor between tests
 TOGETHER = 1.0  # seconds in which ranks that fail alike fail
@@ -71,6 +73,7 @@ class Ranks:
             self.comm, self.control = comm.Dup(), comm.Dup()
             self.names = self.gather(f"process {os.getpid()} on {socket.gethostname()}")
             faults.watch(self)
+            share_processors(comm)
 
     def __deepcopy__(self, memo: Any) -> Ranks:
         """A copy is alone: nobody answers it."""
@@ -163,12 +166,12 @@ class Ranks:
             if other != self.rank:
                 self._sent.append(self.control.isend((self.turn, self.rank, self.failed, ended), other))
 
-    @contextmanager
-    def together(self) -> Iterator[None]:
+    def together(self) -> AbstractContextManager[None]:
         """A context that all ranks enter at the same place: an exception in one of them ends the others with RankError."""
-        if self.size == 1:
-            yield
-            return
+        return _ALONE if self.size == 1 else self._together()
+
+    @contextmanager
+    def _together(self) -> Iterator[None]:
         if self._depth == 0:
             self.turn += 1
             self.failed = None
@@ -234,6 +237,8 @@ def share_processors(comm: Any) -> tuple[int, int, int]:
     """
     from mpi4py import MPI
 
+    if _processors:
+        return _processors[0]
     node = comm.Split_type(MPI.COMM_TYPE_SHARED, key=comm.Get_rank())
     masks = node.allgather(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1)))
     bound = len(set.union(*masks))  # more than each has, where the launcher has bound ranks to processors
@@ -242,7 +247,8 @@ def share_processors(comm: Any) -> tuple[int, int, int]:
     share = max(1, min(threads.LIMIT, int(given) if given else count // node.size))
     threads.at_most(share)
     numba.set_num_threads(share)
-    return share, count, node.size
+    _processors.append((share, count, node.size))
+    return _processors[0]
 
 
 @contextmanager

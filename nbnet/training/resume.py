@@ -105,11 +105,11 @@ def settings(trainer: Any) -> dict[str, Any]:
         "optimizer": trainer.optimizer.options,
         "clip_norm": trainer.clip_norm,
         "accumulate": trainer.accumulate,
-        "loss": _describe(trainer.loss),
-        "schedule": _describe(trainer.schedule),
-        "average": _describe(trainer.average),
+        "loss": describe(trainer.loss),
+        "schedule": describe(trainer.schedule),
+        "average": describe(trainer.average),
         "off": [name for name, (owner, attribute, _) in switches(trainer.model).items() if not getattr(owner, attribute)],
-        "augment": _describe(trainer.augment),
+        "augment": describe(trainer.augment),
         "slices": trainer.slices,
     }
 
@@ -129,7 +129,7 @@ def _switched(off: set[str], trainer: Any, source: str | Path) -> tuple[list[Cal
     return [partial(setattr, *known[name][:2], value) for name, value in changed.items()], ", ".join(notes)
 
 
-def _describe(value: Any) -> str:
+def describe(value: Any) -> str:
     """An object of nbnet as the code that makes it, a function by its name."""
     if inspect.isroutine(value):
         return f"{value.__module__}.{value.__qualname__}"[:LONGEST]

@@ -147,7 +147,7 @@ def facts_of(trainer: Any) -> dict[str, Any]:
     model, parameters = trainer.model, 0
     for array in model.state().values():
         parameters = zlib.crc32(np.ascontiguousarray(array).data, parameters)
-    names = {"nbnet": __version__, "model": repr(model), "input_shape": model.input_shape, "dtype": str(model.dtype)}
+    names = {"nbnet": __version__, "model": resume.describe(model), "input_shape": model.input_shape, "dtype": str(model.dtype)}
     seeds = {"backend": model.backend.name, "seed of the model": model.seed, "seed": trainer.seed}
     return names | seeds | {"wire": trainer.wire} | resume.settings(trainer) | {"checksum of the parameters": parameters}
 

@@ -66,17 +66,16 @@ def test_a_rank_that_differs(way, message, tmp_path):
 def test_a_loss_that_is_not_finite_on_one_rank(tmp_path):
     code, out, err = fails("nan", tmp_path)
     assert (code, err) == (0, "")
-    lines = sorted(out.splitlines())
-    assert [line[0] for line in lines] == ["0", "1"]
-    assert all("the loss is nan at step 1 on rank 1 of 2: layer 0.conv2d gives NaN or infinity" in line for line in lines)
+    for rank in range(2):  # mpiexec may join lines of two ranks
+        assert out.count(f"{rank}: the loss is nan at step 1 on rank 1 of 2: layer 0.conv2d gives NaN or infinity") == 1
 
 
 def test_a_failure_that_the_program_catches(tmp_path):
     code, out, err = fails("caught", tmp_path)
     assert (code, err) == (0, "")
-    assert len(re.findall(rf"0: RankError: {RANK}: OSError: a disk is full\n", out)) == 3
-    assert out.count("1: OSError: a disk is full\n") == 3
-    digests = re.findall(r"^([01]): ([0-9a-f]{16})$", out, re.MULTILINE)
+    assert len(re.findall(rf"0: RankError: {RANK}: OSError: a disk is full", out)) == 3  # mpiexec may join lines of two ranks
+    assert out.count("1: OSError: a disk is full") == 3
+    digests = re.findall(r"([01]): ([0-9a-f]{16})", out)
     assert {rank for rank, _ in digests} == {"0", "1"}
     assert len({digest for _, digest in digests}) == 1
 
