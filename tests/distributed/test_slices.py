@@ -193,3 +193,15 @@ def test_errors_name_a_speaker():
     assert isinstance(RankError("x"), RuntimeError)
     with pytest.raises(BuildError):
         nb.Trainer(nb.Sequential([nb.Dense(3)]), slices=2)
+
+
+def test_batches_of_which_other_slices_have_rows():
+    """The gradients of gamma and beta are in the first slice that has rows, which of 3 rows is the third: those of others are 0 again."""
+    (x, y), _ = cases.data()
+    found = []
+    for slices in (None, 8):
+        t = cases.trainer(None, slices, "float64", nb.Sequential([nb.Flatten(), nb.Dense(6), nb.BatchNorm(), nb.Dense(10)]))
+        for rows in (40, 3, 40, 3, 3, 40):
+            t.train_batch(x[:rows], y[:rows])
+        found.append(together(gradients(t)))
+    assert_close(found[1], found[0], "training", "float64")
