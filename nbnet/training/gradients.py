@@ -31,7 +31,7 @@ def gradients(
     model, backend, loss = trainer.model, trainer.model.backend, trainer.loss
     rows, counted = len(first(x)), count_rows(loss, y)
     options, found = {"rows": divisor(loss, counted), "backend": backend}, Sums(counted=counted)
-    adding = Adding(params, backend)
+    adding = Adding(params, backend) if trainer.accumulate > 1 else None
     for start, stop in parts(rows, trainer.accumulate):
         part = slice(start, stop)
         images = take(x, part)
@@ -50,8 +50,10 @@ def gradients(
             commit(waiting)  # the explanation runs the layers again
             raise NonFiniteError(f"the loss is {found.loss} at step {trainer.step}: {explain_not_finite(model, images)}")
         one.backward(result.gradient)
-        adding.add(stop - start < rows)
-    adding.finish()
+        if adding is not None:
+            adding.add(stop - start < rows)
+    if adding is not None:
+        adding.finish()
     return found
 
 
