@@ -63,6 +63,14 @@ class GradientError(NbnetError, AssertionError):
     """A backward pass disagrees with finite differences."""
 
 
+class RankError(NbnetError, RuntimeError):
+    """A rank of a run on several has failed, or differs from the others; the message names it."""
+
+    def __init__(self, message: str, speaker: int | None = None) -> None:
+        super().__init__(message)
+        self.speaker = speaker  # the rank that prints it, as the command line does
+
+
 class OnnxError(NbnetError, ValueError):
     """An ONNX file is damaged, or has what nbnet does not have."""
 

@@ -14,7 +14,7 @@ import numpy as np
 from nbnet import plots
 from nbnet.errors import ArgumentError, NonFiniteError
 from nbnet.functional import checks
-from nbnet.training.epoch import Data, Position
+from nbnet.training.epoch import Batch, Position
 from nbnet.training.loop import means, train_step
 from nbnet.training.sources import Source, source_of
 from nbnet.training.trainer import Trainer
@@ -72,7 +72,7 @@ def lr_range_test(trainer: Trainer, data: Any, low: float = 1e-6, high: float = 
     return LRRange(rates[: len(losses)], np.array(losses))
 
 
-def _batches(source: Source, trainer: Trainer) -> Generator[Data]:
+def _batches(source: Source, trainer: Trainer) -> Generator[Batch]:
     """The batches of one epoch after the other."""
     while True:
         with closing(source.batches(trainer)) as batches:

@@ -38,7 +38,9 @@ def test_every_extra_is_in_the_messages_and_the_tests():
     extras = dict(re.findall(r"^(\w+) = \[(.*?)\]", section, re.DOTALL | re.MULTILINE))
     said = {name for path in (ROOT / "nbnet").rglob("*.py") for name in re.findall(r"nbnet\[(\w+)\]", path.read_text(encoding="utf-8"))}
     assert {"onnx", "sklearn", "convert", "tensorboard", "completion", "cuda"} <= said <= extras.keys()
-    for name in said - {"cuda", "cuda13"}:
+    for requirement in re.findall(r'"([^"]+)"', extras["mpi"]):  # tests on several ranks are for Linux
+        assert f"\"{requirement.partition(';')[0]}; sys_platform == 'linux'\"" in extras["test"], requirement
+    for name in said - {"cuda", "cuda13", "mpi"}:
         for requirement in re.findall(r'"([^"]+)"', extras[name]):
             assert f'"{requirement}"' in extras["test"], requirement
 

@@ -31,7 +31,7 @@ FLOORS = [
         "scaler",
         "datasets",
     },
-    {"plots", "training"},
+    {"plots", "training", "distributed"},
     {"models", "batchnorm_tools", "convert", "folding", "inference", "cs231n", "lr_range", "onnx", "sklearn"},
     {"__init__"},  # the public names: the commands and demonstrations above may use them, as anyone may
     {"cli", "__main__", "demos", "bench"},

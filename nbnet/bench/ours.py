@@ -133,14 +133,14 @@ class Contender:
         return lambda: made.train_batch(x, y)["loss"]
 
 
-def trainer(network: Network, backend: Any) -> nb.Trainer:
-    """A trainer of the network, with its first weights."""
+def trainer(network: Network, backend: Any, **options: Any) -> nb.Trainer:
+    """A trainer of the network, with its first weights. options: of the Trainer."""
     model = nb.Sequential([_layer(*layer) for layer in network.layers])
     model.build(network.input_shape, backend=backend, dtype=network.dtype)
     for layer, arrays in zip(model.layers, networks.first_weights(network)):
         for name, array in arrays.items():
             layer.params[name].value[...] = array
-    return nb.Trainer(model, loss=network.loss, optimizer=nb.Adam(LR))
+    return nb.Trainer(model, loss=network.loss, optimizer=nb.Adam(LR), **options)
 
 
 def _layer(kind: str, *options: Any) -> nb.Layer:

@@ -56,7 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             code = _run(words)
             sys.stdout.flush()
     except NbnetError as error:
-        print(f"nbnet: error: {' '.join(str(error).split())}", file=sys.stderr)
+        if getattr(error, "is_said", True):  # with several ranks, by one of them
+            print(f"nbnet: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("nbnet: interrupted", file=sys.stderr)

@@ -12,7 +12,7 @@ from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import Any
 
-from nbnet import storage
+from nbnet import distributed, storage
 from nbnet.bench import contenders, workloads
 from nbnet.bench.plan import Plan
 from nbnet.bench.workloads import Workload
@@ -53,6 +53,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--profile", metavar="MODELS", help="profile a training step of these models instead: time and floor of each kernel"
     )
+    parser.add_argument(
+        "--mpi", action="store_true", help="count the messages and bytes of training steps instead: mpiexec -n 2 nbnet bench --mpi"
+    )
     parser.add_argument("--out", metavar="DIR", default="runs/bench", help="folder for the results (default: %(default)s)")
     parser.add_argument(
         "--quick", action="store_true", help="fewer and smaller workloads, fewer turns: a first impression, not a measurement"
@@ -61,6 +64,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """The command."""
+    if options.mpi:
+        return _mpi(options)
     if options.profile is not None:
         return _profile(options)
     plan = make_plan(options)
@@ -82,6 +87,24 @@ def run(options: argparse.Namespace) -> int:
     for name, why in report["absent"].items():
         print(f"not started: {name}: {why}", file=sys.stderr)
     return 1 if any(name in contenders.OURS for _, name, _ in wrong) else 0
+
+
+def _mpi(options: argparse.Namespace) -> int:
+    """Print what training steps send between ranks."""
+    from nbnet.bench import ranks
+
+    for option in ("ops", "backends", "peers", "shapes", "threads", "profile", "quick"):
+        if getattr(options, option):
+            raise ArgumentError(f"got --{option} with --mpi, expected --mpi alone: leave --{option} out")
+    comm = distributed.world()
+    threads, count, here = distributed.share_processors(comm)
+    table = [
+        f"mpi: {comm.Get_size()} ranks, threads of each: {threads} ({count} processors for {here} ranks on this node)",
+        *ranks.lines(comm),
+    ]
+    if comm.Get_rank() == 0:
+        print("\n".join(table))
+    return 0
 
 
 def _profile(options: argparse.Namespace) -> int:

@@ -13,6 +13,8 @@ from nbnet.training.trainer import Trainer
 class Display(Callback):
     """A context manager and callback: a table with one line per epoch, and a bar with loss, accuracy and images per second."""
 
+    first_rank_only = True
+
     def __init__(self, epochs: int, rows: int, held_out: str) -> None:
         self._epochs, self._rows, self._held_out = epochs, rows, held_out
         self._bar = Bar(epochs * rows, "name bar text remaining", stream=sys.stdout)

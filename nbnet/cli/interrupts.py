@@ -50,15 +50,17 @@ class Stopper(Callback):
         signal: the number of the first one, or None.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, says: bool = True) -> None:
         self.signal: int | None = None
+        self.says = says  # whether it tells the user
 
     def handle(self, number: int, _: Any) -> None:
         self.signal = self.signal or number
         signal.signal(number, interrupt)
         name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
         with suppress(OSError):  # the terminal is gone
-            os.write(2, f"\nstopping after this batch; {name} again stops at once\n".encode())  # print is not safe in a handler
+            if self.says:
+                os.write(2, f"\nstopping after this batch; {name} again stops at once\n".encode())  # print is not safe in a handler
         if name == "SIGHUP":
             _leave_terminal()
 
@@ -70,9 +72,13 @@ class Stopper(Callback):
 
 
 @contextmanager
-def stopper() -> Iterator[Stopper]:
-    """A callback that hears of signals within the context. Those that the process ignores, as with nohup, stay ignored."""
-    stop = Stopper()
+def stopper(says: bool = True) -> Iterator[Stopper]:
+    """A callback that hears of signals within the context. Those that the process ignores, as with nohup, stay ignored.
+
+    Args:
+        says: whether it tells the user that training stops.
+    """
+    stop = Stopper(says)
     if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
         yield stop
         return

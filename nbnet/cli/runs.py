@@ -59,6 +59,7 @@ FIELDS: dict[str, schema.Check] = {
     "backend": schema.one_of(BACKENDS),
     "dtype": schema.one_of(("float32", "float64")),
     "seed": schema.whole(0, WORD),
+    "slices": schema.optional(schema.whole(1)),
 }
 SCHEMA = schema.record(**FIELDS)
 
@@ -87,6 +88,7 @@ class Config:
     backend: str
     dtype: str
     seed: int
+    slices: int | None  # that each batch is cut into (nbnet.distributed)
 
     @property
     def duration(self) -> str:
@@ -132,7 +134,7 @@ def _filled(value: Any, where: str) -> Any:
     if not isinstance(value, dict):
         return SCHEMA(value, where)
     smoothing = 0.2 if value.get("recipe") == "airbench" else 0.0
-    return SCHEMA({"augment": [], "recipe": None, "label_smoothing": smoothing} | value, where)
+    return SCHEMA({"augment": [], "recipe": None, "label_smoothing": smoothing, "slices": None} | value, where)
 
 
 def check_out(out: str | None) -> None:

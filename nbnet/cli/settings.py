@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from nbnet import augment, datasets, losses, models, schedules, schema
 from nbnet.cli import runs
 from nbnet.datasets import Dataset, Split
+from nbnet.distributed.slicing import check_slices
 from nbnet.errors import ArgumentError, CheckpointError, DataError, unknown
 from nbnet.layers import Sequential
 from nbnet.optimizers import OPTIMIZERS, Optimizer
@@ -22,6 +24,13 @@ from nbnet.training import recipes
 from nbnet.training.recipes import RECIPES
 from nbnet.training.trainer import Trainer
 from nbnet.version import __version__
+
+Share = Callable[[Callable[[], Dataset]], Dataset]
+
+
+def call(function: Callable[[], Dataset]) -> Dataset:
+    return function()
+
 
 COMMON: dict[str, Any] = {
     "model": "auto",
@@ -83,8 +92,12 @@ def _of_images(count: int, channels: int) -> dict[str, Any]:
     return {"epochs": min(150, max(20, IMAGES_TRAINED // count)), "augment": augmented}
 
 
-def new(given: dict[str, Any]) -> tuple[runs.Config, Dataset]:
-    """The configuration and data of a new run. Names are checked before any data is read."""
+def new(given: dict[str, Any], share: Share = call) -> tuple[runs.Config, Dataset]:
+    """The configuration and data of a new run. Names are checked before any data is read.
+
+    Args:
+        share: calls the function that reads the data, on one rank of several that share it.
+    """
     name, of_recipe = given.get("data", "digits"), _of_recipe(given) if "recipe" in given else {}
     of_data = (
         DEFAULTS[name] if name in datasets.NAMES else DEFAULTS["a folder"] | {"epochs": 1, "augment": "none"}
@@ -98,12 +111,14 @@ def new(given: dict[str, Any]) -> tuple[runs.Config, Dataset]:
         update = recipes.OPTIMIZERS[options["optimizer"]](options["batch_size"])
         options |= {"lr": update.lr, "weight_decay": update.weight_decay}
     _check_numbers(options)
+    if options.get("slices") is not None:
+        check_slices(options["slices"], 1)
     runs.check_out(given.get("out"))
     dtype = float_dtype(options["dtype"]).name
     if name not in datasets.NAMES:
         name = os.path.abspath(os.path.expanduser(name)) if os.path.exists(os.path.expanduser(name)) else name
     data_dir = None if "data_dir" not in given else os.path.abspath(os.path.expanduser(given["data_dir"]))
-    data = datasets.open_data(name, data_dir, size=options.get("size"))
+    data = share(lambda: datasets.open_data(name, data_dir, size=options.get("size")))
     (height, width, channels), class_names = data[0][0].shape[1:], data[2]
     if name not in datasets.NAMES:
         options |= _of_images(len(data[0][0]), channels) | of_recipe | given
@@ -126,6 +141,7 @@ def new(given: dict[str, Any]) -> tuple[runs.Config, Dataset]:
         recipe=options.get("recipe"),
         augment=names,
         dtype=dtype,
+        slices=options.get("slices"),
         **{key: options[key] for key in AS_GIVEN},
     )
     return runs.new_config(settings), data
@@ -158,7 +174,7 @@ def _of_recipe(given: dict[str, Any]) -> dict[str, Any]:
     return OF_RECIPE
 
 
-def resumed(given: dict[str, Any]) -> tuple[runs.Config, Dataset]:
+def resumed(given: dict[str, Any], share: Share = call) -> tuple[runs.Config, Dataset]:
     """The configuration and data of a resumed run."""
     other = sorted(given.keys() - {"resume", "epochs"})
     if other:
@@ -170,7 +186,7 @@ def resumed(given: dict[str, Any]) -> tuple[runs.Config, Dataset]:
     before = config.epochs
     config = dataclasses.replace(config, epochs=given.get("epochs", before))
     _check_numbers(dataclasses.asdict(config))
-    data = datasets.open_data(config.data, config.data_dir, size=config.size)
+    data = share(lambda: datasets.open_data(config.data, config.data_dir, size=config.size))
     if _checksum(data) != config.checksum:
         raise DataError(f"{config.data} has other images or labels than when {folder} was started: a run must be resumed on the same data")
     return config, data
@@ -191,11 +207,12 @@ def _check_numbers(options: dict[str, Any]) -> None:
             raise ArgumentError(f"--{name.replace('_', '-')} {options[name]}: expected {problem.expected}") from problem
 
 
-def trainer(config: runs.Config, model: Sequential, x: Any) -> Trainer:
+def trainer(config: runs.Config, model: Sequential, x: Any, comm: Any = None) -> Trainer:
+    ranks: dict[str, Any] = {"comm": comm, "slices": config.slices}
     if config.recipe is not None:
-        return RECIPES[config.recipe](model, x, batch_size=config.batch_size, optimizer=config.optimizer, seed=config.seed)
+        return RECIPES[config.recipe](model, x, batch_size=config.batch_size, optimizer=config.optimizer, seed=config.seed, **ranks)
     loss = losses.SoftmaxCrossEntropy(label_smoothing=config.label_smoothing)
-    return Trainer(model, loss, optimizer(config), schedule=config.schedule, seed=config.seed, augment=config.augment)
+    return Trainer(model, loss, optimizer(config), schedule=config.schedule, seed=config.seed, augment=config.augment, **ranks)
 
 
 def optimizer(config: runs.Config) -> Optimizer:

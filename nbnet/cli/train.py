@@ -6,20 +6,24 @@ import argparse
 import copy
 import dataclasses
 import math
+import os
 import signal
 import sys
 import time
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nbnet import augment, datasets, models, plots, schedules, storage
+from nbnet import augment, datasets, distributed, models, plots, schedules, storage
 from nbnet.cli import kernels, results, runs, settings
 from nbnet.cli.display import Display
 from nbnet.cli.interrupts import stopper
 from nbnet.cli.settings import ADAMW_DECAY, by_data
+from nbnet.distributed import Ranks
+from nbnet.distributed.slicing import SLICES
 from nbnet.errors import ArgumentError, NonFiniteError
 from nbnet.optimizers import OPTIMIZERS
 from nbnet.training.callbacks import Callback, TensorBoard
@@ -77,10 +81,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--seed", type=int, metavar="N", help="of the weights, the shuffling and the dropout (default: 0)")
     model.add_argument("--backend", metavar="NAME", help="parallel, serial, numpy or cuda (default: parallel)")
     model.add_argument("--dtype", metavar="NAME", help="float32 or float64 (default: float32)")
+    ranks = parser.add_argument_group("several processes and machines")
+    ranks.add_argument(
+        "--mpi", action="store_true", default=None, help="train on all ranks that mpiexec has started: mpiexec -n 8 nbnet train --mpi"
+    )
+    ranks.add_argument(
+        "--slices",
+        type=int,
+        metavar="N",
+        help="parts that each batch is cut into, a power of two; they decide the bits (default with --mpi: 8)",
+    )
     run = parser.add_argument_group("run folder")
     run.add_argument("--out", metavar="DIR", help="a new folder for the run (default: runs/DATA-MODEL-1, -2, ...)")
     run.add_argument(
-        "--resume", metavar="RUN", help="continue this run; only --epochs, the new total, and --tensorboard may be given with it"
+        "--resume", metavar="RUN", help="continue this run; only --epochs, the new total, --mpi and --tensorboard may be given with it"
     )
     run.add_argument("--tensorboard", metavar="DIR", help="also write event files for TensorBoard there, after each epoch")
 
@@ -89,13 +103,28 @@ def run(options: argparse.Namespace) -> int:
     """The command."""
     began = time.perf_counter()
     given = {name: value for name, value in vars(options).items() if value is not None and name != "command"}
+    if not given.pop("mpi", False):
+        return _run(given, began, Ranks(), None)
+    comm = distributed.world()
+    ranks = Ranks(comm)
+    threads, processors, here = distributed.share_processors(comm)
+    if ranks.rank:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    given = given if "resume" in given else {"slices": SLICES} | given
+    print(f"mpi: {ranks.size} ranks, {threads} thread{'s' * (threads > 1)} each ({processors} processors for {here} ranks on this node)")
+    with distributed.speaking(ranks), ranks.together():
+        return _run(given, began, ranks, comm)
+
+
+def _run(given: dict[str, Any], began: float, ranks: Ranks, comm: Any) -> int:
     board = given.pop("tensorboard", None)
-    config, data = settings.resumed(given) if "resume" in given else settings.new(given)
+    share = partial(distributed.shared, ranks, comm)
+    config, data = settings.resumed(given, share) if "resume" in given else settings.new(given, share)
     (x, y), test, class_names = data
     validation = settings.validation(config, test)
     boards = [TensorBoard(board, train=x, validation=validation, class_names=class_names)] if board else []
     model = config.build()
-    trainer = settings.trainer(config, model, x)
+    trainer = settings.trainer(config, model, x, comm)
     if "resume" in given:
         folder = Path(given["resume"])
         trainer.restore(folder / runs.MODEL)
@@ -112,20 +141,22 @@ def run(options: argparse.Namespace) -> int:
     )
     if "flip" in config.augment and not given.keys() & {"augment", "recipe", "resume"} and config.data not in datasets.NAMES:
         print("note: training images are also mirrored; use --augment crop if mirroring changes the class, as with letters")
-    _prepare(trainer, min(2, config.batch_size, len(x)))
+    ranks.first(lambda: _prepare(trainer, min(2, config.batch_size, len(x))))  # the others find the kernels in the cache
     if "resume" not in given:
-        folder = runs.make_folder(given.get("out"), config.data, config.model)
-    storage.write_json(folder / runs.CONFIG, dataclasses.asdict(config))
+        folder = ranks.of_first(lambda: runs.make_folder(given.get("out"), config.data, config.model))
+    ranks.first(lambda: storage.write_json(folder / runs.CONFIG, dataclasses.asdict(config)))
     if (jump := rate_jump(trainer, config.epochs, count_batches(len(x), config.batch_size))) is not None:
         print(f"note: {jump}")
     print(f"run: {folder}, from epoch {trainer.epoch + 1} of {config.epochs}" if trainer.epoch or trainer.step else f"run: {folder}")
     if config.augment:
-        results.draw_augmented(trainer, x, folder)
+        ranks.first(lambda: results.draw_augmented(trainer, x, folder))
     stopped_by = _fit(trainer, config, folder, (x, y), validation, "test" if validation is test else "val", boards)
     if trainer.epoch < config.epochs:
         print(f"stopped in epoch {trainer.epoch + 1} of {config.epochs}; the run is saved. To continue:")
         print(f"  nbnet train --resume {runs.quoted(folder)}")
         return 128 + (stopped_by or signal.SIGINT)
+    if ranks.rank:
+        return 0
     results.report(trainer, config, (x, y), test, folder)
     print(f"run: {folder} (model, pictures, and {results.PAGE} with all pictures), in {time.perf_counter() - began:.1f} s")
     print(f"to use it: nbnet predict {runs.quoted(folder)} IMAGE...")
@@ -163,7 +194,8 @@ class _Saver(Callback):
     def save(self, trainer: Trainer) -> None:
         trainer.save(self._folder / runs.MODEL)
         history = {name: [value if math.isfinite(value) else None for value in column] for name, column in trainer.history.items()}
-        storage.write_json(self._folder / runs.HISTORY, history)  # JSON has no NaN
+        if trainer.ranks.rank == 0:
+            storage.write_json(self._folder / runs.HISTORY, history)  # JSON has no NaN
         self.when = (
             f"after step {trainer.step} in epoch {trainer.epoch + 1}" if trainer.position.batches else f"after epoch {trainer.epoch}"
         )
@@ -176,19 +208,21 @@ def _fit(
 ) -> int | None:
     """Train until the end, Ctrl-C, SIGTERM or SIGHUP; the run is saved in each case. Returns the signal, or None."""
     saver = _Saver(folder, trainer)
-    with stopper() as stop:
+    with stopper(says=trainer.ranks.rank == 0) as stop:
         try:
             # A diverging run is reported once, by its loss; NumPy would print many warnings before that.
             with np.errstate(all="ignore"), warnings.catch_warnings(), Display(config.epochs, len(train[0]), name) as display:
                 warnings.filterwarnings("ignore", "the learning rate jumps|fit has nothing to train")  # `run` has said so, or draws only
                 trainer.fit(train, config.epochs, config.batch_size, held_out, [saver, display, *boards, stop], progress=False)
         except NonFiniteError as error:
-            raise NonFiniteError(f"{error}; {folder} has the run as last saved, {saver.when}") from error
+            error.args = (f"{error}; {folder} has the run as last saved, {saver.when}", *error.args[1:])
+            raise
         except KeyboardInterrupt:
-            print(f"{folder} has the run as last saved, {saver.when}", file=sys.stderr)
+            if trainer.ranks.rank == 0:
+                print(f"{folder} has the run as last saved, {saver.when}", file=sys.stderr)
             raise
         if trainer.position.batches:
             saver.save(trainer)
-    if trainer.epoch:
+    if trainer.epoch and trainer.ranks.rank == 0:
         plots.curves(trainer.history, folder / results.CURVES)
     return stop.signal

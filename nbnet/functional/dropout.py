@@ -21,7 +21,7 @@ SELU_FLOOR = -1.7580993408473766
 class DropoutSaved(NamedTuple):
     rate: float
     scale: float  # factor of the elements that are kept; of all elements when train is False
-    counter: np.ndarray  # (3,) uint64: seed, stream, step
+    counter: np.ndarray  # as dropout_at takes it
     noise_shape: tuple[int, ...] | None
     train: bool
     shape: tuple[int, ...]  # of x
@@ -71,7 +71,8 @@ def dropout_at(
     be: Backend,
     out: np.ndarray | None = None,
 ) -> tuple[np.ndarray, DropoutSaved]:
-    """dropout_forward with the counter of its random numbers in the form of the kernels: (3,) uint64, seed, stream and step.
+    """dropout_forward with the counter of its random numbers in the form of the kernels: (3,) uint64, seed, stream and step; or
+    `counter_of_part`, where x is some rows of a batch.
 
     out: an array for y, without noise_shape; it may be x.
     """
@@ -101,6 +102,21 @@ def dropout_backward(dy: Any, saved: DropoutSaved) -> np.ndarray:
     return _run(checks.shaped(dy, "dy", saved.shape, saved.dtype, be=saved.backend), saved, 0.0, 0.0)
 
 
+def counter_of_part(row: int, shape: tuple[int, ...]) -> np.ndarray:
+    """A counter, whose first three numbers are still to be written, for rows of a batch from `row` on: (5,) uint64. Such a part has the
+    mask that it has in the whole batch.
+
+    Args:
+        shape: of one row.
+    """
+    return np.array([0, 0, 0, row * math.prod(shape) // 4, row], np.uint64)
+
+
+def _elements_before(counter: np.ndarray, shape: tuple[int, ...]) -> int:
+    """How many elements of the batch are before the first one of an array of this shape, which has some rows of it."""
+    return int(counter[4]) * math.prod(shape[1:]) if counter.size > 4 else 0
+
+
 def check_rate(rate: float) -> float:
     return checks.number(rate, "dropout rate", "the probability to drop, from 0 to 1", lambda rate: 0 <= rate <= 1)
 
@@ -116,12 +132,22 @@ def _run(x: np.ndarray, saved: DropoutSaved, shift: float, dropped: float, out: 
     random = saved.counter, round(saved.rate * 2**32)
     y = be.empty(x.shape, x.dtype) if out is None else out
     if saved.noise_shape is None:
+        skipped = _elements_before(saved.counter, x.shape) % 4
+        if skipped:  # a counter is of four elements: start at the first of them
+            whole = be.empty((skipped + x.size,), x.dtype)
+            be.run(np.ndarray.fill, whole[:skipped], 0)
+            be.run(np.copyto, whole[skipped:], x.reshape(-1))
+            be.kernel("dropout.apply")(whole, *random, saved.scale, shift, dropped, whole)
+            be.run(np.copyto, y.reshape(-1), whole[skipped:])
+            return y
         be.kernel("dropout.apply")(x.reshape(-1), *random, saved.scale, shift, dropped, y.reshape(-1))
         return y
     # The few decisions are made on the host, from the same bits as anywhere.
-    keep = np.empty(math.prod(saved.noise_shape), x.dtype)
+    shape, before = saved.noise_shape, _elements_before(saved.counter, saved.noise_shape)
+    keep = np.empty(before % 4 + math.prod(shape), x.dtype)
+    random = np.array([*saved.counter[:3], before // 4], np.uint64), random[1]
     load("dropout.apply", "numpy")(np.ones_like(keep), *random, 1.0, 0.0, 0.0, keep)
-    keep = keep.reshape(saved.noise_shape)
+    keep = keep[before % 4 :].reshape(shape)
     factors = keep * x.dtype.type(saved.scale)
     terms = keep * x.dtype.type(shift) + (1 - keep) * x.dtype.type(dropped) if shift or dropped else None
     if on_device(x):

@@ -105,11 +105,17 @@ def normalization_forward(x: Any, by: Normalization, epilogue: Epilogue, be: Bac
 def normalization_backward(dy: Any, saved: NormalizationSaved, grads: Gradients, overwrite_dy: bool = False) -> tuple[Any, Any, Any]:
     """dx, dgamma, dbeta; overwrite_dy: dx may replace dy in memory."""
     g, coefficients, dgamma, dbeta = _coefficients(dy, saved, grads, overwrite_dy)
-    return _input_gradient(g, saved, coefficients, overwrite_dy), dgamma, dbeta
+    return normalization_input_gradient(g, saved, coefficients, overwrite_dy), dgamma, dbeta
 
 
 def _coefficients(dy: Any, saved: NormalizationSaved, grads: Gradients, overwrite_dy: bool) -> tuple[Any, list[Any], Any, Any]:
-    """g, which is dy times the derivative of a smooth activation, else dy itself; the coefficients of dx; dgamma and dbeta."""
+    """g, the coefficients of dx, dgamma and dbeta."""
+    g, sum_g, sum_gx = normalization_sums(dy, saved, overwrite_dy)
+    return g, *batchnorm.backward_coefficients(sum_g, sum_gx, saved.norm.affine[0], saved.norm, grads.gamma, grads.beta)
+
+
+def normalization_sums(dy: Any, saved: NormalizationSaved, overwrite_dy: bool) -> tuple[Any, Any, Any]:
+    """g, which is dy times the derivative of a smooth activation, else dy itself; and sum g and sum g * (x - center), (C,) float64."""
     norm, epilogue = saved.norm, saved.epilogue
     x, be = norm.x, norm.backend
     dy = checks.shaped(dy, "dy", saved.out_shape, x.dtype, be=be)
@@ -133,10 +139,10 @@ def _coefficients(dy: Any, saved: NormalizationSaved, grads: Gradients, overwrit
         dy = g
     else:
         sum_g, sum_gx = batchnorm.reduce(dy, norm, epilogue.slope)
-    return dy, *batchnorm.backward_coefficients(sum_g, sum_gx, norm.affine[0], norm, grads.gamma, grads.beta)
+    return dy, sum_g, sum_gx
 
 
-def _input_gradient(g: Any, saved: NormalizationSaved, coefficients: list[Any], overwrite_g: bool = False) -> Any:
+def normalization_input_gradient(g: Any, saved: NormalizationSaved, coefficients: list[Any], overwrite_g: bool = False) -> Any:
     """dx from g. After a smooth activation g is an array of our own, and dx replaces it."""
     norm, epilogue = saved.norm, saved.epilogue
     if not epilogue.max_pool:
@@ -168,13 +174,21 @@ def product_norm_backward(dy: Any, saved: ProductNormSaved, grads: Gradients, ne
     """dx, or None if need_dx is False."""
     product, norm = saved
     on_gpu = product.backend.name == "cuda"  # its cache holds nothing from one kernel to the next
-    if isinstance(product, Conv2DSaved):
-        if not on_gpu:
-            return _backward_in_blocks(dy, product, norm, grads, need_dx, overwrite_dy)
-    elif not need_dx and not on_gpu and len(product.weight) <= FEW_INPUTS and norm.epilogue.slope == 1:
-        return _backward_weights_norm(dy, product, norm, grads, overwrite_dy)
-    dx, _, _ = normalization_backward(dy, norm, grads, overwrite_dy)
-    return product_backward(dx, product, grads, need_dx)
+    of_few = isinstance(product, DenseSaved) and len(product.weight) <= FEW_INPUTS
+    if of_few and not need_dx and not on_gpu and norm.epilogue.slope == 1:
+        return _backward_weights_norm(dy, product, norm, grads, overwrite_dy)  # type: ignore[arg-type]
+    g, coefficients, _, _ = _coefficients(dy, norm, grads, overwrite_dy)
+    return product_norm_input_gradient(g, coefficients, saved, grads, need_dx, overwrite_dy)
+
+
+def product_norm_input_gradient(
+    g: Any, coefficients: list[Any], saved: ProductNormSaved, grads: Gradients, need_dx: bool, overwrite_g: bool
+) -> Any:
+    """dx, or None if need_dx is False, from g and the coefficients of normalization's dx."""
+    product, norm = saved
+    if isinstance(product, Conv2DSaved) and product.backend.name != "cuda":
+        return _backward_in_blocks(g, coefficients, product, norm, grads, need_dx, overwrite_g)
+    return product_backward(normalization_input_gradient(g, norm, coefficients, overwrite_g), product, grads, need_dx)
 
 
 def _backward_weights_norm(dy: Any, product: DenseSaved, norm: NormalizationSaved, grads: Gradients, overwrite_dy: bool) -> None:
@@ -192,14 +206,13 @@ def _backward_weights_norm(dy: Any, product: DenseSaved, norm: NormalizationSave
 
 
 def _backward_in_blocks(
-    dy: Any, product: Conv2DSaved, norm: NormalizationSaved, grads: Gradients, need_dx: bool, overwrite_dy: bool
+    dy: Any, coefficients: list[Any], product: Conv2DSaved, norm: NormalizationSaved, grads: Gradients, need_dx: bool, overwrite_dy: bool
 ) -> Any:
     """The convolution goes on with the gradient of a block of images while it is still in the cache."""
-    dy, coefficients, _, _ = _coefficients(dy, norm, grads, overwrite_dy)
     x = norm.norm.x
     images = _images_of_block(x, product.weight)
     if images >= len(x) or product.padded is not None:
-        return product_backward(_input_gradient(dy, norm, coefficients, overwrite_dy), product, grads, need_dx)
+        return product_backward(normalization_input_gradient(dy, norm, coefficients, overwrite_dy), product, grads, need_dx)
     be = product.backend
     totals = [total for total in (grads.weight, grads.bias) if total is not None]
     parts = [be.empty(total.shape, total.dtype) for total in totals]
@@ -208,7 +221,7 @@ def _backward_in_blocks(
         block = slice(start, start + images)
         g = dy[block]
         of_block = norm._replace(norm=norm.norm._replace(x=x[block]), out_shape=g.shape)
-        g = _input_gradient(g, of_block, coefficients)
+        g = normalization_input_gradient(g, of_block, coefficients)
         into = grads if start == 0 else Gradients(*parts)
         images_of_block = product._replace(x=product.x[block], out_shape=g.shape)
         product_backward(g, images_of_block, into, need_dx, None if dx is None else dx[block])

@@ -8,7 +8,7 @@ import numpy as np
 
 from nbnet.errors import ArgumentError, ShapeError, unknown
 from nbnet.functional import checks
-from nbnet.functional.dropout import VARIANTS, check_noise_shape, check_rate, dropout_at, dropout_backward
+from nbnet.functional.dropout import VARIANTS, check_noise_shape, check_rate, counter_of_part, dropout_at, dropout_backward
 from nbnet.layers.base import Layer, Shape
 
 
@@ -50,6 +50,7 @@ class Dropout(Layer):
         self.noise_shape = noise_shape
         self.spatial = spatial
         self.fixed_mask = False
+        self.first_row: int | None = None  # of x in a larger batch, whose mask it gets
         self._own_seed = seed
 
     def create(self, input_shape: Shape) -> Shape:
@@ -81,8 +82,9 @@ class Dropout(Layer):
         return dropout_backward(dy, saved)
 
     def next_counter(self, train: bool) -> np.ndarray:
-        """The counter of this pass's random numbers, (3,) uint64: seed, stream, step. A training pass advances the step."""
-        counter = np.empty(3, np.uint64)
+        """The counter of this pass's random numbers: seed, stream, step (see `dropout_at`). A training pass advances the step."""
+        of_batch = self.first_row is None or (self.noise_shape is not None and self.noise_shape[0] is not None)
+        counter = np.empty(3, np.uint64) if of_batch else counter_of_part(self.first_row or 0, self.output_shape)
         step = self._buffers["step"]
         outputs = [counter[0:1], counter[1:2], counter[2:3], *([step] if train and not self.fixed_mask else [])]
         self.backend.channelwise(_count, outputs, self._buffers["seed"], self.stream, step)

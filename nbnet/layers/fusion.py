@@ -72,12 +72,17 @@ class FusedStep(Stage):
     def replayable(self) -> bool:
         return all(can_replay(layer, self.backend) for layer in self.layers)
 
+    @property
+    def is_replaced(self) -> bool:
+        """Whether a layer has a forward or a backward of its own in place of its class's."""
+        return any(_is_replaced(layer) for layer in self.layers)
+
     def inner(self) -> Sequence[Stage]:
         return self.layers
 
     def forward(self, x: Any, train: bool = False) -> tuple[Any, Any]:
         """y, and what backward needs. If a layer's own forward or backward was replaced, the layers run one by one."""
-        if not any(_is_replaced(layer) for layer in self.layers):
+        if not self.is_replaced:
             y, saved = self.run(x, train)
             return y.reshape(len(y), *self.output_shape), saved if train else None
         tape = []
@@ -157,7 +162,7 @@ class ProductNormStep(NormStep):
             taken.extend([] if stats is None else [stats])
             return self.numbers(y, stats, train)
 
-        product = _product(self.layers[0], x)
+        product = product_of(self.layers[0], x)
         y, saved = fused.product_norm_forward(product, numbers, self.norm.needs_statistics(train), self.epilogue)
         self.norm.follow(taken, train)
         return y, saved
@@ -174,7 +179,7 @@ class ProductActivationStep(FusedStep):
     def run(self, x: Any, train: bool) -> tuple[Any, Any]:
         product, *rest = self.layers
         activation: Any = rest[0].of_kernel if rest else named(product.activation)
-        return fused.product_activation_forward(_product(product, x, own=not rest), activation)
+        return fused.product_activation_forward(product_of(product, x, own=not rest), activation)
 
     def run_backward(self, dy: Any, saved: Any, need_dx: bool, overwrite_dy: bool) -> Any:
         return fused.product_activation_backward(dy, saved, self.layers[0].gradients(), need_dx)
@@ -184,7 +189,7 @@ class ProductDropoutStep(FusedStep):
     """Conv2D or Dense, ReLU, Dropout"""
 
     def run(self, x: Any, train: bool) -> tuple[Any, Any]:
-        product, dropout = _product(self.layers[0], x), self.layers[2]
+        product, dropout = product_of(self.layers[0], x), self.layers[2]
         if not _drops_to_0(dropout):  # it may have been set after build
             y, saved = fused.product_activation_forward(product, relu())
             y, dropped = dropout.forward(y, train)
@@ -198,7 +203,7 @@ class ProductDropoutStep(FusedStep):
         return fused.product_activation_backward(self.layers[2].backward(dy, saved[1]), saved[0], grads, need_dx)
 
 
-def _product(layer: Any, x: Any, own: bool = False) -> Product:
+def product_of(layer: Any, x: Any, own: bool = False) -> Product:
     """own: whether the layer has an activation."""
     if (layer.activation is not None) != own:
         raise BuildError(f"layer {layer.name} is fused with others: set its activation before build(), or use build(fuse=False)")
@@ -274,12 +279,12 @@ def _fits(run: Sequence[Callable[[Any], bool]], layers: Sequence[Layer]) -> bool
 
 def step_backward(step: Stage, above: Stage | None, dy: Any, saved: Any, need_dx: bool) -> Any:
     """The backward of a step whose dy was returned by the step above it, if there is one."""
-    if above is not None and _may_overwrite(step, above):
+    if above is not None and may_overwrite(step, above):
         return step.backward(dy, saved, need_dx, overwrite_dy=True)  # type: ignore[call-arg]
     return step.backward(dy, saved, need_dx)
 
 
-def _may_overwrite(step: Stage, above: Stage) -> bool:
+def may_overwrite(step: Stage, above: Stage) -> bool:
     """Whether the backward of a step may overwrite the gradient from the step above: True if no other code holds the array. A backward
     that was replaced on an object may keep references, so then False."""
     if not isinstance(step, NormStep) or type(above) not in (*PRODUCTS, *(kind for kind, _ in PATTERNS)):

@@ -40,18 +40,26 @@ class Replay:
 
     Args:
         enabled: False runs every batch layer by layer.
+        stage_of: of a model, the stage that runs in its place; None: the model itself. Where a stage of the model cannot be recorded, it
+            is made again for each pass, and none is recorded.
     """
 
-    def __init__(self, enabled: bool = True) -> None:
+    def __init__(self, enabled: bool = True, stage_of: Callable[[Any], Any] | None = None) -> None:
         self.enabled = enabled
+        self._stage_of = stage_of
+        self._stage: Any = None  # what runs
         self._recordings: OrderedDict[tuple[Any, ...], Recording | None] = OrderedDict()  # of the last KEPT shapes, in order of use
         self.model: Any = None
         self._changes = 0  # Watched.changes at the last check of all settings
 
-    def of(self, model: Any, x: Any) -> Pass | Recording:
-        """What runs forward and then backward for a batch like x."""
+    def of(self, model: Any, x: Any, also: Any = None) -> Pass | Recording:
+        """What runs forward and then backward for a batch like x.
+
+        Args:
+            also: what decides which calls are made, besides the shape of x and the settings.
+        """
         if not self.enabled or model.backend.name not in BACKENDS:
-            return Pass(model)
+            return Pass(self._made(model))
         if model is not self.model:
             self._start(model)
         changes = Watched.changes  # before the check: a change during the check is seen the next time
@@ -63,20 +71,24 @@ class Replay:
         if not same or self._place != _place():
             self._start(model)
         if not self._recorded:
-            return Pass(model)
+            return Pass(self._made(model))
         shape = each(_shape, x)
-        known = shape in self._recordings
-        recording = self._recordings.pop(shape, None)
+        key = shape if also is None else (shape, also)
+        known = key in self._recordings
+        recording = self._recordings.pop(key, None)
         if known and (recording is None or not recording.complete):  # an interrupted one is made again
-            recording = Recording(model, shape)
-        self._recordings[shape] = recording
+            recording = Recording(self._stage, shape)
+        self._recordings[key] = recording
         if len(self._recordings) > KEPT:
             self._recordings.popitem(last=False)
-        return recording or Pass(model)
+        return recording or Pass(self._stage)
+
+    def _made(self, model: Any) -> Any:
+        return model if self._stage_of is None else self._stage_of(model)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy makes recordings of its own."""
-        return Replay, (self.enabled,)
+        return Replay, (self.enabled, self._stage_of)
 
     def clear(self) -> None:
         """Drop the recordings; their memory returns to the backend."""
@@ -98,7 +110,8 @@ class Replay:
         self._looks = [*(look for stage in replayed for look in stage.settings()), *live]
         self._params = [param for stage in replayed for param in vars(stage).get("_params", {}).values()]
         self._settings = list(self._now())
-        self._recorded = any(not stage.inner() for stage in replayed)
+        self._recorded = any(not stage.inner() for stage in replayed) and (self._stage_of is None or not live)
+        self._stage = self._made(model) if self._recorded else None
         self._place = _place()
         self.model = model
 

@@ -19,7 +19,7 @@ from nbnet.losses import SoftmaxCrossEntropy
 from nbnet.losses.base import name_of
 from nbnet.runtime.arrays import each, first, in_dtype, take
 from nbnet.runtime.lazy import Ahead, is_read
-from nbnet.training.epoch import Data, gather
+from nbnet.training.epoch import Batch, Data, gather
 
 
 def check_augment(transforms: Any, model: Sequential, loss: Any) -> tuple[Transform, ...]:
@@ -64,23 +64,36 @@ def training_batches(trainer: Any, x: Any, y: Any, batches: Iterable[np.ndarray]
                 yield pictures, targets(mixed, y[rows], y[mixed.partners], model.output_shape[-1], model.dtype)
 
 
-def own_batches(trainer: Any, batches: Iterable[Data], done: int) -> Iterator[Data]:
+def own_rows(trainer: Any, rows: np.ndarray) -> np.ndarray:
+    """Those rows of a batch that this rank has."""
+    return rows if trainer.sliced is None else rows[trainer.sliced.own_rows(len(rows), trainer.accumulate)]
+
+
+def own_batches(trainer: Any, batches: Iterable[Data], done: int) -> Iterator[Batch]:
     """Batches of the user's own for a step, x where the model reads it. Their rows are numbered as they come in the epoch, from `done`;
     partners of MixUp and CutMix are of the same batch."""
     model = trainer.model
     if not trainer.augment:
-        some, same = tee(batches)
-        images = model.backend.upload((gather(x, np.arange(len(first(x))), model) for x, _, _ in some), model.dtype)
-        yield from ((placed, y, weights) for placed, (_, y, weights) in zip(images, same))
+        cut = ((own_rows(trainer, np.arange(len(first(x)))), x, y, weights) for x, y, weights in batches)
+        some, same = tee(cut)
+        images = model.backend.upload((gather(x, rows, model) for rows, x, _, _ in some), model.dtype)
+        for placed, (rows, x, y, weights) in zip(images, same):
+            of_rows = (y, weights) if trainer.sliced is None else (take(y, rows), _of(weights, rows))
+            yield Batch(placed, of_rows[0], of_rows[1], len(first(x)))
         return
     pipeline = Pipeline(trainer.augment, model.input_shape)
     for x, y, weights in batches:
-        rows = np.arange(done, done + len(x))
-        pictures, mixed = pipeline.run(x, rows, trainer.epoch, trainer.seed, model.backend, model.dtype, done)
+        own = own_rows(trainer, np.arange(len(x)))
+        pictures, mixed = pipeline.run(x, own + done, trainer.epoch, trainer.seed, model.backend, model.dtype, done)
+        of_own = take(y, own)
         if mixed is not None:
-            y = targets(mixed, y, y[mixed.partners - done], model.output_shape[-1], model.dtype)
-        yield pictures, y, weights
-        done += len(rows)
+            of_own = targets(mixed, of_own, y[mixed.partners - done], model.output_shape[-1], model.dtype)
+        yield Batch(pictures, of_own, _of(weights, own), len(x))
+        done += len(x)
+
+
+def _of(weights: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
+    return None if weights is None else weights[rows]
 
 
 def for_evaluation(trainer: Any, x: Any) -> Any:

@@ -30,6 +30,7 @@ SETTINGS = schema.record(
     average=schema.optional(schema.text(LONGEST)),
     off=schema.optional(schema.rows(schema.text())),  # switches (nbnet.training.freezing) that are False
     augment=schema.optional(schema.text(LONGEST)),
+    slices=schema.optional(schema.whole(1)),
 )
 RUN = schema.record(
     optimizer=schema.text(),
@@ -103,7 +104,7 @@ def _filled(run: Any) -> Any:
         return run
     run = {"schedule_epochs": 0, "lr_factor": 1.0, "settings": None, "best": None} | run
     if isinstance(run["settings"], dict):
-        run["settings"] = {"average": None, "off": None, "augment": None} | run["settings"]
+        run["settings"] = {"average": None, "off": None, "augment": None, "slices": None} | run["settings"]
     if isinstance(at := run.get("position"), dict):
         run["position"] = {"counted": at.get("rows")} | at
     return run

@@ -19,6 +19,17 @@ from nbnet.preprocessing import check_rows, check_sample_weight, permutation
 from nbnet.runtime.arrays import each, first, to_float
 
 Data = tuple[Any, Any, Any]  # x, y and the weights of the rows, or None
+
+
+class Batch(NamedTuple):
+    """A batch of training."""
+
+    x: Any
+    y: Any
+    weights: Any  # of the rows, or None
+    rows: int  # of the whole batch, of which a rank has a part
+
+
 USAGES = {  # of data, by what errors call it; others are of fit
     "validation": "validation=(x, y)",
     "evaluation data": "evaluate(x, y)",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -44,14 +44,21 @@ def evaluate(trainer: Any, batches: Generator[Data]) -> tuple[Sums, tuple[Metric
     """What the loss adds up over batches that are checked already, and the trainer's metrics of them."""
     sums, metrics, loss = Sums(), started(trainer.metrics), trainer.loss
     options: dict[str, Any] = {"backend": trainer.model.backend}
-    with closing(batches):
+    keep = np.array if trainer.ranks.size > 1 else None  # results of all batches, not one by one
+
+    def results() -> Iterator[tuple[Any, ...]]:
         for x, target, weights in batches:
             prediction, _ = trainer.model.forward(for_evaluation(trainer, x))
             given = {} if weights is None else {"sample_weight": weights}
             result = check_result(loss(prediction, target, **options, **given), prediction, loss)
-            sums = sums.plus(result.total, result.correct, count_rows(loss, target))
+            rows = (prediction if keep is None else each(keep, prediction), target, weights) if metrics else ()
+            yield result.total, result.correct, count_rows(loss, target), rows
+
+    with closing(batches):
+        for total, correct, counted, rows in trainer.ranks.dealt(results()):
+            sums = sums.plus(total, correct, counted)
             if metrics:
-                measure(metrics, loss, prediction, target, weights)
+                measure(metrics, loss, *rows)
     return sums, metrics
 
 
@@ -76,4 +83,4 @@ def report(trainer: Any, batches: Generator[Data], class_names: Sequence[str] | 
             else:
                 said, true = (which[:, 0].astype(np.int64) for which in decisions(prediction, target, threshold))
             matrix += np.bincount(classes * true + said, minlength=classes**2).reshape(classes, classes)
-    return Report(matrix, class_names)
+    return Report(sum(trainer.ranks.gather(matrix)), class_names)

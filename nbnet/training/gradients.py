@@ -31,7 +31,7 @@ def gradients(
     model, backend, loss = trainer.model, trainer.model.backend, trainer.loss
     rows, counted = len(first(x)), count_rows(loss, y)
     options, found = {"rows": divisor(loss, counted), "backend": backend}, Sums(counted=counted)
-    sums: list[Any] = []
+    adding = Adding(params, backend) if trainer.accumulate > 1 else None
     for start, stop in parts(rows, trainer.accumulate):
         part = slice(start, stop)
         images = take(x, part)
@@ -50,13 +50,31 @@ def gradients(
             commit(waiting)  # the explanation runs the layers again
             raise NonFiniteError(f"the loss is {found.loss} at step {trainer.step}: {explain_not_finite(model, images)}")
         one.backward(result.gradient)
-        if stop - start < rows:
-            sums = sums or [backend.zeros(p.grad.shape, p.grad.dtype) for p in params]
-            for s, p in zip(sums, params):
-                backend.kernel("array.add")(s.reshape(-1), p.grad.reshape(-1), s.reshape(-1))
-    for param, value in zip(params, sums):
-        param.grad[:] = value
+        if adding is not None:
+            adding.add(stop - start < rows)
+    if adding is not None:
+        adding.finish()
     return found
+
+
+class Adding:
+    """Adds up the gradients of parts of a batch."""
+
+    def __init__(self, params: Collection[Param], backend: Backend) -> None:
+        self.params, self.backend = params, backend
+        self.sums: list[Any] = []
+
+    def add(self, is_part: bool) -> None:
+        """Add the gradients as they are now. is_part: False if they are of the whole batch."""
+        if is_part:
+            self.sums = self.sums or [self.backend.zeros(p.grad.shape, p.grad.dtype) for p in self.params]
+            for s, p in zip(self.sums, self.params):
+                self.backend.kernel("array.add")(s.reshape(-1), p.grad.reshape(-1), s.reshape(-1))
+
+    def finish(self) -> None:
+        """Let the gradients be the sums."""
+        for param, value in zip(self.params, self.sums):
+            param.grad[:] = value
 
 
 def clip(params: Iterable[Param], limit: float, backend: Backend) -> None:

@@ -14,10 +14,10 @@ import numpy as np
 from nbnet.losses.base import divisor
 from nbnet.metrics import Metric, measured
 from nbnet.optimizers import Optimizer
-from nbnet.runtime.arrays import first
 from nbnet.runtime.commit import Call, assignment, commit
+from nbnet.training import sliced
 from nbnet.training.callbacks.base import Hook
-from nbnet.training.epoch import Data, Position, Sums
+from nbnet.training.epoch import Batch, Position, Sums
 from nbnet.training.evaluation import copied, started
 from nbnet.training.gradients import clip, gradients
 from nbnet.training.notes import progress as progress_at
@@ -49,7 +49,7 @@ def run_epoch(trainer: Any, source: Source, epochs: int, hooks: Mapping[str, lis
                 hook(trainer)
             if trainer.position is not done:
                 return False
-            if trainer.stop_reason is not None and batch + 1 < count:
+            if trainer._is_stopped() and batch + 1 < count:
                 return False
     return True
 
@@ -82,7 +82,7 @@ def _found(trainer: Any, at: Position) -> dict[str, float]:
 
 
 def train_step(
-    trainer: Any, batch: Data, lr: float, within: tuple[int, float, int, int] | None = None, epochs: int = 0
+    trainer: Any, batch: Batch, lr: float, within: tuple[int, float, int, int] | None = None, epochs: int = 0
 ) -> tuple[Sums, tuple[Metric, ...]]:
     """Forward, loss, backward, update. Returns what the loss adds up over the rows, and the metrics.
 
@@ -104,7 +104,10 @@ def train_step(
         metrics = copied(metrics) or started(trainer.metrics)
     try:
         with np.errstate(over="ignore", invalid="ignore"):  # overflow shows in the loss, which gives one clear error
-            sums = gradients(trainer, *batch, metrics, params.values(), waiting)
+            if trainer.sliced is None:
+                sums = gradients(trainer, *batch[:3], metrics, params.values(), waiting)
+            else:
+                sums = sliced.gradients(trainer, batch, metrics, params.values(), waiting)
         for param in params.values():
             if param.regularizer is not None:
                 param.grad[:] = np.asarray(param.grad) + param.regularizer(np.asarray(param.value))
@@ -116,14 +119,14 @@ def train_step(
             calls = [partial(optimizer.step, params, model.backend, lr)]
         calls.append(partial(setattr, trainer, "step", step + 1))
         if within is not None:
-            calls.append(partial(setattr, trainer, "position", trainer.position.after(len(first(batch[0])), sums, lr, *within)))
-            calls.append(partial(setattr, trainer, "_measured", (seen + len(first(batch[0])), metrics)))
+            calls.append(partial(setattr, trainer, "position", trainer.position.after(batch.rows, sums, lr, *within)))
+            calls.append(partial(setattr, trainer, "_measured", (seen + batch.rows, metrics)))
             calls.append(partial(setattr, trainer, "schedule_epochs", epochs))
         commit(calls)
     except BaseException:
         if trainer.step == step:
             commit(waiting)
-            trainer._passes.clear()
+            trainer.clear_passes()
             restored = [assignment(array, old) for array, old in zip(buffers.values(), before)]
             commit([*restored, *optimizer.undo, partial(setattr, optimizer, "steps", updates)])
         raise

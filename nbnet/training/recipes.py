@@ -21,7 +21,16 @@ from nbnet.training.trainer import Trainer
 WHITENED = 5000  # images that are enough to whiten patches
 
 
-def airbench(model: Sequential, images: Any, *, batch_size: int = 256, optimizer: str = "sgd", seed: int = 0) -> Trainer:
+def airbench(
+    model: Sequential,
+    images: Any,
+    *,
+    batch_size: int = 256,
+    optimizer: str = "sgd",
+    seed: int = 0,
+    comm: Any = None,
+    slices: int | None = None,
+) -> Trainer:
     """The recipe of "94% on CIFAR-10 in 3.29 seconds" (Jordan 2024) for nb.models.airbench: 10 epochs, or as few as 3.
 
         model = nb.models.airbench()
@@ -39,6 +48,7 @@ def airbench(model: Sequential, images: Any, *, batch_size: int = 256, optimizer
         batch_size: of `fit`; the learning rate is proportional to it.
         optimizer: "sgd", or "muon", whose steps for the convolutions are orthogonal.
         seed: of the shuffling and the augmentation.
+        comm, slices: of the Trainer.
     Raises:
         BuildError: the model is not built. ArgumentError: it has not these layers, or an option is unknown; nothing has changed.
         ShapeError, DTypeError: the images do not fit.
@@ -61,6 +71,8 @@ def airbench(model: Sequential, images: Any, *, batch_size: int = 256, optimizer
         average=Lookahead(every=5, weight=0.5),
         augment=[augment.RandomFlip(alternating=True), augment.RandomTranslate(pixels, mode="reflect")],
         seed=seed,
+        comm=comm,
+        slices=slices,
     )
     _prepare(model, images)  # last: it changes the model, and what fails before changes nothing
     return trainer

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from nbnet import storage
+from nbnet.distributed.slicing import check_slices
 from nbnet.errors import ArgumentError, CheckpointError, unknown
 from nbnet.runtime.commit import Call, assignment
 from nbnet.training.averages import Average
@@ -104,11 +105,12 @@ def settings(trainer: Any) -> dict[str, Any]:
         "optimizer": trainer.optimizer.options,
         "clip_norm": trainer.clip_norm,
         "accumulate": trainer.accumulate,
-        "loss": _describe(trainer.loss),
-        "schedule": _describe(trainer.schedule),
-        "average": _describe(trainer.average),
+        "loss": describe(trainer.loss),
+        "schedule": describe(trainer.schedule),
+        "average": describe(trainer.average),
         "off": [name for name, (owner, attribute, _) in switches(trainer.model).items() if not getattr(owner, attribute)],
-        "augment": _describe(trainer.augment),
+        "augment": describe(trainer.augment),
+        "slices": trainer.slices,
     }
 
 
@@ -127,11 +129,19 @@ def _switched(off: set[str], trainer: Any, source: str | Path) -> tuple[list[Cal
     return [partial(setattr, *known[name][:2], value) for name, value in changed.items()], ", ".join(notes)
 
 
-def _describe(value: Any) -> str:
+def describe(value: Any) -> str:
     """An object of nbnet as the code that makes it, a function by its name."""
     if inspect.isroutine(value):
         return f"{value.__module__}.{value.__qualname__}"[:LONGEST]
     return re.sub(" at 0x[0-9a-fA-F]+", "", " ".join(repr(value).split()))[:LONGEST]
+
+
+def _check_slices(slices: int, trainer: Any, source: str | Path) -> None:
+    """Raises CheckpointError: a run of so many slices cannot go on on this trainer's ranks."""
+    try:
+        check_slices(slices, trainer.ranks.size)
+    except ArgumentError as error:
+        raise CheckpointError(f"{source}: {error}") from error
 
 
 def _settings(found: dict[str, Any] | None, trainer: Any, source: str | Path) -> tuple[list[Call], str | None]:
@@ -154,6 +164,9 @@ def _settings(found: dict[str, Any] | None, trainer: Any, source: str | Path) ->
         pass
     restored = {(trainer.optimizer, name): (options[name], value) for name, value in own["optimizer"].items()}
     restored |= {(trainer, name): (found[name], own[name]) for name in ("clip_norm", "accumulate")}
+    if found["slices"] is not None:  # else a run goes on in slices if this trainer has them
+        _check_slices(found["slices"], trainer, source)
+        restored[trainer, "slices"] = found["slices"], own["slices"]
     differ = {key: pair for key, pair in restored.items() if pair[0] != pair[1]}
     notes = [f"{name} is {there!r} as in the file, not {here!r}" for (_, name), (there, here) in differ.items()]
     notes += [f"{name} stays {own[name]}, was {found[name]} in the file" for name in DESCRIBED if found[name] not in (None, own[name])]

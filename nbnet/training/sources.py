@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from nbnet.distributed import Ranks
 from nbnet.errors import ArgumentError, DataError
 from nbnet.functional import checks
 from nbnet.preprocessing import stratified_split
 from nbnet.runtime.arrays import each, first, take
 from nbnet.runtime.lazy import Lazy, ahead, is_read
-from nbnet.training.augmented import own_batches, training_batches
-from nbnet.training.epoch import Data, batches, check_data, check_weights, count_batches, with_weights
+from nbnet.training.augmented import own_batches, own_rows, training_batches
+from nbnet.training.epoch import Batch, Data, batches, check_data, check_weights, count_batches, with_weights
 
 EVALUATED = 256  # rows of a batch of the validation
 _END: Any = object()
@@ -32,18 +33,21 @@ class Rows:
         self.rows = self.total = len(first(data[0]))
         self.count = count_batches(self.rows, batch_size)
 
-    def batches(self, trainer: Any) -> Generator[Data]:
-        """The rest of the trainer's epoch, x where the model reads it."""
+    def batches(self, trainer: Any) -> Generator[Batch]:
+        """The rest of the trainer's epoch, x where the model reads it; of each batch the rows that this rank has."""
         x, y, weights = self.data
         left = batches(self.rows, self.batch_size, trainer.seed, trainer.epoch)[trainer.position.batches :]
+        counts = [len(rows) for rows in left]
+        left = [own_rows(trainer, rows) for rows in left]
         with closing(training_batches(trainer, x, y, left)) as parts:
-            for rows in left:
-                yield *next(parts), None if weights is None else weights[rows]
+            for rows, count in zip(left, counts):
+                yield Batch(*next(parts), None if weights is None else weights[rows], count)
 
-    def in_order(self) -> Generator[Data]:
-        """The batches of an evaluation."""
+    def in_order(self, ranks: Ranks) -> Generator[Data]:
+        """The batches of an evaluation that this rank has."""
         x, y, weights = self.data
         cuts = [slice(start, start + self.batch_size) for start in range(0, self.rows, self.batch_size)]
+        cuts = cuts[ranks.rank :: ranks.size]
         found = ((take(x, cut), take(y, cut), None if weights is None else weights[cut]) for cut in cuts)
         return ahead(found) if any(map(is_read, x if type(x) is tuple else [x])) else found
 
@@ -66,14 +70,14 @@ class Batches:
         self.data, self.count, self.name, self.model, self.loss = data, count, name, trainer.model, trainer.loss
         self.rows = count
 
-    def batches(self, trainer: Any) -> Generator[Data]:
-        """The rest of the trainer's epoch, x where the model reads it."""
+    def batches(self, trainer: Any) -> Generator[Batch]:
+        """The rest of the trainer's epoch, x where the model reads it; of each batch the rows that this rank has."""
         with closing(ahead(self._checked(trainer.position.batches, f" of epoch {trainer.epoch + 1}"))) as found:
             yield from own_batches(trainer, found, trainer.position.rows)
 
-    def in_order(self) -> Generator[Data]:
-        """The batches of an evaluation."""
-        return ahead(self._checked(0, ""))
+    def in_order(self, ranks: Ranks) -> Generator[Data]:
+        """The batches of an evaluation that this rank has."""
+        return ahead(batch for number, batch in enumerate(self._checked(0, "")) if number % ranks.size == ranks.rank)
 
     def _checked(self, done: int, epoch: str) -> Generator[Data]:
         """The batches after the first `done`, which are skipped, unless an iterator has given them already."""

@@ -9,8 +9,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from nbnet import losses, optimizers, schedules
 from nbnet.code_repr import CodeRepr
+from nbnet.distributed import Ranks
+from nbnet.distributed.slicing import SLICES
 from nbnet.errors import ArgumentError, BuildError
 from nbnet.functional import checks
 from nbnet.hints import explained, warn
@@ -23,14 +27,15 @@ from nbnet.runtime.commit import commit
 from nbnet.runtime.replay import Replay
 from nbnet.runtime.watched import Watched
 from nbnet.training import checkpoint, evaluation, resume
-from nbnet.training.augmented import check_augment, for_evaluation
+from nbnet.training.augmented import check_augment, for_evaluation, own_rows
 from nbnet.training.averages import Average
 from nbnet.training.callbacks.base import Callback, Hook, hooks_of
 from nbnet.training.checkpoint import Best
-from nbnet.training.epoch import Position, check_data, check_weights
+from nbnet.training.epoch import Batch, Position, check_data, check_weights
 from nbnet.training.history import History
 from nbnet.training.loop import close_epoch, follow, means, run_epoch, train_step
 from nbnet.training.notes import before_fit, rate, softmax_twice
+from nbnet.training.sliced import Sliced, facts_of, facts_of_data
 from nbnet.training.sources import EVALUATED, Source, source_of, split
 
 
@@ -56,6 +61,12 @@ class Trainer(CodeRepr):
             nb.Lookahead, which follows each step. Checkpoints hold it; `with trainer.average.swapped(model):` uses it.
         augment: transforms of nbnet.augment and their names, such as ["flip", "crop"], for the images that `fit` trains on; evaluation
             applies Normalize alone, and so does train_batch, which does not know the rows. MixUp and CutMix need softmax_cross_entropy.
+        comm: MPI.COMM_WORLD of mpi4py, to train on all of its ranks together (see nbnet.distributed and docs/distributed.md). Every rank
+            makes the same trainer and calls the same methods with the same data. The results have the same bits on any number of ranks.
+        slices: a power of two: each batch is cut into so many parts, whose gradients are computed apart and added by a tree; None: 8
+            with comm, else batches are not cut. The same slices give the same bits on any number of ranks, also without comm.
+        wire: with comm, "float16" or "bfloat16" to send gradients of float32 so between ranks: half the bytes, and other bits, which then
+            depend on the number of ranks.
         replay: whether the kernel calls of a training pass are recorded and repeated, which saves the layers' Python; the results
             have the same bits either way (nbnet.runtime.replay). False runs every layer in every step, for a debugger.
     Attributes:
@@ -84,40 +95,52 @@ class Trainer(CodeRepr):
         replay: bool = True,
         metrics: Iterable[Any] = (),
         augment: Iterable[Any] = (),
+        comm: Any = None,
+        slices: int | None = None,
+        wire: str | None = None,
     ) -> None:
-        if model.input_shape is None:
-            raise BuildError("the model is not built yet: call model.build(input_shape) before Trainer(model)")
-        if clip_norm is not None:
-            clip_norm = checks.number(clip_norm, "clip_norm", "a finite number above 0, or None", lambda norm: 0 < norm < math.inf)
-        self.model = model
-        self.loss = losses.get(loss)
-        losses.check_outputs(self.loss, model.output_shape)
-        self.metrics = get_all(metrics, self.loss, model.output_shape)
-        self.augment = check_augment(augment, model, self.loss)
-        self.optimizer = optimizers.get(optimizer)
-        self.optimizer.check_owner(model.params)
-        self.schedule = schedules.get(schedule)
-        self.clip_norm = clip_norm
-        self.accumulate = checks.whole(accumulate, "accumulate")
-        self.seed = checks.whole(seed, "seed", 0, checkpoint.WORD)
-        if average is not None and average.used:
-            raise ArgumentError(f"average={average!r} has averages of another run: make a new one")
-        self.average = average
-        self.lr_factor = 1.0
-        self._averaged = 0  # the last step that the average has followed
-        self.step = 0
-        self.epoch = 0
-        self.schedule_epochs = 0
-        self.history = History()
-        self.position = Position()
-        self.stop_reason: str | None = None
-        self.best: Best | None = None
-        self._measured: tuple[int, tuple[Metric, ...]] = (0, ())  # rows of this epoch that the metrics have seen
-        if (note := softmax_twice(model, self.loss)) is not None:
-            warn(note)
-        self._trained = set(model.params.values())
-        self._checked = (-1, 0)  # Watched.changes at the last check of the model, and which it was
-        self._passes = Replay(bool(replay))
+        self.ranks = Ranks(comm)
+        with self.ranks.together():
+            if model.input_shape is None:
+                raise BuildError("the model is not built yet: call model.build(input_shape) before Trainer(model)")
+            if clip_norm is not None:
+                clip_norm = checks.number(clip_norm, "clip_norm", "a finite number above 0, or None", lambda norm: 0 < norm < math.inf)
+            self.model = model
+            self.loss = losses.get(loss)
+            losses.check_outputs(self.loss, model.output_shape)
+            self.metrics = get_all(metrics, self.loss, model.output_shape)
+            self.augment = check_augment(augment, model, self.loss)
+            self.optimizer = optimizers.get(optimizer)
+            self.optimizer.check_owner(model.params)
+            self.schedule = schedules.get(schedule)
+            self.clip_norm = clip_norm
+            self.accumulate = checks.whole(accumulate, "accumulate")
+            self.seed = checks.whole(seed, "seed", 0, checkpoint.WORD)
+            if average is not None and average.used:
+                raise ArgumentError(f"average={average!r} has averages of another run: make a new one")
+            self.average = average
+            self.lr_factor = 1.0
+            self._averaged = 0  # the last step that the average has followed
+            self.step = 0
+            self.epoch = 0
+            self.schedule_epochs = 0
+            self.history = History()
+            self.position = Position()
+            self.stop_reason: str | None = None
+            self.best: Best | None = None
+            self._measured: tuple[int, tuple[Metric, ...]] = (0, ())  # rows of this epoch that the metrics have seen
+            if (note := softmax_twice(model, self.loss)) is not None:
+                warn(note)
+            self._trained = set(model.params.values())
+            self._checked = (-1, 0)  # Watched.changes at the last check of the model, and which it was
+            self._passes = Replay(bool(replay))
+            if wire is not None and model.dtype != np.float32:
+                raise ArgumentError(f"wire={wire!r} is for models in float32, got {model.dtype}: leave it out")
+            self.wire = wire
+            self.sliced: Sliced | None = None
+            self.slices = SLICES if slices is None and comm is not None else slices
+            if self.ranks.size > 1:
+                self.ranks.same(facts_of(self), "configuration")
         self._compiled_for: Sequential | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -134,8 +157,28 @@ class Trainer(CodeRepr):
 
     @replay.setter
     def replay(self, value: bool) -> None:
-        self._passes.enabled = bool(value)
-        self._passes.clear()
+        for passes in self._all_passes():
+            passes.enabled = bool(value)
+            passes.clear()
+
+    @property
+    def slices(self) -> int | None:
+        """How many slices each batch is cut into, or None."""
+        return None if self.sliced is None else self.sliced.slices
+
+    @slices.setter
+    def slices(self, value: int | None) -> None:
+        if value is None and self.ranks.size > 1:
+            raise ArgumentError(f"slices=None on {self.ranks.size} ranks, expected a power of two, such as {SLICES}")
+        self.sliced = None if value is None else Sliced(value, self.ranks, self.wire, self.replay)
+
+    def _all_passes(self) -> list[Replay]:
+        return [self._passes] if self.sliced is None else [self._passes, self.sliced.passes]
+
+    def clear_passes(self) -> None:
+        """Drop what is recorded of passes."""
+        for passes in self._all_passes():
+            passes.clear()
 
     def __repr__(self) -> str:
         """Code that makes such a trainer, with a model that is not trained yet."""
@@ -188,30 +231,40 @@ class Trainer(CodeRepr):
         Warns:
             UserWarning: there is nothing left to train, or the learning rate jumps since the schedule now spans other epochs.
         """
-        self._check_model()
-        source = source_of(self, data, "data", checks.whole(batch_size, "batch_size"), sample_weight, steps_per_epoch)
-        epochs = checks.whole(epochs, "epochs")
-        held_out = None if validation is None else source_of(self, validation, "validation", EVALUATED)
-        if validation_split is not None:
-            source, held_out = split(source, held_out, validation_split, self.seed)
-        self.position.check_continues(source.rows, source.batch_size)
-        hooks = hooks_of(callbacks)
-        self.stop_reason = None
-        if (note := before_fit(self, epochs, source.count)) is not None:
-            warn(note)
-        if self.epoch and self.epoch < epochs and is_shown(progress):
-            print(f"continuing after epoch {self.epoch}: epochs={epochs} counts from the start of the run", file=sys.stderr)
-        self._call(hooks["on_train_begin"])
-        while self._goes_on(epochs):
-            self._call(hooks["on_epoch_begin"])
-            if self._goes_on(epochs) and run_epoch(self, source, epochs, hooks, progress):
-                close_epoch(self, held_out)
-                self._call(hooks["on_epoch_end"])
-        self._call(hooks["on_train_end"])
-        return self.history
+        with self.ranks.together():
+            self._check_model()
+            source = source_of(self, data, "data", checks.whole(batch_size, "batch_size"), sample_weight, steps_per_epoch)
+            epochs = checks.whole(epochs, "epochs")
+            held_out = None if validation is None else source_of(self, validation, "validation", EVALUATED)
+            if validation_split is not None:
+                source, held_out = split(source, held_out, validation_split, self.seed)
+            self.position.check_continues(source.rows, source.batch_size)
+            hooks = hooks_of(callbacks, self.ranks.rank)
+            if self.ranks.size > 1:
+                self.ranks.same(facts_of_data(self, source, held_out, epochs), "data set")
+            self.stop_reason = None
+            if (note := before_fit(self, epochs, source.count)) is not None and self.ranks.rank == 0:
+                warn(note)
+            progress = progress if self.ranks.rank == 0 else False
+            if self.epoch and self.epoch < epochs and is_shown(progress):
+                print(f"continuing after epoch {self.epoch}: epochs={epochs} counts from the start of the run", file=sys.stderr)
+            self._call(hooks["on_train_begin"])
+            while self._goes_on(epochs):
+                self._call(hooks["on_epoch_begin"])
+                if self._goes_on(epochs) and run_epoch(self, source, epochs, hooks, progress):
+                    close_epoch(self, held_out)
+                    self._call(hooks["on_epoch_end"])
+            self._call(hooks["on_train_end"])
+            return self.history
 
     def _goes_on(self, epochs: int) -> bool:
-        return self.epoch < epochs and self.stop_reason is None
+        return self.epoch < epochs and not self._is_stopped()
+
+    def _is_stopped(self) -> bool:
+        """Whether `stop` was called, on any rank."""
+        if self.ranks.size > 1 and self.ranks.any(self.stop_reason is not None):
+            self.stop_reason = next(reason for reason in self.ranks.gather(self.stop_reason) if reason is not None)
+        return self.stop_reason is not None
 
     def _call(self, hooks: Iterable[Hook]) -> None:
         for hook in hooks:
@@ -227,11 +280,16 @@ class Trainer(CodeRepr):
         Raises:
             DataError, ShapeError, DTypeError, NonFiniteError: as `fit`.
         """
-        self._check_model()
-        x, y = check_data((x, y), "batch", self.model, self.loss)
-        weights = check_weights(sample_weight, len(first(x)), "batch", self.loss)
-        x = for_evaluation(self, take(x, slice(None)))  # which reads it, if it is not in memory
-        return means(self.loss, *train_step(self, (x, y, weights), rate(self)))
+        with self.ranks.together():
+            self._check_model()
+            x, y = check_data((x, y), "batch", self.model, self.loss)
+            weights = check_weights(sample_weight, len(first(x)), "batch", self.loss)
+            rows = len(first(x))
+            if self.sliced is not None:
+                own = own_rows(self, np.arange(rows))
+                x, y, weights = take(x, own), take(y, own), None if weights is None else weights[own]
+            x = for_evaluation(self, take(x, slice(None)))  # which reads it, if it is not in memory
+            return means(self.loss, *train_step(self, Batch(x, y, weights, rows), rate(self)))
 
     def stop(self, reason: str) -> None:
         """End `fit` after the current batch, or before the next one. For callbacks and signal handlers."""
@@ -251,14 +309,15 @@ class Trainer(CodeRepr):
         Raises:
             DataError, ShapeError, DTypeError, ArgumentError: the data or batch_size does not fit.
         """
-        self._check_model()
-        source = source_of(self, x if y is None else (x, y), "evaluation data", checks.whole(batch_size, "batch_size"), sample_weight)
-        return self._evaluate(source)
+        with self.ranks.together():
+            self._check_model()
+            source = source_of(self, x if y is None else (x, y), "evaluation data", checks.whole(batch_size, "batch_size"), sample_weight)
+            return self._evaluate(source)
 
     def _evaluate(self, source: Source) -> dict[str, float]:
         """`evaluate` on data that is checked already."""
-        self._passes.clear()  # training and evaluation need not hold memory at the same time
-        return means(self.loss, *evaluation.evaluate(self, source.in_order()))
+        self.clear_passes()  # training and evaluation need not hold memory at the same time
+        return means(self.loss, *evaluation.evaluate(self, source.in_order(self.ranks)))
 
     def report(self, x: Any, y: Any = None, class_names: Sequence[str] | None = None, batch_size: int = EVALUATED) -> Report:
         """Precision, recall and F1 of each class, and the confusion matrix: `print(trainer.report(x, y))`.
@@ -269,9 +328,10 @@ class Trainer(CodeRepr):
         Raises:
             ArgumentError: the loss has no classes, or there is not one name for each. DataError, ShapeError, DTypeError: as `evaluate`.
         """
-        self._check_model()
-        source = source_of(self, x if y is None else (x, y), "report data", checks.whole(batch_size, "batch_size"))
-        return evaluation.report(self, source.in_order(), class_names)
+        with self.ranks.together():
+            self._check_model()
+            source = source_of(self, x if y is None else (x, y), "report data", checks.whole(batch_size, "batch_size"))
+            return evaluation.report(self, source.in_order(self.ranks), class_names)
 
     # --------------------------------------------------------------------------------------------- checkpoints
 
@@ -296,16 +356,20 @@ class Trainer(CodeRepr):
         """
         calls, note = resume.load(self, state, source)
         commit(calls)
-        if note is not None:
+        if note is not None and self.ranks.rank == 0:
             warn(note)
 
     def save(self, path: str | Path) -> None:
         """Write the whole run (see `state`) to a safetensors file, which is safe to load from anyone. (A pickle of a trainer runs code.)
 
+        With comm, all ranks call it, and the first one writes.
+
         Raises:
             CheckpointError: it cannot be written; an older file there is untouched.
         """
-        checkpoint.write(self.state(), path)
+        with self.ranks.together():
+            state = self.state()
+            self.ranks.first(lambda: checkpoint.write(state, path))
 
     def restore(self, path: str | Path) -> None:
         """Continue a saved run, bit for bit. First make the model, the optimiser and the trainer as they were made for it.
@@ -313,7 +377,8 @@ class Trainer(CodeRepr):
         Raises:
             CheckpointError: the file cannot be read or belongs to another model or optimiser; nothing has changed.
         """
-        self.load_state(checkpoint.read(path), path)
+        with self.ranks.together():
+            self.load_state(checkpoint.read(path), path)
 
     def _check_model(self) -> None:
         """Check that the model has the parameters that this run trains.

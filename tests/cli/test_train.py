@@ -58,6 +58,7 @@ def test_train(pictures, here, capsys):
         "label_smoothing": 0.1,
         "backend": "serial",
         "dtype": "float32",
+        "slices": None,
         "seed": 0,
     }
     for name in PICTURES:

@@ -240,7 +240,8 @@ def test_augmented_batches_of_ones_own(data, transforms):
     x, y = data
     trainer = small_trainer(augment=transforms)
     halves = [(x[:30], y[:30], None), (x[30:], y[30:], None)]
-    (first, targets, _), (second, _, weights) = own_batches(trainer, halves, 0)
+    (first, targets, _, rows), (second, _, weights, _) = own_batches(trainer, halves, 0)
+    assert rows == 30
     moved = nb.augment.apply(transforms[:2] if targets.ndim == 1 else transforms[:1], x, backend="serial", dtype="float64")
     assert weights is None
     if targets.ndim == 1:

@@ -201,6 +201,7 @@ _acquire_lock = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int)((
 _release_lock = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)(("PyThread_release_lock", ctypes.pythonapi))
 _starting = threading.Lock()
 _running: list[threading.Thread] | None = None
+_most = LIMIT
 _ended = False
 
 
@@ -230,6 +231,12 @@ def spin_microseconds():
     return int(text) if text else MICROSECONDS
 
 
+def at_most(count):
+    """Let this process use so many threads at most, if they are not running yet: other processes have the other processors."""
+    global _most
+    _most = max(1, min(LIMIT, count))
+
+
 def start():
     """Start the threads of this process, unless they are running. Loops work with fewer threads, and on the caller's thread alone.
 
@@ -250,8 +257,8 @@ def start():
             _acquire_lock(lock, 1)
             _number(SLOTS + t * LINE + LOCK).value = lock
         _number(PATIENCE).value = patience
-        _number(THREADS).value = LIMIT
-        _running = [threading.Thread(target=thread_main.ctypes, args=(t,), name=f"nbnet-{t}", daemon=True) for t in range(1, LIMIT)]
+        _number(THREADS).value = _most
+        _running = [threading.Thread(target=thread_main.ctypes, args=(t,), name=f"nbnet-{t}", daemon=True) for t in range(1, _most)]
         with suppress(RuntimeError):  # "can't start new thread": those that run do the work of the others
             for thread in _running:
                 thread.start()

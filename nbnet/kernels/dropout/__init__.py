@@ -5,8 +5,9 @@
 
 word_e is the random 32-bit word of element e of the flat array (see `philox`): the element is kept with probability
 1 - threshold / 2^32. x, y: (n,) contiguous, float32 or float64. counter: (3,) uint64, on the host: seed, stream, step, the last two
-below 2^32. threshold: 0 to 2^32. y is overwritten and may be x. Backward is the same kernel on dy with the same counter, threshold
-and scale, and shift = dropped = 0: it needs no array from forward.
+below 2^32; or more: x is then a part of a larger array, and the fourth number is where it begins there, in elements divided by 4.
+threshold: 0 to 2^32. y is overwritten and may be x. Backward is the same kernel on dy with the same counter, threshold and scale, and
+shift = dropped = 0: it needs no array from forward.
 
     relu_backward(dy, y, scale, dx)
         dx_e = dy_e * scale  where y_e > 0,  else 0

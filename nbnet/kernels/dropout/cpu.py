@@ -27,11 +27,12 @@ def _apply(part, parts, x, counter, threshold, scale, shift, dropped, y):
     factor, offset, instead = x.dtype.type(scale), x.dtype.type(shift), x.dtype.type(dropped)
     prefetches, bypasses = needs_prefetch(x), bypasses_cache(y, BLOCK)
     seed, stream, step, limit = counter[0], counter[1], counter[2], np.uint64(threshold)
+    before = counter[3] if counter.size > 3 else np.uint64(0)
     for at in range(first * BLOCK, last * BLOCK, BLOCK):
         if prefetches:
             for i in range(at + PREFETCH_DISTANCE, at + PREFETCH_DISTANCE + BLOCK, LINE // x.itemsize):
                 prefetch(x, i)
-        block = random_words(np.uint64(at // 4), seed, stream, step)
+        block = random_words(np.uint64(at // 4) + before, seed, stream, step)
         if at + BLOCK > x.size:
             for words in block:
                 kept = at_least(words, limit)

@@ -18,14 +18,15 @@ if SIMULATED:
 
 
 @kernel
-def _apply(x, size, seed, stream, step, threshold, scale, shift, dropped, y):
+def _apply(x, size, seed, stream, step, before, threshold, scale, shift, dropped, y):
     k0, k1 = np.uint32(seed & np.uint64(0xFFFFFFFF)), np.uint32(seed >> np.uint64(32))
     first = cuda.blockIdx.x * (VECTORS * THREADS) + cuda.threadIdx.x
     a, b = load(x, 4 * first, size), load(x, 4 * (first + THREADS), size)
     for i in range(VECTORS):
         at = first + i * THREADS
         v = a if i == 0 else b
-        w = philox(np.uint32(at & 0xFFFFFFFF), np.uint32(at >> 32), stream, step, k0, k1)
+        place = at + before
+        w = philox(np.uint32(place & 0xFFFFFFFF), np.uint32(place >> 32), stream, step, k0, k1)
         v = (
             v[0] * scale + shift if w[0] >= threshold else dropped,
             v[1] * scale + shift if w[1] >= threshold else dropped,
@@ -39,8 +40,8 @@ def apply(x, counter, threshold, scale, shift, dropped, y):
     if x.size:
         T = x.dtype.type
         grid = -(-x.size // (4 * VECTORS * THREADS))
-        seed, stream, step = counter
-        words = seed, np.uint32(stream), np.uint32(step), np.uint64(threshold)
+        seed, stream, step, *before = counter
+        words = seed, np.uint32(stream), np.uint32(step), np.int64(before[0] if before else 0), np.uint64(threshold)
         run(_apply, grid, THREADS, x, x.size, *words, T(scale), T(shift), T(dropped), y)
 
 

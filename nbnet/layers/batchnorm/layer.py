@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,14 @@ from nbnet.layers.batchnorm.presets import PRESETS
 from nbnet.layers.batchnorm.renorm import Renorm
 from nbnet.runtime.arrays import float_dtype
 from nbnet.runtime.commit import Call
+
+
+class Groups(NamedTuple):
+    """A batch, cut into groups that are normalised together."""
+
+    rows: Any  # the batch, channels last
+    weights: Any
+    parts: list[tuple[slice, Any, Any]]  # of each group: where it is, its rows and their weights
 
 
 class BatchNorm(Layer):
@@ -43,6 +51,8 @@ class BatchNorm(Layer):
         groups: "contiguous", or "strided" as in TensorFlow: of 8 examples in groups of 4, {0, 2, 4, 6} and {1, 3, 5, 7}.
         group_variance: the moving variance averages the "pooled" variance of the batch, or the "mean" of the groups', as in TensorFlow.
         update: "inline", or "deferred": forward only stores the update, and `apply_updates()` applies it; the next forward needs that.
+        sync: in sliced training (`Trainer(comm=)` or `Trainer(slices=)`), whether a batch is normalised as one, by the statistics of all
+            its slices; False: each slice by its own, and the moving statistics are the means of the slices'.
         activation: None, or the name of an activation, applied in the same pass: "relu", "leaky_relu" (of `slope`), "gelu", ...
             (nbnet.functional.activations.NAMED, with default options).
         stats_dtype: of the moving statistics; None is the layer's.
@@ -75,6 +85,7 @@ class BatchNorm(Layer):
         groups: str = "contiguous",
         group_variance: str = "pooled",
         update: str = "inline",
+        sync: bool = True,
         activation: str | None = None,
         slope: float = 0.01,
         stats_dtype: Any = None,
@@ -117,6 +128,7 @@ class BatchNorm(Layer):
         self.strided = groups == "strided"
         self.pooled = group_variance == "pooled"
         self.deferred = update == "deferred"
+        self.sync = bool(sync)
         self.activation = activation
         self.slope = slope
         self.stats_dtype = None if stats_dtype is None else float_dtype(stats_dtype)
@@ -141,8 +153,8 @@ class BatchNorm(Layer):
             raise ShapeError(
                 f"BatchNorm(axis={self.axis}) on a batch of {input_shape}: expected an axis other than the batch's, 1 to {axes - 1}"
             )
-        self._channel_axis = self.axis % axes
-        channels = input_shape[self._channel_axis - 1]
+        self.channel_axis = self.axis % axes
+        channels = input_shape[self.channel_axis - 1]
         for name, present in (("gamma", self.scale), ("beta", self.center)):
             if present:
                 self.add_param(name, (channels,), self.initializers[name], self.regularizers[name])
@@ -187,39 +199,54 @@ class BatchNorm(Layer):
             weights: at least 0; a mask is 0 and 1. Of x's rank, they broadcast against x; of a lower rank, they lack its last axes
                 and the channels': (N,) weighs examples, (N, H, W) pixels.
         """
+        groups, stats = self.groups_of(x, train, weights)
+        y, saved = self.normalize(groups, stats, stats, train)
+        self.follow(stats, train)
+        return y, saved
+
+    def groups_of(self, x: Any, train: bool, weights: Any = None) -> tuple[Groups, list[F.Stats]]:
+        """The groups of a batch, and their statistics, where forward needs them."""
         x = self.check_input(x)
         self._check_pending()
-        rows = channels_last(x, self._channel_axis, self.backend)
-        weights = None if weights is None else weights_last(weights, rows.shape, self._channel_axis, self.dtype)
+        rows = channels_last(x, self.channel_axis, self.backend)
+        weights = None if weights is None else weights_last(weights, rows.shape, self.channel_axis, self.dtype)
         size = self.virtual_batch_size if self.needs_statistics(train) else None
         parts = [(where, *self._part(rows, weights, where)) for where in ghost.slices(len(x), size, self.strided)]
         stats: list[F.Stats] = []
         if self.needs_statistics(train):
             stats = [F.batch_norm_stats(part, w, backend=self.backend) for _, part, w in parts]
+        return Groups(rows, weights, parts), stats
+
+    def normalize(self, groups: Groups, stats: list[F.Stats], whole: list[F.Stats], train: bool) -> tuple[Any, Any]:
+        """y, saved.
+
+        Args:
+            stats: what each group is normalised by. whole: of all groups of the batch, for renormalisation.
+        """
+        rows, weights, parts = groups
         by_batch = self._by_batch(train)
         if not by_batch:
             parts = [(slice(None), rows, weights)]
-        correction = self._correction(stats) if by_batch else None
+        correction = self._correction(whole) if by_batch else None
         numbers = [self._normalization(part, stats[i] if by_batch else None, w, correction) for i, (_, part, w) in enumerate(parts)]
         results = [normalization_forward(part, by, self.epilogue, self.backend) for (_, part, _), by in zip(parts, numbers)]
         y = self._join(rows.shape, parts, [result[0] for result in results])
-        self.follow(stats, train)
         saved = tuple((where, result[1]) for (where, _, _), result in zip(parts, results))
-        return channels_back(y, self._channel_axis, self.backend), saved if train else None
+        return channels_back(y, self.channel_axis, self.backend), saved if train else None
 
     def backward(self, dy: Any, saved: Any, need_dx: bool = True) -> Any:
         checks.from_training(saved)
-        dy = channels_last(self.check_gradient(dy, sum(part.out_shape[0] for _, part in saved)), self._channel_axis, self.backend)
+        dy = channels_last(self.check_gradient(dy, sum(part.out_shape[0] for _, part in saved)), self.channel_axis, self.backend)
         parts = [(where, self.backend.place(dy[where]), part) for where, part in saved]
         if len(parts) == 1:
             dx, _, _ = normalization_backward(parts[0][1], parts[0][2], self.gradients())
-            return channels_back(dx, self._channel_axis, self.backend)
+            return channels_back(dx, self.channel_axis, self.backend)
         results = [normalization_backward(part_dy, part, Gradients()) for _, part_dy, part in parts]
         for i, name in enumerate(("gamma", "beta"), start=1):
             if name in self.params:
                 self._add_up(self.params[name].grad, [result[i] for result in results])
         dx = self._join(dy.shape, parts, [result[0] for result in results])
-        return channels_back(dx, self._channel_axis, self.backend)
+        return channels_back(dx, self.channel_axis, self.backend)
 
     def gradients(self) -> Gradients:
         """Arrays that the gradients of gamma and beta go into."""
@@ -297,7 +324,7 @@ class BatchNorm(Layer):
     @property
     def normalizes_last_axis(self) -> bool:
         """Whether the channels are the last axis, as dense and convolution layers have them."""
-        return self._channel_axis == len(self.input_shape or ())
+        return self.channel_axis == len(self.input_shape or ())
 
     # ------------------------------------------------------------------------------------------------- helpers
 

@@ -20,6 +20,7 @@ class Callback(CodeRepr):
     """
 
     _package = "nbnet.callbacks"
+    first_rank_only = False  # with comm, whether only rank 0 calls it, as one that prints or writes
 
     def on_train_begin(self, trainer: Any) -> None:
         """Called with the Trainer when `fit` begins, once its arguments are checked."""
@@ -41,8 +42,8 @@ class Callback(CodeRepr):
         """Called after each optimiser step."""
 
 
-def hooks_of(callbacks: Any) -> dict[str, list[Hook]]:
-    """By name, the methods of the callbacks of a call of fit; without those of the base class, which do nothing.
+def hooks_of(callbacks: Any, rank: int = 0) -> dict[str, list[Hook]]:
+    """By name, the methods of the callbacks of a call of fit on a rank; without those of the base class, which do nothing.
 
     Raises:
         ArgumentError: they are not in a list, or one is not an object with such a method.
@@ -65,7 +66,8 @@ def hooks_of(callbacks: Any) -> dict[str, list[Hook]]:
             )
         for name, found in hooks.items():
             method = getattr(callback, name, None)
-            if callable(method) and getattr(method, "__func__", None) is not getattr(Callback, name):
+            left_out = rank > 0 and getattr(callback, "first_rank_only", False)
+            if not left_out and callable(method) and getattr(method, "__func__", None) is not getattr(Callback, name):
                 found.append(method)
     return hooks
 

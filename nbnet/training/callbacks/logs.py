@@ -28,6 +28,8 @@ class CSVLogger(Callback):
         path: the file, overwritten each time. DataError is raised where it cannot be written.
     """
 
+    first_rank_only = True
+
     def __init__(self, path: str | Path) -> None:
         self.path = checks.path(path, "path", "history.csv")
 
@@ -47,6 +49,8 @@ class Logger(Callback):
     Raises:
         ArgumentError: it has no such method.
     """
+
+    first_rank_only = True
 
     def __init__(self, run: Any) -> None:
         method = getattr(run, "log_metric", None)
@@ -76,6 +80,8 @@ class TensorBoard(Callback):
         ExtraError: tensorboardX, which writes the files, is not installed. ArgumentError: an option is wrong.
         ShapeError, DTypeError, DataError, when `fit` begins: images, labels or names do not fit, or the files cannot be written.
     """
+
+    first_rank_only = True
 
     def __init__(
         self,
