@@ -199,7 +199,7 @@ def convolve(x, weight, bias, slope, kernel_size, stride, pad, spread, y, mean=N
     """y = act(bias (or None) + convolution of x, spread with zeros between its pixels, with weight (D, O)); also y's mean and m2."""
     pixels, outputs = y.size // y.shape[3], y.shape[3]
     terms = kernel_size[0] * kernel_size[1] * x.shape[3]
-    cut = plan(pixels, outputs, terms)
+    cut = plan(pixels, outputs, terms, y.dtype.itemsize)
     parts, with_bias = cut.grid[2], bias is not None
     bias = bias if with_bias else weight
     out = y if parts == 1 else device.pool().empty((parts, pixels, outputs), y.dtype)
@@ -332,7 +332,7 @@ def correlate(x, dy, kernel_size, stride, pad, dilation, dweight, dbias):
     """dweight = patches of x, transposed, times dy; dbias = the sums of dy, unless its size is 0."""
     outputs = dy.shape[3]
     pixels, terms = dy.size // outputs, kernel_size[0] * kernel_size[1] * x.shape[3]
-    cut = plan(terms, outputs, pixels)
+    cut = plan(terms, outputs, pixels, dy.dtype.itemsize)
     parts = cut.grid[2]
     partials = device.pool().empty((parts, terms + 1, outputs), dweight.dtype)
     geometry = (x.shape, kernel_size, stride, pad, dilation)

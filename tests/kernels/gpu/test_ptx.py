@@ -241,14 +241,15 @@ def assembler():
     return next((path for root in nvidia.__path__ for path in Path(root).rglob("ptxas")), None)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_registers_do_not_spill(launches, operation, tmp_path):
+def test_registers_do_not_spill(launches, operation, dtype, tmp_path):
     """From the assembler, which is part of the toolkit."""
     ptxas = assembler()
     if ptxas is None:
         pytest.skip("the toolkit has no ptxas")
     for name in functions(operation):
-        for i, (kernel, signature) in enumerate(launches(operation, name, "float32")):
+        for i, (kernel, signature) in enumerate(launches(operation, name, dtype)):
             source = tmp_path / f"{i}.ptx"
             source.write_text(ptx_of(kernel, signature, (9, 0)), encoding="utf-8")
             done = subprocess.run([ptxas, "-v", "-arch=sm_90", source, "-o", tmp_path / "out"], capture_output=True, text=True, check=True)
