@@ -1,5 +1,7 @@
 """What is copied between host and GPU, counted: bytes up, and copies down."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 from cuda_machine import GPU, SIMULATED
@@ -50,3 +52,52 @@ def test_shared_decisions_of_dropout_are_uploaded_once_each(uploads, rng, varian
     assert_close(np.asarray(y), expected, "elementwise", "float32")
     dx = F.dropout_backward(placed, saved_there)
     assert_close(np.asarray(dx), F.dropout_backward(x, saved), "exact")
+
+
+@pytest.fixture
+def downloads(monkeypatch):
+    """Of each copy to the host: its bytes, and whether it went to pinned memory, which the GPU writes without help."""
+    device, found, pinned = nb.get_backend("cuda").device, [], []
+    array_type = type(device.pool().empty((1,), np.float32).flat)
+    copy, make = array_type.copy_to_host, device.cuda.pinned_array
+    monkeypatch.setattr(device, "_staging", cache(device._Staging))
+    monkeypatch.setattr(device.cuda, "pinned_array", lambda *args: pinned.append(make(*args)) or pinned[-1])
+
+    def counted(self, target, stream=0):
+        found.append((target.nbytes, any(np.shares_memory(target, block) for block in pinned)))
+        return copy(self, target, stream=stream)
+
+    monkeypatch.setattr(array_type, "copy_to_host", counted)
+    return found, pinned
+
+
+@pytest.mark.parametrize("rows", [6, 600])
+def test_losses_come_by_pinned_memory_that_is_kept(downloads, rng, rows):
+    found, pinned = downloads
+    logits, labels = rng.normal(size=(rows, 4)).astype(np.float32), rng.integers(0, 4, rows)
+    expected = nb.losses.softmax_cross_entropy(logits, labels, backend="numpy")
+    nb.losses.softmax_cross_entropy(logits, labels, backend="cuda")
+    kept = len(pinned)
+    found.clear()
+    result = nb.losses.softmax_cross_entropy(logits, labels, backend="cuda")
+    assert found == [(8 * rows, True), (rows, True)]
+    assert len([block for block in pinned[kept:] if block.nbytes >= 9 * rows]) <= 2  # uploads have slots of their own
+    assert_close(result.total, expected.total, "reduction", "float32")
+    assert result.correct == expected.correct
+
+
+def test_downloads_at_once_do_not_share_memory(downloads):
+    device = nb.get_backend("cuda").device
+    first, second = (device.Download([device.to_device(np.full(3, value, np.float32))]) for value in (1, 2))
+    (a,), (b,) = second.arrived(), first.arrived()
+    assert (a.tolist(), b.tolist()) == ([2] * 3, [1] * 3)
+    del first, second
+    device.Download([device.to_device(np.full(3, 9, np.float32))]).arrived()
+    assert (a.tolist(), b.tolist()) == ([2] * 3, [1] * 3)
+
+
+def test_large_arrays_take_no_pinned_memory(downloads):
+    found, _ = downloads
+    device = nb.get_backend("cuda").device
+    np.asarray(device.pool().empty((device.PINNED_DOWNLOADS // 4 + 1,), np.float32))
+    assert found == [(device.PINNED_DOWNLOADS + 4, False)]
