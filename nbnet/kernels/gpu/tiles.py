@@ -11,11 +11,10 @@ from typing import NamedTuple
 
 from nbnet.kernels.gpu.activations import activate
 from nbnet.kernels.gpu.compile import SIMULATED, formula
-from nbnet.kernels.gpu.launch import add4, load4, multiply_add4, store4, subtract4
+from nbnet.kernels.gpu.launch import MULTIPROCESSORS, add4, load4, multiply_add4, store4, subtract4
 
 DEPTH = 8
 RESIDENT = 384  # resident threads per multiprocessor: 64 results per thread take 168 registers in float32, and spill with fewer
-MULTIPROCESSORS = 2 if SIMULATED else 132  # that a grid should fill; constant, so that results do not depend on the GPU
 
 
 class Tile(NamedTuple):
