@@ -62,12 +62,10 @@ def _softmax_forward(x, count, classes, y, group):
     largest, _ = row_maximum(largest, 0, group, x)
     total = x.dtype.type(0)
     for c in range(first, last, group):
-        e = math.exp(x[row * classes + c] - largest)
-        y[row * classes + c] = e
-        total += e
+        total += math.exp(x[row * classes + c] - largest)
     share = x.dtype.type(1) / row_sum(total, group, x)
     for c in range(first, last, group):
-        y[row * classes + c] *= share
+        y[row * classes + c] = math.exp(x[row * classes + c] - largest) * share
 
 
 def softmax_forward(x, y):

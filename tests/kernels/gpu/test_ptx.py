@@ -274,3 +274,14 @@ def test_formulas_of_channels_compile(launches):
     kernel = channelwise(channel_numbers.batch_statistics, 5, arrays, True)
     numbers = (wide, wide, narrow, wide, wide, wide, types.float64, types.float64, narrow, types.float64, types.float64)
     assert ".f32" in ptx_of(kernel, types.void(types.int64, *[narrow] * 5, *numbers), (9, 0))
+
+
+@pytest.mark.parametrize(
+    "case", [("activation", "softmax_forward"), ("loss", "softmax_cross_entropy"), ("loss", "soft_cross_entropy")], ids=".".join
+)
+def test_softmax_writes_each_result_once(launches, case):
+    """Exponentials are computed again rather than written and read back. The one loop that writes is unrolled four times, with a rest."""
+    for kernel, signature in launches(*case, "float32"):
+        ptx = ptx_of(kernel, signature, (9, 0))
+        loads, stores = (len(re.findall(rf"\b{what}\.global\S*\.f32\b", ptx)) for what in ("ld", "st"))
+        assert stores <= 5, f"{kernel.py_func.__name__}: {stores} stores, {loads} loads"
