@@ -98,6 +98,8 @@ def arguments(operation, name, dtype):
             y = a(2, 5, 5, x[0][3])
             geometry = pooled if "max" in name else (*pooled, 10, 10)
             calls.append((x, *geometry, y) if name.endswith("forward") else (y, *([x] if "max" in name else []), *geometry, x))
+        if name == "max_backward":
+            calls.append((a(2, 4, 4, 16), wide, 2, 2, 2, 2, 0, 0, wide))
         return calls
     if operation == "resample":
         index, weight = a(9, 2, dtype=np.dtype(np.int64)), a(9, 2, dtype=D)
