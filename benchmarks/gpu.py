@@ -1,6 +1,7 @@
 """Check every CUDA kernel on the GPU, and time it, a device copy and PyTorch; writes a JSON file and a chart.
 
     python benchmarks/gpu.py --out results            # on a GPU; PyTorch is timed too where it is installed
+    python benchmarks/gpu.py --static                 # registers, occupancy and bytes of each kernel, from the compiler; needs no GPU
     NUMBA_ENABLE_CUDASIM=1 python benchmarks/gpu.py   # a dry run at toy sizes in the simulator: its times mean nothing
 
 Each case is first compared with NumPy in float64 at a smaller batch, then timed: calls between two CUDA events, over several input
@@ -23,6 +24,7 @@ from gpu_cases import TOLERANCE, Case, cases
 import nbnet
 from nbnet import plots, storage
 from nbnet.kernels.gpu import device
+from nbnet.kernels.gpu.compile import SIMULATED
 from nbnet.runtime.backend import check_cuda, get_backend
 
 CACHE = 200e6  # bytes, at least, in the input sets of a case: four times an H200's level-2 cache
@@ -182,8 +184,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs"), help="folder for gpu.json and gpu.png (default: %(default)s)")
     parser.add_argument("--only", default="", help="run only the cases whose name contains this")
+    parser.add_argument("--static", action="store_true", help="print registers, spills, occupancy and bytes of each kernel; needs no GPU")
     options = parser.parse_args()
-    toy = device.SIMULATED
+    if options.static:
+        from gpu_static import report
+
+        report(options.only)
+        return
+    toy = SIMULATED
     print(check_cuda())
     copy = copy_bandwidth(toy)
     print(f"device copy: {copy:,.0f} GB/s")

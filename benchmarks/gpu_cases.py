@@ -162,17 +162,17 @@ def convolution(n: int, side: int, inputs: int, outputs: int, checked: bool) -> 
     flops = 2 * n * side * side * 9 * inputs * outputs
     size = 4 * n * side * side * (inputs + outputs) + 36 * inputs * outputs
     results = {"forward": y_shape, "forward_with_statistics": y_shape, "backward_data": x_shape, "backward_weights": w_shape}
-    same = (1, 1, 1, 1)
+    same, scratch = (1, 1, 1, 1, 1, 1), (None, False, None)
 
     def ours(function):
         def call(x, weight, dy):
             be = get_backend(BACKEND)
             kernel, out = be.kernel(f"conv2d.{function.removesuffix('_with_statistics')}"), be.empty(results[function])
             if function == "forward":
-                kernel(x, weight, be.zeros((outputs,)), 1.0, *same, None, None, out, None, None, None)
+                kernel(x, weight, be.zeros((outputs,)), 1.0, *same, *scratch, out, None, None, None)
             elif function == "forward_with_statistics":
                 mean, m2 = be.vectors(2, outputs, np.float64)
-                kernel(x, weight, be.zeros((outputs,)), 1.0, *same, None, None, out, None, mean, m2)
+                kernel(x, weight, be.zeros((outputs,)), 1.0, *same, *scratch, out, None, mean, m2)
                 return [out, mean, m2]
             elif function == "backward_data":
                 kernel(dy, weight, *same, None, None, None, out)
@@ -189,7 +189,7 @@ def convolution(n: int, side: int, inputs: int, outputs: int, checked: bool) -> 
                 (y,) = right("forward")(x, weight, dy)
                 return [y, y.mean(axis=(0, 1, 2)), y.var(axis=(0, 1, 2)) * n * side * side]
             args = {
-                "forward": (x, weight, np.zeros(outputs), 1.0, *same, None, None, out, none, None, None),
+                "forward": (x, weight, np.zeros(outputs), 1.0, *same, *scratch, out, none, None, None),
                 "backward_data": (dy, weight, *same, None, None, None, out),
                 "backward_weights": (x, dy, *same, None, None, out, np.empty(outputs)),
             }[function]

@@ -151,14 +151,35 @@ def _run(x: np.ndarray, saved: DropoutSaved, shift: float, dropped: float, out: 
     factors = keep * x.dtype.type(saved.scale)
     terms = keep * x.dtype.type(shift) + (1 - keep) * x.dtype.type(dropped) if shift or dropped else None
     if on_device(x):
-        be.kernel("array.multiply")(x.reshape(-1), be.place(np.broadcast_to(factors, x.shape)).reshape(-1), y.reshape(-1))
-        if terms is not None:
-            be.kernel("array.add")(y.reshape(-1), be.place(np.broadcast_to(terms, x.shape)).reshape(-1), y.reshape(-1))
+        _by_shared_decisions(x, factors, terms, y, be)
         return y
     np.multiply(x, factors, out=y)
     if terms is not None:
         y += terms
     return y
+
+
+def _by_shared_decisions(x: Any, factors: np.ndarray, terms: np.ndarray | None, y: Any, be: Backend) -> None:
+    """y = x * factors + terms on the GPU. A factor is uploaded once for the longest run of axes that share it."""
+    start, stop = _longest_run(factors.shape, x.shape)
+    shape = math.prod(x.shape[:start]), math.prod(x.shape[start:stop]), math.prod(x.shape[stop:])
+
+    def uploaded(numbers: np.ndarray) -> Any:
+        numbers = numbers.reshape((*factors.shape[:start], *factors.shape[stop:]))
+        return be.place(np.broadcast_to(numbers, (*x.shape[:start], *x.shape[stop:]))).reshape(shape[0], shape[2])
+
+    be.kernel("array.multiply_rows")(x.reshape(shape), uploaded(factors), y.reshape(shape))
+    if terms is not None:
+        added = be.empty(shape, x.dtype)
+        added[:] = 1
+        be.kernel("array.multiply_rows")(added, uploaded(terms), added)
+        be.kernel("array.add")(y.reshape(-1), added.reshape(-1), y.reshape(-1))
+
+
+def _longest_run(noise_shape: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, int]:
+    """The first axis and the end of the neighbouring axes of size 1 in noise_shape that have the most elements in shape."""
+    runs = [(i, j) for j in range(len(shape) + 1) for i in range(j + 1) if all(n == 1 for n in noise_shape[i:j])]
+    return max(runs, key=lambda run: math.prod(shape[slice(*run)]))
 
 
 def check_noise_shape(noise_shape: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -30,10 +30,11 @@ CHECKED = hasattr(os, "geteuid")  # Windows has no such owners and modes
 
 
 def digest(folder):
-    """The digest of all Python sources in a folder and below it."""
+    """The digest of all Python sources in a folder and below it, without generated ones, which name what they were generated from."""
     sources = hashlib.sha256()
     for path in sorted(Path(folder).rglob("*.py")):
-        sources.update(path.read_bytes())
+        if path.parent.name != "__pycache__":
+            sources.update(path.read_bytes())
     return sources.hexdigest()
 
 

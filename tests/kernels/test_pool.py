@@ -8,6 +8,9 @@ from .harness import COMPILED, DTYPES, SIMULATED, Out, check, check_gradient, no
 
 # (N, H, W, C), (OH, OW), (size_h, size_w, stride_h, stride_w, pad_top, pad_left)
 CASES = {
+    "2 by 2, 8 channels, odd image": ((2, 5, 7, 8), (2, 3), (2, 2, 2, 2, 0, 0)),
+    "2 by 2, 4 channels, odd image, clipped": ((2, 5, 7, 4), (3, 4), (2, 2, 2, 2, 0, 0)),
+    "2 by 2, 4 channels, one row": ((3, 1, 4, 4), (1, 2), (2, 2, 2, 2, 0, 0)),
     "one pixel": ((1, 1, 1, 1), (1, 1), (2, 2, 2, 2, 0, 0)),
     "2 by 2": ((2, 6, 4, 3), (3, 2), (2, 2, 2, 2, 0, 0)),
     "2 by 2 odd image": ((2, 5, 7, 17), (2, 3), (2, 2, 2, 2, 0, 0)),

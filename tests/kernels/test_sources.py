@@ -12,7 +12,7 @@ import pytest
 
 from nbnet.errors import BackendError
 from nbnet.kernels import sources
-from nbnet.kernels.sources import KernelFiles, check_folder, kept_if_possible
+from nbnet.kernels.sources import KernelFiles, check_folder, digest, kept_if_possible
 
 pytestmark = pytest.mark.skipif(not sources.CHECKED, reason="Windows has no such owners and modes")
 KEY = ("float32",)
@@ -233,3 +233,14 @@ def test_a_call_with_a_foreign_or_damaged_cache(tmp_path):
     shutil.copytree(tmp_path / "cache", tmp_path / "another one")
     (tmp_path / "another one" / folder.relative_to(tmp_path / "cache")).chmod(0o700)
     assert said("another one") == "True\n"
+
+
+def test_generated_sources_do_not_make_other_kernels_invalid(tmp_path):
+    """Without NUMBA_CACHE_DIR they are kept in __pycache__, among the sources that the digest is of."""
+    (tmp_path / "kernel.py").write_text("x = 1\n", encoding="utf-8")
+    before = digest(tmp_path)
+    (tmp_path / "__pycache__").mkdir()
+    (tmp_path / "__pycache__" / "sgd_1234.py").write_text("x = 2\n", encoding="utf-8")
+    assert digest(tmp_path) == before
+    (tmp_path / "kernel.py").write_text("x = 3\n", encoding="utf-8")
+    assert digest(tmp_path) != before

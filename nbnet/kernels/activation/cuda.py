@@ -7,7 +7,7 @@ from numba import cuda
 
 from nbnet.kernels.activations import TABLE
 from nbnet.kernels.gpu import activations, device
-from nbnet.kernels.gpu.columns import BLOCKS_OF_SUMS, PER_THREAD, RUN, columns, gather, merge_sums, write_sums
+from nbnet.kernels.gpu.columns import PER_THREAD, RUN, columns, columns_of_sums, gather, merge_sums, write_sums
 from nbnet.kernels.gpu.compile import formula, from_text, kernel
 from nbnet.kernels.gpu.launch import add4, elementwise, load, multiply4, row_maximum, row_sum, rows, run, store, wide4
 from nbnet.kernels.tables import made_from_table
@@ -62,12 +62,10 @@ def _softmax_forward(x, count, classes, y, group):
     largest, _ = row_maximum(largest, 0, group, x)
     total = x.dtype.type(0)
     for c in range(first, last, group):
-        e = math.exp(x[row * classes + c] - largest)
-        y[row * classes + c] = e
-        total += e
+        total += math.exp(x[row * classes + c] - largest)
     share = x.dtype.type(1) / row_sum(total, group, x)
     for c in range(first, last, group):
-        y[row * classes + c] *= share
+        y[row * classes + c] = math.exp(x[row * classes + c] - largest) * share
 
 
 def softmax_forward(x, y):
@@ -190,7 +188,7 @@ def _prelu_backward(dy, x, weight, size, channels, period, rows, partials, dx):
 
 
 def prelu_backward(dy, x, weight, partials, dx, dweight):
-    layout = columns(x.size, weight.size, RUN, BLOCKS_OF_SUMS)
+    layout = columns_of_sums(x.size, weight.size)
     blocks, period = layout.grid[0], layout.period
     rows = -(-x.size // (4 * period))
     partials, unused = device.pool().empty((blocks, 2, 4 * period), np.float64), device.pool().empty(weight.shape, weight.dtype)

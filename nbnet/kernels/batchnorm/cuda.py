@@ -17,10 +17,10 @@ from nbnet.kernels.batchnorm.cuda_smooth import TEMPLATES, make
 from nbnet.kernels.gpu import device
 from nbnet.kernels.gpu.activations import activate4, through4
 from nbnet.kernels.gpu.columns import (
-    BLOCKS_OF_SUMS,
     PER_THREAD,
     RUN,
     columns,
+    columns_of_sums,
     gather,
     gather_weights,
     merge_sums,
@@ -128,7 +128,7 @@ def _weighted_backward_reduce(dy, x, weights, per_element, center, scale, shift,
 
 def backward_reduce(dy, x, weights, center, scale, shift, slope, partials, sum_g, sum_gx):
     channels, slope = x.shape[1], x.dtype.type(slope)
-    layout = columns(x.size, channels, RUN, BLOCKS_OF_SUMS)
+    layout = columns_of_sums(x.size, channels)
     blocks, period = layout.grid[0], layout.period
     rows = -(-x.size // (4 * period))
     partials = device.pool().empty((blocks, 2, 4 * period), np.float64)

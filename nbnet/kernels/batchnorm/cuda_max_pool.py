@@ -9,7 +9,7 @@ from numba import cuda
 
 from nbnet.kernels.gpu import device
 from nbnet.kernels.gpu.activations import activate4, through4
-from nbnet.kernels.gpu.columns import BLOCKS_OF_SUMS, PER_THREAD, RUN, columns, gather, merge_sums, write_sums
+from nbnet.kernels.gpu.columns import PER_THREAD, RUN, columns, columns_of_sums, gather, merge_sums, write_sums
 from nbnet.kernels.gpu.compile import formula, kernel
 from nbnet.kernels.gpu.launch import THREADS, add4, divide, load, load4, multiply4, multiply_add4, run, store, store4, subtract4, wide4
 from nbnet.kernels.gpu.windows import better
@@ -182,7 +182,7 @@ def _backward_reduce_max_pool(dy, x, shape, center, scale, shift, slope, size, p
 
 def backward_reduce_max_pool(dy, x, center, scale, shift, slope, partials, sum_g, sum_gx):
     channels = x.shape[3]
-    layout = columns(dy.size, channels, RUN, BLOCKS_OF_SUMS)
+    layout = columns_of_sums(dy.size, channels)
     rows = -(-dy.size // (4 * layout.period))
     partials = device.pool().empty((layout.grid[0], 2, 4 * layout.period), np.float64)
     args = (dy, x, x.shape, center, scale, shift, x.dtype.type(slope), dy.size, layout.period, rows, dy.shape, partials)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from nbnet.kernels.gpu import activations, device
-from nbnet.kernels.gpu.columns import BLOCKS_OF_SUMS, PER_THREAD, RUN, columns, gather, merge_sums, write_sums
+from nbnet.kernels.gpu.columns import PER_THREAD, RUN, columns, columns_of_sums, gather, merge_sums, write_sums
 from nbnet.kernels.gpu.compile import from_text
 from nbnet.kernels.gpu.launch import add4, load, multiply_add4, run, store, subtract4, wide4
 
@@ -74,7 +74,7 @@ def backward_reduce_NAME(dy, y, x, center, scale, shift, OPTIONS, partials, g, s
 def launch_backward_reduce(compiled, dy, y, x, center, scale, shift, options, g, sum_g, sum_gx):
     """The kernel's rows are super-rows; the last may be partial, and dy is loaded as 0 beyond the array."""
     channels = x.shape[1]
-    layout = columns(x.size, channels, RUN, BLOCKS_OF_SUMS)
+    layout = columns_of_sums(x.size, channels)
     blocks, period = layout.grid[0], layout.period
     rows = -(-x.size // (4 * period))
     partials = device.pool().empty((blocks, 2, 4 * period), np.float64)

@@ -14,11 +14,12 @@ import numpy as np
 from numba import cuda
 
 from nbnet.kernels.gpu.compile import SIMULATED, formula, function, kernel, kernel_of
-from nbnet.kernels.gpu.launch import BLOCKS, THREADS, add4, divide, load, run, store
+from nbnet.kernels.gpu.launch import BLOCKS, MULTIPROCESSORS, THREADS, add4, divide, load, run, store
 
 MERGERS = (4, 2) if SIMULATED else (8, 128)  # channels and partial results per merging block
 MERGING = MERGERS[0] * MERGERS[1]
 BLOCKS_OF_SUMS = BLOCKS // 2 + 1 if SIMULATED else BLOCKS // 2  # fewer blocks, so fewer partial results to merge
+FEWEST = 4  # rows per thread of a sum, where more blocks are needed to fill the multiprocessors
 RUN = 64  # rows summed in T, about their own origin: that limits cancellation to a factor of RUN
 PER_THREAD = 8  # vectors per thread, in kernels without sums
 
@@ -45,6 +46,13 @@ def columns(size: int, channels: int, per_thread: int, blocks: int = BLOCKS) -> 
     rows = size // (4 * period)
     count = -(-rows // (height * per_thread))
     return Columns(period, rows, (max(1, min(count, blocks // tiles)), tiles), (width, height))
+
+
+def columns_of_sums(size: int, channels: int) -> Columns:
+    """The layout for sums down the columns: from FEWEST to RUN rows per thread, as many as leave two blocks for each multiprocessor."""
+    few, many = columns(size, channels, RUN, BLOCKS_OF_SUMS), columns(size, channels, FEWEST, BLOCKS_OF_SUMS)
+    blocks, tiles = few.grid
+    return few._replace(grid=(max(blocks, min(many.grid[0], 2 * MULTIPROCESSORS // tiles)), tiles))
 
 
 @formula

@@ -21,6 +21,19 @@ def _unchanged(code):
 
 formula = _unchanged if SIMULATED else function  # a function of its arguments alone, which the simulator can call directly
 
+
+def _cells_of(code):
+    """What a function's cells hold. Functions in them are described, since their pickles differ from process to process."""
+    return tuple([_described(cell.cell_contents) for cell in code.__closure__ or ()])
+
+
+def _described(value):
+    value = getattr(value, "py_func", value)
+    if hasattr(value, "__code__"):
+        return value.__module__, value.__qualname__, value.__code__.co_code, _cells_of(value)
+    return value
+
+
 if not SIMULATED:
 
     class KernelCache(numba_private.CUDACache):
@@ -30,6 +43,11 @@ if not SIMULATED:
             super().__init__(code)
             folder, stem, stamp = numba_private.place_of(self)
             numba_private.set_files(self, KernelFiles(folder, stem, stamp, numba_private.dumps))
+            self._cells = repr(_cells_of(code))
+            numba_private.forget_cells(self, code)
+
+        def _index_key(self, *args):
+            return (*super()._index_key(*args), self._cells)
 
         def save_overload(self, *args):
             with kept_if_possible():

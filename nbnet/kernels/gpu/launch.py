@@ -17,7 +17,8 @@ from nbnet.kernels.gpu import device
 from nbnet.kernels.gpu.compile import SIMULATED, configured, formula, function
 
 THREADS = 8 if SIMULATED else 256  # per block; few in the simulator, so that tiny arrays need several blocks
-BLOCKS = 3 if SIMULATED else 1056  # per grid whose blocks loop: 8 for each of the 132 multiprocessors of an H100 or H200
+MULTIPROCESSORS = 2 if SIMULATED else 132  # that a grid should fill, as of an H100: constant, so that results do not depend on the GPU
+BLOCKS = 3 if SIMULATED else 8 * MULTIPROCESSORS  # per grid whose blocks loop
 WARP = 4 if SIMULATED else 32
 ALIGNMENT = None if SIMULATED else 16  # of shared arrays that are read by load4
 

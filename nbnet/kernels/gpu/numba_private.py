@@ -11,6 +11,8 @@ if SIMULATED:
         return array._item._ary if hasattr(array, "_item") else array
 
 else:
+    from types import SimpleNamespace
+
     from numba.cuda.core.errors import NumbaPerformanceWarning
     from numba.cuda.dispatcher import CUDACache
     from numba.cuda.serialize import dumps
@@ -24,6 +26,10 @@ else:
     def set_files(cache, files):
         """Let a cache keep machine code in these files."""
         cache._cache_file = files
+
+    def forget_cells(cache, code):
+        """Let a cache make keys without what the cells of its function hold."""
+        cache._py_func = SimpleNamespace(__code__=code.__code__, __closure__=None)
 
     def set_cache(kernel, cache):
         """Let a kernel keep its machine code in this cache."""

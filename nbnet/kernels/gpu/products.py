@@ -15,7 +15,7 @@ from numba import cuda
 
 from nbnet.kernels.gpu import device
 from nbnet.kernels.gpu.activations import activate
-from nbnet.kernels.gpu.compile import function, kernel, kernel_of
+from nbnet.kernels.gpu.compile import SIMULATED, function, kernel, kernel_of
 from nbnet.kernels.gpu.launch import ALIGNMENT, THREADS, add4, load4, run, store4
 from nbnet.kernels.gpu.reductions import merge_moments, moments, shifted
 from nbnet.kernels.gpu.tiles import (
@@ -33,6 +33,9 @@ from nbnet.kernels.gpu.tiles import (
     write_tile,
     zeros16,
 )
+
+SHARES = (4, 2) if SIMULATED else (32, 8)  # elements, and shares of the partial results, per block that adds these up
+SHARING = SHARES[0] * SHARES[1]
 
 # --------------------------------------------------------------------------------------------------------- convolve
 
@@ -184,22 +187,37 @@ def _convolution(tile: Tile):
     return convolution
 
 
+@function
+def _sum_of_parts(partials, parts, size, e):
+    """The sum of the partial results of element e, in a thread of row 0 of the block: each row adds a strided share, then those are added,
+    in order."""
+    shared = cuda.shared.array(SHARING, partials.dtype)
+    total = partials.dtype.type(0)
+    if e < size:
+        for part in range(cuda.threadIdx.y, parts, SHARES[1]):
+            total += partials[part * size + e]
+    shared[cuda.threadIdx.y * SHARES[0] + cuda.threadIdx.x] = total
+    cuda.syncthreads()
+    if cuda.threadIdx.y == 0:
+        for row in range(1, SHARES[1]):
+            total += shared[row * SHARES[0] + cuda.threadIdx.x]
+    return total
+
+
 @kernel
 def _add_parts(partials, parts, size, bias, with_bias, slope, outputs, y):
-    """y = act(bias + the sum of the partial results), part by part."""
-    e = cuda.grid(1)
-    if e < size:
-        total = bias[e % outputs] if with_bias else bias.dtype.type(0)
-        for part in range(parts):
-            total += partials[part * size + e]
-        y[e] = activate(total, slope)
+    """y = act(the sum of the partial results + bias)."""
+    e = cuda.blockIdx.x * SHARES[0] + cuda.threadIdx.x
+    total = _sum_of_parts(partials, parts, size, e)
+    if cuda.threadIdx.y == 0 and e < size:
+        y[e] = activate(total + bias[e % outputs] if with_bias else total, slope)
 
 
 def convolve(x, weight, bias, slope, kernel_size, stride, pad, spread, y, mean=None, m2=None, dilation=(1, 1)):
     """y = act(bias (or None) + convolution of x, spread with zeros between its pixels, with weight (D, O)); also y's mean and m2."""
     pixels, outputs = y.size // y.shape[3], y.shape[3]
     terms = kernel_size[0] * kernel_size[1] * x.shape[3]
-    cut = plan(pixels, outputs, terms)
+    cut = plan(pixels, outputs, terms, y.dtype.itemsize)
     parts, with_bias = cut.grid[2], bias is not None
     bias = bias if with_bias else weight
     out = y if parts == 1 else device.pool().empty((parts, pixels, outputs), y.dtype)
@@ -211,7 +229,7 @@ def convolve(x, weight, bias, slope, kernel_size, stride, pad, spread, y, mean=N
     args = (x, weight, bias, *epilogue, *geometry, pixels, terms, cut.part, out, from_tiles, partials)
     run(_convolution(cut.tile), cut.grid, cut.tile.threads, *args)
     if parts > 1:
-        run(_add_parts, -(-y.size // THREADS), THREADS, out, parts, y.size, bias, with_bias, slope, outputs, y)
+        run(_add_parts, -(-y.size // SHARES[0]), SHARES, out, parts, y.size, bias, with_bias, slope, outputs, y)
     if from_tiles:
         merge_moments(partials, bias, mean, m2)
     elif mean is not None:
@@ -316,12 +334,10 @@ def _correlation(tile: Tile):
 
 @kernel
 def _add_gradients(partials, parts, size, outputs, with_bias, dweight, dbias):
-    """The sums of the partial results, part by part; size: of the weights and biases together."""
-    e = cuda.grid(1)
-    if e < size:
-        total = partials[e]
-        for part in range(1, parts):
-            total += partials[part * size + e]
+    """The sums of the partial results; size: of the weights and biases together."""
+    e = cuda.blockIdx.x * SHARES[0] + cuda.threadIdx.x
+    total = _sum_of_parts(partials, parts, size, e)
+    if cuda.threadIdx.y == 0 and e < size:
         if e < size - outputs:
             dweight[e] = total
         elif with_bias:
@@ -332,11 +348,11 @@ def correlate(x, dy, kernel_size, stride, pad, dilation, dweight, dbias):
     """dweight = patches of x, transposed, times dy; dbias = the sums of dy, unless its size is 0."""
     outputs = dy.shape[3]
     pixels, terms = dy.size // outputs, kernel_size[0] * kernel_size[1] * x.shape[3]
-    cut = plan(terms, outputs, pixels)
+    cut = plan(terms, outputs, pixels, dy.dtype.itemsize)
     parts = cut.grid[2]
     partials = device.pool().empty((parts, terms + 1, outputs), dweight.dtype)
     geometry = (x.shape, kernel_size, stride, pad, dilation)
     sizes = (dy.shape[1], dy.shape[2], pixels, terms, outputs, cut.part)
     run(_correlation(cut.tile), cut.grid, cut.tile.threads, x, dy, *geometry, *sizes, partials)
     size = (terms + 1) * outputs
-    run(_add_gradients, -(-size // THREADS), THREADS, partials, parts, size, outputs, dbias.size > 0, dweight, dbias)
+    run(_add_gradients, -(-size // SHARES[0]), SHARES, partials, parts, size, outputs, dbias.size > 0, dweight, dbias)

@@ -8,7 +8,7 @@ import numpy as np
 from numba import cuda
 
 from nbnet.kernels.gpu import device
-from nbnet.kernels.gpu.columns import BLOCKS_OF_SUMS, MERGERS, MERGING, RUN, columns, gather, gather_weights
+from nbnet.kernels.gpu.columns import MERGERS, MERGING, RUN, columns_of_sums, gather, gather_weights
 from nbnet.kernels.gpu.compile import formula, function, kernel, kernel_of
 from nbnet.kernels.gpu.launch import (
     THREADS,
@@ -210,7 +210,7 @@ def merge_moments(partials, base, mean, m2):
 
 def moments(x, weights, partials, mean, m2):
     channels = x.shape[1]
-    layout = columns(x.size, channels, RUN, BLOCKS_OF_SUMS)
+    layout = columns_of_sums(x.size, channels)
     blocks, period = layout.grid[0], layout.period
     partials = device.pool().empty((blocks, 3, 4 * period), np.float64)
     base = x if weights is None else device.pool().empty((channels,), x.dtype)

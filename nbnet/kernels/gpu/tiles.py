@@ -11,11 +11,10 @@ from typing import NamedTuple
 
 from nbnet.kernels.gpu.activations import activate
 from nbnet.kernels.gpu.compile import SIMULATED, formula
-from nbnet.kernels.gpu.launch import add4, load4, multiply_add4, store4, subtract4
+from nbnet.kernels.gpu.launch import MULTIPROCESSORS, add4, load4, multiply_add4, store4, subtract4
 
 DEPTH = 8
-RESIDENT = 384  # resident threads per multiprocessor: 64 results per thread take 168 registers, and spill with fewer
-MULTIPROCESSORS = 2 if SIMULATED else 132  # that a grid should fill; constant, so that results do not depend on the GPU
+RESIDENT = 384  # resident threads per multiprocessor: 64 results per thread take 168 registers in float32, and spill with fewer
 
 
 class Tile(NamedTuple):
@@ -31,12 +30,14 @@ class Tile(NamedTuple):
         return self.rows // (4 * self.high) * (self.columns // (4 * self.wide))
 
 
-# Every tile has at least as many threads as rows and as columns.
-TILES = (
-    (Tile(16, 16, 1, 1), Tile(32, 32, 2, 1), Tile(64, 64, 2, 2))
-    if SIMULATED
-    else (Tile(128, 16, 1, 1), Tile(128, 32, 2, 1), Tile(64, 64, 2, 2), Tile(128, 64, 2, 2))
-)
+# By the bytes of a number. Every tile has at least as many threads as rows and as columns. In float64 a number takes two registers, so
+# a thread has half as many results.
+TILES = {
+    4: (Tile(128, 16, 1, 1), Tile(128, 32, 2, 1), Tile(64, 64, 2, 2), Tile(128, 64, 2, 2)),
+    8: (Tile(128, 16, 1, 1), Tile(128, 32, 1, 1), Tile(64, 64, 2, 1), Tile(128, 64, 2, 1)),
+}
+if SIMULATED:
+    TILES = dict.fromkeys(TILES, (Tile(16, 16, 1, 1), Tile(32, 32, 2, 1), Tile(64, 64, 2, 2)))
 
 
 class Plan(NamedTuple):
@@ -47,9 +48,10 @@ class Plan(NamedTuple):
     part: int  # terms of the sum in each part but the last
 
 
-def plan(rows: int, columns: int, terms: int) -> Plan:
-    """The plan of a product (rows, terms) x (terms, columns), from the shape alone."""
-    fitting = [tile for tile in TILES if tile.columns >= columns] or [max(TILES, key=lambda tile: tile.columns)]
+def plan(rows: int, columns: int, terms: int, itemsize: int) -> Plan:
+    """The plan of a product (rows, terms) x (terms, columns) of numbers of `itemsize` bytes, from the shape alone."""
+    tiles = TILES[itemsize]
+    fitting = [tile for tile in tiles if tile.columns >= columns] or [max(tiles, key=lambda tile: tile.columns)]
     narrow = [tile for tile in fitting if tile.columns == fitting[0].columns]
     tile = max(narrow) if -(-rows // max(narrow).rows) * -(-columns // fitting[0].columns) >= MULTIPROCESSORS else min(narrow)
     grid = -(-rows // tile.rows), -(-columns // tile.columns)

@@ -26,13 +26,11 @@ def _softmax_cross_entropy(logits, labels, scale, count, classes, losses, hits, 
     largest, winner = row_maximum(largest, winner, group, logits)
     total = logits.dtype.type(0)
     for c in range(first, last, group):
-        e = math.exp(logits[start + c] - largest)
-        dlogits[start + c] = e
-        total += e
+        total += math.exp(logits[start + c] - largest)
     total = row_sum(total, group, logits)
     share = scale / total
     for c in range(first, last, group):
-        gradient = dlogits[start + c] * share
+        gradient = math.exp(logits[start + c] - largest) * share
         dlogits[start + c] = gradient - scale if c == label else gradient
     if first == 0 and last > 0:
         loss = math.log(total) - (logits[start + label] - largest)
@@ -66,9 +64,7 @@ def _soft_cross_entropy(logits, shares, weights, scale, count, classes, losses, 
     total, share, products = zero, zero, zero
     for c in range(first, last, group):
         z, s = logits[start + c] - largest, shares[start + c]
-        e = math.exp(z)
-        dlogits[start + c] = e
-        total += e
+        total += math.exp(z)
         share += s
         products += s * z if s > zero else zero
     total, share, products = row_sum(total, group, logits), row_sum(share, group, logits), row_sum(products, group, logits)
@@ -76,7 +72,7 @@ def _soft_cross_entropy(logits, shares, weights, scale, count, classes, losses, 
     factor = scale * weight
     of_exp = factor * share / total if row < count else zero
     for c in range(first, last, group):
-        dlogits[start + c] = dlogits[start + c] * of_exp - shares[start + c] * factor
+        dlogits[start + c] = math.exp(logits[start + c] - largest) * of_exp - shares[start + c] * factor
     if first == 0 and last > 0:
         loss = weight * (share * math.log(total) - products)
         losses[row] = loss

@@ -4,7 +4,7 @@ Backward gathers: a thread reads the windows that contain its pixel, so no two t
 zeroed first.
 """
 
-from nbnet.kernels.gpu.compile import kernel
+from nbnet.kernels.gpu.compile import formula, kernel
 from nbnet.kernels.gpu.launch import add4, load4, multiply4, store4
 from nbnet.kernels.gpu.pixels import add_kahan, launch, offset, place
 from nbnet.kernels.gpu.windows import better, larger, pixels, window, windows_of
@@ -98,8 +98,54 @@ def _max_backward4(dy, x, shape, size, stride, pad, out_shape, dx):
         store4(dx, offset(shape, n, row, column, c), total)
 
 
+@formula
+def _of_winner(g, w, me, zero):
+    return g[0] if w[0] == me else zero, g[1] if w[1] == me else zero, g[2] if w[2] == me else zero, g[3] if w[3] == me else zero
+
+
+@formula
+def _better4(best, w, v, at):
+    b0, w0 = better(best[0], w[0], v[0], at)
+    b1, w1 = better(best[1], w[1], v[1], at)
+    b2, w2 = better(best[2], w[2], v[2], at)
+    b3, w3 = better(best[3], w[3], v[3], at)
+    return (b0, b1, b2, b3), (w0, w1, w2, w3)
+
+
+@kernel
+def _max_backward_2x2(dy, x, shape, blocks, out_shape, dx):
+    """For windows of 2 x 2 side by side, and four channels: a thread has one block of 2 x 2 pixels, or what of it is inside, and reads it
+    once. Blocks at the edge may have no window."""
+    n, oh, ow, c = place(blocks, 4)
+    if n < shape[0]:
+        zero = x.dtype.type(0)
+        at, below = offset(shape, n, 2 * oh, 2 * ow, c), shape[2] * shape[3]
+        right, down = 2 * ow + 1 < shape[2], 2 * oh + 1 < shape[1]
+        best, w = load4(x, at), (0, 0, 0, 0)
+        if right:
+            best, w = _better4(best, w, load4(x, at + shape[3]), 1)
+        if down:
+            best, w = _better4(best, w, load4(x, at + below), 2)
+            if right:
+                best, w = _better4(best, w, load4(x, at + below + shape[3]), 3)
+        g = zero, zero, zero, zero
+        if oh < out_shape[1] and ow < out_shape[2]:
+            g = add4(load4(dy, offset(out_shape, n, oh, ow, c)), g)  # -0 becomes 0, as in a sum over windows
+        store4(dx, at, _of_winner(g, w, 0, zero))
+        if right:
+            store4(dx, at + shape[3], _of_winner(g, w, 1, zero))
+        if down:
+            store4(dx, at + below, _of_winner(g, w, 2, zero))
+            if right:
+                store4(dx, at + below + shape[3], _of_winner(g, w, 3, zero))
+
+
 def max_backward(dy, x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, dx):
     geometry = (size_h, size_w), (stride_h, stride_w), (pad_top, pad_left)
+    if geometry == ((2, 2), (2, 2), (0, 0)) and x.shape[3] % 4 == 0:
+        blocks = x.shape[0], -(-x.shape[1] // 2), -(-x.shape[2] // 2), x.shape[3]
+        launch((None, _max_backward_2x2), blocks, dy, x, x.shape, blocks, dy.shape, dx)
+        return
     launch((_max_backward, _max_backward4), x.shape, dy, x, x.shape, *geometry, dy.shape, dx)
 
 

@@ -13,7 +13,15 @@ MODULES = {
     "numba.cuda.serialize": ["dumps"],
 }
 IN_THE_SIMULATOR = {"numba.cuda.core.config": ["ENABLE_CUDASIM"], "numba.cuda.simulator.kernelapi": ["FakeCUDAShared.array"]}
-CACHE = ["cache_path", "_cache_file.load", "_cache_file.save", "_impl.filename_base", "_impl.locator.get_source_stamp"]
+CACHE = [
+    "cache_path",
+    "_cache_file.load",
+    "_cache_file.save",
+    "_impl.filename_base",
+    "_impl.locator.get_source_stamp",
+    "_index_key",
+    "_py_func",
+]
 
 
 def look_up(thing, path, name):

@@ -98,6 +98,8 @@ def arguments(operation, name, dtype):
             y = a(2, 5, 5, x[0][3])
             geometry = pooled if "max" in name else (*pooled, 10, 10)
             calls.append((x, *geometry, y) if name.endswith("forward") else (y, *([x] if "max" in name else []), *geometry, x))
+        if name == "max_backward":
+            calls.append((a(2, 4, 4, 16), wide, 2, 2, 2, 2, 0, 0, wide))
         return calls
     if operation == "resample":
         index, weight = a(9, 2, dtype=np.dtype(np.int64)), a(9, 2, dtype=D)
@@ -241,14 +243,15 @@ def assembler():
     return next((path for root in nvidia.__path__ for path in Path(root).rglob("ptxas")), None)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_registers_do_not_spill(launches, operation, tmp_path):
+def test_registers_do_not_spill(launches, operation, dtype, tmp_path):
     """From the assembler, which is part of the toolkit."""
     ptxas = assembler()
     if ptxas is None:
         pytest.skip("the toolkit has no ptxas")
     for name in functions(operation):
-        for i, (kernel, signature) in enumerate(launches(operation, name, "float32")):
+        for i, (kernel, signature) in enumerate(launches(operation, name, dtype)):
             source = tmp_path / f"{i}.ptx"
             source.write_text(ptx_of(kernel, signature, (9, 0)), encoding="utf-8")
             done = subprocess.run([ptxas, "-v", "-arch=sm_90", source, "-o", tmp_path / "out"], capture_output=True, text=True, check=True)
@@ -273,3 +276,14 @@ def test_formulas_of_channels_compile(launches):
     kernel = channelwise(channel_numbers.batch_statistics, 5, arrays, True)
     numbers = (wide, wide, narrow, wide, wide, wide, types.float64, types.float64, narrow, types.float64, types.float64)
     assert ".f32" in ptx_of(kernel, types.void(types.int64, *[narrow] * 5, *numbers), (9, 0))
+
+
+@pytest.mark.parametrize(
+    "case", [("activation", "softmax_forward"), ("loss", "softmax_cross_entropy"), ("loss", "soft_cross_entropy")], ids=".".join
+)
+def test_softmax_writes_each_result_once(launches, case):
+    """Exponentials are computed again rather than written and read back. The one loop that writes is unrolled four times, with a rest."""
+    for kernel, signature in launches(*case, "float32"):
+        ptx = ptx_of(kernel, signature, (9, 0))
+        loads, stores = (len(re.findall(rf"\b{what}\.global\S*\.f32\b", ptx)) for what in ("ld", "st"))
+        assert stores <= 5, f"{kernel.py_func.__name__}: {stores} stores, {loads} loads"
