@@ -50,7 +50,10 @@ def test_blocks_run_and_print_what_is_shown(page, tmp_path, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore")  # those of other frameworks
-@pytest.mark.parametrize(("page", "package"), [("from-pytorch", "torch"), ("from-keras", "keras"), ("onnx", "onnxscript"), ("gpu", "cuda")])
+@pytest.mark.parametrize(
+    ("page", "package"),
+    [("from-pytorch", "torch"), ("from-keras", "keras"), ("onnx", "onnxscript"), ("gpu", "cuda"), ("distributed", "mpi4py")],
+)
 def test_blocks_of_other_frameworks_run_too(page, package, tmp_path, monkeypatch):
     """```py: what needs more than the tests install. tests/convert/test_page.py has those of docs/convert.md."""
     if package == "cuda":
@@ -73,7 +76,7 @@ def test_blocks_of_other_frameworks_run_too(page, package, tmp_path, monkeypatch
 def test_no_block_is_left_out():
     """Python is ```python or, on the pages above, ```py."""
     pages = {path.stem for path in PAGES if "```py\n" in path.read_text(encoding="utf-8")}
-    assert pages == {"from-pytorch", "from-keras", "onnx", "gpu", "convert"}
+    assert pages == {"from-pytorch", "from-keras", "onnx", "gpu", "convert", "distributed"}
     for path in PAGES:
         kinds = set(re.findall(r"^```(\S+)$", path.read_text(encoding="utf-8"), re.MULTILINE))
         assert kinds <= {"python", "py", "sh", "bash", "text", "math"}, path.name

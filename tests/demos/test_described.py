@@ -18,7 +18,7 @@ from . import made_up
 
 NOISE = {"seconds", "versions"}  # what differs from run to run
 PRINTED = {"summary", "title", "command"}  # what is printed too
-SPREAD = {"median", "min", "max", "seeds"}  # the keys of one figure over the seeds
+SPREAD = {"median", "min", "max", "mean", "deviation", "seeds"}  # the keys of one figure over the seeds
 
 
 @pytest.mark.parametrize("name", demos.DEMOS)
