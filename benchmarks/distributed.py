@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-ROWS, WARM, SECONDS, ROUNDS = 256, 5, 3.0, 5
+ROWS, WARM, SECONDS, ROUNDS = 256, 5, 2.0, 3
 MODELS = ("five-conv", "airbench")
 WAYS = {"one process": (1, 2), "two ranks": (2, 1), "DDP": (2, 1)}  # ranks, and threads of each
 SIZES = [8 << (2 * i) for i in range(11)]  # bytes of messages, and 16 MiB
@@ -209,7 +209,7 @@ def run(ranks, threads, *words):
 
 
 def measure():
-    found = {"rows": ROWS, "rounds": ROUNDS, "steps": {}, "alone": {}}
+    found = {"rows": ROWS, "rounds": ROUNDS, "networks": NETWORKS, "steps": {}, "alone": {}}
     for model in MODELS:
         rounds = {way: [] for way in WAYS}
         for _ in range(ROUNDS):

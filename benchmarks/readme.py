@@ -179,6 +179,56 @@ def _airbench_parts() -> list[str]:
     return lines
 
 
+def _ranks() -> list[str]:
+    """Training on two ranks: measured speed, what is sent, and what the model of its cost predicts for more of them."""
+    found = stored("distributed/distributed.json")
+    lines = [f"| {found['rows']} rows, images per second | five-conv | airbench |", "|---|---|---|"]
+    titles = {
+        "one process": "nbnet, one process, 2 threads",
+        "two ranks": "nbnet, 2 ranks x 1 thread",
+        "DDP": "PyTorch DDP, 2 ranks x 1 thread",
+    }
+    for way, title in titles.items():
+        lines.append(f"| {title} | {' | '.join(_rate(found, model, way) for model in ('five-conv', 'airbench'))} |")
+    steps = {model: found["steps"][model]["two ranks"][0] for model in ("five-conv", "airbench")}
+    lines += ["", "| a step on 2 ranks, each sends | five-conv | airbench |", "|---|---|---|"]
+    lines.append(f"| messages | {' | '.join(str(step['messages']) for step in steps.values())} |")
+    lines.append(f"| kB | {' | '.join(digits(step['bytes'] / 1e3) for step in steps.values())} |")
+    shares = [_median([one["communication"] / one["seconds"] for one in found["steps"][model]["two ranks"]]) for model in steps]
+    lines.append(f"| share of the step in which it sends or waits | {' | '.join(f'{100 * share:.1f} %' for share in shares)} |")
+    return lines
+
+
+def _median(values: list[float]) -> float:
+    return sorted(values)[len(values) // 2]
+
+
+def _rate(found: dict[str, Any], model: str, way: str) -> str:
+    rates = sorted(found["rows"] / one["seconds"] for one in found["steps"][model][way])
+    return f"{_median(rates):,.0f} ({rates[0]:,.0f} to {rates[-1]:,.0f})"
+
+
+def _scaling() -> list[str]:
+    """Predicted efficiencies."""
+    found, ranks = stored("distributed/distributed.json"), [2**i for i in range(10)]
+    fit = found["fit"]
+    lines = [
+        f"{1e6 * fit['latency']:.2f} µs and {1e9 * fit['per_byte']:.3f} ns per byte fit messages of 8 bytes to 8 MB best on this machine.",
+        "Assumed are",
+        " and ".join([f"{1e6 * a:g} µs and {1e9 * b:g} ns for {name}" for name, (a, b) in found["networks"].items()]) + ".",
+        "",
+        "| predicted efficiency, % | on 8 ranks | 64 | 512 |",
+        "|---|---|---|---|",
+    ]
+    kinds = {"weak": f"{found['rows']} rows per rank", "strong": f"{8 * found['rows']:,} rows in all"}
+    for model, of_model in found["predicted"].items():
+        for kind, curves in of_model.items():
+            for network, values in curves.items():
+                cells = [f"{100 * values[ranks.index(n)]:.0f}" for n in (8, 64, 512)]
+                lines.append(f"| {model}, {kinds[kind]}, {network} | {' | '.join(cells)} |")
+    return lines
+
+
 def _few(growths: dict[str, str]) -> list[str]:
     chosen = ("five-conv, an image", "digits CNN, an image", "conv2d forward 64-64, a pixel", "five-conv batch 32, threads")
     chosen += ("conv2d forward 128x32x32x64-64, threads", "batchnorm 128x32x32x64, threads", "dropout 128x32x32x64, threads")
@@ -292,6 +342,8 @@ def written(report: dict[str, Any], other: dict[str, Any]) -> dict[str, list[str
         "elsewhere": _elsewhere(report, other),
         "reached": _reached(both),
         "growths": _growth(both),
+        "ranks": _ranks(),
+        "scaling": _scaling(),
     }
 
 
