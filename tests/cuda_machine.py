@@ -7,10 +7,12 @@ from contextlib import AbstractContextManager, nullcontext
 
 MODES = {
     "device": "on a GPU, if there is one (the default)",
-    "simulator": "as Python, in Numba's simulator",
-    "executor": "compiled for the CPU, with every access checked: a sample of the tests' cases",
+    "simulator": "as Python, in Numba's simulator: half of the tests' cases",
+    "simulator-complete": "all cases",
+    "executor": "compiled for the CPU, with every access checked: an eighth of the tests' cases",
     "executor-complete": "all cases",
 }
+EVERY = {"simulator": 2, "executor": 8}  # which cases of a test function run: the first one, and every so many after it
 INSTALLED = importlib.util.find_spec("numba_cuda") is not None
 SIMULATED = EXECUTED = GPU = False  # GPU: compiled kernels run, in the executor too
 
@@ -18,7 +20,7 @@ SIMULATED = EXECUTED = GPU = False  # GPU: compiled kernels run, in the executor
 def choose(mode: str) -> None:
     """Set these names, before Numba is imported."""
     global SIMULATED, EXECUTED, GPU
-    SIMULATED, EXECUTED = mode == "simulator", mode.startswith("executor") and lacking(mode) is None
+    SIMULATED, EXECUTED = mode.startswith("simulator"), mode.startswith("executor") and lacking(mode) is None
     os.environ["NUMBA_ENABLE_CUDASIM"] = str(int(SIMULATED))
     if EXECUTED:
         from gpu.executor import driver
@@ -36,7 +38,7 @@ def lacking(mode: str) -> str | None:
         return None
     if not INSTALLED:
         return "there is no numba-cuda, which has the simulator and the compiler (nor wheels of it for macOS)"
-    if mode == "simulator":
+    if mode.startswith("simulator"):
         return None
     from gpu.executor import runtime
 
@@ -44,14 +46,12 @@ def lacking(mode: str) -> str | None:
 
 
 def sampled(items: list, mode: str) -> list:
-    """The tests that run in this mode: in the executor the first case of each function and every eighth after it, and all of tests/gpu."""
-    if mode != "executor":
-        return items
+    """The tests that run in this mode: the cases of EVERY, and all of tests/gpu."""
     seen: Counter = Counter()
     chosen = []
     for item in items:
         function = item.nodeid.partition("[")[0]
-        if seen[function] % 8 == 0 or function.startswith("tests/gpu/"):
+        if seen[function] % EVERY.get(mode, 1) == 0 or function.startswith("tests/gpu/"):
             chosen.append(item)
         seen[function] += 1
     return chosen
