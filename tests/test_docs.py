@@ -116,12 +116,14 @@ def test_every_page_is_in_the_navigation():
 
 
 def test_every_picture_is_produced_here():
-    """By a command: nbnet train and demo and tools/site/learn.py write those of docs/images, the others nbnet bench and growth.py."""
+    """By a command: nbnet train and demo and tools/site/learn.py write those of docs/images; nbnet bench, growth.py and distributed.py
+    the others."""
     demos = "learn|cifar-cnn|convergence|deep-tanh|dropout-overfit|feature-scaling|moving-average"
     for page in PAGES:
         for target in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
             path = (page.parent / target).resolve().relative_to(ROOT).as_posix()
-            assert re.match(rf"docs/images/(curves|({demos})-[\w-]+)\.png$|benchmarks/results/(cpu|cpu-avx2|growth)/\w+\.png$", path), path
+            results = r"benchmarks/results/(cpu|cpu-avx2|growth|distributed)/\w+\.png$"
+            assert re.match(rf"docs/images/(curves|({demos})-[\w-]+)\.png$|{results}", path), path
 
 
 def test_the_commands_of_the_quick_start_run(tmp_path, monkeypatch, capsys):
