@@ -2,7 +2,7 @@
 
 Measured on this machine, each in turn, several rounds: a training step with 256 rows in one process with all threads, on two ranks with one
 thread each (mpiexec), and in PyTorch DistributedDataParallel (gloo) on two ranks with one thread each. Also what a rank sends in a
-step, the part of a step in which it sends or waits, and how long messages of 8 bytes to 16 MiB take, to which latency and time per byte
+step, the part of a step in which it sends or waits, and how long messages of 8 bytes to 8 MiB take, to which latency and time per byte
 are fitted.
 
 Predicted: steps on up to 512 ranks of two networks, from the measured time of one rank, the counted messages and bytes, and the
@@ -26,7 +26,7 @@ import numpy as np
 ROWS, WARM, SECONDS, ROUNDS = 256, 5, 2.0, 3
 MODELS = ("five-conv", "airbench")
 WAYS = {"one process": (1, 2), "two ranks": (2, 1), "DDP": (2, 1)}  # ranks, and threads of each
-SIZES = [8 << (2 * i) for i in range(11)]  # bytes of messages, and 16 MiB
+SIZES = [8 << (2 * i) for i in range(11)]  # bytes of messages, up to 8 MiB
 NETWORKS = {"10 Gbit/s Ethernet": (30e-6, 0.8e-9), "100 Gbit/s InfiniBand": (2e-6, 0.08e-9)}  # seconds of a message, and of a byte
 RANKS = [1 << i for i in range(10)]
 ALONE = [256, 128, 64, 32, 16, 8]  # rows of one rank with one thread

@@ -139,6 +139,8 @@ class Trainer(CodeRepr):
             self.wire = wire
             self.sliced: Sliced | None = None
             self.slices = SLICES if slices is None and comm is not None else slices
+            if wire is not None and comm is None:
+                raise ArgumentError(f"wire={wire!r} without comm, expected comm=MPI.COMM_WORLD with it: one process sends nothing")
             if self.ranks.size > 1:
                 self.ranks.same(facts_of(self), "configuration")
         self._compiled_for: Sequential | None = None

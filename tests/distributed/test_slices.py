@@ -162,6 +162,7 @@ class Own(nb.Sequential):
         ({"slices": 3}, "slices=3, expected a power of two, such as 4"),
         ({"slices": 0}, "slices=0"),
         ({"wire": "int8"}, "unknown wire 'int8'"),
+        ({"wire": "float16"}, "wire='float16' without comm, expected comm=MPI.COMM_WORLD with it: one process sends nothing"),
         ({"wire": "float16", "dtype": "float64"}, "wire='float16' is for models in float32, got float64"),
     ],
 )
