@@ -16,8 +16,9 @@ from nbnet.kernels.cpu.register_tiles import lanes
 from nbnet.kernels.cpu.vecmath import fma
 from nbnet.kernels.cpu.vector import load, load_as, store, widen, zero
 from nbnet.kernels.cpu.window_tiles import make_sums
-from nbnet.kernels.depthwise import chunk_count
-from nbnet.kernels.depthwise.runs import inside, met, run
+from nbnet.kernels.depthwise import chunk_count, three_taps
+from nbnet.kernels.depthwise.three_taps import fits
+from nbnet.kernels.depthwise.runs import inside, met, phase, run
 
 OUTPUTS = 8  # that are added to the sums of nine weights at a time
 TERMS = 1024  # products that are added up in T before they are added to float64
@@ -54,8 +55,12 @@ def _forward(part, parts, x, weight, bias, slope, geometry, y, partials):
 def forward_serial(x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, y, partials, mean, m2):
     geometry = stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w
     n = chunk_count(y.shape[0], y.shape[1], y.shape[2], y.shape[3], weight.shape[0] * weight.shape[1])
-    for k in range(n):
-        _forward(k, n, x, weight, bias, slope, geometry, y, partials)
+    if fits(weight.shape[0], weight.shape[1], weight.shape[2], stride_w, dilation_w, x):
+        for k in range(n):
+            three_taps.forward(k, n, x, weight, bias, slope, geometry, y, partials)
+    else:
+        for k in range(n):
+            _forward(k, n, x, weight, bias, slope, geometry, y, partials)
     if partials.shape[0] > 0:
         merge_moments(partials, mean, m2)
 
@@ -64,26 +69,15 @@ def forward_serial(x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left
 def forward_parallel(x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, y, partials, mean, m2):
     geometry = stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w
     n = chunk_count(y.shape[0], y.shape[1], y.shape[2], y.shape[3], weight.shape[0] * weight.shape[1])
-    parallel_for(n, _forward, (n, x, weight, bias, slope, geometry, y, partials))
+    if fits(weight.shape[0], weight.shape[1], weight.shape[2], stride_w, dilation_w, x):
+        parallel_for(n, three_taps.forward, (n, x, weight, bias, slope, geometry, y, partials))
+    else:
+        parallel_for(n, _forward, (n, x, weight, bias, slope, geometry, y, partials))
     if partials.shape[0] > 0:
         merge_moments(partials, mean, m2)
 
 
 # ---------------------------------------------------------------------------------------------- backward_data
-
-
-@body
-def _phase(index, stride, dilation, size):
-    """The outputs whose windows have an input, counted from the padding, and at which positions: the first position, the distance to the
-    next one, how many there are; the output of the first, and by how much the next one's is less."""
-    position, step = 0, 1
-    while step < stride and step * dilation % stride != 0:
-        step += 1
-    less = step * dilation // stride
-    while position < step and (index - position * dilation) % stride != 0:
-        position += 1
-    count = (size - position + step - 1) // step if position < step and position < size else 0
-    return position, step, count, (index - position * dilation) // stride, less
 
 
 @body
@@ -97,10 +91,10 @@ def _backward_data(part, parts, dy, weight, geometry, zeros, dx):
     result = zeros, 1.0, dx.reshape(-1), stride_w * channels, bypasses_cache(dx, channels)
     for row in range(start, stop):
         image, h = divmod(row, height)
-        kh, step_h, taps_h, oh, up = _phase(h + pad_top, stride_h, dilation_h, kernel_h)
+        kh, step_h, taps_h, oh, up = phase(h + pad_top, stride_h, dilation_h, kernel_h)
         base, rows = (image * out_h + oh) * line, inside(oh, -up, taps_h, out_h)
         for w in range(min(stride_w, width)):
-            kw, step_w, taps_w, ow, back = _phase(w + pad_left, stride_w, dilation_w, kernel_w)
+            kw, step_w, taps_w, ow, back = phase(w + pad_left, stride_w, dilation_w, kernel_w)
             source = dy.reshape(-1), channels, -up * line, -back * channels
             weights = flat, step_h * kernel_w * channels, step_w * channels
             columns = (width - w + stride_w - 1) // stride_w, ow, 1, -back, taps_w, out_w
@@ -113,8 +107,12 @@ def backward_data_serial(dy, weight, stride_h, stride_w, pad_top, pad_left, dila
     geometry = stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w
     n = chunk_count(dx.shape[0], dx.shape[1], dx.shape[2], dx.shape[3], weight.shape[0] * weight.shape[1])
     zeros = np.zeros(dx.shape[3], dx.dtype)
-    for k in range(n):
-        _backward_data(k, n, dy, weight, geometry, zeros, dx)
+    if fits(weight.shape[0], weight.shape[1], weight.shape[2], stride_w, dilation_w, dx):
+        for k in range(n):
+            three_taps.backward_data(k, n, dy, weight, geometry, zeros, dx)
+    else:
+        for k in range(n):
+            _backward_data(k, n, dy, weight, geometry, zeros, dx)
 
 
 @parallel
@@ -122,7 +120,10 @@ def backward_data_parallel(dy, weight, stride_h, stride_w, pad_top, pad_left, di
     geometry = stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w
     n = chunk_count(dx.shape[0], dx.shape[1], dx.shape[2], dx.shape[3], weight.shape[0] * weight.shape[1])
     zeros = np.zeros(dx.shape[3], dx.dtype)
-    parallel_for(n, _backward_data, (n, dy, weight, geometry, zeros, dx))
+    if fits(weight.shape[0], weight.shape[1], weight.shape[2], stride_w, dilation_w, dx):
+        parallel_for(n, three_taps.backward_data, (n, dy, weight, geometry, zeros, dx))
+    else:
+        parallel_for(n, _backward_data, (n, dy, weight, geometry, zeros, dx))
 
 
 # ------------------------------------------------------------------------------------------- backward_weights
@@ -182,9 +183,9 @@ def _backward_weights(part, parts, x, dy, kernel, geometry, biased, partials):
     start, stop = chunks.bounds(part, parts, dy.shape[0] * out_h)
     apart, down, step, of_kernel = stride_w * channels, dilation_h * width * channels, dilation_w * channels, kernel_w * channels
     source, gradient, partial = (x.reshape(-1), apart, down, step), dy.reshape(-1), partials[part].reshape(-1)
-    sums, bounds = np.zeros(partial.size, x.dtype), np.empty((kernel_w, 2), np.intp)
+    sums, bounds = np.zeros(max(partial.size, 9 * channels), x.dtype), np.empty((kernel_w, 2), np.intp)
     partial[:] = 0
-    whole = channels // lanes(x) * lanes(x)
+    whole, three = channels // lanes(x) * lanes(x), fits(kernel_h, kernel_w, channels, stride_w, dilation_w, x)
     for kw in range(kernel_w):
         bounds[kw, 0], bounds[kw, 1] = met(out_w, kw * dilation_w - pad_left, stride_w, 0, 1, width)
     slack, pixels = (kernel_h - 1) * down + FAR_DISTANCE, stride_h * stride_w if needs_prefetch(x) else 0
@@ -193,7 +194,9 @@ def _backward_weights(part, parts, x, dy, kernel, geometry, biased, partials):
         of_row, h = row * out_w * channels, oh * stride_h - pad_top
         top, bottom = inside(h, dilation_h, kernel_h, height)
         line, rows = (image * height + h) * width * channels, bottom - top
-        for kw in range(0, kernel_w, 3):
+        if three:
+            three_taps.add_products(x, dy, row, kernel_h, geometry, sums)
+        for kw in range(0, kernel_w if not three or whole < channels else 0, 3):
             taps = min(3, kernel_w - kw)
             first, last = max(bounds[kw, 0], bounds[kw + taps - 1, 0]), min(bounds[kw, 1], bounds[kw + taps - 1, 1])
             if taps < 3 or last < first:
@@ -201,10 +204,11 @@ def _backward_weights(part, parts, x, dy, kernel, geometry, biased, partials):
             at, to, inner = line + top * down - pad_left * channels + kw * step, top * of_kernel + kw * channels, last - first
             fetch = line + slack + first * pixels * channels, pixels if kw == 0 else 0
             there = of_row + first * channels
-            _add_inner(source, at + first * apart, gradient, there, inner, rows, channels, sums, to, of_kernel, fetch)
+            if not three:
+                _add_inner(source, at + first * apart, gradient, there, inner, rows, channels, sums, to, of_kernel, fetch)
             for t in range(taps):
                 for k in range(bounds[kw + t, 0], bounds[kw + t, 1]):
-                    done = whole if first <= k < last else 0
+                    done = whole if three or first <= k < last else 0
                     if done < channels:
                         here, there = at + k * apart + t * step, of_row + k * channels
                         _add_output(source, here, gradient, there, rows, channels, sums, to + t * channels, of_kernel, done)

@@ -39,6 +39,20 @@ def inside(first, step, taps, limit):
     return start, stop
 
 
+@body
+def phase(index, stride, dilation, size):
+    """The outputs whose windows have an input, counted from the padding, and at which positions: the first position, the distance to the
+    next one, how many there are; the output of the first, and by how much the next one's is less."""
+    position, step = 0, 1
+    while step < stride and step * dilation % stride != 0:
+        step += 1
+    less = step * dilation // stride
+    while position < step and (index - position * dilation) % stride != 0:
+        position += 1
+    count = (size - position + step - 1) // step if position < step and position < size else 0
+    return position, step, count, (index - position * dilation) // stride, less
+
+
 @inlined
 def _act(z, slope):
     return activated(z, slope) if slope != 1 else z
