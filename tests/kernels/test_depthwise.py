@@ -32,10 +32,21 @@ if not SIMULATED:
         "groups, 7 by 7": ((1, 9, 21, 24), (7, 7), (9, 21), (1, 1, 3, 3)),
         "groups, dilated": ((1, 7, 19, 33), (3, 3), (7, 19), (1, 1, 2, 3, 2, 3)),
         "groups, one row": ((2, 1, 40, 24), (1, 3), (1, 38), (1, 1, 0, 0)),
+        "three columns, one row": ((2, 1, 40, 24), (1, 3), (1, 40), (1, 1, 0, 1)),
+        "three columns, two rows": ((2, 6, 9, 33), (2, 3), (7, 9), (1, 1, 1, 1)),
+        "three columns, rows apart": ((1, 9, 9, 16), (3, 3), (5, 9), (1, 1, 0, 1, 2, 1)),
+        "three columns, stride 2 by 1": ((2, 9, 7, 35), (3, 3), (5, 7), (2, 1, 1, 1)),
+        "three columns, stride 1 by 2": ((2, 5, 8, 35), (3, 3), (5, 5), (1, 2, 1, 2)),
+        "three columns, stride 3 by 2": ((1, 10, 10, 17), (3, 3), (4, 4), (3, 2, 1, 0)),
+        "three columns, stride 2, no padding": ((2, 7, 9, 16), (3, 3), (3, 4), (2, 2, 0, 0)),
+        "three columns, stride 2, padding 3": ((1, 5, 6, 19), (3, 3), (5, 5), (2, 2, 3, 3)),
+        "three columns, one pixel": ((2, 1, 1, 16), (3, 3), (1, 1), (1, 1, 1, 1)),
+        "three columns, one pixel, padding 3": ((1, 1, 1, 21), (3, 3), (5, 5), (1, 1, 3, 3)),
+        "three columns, one pixel, stride 2": ((1, 1, 1, 16), (3, 3), (1, 1), (2, 2, 1, 1)),
         "chunks": ((3, 17, 19, 65), (3, 3), (17, 19), (1, 1, 1, 1)),
         "chunks, stride 2": ((3, 33, 34, 48), (5, 3), (16, 17), (2, 2, 1, 1)),
     }
-SMALL = [name for name in CASES if "chunks" not in name and "whole" not in name and "group" not in name]
+SMALL = [name for name in CASES if not any(word in name for word in ("chunks", "whole", "group", "columns"))]
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
 cases = pytest.mark.parametrize("name", CASES)
 small = pytest.mark.parametrize("name", SMALL)
@@ -152,11 +163,11 @@ def test_gradient_of_weight_and_bias(rng, name):
 @np.errstate(all="ignore")  # of the definition
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @dtypes
-@pytest.mark.parametrize("name", ["same 3 by 3", "stride 2", "dilated"])
+@pytest.mark.parametrize("name", [name for name in CASES if name in ("same 3 by 3", "stride 2", "dilated") or "columns" in name])
 def test_what_is_not_finite_reaches_only_results_that_depend_on_it(rng, dtype, name, bad):
     case = Case(name, rng)
-    case.x[-1, 0, 1, -1] = case.x[0, -1, -1, 0] = bad
+    case.x[-1, 0, -1, -1] = case.x[0, -1, -1, 0] = bad
     check("depthwise.forward", dtype, "matmul", case.forward(slope=0.0))
     check("depthwise.backward_weights", dtype, "matmul", case.backward_weights())
-    case.dy[-1, 0, 1, -1] = case.weight[0, 0, 0] = bad
+    case.dy[-1, 0, -1, -1] = case.weight[0, 0, 0] = bad
     check("depthwise.backward_data", dtype, "matmul", case.backward_data())

@@ -10,7 +10,7 @@ from nbnet.kernels.cpu.vector import address_of, write, write_whole
 
 LINE = 64  # bytes of a cache line
 LARGE = 1 << 24  # bytes of an array too large to stay in a cache until it is read
-NEAR = 1 << 22  # bytes of an array that hardware prefetching covers
+NEAR = 1 << 20  # bytes of an array that may still be in the second cache
 PREFETCH_DISTANCE = 1024  # numbers ahead of the loop, where it walks arrays in memory order
 FAR_DISTANCE = 4096  # the same, of prefetch_far
 

@@ -3,8 +3,7 @@
     z[k] = init + sum_{r < rows} sum_{t < taps} x[at + k * apart + r * down + t * step] * w[w_at + r * w_down + t * w_step]
     z[r, t] += sum_{k < outputs} x[at + k * apart + r * down + t * step] * dy[dy_at + k * dy_apart]
 
-Each x, w, dy and z is a vector of neighbouring numbers. The sums z stay in registers. Where `apart` is a known multiple of `step`, windows
-overlap, and share the vectors of x: six windows of three taps side by side need 8 vectors of a row of x, not 18.
+Each x, w, dy and z is a vector of neighbouring numbers. The sums z stay in registers.
 """
 
 from llvmlite import ir
@@ -15,35 +14,25 @@ from numba.extending import intrinsic
 from nbnet.kernels.cpu.vector import Vector, address_of, read_whole, write_whole
 
 
-def make_windows(outputs, taps=None, apart=None):
-    """The intrinsic of z[k] for k < outputs, as a tuple.
-
-    Args:
-        taps, apart: if all calls have that many taps, and outputs so many steps apart; then the windows share vectors of x.
-    """
+def make_windows(outputs):
+    """The intrinsic of z[k] for k < outputs, as a tuple."""
 
     @intrinsic
-    def windows(context, x, at, apart_in_numbers, down, step, w, w_at, w_down, w_step, rows, taps_of_call, init):
+    def windows(context, x, at, apart, down, step, w, w_at, w_down, w_step, rows, taps, init):
         number = types.intp
         signature = types.UniTuple(Vector(x.dtype), outputs)(x, *[number] * 4, w, *[number] * 5, init)
 
         def generate(context, builder, signature, args):
-            _, _, apart_in_numbers, down, step, _, _, w_down, w_step, rows, taps_of_call, init = args
+            _, _, apart, down, step, _, _, w_down, w_step, rows, taps, init = args
             x, w = (address_of(context, builder, signature.args[i], args[i], args[i + 1]) for i in (0, 5))
             sums = [cgutils.alloca_once_value(builder, init) for _ in range(outputs)]
             with cgutils.for_range(builder, rows) as row:
                 of_x, of_w = _moved(builder, x, row.index, down), _moved(builder, w, row.index, w_down)
-                if taps is None:
-                    with cgutils.for_range(builder, taps_of_call) as tap:
-                        vectors = _Vectors(builder, _moved(builder, of_x, tap.index, step), apart_in_numbers, init.type)
-                        factor = read_whole(builder, _moved(builder, of_w, tap.index, w_step), init.type)
-                        for k, place in enumerate(sums):
-                            _add_product(builder, place, vectors[k], factor)
-                else:
-                    vectors, factors = _Vectors(builder, of_x, step, init.type), _Vectors(builder, of_w, w_step, init.type)
+                with cgutils.for_range(builder, taps) as tap:
+                    vectors = _Vectors(builder, _moved(builder, of_x, tap.index, step), apart, init.type)
+                    factor = read_whole(builder, _moved(builder, of_w, tap.index, w_step), init.type)
                     for k, place in enumerate(sums):
-                        for t in range(taps):
-                            _add_product(builder, place, vectors[k * apart + t], factors[t])
+                        _add_product(builder, place, vectors[k], factor)
             return context.make_tuple(builder, signature.return_type, [builder.load(place) for place in sums])
 
         return signature, generate

@@ -16,7 +16,7 @@ from nbnet.kernels.cpu.vector import load, load_whole
 from nbnet.kernels.cpu.window_tiles import make_windows
 
 OUTPUTS = 6  # side by side, which share vectors
-one_window = make_windows(1)
+one_window, six_windows = make_windows(1), make_windows(OUTPUTS)
 
 
 @body
@@ -58,44 +58,36 @@ def _act(z, slope):
     return activated(z, slope) if slope != 1 else z
 
 
-def _make_groups(windows):
-    """The body of `count` outputs with all their taps, at least OUTPUTS. The last group, and the last vector of channels, begin early where
-    they do not fit: some results are computed twice."""
-
-    @body
-    def groups(source, at, weights, w_at, rows, taps, result, to, count, fetch):
-        (x, apart, down, step), (w, w_down, w_step), (init, slope, y, between, bypasses) = source, weights, result
-        ahead, pixels = fetch
-        channels, again = init.size, 0
-        for k in range(0, count, OUTPUTS):
-            if k + OUTPUTS > count:
-                again = k + OUTPUTS - count  # outputs of the group before
-                at, to = at - again * apart, to - again * between
-            fetched = (OUTPUTS - again) * pixels
-            for start in range(0, channels, lanes(y)):
-                for i in range(fetched):
-                    prefetch_far(x, ahead + start * fetched + i * lanes(y))
-                c = min(start, channels - lanes(y))
-                z = windows(x, at + c, apart, down, step, w, w_at + c, w_down, w_step, rows, taps, load_whole(init, c))
-                here, n = to + c, channels - c
-                if again < 1:
-                    store_or_stream(y, here, n, _act(z[0], slope), bypasses)
-                if again < 2:
-                    store_or_stream(y, here + between, n, _act(z[1], slope), bypasses)
-                if again < 3:
-                    store_or_stream(y, here + 2 * between, n, _act(z[2], slope), bypasses)
-                if again < 4:
-                    store_or_stream(y, here + 3 * between, n, _act(z[3], slope), bypasses)
-                if again < 5:
-                    store_or_stream(y, here + 4 * between, n, _act(z[4], slope), bypasses)
-                store_or_stream(y, here + 5 * between, n, _act(z[5], slope), bypasses)
-            at, to, ahead = at + OUTPUTS * apart, to + OUTPUTS * between, ahead + fetched * channels
-
-    return groups
-
-
-_any_taps = _make_groups(make_windows(OUTPUTS))
-_three_taps, _three_taps_two_apart, _three_taps_back = (_make_groups(make_windows(OUTPUTS, 3, apart)) for apart in (1, 2, -1))
+@body
+def _groups(source, at, weights, w_at, rows, taps, result, to, count, fetch):
+    """`count` outputs with all their taps, at least OUTPUTS. The last group, and the last vector of channels, begin early where they do not
+    fit: some results are computed twice."""
+    (x, apart, down, step), (w, w_down, w_step), (init, slope, y, between, bypasses) = source, weights, result
+    ahead, pixels = fetch
+    channels, again = init.size, 0
+    for k in range(0, count, OUTPUTS):
+        if k + OUTPUTS > count:
+            again = k + OUTPUTS - count  # outputs of the group before
+            at, to = at - again * apart, to - again * between
+        fetched = (OUTPUTS - again) * pixels
+        for start in range(0, channels, lanes(y)):
+            for i in range(fetched):
+                prefetch_far(x, ahead + start * fetched + i * lanes(y))
+            c = min(start, channels - lanes(y))
+            z = six_windows(x, at + c, apart, down, step, w, w_at + c, w_down, w_step, rows, taps, load_whole(init, c))
+            here, n = to + c, channels - c
+            if again < 1:
+                store_or_stream(y, here, n, _act(z[0], slope), bypasses)
+            if again < 2:
+                store_or_stream(y, here + between, n, _act(z[1], slope), bypasses)
+            if again < 3:
+                store_or_stream(y, here + 2 * between, n, _act(z[2], slope), bypasses)
+            if again < 4:
+                store_or_stream(y, here + 3 * between, n, _act(z[3], slope), bypasses)
+            if again < 5:
+                store_or_stream(y, here + 4 * between, n, _act(z[4], slope), bypasses)
+            store_or_stream(y, here + 5 * between, n, _act(z[5], slope), bypasses)
+        at, to, ahead = at + OUTPUTS * apart, to + OUTPUTS * between, ahead + fetched * channels
 
 
 @body
@@ -132,14 +124,7 @@ def run(source, base, weights, w_at, rows, columns, result, to, fetch):
     inner = stop - start if stop - start >= OUTPUTS and channels >= lanes(result[2]) else 0
     if inner > 0:
         at, here, following = line + start * source[1], to + start * between, (ahead + start * pixels * channels, pixels)
-        if taps == 3 and apart == step:
-            _three_taps(source, at, weights, w_line, height, taps, result, here, inner, following)
-        elif taps == 3 and apart == 2 * step:
-            _three_taps_two_apart(source, at, weights, w_line, height, taps, result, here, inner, following)
-        elif taps == 3 and apart == -step:
-            _three_taps_back(source, at, weights, w_line, height, taps, result, here, inner, following)
-        else:
-            _any_taps(source, at, weights, w_line, height, taps, result, here, inner, following)
+        _groups(source, at, weights, w_line, height, taps, result, here, inner, following)
     for j in range(count - inner):
         k = j if j < start else j + inner
         left, right = (0, taps) if start <= k < stop else inside(first + k * apart, step, taps, limit)
