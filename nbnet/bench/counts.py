@@ -50,8 +50,13 @@ def batchnorm(x: tuple[int, ...], itemsize: int) -> Cost:
 
 
 def elementwise(x: tuple[int, ...], itemsize: int, operations: float = 2.0) -> Cost:
-    """Forward and backward of an elementwise function: dropout, an activation. Read, write; read, write."""
+    """Forward and backward of an elementwise function that saves nothing, such as dropout. Read, write; read, write."""
     return Cost(operations * prod(x), 4.0 * itemsize * prod(x))
+
+
+def activation(x: tuple[int, ...], itemsize: int, operations: float = 2.0) -> Cost:
+    """Forward and backward of an activation. Read x, write y; read dy and x or y, write dx."""
+    return Cost(operations * prod(x), 5.0 * itemsize * prod(x))
 
 
 def max_pool(x: tuple[int, ...], size: int, itemsize: int) -> Cost:

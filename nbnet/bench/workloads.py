@@ -128,7 +128,7 @@ class Workload:
         kinds: dict[str, Any] = {
             "batchnorm": counts.batchnorm,
             "dropout": counts.elementwise,
-            "activation": counts.elementwise,
+            "activation": counts.activation,
             "softmax": counts.softmax,
         }
         return [kinds[self.op](self.shape, itemsize)]

@@ -19,9 +19,10 @@ from nbnet.kernels.cpu.vector import load, load_as, store, widen, zero
 from nbnet.kernels.cpu.window_tiles import make_sums
 from nbnet.kernels.depthwise import chunk_count, three_taps
 from nbnet.kernels.depthwise.runs import inside, met, phase, run
-from nbnet.kernels.depthwise.three_taps import TERMS, fits
+from nbnet.kernels.depthwise.three_taps import fits
 
 OUTPUTS = 8  # that are added to the sums of nine weights at a time
+TERMS = 1024  # products that are added up in T before they are added to float64
 nine_sums, three_sums = make_sums(3, 3), make_sums(1, 3)
 
 
@@ -183,9 +184,9 @@ def _backward_weights(part, parts, x, dy, kernel, geometry, biased, partials):
     start, stop = chunks.bounds(part, parts, dy.shape[0] * out_h)
     apart, down, step, of_kernel = stride_w * channels, dilation_h * width * channels, dilation_w * channels, kernel_w * channels
     source, gradient, partial = (x.reshape(-1), apart, down, step), dy.reshape(-1), partials[part].reshape(-1)
-    sums, bounds = np.zeros(partial.size, x.dtype), np.empty((kernel_w, 2), np.intp)
+    sums, bounds = np.zeros(max(partial.size, 9 * channels), x.dtype), np.empty((kernel_w, 2), np.intp)
     partial[:] = 0
-    whole = channels // lanes(x) * lanes(x)
+    whole, three = channels // lanes(x) * lanes(x), fits(kernel_h, kernel_w, channels, stride_w, dilation_w, x)
     for kw in range(kernel_w):
         bounds[kw, 0], bounds[kw, 1] = met(out_w, kw * dilation_w - pad_left, stride_w, 0, 1, width)
     slack, pixels = (kernel_h - 1) * down + FAR_DISTANCE, stride_h * stride_w if needs_prefetch(x) else 0
@@ -194,7 +195,9 @@ def _backward_weights(part, parts, x, dy, kernel, geometry, biased, partials):
         of_row, h = row * out_w * channels, oh * stride_h - pad_top
         top, bottom = inside(h, dilation_h, kernel_h, height)
         line, rows = (image * height + h) * width * channels, bottom - top
-        for kw in range(0, kernel_w, 3):
+        if three:
+            three_taps.add_products(x, dy, row, kernel_h, geometry, sums)
+        for kw in range(0, kernel_w if not three or whole < channels else 0, 3):
             taps = min(3, kernel_w - kw)
             first, last = max(bounds[kw, 0], bounds[kw + taps - 1, 0]), min(bounds[kw, 1], bounds[kw + taps - 1, 1])
             if taps < 3 or last < first:
@@ -202,10 +205,11 @@ def _backward_weights(part, parts, x, dy, kernel, geometry, biased, partials):
             at, to, inner = line + top * down - pad_left * channels + kw * step, top * of_kernel + kw * channels, last - first
             fetch = line + slack + first * pixels * channels, pixels if kw == 0 else 0
             there = of_row + first * channels
-            _add_inner(source, at + first * apart, gradient, there, inner, rows, channels, sums, to, of_kernel, fetch)
+            if not three:
+                _add_inner(source, at + first * apart, gradient, there, inner, rows, channels, sums, to, of_kernel, fetch)
             for t in range(taps):
                 for k in range(bounds[kw + t, 0], bounds[kw + t, 1]):
-                    done = whole if first <= k < last else 0
+                    done = whole if three or first <= k < last else 0
                     if done < channels:
                         here, there = at + k * apart + t * step, of_row + k * channels
                         _add_output(source, here, gradient, there, rows, channels, sums, to + t * channels, of_kernel, done)
@@ -232,12 +236,8 @@ def backward_weights_serial(x, dy, stride_h, stride_w, pad_top, pad_left, dilati
     kernel_h, kernel_w, channels = dweight.shape
     kernel, geometry = (kernel_h, kernel_w), (stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w)
     n, biased = partials.shape[0], dbias.size > 0
-    if fits(kernel_h, kernel_w, channels, stride_w, dilation_w, x):
-        for k in range(n):
-            three_taps.backward_weights(k, n, x, dy, kernel, geometry, biased, partials)
-    else:
-        for k in range(n):
-            _backward_weights(k, n, x, dy, kernel, geometry, biased, partials)
+    for k in range(n):
+        _backward_weights(k, n, x, dy, kernel, geometry, biased, partials)
     _merge(partials, dweight.reshape(-1, channels), dbias)
 
 
@@ -246,8 +246,5 @@ def backward_weights_parallel(x, dy, stride_h, stride_w, pad_top, pad_left, dila
     kernel_h, kernel_w, channels = dweight.shape
     kernel, geometry = (kernel_h, kernel_w), (stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w)
     n, biased = partials.shape[0], dbias.size > 0
-    if fits(kernel_h, kernel_w, channels, stride_w, dilation_w, x):
-        parallel_for(n, three_taps.backward_weights, (n, x, dy, kernel, geometry, biased, partials))
-    else:
-        parallel_for(n, _backward_weights, (n, x, dy, kernel, geometry, biased, partials))
+    parallel_for(n, _backward_weights, (n, x, dy, kernel, geometry, biased, partials))
     _merge(partials, dweight.reshape(-1, channels), dbias)
