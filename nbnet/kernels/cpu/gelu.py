@@ -52,8 +52,12 @@ TAIL = {  # R(t) = (1/2 + numerator) / (1 + denominator), highest power first, w
 DENSITY = 1 / math.sqrt(2 * math.pi)  # of the normal distribution at 0
 A, B = GELU_TANH
 
-# (numerator) / t and (denominator) / t
-_above, _below = (make_polynomial({bits: TAIL[bits][i] for bits in TAIL}, split=False) for i in range(2))
+# of the numerator and the denominator of R(t): even and odd powers, in t^2
+_even, _odd, _even_below, _odd_below = (
+    make_polynomial({bits: TAIL[bits][i][(len(TAIL[bits][i]) - power) % 2 :: 2] for bits in TAIL}, split=False)
+    for i in range(2)
+    for power in (2, 1)
+)
 _end_of_gauss = constant_of({32: 15.0, 64: 39.0})  # so is exp(-x^2 / 2)
 _end_of_cubic = constant_of({32: 12.0, 64: 24.0})  # and exp(-a x - b x^3)
 # a and b as sums of two numbers
@@ -62,17 +66,20 @@ _a_rest, _b_rest = constant_of({32: A - float(np.float32(A)), 64: 0.0}), constan
 
 
 @precise
-def _with_rest(p, t, one):
-    """p * t + one, and what it lacks to twice the precision but for the error of p: one is a multiple of its last place."""
-    total = fma(p, t, one)
-    return total, fma(p, t, one - total)
+def _with_rest(even, odd, t, one):
+    """even * t^2 + odd * t + one, and what it lacks to twice the precision but for the errors of even and odd."""
+    square = t * t
+    first = fma(even, square, one)
+    total = fma(odd, t, first)
+    return total, fma(even, square, one - first) + fma(odd, t, first - total)
 
 
 @precise
 def _tail(t):
     """R(t), and what it lacks."""
-    above, lost = _with_rest(_above(t), t, splat_as(0.5, t))
-    below, lost_below = _with_rest(_below(t), t, splat_as(1.0, t))
+    square = t * t
+    above, lost = _with_rest(_even(square), _odd(square), t, splat_as(0.5, t))
+    below, lost_below = _with_rest(_even_below(square), _odd_below(square), t, splat_as(1.0, t))
     share = splat_as(1.0, t) / below
     ratio = above * share
     return ratio, (fma(zero(t) - ratio, below, above) + fma(zero(t) - ratio, lost_below, lost)) * share
