@@ -97,9 +97,7 @@ def _gauss(t):
 def gelu(x):
     t = at_most(absolute(x), _end_of_gauss(x))
     ratio, rest = _tail(t)
-    bounded = within(x, _end_of_gauss(x))
-    tail = _gauss(t) * fma(bounded, rest, bounded * ratio)
-    return where(x > zero(x), x - tail, tail)
+    return at_least(x, splat_as(-0.0, x)) - _gauss(t) * fma(t, rest, t * ratio)  # x - x Phi(-x), or -|x| Phi(-|x|), which may be -0
 
 
 @precise
