@@ -9,7 +9,7 @@ They evaluate polynomials at the points +-p, +-q and infinity (Toom and Cook). W
           PQ    0 -P-Q 0  1                      ( 0  0   1)
 
 All numbers in B' and A' are exact in float32. With p = 1/2, q = 5/4 the error in float32 is that of the plain sum; with 0, 1, -1, 2 and
-infinity, the usual points, it is 1.4 times that (docs/performance.md has the figures). Compiled without fastmath, so that serial and
+infinity, the usual points, it is 1.4 times that (docs/design/convolution.md has the figures). Compiled without fastmath, so that serial and
 parallel kernels add in the same order.
 """
 

@@ -17,7 +17,7 @@ Two outputs need only 0, p, -p and infinity. With the same G, so that filters ar
           0       -P        0   1
 
 Points of similar size have the smallest rounding errors: with p = 3/4, q = 3/2 the error in float32 is about twice that of the plain sum,
-a quarter of the error of Lavin and Gray's 1 and 2 (docs/performance.md has the figures). All of it is compiled without fastmath, so
+a quarter of the error of Lavin and Gray's 1 and 2 (docs/design/convolution.md has the figures). All of it is compiled without fastmath, so
 that serial and parallel kernels add in the same order.
 """
 

@@ -1,7 +1,7 @@
 """A parallel loop: `parallel_for(count, body, args)` runs body(k, *args) for each k in range(count), on the threads of threads.py.
 
 It replaces Numba's prange, for three reasons. prange takes twice as long to compile, since LLVM optimises each body in three modules
-(docs/performance.md has the figures); its threads acquire the GIL before each chunk; and its loop ends only when every thread had its
+(docs/design/threads.md has the figures); its threads acquire the GIL before each chunk; and its loop ends only when every thread had its
 turn.
 
 A body returns nothing, and exceptions in it are lost: to find an IndexError of NUMBA_BOUNDSCHECK, run the serial driver. A body must
