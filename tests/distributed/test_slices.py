@@ -142,7 +142,7 @@ def test_a_step_that_fails_changes_nothing(monkeypatch):
     t.train_batch(x[:40], y[:40])
     before = cases.digest(t)
     with monkeypatch.context() as patch:
-        patch.setattr(fused, "product_norm_input_gradient", lambda *args: 1 / 0)
+        patch.setattr(fused, "normalization_input_gradient", lambda *args: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             t.train_batch(x[40:80], y[40:80])
     assert cases.digest(t) == before
