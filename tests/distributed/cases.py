@@ -152,6 +152,9 @@ def options(comm, folder):
     found["4 slices"] = batches(comm, folder, slices=4)
     found["few rows"] = batches(comm, folder, rows=3)
     found["replay"] = batches(comm, folder, replay=False)
+    of_numpy = network()
+    of_numpy.build((8, 8, 1), seed=1, backend="numpy")
+    found["numpy"] = batches(comm, folder, model=of_numpy, steps=2)
     t = trainer(comm, loss=ignoring)
     t.fit((x, y, weights), 1, 50, progress=False)
     found["ignored"] = [digest(t), t.history["loss"]]
