@@ -1,4 +1,4 @@
-"""Attacks on nbnet with random cases: python tools/siege.py [--minutes 50] [--seed 0] [bits networks threads kills files onnx soak]
+"""Attacks on nbnet with random cases: python tools/siege.py [--minutes 50] [--seed 0] [bits networks threads kills ranks files onnx soak]
 
 Without names every attack runs, each in a process of its own, in its share of the time. An attack ends earlier when it has tried its number
 of cases. The exit code is 1 if a case failed. The same seed tries the same cases.
@@ -21,11 +21,21 @@ CASES = {
     "networks": 1000,
     "threads": 320,
     "kills": 200,
+    "ranks": 40,
     "files": 10_000,
     "onnx": 10_000,
     "soak": None,
 }  # None: as many as the time allows
-MINUTES = {"bits": 8.0, "networks": 8.0, "threads": 2.0, "kills": 10.0, "files": 5.0, "onnx": 2.0, "soak": 15.0}  # shares of the time
+MINUTES = {
+    "bits": 8.0,
+    "networks": 8.0,
+    "threads": 2.0,
+    "kills": 10.0,
+    "ranks": 10.0,
+    "files": 5.0,
+    "onnx": 2.0,
+    "soak": 15.0,
+}  # shares of the time
 SHOWN = 20  # failures
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from nbnet import models, schedules, schema, storage
 from nbnet.augment import NAMES
+from nbnet.distributed.wire import WIRES
 from nbnet.errors import ArgumentError, CheckpointError
 from nbnet.kernels import BACKENDS
 from nbnet.layers import Sequential
@@ -60,6 +61,7 @@ FIELDS: dict[str, schema.Check] = {
     "dtype": schema.one_of(("float32", "float64")),
     "seed": schema.whole(0, WORD),
     "slices": schema.optional(schema.whole(1)),
+    "wire": schema.optional(schema.one_of(WIRES)),
 }
 SCHEMA = schema.record(**FIELDS)
 
@@ -89,6 +91,7 @@ class Config:
     dtype: str
     seed: int
     slices: int | None  # that each batch is cut into (nbnet.distributed)
+    wire: str | None  # what gradients are rounded to between ranks; the bits then depend on their number
 
     @property
     def duration(self) -> str:
@@ -134,7 +137,7 @@ def _filled(value: Any, where: str) -> Any:
     if not isinstance(value, dict):
         return SCHEMA(value, where)
     smoothing = 0.2 if value.get("recipe") == "airbench" else 0.0
-    return SCHEMA({"augment": [], "recipe": None, "label_smoothing": smoothing, "slices": None} | value, where)
+    return SCHEMA({"augment": [], "recipe": None, "label_smoothing": smoothing, "slices": None, "wire": None} | value, where)
 
 
 def check_out(out: str | None) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from nbnet import augment, datasets, losses, models, schedules, schema
 from nbnet.cli import runs
 from nbnet.datasets import Dataset, Split
+from nbnet.distributed import wire as wires
 from nbnet.distributed.slicing import check_slices
 from nbnet.errors import ArgumentError, CheckpointError, DataError, unknown
 from nbnet.layers import Sequential
@@ -25,10 +26,10 @@ from nbnet.training.recipes import RECIPES
 from nbnet.training.trainer import Trainer
 from nbnet.version import __version__
 
-Share = Callable[[Callable[[], Dataset]], Dataset]
+Share = Callable[[Callable[[], Any]], Any]
 
 
-def call(function: Callable[[], Dataset]) -> Dataset:
+def call(function: Callable[[], Any]) -> Any:
     return function()
 
 
@@ -71,6 +72,7 @@ OF_RECIPE: dict[str, Any] = {  # what a recipe uses in place of these defaults, 
     "label_smoothing": 0.2,
 }
 FIXED = ("model", "lr", "weight_decay", "schedule", "augment", "label_smoothing")
+CHECKED = 4096  # images in memory at once for the checksum
 AS_GIVEN = ("epochs", "batch_size", "lr", "optimizer", "weight_decay", "schedule", "label_smoothing", "backend", "seed")
 SMALLEST = 25  # pixels of an image's side, for the model of the recipe
 ADAMW_DECAY = 0.3
@@ -113,12 +115,13 @@ def new(given: dict[str, Any], share: Share = call) -> tuple[runs.Config, Datase
     _check_numbers(options)
     if options.get("slices") is not None:
         check_slices(options["slices"], 1)
+    wires.get(options.get("wire"))
     runs.check_out(given.get("out"))
     dtype = float_dtype(options["dtype"]).name
     if name not in datasets.NAMES:
         name = os.path.abspath(os.path.expanduser(name)) if os.path.exists(os.path.expanduser(name)) else name
     data_dir = None if "data_dir" not in given else os.path.abspath(os.path.expanduser(given["data_dir"]))
-    data = share(lambda: datasets.open_data(name, data_dir, size=options.get("size")))
+    data, checksum = share(lambda: _with_checksum(datasets.open_data(name, data_dir, size=options.get("size"))))
     (height, width, channels), class_names = data[0][0].shape[1:], data[2]
     if name not in datasets.NAMES:
         options |= _of_images(len(data[0][0]), channels) | of_recipe | given
@@ -134,7 +137,7 @@ def new(given: dict[str, Any], share: Share = call) -> tuple[runs.Config, Datase
         data=name,
         data_dir=data_dir,
         size=options.get("size"),
-        checksum=_checksum(data),
+        checksum=checksum,
         image_shape=(height, width, channels),
         class_names=class_names,
         model=models.choose(options["model"], (height, width, channels)),
@@ -142,6 +145,7 @@ def new(given: dict[str, Any], share: Share = call) -> tuple[runs.Config, Datase
         augment=names,
         dtype=dtype,
         slices=options.get("slices"),
+        wire=options.get("wire"),
         **{key: options[key] for key in AS_GIVEN},
     )
     return runs.new_config(settings), data
@@ -186,17 +190,18 @@ def resumed(given: dict[str, Any], share: Share = call) -> tuple[runs.Config, Da
     before = config.epochs
     config = dataclasses.replace(config, epochs=given.get("epochs", before))
     _check_numbers(dataclasses.asdict(config))
-    data = share(lambda: datasets.open_data(config.data, config.data_dir, size=config.size))
-    if _checksum(data) != config.checksum:
+    data, checksum = share(lambda: _with_checksum(datasets.open_data(config.data, config.data_dir, size=config.size)))
+    if checksum != config.checksum:
         raise DataError(f"{config.data} has other images or labels than when {folder} was started: a run must be resumed on the same data")
     return config, data
 
 
-def validation(config: runs.Config, test: Split) -> Split:
+def validation(config: runs.Config, test: Split, share: Share = call) -> Split:
     """What is evaluated after each epoch: a folder's own validation images if it has them and a test, else the test."""
     if config.data in datasets.NAMES or len(datasets.split_folders(config.data)) < 3:
         return test
-    return datasets.from_folder(config.data, config.size, config.image_shape[2], held_out="validation")[1]
+    found: Split = share(lambda: datasets.from_folder(config.data, config.size, config.image_shape[2], held_out="validation")[1])
+    return found
 
 
 def _check_numbers(options: dict[str, Any]) -> None:
@@ -208,7 +213,7 @@ def _check_numbers(options: dict[str, Any]) -> None:
 
 
 def trainer(config: runs.Config, model: Sequential, x: Any, comm: Any = None) -> Trainer:
-    ranks: dict[str, Any] = {"comm": comm, "slices": config.slices}
+    ranks: dict[str, Any] = {"comm": comm, "slices": config.slices, "wire": None if comm is None else config.wire}
     if config.recipe is not None:
         return RECIPES[config.recipe](model, x, batch_size=config.batch_size, optimizer=config.optimizer, seed=config.seed, **ranks)
     loss = losses.SoftmaxCrossEntropy(label_smoothing=config.label_smoothing)
@@ -219,8 +224,10 @@ def optimizer(config: runs.Config) -> Optimizer:
     return OPTIMIZERS[config.optimizer](config.lr, weight_decay=config.weight_decay)
 
 
-def _checksum(data: Dataset) -> int:
+def _with_checksum(data: Dataset) -> tuple[Dataset, int]:
+    """The data, and the CRC-32 of its images and labels, of which a block at a time is in memory."""
     value = 0
     for array in (*data[0], *data[1]):
-        value = zlib.crc32(np.ascontiguousarray(array).data, value)
-    return value
+        for start in range(0, len(array), CHECKED):
+            value = zlib.crc32(np.ascontiguousarray(array[start : start + CHECKED]).data, value)
+    return data, value

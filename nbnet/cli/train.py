@@ -24,6 +24,7 @@ from nbnet.cli.interrupts import stopper
 from nbnet.cli.settings import ADAMW_DECAY, by_data
 from nbnet.distributed import Ranks
 from nbnet.distributed.slicing import SLICES
+from nbnet.distributed.wire import WIRES
 from nbnet.errors import ArgumentError, NonFiniteError
 from nbnet.optimizers import OPTIMIZERS
 from nbnet.training.callbacks import Callback, TensorBoard
@@ -91,6 +92,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="parts that each batch is cut into, a power of two; they decide the bits (default with --mpi: 8)",
     )
+    ranks.add_argument(
+        "--wire",
+        metavar="NAME",
+        help=f"{', '.join(WIRES)}: round gradients between processes, in half the bytes; the bits then depend on the number of processes",
+    )
     run = parser.add_argument_group("run folder")
     run.add_argument("--out", metavar="DIR", help="a new folder for the run (default: runs/DATA-MODEL-1, -2, ...)")
     run.add_argument(
@@ -104,6 +110,8 @@ def run(options: argparse.Namespace) -> int:
     began = time.perf_counter()
     given = {name: value for name, value in vars(options).items() if value is not None and name != "command"}
     if not given.pop("mpi", False):
+        if "wire" in given:
+            raise ArgumentError(f"--wire {given['wire']} without --mpi, expected both: one process sends nothing")
         return _run(given, began, Ranks(), None)
     comm = distributed.world()
     ranks = Ranks(comm)
@@ -121,7 +129,7 @@ def _run(given: dict[str, Any], began: float, ranks: Ranks, comm: Any) -> int:
     share = partial(distributed.shared, ranks, comm)
     config, data = settings.resumed(given, share) if "resume" in given else settings.new(given, share)
     (x, y), test, class_names = data
-    validation = settings.validation(config, test)
+    validation = settings.validation(config, test, share)
     boards = [TensorBoard(board, train=x, validation=validation, class_names=class_names)] if board else []
     model = config.build()
     trainer = settings.trainer(config, model, x, comm)

@@ -58,6 +58,11 @@ class Images:
         self.files, self.kept, self.depth, self.size = files, kept, depth, size
         self.shape = (len(files), *kept.shape[1:])
 
+    @property
+    def of_paths(self) -> bool:
+        """Whether the files are on a disk, and not in memory."""
+        return all(isinstance(file, Path) for file in self.files)
+
     def __len__(self) -> int:
         return len(self.files)
 

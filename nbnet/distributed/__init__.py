@@ -1,8 +1,10 @@
 """Data-parallel training over MPI: the same bits on any number of ranks.
 
     slicing    a batch is cut into slices; what a rank has of it, and sums over slices by one binary tree
-    lockstep   the layers of all slices of a rank run side by side, so that batch normalisation can take the statistics of all
-    norm       that batch normalisation
+    lockstep   the slices of a rank side by side: a twin of the model for each
+    walk       one pass: steps whose rows do not depend on each other run on all slices together
+    blocks     how the rows of a rank are held meanwhile
+    norm       batch normalisation by the statistics of all slices
     buckets    the gradients, added while backward continues
     ranks      messages between ranks: the only module that knows MPI
     data       one copy of a data set on each node

@@ -1,7 +1,7 @@
 """Synchronised batch normalisation: each slice is normalised by the statistics of all (Zhang et al. 2018, by Chan's formula).
 
 Forward merges (count, mean, m2) of the slices, backward adds the two sums over the rows that every dx needs: one message for each layer
-and direction. The rest is the pair of nbnet.functional.fused on each slice.
+and direction. The rest is the pair of nbnet.functional.fused on blocks of slices.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from nbnet.distributed.blocks import Blocks
 from nbnet.distributed.slicing import Slicing, tree
-from nbnet.functional import Stats, batchnorm, fused
+from nbnet.functional import Stats, batch_norm_stats, batchnorm, fused
 from nbnet.functional.fused import Gradients
 from nbnet.layers.batchnorm import BatchNorm
 from nbnet.layers.batchnorm.axes import channels_back, channels_last
@@ -32,10 +33,21 @@ def _plus(a: Any, b: Any, c: Any, d: Any) -> Any:
 
 
 class Sync:
-    """The sums over slices of one pass. active: the own slices that have rows, by number among the own. rows: of the batch."""
+    """The sums over slices of one pass. rows: of the batch.
 
-    def __init__(self, slicing: Slicing, active: Sequence[int], rows: int, be: Any) -> None:
-        self.slicing, self.active, self.rows, self.be = slicing, active, rows, be
+    Attributes:
+        active: the own slices that have rows, by number among the own. blocks: of these.
+    """
+
+    def __init__(self, slicing: Slicing, rows: int, be: Any) -> None:
+        self.slicing, self.rows, self.be = slicing, rows, be
+        cuts = slicing.cuts(rows)
+        self.active = [number for number, cut in enumerate(cuts) if cut is not None]
+        self.blocks = Blocks([cut for cut in cuts if cut is not None], be)
+
+    def members(self, stages: Sequence[Any]) -> list[Any]:
+        """Of the stages of all own slices, those of the active ones."""
+        return [stages[number] for number in self.active]
 
     def merged(self, stats: Sequence[Stats], values: int, channels: int) -> Stats:
         """The statistics of all slices. values: of a channel in one row."""
@@ -108,7 +120,10 @@ class Sync:
     def coefficients(
         self, sums: Sequence[tuple[Any, Any]], saved: Sequence[batchnorm.BatchNormSaved], norms: Sequence[BatchNorm]
     ) -> list[Any]:
-        """Those of dx, the same for all slices. The gradients of gamma and beta go to the first slice of all; those of others are 0."""
+        """Those of dx, the same for all slices. The gradients of gamma and beta go to the first slice of all; those of others are 0.
+
+        saved: of each block. norms: of all own slices.
+        """
         channels = norms[0].buffers["moving_mean"].size
         total = self.added(sums, channels)
         first = self.slicing.own[0] + self.active[0] == self.slicing.lowest(self.rows) if self.active else False
@@ -129,78 +144,105 @@ def _pair(channels: int) -> tuple[Any, Any]:
     return pair[0], pair[1]
 
 
-# ------------------------------------------------------------------------------------------------------ the layer
+# ----------------------------------------------------------------------------------------------------- the layers
 
 
-def layer(norms: Sequence[BatchNorm], xs: Sequence[Any], sync: Sync) -> tuple[list[Any], Back]:
-    """forward(train=True) of a BatchNorm of all own slices, xs those of the active ones; and what its backward is."""
-    lead, members = norms[0], [norms[i] for i in sync.active]
-    taken = [norm.groups_of(x, True) for norm, x in zip(members, xs)]
-    groups, stats = [each[0] for each in taken], [each[1] for each in taken]
-    if lead.virtual_batch_size is not None:
-        whole = sync.gather(stats)
-    else:
-        shape = lead.input_shape or ()
-        channels = shape[lead.channel_axis - 1]
-        whole = [sync.merged([part[0] for part in stats], int(np.prod(shape)) // channels, channels)]
-        stats = [whole] * len(members)
-    results = [norm.normalize(group, own, whole, True) for norm, group, own in zip(members, groups, stats)]
-    lead.follow(whole, True)
-    saved = [result[1] for result in results]
-
-    def back(dys: Sequence[Any], need_dx: bool, overwrite: bool = False) -> list[Any] | None:
-        if lead.virtual_batch_size is not None or not lead.use_batch_statistics:
-            return [norm.backward(dy, one, need_dx) for norm, dy, one in zip(members, dys, saved)]
-        axis, be = lead.channel_axis, lead.backend
-        of_slices = [one[0][1] for one in saved]
-        last = [channels_last(norm.check_gradient(dy, one.out_shape[0]), axis, be) for norm, dy, one in zip(members, dys, of_slices)]
-        sums = [fused.normalization_sums(dy, one, False) for dy, one in zip(last, of_slices)]
-        coefficients = sync.coefficients([each[1:] for each in sums], [one.norm for one in of_slices], norms)
-        dxs = [fused.normalization_input_gradient(each[0], one, coefficients) for each, one in zip(sums, of_slices)]
-        return [channels_back(dx, axis, be) for dx in dxs]
-
-    return [result[0] for result in results], back
-
-
-def step(steps: Sequence[NormStep], xs: Sequence[Any], sync: Sync) -> tuple[list[Any], Back]:
-    """The same for a fused step with a batch norm."""
-    lead, members = steps[0], [steps[i] for i in sync.active]
-    products: list[Any] = [None] * len(members)
+def run(stages: Sequence[Any], xs: Sequence[Any], sync: Sync) -> tuple[list[Any], Back]:
+    """forward(train=True) of a BatchNorm, or of a fused step with one, of all own slices, xs blocks; and what its backward is."""
+    norms = [stage.norm if isinstance(stage, NormStep) else stage for stage in stages]
+    if norms[0].virtual_batch_size is not None:
+        return _ghost(norms, xs, sync)
+    blocks, be, lead, norm = sync.blocks, sync.be, stages[0], norms[0]
+    runners, products = blocks.runners(sync.members(stages)), []
+    axis, shape = norm.channel_axis, norm.input_shape or ()
     if isinstance(lead, ProductNormStep):
-        taken = [product_of(one.layers[0], x).run(stats=True) for one, x in zip(members, xs)]
-        rows, products, stats = (
-            [each[0] for each in taken],
-            [each[1] for each in taken],
-            [each[2] or Stats(np.empty(0), np.empty(0), 0.0) for each in taken],
-        )
+        taken = [product_of(one.layers[0], x).run() for one, x in zip(runners, xs)]
+        rows, products = [each[0] for each in taken], [each[1] for each in taken]
     else:
-        rows = [one.norm.check_input(x) for one, x in zip(members, xs)]
-        stats = [batchnorm.batch_norm_stats(x, backend=lead.backend) for x in rows]
-    shape = lead.norm.input_shape or ()
-    whole = sync.merged(stats, int(np.prod(shape[:-1])), shape[-1])
-    results = [fused.normalization_forward(x, one.numbers(x, whole, True), one.epilogue, lead.backend) for one, x in zip(members, rows)]
-    lead.norm.follow([whole], True)
+        rows = [channels_last(norm.check_input(x), axis, be) for x in xs]
+    whole = sync.merged(
+        [batch_norm_stats(part, backend=be) for part in blocks.split(rows)], int(np.prod(shape)) // shape[axis - 1], shape[axis - 1]
+    )
+    numbers = [
+        one.numbers(x, whole, True) if isinstance(one, NormStep) else one.normalization(x, whole, True) for one, x in zip(runners, rows)
+    ]
+    results = [fused.normalization_forward(x, by, lead.epilogue, be) for x, by in zip(rows, numbers)]
+    norm.follow([whole], True)
     saved = [result[1] for result in results]
 
     def back(dys: Sequence[Any], need_dx: bool, overwrite: bool = False) -> list[Any] | None:
-        dys = [one.as_product(dy) for one, dy in zip(members, dys)]
-        if not lead.norm.use_batch_statistics:
-            kept = [one if product is None else fused.ProductNormSaved(product, one) for product, one in zip(products, saved)]
-            dxs = [one.run_backward(dy, each, need_dx, overwrite) for one, dy, each in zip(members, dys, kept)]
+        if isinstance(lead, NormStep):
+            dys = [lead.as_product(dy) for dy in dys]
         else:
-            sums = [fused.normalization_sums(dy, one, overwrite) for dy, one in zip(dys, saved)]
-            coefficients = sync.coefficients([each[1:] for each in sums], [one.norm for one in saved], [one.norm for one in steps])
-            dxs = [
-                _input_gradient(one, g, coefficients, product, each, need_dx, overwrite)
-                for one, (g, _, _), product, each in zip(members, sums, products, saved)
-            ]
-        return [None if dx is None else dx.reshape(len(dx), *lead.layers[0].input_shape) for dx in dxs]
+            dys = [channels_last(norm.check_gradient(dy, one.out_shape[0]), axis, be) for dy, one in zip(dys, saved)]
+        if norm.use_batch_statistics:
+            dxs = _backward(stages, norms, dys, saved, products, need_dx, overwrite, sync)
+        else:
+            dxs = _backward_of_constants(stages, norms, dys, saved, products, need_dx, sync)
+        if dxs is None or not isinstance(lead, NormStep):
+            return dxs and [channels_back(dx, axis, be) for dx in dxs]
+        return [dx.reshape(len(dx), *lead.layers[0].input_shape) for dx in dxs]
 
+    if not isinstance(lead, NormStep):
+        return [channels_back(y, axis, be) for y, _ in results], back
     return [y.reshape(len(y), *lead.output_shape) for y, _ in results], back
 
 
-def _input_gradient(one: Any, g: Any, coefficients: list[Any], product: Any, saved: Any, need_dx: bool, overwrite: bool) -> Any:
-    if product is None:
-        return fused.normalization_input_gradient(g, saved, coefficients, overwrite)
-    grads = one.layers[0].gradients()
-    return fused.product_norm_input_gradient(g, coefficients, fused.ProductNormSaved(product, saved), grads, need_dx, overwrite)
+def _backward(
+    stages: Sequence[Any], norms: Sequence[BatchNorm], dys: list[Any], saved: Sequence[Any], products: Sequence[Any], need_dx: bool,
+    overwrite: bool, sync: Sync,
+) -> list[Any] | None:  # fmt: skip
+    """The dx of blocks, whose rows the gradients of all slices reach."""
+    blocks, be, sums = sync.blocks, sync.be, []
+    smooth = stages[0].epilogue.smooth is not None
+    gs = [be.empty(dy.shape, dy.dtype) for dy in dys] if smooth and not overwrite else dys
+    for block, cut in blocks.places:
+        sums.append(
+            fused.normalization_sums(dys[block][cut], fused.rows_of_norm(saved[block], cut), gs[block][cut] if smooth else None)[1:]
+        )
+    coefficients = sync.coefficients(sums, [one.norm for one in saved], norms)
+    own = smooth or overwrite  # dx may replace g, where there is no pool
+    if not products:
+        return [fused.normalization_input_gradient(g, one, coefficients, g if own else None) for g, one in zip(gs, saved)]
+    own = own and not stages[0].epilogue.max_pool
+    into = [g if own else be.empty(one.norm.x.shape, one.norm.x.dtype) for g, one in zip(gs, saved)]
+    for (block, cut), member in zip(blocks.places, sync.members(stages)):
+        dx = into[block][cut]
+        fused.normalization_input_gradient(gs[block][cut], fused.rows_of_norm(saved[block], cut), coefficients, dx)
+        fused.product_backward(dx, fused.rows_of_product(products[block], cut), member.layers[0].gradients(), False)
+    return [fused.product_backward(dx, product, None, True) for dx, product in zip(into, products)] if need_dx else None
+
+
+def _backward_of_constants(
+    stages: Sequence[Any],
+    norms: Sequence[BatchNorm],
+    dys: list[Any],
+    saved: Sequence[Any],
+    products: Sequence[Any],
+    need_dx: bool,
+    sync: Sync,
+) -> list[Any] | None:
+    """The dx of blocks where the batch is normalised by the moving statistics: each slice by itself."""
+    dxs = []
+    for (block, cut), stage, norm in zip(sync.blocks.places, sync.members(stages), sync.members(norms)):
+        one = fused.rows_of_norm(saved[block], cut)
+        dx = fused.normalization_backward(dys[block][cut], one, norm.gradients())[0]
+        if products:
+            dx = fused.product_backward(dx, fused.rows_of_product(products[block], cut), stage.layers[0].gradients(), need_dx)
+        dxs.append(dx)
+    return sync.blocks.join(dxs) if need_dx else None
+
+
+def _ghost(norms: Sequence[BatchNorm], xs: Sequence[Any], sync: Sync) -> tuple[list[Any], Back]:
+    """With groups, which are within slices: they share the moving statistics alone."""
+    lead, members = norms[0], sync.members(norms)
+    taken = [norm.groups_of(x, True) for norm, x in zip(members, sync.blocks.split(xs))]
+    whole = sync.gather([each[1] for each in taken])
+    results = [norm.normalize(groups, stats, whole, True) for norm, (groups, stats) in zip(members, taken)]
+    lead.follow(whole, True)
+
+    def back(dys: Sequence[Any], need_dx: bool, overwrite: bool = False) -> list[Any] | None:
+        dys = sync.blocks.split(dys)
+        return sync.blocks.join([norm.backward(dy, one[1], need_dx) for norm, dy, one in zip(members, dys, results)])
+
+    return sync.blocks.join([result[0] for result in results]), back

@@ -282,10 +282,10 @@ def backward_coefficients(
     return coefficients, dgamma, dbeta
 
 
-def input_gradient(g: Any, saved: BatchNormSaved, coefficients: list[Any], slope: float = 1.0, overwrite: bool = False) -> np.ndarray:
-    """dx from g, which first goes through the activation of this slope; overwrite: dx replaces g in memory."""
+def input_gradient(g: Any, saved: BatchNormSaved, coefficients: list[Any], slope: float = 1.0, out: Any = None) -> np.ndarray:
+    """dx from g, which first goes through the activation of this slope. out: an array for dx; it may be g."""
     x, be = saved.x, saved.backend
-    dx = g if overwrite else be.empty(x.shape, x.dtype)
+    dx = be.empty(x.shape, x.dtype) if out is None else out
     if x.size:
         rows = x.reshape(-1, x.shape[-1])
         kernel = be.kernel("batchnorm.backward_apply")

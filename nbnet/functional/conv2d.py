@@ -98,6 +98,12 @@ def is_depthwise(inputs: int, outputs: int, groups: int) -> bool:
     return groups == inputs == outputs > 1
 
 
+def depends_on_rows(kernel: tuple[int, int]) -> bool:
+    """Whether the number of images decides, besides their shape, which algorithm computes y and dx: a row of them may then have other
+    bits in a larger batch. All other convolutions, and dense layers, give a row the same bits in every batch on the compiled backends."""
+    return kernel[0] == 1 and contract.NESTED_TAPS <= kernel[1] <= contract.NESTED_TILE
+
+
 @lru_cache(1024)
 def _plan(x: tuple[int, ...], weight: tuple[int, ...], window: Window) -> tuple[Geometry, tuple[int, ...]]:
     """Geometry and shape of y, for x and weight of these shapes."""

@@ -61,12 +61,13 @@ def multiply(
 
 
 def dense_backward(
-    dy: Any, saved: DenseSaved, *, dweight: Any = None, dbias: Any = None, need_dx: bool = True
-) -> tuple[Any, np.ndarray, np.ndarray]:
+    dy: Any, saved: DenseSaved, *, dweight: Any = None, dbias: Any = None, need_dx: bool = True, need_dweight: bool = True
+) -> tuple[Any, Any, Any]:
     """Gradients of dense_forward: dx = dy @ weight.T, dweight = x.T @ dy, dbias = sum of dy over rows.
 
     Args:
-        dy: (M, O). dweight, dbias: arrays to write the parameter gradients into. need_dx: False skips dx (it is then None).
+        dy: (M, O). dweight, dbias: arrays to write the parameter gradients into. need_dx: False skips dx (it is then None). need_dweight:
+            False skips dweight and dbias.
     Returns:
         dx (M, I), dweight (I, O), dbias (O,).
     """
@@ -74,9 +75,12 @@ def dense_backward(
     x, weight, be = saved
     inputs, outputs = weight.shape
     dy = checks.shaped(dy, "dy", (len(x), outputs), x.dtype, be=be)
-    dweight = checks.output(dweight, "dweight", weight.shape, x.dtype, be=be)
-    dbias = checks.output(dbias, "dbias", (outputs,), x.dtype, be=be)
-    be.kernel("dense.backward_weights")(x, dy, dweight, dbias)
+    if need_dweight:
+        dweight = checks.output(dweight, "dweight", weight.shape, x.dtype, be=be)
+        dbias = checks.output(dbias, "dbias", (outputs,), x.dtype, be=be)
+        be.kernel("dense.backward_weights")(x, dy, dweight, dbias)
+    else:
+        dweight = dbias = None
     dx = None
     if need_dx:
         turned = be.scratch("turned", contract.transposed_shape(len(x), inputs, outputs), x.dtype)

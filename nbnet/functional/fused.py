@@ -105,17 +105,20 @@ def normalization_forward(x: Any, by: Normalization, epilogue: Epilogue, be: Bac
 def normalization_backward(dy: Any, saved: NormalizationSaved, grads: Gradients, overwrite_dy: bool = False) -> tuple[Any, Any, Any]:
     """dx, dgamma, dbeta; overwrite_dy: dx may replace dy in memory."""
     g, coefficients, dgamma, dbeta = _coefficients(dy, saved, grads, overwrite_dy)
-    return normalization_input_gradient(g, saved, coefficients, overwrite_dy), dgamma, dbeta
+    return normalization_input_gradient(g, saved, coefficients, g if overwrite_dy else None), dgamma, dbeta
 
 
 def _coefficients(dy: Any, saved: NormalizationSaved, grads: Gradients, overwrite_dy: bool) -> tuple[Any, list[Any], Any, Any]:
     """g, the coefficients of dx, dgamma and dbeta."""
-    g, sum_g, sum_gx = normalization_sums(dy, saved, overwrite_dy)
+    g, sum_g, sum_gx = normalization_sums(dy, saved, dy if overwrite_dy else None)
     return g, *batchnorm.backward_coefficients(sum_g, sum_gx, saved.norm.affine[0], saved.norm, grads.gamma, grads.beta)
 
 
-def normalization_sums(dy: Any, saved: NormalizationSaved, overwrite_dy: bool) -> tuple[Any, Any, Any]:
-    """g, which is dy times the derivative of a smooth activation, else dy itself; and sum g and sum g * (x - center), (C,) float64."""
+def normalization_sums(dy: Any, saved: NormalizationSaved, out: Any = None) -> tuple[Any, Any, Any]:
+    """g, which is dy times the derivative of a smooth activation, else dy itself; and sum g and sum g * (x - center), (C,) float64.
+
+    out: an array for g after a smooth activation; it may be dy.
+    """
     norm, epilogue = saved.norm, saved.epilogue
     x, be = norm.x, norm.backend
     dy = checks.shaped(dy, "dy", saved.out_shape, x.dtype, be=be)
@@ -125,14 +128,14 @@ def normalization_sums(dy: Any, saved: NormalizationSaved, overwrite_dy: bool) -
         scratch = partials(be, len(x) * dy.shape[1], channels, 2 * x.shape[2])
         be.kernel("batchnorm.backward_reduce_max_pool")(dy, x, *norm.affine, epilogue.slope, scratch, sum_g, sum_gx)
     elif epilogue.smooth is not None and norm.weights is not None:
-        (kernel, options), g = epilogue.smooth, dy if overwrite_dy else be.empty(x.shape, x.dtype)
+        (kernel, options), g = epilogue.smooth, be.empty(x.shape, x.dtype) if out is None else out
         value = batchnorm.apply(norm) if saved.y is None else saved.y
         be.kernel(f"activation.{kernel}_backward")(dy.reshape(-1), value.reshape(-1), *options, g.reshape(-1))
         sum_g, sum_gx = batchnorm.reduce(g, norm)
         dy = g
     elif epilogue.smooth is not None:
         sum_g, sum_gx = be.vectors(2, channels, np.float64)
-        rows, g = x.reshape(-1, channels), dy if overwrite_dy else be.empty(x.shape, x.dtype)
+        rows, g = x.reshape(-1, channels), be.empty(x.shape, x.dtype) if out is None else out
         y, (kernel, options) = rows if saved.y is None else saved.y.reshape(rows.shape), epilogue.smooth
         arguments = dy.reshape(rows.shape), y, rows, *norm.affine, *options, partials(be, *rows.shape)
         be.kernel(f"batchnorm.backward_reduce_{kernel}")(*arguments, g.reshape(rows.shape), sum_g, sum_gx)
@@ -142,13 +145,14 @@ def normalization_sums(dy: Any, saved: NormalizationSaved, overwrite_dy: bool) -
     return dy, sum_g, sum_gx
 
 
-def normalization_input_gradient(g: Any, saved: NormalizationSaved, coefficients: list[Any], overwrite_g: bool = False) -> Any:
-    """dx from g. After a smooth activation g is an array of our own, and dx replaces it."""
+def normalization_input_gradient(g: Any, saved: NormalizationSaved, coefficients: list[Any], out: Any = None) -> Any:
+    """dx from g. After a smooth activation g is an array of our own, and dx replaces it, unless there is `out`, an array for dx. It may be
+    g, which is then not used where a pool makes g smaller than dx."""
     norm, epilogue = saved.norm, saved.epilogue
     if not epilogue.max_pool:
-        return batchnorm.input_gradient(g, norm, coefficients, epilogue.slope, overwrite_g or epilogue.smooth is not None)
+        return batchnorm.input_gradient(g, norm, coefficients, epilogue.slope, g if out is None and epilogue.smooth is not None else out)
     be, x = norm.backend, norm.x
-    dx = be.empty(x.shape, x.dtype)
+    dx = be.empty(x.shape, x.dtype) if out is None or out is g else out
     be.kernel("batchnorm.backward_apply_max_pool")(g, x, *norm.affine, epilogue.slope, *coefficients, dx)
     return dx
 
@@ -178,17 +182,9 @@ def product_norm_backward(dy: Any, saved: ProductNormSaved, grads: Gradients, ne
     if of_few and not need_dx and not on_gpu and norm.epilogue.slope == 1:
         return _backward_weights_norm(dy, product, norm, grads, overwrite_dy)  # type: ignore[arg-type]
     g, coefficients, _, _ = _coefficients(dy, norm, grads, overwrite_dy)
-    return product_norm_input_gradient(g, coefficients, saved, grads, need_dx, overwrite_dy)
-
-
-def product_norm_input_gradient(
-    g: Any, coefficients: list[Any], saved: ProductNormSaved, grads: Gradients, need_dx: bool, overwrite_g: bool
-) -> Any:
-    """dx, or None if need_dx is False, from g and the coefficients of normalization's dx."""
-    product, norm = saved
-    if isinstance(product, Conv2DSaved) and product.backend.name != "cuda":
-        return _backward_in_blocks(g, coefficients, product, norm, grads, need_dx, overwrite_g)
-    return product_backward(normalization_input_gradient(g, norm, coefficients, overwrite_g), product, grads, need_dx)
+    if isinstance(product, Conv2DSaved) and not on_gpu:
+        return _backward_in_blocks(g, coefficients, product, norm, grads, need_dx, overwrite_dy)
+    return product_backward(normalization_input_gradient(g, norm, coefficients, g if overwrite_dy else None), product, grads, need_dx)
 
 
 def _backward_weights_norm(dy: Any, product: DenseSaved, norm: NormalizationSaved, grads: Gradients, overwrite_dy: bool) -> None:
@@ -212,7 +208,7 @@ def _backward_in_blocks(
     x = norm.norm.x
     images = _images_of_block(x, product.weight)
     if images >= len(x) or product.padded is not None:
-        return product_backward(normalization_input_gradient(dy, norm, coefficients, overwrite_dy), product, grads, need_dx)
+        return product_backward(normalization_input_gradient(dy, norm, coefficients, dy if overwrite_dy else None), product, grads, need_dx)
     be = product.backend
     totals = [total for total in (grads.weight, grads.bias) if total is not None]
     parts = [be.empty(total.shape, total.dtype) for total in totals]
@@ -220,11 +216,9 @@ def _backward_in_blocks(
     for start in range(0, len(x), images):
         block = slice(start, start + images)
         g = dy[block]
-        of_block = norm._replace(norm=norm.norm._replace(x=x[block]), out_shape=g.shape)
-        g = normalization_input_gradient(g, of_block, coefficients)
+        g = normalization_input_gradient(g, rows_of_norm(norm, block), coefficients)
         into = grads if start == 0 else Gradients(*parts)
-        images_of_block = product._replace(x=product.x[block], out_shape=g.shape)
-        product_backward(g, images_of_block, into, need_dx, None if dx is None else dx[block])
+        product_backward(g, rows_of_product(product, block), into, need_dx, None if dx is None else dx[block])
         for total, part in zip(totals, parts if start else []):
             be.kernel("array.add")(total.reshape(-1), part.reshape(-1), total.reshape(-1))
     return dx
@@ -236,12 +230,28 @@ def _images_of_block(x: Any, weight: Any) -> int:
     return -(-len(x) // -(-len(x) // images))
 
 
-def product_backward(dy: Any, saved: Conv2DSaved | DenseSaved, grads: Gradients, need_dx: bool, dx: Any = None) -> Any:
-    """dx, or None if need_dx is False, of a product alone."""
+def product_backward(dy: Any, saved: Conv2DSaved | DenseSaved, grads: Gradients | None, need_dx: bool, dx: Any = None) -> Any:
+    """dx, or None if need_dx is False, of a product alone. grads: None skips the gradients of the parameters."""
+    weight, bias = (None, None) if grads is None else (grads.weight, grads.bias)
     if isinstance(saved, DenseSaved):
-        return dense_backward(dy, saved, dweight=grads.weight, dbias=grads.bias, need_dx=need_dx)[0]
-    options = {"need_dx": need_dx, "need_dbias": grads.bias is not None}
-    return conv2d_backward(dy, saved, dweight=grads.weight, dbias=grads.bias, dx=dx, **options)[0]
+        return dense_backward(dy, saved, dweight=weight, dbias=bias, need_dx=need_dx, need_dweight=grads is not None)[0]
+    options = {"need_dx": need_dx, "need_dbias": bias is not None, "need_dweight": grads is not None}
+    return conv2d_backward(dy, saved, dweight=weight, dbias=bias, dx=dx, **options)[0]
+
+
+# ------------------------------------------------------------------------------------------------------ some rows
+
+
+def rows_of_norm(saved: NormalizationSaved, rows: slice) -> NormalizationSaved:
+    """What would be saved of some rows of x, without weights."""
+    norm = saved.norm._replace(x=saved.norm.x[rows])
+    return saved._replace(norm=norm, y=None if saved.y is None else saved.y[rows], out_shape=(len(norm.x), *saved.out_shape[1:]))
+
+
+def rows_of_product(saved: Any, rows: slice) -> Any:
+    """What would be saved of some rows of x, for the gradients of the parameters, and where the padding is zeros also for dx."""
+    x = saved.x[rows]
+    return saved._replace(x=x) if isinstance(saved, DenseSaved) else saved._replace(x=x, out_shape=(len(x), *saved.out_shape[1:]))
 
 
 # -------------------------------------------------------------------------------------------- product_activation
@@ -287,10 +297,15 @@ def product_dropout_forward(
 
 
 def product_dropout_backward(dy: Any, saved: ProductDropoutSaved, grads: Gradients, need_dx: bool) -> Any:
-    """dx, or None if need_dx is False. Where y is 0, either ReLU or dropout made it 0, and the gradient is 0."""
+    """dx, or None if need_dx is False."""
+    return product_backward(before_dropout(dy, saved), saved.product, grads, need_dx)
+
+
+def before_dropout(dy: Any, saved: ProductDropoutSaved) -> Any:
+    """The gradient of the product. Where y is 0, either ReLU or dropout made it 0, and the gradient is 0."""
     product, y, dropout = saved
     be = product.backend
     dy = checks.shaped(dy, "dy", y.shape, y.dtype, be=be)
     g = be.empty(y.shape, y.dtype)
     be.kernel("dropout.relu_backward")(dy.reshape(-1), y.reshape(-1), dropout.scale, g.reshape(-1))
-    return product_backward(g, product, grads, need_dx)
+    return g

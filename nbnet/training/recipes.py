@@ -30,6 +30,7 @@ def airbench(
     seed: int = 0,
     comm: Any = None,
     slices: int | None = None,
+    wire: str | None = None,
 ) -> Trainer:
     """The recipe of "94% on CIFAR-10 in 3.29 seconds" (Jordan 2024) for nb.models.airbench: 10 epochs, or as few as 3.
 
@@ -48,7 +49,7 @@ def airbench(
         batch_size: of `fit`; the learning rate is proportional to it.
         optimizer: "sgd", or "muon", whose steps for the convolutions are orthogonal.
         seed: of the shuffling and the augmentation.
-        comm, slices: of the Trainer.
+        comm, slices, wire: of the Trainer.
     Raises:
         BuildError: the model is not built. ArgumentError: it has not these layers, or an option is unknown; nothing has changed.
         ShapeError, DTypeError: the images do not fit.
@@ -73,6 +74,7 @@ def airbench(
         seed=seed,
         comm=comm,
         slices=slices,
+        wire=wire,
     )
     _prepare(model, images)  # last: it changes the model, and what fails before changes nothing
     return trainer

@@ -72,16 +72,17 @@ def gradients(trainer: Any, batch: Any, metrics: Collection[Metric], params: Col
     options: dict[str, Any] = {"rows": divisor(loss, counted), "backend": backend}
     for start, stop in parts(rows, trainer.accumulate):  # where a part has rows of this rank, from `at` on
         slicing.rows = stop - start
-        own = [None if cut is None else slice(at + cut.start, at + cut.stop) for cut in slicing.cuts(stop - start)]
-        cuts = [cut for cut in own if cut is not None]
-        at += slicing.share(stop - start).stop - slicing.share(stop - start).start
-        images = tuple(part for cut in cuts for part in _inputs(take(x, cut)))
-        one = slicing.passes.of(trainer.model, images, stop - start)
-        predictions = _outputs(one.forward(images), trainer.model.output_shape, len(cuts))
+        own, share = slicing.cuts(stop - start), slicing.share(stop - start)
+        x_own, y_own, w_own = (None if part is None else take(part, slice(at, at + share.stop - share.start)) for part in (x, y, weights))
+        at += share.stop - share.start
+        one = slicing.passes.of(trainer.model, x_own, stop - start)
+        prediction = one.forward(x_own)
         results, totals = [], []
-        for cut, prediction in zip(cuts, predictions):
-            given = options if weights is None else options | {"sample_weight": weights[cut]}
-            results.append(check_result(loss(prediction, take(y, cut), **given), prediction, loss))
+        cuts = [cut for cut in own if cut is not None]
+        for cut in cuts:
+            given = options if w_own is None else options | {"sample_weight": w_own[cut]}
+            of_slice = take(prediction, cut)
+            results.append(check_result(loss(of_slice, take(y_own, cut), **given), of_slice, loss))
         done = iter(results)
         for each_cut in own:
             result = None if each_cut is None else next(done)
@@ -89,19 +90,12 @@ def gradients(trainer: Any, batch: Any, metrics: Collection[Metric], params: Col
         total, correct = slicing.add(totals, 2)
         found = found.plus(total, None if math.isnan(correct) else correct)
         if metrics:
-            _measure(
-                slicing,
-                metrics,
-                loss,
-                predictions,
-                [take(y, cut) for cut in cuts],
-                [None if weights is None else weights[cut] for cut in cuts],
-            )
+            _measure(slicing, metrics, loss, prediction, y_own, w_own)
         if not math.isfinite(found.loss):
             commit(waiting)
             bad = [i for i, result in enumerate(results) if not math.isfinite(result.total)]
-            _not_finite(trainer, found.loss, take(x, cuts[bad[0]]) if bad else None)
-        one.backward(tuple(part for result in results for part in _inputs(result.gradient)))
+            _not_finite(trainer, found.loss, take(x_own, cuts[bad[0]]) if bad else None)
+        one.backward(each(lambda *parts: np.concatenate(parts), *(result.gradient for result in results)) if results else prediction)
         adding.add(stop - start < rows)
     adding.finish()
     return found
@@ -111,21 +105,11 @@ def _inputs(value: Any) -> tuple[Any, ...]:
     return value if type(value) is tuple else (value,)
 
 
-def _outputs(flat: tuple[Any, ...], shape: Any, count: int) -> list[Any]:
-    """The predictions of each slice: arrays, or tuples of them."""
-    if not count:
-        return []
-    each_has = len(flat) // count
-    return [flat[i * each_has : (i + 1) * each_has] if type(shape[0]) is tuple else flat[i] for i in range(count)]
-
-
-def _measure(slicing: Sliced, metrics: Collection[Metric], loss: Any, predictions: Any, targets: Any, weights: Any) -> None:
+def _measure(slicing: Sliced, metrics: Collection[Metric], loss: Any, prediction: Any, target: Any, weights: Any) -> None:
     """Give metrics the rows of all ranks."""
-    own = [(each(np.array, p), t, w) for p, t, w in zip(predictions, targets, weights)]
-    found = [part for of_rank in slicing.ranks.gather(own) for part in of_rank]
-    joined = [each(lambda *arrays: np.concatenate(arrays), *column) for column in list(zip(*found))[:2]]
-    prediction, target = joined
-    measure(metrics, loss, prediction, target, None if found[0][2] is None else np.concatenate([part[2] for part in found]))
+    found = slicing.ranks.gather((each(np.array, prediction), target, weights)) if slicing.levels else [(prediction, target, weights)]
+    prediction, target = (each(lambda *arrays: np.concatenate(arrays), *column) for column in list(zip(*found))[:2])
+    measure(metrics, loss, prediction, target, None if weights is None else np.concatenate([part[2] for part in found]))
 
 
 def _not_finite(trainer: Any, loss: float, images: Any) -> None:

@@ -129,7 +129,7 @@ class Trainer(CodeRepr):
             self.stop_reason: str | None = None
             self.best: Best | None = None
             self._measured: tuple[int, tuple[Metric, ...]] = (0, ())  # rows of this epoch that the metrics have seen
-            if (note := softmax_twice(model, self.loss)) is not None:
+            if (note := softmax_twice(model, self.loss)) is not None and self.ranks.rank == 0:
                 warn(note)
             self._trained = set(model.params.values())
             self._checked = (-1, 0)  # Watched.changes at the last check of the model, and which it was

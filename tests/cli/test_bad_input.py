@@ -40,6 +40,7 @@ from .running import TINY, nbnet, one_line_error, process
         ("train --epoch-count 3", "unknown option '--epoch-count': did you mean --epochs? see nbnet train --help"),
         ("train digits", "unknown argument 'digits': see nbnet train --help"),
         ("train --data", "argument --data: expected one argument (see nbnet train --help)"),
+        ("train --wire float16", "--wire float16 without --mpi, expected both: one process sends nothing"),
         ("warmup --backend numpy", "--backend numpy: has no compiled kernels to keep; expected parallel or serial"),
         ("warmup --all --dtype float64", "--all with --backend or --dtype: --all means both"),
     ],

@@ -59,6 +59,7 @@ def test_train(pictures, here, capsys):
         "backend": "serial",
         "dtype": "float32",
         "slices": None,
+        "wire": None,
         "seed": 0,
     }
     for name in PICTURES:

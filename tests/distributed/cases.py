@@ -152,6 +152,9 @@ def options(comm, folder):
     found["4 slices"] = batches(comm, folder, slices=4)
     found["few rows"] = batches(comm, folder, rows=3)
     found["replay"] = batches(comm, folder, replay=False)
+    of_numpy = network()
+    of_numpy.build((8, 8, 1), seed=1, backend="numpy")
+    found["numpy"] = batches(comm, folder, model=of_numpy, steps=2)
     t = trainer(comm, loss=ignoring)
     t.fit((x, y, weights), 1, 50, progress=False)
     found["ignored"] = [digest(t), t.history["loss"]]
@@ -197,6 +200,36 @@ def reads(comm, folder):
     return found
 
 
+def files(comm, folder):
+    """Each rank opens the files of its rows, but for a few that are compared; loading opens each file on one rank of a node."""
+    from nbnet.datasets import images
+
+    rank, size = (0, 1) if comm is None else (comm.Get_rank(), comm.Get_size())
+    pictures, count, opened = folder / "pictures", 96, []
+    if not pictures.exists():  # the first process has made them
+        from PIL import Image
+
+        x, y = nb.datasets.load("digits")[0]
+        for i in range(count + 8):
+            path = pictures / "ab"[i % 2] / f"{i:03}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(x[i, :, :, 0]).save(path)
+    before = images._opened
+    images._opened = lambda path: (opened.append(str(path)), before(path))[1]
+    try:
+        load = lambda: nb.datasets.from_folder(pictures, memory_limit=64 * 10, test_fraction=8 / 104)  # noqa: E731
+        (x, y), test, _ = nb.distributed.shared(nb.distributed.Ranks(comm), comm, load)
+        assert bool(opened) == (rank == 0)  # on one node
+        opened.clear()
+        assert len(x) == count
+        t = trainer(comm)
+        t.fit((x, y), 1, 48, validation=test, progress=False)
+    finally:
+        images._opened = before
+    assert len(set(opened)) <= count / size + 16 + 8, (len(set(opened)), size)
+    return [digest(t), t.history["val_loss"]]
+
+
 def wires(comm, folder):
     """Rounded on the wire: the same on all ranks, and near what is not rounded."""
     exact, found = trainer(comm, optimizer=nb.SGD(1.0)), {}
@@ -213,7 +246,7 @@ def wires(comm, folder):
     return found
 
 
-CASES = {case.__name__: case for case in (batches, fit, stopped, resumed, norms, layers, options, reads, wires)}
+CASES = {case.__name__: case for case in (batches, fit, stopped, resumed, norms, layers, options, reads, files, wires)}
 
 
 if __name__ == "__main__":

@@ -5,7 +5,11 @@ import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+
+from nbnet import cli, storage
+from nbnet.cli import runs
 
 from . import running
 
@@ -101,6 +105,17 @@ def test_train(tmp_path):
     code, again, err = train(4, tmp_path, "--resume", "run", "--epochs", "3")
     assert (code, err) == (0, "")
     assert "from epoch 3 of 3" in again
+
+
+def test_train_with_rounded_gradients(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = train(2, tmp_path, "--epochs", "1", "--out", "run", "--wire", "float16")
+    assert (code, err) == (0, "")
+    assert runs.read_config(tmp_path / "run").wire == "float16"
+    assert cli.main(["train", "--epochs", "1", "--out", "exact", "--slices", "8"]) == 0
+    found, exact = (storage.read(tmp_path / name / runs.MODEL)[0]["0.conv2d.weight"] for name in ("run", "exact"))
+    assert 0 < np.abs(found - exact).max() < 0.05
+    assert cli.main(["train", "--resume", "run", "--epochs", "2"]) == 0  # one process sends nothing
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

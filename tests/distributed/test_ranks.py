@@ -7,7 +7,7 @@ import pytest
 
 from . import cases, fifty, running
 
-NAMES = ["batches", "fit", "resumed", "norms", "layers", "options", "reads"]
+NAMES = ["batches", "fit", "resumed", "norms", "layers", "options", "reads", "files"]
 
 
 @pytest.fixture(scope="module")

@@ -75,6 +75,36 @@ def test_apart_each_slice_has_its_own_statistics():
     assert_close(together(found), (together(parts[0]) + together(parts[1])) / 2, "training", "float64")
 
 
+def test_apart_the_moving_statistics_are_those_of_slices_averaged_in_the_end():
+    """They are averaged after each step, which is the same: a moving average is linear in what it takes in."""
+    (x, y), _ = cases.data()
+    model = nb.Sequential([nb.Flatten(), nb.BatchNorm(sync=False, decay=0.7), nb.Dense(10)])
+    t = cases.trainer(None, 4, "float64", model)
+    means, variances = np.zeros((4, 64)), np.ones((4, 64))
+    for step in range(5):
+        rows = slice(40 * step, 40 * step + 40)
+        t.train_batch(x[rows], y[rows])
+        slices = x[rows].reshape(4, 10, 64) / 255
+        means, variances = 0.7 * means + 0.3 * slices.mean(1), 0.7 * variances + 0.3 * slices.var(1, ddof=1)
+    assert_close(model.buffers["1.batchnorm.moving_mean"], means.mean(0), "training", "float64")
+    assert_close(model.buffers["1.batchnorm.moving_var"], variances.mean(0), "training", "float64")
+    assert means.std(0).max() > 0.01
+
+
+@pytest.mark.parametrize("name", ["plain", "apart", "ghost", "renorm"])
+def test_slices_on_other_backends(name):
+    """serial has the bits of parallel; NumPy, which runs each slice by itself, is near."""
+    (x, y), _ = cases.data()
+    found = []
+    for backend in ("parallel", "serial", "numpy"):
+        model = cases.network(**cases.NORMS[name])
+        model.build((8, 8, 1), dtype="float64", seed=1, backend=backend)
+        t = cases.trainer(None, 4, model=model)
+        found.append([[t.train_batch(x[:rows], y[:rows])["loss"] for rows in (40, 40, 37, 40)], cases.digest(t)])
+    assert found[0] == found[1]
+    assert_close(found[2][0], found[0][0], "training", "float64")
+
+
 def test_one_recording_covers_all_slices():
     (x, y), _ = cases.data()
     t = cases.trainer(None)
@@ -142,7 +172,7 @@ def test_a_step_that_fails_changes_nothing(monkeypatch):
     t.train_batch(x[:40], y[:40])
     before = cases.digest(t)
     with monkeypatch.context() as patch:
-        patch.setattr(fused, "product_norm_input_gradient", lambda *args: 1 / 0)
+        patch.setattr(fused, "normalization_input_gradient", lambda *args: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             t.train_batch(x[40:80], y[40:80])
     assert cases.digest(t) == before

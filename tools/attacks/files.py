@@ -185,8 +185,8 @@ def run_folders(folder: Path) -> Case:
     values = {
         "nbnet": nb.__version__, "data": "digits", "data_dir": None, "size": None, "checksum": 1, "image_shape": (8, 8, 1),
         "class_names": list("abc"), "model": "digits", "epochs": 3, "batch_size": 64, "lr": 0.1, "optimizer": "adam", "weight_decay": 0.0,
-        "schedule": "one_cycle", "backend": "numpy", "dtype": "float32", "seed": 0, "slices": None, "recipe": None, "augment": ["crop"],
-            "label_smoothing": 0.1,
+        "schedule": "one_cycle", "backend": "numpy", "dtype": "float32", "seed": 0, "slices": None, "wire": None, "recipe": None,
+        "augment": ["crop"], "label_smoothing": 0.1,
     }  # fmt: skip
     config = runs.Config(**values)
     run, image = folder / "run", folder / "image.png"
