@@ -10,7 +10,7 @@ import numpy as np
 
 from nbnet.errors import ArgumentError, DataError, ShapeError
 from nbnet.functional import checks
-from nbnet.losses.base import Loss, LossResult, divisor
+from nbnet.losses.base import Loss, Started, divisor
 from nbnet.preprocessing import check_sample_weight
 from nbnet.runtime.arrays import on_device
 from nbnet.runtime.backend import Backend, get_backend
@@ -58,9 +58,9 @@ class Elementwise(Loss):
         """For targets (M, ...): those that the kernel takes instead, and weights of the outputs, (M, D); None for 1."""
         return None
 
-    def __call__(
+    def _start(
         self, prediction: Any, target: Any, *, sample_weight: Any = None, rows: int | None = None, backend: str | Backend = "parallel"
-    ) -> LossResult:
+    ) -> Started:
         """See Loss.
 
         Args:
@@ -85,8 +85,7 @@ class Elementwise(Loss):
         arrays = flat, target.reshape(flat.shape), be.place(weights.astype(dtype, copy=False))
         weight, scale = 1 / flat.shape[1] if self.mean else 1.0, 1 / (rows or divisor(self, count))
         be.kernel(f"loss.{self.kernel}")(*arrays, *self.options(), weight, scale, losses, gradient.reshape(flat.shape))
-        (losses,) = be.host(losses)
-        return LossResult(float(losses.sum()), None, gradient)
+        return Started(gradient, (losses,), lambda arrays: (float(arrays[0].sum()), None))
 
 
 class MeanSquaredError(Elementwise):

@@ -231,6 +231,12 @@ class CudaBackend(SerialBackend):
         copies = iter(self.device.to_host_all([array for array in arrays if on_device(array)]))
         return [next(copies) if on_device(array) else array for array in arrays]
 
+    def gate(self) -> Any:
+        """A new gate of a training step (nbnet.kernels.gpu.gate)."""
+        from nbnet.kernels.gpu.gate import Gate
+
+        return Gate()
+
     def channelwise(self, function: Callable[..., tuple], outputs: Sequence[Any], *args: Any, clamp: bool = False) -> None:
         from nbnet.kernels.gpu import launch
         from nbnet.kernels.gpu.compile import channelwise
