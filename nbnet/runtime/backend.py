@@ -238,11 +238,14 @@ class CudaBackend(SerialBackend):
         return Gate()
 
     def channelwise(self, function: Callable[..., tuple], outputs: Sequence[Any], *args: Any, clamp: bool = False) -> None:
-        from nbnet.kernels.gpu import launch
+        from nbnet.kernels.gpu import launch, launches
         from nbnet.kernels.gpu.compile import channelwise
 
         if not on_device(outputs[0]):
-            super().channelwise(function, outputs, *args, clamp=clamp)
+            if (recording := launches.active()) is not None and not recording.in_section:
+                recording.compute_on_host(channelwise_kernel(function, outputs, args, clamp), *outputs, *args)
+            else:
+                super().channelwise(function, outputs, *args, clamp=clamp)
             return
         arrays = tuple(on_device(arg) or np.ndim(arg) > 0 for arg in args)
         key = function, arrays, clamp

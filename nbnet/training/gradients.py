@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -63,6 +63,17 @@ class Found:
             self._parts.append((started.finish, started.arrays, x))
         else:
             self._sums = self._plus(self._sums, started.finish(backend.host(*started.arrays)), x)
+
+    def add_launched(self, gate: Any, finish: Callable[..., tuple[float, int | None]], arrays: Any, x: Any, *rows: Any) -> None:
+        """Add a part whose loss, and whose gate, are launched already.
+
+        Args:
+            finish, arrays: as in Started. rows: its prediction, target and weights.
+        """
+        self.gate = gate
+        self._parts.append((finish, arrays, x))
+        if self.metrics:
+            self._rows.append(rows)
 
     def read(self) -> None:
         """Start to copy what `finish` needs, without waiting for it."""

@@ -134,6 +134,8 @@ def launched(
     once, at the end. The gate of what is found then keeps the update from writing after a loss that is not finite.
     """
     model, optimizer = trainer.model, trainer.optimizer
+    if trainer.graphs is not None and (played := trainer.graphs.launched(trainer, batch, lr, metrics, waiting)) is not None:
+        return played
     params = model.params
     found: Found | Known
     if trainer.sliced is None:

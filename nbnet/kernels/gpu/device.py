@@ -256,7 +256,10 @@ def numbers(array: np.ndarray) -> DeviceArray:
     recording = launches.active()
     if recording is None:
         return to_device(array)
-    return DeviceArray(recording.slot(array, _bytes), array.shape, array.dtype, None)
+    flat = recording.slot(array, _bytes)
+    if recording.under_way and array.size:
+        transfers.staging().upload(array, flat, stream())
+    return DeviceArray(flat, array.shape, array.dtype, None)
 
 
 def _bytes(size: int) -> DeviceArray:
