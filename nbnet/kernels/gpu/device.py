@@ -263,7 +263,9 @@ def numbers(array: np.ndarray) -> DeviceArray:
 
 
 def _bytes(size: int) -> DeviceArray:
-    return pool().empty((size,), np.uint8)
+    """Memory of slots, which are uploaded before the recorded launches: none of these may have used it."""
+    with launches.unrecorded():
+        return pool().empty((size,), np.uint8)
 
 
 class Upload:

@@ -242,6 +242,16 @@ def active() -> Recording | None:
     return _active.get()
 
 
+@contextmanager
+def unrecorded() -> Iterator[None]:
+    """Within this block nothing is recorded, and memory is not that of a recording."""
+    token = _active.set(None)
+    try:
+        yield
+    finally:
+        _active.reset(token)
+
+
 def launch(compiled: Any, grid: Any, block: Any, *args: Any) -> None:
     """Launch a kernel on flat arrays and numbers."""
     recording = _active.get()
