@@ -71,14 +71,15 @@ class Elementwise(Loss):
         be = get_backend(backend)
         prediction = checks.floats(prediction, "prediction", be=be)
         count, dtype = len(prediction), prediction.dtype
-        target = be.place(target if on_device(target) else np.asarray(target, dtype))
+        target = target if on_device(target) else np.asarray(target, dtype)
         if target.shape != prediction.shape and target.size == prediction.size == count:
             target = target.reshape(prediction.shape)
         if target.shape != prediction.shape:
             raise ShapeError(f"targets have shape {target.shape}, expected {prediction.shape}: one value per output")
         weights = np.ones((1, 1), dtype) if sample_weight is None else check_sample_weight(sample_weight, count)[:, None]
         if (changed := self.weighted(target)) is not None:
-            target, weights = be.place(changed[0].astype(dtype)), weights * changed[1]
+            target, weights = changed[0].astype(dtype), weights * changed[1]
+        target = be.place(target)
         flat = prediction.reshape(count, -1)
         losses = be.empty((count,), np.float64)
         gradient = be.empty(prediction.shape, dtype)
