@@ -46,7 +46,7 @@ def start(loss: Any, prediction: Any, target: Any, **options: Any) -> Started:
     Raises:
         ArgumentError, ShapeError, DTypeError: as `check_result`; and what the loss raises.
     """
-    if getattr(type(loss), "__call__", None) is not Loss.__call__:
+    if type(loss).__call__ is not Loss.__call__:
         result = check_result(loss(prediction, target, **options), prediction, loss)
         return Started(result.gradient, (), lambda arrays: (result.total, result.correct))
     started: Started = loss._start(prediction, target, **options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -111,20 +111,20 @@ class Found:
         return NonFiniteError(f"the loss is {sums.loss} at step {self.trainer.step}: {explain_not_finite(self.trainer.model, x)}")
 
 
-class Known(NamedTuple):
+class Known:
     """The same, where nothing is waited for."""
 
-    sums: Sums
-    metrics: Collection[Metric]
-
     waits = False
-    gate = None
+    gate: Any = None
+
+    def __init__(self, sums: Sums, metrics: Collection[Metric]) -> None:
+        self.sums, self.metrics = sums, tuple(metrics)
 
     def read(self) -> None:
         """There is nothing to copy."""
 
     def finish(self) -> tuple[Sums, tuple[Metric, ...]]:
-        return self.sums, tuple(self.metrics)
+        return self.sums, self.metrics
 
 
 def gradients(

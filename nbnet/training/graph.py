@@ -195,4 +195,3 @@ class RecordedStep:
             x = np.ascontiguousarray(x)
             x = to_float(x, self.model.backend.on_host(x.shape, self.model.dtype)) if x.dtype != target.dtype else x
         target[:] = x
-

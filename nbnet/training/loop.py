@@ -125,9 +125,7 @@ def train_step(
     return sums, metrics
 
 
-def launched(
-    trainer: Any, batch: Batch, lr: float, metrics: tuple[Metric, ...], waiting: list[Call]
-) -> tuple[Found | Known, list[Call]]:
+def launched(trainer: Any, batch: Batch, lr: float, metrics: tuple[Metric, ...], waiting: list[Call]) -> tuple[Found | Known, list[Call]]:
     """The gradients of a batch, and the calls that update the parameters.
 
     Where the loss is still computed on the GPU, the update is launched too, unless the host has to look at something before: it waits

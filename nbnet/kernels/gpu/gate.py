@@ -22,7 +22,7 @@ LARGEST = 2.0**1000  # sums below it cannot overflow on the host, which adds in 
 def _close_if_not_finite(losses, count, largest, gate):
     """One block. The gate stays closed once it is."""
     total = 0.0
-    for i in range(cuda.threadIdx.x, count, THREADS):
+    for i in range(cuda.threadIdx.x, count, THREADS):  # type: ignore[call-overload]
         total += abs(losses[i])
     total = row_sum(total, THREADS, losses)
     if cuda.threadIdx.x == 0 and not total < largest:
@@ -67,4 +67,3 @@ def of_updates() -> Any:
     """The state of the gate that updates ask; outside of a step one that is always open."""
     state = _of_updates.get()
     return _always_open() if state is None else state
-

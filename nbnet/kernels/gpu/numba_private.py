@@ -1,5 +1,7 @@
 """All names of numba-cuda that are not public API. tests/kernels/gpu/test_numba_private.py says which of them a release changed."""
 
+from typing import Any
+
 from numba.cuda.core import config
 
 SIMULATED = bool(config.ENABLE_CUDASIM)
@@ -14,11 +16,13 @@ else:
     from types import SimpleNamespace
 
     import numpy as np
-    from numba.cuda import types
+    from numba import cuda
     from numba.cuda.core.errors import NumbaPerformanceWarning
     from numba.cuda.dispatcher import CUDACache
     from numba.cuda.np.numpy_support import from_dtype
     from numba.cuda.serialize import dumps
+
+    types: Any = cuda.types  # which mypy does not know
 
     __all__ = ["SIMULATED", "CUDACache", "NumbaPerformanceWarning", "dumps"]
 
