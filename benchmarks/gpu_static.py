@@ -19,10 +19,10 @@ import numpy as np
 from gpu_cases import cases
 from numba import cuda
 from numba.cuda import dispatcher, types
-from numba.cuda.np.numpy_support import from_dtype
 
 from nbnet.kernels import OPERATIONS
 from nbnet.kernels.gpu import device, launch
+from nbnet.kernels.gpu.numba_private import types_of
 from nbnet.runtime import backend as backends
 
 CAPABILITY = (9, 0)
@@ -48,16 +48,6 @@ class _Device:
     compute_capability = CAPABILITY
 
 
-def _type_of(value: Any) -> Any:
-    if isinstance(value, device.DeviceArray):
-        return types.Array(from_dtype(value.dtype), 1, "C")
-    if isinstance(value, tuple):
-        return types.UniTuple(types.int64, len(value))
-    if isinstance(value, np.generic):
-        return from_dtype(value.dtype)
-    return {bool: types.boolean, int: types.int64, float: types.float64}[type(value)]
-
-
 def record() -> list[Launched]:
     """Let launches be noted instead of made, on arrays without memory. For the rest of this process."""
     found: list[Launched] = []
@@ -65,7 +55,7 @@ def record() -> list[Launched]:
     def noted(kernel: Any, grid: Any, block: Any, *args: Any) -> None:
         arrays = [arg for arg in args if isinstance(arg, device.DeviceArray)]
         grid, block = (each if isinstance(each, tuple) else (each,) for each in (grid, block))
-        found.append(Launched(kernel, types.void(*map(_type_of, args)), grid, block, sum(array.nbytes for array in arrays)))
+        found.append(Launched(kernel, types.void(*types_of(args)), grid, block, sum(array.nbytes for array in arrays)))
 
     run, pool = launch.run, Pool()
     for operation in OPERATIONS:

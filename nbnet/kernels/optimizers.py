@@ -50,9 +50,14 @@ TABLE = {
 }
 
 
+def numbers_of(row):
+    """The names of the numbers that a row's update takes."""
+    return [*inspect.signature(row.update).parameters][2 + len(row.slots) :]
+
+
 def filled(template, row):
     """The source of a row's kernel, from a template with NAME, SLOTS, OPTIONS, NUMBERS, TYPED (the numbers in dtype T) and WORK."""
-    numbers = [*inspect.signature(row.update).parameters][2 + len(row.slots) :]
+    numbers = numbers_of(row)
     typed = ", ".join(name if name in TRUTHS else f"T({name})" for name in numbers)
     words = {"NAME": row.name, "SLOTS": ", ".join(row.slots), "OPTIONS": ", ".join(row.options), "NUMBERS": ", ".join(numbers)}
     words |= {"TYPED": typed, "WORK": str(len(row.slots))}

@@ -17,6 +17,7 @@ from nbnet.code_repr import CodeRepr
 from nbnet.errors import ArgumentError, BuildError, DTypeError, ShapeError
 from nbnet.functional import checks
 from nbnet.hints import explained, warn
+from nbnet.layers.buffer_memory import FlatBuffers, gathered
 from nbnet.layers.inputs import Shape as Shape
 from nbnet.layers.inputs import check_lengths, check_one, check_size, checked, plain
 from nbnet.layers.parameters import FlatParameters, Param, check_ties
@@ -81,6 +82,7 @@ class Layer(CodeRepr, Stage):
     backend: Backend
     dtype: np.dtype
     _outermost = False  # whether it was built by itself, not by a container
+    _flat_buffers: FlatBuffers | None = None  # on the GPU
     _pixels = "{x}.astype('{dtype}') / 255"  # code that makes an input of pixels, for error messages
 
     def __init__(self) -> None:
@@ -95,13 +97,15 @@ class Layer(CodeRepr, Stage):
 
     def __getstate__(self) -> dict[str, Any]:
         check_ties(self.params)
-        return vars(self)
+        state = vars(self)
+        return state if self._flat_buffers is None else state | {"_flat_buffers": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Of a deep copy and a pickle. A layer that is copied without its container has each parameter in arrays of its own."""
         vars(self).update(state)
         if self._outermost:
             FlatParameters.renew(self.params.values(), self.dtype, self.backend)
+            self._gather_buffers()
 
     def __repr__(self) -> str:
         return (MARKS.get() or {}).get(id(self)) or self._code()
@@ -140,6 +144,21 @@ class Layer(CodeRepr, Stage):
         """Arrays by name that are saved but not trained; a container's by path."""
         return self._buffers
 
+    def buffer_memory(self) -> list[Any]:
+        """Arrays whose copies are copies of all buffers: on the GPU a few large ones."""
+        buffers = self.buffers.values()
+        return list(buffers) if self._flat_buffers is None else self._flat_buffers.memory(buffers)
+
+    def _gather_buffers(self) -> None:
+        """Move buffers on the GPU into few arrays."""
+        if self.backend.name == "cuda" and any(map(on_device, self.buffers.values())):
+            self._flat_buffers, moved = gathered(self.buffers.values(), self.backend)
+            self._move_buffers(moved)
+
+    def _move_buffers(self, moved: dict[int, Any]) -> None:
+        """Put other arrays in the place of buffers, by the ids of these."""
+        self._buffers = {name: moved.get(id(array), array) for name, array in self._buffers.items()}
+
     @explained("build((28, 28, 1))")
     def build(
         self,
@@ -176,6 +195,7 @@ class Layer(CodeRepr, Stage):
         try:
             output_shape = self._build(shape, context)
             FlatParameters.gather(self.params.values(), self.dtype, self.backend)
+            self._gather_buffers()
         except Exception as error:
             for layer, attributes in before:
                 vars(layer).clear()

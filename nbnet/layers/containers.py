@@ -71,6 +71,11 @@ class Container(Layer):
         if not all(map(is_, self._dicts(), self._gathered_from)):
             self._gather()
 
+    def _move_buffers(self, moved: dict[int, Any]) -> None:
+        for child in self._layers():
+            child._move_buffers(moved)
+        self._gather()
+
     def _children(self) -> list[tuple[str, Layer]]:
         """The layers with their names: their own, or position and kind.
 

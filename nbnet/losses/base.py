@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +23,35 @@ class LossResult(NamedTuple):
     total: float  # sum of the losses of the rows, each times its weight
     correct: int | None  # rows whose largest output is at the label; None for regression
     gradient: Any  # of total / rows with respect to the prediction: its shape and dtype, where the backend computes
+
+
+class Started(NamedTuple):
+    """A loss that may still be computed on the GPU, where the host need not wait for it.
+
+    Attributes:
+        gradient: as in LossResult.
+        arrays: what `finish` needs, where the backend computes; those of float64 are losses of rows, and the total is not finite only if
+            they are not. Empty if there is nothing to wait for.
+        finish: (copies of the arrays on the host) -> total and correct, as in LossResult.
+    """
+
+    gradient: Any
+    arrays: tuple[Any, ...]
+    finish: Callable[[Sequence[np.ndarray]], tuple[float, int | None]]
+
+
+def start(loss: Any, prediction: Any, target: Any, **options: Any) -> Started:
+    """Begin to compute a loss: what `loss(prediction, target, **options)` does, without waiting for it where the loss can.
+
+    Raises:
+        ArgumentError, ShapeError, DTypeError: as `check_result`; and what the loss raises.
+    """
+    if type(loss).__call__ is not Loss.__call__:
+        result = check_result(loss(prediction, target, **options), prediction, loss)
+        return Started(result.gradient, (), lambda arrays: (result.total, result.correct))
+    started: Started = loss._start(prediction, target, **options)
+    _check_gradients(started.gradient, prediction, name_of(loss))
+    return started
 
 
 def check_call(loss: Callable[..., Any], name: str, weights: bool = False) -> None:
@@ -59,14 +88,18 @@ def check_result(result: Any, prediction: Any, loss: Loss) -> LossResult:
             f"the loss {name} returned total={type(total).__name__} and correct={type(correct).__name__}, expected numbers "
             "(correct may be None): total is the sum over the rows, as in losses.sum()"
         )
+    _check_gradients(gradient, prediction, name)
+    return result
+
+
+def _check_gradients(gradient: Any, prediction: Any, name: str) -> None:
     if type(prediction) is not tuple:
         _check_gradient(gradient, prediction, name)
-        return result
+        return
     if type(gradient) is not tuple or len(gradient) != len(prediction):
         raise ShapeError(f"the loss {name} returned a gradient that is no tuple of {len(prediction)} arrays, one for each output")
     for one, output in zip(gradient, prediction):
         _check_gradient(one, output, name)
-    return result
 
 
 def _check_gradient(gradient: Any, prediction: Any, name: str) -> None:
@@ -164,6 +197,14 @@ class Loss(CodeRepr):
             backend: name or object.
         """
         be = get_backend(backend)
+        started = self._start(prediction, target, sample_weight=sample_weight, rows=rows, backend=be)
+        return LossResult(*started.finish(be.host(*started.arrays)), started.gradient)
+
+    def _start(
+        self, prediction: Any, target: Any, *, sample_weight: Any = None, rows: int | None = None, backend: str | Backend = "parallel"
+    ) -> Started:
+        """Compute the loss and its gradient, or launch what computes them. Args: as of a call."""
+        be = get_backend(backend)
         placed = each(lambda part: checks.floats(part, "prediction", be=be), prediction)
         host = be.host(*placed) if type(placed) is tuple else be.host(placed)
         count = len(host[0])
@@ -179,7 +220,8 @@ class Loss(CodeRepr):
         def gradient(part: Any, slope: Any) -> Any:
             return be.place((np.asarray(slope).T * factor).T.astype(part.dtype))
 
-        return LossResult(float(weights @ losses), None, each(gradient, placed, slopes))
+        total = float(weights @ losses)
+        return Started(each(gradient, placed, slopes), (), lambda arrays: (total, None))
 
     @property
     def _standard(self) -> bool:

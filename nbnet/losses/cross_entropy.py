@@ -10,7 +10,7 @@ import numpy as np
 
 from nbnet.errors import ArgumentError, DataError, ShapeError
 from nbnet.functional import checks
-from nbnet.losses.base import Loss, LossResult, divisor
+from nbnet.losses.base import Loss, Started, divisor
 from nbnet.preprocessing import check_labels, check_probabilities, check_sample_weight
 from nbnet.runtime.backend import Backend, get_backend
 
@@ -73,9 +73,9 @@ class SoftmaxCrossEntropy(Loss):
     def counted(self, target: Any) -> np.ndarray | None:
         return None if self.ignore_index is None or target.ndim == 2 else target != self.ignore_index
 
-    def __call__(
+    def _start(
         self, prediction: Any, target: Any, *, sample_weight: Any = None, rows: int | None = None, backend: str | Backend = "parallel"
-    ) -> LossResult:
+    ) -> Started:
         """See Loss.
 
         Args:
@@ -122,13 +122,12 @@ class SoftmaxCrossEntropy(Loss):
             shares = shares * self.class_weight
         return shares
 
-    def _run(self, kernel: str, be: Backend, logits: Any, targets: tuple[Any, ...], rows: int) -> LossResult:
+    def _run(self, kernel: str, be: Backend, logits: Any, targets: tuple[Any, ...], rows: int) -> Started:
         count = len(logits)
         losses, hits = be.empty((count,), np.float64), be.empty((count,), np.uint8)
         gradient = be.empty(logits.shape, logits.dtype)
         be.kernel(f"loss.{kernel}")(logits, *targets, 1 / rows, losses, hits, gradient)
-        losses, hits = be.host(losses, hits)
-        return LossResult(float(losses.sum()), int(np.count_nonzero(hits)), gradient)
+        return Started(gradient, (losses, hits), lambda arrays: (float(arrays[0].sum()), int(np.count_nonzero(arrays[1]))))
 
 
 def _class_weight(weights: Any) -> tuple[float, ...]:
@@ -168,9 +167,9 @@ class KLDivergence(SoftmaxCrossEntropy):
             )
         return check_probabilities(y)
 
-    def __call__(
+    def _start(
         self, prediction: Any, target: Any, *, sample_weight: Any = None, rows: int | None = None, backend: str | Backend = "parallel"
-    ) -> LossResult:
+    ) -> Started:
         """See Loss.
 
         Args:
@@ -179,11 +178,11 @@ class KLDivergence(SoftmaxCrossEntropy):
         shares = np.asarray(target, np.float64)
         if shares.shape != prediction.shape:
             raise ShapeError(f"targets have shape {shares.shape}, expected {prediction.shape}: the probabilities of each class")
-        result = super().__call__(prediction, shares, sample_weight=sample_weight, rows=rows, backend=backend)
+        started = super()._start(prediction, shares, sample_weight=sample_weight, rows=rows, backend=backend)
         logs = np.log(shares, out=np.zeros(shares.shape), where=shares > 0)
         weights = 1.0 if sample_weight is None else check_sample_weight(sample_weight, len(shares))
         entropies = weights * (shares * logs).sum(axis=1)
-        return result._replace(total=math.fsum((result.total, *entropies)), correct=None)
+        return started._replace(finish=lambda arrays: (math.fsum((started.finish(arrays)[0], *entropies)), None))
 
 
 softmax_cross_entropy = SoftmaxCrossEntropy()

@@ -10,7 +10,7 @@ import numpy as np
 
 from nbnet.errors import ArgumentError, DataError, ShapeError
 from nbnet.functional import checks
-from nbnet.losses.base import Loss, LossResult, divisor
+from nbnet.losses.base import Loss, Started, divisor
 from nbnet.preprocessing import check_sample_weight
 from nbnet.runtime.arrays import on_device
 from nbnet.runtime.backend import Backend, get_backend
@@ -58,9 +58,9 @@ class Elementwise(Loss):
         """For targets (M, ...): those that the kernel takes instead, and weights of the outputs, (M, D); None for 1."""
         return None
 
-    def __call__(
+    def _start(
         self, prediction: Any, target: Any, *, sample_weight: Any = None, rows: int | None = None, backend: str | Backend = "parallel"
-    ) -> LossResult:
+    ) -> Started:
         """See Loss.
 
         Args:
@@ -71,22 +71,22 @@ class Elementwise(Loss):
         be = get_backend(backend)
         prediction = checks.floats(prediction, "prediction", be=be)
         count, dtype = len(prediction), prediction.dtype
-        target = be.place(target if on_device(target) else np.asarray(target, dtype))
+        target = target if on_device(target) else np.asarray(target, dtype)
         if target.shape != prediction.shape and target.size == prediction.size == count:
             target = target.reshape(prediction.shape)
         if target.shape != prediction.shape:
             raise ShapeError(f"targets have shape {target.shape}, expected {prediction.shape}: one value per output")
         weights = np.ones((1, 1), dtype) if sample_weight is None else check_sample_weight(sample_weight, count)[:, None]
         if (changed := self.weighted(target)) is not None:
-            target, weights = be.place(changed[0].astype(dtype)), weights * changed[1]
+            target, weights = changed[0].astype(dtype), weights * changed[1]
+        target = be.place(target)
         flat = prediction.reshape(count, -1)
         losses = be.empty((count,), np.float64)
         gradient = be.empty(prediction.shape, dtype)
         arrays = flat, target.reshape(flat.shape), be.place(weights.astype(dtype, copy=False))
         weight, scale = 1 / flat.shape[1] if self.mean else 1.0, 1 / (rows or divisor(self, count))
         be.kernel(f"loss.{self.kernel}")(*arrays, *self.options(), weight, scale, losses, gradient.reshape(flat.shape))
-        (losses,) = be.host(losses)
-        return LossResult(float(losses.sum()), None, gradient)
+        return Started(gradient, (losses,), lambda arrays: (float(arrays[0].sum()), None))
 
 
 class MeanSquaredError(Elementwise):

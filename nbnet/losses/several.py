@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from nbnet.errors import ArgumentError, ShapeError
-from nbnet.losses.base import Loss, LossResult, check_result, divisor
+from nbnet.losses.base import Loss, Started, divisor, start
 from nbnet.losses.cross_entropy import SoftmaxCrossEntropy
 from nbnet.losses.distances import Triplet
 from nbnet.losses.elementwise import Elementwise
 from nbnet.runtime.arrays import several
-from nbnet.runtime.backend import Backend
+from nbnet.runtime.backend import Backend, get_backend
 
 
 class PerOutput(Loss):
@@ -53,9 +56,9 @@ class PerOutput(Loss):
             raise ShapeError(f"the targets have {', '.join(map(str, lengths))} rows: expected one of each output for every row of x")
         return tuple(targets)
 
-    def __call__(
+    def _start(
         self, prediction: Any, target: Any, *, sample_weight: Any = None, rows: int | None = None, backend: str | Backend = "parallel"
-    ) -> LossResult:
+    ) -> Started:
         """See Loss.
 
         Args:
@@ -64,10 +67,19 @@ class PerOutput(Loss):
         weights = {} if sample_weight is None else {"sample_weight": sample_weight}
         rows = rows or divisor(self, len(target[0]))
         parts = zip(self.losses, prediction, target)
-        results = [check_result(loss(p, t, rows=rows, backend=backend, **weights), p, loss) for loss, p, t in parts]
-        correct = [result.correct for result in results if result.correct is not None]
-        total = sum(float(result.total) for result in results)
-        return LossResult(total, correct[0] if len(correct) == 1 else None, tuple([result.gradient for result in results]))
+        started = [start(loss, p, t, rows=rows, backend=backend, **weights) for loss, p, t in parts]
+
+        def finish(arrays: Sequence[np.ndarray]) -> tuple[float, int | None]:
+            rest = iter(arrays)
+            results = [one.finish([next(rest) for _ in one.arrays]) for one in started]
+            correct = [correct for _, correct in results if correct is not None]
+            return sum(float(total) for total, _ in results), correct[0] if len(correct) == 1 else None
+
+        gradient, arrays = tuple([one.gradient for one in started]), [array for one in started for array in one.arrays]
+        if not all(one.arrays for one in started):  # some are computed already
+            found = finish(get_backend(backend).host(*arrays))
+            return Started(gradient, (), lambda arrays: found)
+        return Started(gradient, tuple(arrays), finish)
 
 
 def check_outputs(loss: Loss, output_shape: tuple[Any, ...]) -> None:

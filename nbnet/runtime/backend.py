@@ -231,12 +231,21 @@ class CudaBackend(SerialBackend):
         copies = iter(self.device.to_host_all([array for array in arrays if on_device(array)]))
         return [next(copies) if on_device(array) else array for array in arrays]
 
+    def gate(self) -> Any:
+        """A new gate of a training step (nbnet.kernels.gpu.gate)."""
+        from nbnet.kernels.gpu.gate import Gate
+
+        return Gate()
+
     def channelwise(self, function: Callable[..., tuple], outputs: Sequence[Any], *args: Any, clamp: bool = False) -> None:
-        from nbnet.kernels.gpu import launch
+        from nbnet.kernels.gpu import launch, launches
         from nbnet.kernels.gpu.compile import channelwise
 
         if not on_device(outputs[0]):
-            super().channelwise(function, outputs, *args, clamp=clamp)
+            if (recording := launches.active()) is not None and not recording.in_section:
+                recording.compute_on_host(channelwise_kernel(function, outputs, args, clamp), *outputs, *args)
+            else:
+                super().channelwise(function, outputs, *args, clamp=clamp)
             return
         arrays = tuple(on_device(arg) or np.ndim(arg) > 0 for arg in args)
         key = function, arrays, clamp

@@ -42,23 +42,32 @@ class Replay:
         enabled: False runs every batch layer by layer.
         stage_of: of a model, the stage that runs in its place; None: the model itself. Where a stage of the model cannot be recorded, it
             is made again for each pass, and none is recorded.
+        record: makes a recording of a stage, for batches of a shape; it is `complete` once it can be replayed.
+        backends: whose passes are recorded.
     """
 
-    def __init__(self, enabled: bool = True, stage_of: Callable[[Any], Any] | None = None) -> None:
+    def __init__(
+        self,
+        enabled: bool = True,
+        stage_of: Callable[[Any], Any] | None = None,
+        record: Callable[[Any, Any], Any] = Recording,
+        backends: tuple[str, ...] = BACKENDS,
+    ) -> None:
         self.enabled = enabled
+        self._record, self._backends = record, backends
         self._stage_of = stage_of
         self._stage: Any = None  # what runs
-        self._recordings: OrderedDict[tuple[Any, ...], Recording | None] = OrderedDict()  # of the last KEPT shapes, in order of use
+        self._recordings: OrderedDict[tuple[Any, ...], Any] = OrderedDict()  # of the last KEPT shapes, in order of use
         self.model: Any = None
         self._changes = 0  # Watched.changes at the last check of all settings
 
-    def of(self, model: Any, x: Any, also: Any = None) -> Pass | Recording:
+    def of(self, model: Any, x: Any, also: Any = None) -> Any:
         """What runs forward and then backward for a batch like x.
 
         Args:
             also: what decides which calls are made, besides the shape of x and the settings.
         """
-        if not self.enabled or model.backend.name not in BACKENDS:
+        if not self.enabled or model.backend.name not in self._backends:
             return Pass(self._made(model))
         if model is not self.model:
             self._start(model)
@@ -77,7 +86,7 @@ class Replay:
         known = key in self._recordings
         recording = self._recordings.pop(key, None)
         if known and (recording is None or not recording.complete):  # an interrupted one is made again
-            recording = Recording(self._stage, shape)
+            recording = self._record(self._stage, shape)
         self._recordings[key] = recording
         if len(self._recordings) > KEPT:
             self._recordings.popitem(last=False)
@@ -88,7 +97,7 @@ class Replay:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy makes recordings of its own."""
-        return Replay, (self.enabled, self._stage_of)
+        return Replay, (self.enabled, self._stage_of, self._record, self._backends)
 
     def clear(self) -> None:
         """Drop the recordings; their memory returns to the backend."""
@@ -118,6 +127,11 @@ class Replay:
     def _now(self) -> Iterator[Any]:
         """The attributes that decide which calls are made, apart from the shape of the batch."""
         return chain(_values(self._looks), chain.from_iterable(map(_arrays, self._params)))
+
+
+def unrecorded(model: Any) -> Stage | None:
+    """The first stage of a model that cannot be recorded."""
+    return next((stage for stage in _stages(model, model.backend) if not can_replay(stage, model.backend)), None)
 
 
 def _stages(stage: Stage, backend: Any) -> Iterator[Stage]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from nbnet.runtime.arrays import FLOATS
+from nbnet.runtime.arrays import FLOATS, on_device
 from nbnet.runtime.watched import Watched
 
 BUFFERS = (*FLOATS, np.dtype(np.int64), np.dtype(np.uint64))  # dtypes of buffers that kernels take without a copy
@@ -60,9 +60,14 @@ def can_replay(stage: Stage, backend: Any) -> bool:
     if stage.inner():
         return True
     params, buffers = vars(stage)["_params"], vars(stage)["_buffers"]
-    return all(param.value.flags.carray and param.value.dtype == stage.dtype for param in params.values()) and all(
-        array.flags.carray and array.dtype in BUFFERS for array in buffers.values()
+    return all(_is_plain(param.value) and param.value.dtype == stage.dtype for param in params.values()) and all(
+        _is_plain(array) and array.dtype in BUFFERS for array in buffers.values()
     )
+
+
+def _is_plain(array: Any) -> bool:
+    """Whether kernels take an array as it is."""
+    return on_device(array) or array.flags.carray
 
 
 def _is_declared(cls: type) -> bool:

@@ -19,7 +19,7 @@ from nbnet.training import sliced
 from nbnet.training.callbacks.base import Hook
 from nbnet.training.epoch import Batch, Position, Sums
 from nbnet.training.evaluation import copied, started
-from nbnet.training.gradients import clip, gradients
+from nbnet.training.gradients import Found, Known, clip, gradients
 from nbnet.training.notes import progress as progress_at
 from nbnet.training.notes import rate
 from nbnet.training.progress import epoch_bar
@@ -96,42 +96,80 @@ def train_step(
     follow(trainer)  # in case that an exception came between the last step and its average
     if trainer.average is not None:
         trainer.average.begin(model)
-    params, buffers = model.params, model.buffers
     step, updates, waiting = trainer.step, optimizer.steps, model.waiting_updates()
-    before = [array.copy() for array in buffers.values()]
+    memory = model.buffer_memory()
+    before = [array.copy() for array in memory]
     seen, metrics = trainer._measured if within is not None and trainer.position.batches else (0, ())
     if trainer.metrics:
         metrics = copied(metrics) or started(trainer.metrics)
     try:
         with np.errstate(over="ignore", invalid="ignore"):  # overflow shows in the loss, which gives one clear error
-            if trainer.sliced is None:
-                sums = gradients(trainer, *batch[:3], metrics, params.values(), waiting)
-            else:
-                sums = sliced.gradients(trainer, batch, metrics, params.values(), waiting)
-        for param in params.values():
-            if param.regularizer is not None:
-                param.grad[:] = np.asarray(param.grad) + param.regularizer(np.asarray(param.value))
-        if trainer.clip_norm is not None:
-            clip(params.values(), trainer.clip_norm, model.backend)
-        if getattr(optimizer.step, "__func__", None) is Optimizer.step:
-            calls = optimizer.calls(params, model.backend, lr)
-        else:  # a method of the user's
-            calls = [partial(optimizer.step, params, model.backend, lr)]
+            found, calls = launched(trainer, batch, lr, metrics, waiting)
+            sums, metrics, interrupt = found_of(found)
         calls.append(partial(setattr, trainer, "step", step + 1))
         if within is not None:
             calls.append(partial(setattr, trainer, "position", trainer.position.after(batch.rows, sums, lr, *within)))
             calls.append(partial(setattr, trainer, "_measured", (seen + batch.rows, metrics)))
             calls.append(partial(setattr, trainer, "schedule_epochs", epochs))
         commit(calls)
+        if interrupt is not None:
+            raise interrupt
     except BaseException:
         if trainer.step == step:
             commit(waiting)
             trainer.clear_passes()
-            restored = [assignment(array, old) for array, old in zip(buffers.values(), before)]
+            restored = [assignment(array, old) for array, old in zip(memory, before)]
             commit([*restored, *optimizer.undo, partial(setattr, optimizer, "steps", updates)])
         raise
     follow(trainer)
     return sums, metrics
+
+
+def launched(trainer: Any, batch: Batch, lr: float, metrics: tuple[Metric, ...], waiting: list[Call]) -> tuple[Found | Known, list[Call]]:
+    """The gradients of a batch, and the calls that update the parameters.
+
+    Where the loss is still computed on the GPU, the update is launched too, unless the host has to look at something before: it waits
+    once, at the end. The gate of what is found then keeps the update from writing after a loss that is not finite.
+    """
+    model, optimizer = trainer.model, trainer.optimizer
+    if trainer.graphs is not None and (played := trainer.graphs.launched(trainer, batch, lr, metrics, waiting)) is not None:
+        return played
+    params = model.params
+    found: Found | Known
+    if trainer.sliced is None:
+        found = gradients(trainer, *batch[:3], metrics, params.values(), waiting)
+    else:
+        found = Known(sliced.gradients(trainer, batch, metrics, params.values(), waiting), metrics)
+    found.read()
+    by_kernels = getattr(optimizer.step, "__func__", None) is Optimizer.step and type(optimizer)._update is Optimizer._update
+    regularized = [param for param in params.values() if param.regularizer is not None]
+    if found.waits and (regularized or trainer.clip_norm is not None or not by_kernels):
+        found = Known(*found.finish())
+    for param in regularized:
+        param.grad[:] = np.asarray(param.grad) + param.regularizer(np.asarray(param.value))
+    if trainer.clip_norm is not None:
+        clip(params.values(), trainer.clip_norm, model.backend)
+    if getattr(optimizer.step, "__func__", None) is Optimizer.step:
+        calls = optimizer.calls(params, model.backend, lr)
+    else:  # a method of the user's
+        calls = [partial(optimizer.step, params, model.backend, lr)]
+    if found.waits:
+        with found.gate.before():
+            commit(calls)
+        calls = []
+    return found, calls
+
+
+def found_of(found: Found | Known) -> tuple[Sums, tuple[Metric, ...], BaseException | None]:
+    """The sums, the metrics, and what interrupted the host while it waited for an update that was launched: that step happens."""
+    if not found.waits:
+        return *found.finish(), None
+    try:
+        return *found.finish(), None
+    except Exception:
+        raise
+    except BaseException as interrupt:
+        return *found.finish(), interrupt
 
 
 def follow(trainer: Any) -> None:

@@ -32,6 +32,8 @@ from nbnet.training.averages import Average
 from nbnet.training.callbacks.base import Callback, Hook, hooks_of
 from nbnet.training.checkpoint import Best
 from nbnet.training.epoch import Batch, Position, check_data, check_weights
+from nbnet.training.graph import Graphs
+from nbnet.training.graph import check as check_graph
 from nbnet.training.history import History
 from nbnet.training.loop import close_epoch, follow, means, run_epoch, train_step
 from nbnet.training.notes import before_fit, rate, softmax_twice
@@ -69,6 +71,8 @@ class Trainer(CodeRepr):
             depend on the number of ranks.
         replay: whether the kernel calls of a training pass are recorded and repeated, which saves the layers' Python; the results
             have the same bits either way (nbnet.runtime.replay). False runs every layer in every step, for a debugger.
+        graph: on backend "cuda", whether each step becomes one CUDA graph, by cuda.core (nbnet.training.graph); the results have the same
+            bits either way. The capture has never run on a GPU so far.
     Attributes:
         lr_factor: multiplies the learning rate; callbacks.ReduceLROnPlateau sets it. Checkpoints hold it.
         step: optimiser steps so far. epoch: complete epochs so far. schedule_epochs: how many the schedule spanned in the last
@@ -98,6 +102,7 @@ class Trainer(CodeRepr):
         comm: Any = None,
         slices: int | None = None,
         wire: str | None = None,
+        graph: bool = False,
     ) -> None:
         self.ranks = Ranks(comm)
         with self.ranks.together():
@@ -141,6 +146,11 @@ class Trainer(CodeRepr):
             self.slices = SLICES if slices is None and comm is not None else slices
             if wire is not None and comm is None:
                 raise ArgumentError(f"wire={wire!r} without comm, expected comm=MPI.COMM_WORLD with it: one process sends nothing")
+            self.graph = bool(graph)
+            self.graphs: Graphs | None = None
+            if self.graph:
+                check_graph(self)
+                self.graphs = Graphs()
             if self.ranks.size > 1:
                 self.ranks.same(facts_of(self), "configuration")
         self._compiled_for: Sequential | None = None
@@ -181,6 +191,8 @@ class Trainer(CodeRepr):
         """Drop what is recorded of passes."""
         for passes in self._all_passes():
             passes.clear()
+        if self.graphs is not None:
+            self.graphs.passes.clear()
 
     def __repr__(self) -> str:
         """Code that makes such a trainer, with a model that is not trained yet."""

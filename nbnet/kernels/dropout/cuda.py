@@ -1,8 +1,9 @@
-"""Dropout on CUDA: four elements per counter and thread; random words stay in registers."""
+"""Dropout on CUDA: four elements per counter and thread; random words stay in registers. The counter of a pass is read from an array."""
 
 import numpy as np
 from numba import cuda
 
+from nbnet.kernels.gpu import device
 from nbnet.kernels.gpu.compile import SIMULATED, formula, kernel
 from nbnet.kernels.gpu.launch import THREADS, elementwise, load, run, store
 from nbnet.kernels.philox import philox
@@ -18,7 +19,8 @@ if SIMULATED:
 
 
 @kernel
-def _apply(x, size, seed, stream, step, before, threshold, scale, shift, dropped, y):
+def _apply(x, size, counter, before, threshold, scale, shift, dropped, y):
+    seed, stream, step = counter[0], np.uint32(counter[1]), np.uint32(counter[2])
     k0, k1 = np.uint32(seed & np.uint64(0xFFFFFFFF)), np.uint32(seed >> np.uint64(32))
     first = cuda.blockIdx.x * (VECTORS * THREADS) + cuda.threadIdx.x
     a, b = load(x, 4 * first, size), load(x, 4 * (first + THREADS), size)
@@ -40,9 +42,9 @@ def apply(x, counter, threshold, scale, shift, dropped, y):
     if x.size:
         T = x.dtype.type
         grid = -(-x.size // (4 * VECTORS * THREADS))
-        seed, stream, step, *before = counter
-        words = seed, np.uint32(stream), np.uint32(step), np.int64(before[0] if before else 0), np.uint64(threshold)
-        run(_apply, grid, THREADS, x, x.size, *words, T(scale), T(shift), T(dropped), y)
+        before = np.int64(counter[3] if counter.size > 3 else 0)
+        numbers = device.numbers(counter), before, np.uint64(threshold), T(scale), T(shift), T(dropped)
+        run(_apply, grid, THREADS, x, x.size, *numbers, y)
 
 
 @formula

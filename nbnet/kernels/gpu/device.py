@@ -1,4 +1,4 @@
-"""Memory on a CUDA GPU: arrays, a caching pool and copies, all in the order of one stream.
+"""Memory on a CUDA GPU: arrays and a caching pool, all in the order of one stream.
 
 All work of nbnet on a GPU goes to one stream, so a block that is freed on the host can be reused at once: its next user runs after the
 previous one. So steps in steady state allocate nothing. Only uploads may use a second stream, in parallel with kernels; events order
@@ -8,33 +8,20 @@ their blocks with the first stream. With NUMBA_ENABLE_CUDASIM=1 the same code ru
 from __future__ import annotations
 
 import math
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import cache
-from itertools import accumulate
 from typing import Any
 
 import numpy as np
 from numba import cuda
 
 from nbnet.errors import BackendError
-from nbnet.kernels.gpu.compile import configured, kernel
+from nbnet.kernels.gpu import launches, transfers
+from nbnet.kernels.gpu.compile import kernel
+from nbnet.kernels.gpu.launches import copy_stream, launch, refuse_download, stream, synchronize
+from nbnet.kernels.gpu.transfers import ALIGNMENT, PINNED_DOWNLOADS, Download
 from nbnet.kernels.size_classes import size_class
-
-PINNED_DOWNLOADS = 1 << 20  # bytes at most: the system cannot use pinned memory otherwise
-ALIGNMENT = 256  # bytes; 128-bit loads need a multiple of 16
-
-
-@cache
-def stream() -> Any:
-    """The one stream."""
-    return cuda.stream()
-
-
-@cache
-def copy_stream() -> Any:
-    """The stream of uploads that run in parallel with kernels."""
-    return cuda.stream()
 
 
 @kernel
@@ -135,10 +122,10 @@ class DeviceArray:
             return DeviceArray(self.flat[first : first + math.prod(shape)], shape, self.dtype, self.lease)
         part = pool().empty(shape, self.dtype)
         if numbers.step == 1 and part.size:
-            _copy(self.flat[first : first + part.size], part.flat)
+            launches.copy(self.flat[first : first + part.size], part.flat)
             return part
         for i, row in enumerate(numbers):
-            _copy(self._row(row), part._row(i))
+            launches.copy(self._row(row), part._row(i))
         return part
 
     def __setitem__(self, where: Any, value: Any) -> None:
@@ -146,17 +133,17 @@ class DeviceArray:
         shape = (len(numbers), *self.shape[1:])
         if not isinstance(value, DeviceArray) and np.ndim(value) == 0 and shape == self.shape:
             if self.size:
-                configured(_fill, -(-self.size // 256), min(self.size, 256), stream())(self.flat, self.size, self.dtype.type(value))
+                launch(_fill, -(-self.size // 256), min(self.size, 256), self.flat, self.size, self.dtype.type(value))
             return
         if not isinstance(value, DeviceArray):
             value = to_device(np.array(np.broadcast_to(value, shape), self.dtype))
         if value.shape != shape or value.dtype != self.dtype:
             raise ValueError(f"cannot assign {value} to rows of {self}, expected shape {shape} and dtype {self.dtype}")
         if shape == self.shape and numbers.step == 1:
-            _copy(value.flat, self.flat)
+            launches.copy(value.flat, self.flat)
             return
         for i, row in enumerate(numbers):
-            _copy(value._row(i), self._row(row))
+            launches.copy(value._row(i), self._row(row))
 
     def _rows(self, where: Any) -> range:
         if not isinstance(where, slice):
@@ -189,6 +176,9 @@ class Pool:
         count = math.prod(shape)
         size = size_class(count * dtype.itemsize, ALIGNMENT)
         free = self._free[size]
+        recording = launches.active()
+        if recording is not None and recording.under_way:
+            free = recording.free(size, free)
         try:
             block = free.pop()
             self.hits += 1
@@ -241,53 +231,41 @@ def _out_of_memory_message(size: int, held: int) -> str:
     )
 
 
-class _Staging:
-    """Pinned host memory. Once an array for the GPU is copied there, the caller may change it; and the GPU writes there by itself."""
-
-    SLOTS = 4  # per size: the host may be this many uploads ahead of the GPU
-
-    def __init__(self) -> None:
-        self._slots: defaultdict[int, deque[tuple[Any, np.ndarray]]] = defaultdict(deque)
-        self._downloads: defaultdict[int, list[tuple[Any, np.ndarray]]] = defaultdict(list)  # that are over
-
-    def for_download(self, nbytes: int) -> tuple[Any, np.ndarray, Any]:
-        """An event, pinned memory, and the list that takes both back."""
-        size = size_class(nbytes, ALIGNMENT)
-        free = self._downloads[size]
-        event, pinned = free.pop() if free else (cuda.event(), cuda.pinned_array(size, np.uint8))
-        return event, pinned, free
-
-    def upload(self, array: np.ndarray, flat: Any, on: Any) -> None:
-        size = size_class(array.nbytes, ALIGNMENT)
-        slots = self._slots[size]
-        if len(slots) < self.SLOTS:
-            event, pinned = cuda.event(), cuda.pinned_array(size, np.uint8)
-        else:
-            event, pinned = slots.popleft()
-            event.synchronize()
-        source = pinned[: array.nbytes].view(array.dtype)
-        np.copyto(source.reshape(array.shape), array)
-        flat.copy_to_device(source, stream=on)
-        event.record(on)
-        slots.append((event, pinned))
-
-
-@cache
-def _staging() -> _Staging:
-    return _Staging()
-
-
-def _copy(source: Any, target: Any) -> None:
-    if target.size:
-        target.copy_to_device(source, stream=stream())
-
-
 def to_device(array: np.ndarray) -> DeviceArray:
-    """A copy of a host array; returns before the copy is complete."""
+    """A copy of a host array; returns before the copy is complete.
+
+    Raises:
+        BackendError: a recording is under way, which would have the same numbers each time.
+    """
+    recording = launches.active()
+    if recording is not None:
+        if not recording.in_section:
+            raise BackendError(
+                "a step that becomes a CUDA graph copied an array to the GPU, expected kernels alone: use Trainer(graph=False), "
+                "or leave out what computes on the host"
+            )
+        return numbers(array)
     result = pool().empty(array.shape, array.dtype)
     if array.size:
-        _staging().upload(array, result.flat, stream())
+        transfers.staging().upload(array, result.flat, stream())
     return result
+
+
+def numbers(array: np.ndarray) -> DeviceArray:
+    """A copy of a host array that a kernel reads, and whose numbers may change from step to step: a recording uploads them each time."""
+    recording = launches.active()
+    if recording is None:
+        return to_device(array)
+    flat = recording.slot(array, _bytes)
+    if recording.under_way and array.size:
+        transfers.staging().upload(array, flat, stream())
+    return DeviceArray(flat, array.shape, array.dtype, None)
+
+
+def _bytes(size: int) -> DeviceArray:
+    """Memory of slots, which are uploaded before the recorded launches: none of these may have used it."""
+    with launches.unrecorded():
+        return pool().empty((size,), np.uint8)
 
 
 class Upload:
@@ -302,7 +280,7 @@ class Upload:
         self._array = pool().empty(array.shape, array.dtype)
         self._done.record(stream())
         self._done.wait(copy_stream())
-        _staging().upload(array, self._array.flat, copy_stream())
+        transfers.staging().upload(array, self._array.flat, copy_stream())
         self._done.record(copy_stream())
 
     def arrived(self) -> DeviceArray:
@@ -314,34 +292,10 @@ class Upload:
         self._done.wait(stream())
 
 
-class Download:
-    """Copies of arrays on the host, made as soon as the work launched before is done, while the host goes on."""
-
-    def __init__(self, arrays: Sequence[DeviceArray]) -> None:
-        ends = list(accumulate(-(-array.nbytes // 16) * 16 for array in arrays))
-        self._done, self._pinned, self._free = _staging().for_download(ends[-1] if ends else 0)
-        self._parts = []
-        for array, end in zip(arrays, ends):
-            start = end - -(-array.nbytes // 16) * 16
-            part = self._pinned[start : start + array.nbytes].view(array.dtype)
-            if array.size:
-                array.flat.copy_to_host(part, stream=stream())
-            self._parts.append((part, array.shape))
-        self._done.record(stream())
-
-    def arrived(self) -> list[np.ndarray]:
-        """The copies; waits for them."""
-        self._done.synchronize()
-        return [part.reshape(shape).copy() for part, shape in self._parts]
-
-    def __del__(self) -> None:
-        if hasattr(self, "_free"):
-            self._done.synchronize()
-            self._free.append((self._done, self._pinned))
-
-
 def to_host_all(arrays: Sequence[DeviceArray]) -> list[np.ndarray]:
     """Copies of arrays on the host; waits once, for all work launched before."""
+    if arrays:
+        refuse_download()
     if sum(array.nbytes for array in arrays) <= PINNED_DOWNLOADS:
         return Download(arrays).arrived()
     results = [np.empty(array.size, array.dtype) for array in arrays]
@@ -355,8 +309,3 @@ def to_host_all(arrays: Sequence[DeviceArray]) -> list[np.ndarray]:
 def to_host(array: DeviceArray) -> np.ndarray:
     """A copy of an array on the host; waits for all work launched before."""
     return to_host_all([array])[0]
-
-
-def synchronize() -> None:
-    """Wait until all launched work is done."""
-    stream().synchronize()

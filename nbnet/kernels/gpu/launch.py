@@ -14,7 +14,8 @@ import numpy as np
 from numba import cuda
 
 from nbnet.kernels.gpu import device
-from nbnet.kernels.gpu.compile import SIMULATED, configured, formula, function
+from nbnet.kernels.gpu.compile import SIMULATED, formula, function
+from nbnet.kernels.gpu.launches import launch
 
 THREADS = 8 if SIMULATED else 256  # per block; few in the simulator, so that tiny arrays need several blocks
 MULTIPROCESSORS = 2 if SIMULATED else 132  # that a grid should fill, as of an H100: constant, so that results do not depend on the GPU
@@ -29,7 +30,7 @@ def run(compiled: Any, grid: Any, block: Any, *args: Any) -> None:
     Raises:
         KernelError: it has more threads than `divide` takes numbers.
     """
-    configured(compiled, grid, block, device.stream())(*[arg.flat if type(arg) is device.DeviceArray else arg for arg in args])
+    launch(compiled, grid, block, *[arg.flat if type(arg) is device.DeviceArray else arg for arg in args])
 
 
 def elementwise(compiled: Any, size: int, *args: Any) -> None:

@@ -1,5 +1,7 @@
 """All names of numba-cuda that are not public API. tests/kernels/gpu/test_numba_private.py says which of them a release changed."""
 
+from typing import Any
+
 from numba.cuda.core import config
 
 SIMULATED = bool(config.ENABLE_CUDASIM)
@@ -13,9 +15,14 @@ if SIMULATED:
 else:
     from types import SimpleNamespace
 
+    import numpy as np
+    from numba import cuda
     from numba.cuda.core.errors import NumbaPerformanceWarning
     from numba.cuda.dispatcher import CUDACache
+    from numba.cuda.np.numpy_support import from_dtype
     from numba.cuda.serialize import dumps
+
+    types: Any = cuda.types  # which mypy does not know
 
     __all__ = ["SIMULATED", "CUDACache", "NumbaPerformanceWarning", "dumps"]
 
@@ -34,3 +41,16 @@ else:
     def set_cache(kernel, cache):
         """Let a kernel keep its machine code in this cache."""
         kernel._cache = cache
+
+    def types_of(args):
+        """The types of a launch's arguments: numbers, tuples of whole numbers, and arrays, of which only the dtype matters."""
+        return tuple(map(_type_of, args))
+
+    def _type_of(value):
+        if isinstance(value, np.generic):
+            return from_dtype(value.dtype)
+        if isinstance(value, tuple):
+            return types.UniTuple(types.int64, len(value))
+        if hasattr(value, "dtype"):
+            return types.Array(from_dtype(value.dtype), 1, "C")
+        return {bool: types.boolean, int: types.int64, float: types.float64}[type(value)]

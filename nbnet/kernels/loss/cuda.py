@@ -2,8 +2,10 @@
 
 import math
 
+import numpy as np
 from numba import cuda
 
+from nbnet.kernels.gpu import device
 from nbnet.kernels.gpu.activations import like, sigmoid, within
 from nbnet.kernels.gpu.compile import formula, from_text, kernel
 from nbnet.kernels.gpu.launch import row_maximum, row_sum, rows
@@ -14,7 +16,8 @@ from nbnet.kernels.tables import made_from_table
 
 
 @kernel
-def _softmax_cross_entropy(logits, labels, scale, count, classes, losses, hits, dlogits, group):
+def _softmax_cross_entropy(logits, labels, numbers, count, classes, losses, hits, dlogits, group):
+    scale = numbers[0]
     row, first = cuda.grid(1) // group, cuda.grid(1) % group
     last = classes if row < count else 0  # all threads stay for the reductions
     start = min(row, count - 1) * classes
@@ -40,15 +43,16 @@ def _softmax_cross_entropy(logits, labels, scale, count, classes, losses, hits, 
 
 def softmax_cross_entropy(logits, labels, scale, losses, hits, dlogits):
     count, classes = logits.shape
-    scale = logits.dtype.type(scale)
-    rows(_softmax_cross_entropy, count, classes, logits, labels, scale, count, classes, losses, hits, dlogits)
+    numbers = device.numbers(np.array([scale], logits.dtype))  # with an ignore_index it changes from step to step
+    rows(_softmax_cross_entropy, count, classes, logits, labels, numbers, count, classes, losses, hits, dlogits)
 
 
 # ------------------------------------------------------------------------------------------ soft_cross_entropy
 
 
 @kernel
-def _soft_cross_entropy(logits, shares, weights, scale, count, classes, losses, hits, dlogits, group):
+def _soft_cross_entropy(logits, shares, weights, numbers, count, classes, losses, hits, dlogits, group):
+    scale = numbers[0]
     row, first = cuda.grid(1) // group, cuda.grid(1) % group
     last = classes if row < count else 0  # all threads stay for the reductions
     start = min(row, count - 1) * classes
@@ -81,8 +85,8 @@ def _soft_cross_entropy(logits, shares, weights, scale, count, classes, losses, 
 
 def soft_cross_entropy(logits, shares, weights, scale, losses, hits, dlogits):
     count, classes = logits.shape
-    scale = logits.dtype.type(scale)
-    rows(_soft_cross_entropy, count, classes, logits, shares, weights, scale, count, classes, losses, hits, dlogits)
+    numbers = device.numbers(np.array([scale], logits.dtype))
+    rows(_soft_cross_entropy, count, classes, logits, shares, weights, numbers, count, classes, losses, hits, dlogits)
 
 
 # ------------------------------------------------------------------------------------------ element by element

@@ -1,14 +1,25 @@
-"""Optimisers on CUDA: four elements per thread, one pass over parameter, gradient and state, made from the table."""
+"""Optimisers on CUDA: four elements per thread, one pass over parameter, gradient and state, made from the table.
 
+What changes from step to step, such as the learning rate, is read from an array, so that a launch has the same arguments in every step.
+Nothing is written if the gate of the step is closed (nbnet.kernels.gpu.gate).
+"""
+
+import numpy as np
+
+from nbnet.kernels.gpu import device
 from nbnet.kernels.gpu.compile import formula, from_text
+from nbnet.kernels.gpu.gate import of_updates
 from nbnet.kernels.gpu.launch import elementwise, load, store
-from nbnet.kernels.optimizers import TABLE, filled
+from nbnet.kernels.optimizers import TABLE, TRUTHS, filled, numbers_of
 from nbnet.kernels.tables import made_on_demand
 
 KERNEL = """
 @kernel
-def _NAME(param, grad, SLOTS, size, NUMBERS):
+def _NAME(param, grad, SLOTS, size, gate, numbers):
+    if gate[0] == 0:
+        return
     at = 4 * cuda.grid(1)
+    NUMBERS = READ
     p, g, LOCALS = load(param, at, size), load(grad, at, size), LOADED
     a = update(p[0], g[0], STATES0, NUMBERS)
     b = update(p[1], g[1], STATES1, NUMBERS)
@@ -18,9 +29,8 @@ def _NAME(param, grad, SLOTS, size, NUMBERS):
 
 
 def NAME(param, grad, SLOTS, OPTIONS):
-    T = param.dtype.type
-    NUMBERS = numbers(OPTIONS)
-    elementwise(_NAME, param.size, param, grad, SLOTS, param.size, TYPED)
+    values = device.numbers(np.array(numbers(OPTIONS), param.dtype))
+    elementwise(_NAME, param.size, param, grad, SLOTS, param.size, of_updates(), values)
 """
 
 
@@ -30,10 +40,13 @@ def _make(name):
     words = {"LOCALS": ", ".join(f"s{i}" for i in slots), "LOADED": ", ".join(f"load({slot}, at, size)" for slot in row.slots)}
     words |= {f"STATES{k}": ", ".join(f"s{i}[{k}]" for i in slots) for k in range(4)}
     words["STORED"] = "".join(f"\n    store({slot}, at, size, (a[{i}], b[{i}], c[{i}], d[{i}]))" for i, slot in slots.items())
+    numbers = numbers_of(row)
+    words["READ"] = ", ".join(f"numbers[{i}] != 0" if name in TRUTHS else f"numbers[{i}]" for i, name in enumerate(numbers))
     text = KERNEL
     for word, code in words.items():
         text = text.replace(word, code)
     scope = {"load": load, "store": store, "elementwise": elementwise, "numbers": row.numbers, "update": formula(row.update)}
+    scope |= {"np": np, "device": device, "of_updates": of_updates}
     return from_text(name, filled(text, row), row.update, scope)
 
 

@@ -7,8 +7,6 @@ from contextlib import contextmanager
 import numpy as np
 from numba import cuda
 from numba.cuda import dispatcher as dispatchers
-from numba.cuda import types
-from numba.cuda.np.numpy_support import from_dtype
 
 from . import runtime
 from .compiled import CTYPES, load
@@ -65,16 +63,6 @@ class Array:
         target.reshape(-1)[...] = self.numpy()
 
 
-def _type_of(value):
-    if isinstance(value, Array):
-        return types.Array(from_dtype(value.dtype), 1, "C")
-    if isinstance(value, tuple):
-        return types.UniTuple(types.int64, len(value))
-    if isinstance(value, np.generic):
-        return from_dtype(value.dtype)
-    return {bool: types.boolean, int: types.int64, float: types.float64}[type(value)]
-
-
 def _flattened(values):
     """Numbers and addresses as kernels take them; an array is (allocation, owner, size, item size, address, shape, stride)."""
     for value in values:
@@ -106,7 +94,9 @@ class Launch:
         return f"{self.kernel.py_func.__module__}.{self.kernel.py_func.__qualname__}"
 
     def __call__(self, *args):
-        loaded = load(self.kernel, tuple(map(_type_of, args)))
+        from nbnet.kernels.gpu.numba_private import types_of  # after install
+
+        loaded = load(self.kernel, types_of(args))
         code = loaded.code
         values = [CTYPES[kind](value) for kind, value in zip(code.kinds, _flattened(args), strict=True)]
         places = (ctypes.c_void_p * len(values))(*map(ctypes.addressof, values))

@@ -120,7 +120,7 @@ def log(be, monkeypatch):
             log.append(f"copy on {names[on]}")
 
     monkeypatch.setattr(device.cuda, "event", Event)
-    monkeypatch.setattr(device, "_staging", Staging)
+    monkeypatch.setattr(device.transfers, "staging", Staging)
     return log
 
 

@@ -10,6 +10,7 @@ MODULES = {
     "numba.cuda.core.config": ["ENABLE_CUDASIM"],
     "numba.cuda.core.errors": ["NumbaPerformanceWarning"],
     "numba.cuda.dispatcher": ["CUDACache", "CUDADispatcher.enable_caching"],
+    "numba.cuda.np.numpy_support": ["from_dtype"],
     "numba.cuda.serialize": ["dumps"],
 }
 IN_THE_SIMULATOR = {"numba.cuda.core.config": ["ENABLE_CUDASIM"], "numba.cuda.simulator.kernelapi": ["FakeCUDAShared.array"]}

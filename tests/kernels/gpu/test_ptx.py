@@ -141,9 +141,9 @@ cases = pytest.mark.parametrize(("operation", "name"), CASES, ids=[".".join(case
 def launches(monkeypatch):
     """launches(operation, name, dtype) -> {(kernel, signature)}, everything that the launcher would launch."""
     from numba.cuda import dispatcher, types
-    from numba.cuda.np.numpy_support import from_dtype
 
-    from nbnet.kernels.gpu import device, launch
+    from nbnet.kernels.gpu import device, gate, launch
+    from nbnet.kernels.gpu.numba_private import types_of
 
     class Device:
         compute_capability = (9, 0)
@@ -152,22 +152,15 @@ def launches(monkeypatch):
         def empty(self, shape, dtype):
             return device.DeviceArray(None, tuple(shape), np.dtype(dtype), None)
 
-    def type_of(value):
-        if isinstance(value, device.DeviceArray):
-            return types.Array(from_dtype(value.dtype), 1, "C")
-        if isinstance(value, tuple):
-            return types.UniTuple(types.int64, len(value))
-        if isinstance(value, np.generic):
-            return from_dtype(value.dtype)
-        return {bool: types.boolean, int: types.int64, float: types.float64}[type(value)]
-
     found, run = set(), launch.run
 
     def record(kernel, grid, block, *args):
-        found.add((kernel, types.void(*map(type_of, args))))
+        found.add((kernel, types.void(*types_of(args))))
 
     monkeypatch.setattr(dispatcher, "get_current_device", lambda: Device)
     monkeypatch.setattr(device, "pool", Pool)
+    monkeypatch.setattr(device, "to_device", lambda array: Pool().empty(array.shape, array.dtype))
+    monkeypatch.setattr(gate, "_always_open", lambda: Pool().empty((1,), np.int32))
     for operation in OPERATIONS:
         importlib.import_module(f"nbnet.kernels.{operation}.cuda")
     for name, module in list(sys.modules.items()):
