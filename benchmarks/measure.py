@@ -6,10 +6,11 @@ cpu           nbnet bench, three times: results/cpu
 avx2          nbnet bench with AVX2 at most, in nbnet and in its peers: results/avx2
 profiles      each kernel of a training step beside its floor
 growth, prediction, augmentation, commands, distributed    the programs of these names; distributed needs nbnet[mpi] and mpiexec
+demos         nbnet demo, and the pictures of its pages
 sse           nbnet bench with SSE at most, only where it is named: results/sse
 
-Without names all but sse are run, about an hour. --images is CIFAR-10 as images, for commands. The programs take what they need from
-the environment of this one, so activate one with torch, jax, tensorflow-cpu, onnx, onnxruntime and scikit-learn.
+Without names all but sse are run, about an hour. --images is CIFAR-10 as images, for demos and commands. The programs run in
+this Python, so activate an environment with torch, jax, tensorflow-cpu, onnx, onnxruntime and scikit-learn.
 """
 
 import argparse
@@ -86,10 +87,12 @@ def main():
         "distributed": lambda: python("benchmarks/distributed.py"),
         "prediction": lambda: program("prediction"),
         "augmentation": lambda: program("augmentation"),
-        "commands": lambda: program("commands", *(["--images", str(options.images.resolve())] if options.images else [])),
+        "demos": lambda: python("benchmarks/demo_pages.py", *images),
+        "commands": lambda: program("commands", *images),
     }
     parser.add_argument("names", nargs="*", help=f"{', '.join(steps)} (default: all but sse)")
     options = parser.parse_args()
+    images = ["--images", str(options.images.resolve())] if options.images else []
     names = options.names or [name for name in steps if name != "sse"]
     for name in names:
         if name not in steps:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from nbnet.layers.batchnorm.presets import PRESETS
 from nbnet.storage import write_file
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks"))  # also for tests, which load this file
+import demo_pages  # noqa: E402
+
 FOLDER = ROOT / "benchmarks" / "results"
 RESULTS, AVX2 = FOLDER / "cpu", FOLDER / "avx2"  # of benchmarks/measure.py
 OURS = "parallel"
@@ -108,7 +112,9 @@ def _origin(report: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
     threads = f"{report['threads']} thread{'s' if report['threads'] > 1 else ''}"
     runs = report.get("runs", 1)
-    said = f"Medians of {runs} runs of `{report['command']}`, with their range" if runs > 1 else f"Medians of one run of `{report['command']}`"
+    said = (
+        f"Medians of {runs} runs of `{report['command']}`, with their range" if runs > 1 else f"Medians of one run of `{report['command']}`"
+    )
     return f"{said} ({report['date']}; {report['machine']['cpu']}, {threads}; {versions})."
 
 
@@ -167,16 +173,17 @@ def _accuracies() -> list[str]:
     }
     lines = ["| data | options | test accuracy |", "|---|---|---|"]
     for name, (data, options) in rows.items():
-        each = _printed(name)["accuracy, %"]
-        lines.append(f"| {data} | {options} | {_spread([value / 100 for value in each])} |")
-    return [*lines, "", f"Means over {len(each)} seeds, with the lowest and the highest, from `python benchmarks/commands.py`."]
+        if name in stored("commands/results.json")["commands"]:
+            each = _printed(name)["accuracy, %"]
+            lines.append(f"| {data}, {len(each)} seeds | {options} | {_spread([value / 100 for value in each])} |")
+    return [*lines, "", "Means over the seeds, with the lowest and the highest, from `python benchmarks/commands.py`."]
 
 
 def _estimators() -> list[str]:
     found = _printed("sklearn")
     lines = ["| | accuracy | processor time |", "|---|---|---|"]
-    for name in dict.fromkeys(key.rpartition(", ")[0] for key in found):
-        lines.append(f"| {name} | {found[f'{name}, %'][0]:.1f} % | {found[f'{name}, s'][0]:.2f} s |")
+    names = dict.fromkeys(key.rpartition(", ")[0] for key in found)
+    lines += [f"| {name} | {found[f'{name}, %'][0]:.1f} % | {found[f'{name}, s'][0]:.2f} s |" for name in names]
     return [*lines, "", "From `python examples/sklearn_digits.py`: accuracy is the mean of five splits, time the median of `fit`."]
 
 
@@ -184,11 +191,11 @@ def _compiled() -> list[str]:
     """How long prepared predictions take, and their preparation."""
     found = stored("prediction/results.json")
     times = {(row["network"], row["rows"]): row["us"] for row in found["rows"] if row["contender"] == "nb.Predictor"}
-    taken = [seconds for of in found["prepared"].values() for seconds in of.values()]
+    taken = [seconds for of in found.get("prepared", {}).values() for seconds in of.values()]
     return [
         f"- A predictor classifies an image with the digits CNN in {digits(times['digits', 1])} µs, and with the MNIST CNN in "
         f"{digits(times['lenet', 1])} µs.",
-        f"- Preparing a model takes up to {max(taken):.1f} s.",
+        *([f"- Preparing a model takes up to {max(taken):.1f} s."] if taken else []),
         f"- [inside_numba.py](../examples/inside_numba.py) calls a network 100,000 times in one jitted loop, in "
         f"{digits(_printed('inside-numba')['loop, s'][0])} s.",
     ]
@@ -250,7 +257,7 @@ def _ranks() -> list[str]:
     lines.append(f"| messages | {' | '.join(str(step['messages']) for step in steps.values())} |")
     lines.append(f"| kB | {' | '.join(digits(step['bytes'] / 1e3) for step in steps.values())} |")
     shares = [_median([one["communication"] / one["seconds"] for one in found["steps"][model]["two ranks"]]) for model in steps]
-    lines.append(f"| share of the step in which it sends or waits | {' | '.join(f'{100 * share:.1f} %' for share in shares)} |")
+    lines.append(f"| share of the step spent sending or waiting | {' | '.join(f'{100 * share:.1f} %' for share in shares)} |")
     return lines
 
 
@@ -269,8 +276,8 @@ def _scaling() -> list[str]:
     fit = found["fit"]
     lines = [
         f"{1e6 * fit['latency']:.2f} µs and {1e9 * fit['per_byte']:.3f} ns per byte fit messages of 8 bytes to 8 MB best on this machine.",
-        "Assumed are",
-        " and ".join([f"{1e6 * a:g} µs and {1e9 * b:g} ns for {name}" for name, (a, b) in found["networks"].items()]) + ".",
+        "For networks we assume",
+        " and ".join([f"{1e6 * a:g} µs and {1e9 * b:g} ns ({name})" for name, (a, b) in found["networks"].items()]) + ".",
         "",
         "| predicted efficiency, % | on 8 ranks | 64 | 512 |",
         "|---|---|---|---|",
@@ -398,6 +405,7 @@ def written(report: dict[str, Any], other: dict[str, Any]) -> dict[str, list[str
         "growths": _growth(both),
         "ranks": _ranks(),
         "scaling": _scaling(),
+        **{name: make() for name, make in demo_pages.TABLES.items()},
     }
 
 

@@ -93,7 +93,11 @@ def combined(reports: list[dict[str, Any]]) -> dict[str, Any]:
     others = [{line["what"]: line for line in report["summary"]} for report in reports]
     for first in reports[0]["summary"]:
         lines = [of[first["what"]] for of in others if first["what"] in of]
-        ratios = {name: median(line["ratios"][name] for line in lines) for name in first["ratios"] if all(name in line["ratios"] for line in lines)}
+        ratios = {
+            name: median(line["ratios"][name] for line in lines)
+            for name in first["ratios"]
+            if all(name in line["ratios"] for line in lines)
+        }
         best = min(ratios, key=lambda name: ratios[name], default=None)
         found.append(
             first

@@ -42,7 +42,7 @@ peers: torch, torch-kept (malloc keeps freed memory), torch-compile, jax, tensor
 
 RESULTS = "results.json"
 START = "start"
-LIMITS = ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "ATEN_CPU_CAPABILITY", "TORCHINDUCTOR_CPP_MARCH", "ONEDNN_MAX_CPU_ISA")
+LIMITS: tuple[str, ...] = ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "ATEN_CPU_CAPABILITY", "TORCHINDUCTOR_CPP_MARCH", "ONEDNN_MAX_CPU_ISA")
 LIMITS += ("MKL_ENABLE_INSTRUCTIONS", "XLA_FLAGS", "NPY_DISABLE_CPU_FEATURES", "OPENBLAS_CORETYPE")  # variables that choose instructions
 FACTS = ("python", "cpu", "vector features")  # of nbnet info
 
@@ -210,7 +210,9 @@ def _threads(text: str | None) -> list[int]:
 def _command(options: argparse.Namespace) -> str:
     given = [(name, getattr(options, name)) for name in ("ops", "backends", "peers", "shapes", "threads")]
     limits = [f"{name}={shlex.quote(os.environ[name])}" for name in LIMITS if name in os.environ]
-    return " ".join([*limits, "nbnet bench", *(f"--{name} {value}" for name, value in given if value), *(["--quick"] if options.quick else [])])
+    return " ".join(
+        [*limits, "nbnet bench", *(f"--{name} {value}" for name, value in given if value), *(["--quick"] if options.quick else [])]
+    )
 
 
 # ------------------------------------------------------------------------------------------------------- the machine

@@ -63,7 +63,7 @@ def check_result(result: Any, prediction: Any, loss: Loss) -> LossResult:
         _check_gradient(gradient, prediction, name)
         return result
     if type(gradient) is not tuple or len(gradient) != len(prediction):
-        raise ShapeError(f"the loss {name} returned a gradient that is no tuple of {len(prediction)} arrays, one for each output")
+        raise ShapeError(f"the loss {name} returned a gradient that is not a tuple of {len(prediction)} arrays, one for each output")
     for one, output in zip(gradient, prediction):
         _check_gradient(one, output, name)
     return result
