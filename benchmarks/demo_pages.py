@@ -42,7 +42,8 @@ def main():
 
 def demo(name, out, result, *options):
     subprocess.run([sys.executable, "-m", "nbnet", "demo", name, "--out", str(out), *options], cwd=ROOT, check=True)
-    shutil.copy(out / name / "results.json", RESULTS / f"{result}.json")
+    found = (out / name / "results.json").read_text(encoding="utf-8").replace(f"{out.parent}/", "")  # no path of this machine
+    (RESULTS / f"{result}.json").write_text(found, encoding="utf-8")
 
 
 # -------------------------------------------------------------------------------------------------------- the tables
