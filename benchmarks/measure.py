@@ -68,7 +68,10 @@ def program(name, *options):
 
 def python(*words, environment=None):
     print(shlex.join([*(f"{key}={value}" for key, value in (environment or {}).items()), "python", *words]), flush=True)
-    run = os.environ | {"PYTHONPATH": str(ROOT)} | (environment or {})
+    ours = {
+        name: value for name, value in os.environ.items() if name not in AVX2
+    }  # the machine's own instructions, or those of `environment`
+    run = ours | {"PYTHONPATH": str(ROOT)} | (environment or {})
     subprocess.run([sys.executable, *words], cwd=ROOT, env=run, check=True)
 
 
