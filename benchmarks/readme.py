@@ -59,7 +59,7 @@ def special(report: dict[str, Any]) -> list[str]:
         best = dropout["ratios"][dropout["best_peer"]]
         found.append(
             f"- **Dropout stores no mask.** Backward computes it again. "
-            f"Both passes take the fastest other framework {best:.2f} times as long."
+            f"Forward and backward take {best:.2f} times as long in the fastest other framework."
         )
     found += [
         f"- **A trained network is a jitted function**, for your own loops. The digits CNN classifies an image in {ours['us']:.2f} µs;"
@@ -309,7 +309,14 @@ def _elsewhere(report: dict[str, Any], other: dict[str, Any]) -> list[str]:
             times = [f"{digits(each['nbnet'])} {each['unit']}" for each in pair]
             best = [f"{each['ratios'][each['best_peer']]:.2f}, {report['titles'][each['best_peer']]}" for each in pair]
             lines.append(f"| {NAMES.get(what, what)} | {' | '.join(times + best)} |")
-    return [*lines, "", _origin(other)]
+    limited = "NUMBA_CPU_NAME" in other["command"]
+    where = (
+        "The same machine, with nbnet and all peers limited to AVX2"
+        if limited
+        else "Another machine, without AVX-512, on the code of its date"
+    )
+    how = "[Benchmarks](../benchmarks/README.md#without-avx-512) describes how to limit peers, and what cannot be limited."
+    return [f"{where}. {how}", "", *lines, "", _origin(other)]
 
 
 # ------------------------------------------------------------------------------------------------------- all figures
