@@ -8,19 +8,22 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from nbnet.bench.report import read
+from nbnet.bench.report import read_runs
 from nbnet.bench.tables import digits, seconds
 from nbnet.layers.batchnorm.presets import PRESETS
 from nbnet.storage import write_file
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks"))  # also for tests, which load this file
+import demo_pages  # noqa: E402
+
 FOLDER = ROOT / "benchmarks" / "results"
-RESULTS = FOLDER / "cpu" / "results.json"
-ELSEWHERE = FOLDER / "cpu-avx2" / "results.json"  # a processor without AVX-512
+RESULTS, AVX2 = FOLDER / "cpu", FOLDER / "avx2"  # of benchmarks/measure.py
 OURS = "parallel"
 MARKED = re.compile(r"(<!-- benchmarks/readme.py writes (\w+) from here -->\n)(.*?)(<!-- to here -->\n)", re.DOTALL)
 NAMES = {  # one name per network, everywhere
@@ -56,7 +59,7 @@ def special(report: dict[str, Any]) -> list[str]:
         best = dropout["ratios"][dropout["best_peer"]]
         found.append(
             f"- **Dropout stores no mask.** Backward computes it again. "
-            f"Both passes take the fastest other framework {best:.2f} times as long."
+            f"Forward and backward take {best:.2f} times as long in the fastest other framework."
         )
     found += [
         f"- **A trained network is a jitted function**, for your own loops. The digits CNN classifies an image in {ours['us']:.2f} µs;"
@@ -81,21 +84,38 @@ def peers(report: dict[str, Any], lines: list[dict[str, Any]]) -> list[str]:
         "|---|---|" + "---|" * (len(names) + 1),
     ]
     for line in lines:
-        ratios = [_ratio(line["ratios"].get(name), name == line["best_peer"]) for name in names]
+        ratios = [_ratio(line["ratios"].get(name), line.get("ratio_each", []) if name == line["best_peer"] else None) for name in names]
         share = "" if line["of_floor"] is None else f"{100 * line['of_floor']:.0f} %"
         name = NAMES.get(line["what"], line["what"])
-        rows.append(f"| {name} | {digits(line['nbnet'])} {line['unit']} | {' | '.join(ratios)} | {share} |")
+        ours = f"{digits(line['nbnet'])} {line['unit']}{_range([digits(value) for value in line.get('nbnet_each', ())])}"
+        rows.append(f"| {name} | {ours} | {' | '.join(ratios)} | {share} |")
     return rows
 
 
-def _ratio(value: float | None, best: bool) -> str:
-    return "" if value is None else f"**{value:.2f}**" if best else f"{value:.2f}"
+def _range(each: list[str]) -> str:
+    """ " (2.71 to 2.85)" of several runs; nothing if they agree."""
+    return f" ({min(each, key=_number)} to {max(each, key=_number)})" if len(set(each)) > 1 else ""
+
+
+def _number(text: str) -> float:
+    return float(text.replace(",", ""))
+
+
+def _ratio(value: float | None, each: list[float] | None) -> str:
+    """each: of the best peer, its ratio in each run."""
+    if value is None or each is None:
+        return "" if value is None else f"{value:.2f}"
+    return f"**{value:.2f}**{_range([f'{one:.2f}' for one in each])}"
 
 
 def _origin(report: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
     threads = f"{report['threads']} thread{'s' if report['threads'] > 1 else ''}"
-    return f"Medians of one run of `{report['command']}` ({report['date']}; {report['machine']['cpu']}, {threads}; {versions})."
+    runs = report.get("runs", 1)
+    said = (
+        f"Medians of {runs} runs of `{report['command']}`, with their range" if runs > 1 else f"Medians of one run of `{report['command']}`"
+    )
+    return f"{said} ({report['date']}; {report['machine']['cpu']}, {threads}; {versions})."
 
 
 # ------------------------------------------------------------------------------------------------- docs/performance.md
@@ -137,6 +157,49 @@ def _augmentation() -> list[str]:
     lines = ["| transforms | time | share of the training step |", "|---|---|---|"]
     lines += [f"| {row['transforms']} | {seconds(row['ms'] / 1000)} | {row['share'][1]:.1f} % |" for row in found["rows"]]
     return [*lines, "", f"Medians of `{found['command']}` ({found['date']}; {found['cpu']}, 2 threads)."]
+
+
+def _printed(name: str) -> dict[str, list[float]]:
+    """What a command printed, by seed: see benchmarks/commands.py."""
+    return stored("commands/results.json")["commands"][name]["values"]
+
+
+def _accuracies() -> list[str]:
+    """Of nbnet train."""
+    animals = "a folder: 300 images each of cats, dogs and frogs of CIFAR-10"
+    rows = {
+        "digits": ("digits", "default"),
+        "folder": (animals, "default"),
+        "folder-plain": (animals, "`--augment none --label-smoothing 0 --epochs 20 --model five-conv`"),
+    }
+    lines = ["| data | options | test accuracy |", "|---|---|---|"]
+    for name, (data, options) in rows.items():
+        if name in stored("commands/results.json")["commands"]:
+            each = _printed(name)["accuracy, %"]
+            lines.append(f"| {data}, {len(each)} seeds | {options} | {_spread([value / 100 for value in each])} |")
+    return [*lines, "", "Means over the seeds, with the lowest and the highest, from `python benchmarks/commands.py`."]
+
+
+def _estimators() -> list[str]:
+    found = _printed("sklearn")
+    lines = ["| | accuracy | processor time |", "|---|---|---|"]
+    names = dict.fromkeys(key.rpartition(", ")[0] for key in found)
+    lines += [f"| {name} | {found[f'{name}, %'][0]:.1f} % | {found[f'{name}, s'][0]:.2f} s |" for name in names]
+    return [*lines, "", "From `python examples/sklearn_digits.py`: accuracy is the mean of five splits, time the median of `fit`."]
+
+
+def _compiled() -> list[str]:
+    """How long prepared predictions take, and their preparation."""
+    found = stored("prediction/results.json")
+    times = {(row["network"], row["rows"]): row["us"] for row in found["rows"] if row["contender"] == "nb.Predictor"}
+    taken = [seconds for of in found.get("prepared", {}).values() for seconds in of.values()]
+    return [
+        f"- A predictor classifies an image with the digits CNN in {digits(times['digits', 1])} µs, and with the MNIST CNN in "
+        f"{digits(times['lenet', 1])} µs.",
+        *([f"- Preparing a model takes up to {max(taken):.1f} s."] if taken else []),
+        f"- [inside_numba.py](../examples/inside_numba.py) calls a network 100,000 times in one jitted loop, in "
+        f"{digits(_printed('inside-numba')['loop, s'][0])} s.",
+    ]
 
 
 def _runs(**wanted: Any) -> list[dict[str, Any]]:
@@ -195,7 +258,7 @@ def _ranks() -> list[str]:
     lines.append(f"| messages | {' | '.join(str(step['messages']) for step in steps.values())} |")
     lines.append(f"| kB | {' | '.join(digits(step['bytes'] / 1e3) for step in steps.values())} |")
     shares = [_median([one["communication"] / one["seconds"] for one in found["steps"][model]["two ranks"]]) for model in steps]
-    lines.append(f"| share of the step in which it sends or waits | {' | '.join(f'{100 * share:.1f} %' for share in shares)} |")
+    lines.append(f"| share of the step spent sending or waiting | {' | '.join(f'{100 * share:.1f} %' for share in shares)} |")
     return lines
 
 
@@ -214,8 +277,8 @@ def _scaling() -> list[str]:
     fit = found["fit"]
     lines = [
         f"{1e6 * fit['latency']:.2f} µs and {1e9 * fit['per_byte']:.3f} ns per byte fit messages of 8 bytes to 8 MB best on this machine.",
-        "Assumed are",
-        " and ".join([f"{1e6 * a:g} µs and {1e9 * b:g} ns for {name}" for name, (a, b) in found["networks"].items()]) + ".",
+        "For networks we assume",
+        " and ".join([f"{1e6 * a:g} µs and {1e9 * b:g} ns ({name})" for name, (a, b) in found["networks"].items()]) + ".",
         "",
         "| predicted efficiency, % | on 8 ranks | 64 | 512 |",
         "|---|---|---|---|",
@@ -237,20 +300,23 @@ def _few(growths: dict[str, str]) -> list[str]:
 
 
 def _elsewhere(report: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    """The best peer of each row, on both machines."""
+    """nbnet's time and its fastest peer, with all instructions and with AVX2."""
     first, second = ({line["what"]: line for line in each["summary"] if line["best_peer"]} for each in (report, other))
-    lines = ["| slowdown of the fastest peer | AVX-512 | AVX2 |", "|---|---|---|"]
+    lines = ["| | nbnet, AVX-512 | nbnet, AVX2 | fastest peer, AVX-512 | fastest peer, AVX2 |", "|---|---|---|---|---|"]
     for what, line in second.items():
         if what in first:
-            cells = [f"{each['ratios'][each['best_peer']]:.2f}" for each in (first[what], line)]
-            lines.append(f"| {NAMES.get(what, what)} | {' | '.join(cells)} |")
-    machine = other["machine"]
-    where = f"{machine['cpu']} with {machine['vector features']}, {other['threads']} threads, {other['date']}"
-    return [
-        *lines,
-        "",
-        f"The AVX2 machine: {where}. [All its results](../{ELSEWHERE.parent.relative_to(ROOT).as_posix()}) are in the repository.",
-    ]
+            pair = (first[what], line)
+            times = [f"{digits(each['nbnet'])} {each['unit']}" for each in pair]
+            best = [f"{each['ratios'][each['best_peer']]:.2f}, {report['titles'][each['best_peer']]}" for each in pair]
+            lines.append(f"| {NAMES.get(what, what)} | {' | '.join(times + best)} |")
+    limited = "NUMBA_CPU_NAME" in other["command"]
+    where = (
+        "The same machine, with nbnet and all peers limited to AVX2"
+        if limited
+        else "Another machine, without AVX-512, on the code of its date"
+    )
+    how = "[Benchmarks](../benchmarks/README.md#without-avx-512) describes how to limit peers, and what cannot be limited."
+    return [f"{where}. {how}", "", *lines, "", _origin(other)]
 
 
 # ------------------------------------------------------------------------------------------------------- all figures
@@ -340,10 +406,14 @@ def written(report: dict[str, Any], other: dict[str, Any]) -> dict[str, list[str
         "airbench_parts": _airbench_parts(),
         "growth": _few(_growths(report)),
         "elsewhere": _elsewhere(report, other),
+        "accuracies": _accuracies(),
+        "estimators": _estimators(),
+        "compiled": _compiled(),
         "reached": _reached(both),
         "growths": _growth(both),
         "ranks": _ranks(),
         "scaling": _scaling(),
+        **{name: make() for name, make in demo_pages.TABLES.items()},
     }
 
 
@@ -362,20 +432,17 @@ UNITS = r"(?:%|ms|µs|ns|s|GFLOP/s|GB/s|MiB|MB)(?!\w)"
 
 
 def measured(report: dict[str, Any], other: dict[str, Any]) -> set[tuple[float, str]]:
-    """Every figure with its unit: those of the tables, where a number without one is a ratio, and those of recorded.json."""
+    """Every figure of the tables with its unit; a number without one is a ratio."""
     found = set()
     for name, lines in written(report, other).items():
         for number, unit in re.findall(rf"(?<![\w.-])(\d[\d,]*(?:\.\d+)?)(?: ({UNITS}))?", "\n".join(lines)):
             if unit or "." in number:
                 found.add((float(number.replace(",", "")), unit or ("µs" if name == "prediction" else "times")))
-    for figure in stored("recorded.json")["figures"]:
-        for key, value in figure["values"].items():
-            found |= {(number, key.rpartition(", ")[2]) for number in (value if isinstance(value, list) else [value])}
     for row in stored("prediction/results.json")["rows"]:
         found.add((row["ratio"][1], "times"))
     return found
 
 
 if __name__ == "__main__":
-    for path, text in rewritten(read(RESULTS), read(ELSEWHERE)).items():
+    for path, text in rewritten(read_runs(RESULTS), read_runs(AVX2)).items():
         write_file(path, text.encode())

@@ -1,6 +1,6 @@
 """Compare two kernels for one operation: correctness, agreement, speed.
 
-python compare_kernels.py --kernels serial parallel --size 64 compares two of nbnet; numpy is one too, and so is a function of yours
+python compare_kernels.py --kernels serial parallel --size 64 compares two of nbnet; numpy is one too, and so is your own function
 with the same parameters, such as `mine` below (the default compares it with serial).
 """
 

@@ -1,6 +1,6 @@
 """One hidden tanh layer on three targets, with and without batch norm, from two starts; draws convergence.png.
 
-python convergence.py --epochs 2000 shows more: what batch norm is good for depends on the start.
+python convergence.py --epochs 2000 shows more: the benefit of batch norm depends on the start.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Two features of mean 0 and 200: the largest learning rate that converges, by bisection, for three ways to feed one linear unit."""
+"""Two features of mean 0 and 200: the largest learning rate that converges, by bisection, for three kinds of input of one linear unit."""
 
 import numpy as np
 

@@ -1,7 +1,7 @@
 """A trained network inside a jitted loop: a simulation that asks a small CNN 100,000 times, without Python between the calls.
 
-A digit's picture is damaged pixel by pixel until the network no longer recognises it; then comes the next digit. The last lines show what
-one prediction takes from Python.
+A digit's picture is damaged pixel by pixel until the network no longer recognises it; then comes the next digit. The last lines print
+the time of one prediction from Python.
 """
 
 import time
@@ -43,7 +43,7 @@ simulate(images, labels, 10, np.random.default_rng(0))  # compiles
 start = time.perf_counter()
 pixels = simulate(images, labels, CALLS, np.random.default_rng(1))
 seconds = time.perf_counter() - start
-print(f"{CALLS:,} predictions in {seconds:.2f} s, {1e6 * seconds / CALLS:.1f} us each; a digit bears {pixels:.0f} wrong pixels")
+print(f"{CALLS:,} predictions in {seconds:.2f} s, {1e6 * seconds / CALLS:.1f} us each; a digit survives {pixels:.0f} wrong pixels")
 
 predictor, one = nb.Predictor(model), images[:1]
 for name, predict in {"nb.Predictor": predictor.predict, "model.predict": model.predict}.items():

@@ -36,7 +36,7 @@ class BackendError(NbnetError, ValueError):
 
 
 class ExtraError(NbnetError, ImportError):
-    """A package is not installed that an optional part of nbnet needs; the message has the command that installs it."""
+    """An optional part of nbnet needs a package that is not installed; the message has the command that installs it."""
 
 
 class KernelError(NbnetError, LookupError):
@@ -64,7 +64,7 @@ class GradientError(NbnetError, AssertionError):
 
 
 class RankError(NbnetError, RuntimeError):
-    """A rank of a run on several has failed, or differs from the others; the message names it."""
+    """A rank of a distributed run has failed, or differs from the others; the message names it."""
 
     def __init__(self, message: str, speaker: int | None = None) -> None:
         super().__init__(message)
@@ -72,7 +72,7 @@ class RankError(NbnetError, RuntimeError):
 
 
 class OnnxError(NbnetError, ValueError):
-    """An ONNX file is damaged, or has what nbnet does not have."""
+    """An ONNX file is damaged, or contains something that nbnet does not support."""
 
 
 # What other libraries call it.

@@ -30,7 +30,7 @@ Run = Callable[[Any, Any], None]
 
 
 class Predictor:
-    """The predictions of a model as it is now, prepared once. Later changes of the model do not reach it.
+    """The predictions of a model as it is now, prepared once. Later changes of the model do not affect it.
 
     The first batch of a size runs layer by layer, the second one is traced, which takes a fraction of a second, and later ones are one
     call of machine code. Any number of threads may predict at once: they share the weights, and each uses a workspace of its own.
@@ -40,7 +40,7 @@ class Predictor:
     Args:
         model: a built Sequential.
     Raises:
-        BuildError: the model is not built. ArgumentError: it is no Sequential.
+        BuildError: the model is not built. ArgumentError: it is not a Sequential.
     """
 
     def __init__(self, model: Sequential) -> None:
@@ -123,8 +123,8 @@ def compile(model: Sequential, into: bool = False) -> Any:  # noqa: A001  # nb.c
     Returns:
         A function of x: one example, of the model's input_shape, or a batch (N, ...) of them, C-contiguous, in the model's dtype.
     Raises:
-        BuildError: the model is not built. ArgumentError: it is no Sequential, or has a layer that computes in Python. BackendError: it is
-        on another backend. ShapeError: it has several inputs or outputs.
+        BuildError: the model is not built. ArgumentError: it is not a Sequential, or has a layer that computes in Python. BackendError: it
+        is on another backend. ShapeError: it has several inputs or outputs.
     """
     folded: Any = fold_batch_norm(_checked(model, "compile"))
     if folded.backend.name not in BACKENDS:

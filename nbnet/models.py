@@ -132,7 +132,7 @@ def se_resnet(classes: int = 10, width: int = 16) -> Sequential:
 def siamese(classes: int = 2, features: int = 32) -> Sequential:
     """For pairs of images from 4x4, x = (a, b): whether both show the same class (1) or not (0)   (Bromley et al. 1993).
 
-    One trunk makes features of either image, and a dense layer weighs their products.
+    One trunk computes features of each image, and a dense layer weighs their products.
 
     Args:
         features: of an image, which `model.layers[0].branches[0]` gives.

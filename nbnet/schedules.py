@@ -64,8 +64,8 @@ def cosine_restarts(cycles: int = 3, growth: float = 1.0, decay: float = 1.0, fi
     """`cycles` half cosines, each from its top to `final` times it   (SGDR: Loshchilov and Hutter 2017).
 
     Args:
-        growth: how many times longer each cycle is than the one before, above 0 (in the paper 1 or 2).
-        decay: how many times higher the top of each cycle is than that of the one before, above 0; the first is 1.
+        growth: the length of each cycle relative to the one before, above 0 (in the paper 1 or 2).
+        decay: the top of each cycle relative to the one before, above 0; the first is 1.
     """
     cycles = checks.whole(cycles, "cycles")
     growth, decay = (checks.number(value, name, "a number above 0", _positive) for name, value in (("growth", growth), ("decay", decay)))
@@ -91,7 +91,7 @@ def triangular(cycles: int = 1, low: float = 0.1, decay: float = 1.0) -> Schedul
     """`cycles` times a straight line up from `low` to 1 and one back   (Smith 2017; decay 0.5 is its "triangular2").
 
     Args:
-        decay: how many times higher each triangle is than the one before, above 0.
+        decay: the height of each triangle relative to the one before, above 0.
     """
     cycles = checks.whole(cycles, "cycles")
     decay = checks.number(decay, "decay", "a number above 0", _positive)

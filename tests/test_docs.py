@@ -122,7 +122,7 @@ def test_every_picture_is_produced_here():
     for page in PAGES:
         for target in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
             path = (page.parent / target).resolve().relative_to(ROOT).as_posix()
-            results = r"benchmarks/results/(cpu|cpu-avx2|growth|distributed)/\w+\.png$"
+            results = r"benchmarks/results/(cpu|avx2|growth|distributed)/\w+\.png$"
             assert re.match(rf"docs/images/(curves|({demos})-[\w-]+)\.png$|{results}", path), path
 
 

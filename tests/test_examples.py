@@ -25,7 +25,7 @@ PROMISES = {
     "gan_digits.py": r"step 1000: .* right on [4-7]\d%, .* sure of [3-9]\d% of the generated digits, of (9|10) kinds",
     "siamese_triplet.py": r"pixels: accuracy 6[\s\S]*step 400: .* features: accuracy 9[3-9]",
     "q_network.py": "the fewest steps to the goal from 23 of 23 cells",
-    "inside_numba.py": r"100,000 predictions in .* a digit bears [1-9]\d* wrong pixels",
+    "inside_numba.py": r"100,000 predictions in .* a digit survives [1-9]\d* wrong pixels",
     "sklearn_digits.py": r"MLPClassifier +test accuracy 9[67][\s\S]*table +test accuracy 9[67][\s\S]*images +test accuracy 99",
     "saliency.py": r"gradient of a digit's pixels is ([2-9]|\d\d)\.\d times[\s\S]*larger on the digit in (9\d|100)",
 }

@@ -66,7 +66,7 @@ def get(transforms: Any, shape: Any) -> tuple[Transform, ...]:
     """The transforms of a list for images of a shape.
 
     Args:
-        transforms: a list of transforms, and of names in NAMES, which stand for transforms with options that suit the images.
+        transforms: a list of transforms, and of names in NAMES, which stand for transforms with options that fit the images.
         shape: (H, W, C).
     Raises:
         ArgumentError: one is unknown, does not fit the images, or there are too many of a kind.

@@ -24,7 +24,7 @@ class Transform(CodeRepr):
 
     @classmethod
     def default(cls, shape: Shape) -> Transform:
-        """With the options that suit images of this shape: what the name of the transform stands for."""
+        """The transform with the options that its name stands for, for images of this shape."""
         return cls()
 
     def check(self, shape: Shape) -> None:

@@ -24,13 +24,13 @@ class Moving(Transform):
 
 
 class RandomFlip(Moving):
-    """Mirror images: left is right.
+    """Mirror images horizontally.
 
     Args:
         probability: of each image in each epoch.
         alternating: the first epoch flips each image with this probability; from then on, every epoch flips all images that the epoch
-            before it did not (Jordan 2024, "94% on CIFAR-10 in 3.29 seconds", section 3.6). So two epochs show all of both.
-        vertical: top is bottom instead.
+            before it did not (Jordan 2024, "94% on CIFAR-10 in 3.29 seconds", section 3.6). So two epochs show each image in both forms.
+        vertical: mirror them vertically instead.
     """
 
     words = 1

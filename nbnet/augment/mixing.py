@@ -49,11 +49,11 @@ class Mixing(Transform):
 class MixUp(Mixing):
     """share * image + (1 - share) * partner, and their targets likewise (Zhang, Cisse, Dauphin and Lopez-Paz 2018).
 
-    The partner is any image of the data set, augmented as it is in this epoch. A sample weight is that of the image itself.
+    The partner is a random image of the data set, augmented as in this epoch. A sample weight is that of the image itself.
 
     Args:
-        alpha: the share is of the distribution Beta(alpha, alpha), above 0.
-        probability: that an image is mixed.
+        alpha: the share has the distribution Beta(alpha, alpha); above 0.
+        probability: the probability that an image is mixed.
     """
 
     def __init__(self, alpha: float = 0.2, probability: float = 1.0) -> None:

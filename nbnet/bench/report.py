@@ -1,8 +1,9 @@
-"""The schema of a report of nbnet bench: what benchmarks/readme.py reads."""
+"""The schema of a report of nbnet bench, and several reports as one: what benchmarks/readme.py reads."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from nbnet import schema
@@ -79,3 +80,39 @@ def read(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}; write it with nbnet bench --out") from error
     return schema.parse(text, REPORT, f"{path} is damaged", DataError)
+
+
+def combined(reports: list[dict[str, Any]]) -> dict[str, Any]:
+    """Runs of one command as one report: the first, with a summary of them all.
+
+    Returns:
+        the report; each line of its summary has the medians of the runs, and "nbnet_each" and "ratio_each": nbnet's figure and the best
+        peer's ratio in each run. "runs" is their number.
+    """
+    found = []
+    others = [{line["what"]: line for line in report["summary"]} for report in reports]
+    for first in reports[0]["summary"]:
+        lines = [of[first["what"]] for of in others if first["what"] in of]
+        ratios = {
+            name: median(line["ratios"][name] for line in lines)
+            for name in first["ratios"]
+            if all(name in line["ratios"] for line in lines)
+        }
+        best = min(ratios, key=lambda name: ratios[name], default=None)
+        found.append(
+            first
+            | {"nbnet": median(line["nbnet"] for line in lines), "ratios": ratios, "best_peer": best}
+            | {"of_floor": None if first["of_floor"] is None else median(line["of_floor"] for line in lines)}
+            | {"best": None if best is None else ratios[best] * median(line["nbnet"] for line in lines)}
+            | {"nbnet_each": [line["nbnet"] for line in lines], "ratio_each": [line["ratios"][best] for line in lines] if best else []}
+        )
+    return reports[0] | {"summary": found, "runs": len(reports)}
+
+
+def read_runs(folder: Path) -> dict[str, Any]:
+    """The runs in a folder, results.json, results-2.json and so on, as one report.
+
+    Raises:
+        DataError: there is no results.json, or a file is damaged.
+    """
+    return combined([read(folder / "results.json"), *(read(path) for path in sorted(folder.glob("results-*.json")))])

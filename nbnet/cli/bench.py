@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
+import shlex
 import sys
+import textwrap
 from datetime import datetime, timezone
 from functools import partial
 from importlib.metadata import packages_distributions, version
@@ -23,22 +25,25 @@ from nbnet.runtime.processors import processors
 from nbnet.version import __version__
 
 HELP = "Measure kernels and training steps on every backend, and in PyTorch, JAX and TensorFlow where they are installed."
-EPILOG = """Every contender runs in its own process, is checked against the NumPy reference, and then takes turns with the others.
+_KERNELS = [op for op in workloads.OPS if op not in workloads.STEPS]
+_OPERATIONS = f"training steps: {', '.join(workloads.STEPS)}; kernels: {', '.join(_KERNELS)}; start: process start and peak memory"
+EPILOG = f"""Every contender runs in its own process, is checked against the NumPy reference, and then takes turns with the others.
 results.json and charts (PNG) are written to --out. The machine should do nothing else during the run.
 
 examples:
   nbnet bench --quick                            a minute (with a warm kernel cache)
-  nbnet bench                                    everything, ten to twelve minutes
+  nbnet bench                                    everything: seven to twelve minutes
   nbnet bench --ops conv2d,batchnorm --peers torch,jax
   nbnet bench --ops conv2d --shapes 32x14x14x128-256 --peers none
   nbnet bench --threads 1,2,4,8                  comparison on 8 threads, and cost against threads
   nbnet bench --profile five-conv,airbench       where the time of a training step goes, kernel by kernel
-operations: five-conv, mnist-cnn, digits-cnn, mlp (training steps), conv2d, batchnorm, dropout, dense, max-pool, softmax, adam (kernels),
-  start (process start and peak memory)
+{textwrap.fill(f"operations: {_OPERATIONS}", 130, subsequent_indent="  ")}
 peers: torch, torch-kept (malloc keeps freed memory), torch-compile, jax, tensorflow"""
 
 RESULTS = "results.json"
 START = "start"
+LIMITS: tuple[str, ...] = ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "ATEN_CPU_CAPABILITY", "TORCHINDUCTOR_CPP_MARCH", "ONEDNN_MAX_CPU_ISA")
+LIMITS += ("MKL_ENABLE_INSTRUCTIONS", "XLA_FLAGS", "NPY_DISABLE_CPU_FEATURES", "OPENBLAS_CORETYPE")  # variables that choose instructions
 FACTS = ("python", "cpu", "vector features")  # of nbnet info
 
 
@@ -204,7 +209,10 @@ def _threads(text: str | None) -> list[int]:
 
 def _command(options: argparse.Namespace) -> str:
     given = [(name, getattr(options, name)) for name in ("ops", "backends", "peers", "shapes", "threads")]
-    return " ".join(["nbnet bench", *(f"--{name} {value}" for name, value in given if value), *(["--quick"] if options.quick else [])])
+    limits = [f"{name}={shlex.quote(os.environ[name])}" for name in LIMITS if name in os.environ]
+    return " ".join(
+        [*limits, "nbnet bench", *(f"--{name} {value}" for name, value in given if value), *(["--quick"] if options.quick else [])]
+    )
 
 
 # ------------------------------------------------------------------------------------------------------- the machine

@@ -60,7 +60,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     model = parser.add_argument_group("training")
     model.add_argument("--model", metavar="NAME", help=f"auto, {', '.join(models.MODELS)} (default: auto, by the size of the images)")
     model.add_argument(
-        "--recipe", metavar="NAME", help=f"model and training as somebody has tuned them: {', '.join(RECIPES)}; with optimizer sgd or muon"
+        "--recipe", metavar="NAME", help=f"a complete, tuned model and training: {', '.join(RECIPES)}; with optimizer sgd or muon"
     )
     model.add_argument("--epochs", type=int, metavar="N", help=f"passes over the data (default: {by_data('epochs')})")
     model.add_argument("--batch-size", type=int, metavar="N", help=f"images per step (default: {by_data('batch_size')})")

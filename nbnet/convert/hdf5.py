@@ -111,7 +111,7 @@ class _Reader:
 
         found = self.child(group, name)
         if not isinstance(found, h5py.Dataset) or found.dtype.kind not in "fiu" or found.external or found.is_virtual:
-            raise CheckpointError(f"{name!r} is no plain array of numbers, expected the weights of a layer")
+            raise CheckpointError(f"{name!r} is not a plain array of numbers, expected the weights of a layer")
         itemsize = found.dtype.itemsize
         if math.prod(found.chunks or ()) * itemsize > self.room:  # a chunk is read whole, however little of it the array has
             raise CheckpointError(f"{name!r} has chunks of shape {found.chunks}, far more than the model needs: another model?")

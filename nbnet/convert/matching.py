@@ -277,7 +277,7 @@ def _numbers(theirs: Any, name: str) -> np.ndarray:
             theirs = theirs.detach().cpu()
             theirs = (theirs.float() if theirs.is_floating_point() and theirs.element_size() < 4 else theirs).numpy()
         except (TypeError, RuntimeError, NotImplementedError) as error:
-            raise DTypeError(f"{name} is no plain tensor ({first_line(error)}), expected a dense one of real numbers") from error
+            raise DTypeError(f"{name} is not a plain tensor ({first_line(error)}), expected a dense one of real numbers") from error
     array = np.asarray(theirs)
     if array.dtype.kind not in "fiu":
         raise DTypeError(f"{name} has dtype {array.dtype}, expected real numbers")

@@ -49,7 +49,7 @@ def _checked(state: Any, what: str) -> Mapping[str, Any]:
         return state
     if len(inner) != 1:
         keys = ", ".join(map(str, list(state)[:8])) if isinstance(state, Mapping) else type(state).__name__
-        raise ArgumentError(f"{what} is no state dict (it has {keys or 'nothing'}): expected {WHOLE}")
+        raise ArgumentError(f"{what} is not a state dict (it has {keys or 'nothing'}): expected {WHOLE}")
     return inner[0]
 
 

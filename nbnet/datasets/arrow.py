@@ -173,5 +173,5 @@ def _numbers(part: Part, label: str, place: dict[str, int]) -> np.ndarray:
     for row, value in enumerate(part.labels):
         if _text(value) not in place:
             found = reprlib.repr(value)
-            raise DataError(f"row {row} of {label!r}{part.where} is {found}, which is no class: expected {some(list(place))}")
+            raise DataError(f"row {row} of {label!r}{part.where} is {found}, which is not a class: expected {some(list(place))}")
     return np.array([place[_text(value)] for value in part.labels], np.int64)

@@ -13,7 +13,7 @@ import nbnet as nb
 from nbnet.demos import Result, Settings, drawing, progress, torch_twin
 from nbnet.demos.drawing import at_seeds, said, spread
 
-TITLE = "How soon a small network converges, with and without batch norm"
+TITLE = "How fast a small network converges, with and without batch norm"
 SEEDS = 5
 
 TRAIN, TEST, UNITS, LR = 1000, 300, 300, 1e-3
@@ -184,7 +184,7 @@ def _summary(starts: list[Start], figures: dict[str, Any]) -> list[str]:
     if any(stuck):
         sentences.append(
             f"The best linear function costs {said(line)}, and the small start without batch norm is still within 5 % of that "
-            f"{at_seeds(stuck)}: tiny inputs meet only the straight part of tanh."
+            f"{at_seeds(stuck)}: tiny inputs reach only the linear part of tanh."
         )
     return sentences + torch_twin.sentences(figures["beside_pytorch"], EPOCHS)
 

@@ -151,17 +151,17 @@ def _summary(figures: dict[str, Any]) -> list[str]:
     idle = [a > 0.98 * b for a, b in zip(plain, mean)]
     if any(idle):
         sentences.append(
-            f"To say the mean of y whatever x is costs {said(mean, '{:.0f}')}: without batch norm the network "
+            f"Always predicting the mean of y gives a loss of {said(mean, '{:.0f}')}: without batch norm the network "
             f"has learnt no more than that {at_seeds(idle)}."
         )
     still = {key: [layer["median"] for layer in figures[key]["still_share_by_layer"]] for key in ("without", "with")}
     sentences.append(
-        f"In the last hidden layer {still['without'][-1]:.0%} of the units are still without batch norm (they give the same for every x, "
+        f"In the last hidden layer {still['without'][-1]:.0%} of the units are constant without batch norm (the same output for every x, "
         f"within {STILL}) and {still['with'][-1]:.0%} with it (medians)."
     )
     saturated = {key: [layer["median"] for layer in figures[key]["saturated_share_by_layer"]] for key in ("without", "with")}
     sentences.append(
-        f"Saturated, beyond {SATURATED}, are from {min(saturated['without']):.0%} to {max(saturated['without']):.0%} of a layer's outputs "
+        f"From {min(saturated['without']):.0%} to {max(saturated['without']):.0%} of a layer's outputs are saturated (beyond {SATURATED}) "
         f"without batch norm, and from {min(saturated['with']):.0%} to {max(saturated['with']):.0%} with it (medians, by layer)."
     )
     return [sentence.replace("%", " %") for sentence in sentences]

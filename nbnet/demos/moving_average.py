@@ -180,7 +180,7 @@ def _summary(figures: dict[str, Any], restored: list[dict[str, float]]) -> list[
     same = [each[COMPLETE] == each["before"] for each in restored]
     worse = [each[FORGOTTEN] < each["before"] for each in restored]
     lines.append(
-        f"Restored with all it had, the network has the accuracy it was saved with {at_seeds(same)}; without its moving statistics it "
+        f"Restored completely, the network has the accuracy it was saved with {at_seeds(same)}; without its moving statistics it "
         f"is worse {at_seeds(worse)}: {said([each[FORGOTTEN] for each in restored], '{:.1%}')} instead of "
         f"{said([each['before'] for each in restored], '{:.1%}')}; recalibrated on the training images it has "
         f"{said([each[RECALIBRATED] for each in restored], '{:.1%}')}."

@@ -77,7 +77,7 @@ def sentences(found: dict[str, Any] | None, epochs: int) -> list[str]:
     step = {key: found[key]["median"] for key in ("nbnet_without", "nbnet_with", "pytorch_without", "pytorch_with")}
     ours, theirs = (epochs * (step[f"{name}_without"] + step[f"{name}_with"]) / 1e3 for name in ("nbnet", "pytorch"))
     return [
-        f"At this run's speed {epochs:,} epochs without batch norm and as many with it take {ours:.0f} s, and {theirs:.0f} s in "
+        f"At this speed, {epochs:,} epochs each without and with batch norm take {ours:.0f} s, and {theirs:.0f} s in "
         f"PyTorch {found['pytorch']} ({step['nbnet_without']:.2f} and {step['nbnet_with']:.2f} ms a step, against "
         f"{step['pytorch_without']:.2f} and {step['pytorch_with']:.2f}; threads: {found['threads']}; blocks of {BLOCK} steps in turn)."
     ]

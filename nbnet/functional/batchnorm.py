@@ -67,7 +67,7 @@ def batch_normalization(
 ) -> np.ndarray:
     """y = scale * (x - mean) / sqrt(variance + variance_epsilon) + offset, broadcast as in NumPy.
 
-    offset and scale may be None (0 and 1). The definition of `tf.nn.batch_normalization`, in NumPy; batch_norm_forward is the fast one.
+    offset and scale may be None (0 and 1). The definition of `tf.nn.batch_normalization`, in NumPy. batch_norm_forward is faster.
     """
     factor = 1 / np.sqrt(np.asarray(variance) + variance_epsilon)
     if scale is not None:

@@ -45,7 +45,7 @@ def dropout_forward(
 
     Args:
         x: any shape, float32 or float64.
-        rate: the probability to DROP, 0 to 1. (Many copies of the cs231n code mean the probability to keep.)
+        rate: the probability to DROP, 0 to 1. (Many versions of the cs231n code mean the probability of keeping.)
         seed: 0 to 2^64 - 1. step, stream: 0 to 2^32 - 1; another step or stream is another mask.
         variant: "inverted" divides what is kept by 1 - rate, so that evaluation is the identity (Srivastava et al. 2014);
             "vanilla" multiplies by 1 - rate in evaluation instead; "alpha" keeps mean 0 and variance 1 after SELU (Klambauer et al. 2017).

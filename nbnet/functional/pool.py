@@ -1,6 +1,6 @@
 """Max and average pooling on NHWC images.
 
-Indices of the maxima and dilated windows are left out on purpose: unpooling by indices is rare (UpSample2D does without), and a dilated
+Indices of the maxima and dilated windows are not supported: unpooling by indices is rare (UpSample2D does without), and a dilated
 window reads the same pixels as a convolution with dilation, which learns its weights.
 """
 

@@ -119,7 +119,7 @@ def resample_backward(dy: Any, saved: ResampleSaved) -> np.ndarray:
 
 
 def pad2d_forward(x: Any, padding: Any, mode: str = "zeros", *, backend: str | Backend = "parallel") -> tuple[np.ndarray, ResampleSaved]:
-    """x with rows and columns around it.
+    """x with rows and columns added around it.
 
     Args:
         x: (N, H, W, C) float32 or float64.
@@ -166,7 +166,7 @@ def _padded(length: int, before: int, after: int, mode: str, axis: str) -> Taps:
 def upsample2d_forward(
     x: Any, factor: Any, mode: str = "nearest", *, backend: str | Backend = "parallel"
 ) -> tuple[np.ndarray, ResampleSaved]:
-    """An image that is larger by a whole factor.
+    """Enlarge an image by a whole factor.
 
     Args:
         x: (N, H, W, C) float32 or float64. factor: one for both axes, or (height, width).
@@ -205,7 +205,7 @@ def upsampled(length: int, factor: int, mode: str) -> Taps:
 
 
 def adaptive_avg_pool2d_forward(x: Any, output_size: Any, *, backend: str | Backend = "parallel") -> tuple[np.ndarray, ResampleSaved]:
-    """The means of as many windows as are asked for.
+    """The means of a given number of windows.
 
     Output i of O is the mean of pixels floor(i * H / O) to ceil((i + 1) * H / O), as in PyTorch: windows differ by one pixel, and overlap,
     where O does not divide H.

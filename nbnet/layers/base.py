@@ -172,8 +172,8 @@ class Layer(CodeRepr, Stage):
     ) -> Shape:
         """Make parameters and buffers for inputs of this shape; return the shape of the output.
 
-        A layer that is built already, in this model or another, keeps its parameters and buffers: so a trained trunk can get a new head,
-        and a second call changes nothing and warns. Two models that contain one layer share what it has learnt.
+        A layer that is already built, in this model or another, keeps its parameters and buffers: so a trained trunk can get a new head,
+        and a second call changes nothing and warns. Two models that contain the same layer share its parameters.
 
         Args:
             input_shape: of one example, without the batch axis: (28, 28, 1). Of a model with several inputs: a tuple of their shapes.

@@ -13,12 +13,12 @@ from nbnet.layers.base import Layer, Shape, image_shape
 class _Pool2D(Layer):
     """A window that slides over the image.
 
-    Indices of the maxima and dilated windows are left out on purpose (nbnet.functional.pool).
+    Indices of the maxima and dilated windows are not supported (nbnet.functional.pool).
 
     Args:
         size, stride: a number of pixels, or (height, width); stride None means size.
         padding: "valid", "same" (TensorFlow's: ceil(H / stride) outputs), a number of pixels on every side, (height, width), or
-            ((top, bottom), (left, right)). Padded pixels never win a maximum.
+            ((top, bottom), (left, right)). Padded pixels are never the maximum.
         ceil_mode: whether rows and columns at the end that do not fill a window get one, as far as it starts in the image or in the
             padding before it (as in PyTorch).
     """

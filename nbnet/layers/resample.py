@@ -86,7 +86,7 @@ class Crop2D(_Resampling):
 
 
 class UpSample2D(_Resampling):
-    """An image that is larger by a whole factor: (H, W, C) -> (H * factor, W * factor, C).
+    """Enlarge an image by a whole factor: (H, W, C) -> (H * factor, W * factor, C).
 
     Args:
         factor: one for both axes, or (height, width).
@@ -113,7 +113,7 @@ class UpSample2D(_Resampling):
 
 
 class AdaptiveAvgPool2D(_Resampling):
-    """The means of as many windows as are asked for: (H, W, C) -> (*output_size, C).
+    """The means of a given number of windows: (H, W, C) -> (*output_size, C).
 
     Output i of O is the mean of pixels floor(i * H / O) to ceil((i + 1) * H / O), as in PyTorch: windows differ by one pixel, and overlap,
     where O does not divide H.

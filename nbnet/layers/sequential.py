@@ -135,7 +135,7 @@ class Sequential(Container):
         One that is not in memory is a Lazy.
 
         Raises:
-            BuildError: the model is not built. ShapeError, DTypeError: x does not fit; what to do follows from all its rows.
+            BuildError: the model is not built. ShapeError, DTypeError: x does not fit; the message takes all rows into account.
         """
         if self.input_shape is None:
             raise BuildError("the model is not built yet: call model.build(input_shape) first")

@@ -97,7 +97,7 @@ def _check_gradients(gradient: Any, prediction: Any, name: str) -> None:
         _check_gradient(gradient, prediction, name)
         return
     if type(gradient) is not tuple or len(gradient) != len(prediction):
-        raise ShapeError(f"the loss {name} returned a gradient that is no tuple of {len(prediction)} arrays, one for each output")
+        raise ShapeError(f"the loss {name} returned a gradient that is not a tuple of {len(prediction)} arrays, one for each output")
     for one, output in zip(gradient, prediction):
         _check_gradient(one, output, name)
 

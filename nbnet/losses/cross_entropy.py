@@ -24,7 +24,7 @@ class SoftmaxCrossEntropy(Loss):
         label_smoothing: s from 0 to 1: targets become (1 - s) t + s / C   (Szegedy et al. 2016, section 7).
         class_weight: C numbers of at least 0, which multiply the targets: a row with label c counts class_weight[c] times. The sum is
             still divided by the rows, as in Keras (see Loss); PyTorch divides it by the sum of the labels' weights.
-        ignore_index: a label that is no class: such rows have no loss, and are not counted in the mean or the accuracy.
+        ignore_index: a label that is not a class: such rows have no loss, and are not counted in the mean or the accuracy.
         reduction: "mean" or "sum" over the rows.
     Raises:
         ArgumentError: an option is out of range.

@@ -17,7 +17,7 @@ class Triplet(Loss):
     of the same class and a negative n of another one   (Schroff, Kalenichenko and Philbin 2015).
 
     For a model with the three as outputs, such as Sequential([Parallel([trunk, trunk, trunk])]) with inputs x = (anchors, positives,
-    negatives). The targets say nothing; any numbers, one for each row, will do: y = np.zeros(len(anchors)).
+    negatives). The targets are ignored; pass any numbers, one for each row: y = np.zeros(len(anchors)).
 
     Args:
         margin: how much farther the negative should be, above 0. reduction: "mean" or "sum" over the rows.

@@ -143,7 +143,7 @@ class Huber(Elementwise):
 
 class BinaryCrossEntropy(Elementwise):
     """-t log p - (1 - t) log(1 - p), for targets t from 0 to 1 and probabilities p = sigmoid(logit): the mean over the outputs of a row,
-    each of which is a question of its own.
+    each of which is a separate yes-or-no question.
 
     Args:
         from_logits: whether the model gives logits, before any sigmoid. For probabilities the logarithms are at least -100, and
@@ -205,7 +205,7 @@ class Focal(Elementwise):
     the mean over the outputs of a row   (Lin et al. 2017).
 
     Args:
-        gamma: at least 0: how much less the answers count that are clear already; with 0 this is BinaryCrossEntropy.
+        gamma: at least 0: how much less confident answers count; with 0 this is BinaryCrossEntropy.
         alpha: from 0 to 1: a is alpha for a target of 1, else 1 - alpha; None for a = 1.
         reduction: "mean" or "sum" over the rows.
     """

@@ -19,7 +19,7 @@ from nbnet.runtime.backend import Backend, get_backend
 class PerOutput(Loss):
     """One loss for each output of a model; the loss of a row is their sum.
 
-    Accuracy is that of the only loss which counts correct rows; with several of them, or none, there is no accuracy. All are divided by
+    If exactly one of the losses counts correct rows, its accuracy is reported; otherwise there is none. All are divided by
     the number of rows, also one with an ignore_index.
 
     Args:
@@ -86,7 +86,7 @@ def check_outputs(loss: Loss, output_shape: tuple[Any, ...]) -> None:
     """Check that a loss is for as many outputs as a model has.
 
     Raises:
-        ArgumentError: it is not. (A loss of the user's may take the tuple of several outputs.)
+        ArgumentError: it is not. (Your own loss may take the tuple of several outputs.)
     """
     outputs = len(output_shape) if several(output_shape) else 1
     if isinstance(loss, PerOutput):

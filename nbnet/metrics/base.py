@@ -42,7 +42,7 @@ class Metric(CodeRepr):
         raise NotImplementedError
 
     def check(self, loss: Any, output_shape: tuple[Any, ...]) -> None:
-        """Check that it can measure what a loss trains. Raises ArgumentError: it cannot."""
+        """Check that the metric fits the targets of a loss. Raises ArgumentError: it cannot."""
 
 
 class OneOutput(Metric):

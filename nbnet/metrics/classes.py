@@ -45,7 +45,7 @@ def decisions(prediction: np.ndarray, target: np.ndarray, threshold: float) -> t
 
 
 class Accuracy(OfClasses):
-    """The share of rows (with a threshold: of outputs) that are right.
+    """The share of rows (with a threshold: of outputs) that are correct.
 
     Args:
         threshold: see OfClasses.
@@ -103,7 +103,7 @@ class OfCounts(OfClasses):
     """Base of metrics of the rows of each class that are right, said and true.
 
     Of two classes, the metric is that of class 1; of more, the mean over those that occur. With a threshold it is the mean over the
-    outputs. Where nothing is said or nothing is true, it is 0, as in scikit-learn.
+    outputs. Where a class is never predicted or has no rows, it is 0, as in scikit-learn.
 
     Args:
         threshold: see OfClasses.
@@ -144,7 +144,7 @@ def share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 class Precision(OfCounts):
-    """The share of what is said that is true: see OfCounts.
+    """The share of predictions of a class that are correct: see OfCounts.
 
     Args:
         threshold: see OfClasses.
@@ -157,7 +157,7 @@ class Precision(OfCounts):
 
 
 class Recall(OfCounts):
-    """The share of what is true that is said: see OfCounts.
+    """The share of a class's rows that are predicted as that class: see OfCounts.
 
     Args:
         threshold: see OfClasses.

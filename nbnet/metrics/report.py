@@ -18,7 +18,7 @@ class Report:
         matrix: (C, C) counts, one row per true class, one column per predicted class.
         class_names: C names; None for the numbers of the classes.
     Attributes:
-        precision, recall, f1: (C,), 0 where nothing is said or nothing is true. support: (C,) rows of the class. accuracy: of all rows.
+        precision, recall, f1: (C,), 0 where a class is never predicted or has no rows. support: (C,) rows of the class. accuracy: overall.
     Raises:
         ShapeError: matrix and names do not fit.
     """

@@ -37,7 +37,7 @@ class Adam(Moments):
         v = beta2 * v + (1 - beta2) * g^2
         value -= lr * m_hat / (sqrt(v_hat) + eps)     # m_hat = m / (1 - beta1^t), v_hat = v / (1 - beta2^t) at step t = 1, 2, ...
 
-    PyTorch places eps so too. In Keras eps is added to sqrt(v), before the correction: there a step equals one here with
+    PyTorch places eps in the same way. In Keras eps is added to sqrt(v), before the correction: there a step equals one here with
     eps / sqrt(1 - beta2^t).
 
     Args:

@@ -34,7 +34,7 @@ def mistakes(
     Returns:
         the figure.
     Raises:
-        ShapeError: the arrays do not fit. DTypeError, DataError: a label is no class, or the file cannot be written.
+        ShapeError: the arrays do not fit. DTypeError, DataError: a label is not a class, or the file cannot be written.
     """
     images, labels, predictions, probabilities = (np.asarray(array) for array in (images, labels, predictions, probabilities))
     count = labels.size

@@ -297,7 +297,7 @@ def _make(name: str) -> Backend:
 
 
 def empty_cache() -> None:
-    """Return the memory that nbnet keeps for later arrays to the system, or to the GPU's driver: unused blocks of all backends, and the
+    """Give the memory that nbnet keeps for later arrays back to the system, or to the GPU's driver: unused blocks of all backends, and the
     calling thread's scratch. A trainer keeps the memory of its last passes until it evaluates or is deleted."""
     for backend in _made:
         backend.empty_cache()

@@ -36,7 +36,7 @@ class CNNClassifier(ClassifierMixin, NetworkEstimator):
         class_weight: None, "balanced", or a dict {label: weight}; the weights multiply those of the rows.
         random_state: of the weights, the order of the rows, dropout and augmentation: an int repeats a fit bit for bit.
         backend: "parallel", "serial", "cuda" or "numpy".
-        warm_start: whether fit goes on with the network that there is.
+        warm_start: whether fit continues with the existing network.
         verbose: whether to show a progress bar.
     X is not scaled. Tables are trained in float64 if X is float64 or whole numbers, and in float32 if it is float32; images in float32.
     Attributes:
@@ -84,10 +84,10 @@ class CNNClassifier(ClassifierMixin, NetworkEstimator):
         self.class_weight = class_weight
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> CNNClassifier:
-        """Train one epoch on these rows, at the optimiser's own rate (no schedule), and keep what was learnt before.
+        """Train one epoch on these rows, at the optimiser's own rate (no schedule), continuing from the current weights.
 
         Args:
-            X, y, sample_weight: as in `fit`. classes: all labels that will ever come; needed in the first call.
+            X, y, sample_weight: as in `fit`. classes: all possible labels; required in the first call.
         Raises:
             ValueError, TypeError: as `fit`; y has a label that is not in classes.
         """
@@ -118,7 +118,7 @@ class CNNClassifier(ClassifierMixin, NetworkEstimator):
         return np.asarray(weights / weights.sum(axis=1, keepdims=True))
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """The share of rows whose label is right.
+        """The share of rows whose label is correct.
 
         Raises:
             DataError: y has a label that fit has not seen.
@@ -192,7 +192,7 @@ class CNNRegressor(MultiOutputMixin, RegressorMixin, NetworkEstimator):
     _checks_of_y = {"multi_output": True, "y_numeric": True}
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> CNNRegressor:
-        """Train one epoch on these rows, at the optimiser's own rate (no schedule), and keep what was learnt before. The first call
+        """Train one epoch on these rows, at the optimiser's own rate (no schedule), continuing from the current weights. The first call
         scales the targets.
 
         Args:

@@ -1,4 +1,4 @@
-"""Recipes: everything that a training run needs beside the model and the data, as somebody has tuned it."""
+"""Recipes: everything that a training run needs beside the model and the data, tuned for a data set."""
 
 from __future__ import annotations
 

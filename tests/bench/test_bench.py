@@ -198,7 +198,7 @@ def test_the_command(tmp_path, capsys):
     assert f"{tmp_path}: results.json, kernels.png, in " in capsys.readouterr().out
     report = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
     assert {"format", "command", "date", "machine", "versions", "threads", "quick", "floors", "results", "start", "summary"} <= set(report)
-    assert report["command"] == f"nbnet bench {' '.join(map(str, words))} --quick"
+    assert report["command"].endswith(f"nbnet bench {' '.join(map(str, words))} --quick")  # before it, variables that are set here
     assert {"cpu", "python", "processors", "memory_bytes"} <= set(report["machine"])
     assert {"nbnet", "numpy", "numba"} <= set(report["versions"])
     names = ["conv2d forward", "conv2d backward_data", "conv2d backward_weights", "dropout"]

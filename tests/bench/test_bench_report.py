@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from nbnet.bench import charts, results, tables
-from nbnet.bench.report import read
+from nbnet.bench.report import combined, read, read_runs
 from nbnet.bench.workloads import Workload
 from nbnet.errors import DataError
 
@@ -118,18 +118,19 @@ def readme():
 
 
 def test_the_readme_agrees_with_the_committed_results(readme):
-    committed, elsewhere = read(readme.RESULTS), read(readme.ELSEWHERE)
+    committed, elsewhere = read_runs(readme.RESULTS), read_runs(readme.AVX2)
     for file, expected in readme.rewritten(committed, elsewhere).items():
         text = file.read_text(encoding="utf-8")
         assert len(readme.MARKED.findall(text)) == text.count("<!--") / 2
         assert expected == text, "run python benchmarks/readme.py"
-    for each in (committed, elsewhere):
+    files = [file for folder in (readme.RESULTS, readme.AVX2) for file in sorted(folder.glob("results*.json"))]
+    for each in map(read, files):
         assert _rounded(results.summary(each)) == _rounded(each["summary"])
 
 
 def test_a_damaged_report_is_not_read(readme, tmp_path):
-    path, good = tmp_path / "results.json", json.loads(readme.RESULTS.read_text())
-    assert json.loads(json.dumps(read(readme.RESULTS))) == good
+    path, good = tmp_path / "results.json", json.loads((readme.RESULTS / "results.json").read_text())
+    assert json.loads(json.dumps(read(readme.RESULTS / "results.json"))) == good
     for change, words in (
         ({"format": 99}, "format is 99, expected a whole number, 1 to 1"),
         ({"threads": "2"}, "threads is '2', expected a whole number, at least 1"),
@@ -158,3 +159,30 @@ def test_the_readmes_table_by_hand(readme, report):
     assert "| conv2d, geometric mean of 2 | 1,000 ms | **4.00** |  | " in block
     assert "| peak memory | 200 MB | **2.50** |  |  |" in block
     assert "(2026-01-02; a processor, 1 thread; nbnet 0.1.0, torch 2.0)" in block
+
+
+def test_three_runs_are_one_table(readme, report):
+    reports = []
+    for factor in (1.0, 0.5, 3.0):
+        lines = results.summary(report)
+        step = next(line for line in lines if line["what"] == "five-conv batch 128")
+        step |= {"nbnet": 100 * factor, "ratios": {"torch": 4 / factor, "jax": 2 * factor}}
+        reports.append(report | {"summary": lines})
+    together = combined(reports)
+    block = "\n".join([*readme.peers(together, together["summary"]), readme._origin(together)])
+    assert "| five-conv, batch 128 | 100 ms (50.0 to 300) | 4.00 | **2.00** (1.00 to 6.00) | " in block
+    assert "| peak memory | 200 MB | **2.50** |  |  |" in block
+    assert "Medians of 3 runs of `nbnet bench`, with their range (2026-01-02; " in block
+    assert combined(reports[:1])["summary"][0]["nbnet"] == 100
+
+
+def test_the_command_has_the_variables_that_choose_instructions(monkeypatch):
+    from nbnet.cli import bench, parsers
+
+    for name in bench.LIMITS:
+        monkeypatch.delenv(name, raising=False)
+    options = parsers()[0].parse_args(["bench", "--ops", "adam"])
+    assert bench._command(options) == "nbnet bench --ops adam"
+    monkeypatch.setenv("NUMBA_CPU_FEATURES", "")
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    assert bench._command(options) == "NUMBA_CPU_FEATURES='' ONEDNN_MAX_CPU_ISA=AVX2 nbnet bench --ops adam"

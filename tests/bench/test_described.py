@@ -13,6 +13,7 @@ from progress_bar import Bar
 from nbnet import cli
 from nbnet.bench import charts, networks, results, tables, worker, workloads
 from nbnet.bench.workloads import Workload
+from nbnet.cli.bench import LIMITS
 
 from . import made_up
 
@@ -27,7 +28,7 @@ RUNS = {
 
 @pytest.fixture(autouse=True)
 def no_terminal(monkeypatch):
-    for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "NO_COLOR"):
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "NO_COLOR", *LIMITS):
         monkeypatch.delenv(name, raising=False)
 
 

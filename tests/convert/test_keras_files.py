@@ -119,16 +119,16 @@ def test_hostile_hdf5(ending, tmp_path):
         ),
         (kernel, lambda g, n: g.__setitem__(n, h5py.SoftLink("/layers/conv2d/vars/0")), "'0' is a SoftLink"),
         ("layers/dense", lambda g, n: g.__setitem__(n, h5py.ExternalLink(str(tmp_path / "secret.h5"), "/")), "is a ExternalLink"),
-        (kernel, lambda g, n: g.create_virtual_dataset(n, layout), "'0' is no plain array of numbers"),
-        (kernel, lambda g, n: g.create_dataset(n, (96, 3), "f4", external=outside), "'0' is no plain array of numbers"),
+        (kernel, lambda g, n: g.create_virtual_dataset(n, layout), "'0' is not a plain array of numbers"),
+        (kernel, lambda g, n: g.create_dataset(n, (96, 3), "f4", external=outside), "'0' is not a plain array of numbers"),
         (
             kernel,
             lambda g, n: g.create_dataset(n, (10**7, 10**7), "f4", chunks=(1000, 1000)),
             r"'0' has shape \(10000000, 10000000\), and all",
         ),
-        (kernel, lambda g, n: g.create_dataset(n, data=["a", "b"]), "'0' is no plain array of numbers"),
-        (kernel, lambda g, n: g.create_group(n), "'0' is no plain array of numbers"),
-        (kernel, lambda g, n: g.create_dataset(n, (2,), h5py.ref_dtype), "'0' is no plain array of numbers"),
+        (kernel, lambda g, n: g.create_dataset(n, data=["a", "b"]), "'0' is not a plain array of numbers"),
+        (kernel, lambda g, n: g.create_group(n), "'0' is not a plain array of numbers"),
+        (kernel, lambda g, n: g.create_dataset(n, (2,), h5py.ref_dtype), "'0' is not a plain array of numbers"),
     ]
     for name, make, message in cases:
         refused(edited(tmp_path, replaced(name, make), ending), message=message)

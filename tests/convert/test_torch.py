@@ -310,9 +310,9 @@ def test_other_dtypes_and_bare_modules(rng):
     big = {"weight": torch.full((3, 4), 1e300, dtype=torch.float64), "bias": torch.zeros(3)}
     with pytest.raises(nb.errors.NonFiniteError, match="weight has NaN, infinity"):
         nb.convert.from_torch(big, built([nb.Dense(3)], (4,)))
-    with pytest.raises(nb.errors.DTypeError, match=r"weight is no plain tensor .*, expected a dense one"):
+    with pytest.raises(nb.errors.DTypeError, match=r"weight is not a plain tensor .*, expected a dense one"):
         nb.convert.from_torch(big | {"weight": torch.zeros(3, 4).to_sparse()}, model)
-    with pytest.raises(nb.errors.DTypeError, match="weight is no plain tensor"):
+    with pytest.raises(nb.errors.DTypeError, match="weight is not a plain tensor"):
         nb.convert.from_torch(nn.Linear(4, 3, device="meta"), model)
     with pytest.raises(nb.errors.DTypeError, match="complex64, expected real numbers"):
         nb.convert.from_torch(big | {"weight": torch.zeros(3, 4, dtype=torch.complex64)}, model)
@@ -355,7 +355,7 @@ def test_bad_files_of_torch(tmp_path, rng):
             nb.convert.from_torch(path, model)
     for thing in ([1, 2], {"a": 1}, {"a": module.state_dict(), "b": module.state_dict()}, {}, 3):
         torch.save(thing, path)
-        with pytest.raises(ArgumentError, match="is no state dict"):
+        with pytest.raises(ArgumentError, match="is not a state dict"):
             nb.convert.from_torch(path, model)
     huge = torch.zeros(1).expand(10**7, 10**7)  # 400 TB, of which a file holds 4 bytes
     torch.save({"weight": huge, "bias": torch.zeros(3)}, path)

@@ -131,7 +131,7 @@ def test_a_table_for_each_part(name, held_out):
     assert y_test.tolist() == [2, 0, 1]
     assert class_names == names
     parts[name] = HuggingFace({"image": structs(IMAGES[:3]), "label": [0, -1, 1]}, [0, 1, 2], names)
-    with pytest.raises(DataError, match=f"^row 1 of 'label' of {held_out} is -1, which is no class: expected 0, 1, 2$"):
+    with pytest.raises(DataError, match=f"^row 1 of 'label' of {held_out} is -1, which is not a class: expected 0, 1, 2$"):
         datasets.from_arrow(parts)
 
 
@@ -192,7 +192,7 @@ def replaced(values, row, value):
         (Table(columns(), metadata(["a"])), "'label' has only the class 'a', expected at least two classes"),
         (
             Table(columns(label=[0, 1, 2] * 3 + [3]), metadata(["a", "b", "c"])),
-            "row 9 of 'label' is 3, which is no class: expected 0, 1",
+            "row 9 of 'label' is 3, which is not a class: expected 0, 1",
         ),
     ],
 )

@@ -249,7 +249,7 @@ def test_a_loss_of_the_users_may_take_all_outputs(rng):
     losses = [trainer.train_batch(x, np.arange(8) % 2)["loss"] for _ in range(20)]
     assert losses[-1] < 0.5 * losses[0]
     bad = nb.Trainer(model, lambda p, t, *, rows, backend: LossResult(0.0, None, p[0]), optimizer="adam")
-    with pytest.raises(ShapeError, match="returned a gradient that is no tuple of 2 arrays, one for each output"):
+    with pytest.raises(ShapeError, match="returned a gradient that is not a tuple of 2 arrays, one for each output"):
         bad.train_batch(x, np.arange(8))
 
 

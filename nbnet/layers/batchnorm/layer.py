@@ -183,7 +183,7 @@ class BatchNorm(Layer):
             param.trainable = value
 
     def freeze(self) -> None:
-        """Moving statistics, no update, gamma and beta fixed: what Keras's trainable=False does."""
+        """Use the moving statistics, do not update them, and fix gamma and beta, as Keras's trainable=False does."""
         self.use_batch_statistics = self.update_statistics = self.trainable = False
 
     def unfreeze(self) -> None:
@@ -272,7 +272,7 @@ class BatchNorm(Layer):
         return self._normalization(x, stats if by_batch else None, None, correction)
 
     def follow(self, stats: list[F.Stats], train: bool) -> None:
-        """Let the moving statistics, or an observer, take in the statistics of the groups."""
+        """Update the moving statistics, or an observer, with the statistics of the groups."""
         if self.observer is not None:
             self.observer(F.merge_stats(stats))
         if train and self.update_statistics:
