@@ -92,3 +92,13 @@ def test_unknown_attack(siege, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         siege.main()
     assert "invalid choice: 'byts'" in capsys.readouterr().err
+
+
+def test_ranks_that_fail(siege, monkeypatch, tmp_path):
+    pytest.importorskip("mpi4py")
+    from attacks import ranks
+
+    found = ranks.attack(np.random.default_rng(0), tmp_path)
+    assert [next(found), next(found)] == [None, None]  # one is killed, and goes on on other ranks
+    monkeypatch.setattr(ranks, "PATIENCE", 0.0)
+    assert "not all ranks have ended after 0 seconds" in next(found)

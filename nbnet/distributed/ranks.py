@@ -215,10 +215,10 @@ class Ranks:
             yield found[number % self.size][number // self.size]
 
     def same(self, facts: dict[str, Any], what: str) -> None:
-        """Check that all ranks have the same facts. Raises RankError: it names one that differs from most."""
+        """Check that all ranks have the same facts, by name. Raises RankError: it names one that differs from most."""
         found = self.gather(facts)
-        for name in facts:
-            values = [each[name] for each in found]
+        for name in dict.fromkeys(name for each in found for name in each):
+            values = [each.get(name) for each in found]
             usual = max(values, key=values.count)  # the first, of equally many
             for rank, value in enumerate(values):
                 if value != usual:

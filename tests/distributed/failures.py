@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import cases
 
 import nbnet as nb
+from nbnet.training import sliced
 
 world = MPI.COMM_WORLD
 way, folder = sys.argv[1], Path(sys.argv[2])
@@ -73,6 +74,14 @@ elif way == "data":
     other = x.copy()
     other[0] += last
     fit(data=(other, y))
+elif way == "validation":
+    trainer = cases.trainer(world)
+    trainer.fit((x, y), 50, 48, validation=test if last else None, progress=False)
+elif way == "slices":
+    fit(slices=4 if last else 8)
+elif way == "version":
+    sliced.__version__ = "0.0" if last else "1.0"
+    fit()
 elif way == "nan":
     model = nb.Sequential([nb.Conv2D(4, 3), nb.ReLU(), nb.Dropout(0.1), nb.Flatten(), nb.Dense(10)])
     trainer = cases.trainer(world, model=model)

@@ -54,6 +54,9 @@ def test_a_rank_that_raises_or_leaves(way, message, tmp_path):
     [
         ("seed", "has another configuration: got seed 1, expected 0 as on the others"),
         ("data", r"has another data set: got data checksum \d+, expected \d+ as on the others"),
+        ("validation", "has another data set: got validation rows 301, expected None as on the others"),
+        ("slices", "has another configuration: got slices 4, expected 8 as on the others"),
+        ("version", r"has another configuration: got nbnet 0\.0, expected 1\.0 as on the others"),
     ],
 )
 def test_a_rank_that_differs(way, message, tmp_path):

@@ -5,6 +5,8 @@ import json
 import numpy as np
 import pytest
 
+from nbnet.distributed import blocks
+
 from . import cases, fifty, running
 
 NAMES = ["batches", "fit", "resumed", "norms", "layers", "options", "reads", "files"]
@@ -34,6 +36,12 @@ def test_the_same_bits_on_any_number_of_ranks(folder, expected, ranks, threads):
     assert found.keys() == expected.keys()
     for name in NAMES:
         assert found[name] == expected[name], name
+
+
+def test_slices_alone_have_the_bits_of_slices_together(folder, expected, monkeypatch):
+    monkeypatch.setattr(blocks, "COMPILED", ())
+    for name in ("norms", "layers", "options"):
+        assert json.loads(json.dumps(cases.CASES[name](None, folder))) == expected[name], name
 
 
 def test_gradients_rounded_on_the_wire(folder):
