@@ -237,6 +237,12 @@ class CudaBackend(SerialBackend):
 
         return Gate()
 
+    def clip(self, arrays: Sequence[Any], limit: float) -> None:
+        """Scale flat arrays so that their global L2 norm is at most `limit`; the host does not wait for the norm."""
+        from nbnet.kernels.gpu.clipping import clip
+
+        clip(arrays, limit)
+
     def channelwise(self, function: Callable[..., tuple], outputs: Sequence[Any], *args: Any, clamp: bool = False) -> None:
         from nbnet.kernels.gpu import launch, launches
         from nbnet.kernels.gpu.compile import channelwise

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from cuda_machine import EXECUTED, GPU, SIMULATED
+from tolerances import assert_close
 
 import nbnet as nb
 from nbnet.errors import ArgumentError, BackendError, ExtraError, NonFiniteError
@@ -86,7 +87,7 @@ def log(monkeypatch):
     return found
 
 
-@pytest.mark.parametrize("options", [{}, {"metrics": ["f1"]}, {"accumulate": 2}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"metrics": ["f1"]}, {"accumulate": 2}, {"clip_norm": 0.1}], ids=str)
 def test_the_host_waits_once_after_the_last_launch(log, options):
     run = trainer(**options)
     for seed in range(2):
@@ -369,10 +370,28 @@ def test_slots_share_no_memory_with_what_is_launched(by_list):
     assert not own & {id(chunk.lease.block) for chunk in recording._kept}
 
 
+@pytest.mark.parametrize("limit", [1e-3, 1e3])
+def test_gradients_are_clipped_as_on_the_cpu(by_list, limit):
+    """The second limit is above every norm."""
+    runs = [
+        trainer(nb.SGD(0.1), graph=graphs, backend=backend, clip_norm=limit)
+        for backend, graphs in (("serial", False), ("cuda", False), ("cuda", True))
+    ]
+    for seed in range(4):
+        losses = [run.train_batch(*batch(seed)) for run in runs]
+        assert losses[1] == losses[2]
+        for a, b in zip(*(run.model.params.values() for run in runs[:2])):
+            assert_close(np.asarray(b.grad), a.grad, "training", "float32")
+    assert_same(*runs[1:])
+    norm = np.sqrt(sum((np.asarray(param.grad).astype(np.float64) ** 2).sum() for param in runs[1].model.params.values()))
+    assert norm <= limit * (1 + 1e-6)
+    assert len(by_list) == 2
+
+
 # -------------------------------------------------------------------------------------------------------- refusals
 
 NOT_RECORDED = {
-    "a clip": (lambda: trainer(graph=True, clip_norm=1.0), "graph=True with clip_norm=1.0, which the host computes"),
+    "a regularizer": (lambda: trainer(make=regularized, graph=True), "graph=True with a regularizer, which the host computes"),
     "muon": (lambda: trainer(nb.Muon(0.1), graph=True), "graph=True with the optimiser Muon, which the host computes"),
     "spatial dropout": (
         lambda: trainer(make=lambda: [nb.Dropout(0.5, spatial=True), nb.Flatten(), nb.Dense(3)], graph=True),
@@ -388,6 +407,10 @@ NOT_RECORDED = {
         "copied an array to the host, expected kernels alone",
     ),
 }
+
+
+def regularized():
+    return [nb.Flatten(), nb.Dense(3, weight_regularizer=nb.regularizers.L2(0.1))]
 
 
 class OfRows(nb.losses.Loss):
