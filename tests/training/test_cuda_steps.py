@@ -370,6 +370,24 @@ def test_slots_share_no_memory_with_what_is_launched(by_list):
     assert not own & {id(chunk.lease.block) for chunk in recording._kept}
 
 
+@pytest.mark.parametrize("options", [{"decay": None}, {"warm_decay": True}], ids=str)
+def test_moving_statistics_whose_decay_changes(by_list, options):
+    def make():
+        return [nb.Conv2D(3, 3, use_bias=False), nb.BatchNorm(**options), nb.Flatten(), nb.Dense(3)]
+
+    runs = [
+        trainer(nb.SGD(0.1), make, graph=graphs, backend=backend)
+        for backend, graphs in (("serial", False), ("cuda", False), ("cuda", True))
+    ]
+    for seed in range(5):
+        losses = [run.train_batch(*batch(seed)) for run in runs]
+        assert losses[1] == losses[2]
+    assert_same(*runs[1:])
+    for name, array in runs[0].model.buffers.items():
+        assert_close(np.asarray(runs[1].model.buffers[name]), array, "training", "float32")
+    assert len(by_list) == 3
+
+
 @pytest.mark.parametrize("limit", [1e-3, 1e3])
 def test_gradients_are_clipped_as_on_the_cpu(by_list, limit):
     """The second limit is above every norm."""
@@ -397,8 +415,8 @@ NOT_RECORDED = {
         lambda: trainer(make=lambda: [nb.Dropout(0.5, spatial=True), nb.Flatten(), nb.Dense(3)], graph=True),
         "graph=True with layer 0.dropout, whose Python has to run in every step",
     ),
-    "a cumulative norm": (
-        lambda: trainer(make=lambda: [nb.BatchNorm(decay=None), nb.Flatten(), nb.Dense(3)], graph=True),
+    "a norm without bias": (
+        lambda: trainer(make=lambda: [nb.BatchNorm(zero_debias=True), nb.Flatten(), nb.Dense(3)], graph=True),
         "graph=True with layer 0.batchnorm, whose Python has to run in every step",
     ),
     "a loss of rows": (lambda: trainer(graph=True, loss=OfRows()), "copied an array to the host"),
@@ -410,7 +428,7 @@ NOT_RECORDED = {
 
 
 def regularized():
-    return [nb.Flatten(), nb.Dense(3, weight_regularizer=nb.regularizers.L2(0.1))]
+    return [nb.Flatten(), nb.BatchNorm(gamma_regularizer=nb.regularizers.l2(0.1)), nb.Dense(3)]
 
 
 class OfRows(nb.losses.Loss):
