@@ -221,6 +221,13 @@ class CudaBackend(SerialBackend):
             array = to_float(array, self.on_host(array.shape, dtype))
         return self.device.Upload(array)
 
+    def run(self, function: Callable[..., Any], *args: Any) -> None:
+        recording = self.device.launches.active()
+        if recording is not None and not recording.in_section and not any(map(on_device, args)):
+            recording.compute_on_host(function, *args)
+        else:
+            function(*args)
+
     def scratch(self, purpose: str, shape: tuple[int, ...], dtype: Any) -> None:
         return None
 
@@ -237,6 +244,12 @@ class CudaBackend(SerialBackend):
 
         return Gate()
 
+    def clip(self, arrays: Sequence[Any], limit: float) -> None:
+        """Scale flat arrays so that their global L2 norm is at most `limit`; the host does not wait for the norm."""
+        from nbnet.kernels.gpu.clipping import clip
+
+        clip(arrays, limit)
+
     def channelwise(self, function: Callable[..., tuple], outputs: Sequence[Any], *args: Any, clamp: bool = False) -> None:
         from nbnet.kernels.gpu import launch, launches
         from nbnet.kernels.gpu.compile import channelwise
@@ -252,7 +265,7 @@ class CudaBackend(SerialBackend):
         if key not in self._channelwise:
             self._channelwise[key] = channelwise(function, len(outputs), arrays, clamp)
         placed = [
-            self.place(np.asarray(arg, np.float64) if not on_device(arg) else arg) if is_array else float(arg)
+            (arg if on_device(arg) else self.device.numbers(np.asarray(arg, np.float64))) if is_array else float(arg)
             for arg, is_array in zip(args, arrays)
         ]
         size = outputs[0].size

@@ -15,7 +15,7 @@ from nbnet.losses.base import start as begin
 from nbnet.metrics import Metric
 from nbnet.optimizers.matrices import squares
 from nbnet.runtime.arrays import first, take
-from nbnet.runtime.backend import Backend
+from nbnet.runtime.backend import Backend, CudaBackend
 from nbnet.runtime.commit import Call, commit
 from nbnet.runtime.compile_ahead import compile_ahead
 from nbnet.training.epoch import Sums, parts
@@ -182,6 +182,9 @@ class Adding:
 def clip(params: Iterable[Param], limit: float, backend: Backend) -> None:
     """Scale the gradients of trainable parameters so that their global L2 norm is at most `limit`."""
     grads = [param.grad.reshape(-1) for param in params if param.trainable]
+    if isinstance(backend, CudaBackend):
+        backend.clip(grads, limit)
+        return
     norm = math.sqrt(sum(squares(backend, *grads)))
     if norm > limit:
         for grad in grads:

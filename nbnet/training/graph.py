@@ -24,7 +24,7 @@ from nbnet.runtime.commit import Call, commit
 from nbnet.runtime.recording import Pass
 from nbnet.runtime.replay import Replay, unrecorded
 from nbnet.training.epoch import Batch
-from nbnet.training.gradients import Found
+from nbnet.training.gradients import Found, clip
 
 INSTEAD = "leave it out, or use graph=False"
 
@@ -88,7 +88,7 @@ class Graphs:
 
         _check_step(trainer)
         x, steps = batch.x, trainer.optimizer.steps
-        step = self.passes.of(trainer.model, x, (id(trainer.loss), batch.weights is None))
+        step = self.passes.of(trainer.model, x, (id(trainer.loss), batch.weights is None, trainer.clip_norm))
         if not isinstance(step, RecordedStep):
             return None
         if step.complete:
@@ -104,7 +104,6 @@ def _check_step(trainer: Any) -> None:
     optimizer = trainer.optimizer
     by_kernels = getattr(optimizer.step, "__func__", None) is Optimizer.step and type(optimizer)._update is Optimizer._update
     reasons = {
-        f"clip_norm={trainer.clip_norm}": trainer.clip_norm is not None,
         "a regularizer": any(param.regularizer is not None for param in trainer.model.params.values()),
         f"the optimiser {type(optimizer).__name__}": not by_kernels,
     }
@@ -151,6 +150,8 @@ class RecordedStep:
             found.add(started, batch.x, self.prediction, batch.y, batch.weights)
             self.gate, self.arrays = found.gate, started.arrays
             one.backward(started.gradient)
+            if trainer.clip_norm is not None:
+                clip(self.model.params.values(), trainer.clip_norm, self.model.backend)
             self._update(trainer, lr)
         self._start = capture(self.recording)
         found.read()

@@ -143,7 +143,7 @@ def launched(trainer: Any, batch: Batch, lr: float, metrics: tuple[Metric, ...],
     found.read()
     by_kernels = getattr(optimizer.step, "__func__", None) is Optimizer.step and type(optimizer)._update is Optimizer._update
     regularized = [param for param in params.values() if param.regularizer is not None]
-    if found.waits and (regularized or trainer.clip_norm is not None or not by_kernels):
+    if found.waits and (regularized or not by_kernels):
         found = Known(*found.finish())
     for param in regularized:
         param.grad[:] = np.asarray(param.grad) + param.regularizer(np.asarray(param.value))

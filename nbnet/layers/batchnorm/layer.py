@@ -306,7 +306,7 @@ class BatchNorm(Layer):
     def replayable(self) -> bool:
         """Not with what NumPy computes, or with numbers that change from step to step."""
         plain = self.virtual_batch_size is None and self.renorm is None and self.observer is None and not self.deferred
-        return plain and self.moving.steady and (self.use_batch_statistics or self.moving.spread == "moving_var")
+        return plain and self.moving.can_repeat(self.backend) and (self.use_batch_statistics or self.moving.spread == "moving_var")
 
     def settings(self) -> list[Callable[[], Iterable[Any]]]:
         return [*super().settings(), vars(self.moving).values]

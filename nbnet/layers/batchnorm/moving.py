@@ -66,7 +66,10 @@ class MovingStatistics(Watched):
 
     def update(self, buffers: Buffers, mean: Any, m2: Any, divisor: Any, be: Backend) -> None:
         """Update the moving values with the mean and variance m2 / divisor (C,) of a batch."""
-        d = self._next_decay(int(buffers["updates"][0]))
+        d: Any = self._next_decay(int(buffers["updates"][0]))
+        if be.name == "cuda" and not self.steady and not self.zero_debias:  # in an array that a recorded step uploads each time
+            d = np.empty(mean.size, np.float64)
+            be.run(self._write_decay, buffers["updates"], d)
         be.channelwise(_next, (buffers["updates"],), buffers["updates"])
         follow = _follow_deviation if self.spread == "moving_std" else _follow_variance
         targets = buffers.get("biased_mean", buffers["moving_mean"]), buffers.get("biased_spread", buffers[self.spread])
@@ -85,6 +88,13 @@ class MovingStatistics(Watched):
     def steady(self) -> bool:
         """Whether every update is the same computation, so that replay can repeat it."""
         return self.decay is not None and not self.warm_decay and not self.zero_debias
+
+    def can_repeat(self, backend: Backend) -> bool:
+        """Whether replay can repeat an update on this backend."""
+        return self.steady or (backend.name == "cuda" and not self.zero_debias)
+
+    def _write_decay(self, updates: np.ndarray, decays: np.ndarray) -> None:
+        decays[:] = self._next_decay(int(updates[0]))
 
     def _next_decay(self, t: int) -> float:
         if self.decay is None:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from cuda_machine import EXECUTED, GPU, SIMULATED
+from tolerances import assert_close
 
 import nbnet as nb
 from nbnet.errors import ArgumentError, BackendError, ExtraError, NonFiniteError
@@ -15,6 +16,7 @@ from nbnet.training import graph
 
 pytestmark = pytest.mark.skipif(not (SIMULATED or GPU), reason="there is no GPU: use --cuda=simulator or --cuda=executor")
 SIDE, ROWS = 4, 4
+compiled = pytest.mark.skipif(SIMULATED, reason="takes minutes in the simulator; the executor runs it")
 
 
 @pytest.fixture
@@ -86,7 +88,7 @@ def log(monkeypatch):
     return found
 
 
-@pytest.mark.parametrize("options", [{}, {"metrics": ["f1"]}, {"accumulate": 2}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"metrics": ["f1"]}, {"accumulate": 2}, {"clip_norm": 0.1}], ids=str)
 def test_the_host_waits_once_after_the_last_launch(log, options):
     run = trainer(**options)
     for seed in range(2):
@@ -98,6 +100,7 @@ def test_the_host_waits_once_after_the_last_launch(log, options):
     assert first > 15
 
 
+@compiled
 def test_a_step_that_needs_the_host_waits_before_its_update(log):
     run = trainer(nb.Muon(0.01))
     run.train_batch(*batch())
@@ -127,6 +130,7 @@ def test_buffers_of_a_copy_are_copied_at_once_too(copied):
         assert all((array == 5).all() for array in moving)
 
 
+@compiled
 def test_buffers_that_were_replaced_are_restored_too():
     run = trainer()
     run.train_batch(*batch())
@@ -153,6 +157,7 @@ def unsound(seed=5):
 @pytest.mark.parametrize(
     "optimizer", [nb.SGD(0.1, momentum=0.9), nb.AdamW(1e-2), nb.Adam(1e-2, amsgrad=True), nb.Lion(1e-3)], ids=lambda one: type(one).__name__
 )
+@compiled
 def test_a_loss_that_is_not_finite_changes_nothing(optimizer):
     """Nor do later steps differ from those of a run without it."""
     run, spared = trainer(copy.deepcopy(optimizer)), trainer(copy.deepcopy(optimizer))
@@ -168,6 +173,7 @@ def test_a_loss_that_is_not_finite_changes_nothing(optimizer):
 
 
 @pytest.mark.parametrize("place", [0, 1], ids=["first part", "last part"])
+@compiled
 def test_a_part_of_a_batch_that_is_not_finite_changes_nothing(place):
     run = trainer(accumulate=2)
     run.train_batch(*batch())
@@ -179,6 +185,7 @@ def test_a_part_of_a_batch_that_is_not_finite_changes_nothing(place):
     assert bits(run) == before
 
 
+@compiled
 def test_the_update_is_launched_before_the_loss_is_known(monkeypatch):
     """So it is the gate that keeps it from writing: with an open gate the parameters become NaN."""
     from nbnet.kernels.gpu.gate import Gate
@@ -206,6 +213,7 @@ def test_the_gate(losses):
 
 
 @pytest.mark.parametrize("graphs", [False, True])
+@compiled
 def test_an_interrupt_while_the_host_waits_completes_the_step(monkeypatch, by_list, graphs):
     from nbnet.kernels.gpu.transfers import Download
 
@@ -241,6 +249,7 @@ def test_the_number_of_launches_says_that_steps_were_played(by_list):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "uint8"])
+@compiled
 def test_fit_has_the_same_bits_with_and_without(by_list, dtype):
     """With a last batch of another size, a validation, which drops what is recorded, a schedule, weights and an average."""
     rows = 3 * ROWS + 2
@@ -283,6 +292,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
+@compiled
 def test_a_change_between_steps_is_seen(by_list, change):
     runs = [trainer(graph=graphs) for graphs in (False, True)]
     for seed in range(6):
@@ -305,6 +315,7 @@ def test_a_change_between_steps_is_seen(by_list, change):
     ],
     ids=lambda loss: loss.name,
 )
+@compiled
 def test_losses(by_list, loss):
     runs = [trainer(graph=graphs, loss=loss) for graphs in (False, True)]
     for seed in range(5):
@@ -330,6 +341,7 @@ def test_a_loss_that_is_not_finite_changes_nothing_in_a_recorded_step(by_list):
     assert_same(run, spared)
 
 
+@compiled
 def test_wrong_targets_change_nothing_in_a_recorded_step(by_list):
     run = trainer(graph=True)
     for seed in range(3):
@@ -342,6 +354,7 @@ def test_wrong_targets_change_nothing_in_a_recorded_step(by_list):
     assert (bits(run), run.optimizer.steps) == (before, steps)
 
 
+@compiled
 def test_what_is_recorded_keeps_its_memory(by_list):
     """Other work, which takes what the pool has, does not change a played step; a dropped recording gives its memory back."""
     run, plain = trainer(graph=True), trainer()
@@ -369,17 +382,55 @@ def test_slots_share_no_memory_with_what_is_launched(by_list):
     assert not own & {id(chunk.lease.block) for chunk in recording._kept}
 
 
+@pytest.mark.parametrize("options", [{"decay": None}, {"warm_decay": True}], ids=str)
+@compiled
+def test_moving_statistics_whose_decay_changes(by_list, options):
+    def make():
+        return [nb.Conv2D(3, 3, use_bias=False), nb.BatchNorm(**options), nb.Flatten(), nb.Dense(3)]
+
+    runs = [
+        trainer(nb.SGD(0.1), make, graph=graphs, backend=backend)
+        for backend, graphs in (("serial", False), ("cuda", False), ("cuda", True))
+    ]
+    for seed in range(5):
+        losses = [run.train_batch(*batch(seed)) for run in runs]
+        assert losses[1] == losses[2]
+    assert_same(*runs[1:])
+    for name, array in runs[0].model.buffers.items():
+        assert_close(np.asarray(runs[1].model.buffers[name]), array, "training", "float32")
+    assert len(by_list) == 3
+
+
+@pytest.mark.parametrize("limit", [1e-3, 1e3])
+@compiled
+def test_gradients_are_clipped_as_on_the_cpu(by_list, limit):
+    """The second limit is above every norm."""
+    runs = [
+        trainer(nb.SGD(0.1), graph=graphs, backend=backend, clip_norm=limit)
+        for backend, graphs in (("serial", False), ("cuda", False), ("cuda", True))
+    ]
+    for seed in range(4):
+        losses = [run.train_batch(*batch(seed)) for run in runs]
+        assert losses[1] == losses[2]
+        for a, b in zip(*(run.model.params.values() for run in runs[:2])):
+            assert_close(np.asarray(b.grad), a.grad, "training", "float32")
+    assert_same(*runs[1:])
+    norm = np.sqrt(sum((np.asarray(param.grad).astype(np.float64) ** 2).sum() for param in runs[1].model.params.values()))
+    assert norm <= limit * (1 + 1e-6)
+    assert len(by_list) == 2
+
+
 # -------------------------------------------------------------------------------------------------------- refusals
 
 NOT_RECORDED = {
-    "a clip": (lambda: trainer(graph=True, clip_norm=1.0), "graph=True with clip_norm=1.0, which the host computes"),
+    "a regularizer": (lambda: trainer(make=regularized, graph=True), "graph=True with a regularizer, which the host computes"),
     "muon": (lambda: trainer(nb.Muon(0.1), graph=True), "graph=True with the optimiser Muon, which the host computes"),
     "spatial dropout": (
         lambda: trainer(make=lambda: [nb.Dropout(0.5, spatial=True), nb.Flatten(), nb.Dense(3)], graph=True),
         "graph=True with layer 0.dropout, whose Python has to run in every step",
     ),
-    "a cumulative norm": (
-        lambda: trainer(make=lambda: [nb.BatchNorm(decay=None), nb.Flatten(), nb.Dense(3)], graph=True),
+    "a norm without bias": (
+        lambda: trainer(make=lambda: [nb.BatchNorm(zero_debias=True), nb.Flatten(), nb.Dense(3)], graph=True),
         "graph=True with layer 0.batchnorm, whose Python has to run in every step",
     ),
     "a loss of rows": (lambda: trainer(graph=True, loss=OfRows()), "copied an array to the host"),
@@ -388,6 +439,10 @@ NOT_RECORDED = {
         "copied an array to the host, expected kernels alone",
     ),
 }
+
+
+def regularized():
+    return [nb.Flatten(), nb.BatchNorm(gamma_regularizer=nb.regularizers.l2(0.1)), nb.Dense(3)]
 
 
 class OfRows(nb.losses.Loss):
@@ -409,6 +464,7 @@ class Reads(nb.Layer):
 
 
 @pytest.mark.parametrize("case", NOT_RECORDED)
+@compiled
 def test_what_needs_the_host_is_refused_and_changes_nothing(by_list, case):
     make, message = NOT_RECORDED[case]
     run = make()
