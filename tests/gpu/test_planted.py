@@ -70,7 +70,8 @@ FAULTS = {
         r"a read of 4 bytes \d+ bytes after the end of array x",
     ),
     "missing barrier: sums over rows": (
-        "array.cuda", "    cuda.syncthreads()\n", "", sums, "a read of shared array shared .*, (to which nothing|which thread .* wrote without a)",
+        "array.cuda", "    cuda.syncthreads()\n", "", sums,
+        "a read of shared array shared .*, (to which nothing|which thread .* wrote without a)",
     ),
     "missing barrier: tiles of a product": (
         "gpu.products", "            cuda.syncthreads()\n            half", "            half", product,
@@ -103,7 +104,8 @@ FAULTS = {
     ),
     "never written: sum of squares": (
         "array.cuda", "    if cuda.threadIdx.x == 0:\n        partials",
-        "    if cuda.threadIdx.x == 0 and cuda.blockIdx.x > 0:\n        partials", squares, r"a read of array partials .* at index 0, to which nothing has been written",
+        "    if cuda.threadIdx.x == 0 and cuda.blockIdx.x > 0:\n        partials", squares,
+        r"a read of array partials .* at index 0, to which nothing has been written",
     ),
 }  # fmt: skip
 
