@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nbnet.errors import ArgumentError, ShapeError
+from nbnet.errors import ArgumentError, BackendError, ShapeError
 from nbnet.functional import checks
 from nbnet.functional.batchnorm_coefficients import about_mean, affine_of, batch_statistics, constant_statistics, corrected_affine_of
 from nbnet.functional.moments import Stats, batch_norm_stats, partials, row_weights
@@ -68,7 +68,12 @@ def batch_normalization(
     """y = scale * (x - mean) / sqrt(variance + variance_epsilon) + offset, broadcast as in NumPy.
 
     offset and scale may be None (0 and 1). The definition of `tf.nn.batch_normalization`, in NumPy. batch_norm_forward is faster.
+
+    Raises:
+        BackendError: an array is on the GPU.
     """
+    if any(on_device(array) for array in (x, mean, variance, offset, scale)):
+        raise BackendError("batch_normalization got an array on the GPU, expected NumPy's: use batch_norm_forward with backend='cuda'")
     factor = 1 / np.sqrt(np.asarray(variance) + variance_epsilon)
     if scale is not None:
         factor = factor * scale

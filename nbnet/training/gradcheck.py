@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from nbnet import initializers
-from nbnet.errors import DTypeError, GradientError
+from nbnet.errors import BackendError, DTypeError, GradientError
 from nbnet.layers import Layer
 from nbnet.runtime.arrays import each
 
@@ -29,13 +29,17 @@ def gradcheck(layer: Layer, x: Any, *, tolerance: float = 1e-6, step: float = 1e
         the relative error by name: "x" (of several inputs "x[0]", "x[1]", ...), and each trainable parameter.
     Raises:
         GradientError: an error is above the tolerance; the message names the array, the index and both gradients.
-        DTypeError: the layer was built in float32, which is too coarse for differences.
+        DTypeError: the layer was built in float32, which is too coarse for differences. BackendError: it is on the GPU.
     """
     x = each(lambda part: np.array(part, np.float64), x)
     if layer.input_shape is None:
         layer.build(each(lambda part: part.shape[1:], x), backend="serial", dtype="float64", seed=seed)
     if layer.dtype != np.float64:
         raise DTypeError(f"gradcheck needs a layer built with dtype='float64', got {layer.dtype}: use a new layer, which is then built so")
+    if layer.backend.name == "cuda":
+        raise BackendError(
+            "gradcheck got a layer on 'cuda', expected 'serial', 'parallel' or 'numpy', where it can change one number: build it there"
+        )
     buffers = {name: array.copy() for name, array in layer.buffers.items()}
 
     try:

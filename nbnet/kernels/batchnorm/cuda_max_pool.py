@@ -11,7 +11,22 @@ from nbnet.kernels.gpu import device
 from nbnet.kernels.gpu.activations import activate4, through4
 from nbnet.kernels.gpu.columns import PER_THREAD, RUN, columns, columns_of_sums, gather, merge_sums, write_sums
 from nbnet.kernels.gpu.compile import formula, kernel
-from nbnet.kernels.gpu.launch import THREADS, add4, divide, load, load4, multiply4, multiply_add4, run, store, store4, subtract4, wide4
+from nbnet.kernels.gpu.launch import (
+    THREADS,
+    add4,
+    divide,
+    load,
+    load4,
+    multiply4,
+    multiply_add4,
+    narrow,
+    run,
+    store,
+    store4,
+    subtract4,
+    wide4,
+)
+from nbnet.kernels.gpu.pixels import check_pixels, offset
 from nbnet.kernels.gpu.windows import better
 
 # ---------------------------------------------------------------------------------------------------- windows
@@ -22,7 +37,7 @@ def _corner(pixel, channel, shape, out_shape):
     """The index in x where the window of a pixel of y starts."""
     rest, column = divide(pixel, out_shape[2])
     image, row = divide(rest, out_shape[1])
-    return ((image * shape[1] + 2 * row) * shape[2] + 2 * column) * shape[3] + channel
+    return offset(shape, narrow(image), narrow(2 * row), narrow(2 * column), channel)
 
 
 @formula
@@ -83,9 +98,9 @@ def _deviations(x, at, shape, center):
 @formula
 def _winner(y0, y1, y2, y3):
     """The largest and its place: of equals the first; NaN is the largest."""
-    best, place = better(y0, 0, y1, 1)
-    best, place = better(best, place, y2, 2)
-    return better(best, place, y3, 3)
+    best, place = better(y0, narrow(0), y1, narrow(1))
+    best, place = better(best, place, y2, narrow(2))
+    return better(best, place, y3, narrow(3))
 
 
 @formula
@@ -146,6 +161,7 @@ def _apply_max_pool(x, shape, center, scale, shift, slope, size, period, rows, o
 
 
 def apply_max_pool(x, center, scale, shift, slope, y):
+    check_pixels(x.shape)
     layout = columns(y.size, x.shape[3], PER_THREAD, 1 << 30)
     rows = -(-y.size // (4 * layout.period))
     args = (x, x.shape, center, scale, shift, x.dtype.type(slope), y.size, layout.period, rows, y.shape, y)
@@ -181,6 +197,7 @@ def _backward_reduce_max_pool(dy, x, shape, center, scale, shift, slope, size, p
 
 
 def backward_reduce_max_pool(dy, x, center, scale, shift, slope, partials, sum_g, sum_gx):
+    check_pixels(x.shape)
     channels = x.shape[3]
     layout = columns_of_sums(dy.size, channels)
     rows = -(-dy.size // (4 * layout.period))
@@ -230,6 +247,7 @@ def _backward_outside(x, shape, out_shape, outside, center, b, c, dx):
 
 
 def backward_apply_max_pool(dy, x, center, scale, shift, slope, a, b, c, dx):
+    check_pixels(x.shape)
     layout = columns(dy.size, x.shape[3], PER_THREAD, 1 << 30)
     rows = -(-dy.size // (4 * layout.period))
     args = (dy, x, x.shape, center, scale, shift, x.dtype.type(slope), a, b, c, dy.size, layout.period, rows, dy.shape, dx)

@@ -11,7 +11,7 @@ from nbnet.kernels.gpu import device
 from nbnet.kernels.gpu.activations import activate
 from nbnet.kernels.gpu.compile import formula, kernel
 from nbnet.kernels.gpu.launch import THREADS, divide, run
-from nbnet.kernels.gpu.pixels import offset, place
+from nbnet.kernels.gpu.pixels import check_pixels, offset, place
 from nbnet.kernels.gpu.reductions import moments
 
 RUN = 128  # pixels whose products are added up in T
@@ -19,6 +19,7 @@ PARTS = 256  # the most partial sums of a weight's gradient
 
 
 def _launch(compiled, size, *args):
+    check_pixels(*[arg for arg in args if type(arg) is tuple and len(arg) == 4])
     run(compiled, -(-size // THREADS), THREADS, *args)
 
 

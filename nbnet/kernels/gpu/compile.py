@@ -89,14 +89,14 @@ def from_text(name, text, formula, scope):
     return define(name, text, formula, folder, scope)
 
 
-def check_count(count):
-    """Refuse more elements than nbnet.kernels.gpu.launch.divide takes.
+def check_count(count, largest=2**32):
+    """Refuse more elements than nbnet.kernels.gpu.launch.divide takes, or than another largest number.
 
     Raises:
         KernelError: there are more.
     """
-    if count > 2**32:
-        raise KernelError(f"got {count:,} elements or threads, expected at most {2**32:,} on backend 'cuda': use a smaller batch")
+    if count > largest:
+        raise KernelError(f"got {count:,} elements or threads, expected at most {largest:,} on backend 'cuda': use a smaller batch")
 
 
 @cache

@@ -55,6 +55,10 @@ if SIMULATED:
     def _divide32(a, b):
         return a // b
 
+    def narrow(number):
+        """A whole number below 2^31 as one of 32 bits."""
+        return number
+
 else:
     from llvmlite import ir
     from numba.cuda import types
@@ -96,6 +100,22 @@ else:
             return builder.zext(builder.udiv(*short), ir.IntType(64))
 
         return types.int64(types.int64, types.int64), code
+
+    @intrinsic
+    def narrow(typing_context, number):
+        """A whole number below 2^31 as one of 32 bits. Numba computes with these in 64 bits, but where the result is narrowed too, the
+        compiler needs only 32: one instruction instead of two for a sum, and of five for a product."""
+
+        def code(context, builder, signature, args):
+            return builder.trunc(args[0], ir.IntType(32)) if args[0].type.width > 32 else args[0]
+
+        return types.int32(types.unliteral(number)), code
+
+
+@formula
+def narrow_all(numbers):
+    """`narrow` of each of two numbers."""
+    return narrow(numbers[0]), narrow(numbers[1])
 
 
 @formula

@@ -3,8 +3,8 @@ multiple of four."""
 
 from numba import cuda
 
-from nbnet.kernels.gpu.compile import formula, function
-from nbnet.kernels.gpu.launch import THREADS, divide, run
+from nbnet.kernels.gpu.compile import check_count, formula, function
+from nbnet.kernels.gpu.launch import THREADS, divide, narrow, run
 
 
 @function
@@ -13,11 +13,22 @@ def place(shape, width):
     rest, channel = divide(cuda.grid(1), shape[3] // width)
     rest, column = divide(rest, shape[2])
     image, row = divide(rest, shape[1])
-    return image, row, column, channel * width
+    return narrow(image), narrow(row), narrow(column), narrow(channel * width)
+
+
+def check_pixels(*shapes):
+    """Refuse arrays whose pixels cannot be numbered in 32 bits.
+
+    Raises:
+        KernelError: one has more.
+    """
+    for images, height, width, _ in shapes:
+        check_count(images * height * width, 2**31)
 
 
 def launch(compiled, shape, *args):
     """Launch a thread for every four channels, or every channel, of an array of that shape."""
+    check_pixels(shape, *[arg for arg in args if type(arg) is tuple and len(arg) == 4])
     width = 4 if shape[3] % 4 == 0 else 1
     threads = shape[0] * shape[1] * shape[2] * (shape[3] // width)
     if threads:
@@ -26,8 +37,9 @@ def launch(compiled, shape, *args):
 
 @formula
 def offset(shape, image, row, column, channel):
-    """The offset of an element of an (N, H, W, C) array."""
-    return ((image * shape[1] + row) * shape[2] + column) * shape[3] + channel
+    """The offset of an element of an (N, H, W, C) array, whose pixels are numbered in 32 bits."""
+    pixel = narrow(narrow(narrow(narrow(image * shape[1]) + row) * shape[2]) + column)
+    return pixel * narrow(shape[3]) + channel
 
 
 @formula

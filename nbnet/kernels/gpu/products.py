@@ -15,8 +15,8 @@ from numba import cuda
 
 from nbnet.kernels.gpu import device
 from nbnet.kernels.gpu.activations import activate
-from nbnet.kernels.gpu.compile import SIMULATED, function, kernel, kernel_of
-from nbnet.kernels.gpu.launch import ALIGNMENT, THREADS, add4, load4, run, store4
+from nbnet.kernels.gpu.compile import SIMULATED, check_count, function, kernel, kernel_of
+from nbnet.kernels.gpu.launch import ALIGNMENT, THREADS, add4, divide, load4, narrow, narrow_all, run, store4
 from nbnet.kernels.gpu.reductions import merge_moments, moments, shifted
 from nbnet.kernels.gpu.tiles import (
     DEPTH,
@@ -36,6 +36,7 @@ from nbnet.kernels.gpu.tiles import (
 
 SHARES = (4, 2) if SIMULATED else (32, 8)  # elements, and shares of the partial results, per block that adds these up
 SHARING = SHARES[0] * SHARES[1]
+LARGEST = 2**31 - 2**10  # pixels, or terms of a sum, which are numbered in 32 bits
 
 # --------------------------------------------------------------------------------------------------------- convolve
 
@@ -90,15 +91,15 @@ def _tile_moments(tile: Tile):
 
 
 @cache
-def _convolution(tile: Tile):
+def _convolution(tile: Tile, IN_VECTORS: bool):  # a constant of the kernel
     """The kernel of y (P, O) = act(bias + patches of x (P, D) times weight (D, O)), for one tile. With several parts of the sum
     (blockIdx.z) y is partial results, (parts, P, O), without the bias and with slope 1; with one part and slope 1 it can
-    also compute the moments of y."""
+    also compute the moments of y. IN_VECTORS: the channels of x are a multiple of 4."""
     ROWS, COLUMNS, HIGH, WIDE = tile
     ACROSS, THREADS = COLUMNS // (4 * WIDE), tile.threads
     LOWER, RIGHT, VECTORS = ROWS // 2, COLUMNS // 2, COLUMNS // 4
     A_LOADS, B_LOADS = ROWS * DEPTH // (4 * THREADS), -(-COLUMNS * DEPTH // (4 * THREADS))
-    A_SIZE, B_SIZE = 2 * DEPTH * ROWS, 2 * DEPTH * COLUMNS
+    A_SIZE, B_SIZE = max(2 * DEPTH * ROWS, 2 * COLUMNS * ROWS // (4 * HIGH)), 2 * DEPTH * COLUMNS
     A_STEP, B_TAKERS = 4 * (THREADS // ROWS), DEPTH * COLUMNS // 4
     tile_moments = _tile_moments(tile)
 
@@ -123,37 +124,42 @@ def _convolution(tile: Tile):
         moments,
         partials,
     ):
-        _, out_h, out_w, outputs = out_shape
+        out_h, out_w, outputs = narrow(out_shape[1]), narrow(out_shape[2]), narrow(out_shape[3])
+        (n, in_h), (in_w, channels) = narrow_all((shape[0], shape[1])), narrow_all((shape[2], shape[3]))
+        size = n, in_h, in_w, channels
+        taps, steps, spread = narrow_all(kernel_size), narrow_all(dilation), narrow_all(spread)
         a_tile = cuda.shared.array(A_SIZE, x.dtype, ALIGNMENT)
         b_tile = cuda.shared.array(B_SIZE, x.dtype, ALIGNMENT)
         me, zero = cuda.threadIdx.x, x.dtype.type(0)
-        start, stop = cuda.blockIdx.z * part, min(terms, (cuda.blockIdx.z + 1) * part)
+        start, stop = narrow(cuda.blockIdx.z * part), narrow(min(terms, (cuda.blockIdx.z + 1) * part))
         # the pixel whose patch this thread gathers, and the position in the patch
-        mine, deep = me % ROWS, me // ROWS * 4
-        p = cuda.blockIdx.x * ROWS + mine
-        image = p // (out_h * out_w) if p < pixels else shape[0]
-        h, w = p % (out_h * out_w) // out_w * stride[0] - pad[0], p % out_w * stride[1] - pad[1]
-        tap = advance_tap(0, 0, 0, start + deep, shape[3], kernel_size[1])
-        from_column = cuda.blockIdx.y * COLUMNS
+        mine, deep = narrow(me % ROWS), narrow(me // ROWS * 4)
+        p = narrow(cuda.blockIdx.x * ROWS + mine)
+        image, rest = divide(p, out_h * out_w)
+        h, w = divide(rest, out_w)
+        image = narrow(image) if p < pixels else n
+        h, w = narrow(h * stride[0] - pad[0]), narrow(w * stride[1] - pad[1])
+        tap = advance_tap(narrow(0), narrow(0), narrow(0), narrow(start + deep), channels, taps[1])
+        from_column = narrow(cuda.blockIdx.y * COLUMNS)
         none = zero, zero, zero, zero
         a0, a1, b0, b1 = none, none, none, none
-        row, column = me // ACROSS * 4, me % ACROSS * 4
+        row, column = narrow(me // ACROSS * 4), narrow(me % ACROSS * 4)
         c = zeros16(zero), zeros16(zero), zeros16(zero), zeros16(zero)
-        half, k = 0, start
+        half, k = narrow(0), start
         while True:
             if k < stop:
-                a0 = patch4(x, image, h, w, tap, shape, kernel_size, spread, dilation)
+                a0 = patch4(x, image, h, w, tap, size, taps, spread, steps, IN_VECTORS)
                 if A_LOADS > 1:
-                    other = advance_tap(tap[0], tap[1], tap[2], A_STEP, shape[3], kernel_size[1])
-                    a1 = patch4(x, image, h, w, other, shape, kernel_size, spread, dilation)
+                    other = advance_tap(tap[0], tap[1], tap[2], A_STEP, channels, taps[1])
+                    a1 = patch4(x, image, h, w, other, size, taps, spread, steps, IN_VECTORS)
                 if me < B_TAKERS:
-                    b0 = matrix4(weight, k + me // VECTORS, stop, from_column + me % VECTORS * 4, outputs)
+                    b0 = matrix4(weight, narrow(k + me // VECTORS), stop, narrow(from_column + me % VECTORS * 4), outputs)
                 if B_LOADS > 1:
                     at = me + THREADS
-                    b1 = matrix4(weight, k + at // VECTORS, stop, from_column + at % VECTORS * 4, outputs)
-                tap = advance_tap(tap[0], tap[1], tap[2], DEPTH, shape[3], kernel_size[1])
+                    b1 = matrix4(weight, narrow(k + at // VECTORS), stop, narrow(from_column + at % VECTORS * 4), outputs)
+                tap = advance_tap(tap[0], tap[1], tap[2], DEPTH, channels, taps[1])
             if k > start:
-                a_at, b_at = (1 - half) * DEPTH * ROWS + row, (1 - half) * DEPTH * COLUMNS + column
+                a_at, b_at = narrow((1 - half) * DEPTH * ROWS + row), narrow((1 - half) * DEPTH * COLUMNS + column)
                 for d in range(0, DEPTH, 4):
                     c = multiply(c, a_tile, b_tile, a_at + d * ROWS, b_at + d * COLUMNS, LOWER, RIGHT, HIGH, WIDE)
                     c = multiply(c, a_tile, b_tile, a_at + (d + 1) * ROWS, b_at + (d + 1) * COLUMNS, LOWER, RIGHT, HIGH, WIDE)
@@ -170,19 +176,19 @@ def _convolution(tile: Tile):
             if B_LOADS > 1:
                 store4(b_tile, half * DEPTH * COLUMNS + 4 * (me + THREADS), b1)
             cuda.syncthreads()
-            half = 1 - half
-            k += DEPTH
+            half = narrow(1 - half)
+            k = narrow(k + DEPTH)
         west, east = none, none
         if biased:
             west = matrix4(bias, 0, 1, from_column + column, outputs)
             east = matrix4(bias, 0, 1, from_column + column + RIGHT, outputs)
-        top, at = cuda.blockIdx.x * ROWS, cuda.blockIdx.z * pixels * outputs
+        top, at = narrow(cuda.blockIdx.x * ROWS), cuda.blockIdx.z * pixels * outputs
         if moments:
             tile_moments(a_tile, b_tile, row, column, c, west, east, bias, min(ROWS, pixels - top), from_column, outputs, partials)
         if slope != 1:
             c = activate_tile(c, west, east, slope, HIGH, WIDE)
             west, east = none, none
-        write_tile(y, at, top + row, pixels, from_column + column, outputs, c, west, east, LOWER, RIGHT, HIGH, WIDE)
+        write_tile(y, at, narrow(top + row), narrow(pixels), narrow(from_column + column), outputs, c, west, east, LOWER, RIGHT, HIGH, WIDE)
 
     return convolution
 
@@ -217,6 +223,7 @@ def convolve(x, weight, bias, slope, kernel_size, stride, pad, spread, y, mean=N
     """y = act(bias (or None) + convolution of x, spread with zeros between its pixels, with weight (D, O)); also y's mean and m2."""
     pixels, outputs = y.size // y.shape[3], y.shape[3]
     terms = kernel_size[0] * kernel_size[1] * x.shape[3]
+    check_count(max(pixels, terms, x.size // x.shape[3]), LARGEST)
     cut = plan(pixels, outputs, terms, y.dtype.itemsize)
     parts, with_bias = cut.grid[2], bias is not None
     bias = bias if with_bias else weight
@@ -227,7 +234,7 @@ def convolve(x, weight, bias, slope, kernel_size, stride, pad, spread, y, mean=N
     geometry = (x.shape, kernel_size, stride, pad, spread, dilation, y.shape)
     epilogue = (with_bias, slope) if parts == 1 else (False, slope.dtype.type(1))
     args = (x, weight, bias, *epilogue, *geometry, pixels, terms, cut.part, out, from_tiles, partials)
-    run(_convolution(cut.tile), cut.grid, cut.tile.threads, *args)
+    run(_convolution(cut.tile, x.shape[3] % 4 == 0), cut.grid, cut.tile.threads, *args)
     if parts > 1:
         run(_add_parts, -(-y.size // SHARES[0]), SHARES, out, parts, y.size, bias, with_bias, slope, outputs, y)
     if from_tiles:
@@ -258,9 +265,9 @@ def convolve_transposed(dy, weight, kernel_size, stride, pad, dilation, dx):
 
 
 @cache
-def _correlation(tile: Tile):
+def _correlation(tile: Tile, IN_VECTORS: bool):  # a constant of the kernel
     """The kernel of patches of x (P, D), transposed, times dy (P, O), for one tile. Partial results are (parts, D + 1, O), with
-    the sum of dy in the last row."""
+    the sum of dy in the last row. IN_VECTORS: the channels of x are a multiple of 4."""
     ROWS, COLUMNS, HIGH, WIDE = tile
     ACROSS, THREADS = COLUMNS // (4 * WIDE), tile.threads
     LOWER, RIGHT, VECTORS = ROWS // 2, COLUMNS // 2, COLUMNS // 4
@@ -271,36 +278,44 @@ def _correlation(tile: Tile):
 
     @kernel_of(THREADS, RESIDENT // THREADS)
     def correlation(x, dy, shape, kernel_size, stride, pad, dilation, out_h, out_w, pixels, terms, outputs, part, partials):
+        (n, in_h), (in_w, channels) = narrow_all((shape[0], shape[1])), narrow_all((shape[2], shape[3]))
+        size = n, in_h, in_w, channels
+        taps, steps, strides, pads = narrow_all(kernel_size), narrow_all(dilation), narrow_all(stride), narrow_all(pad)
+        out_h, out_w, outputs = narrow(out_h), narrow(out_w), narrow(outputs)
+        apart = narrow(1), narrow(1)
         a_tile = cuda.shared.array(A_SIZE, x.dtype, ALIGNMENT)
         b_tile = cuda.shared.array(B_SIZE, x.dtype, ALIGNMENT)
         me, zero = cuda.threadIdx.x, x.dtype.type(0)
-        start, stop = cuda.blockIdx.z * part, min(pixels, (cuda.blockIdx.z + 1) * part)
+        start, stop = narrow(cuda.blockIdx.z * part), narrow(min(pixels, (cuda.blockIdx.z + 1) * part))
         # the position in the patches that this thread gathers, and its pixels
-        deep = me // A_VECTORS
-        tap = advance_tap(0, 0, 0, cuda.blockIdx.x * ROWS + me % A_VECTORS * 4, shape[3], kernel_size[1])
-        ow, oh, image = advance_pixel(0, 0, 0, start % (out_h * out_w) + deep, out_w, out_h)
-        image += start // (out_h * out_w)
-        from_column = cuda.blockIdx.y * COLUMNS
+        deep = narrow(me // A_VECTORS)
+        first = narrow(cuda.blockIdx.x * ROWS + me % A_VECTORS * 4)
+        tap = advance_tap(narrow(0), narrow(0), narrow(0), first, channels, taps[1])
+        image, rest = divide(start, out_h * out_w)
+        ow, oh, image = advance_pixel(narrow(0), narrow(0), narrow(image), narrow(rest + deep), out_w, out_h)
+        from_column = narrow(cuda.blockIdx.y * COLUMNS)
         none = zero, zero, zero, zero
         a0, a1, b0, b1 = none, none, none, none
-        row, column = me // ACROSS * 4, me % ACROSS * 4
+        row, column = narrow(me // ACROSS * 4), narrow(me % ACROSS * 4)
         c = zeros16(zero), zeros16(zero), zeros16(zero), zeros16(zero)
         bias = zero
-        half, k = 0, start
+        half, k = narrow(0), start
         while True:
             if k < stop:
-                a0 = patch4(x, image, oh * stride[0] - pad[0], ow * stride[1] - pad[1], tap, shape, kernel_size, (1, 1), dilation)
+                h, w = narrow(oh * strides[0] - pads[0]), narrow(ow * strides[1] - pads[1])
+                a0 = patch4(x, image, h, w, tap, size, taps, apart, steps, IN_VECTORS)
                 if A_LOADS > 1:
-                    w, h, n = advance_pixel(ow, oh, image, A_STEP, out_w, out_h)
-                    a1 = patch4(x, n, h * stride[0] - pad[0], w * stride[1] - pad[1], tap, shape, kernel_size, (1, 1), dilation)
+                    w, h, of = advance_pixel(ow, oh, image, A_STEP, out_w, out_h)
+                    h, w = narrow(h * strides[0] - pads[0]), narrow(w * strides[1] - pads[1])
+                    a1 = patch4(x, of, h, w, tap, size, taps, apart, steps, IN_VECTORS)
                 if me < B_TAKERS:
-                    b0 = matrix4(dy, k + me // VECTORS, stop, from_column + me % VECTORS * 4, outputs)
+                    b0 = matrix4(dy, narrow(k + me // VECTORS), stop, narrow(from_column + me % VECTORS * 4), outputs)
                 if B_LOADS > 1:
                     at = me + THREADS
-                    b1 = matrix4(dy, k + at // VECTORS, stop, from_column + at % VECTORS * 4, outputs)
+                    b1 = matrix4(dy, narrow(k + at // VECTORS), stop, narrow(from_column + at % VECTORS * 4), outputs)
                 ow, oh, image = advance_pixel(ow, oh, image, DEPTH, out_w, out_h)
             if k > start:
-                a_at, b_at = (1 - half) * DEPTH * ROWS + row, (1 - half) * DEPTH * COLUMNS + column
+                a_at, b_at = narrow((1 - half) * DEPTH * ROWS + row), narrow((1 - half) * DEPTH * COLUMNS + column)
                 for d in range(0, DEPTH, 4):
                     c = multiply(c, a_tile, b_tile, a_at + d * ROWS, b_at + d * COLUMNS, LOWER, RIGHT, HIGH, WIDE)
                     c = multiply(c, a_tile, b_tile, a_at + (d + 1) * ROWS, b_at + (d + 1) * COLUMNS, LOWER, RIGHT, HIGH, WIDE)
@@ -321,13 +336,13 @@ def _correlation(tile: Tile):
             if B_LOADS > 1:
                 store4(b_tile, half * DEPTH * COLUMNS + 4 * (me + THREADS), b1)
             cuda.syncthreads()
-            half = 1 - half
-            k += DEPTH
+            half = narrow(1 - half)
+            k = narrow(k + DEPTH)
         at = cuda.blockIdx.z * (terms + 1) * outputs
         if cuda.blockIdx.x == 0 and me < COLUMNS and from_column + me < outputs:
             partials[at + terms * outputs + from_column + me] = bias
-        row, column = row + cuda.blockIdx.x * ROWS, column + from_column
-        write_tile(partials, at, row, terms, column, outputs, c, none, none, LOWER, RIGHT, HIGH, WIDE)
+        row, column = narrow(row + cuda.blockIdx.x * ROWS), narrow(column + from_column)
+        write_tile(partials, at, row, narrow(terms), column, outputs, c, none, none, LOWER, RIGHT, HIGH, WIDE)
 
     return correlation
 
@@ -348,11 +363,12 @@ def correlate(x, dy, kernel_size, stride, pad, dilation, dweight, dbias):
     """dweight = patches of x, transposed, times dy; dbias = the sums of dy, unless its size is 0."""
     outputs = dy.shape[3]
     pixels, terms = dy.size // outputs, kernel_size[0] * kernel_size[1] * x.shape[3]
+    check_count(max(pixels, terms, x.size // x.shape[3]), LARGEST)
     cut = plan(terms, outputs, pixels, dy.dtype.itemsize)
     parts = cut.grid[2]
     partials = device.pool().empty((parts, terms + 1, outputs), dweight.dtype)
     geometry = (x.shape, kernel_size, stride, pad, dilation)
     sizes = (dy.shape[1], dy.shape[2], pixels, terms, outputs, cut.part)
-    run(_correlation(cut.tile), cut.grid, cut.tile.threads, x, dy, *geometry, *sizes, partials)
+    run(_correlation(cut.tile, x.shape[3] % 4 == 0), cut.grid, cut.tile.threads, x, dy, *geometry, *sizes, partials)
     size = (terms + 1) * outputs
     run(_add_gradients, -(-size // SHARES[0]), SHARES, partials, parts, size, outputs, dbias.size > 0, dweight, dbias)

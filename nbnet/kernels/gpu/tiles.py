@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from nbnet.kernels.gpu.activations import activate
 from nbnet.kernels.gpu.compile import SIMULATED, formula
-from nbnet.kernels.gpu.launch import MULTIPROCESSORS, add4, load4, multiply_add4, store4, subtract4
+from nbnet.kernels.gpu.launch import MULTIPROCESSORS, add4, divide, load4, multiply_add4, narrow, store4, subtract4
 
 DEPTH = 8
 RESIDENT = 384  # resident threads per multiprocessor: 64 results per thread take 168 registers in float32, and spill with fewer
@@ -30,14 +30,16 @@ class Tile(NamedTuple):
         return self.rows // (4 * self.high) * (self.columns // (4 * self.wide))
 
 
-# By the bytes of a number. Every tile has at least as many threads as rows and as columns. In float64 a number takes two registers, so
-# a thread has half as many results.
+# By the bytes of a number, and by columns; the first of each width is for few rows, such as the weights of a first layer. Every tile has at
+# least as many threads as rows and as columns. In float64 a number takes two registers, so a thread has half as many results.
+LOW = Tile(32, 16, 1, 1), Tile(32, 32, 1, 1), Tile(32, 64, 1, 2)
 TILES = {
-    4: (Tile(128, 16, 1, 1), Tile(128, 32, 2, 1), Tile(64, 64, 2, 2), Tile(128, 64, 2, 2)),
-    8: (Tile(128, 16, 1, 1), Tile(128, 32, 1, 1), Tile(64, 64, 2, 1), Tile(128, 64, 2, 1)),
+    4: (LOW[0], Tile(128, 16, 1, 1), LOW[1], Tile(128, 32, 2, 1), LOW[2], Tile(64, 64, 2, 2), Tile(128, 64, 2, 2)),
+    8: (LOW[0], Tile(128, 16, 1, 1), LOW[1], Tile(128, 32, 1, 1), LOW[2], Tile(64, 64, 2, 1), Tile(128, 64, 2, 1)),
 }
 if SIMULATED:
-    TILES = dict.fromkeys(TILES, (Tile(16, 16, 1, 1), Tile(32, 32, 2, 1), Tile(64, 64, 2, 2)))
+    LOW = Tile(16, 16, 1, 1), Tile(16, 32, 1, 1), Tile(32, 64, 1, 2)
+    TILES = dict.fromkeys(TILES, (LOW[0], LOW[1], Tile(32, 32, 2, 1), LOW[2], Tile(64, 64, 2, 2)))
 
 
 class Plan(NamedTuple):
@@ -50,10 +52,11 @@ class Plan(NamedTuple):
 
 def plan(rows: int, columns: int, terms: int, itemsize: int) -> Plan:
     """The plan of a product (rows, terms) x (terms, columns) of numbers of `itemsize` bytes, from the shape alone."""
-    tiles = TILES[itemsize]
-    fitting = [tile for tile in tiles if tile.columns >= columns] or [max(tiles, key=lambda tile: tile.columns)]
-    narrow = [tile for tile in fitting if tile.columns == fitting[0].columns]
-    tile = max(narrow) if -(-rows // max(narrow).rows) * -(-columns // fitting[0].columns) >= MULTIPROCESSORS else min(narrow)
+    width = next((tile.columns for tile in TILES[itemsize] if tile.columns >= columns), 0)
+    low, *high = [tile for tile in TILES[itemsize] if tile.columns == (width or 64)]
+    high = high[: None if width else 1] or [low]
+    enough = -(-rows // high[-1].rows) * -(-columns // low.columns) >= MULTIPROCESSORS
+    tile = low if rows <= low.rows else high[-1] if enough else high[0]
     grid = -(-rows // tile.rows), -(-columns // tile.columns)
     parts = max(1, 2 * MULTIPROCESSORS // (grid[0] * grid[1]))
     slices = -(-terms // DEPTH)
@@ -158,60 +161,72 @@ def matrix4(matrix, row, rows, column, columns):
 @formula
 def advance_tap(channel, kw, kh, by, channels, kernel_w):
     """Channel, column and row of the kernel, advanced by `by` numbers."""
-    channel += by
+    channel = narrow(channel + by)
     while channel >= channels:
-        channel -= channels
-        kw += 1
+        channel = narrow(channel - channels)
+        kw = narrow(kw + 1)
         if kw == kernel_w:
-            kw = 0
-            kh += 1
+            kw = narrow(0)
+            kh = narrow(kh + 1)
     return channel, kw, kh
 
 
 @formula
 def advance_pixel(ow, oh, image, by, out_w, out_h):
     """The pixel, advanced by `by` pixels."""
-    ow += by
+    ow = narrow(ow + by)
     while ow >= out_w:
-        ow -= out_w
-        oh += 1
+        ow = narrow(ow - out_w)
+        oh = narrow(oh + 1)
         if oh == out_h:
-            oh = 0
-            image += 1
+            oh = narrow(0)
+            image = narrow(image + 1)
     return ow, oh, image
 
 
 @formula
-def pixel(x, image, h, w, channel, shape, spread):
-    """x[image, h / spread, w / spread, channel], 0 outside and between the pixels of a spread image."""
+def _pixel_at(image, h, w, shape, spread):
+    """The number of the pixel x[image, h / spread, w / spread]; -1 outside and between the pixels of a spread image."""
     if h < 0 or w < 0:
-        return x.dtype.type(0)
-    if spread[0] * spread[1] != 1:
-        if h % spread[0] != 0 or w % spread[1] != 0:
-            return x.dtype.type(0)
-        h, w = h // spread[0], w // spread[1]
+        return narrow(-1)
+    if spread[0] != 1 or spread[1] != 1:
+        (row, h_rest), (column, w_rest) = divide(h, spread[0]), divide(w, spread[1])
+        if h_rest != 0 or w_rest != 0:
+            return narrow(-1)
+        h, w = narrow(row), narrow(column)
     if h >= shape[1] or w >= shape[2] or image >= shape[0]:
-        return x.dtype.type(0)
-    return x[((image * shape[1] + h) * shape[2] + w) * shape[3] + channel]
+        return narrow(-1)
+    return narrow(narrow(narrow(narrow(image * shape[1]) + h) * shape[2]) + w)
 
 
 @formula
-def patch4(x, image, h, w, tap, shape, kernel_size, spread, dilation):
-    """Four neighbours in the patch of x (N, H, W, I) whose first pixel is (h, w), from `tap` (channel, column, row)."""
+def _tap_of(x, image, h, w, tap, shape, kernel_size, spread, dilation):
+    """The number of a patch at one tap, 0 outside."""
     channel, kw, kh = tap
-    zero = x.dtype.type(0)
-    if shape[3] % 4 == 0 and spread[0] * spread[1] == 1:
-        h, w = h + kh * dilation[0], w + kw * dilation[1]
-        if kh < kernel_size[0] and h >= 0 and h < shape[1] and w >= 0 and w < shape[2] and image < shape[0]:
-            return load4(x, ((image * shape[1] + h) * shape[2] + w) * shape[3] + channel)
-        return zero, zero, zero, zero
-    a = pixel(x, image, h + kh * dilation[0], w + kw * dilation[1], channel, shape, spread) if kh < kernel_size[0] else zero
-    channel, kw, kh = advance_tap(channel, kw, kh, 1, shape[3], kernel_size[1])
-    b = pixel(x, image, h + kh * dilation[0], w + kw * dilation[1], channel, shape, spread) if kh < kernel_size[0] else zero
-    channel, kw, kh = advance_tap(channel, kw, kh, 1, shape[3], kernel_size[1])
-    c = pixel(x, image, h + kh * dilation[0], w + kw * dilation[1], channel, shape, spread) if kh < kernel_size[0] else zero
-    channel, kw, kh = advance_tap(channel, kw, kh, 1, shape[3], kernel_size[1])
-    d = pixel(x, image, h + kh * dilation[0], w + kw * dilation[1], channel, shape, spread) if kh < kernel_size[0] else zero
+    at = _pixel_at(image, narrow(h + kh * dilation[0]), narrow(w + kw * dilation[1]), shape, spread) if kh < kernel_size[0] else narrow(-1)
+    return x[at * shape[3] + channel] if at >= 0 else x.dtype.type(0)
+
+
+@formula
+def patch4(x, image, h, w, tap, shape, kernel_size, spread, dilation, vectors):
+    """Four neighbours in the patch of x (N, H, W, I) whose first pixel is (h, w), from `tap` (channel, column, row).
+
+    vectors: whether I is a multiple of 4, so that the four are of one pixel.
+    """
+    if vectors:
+        channel, kw, kh = tap
+        at = narrow(-1)
+        if kh < kernel_size[0]:
+            at = _pixel_at(image, narrow(h + kh * dilation[0]), narrow(w + kw * dilation[1]), shape, spread)
+        zero = x.dtype.type(0)
+        return load4(x, at * shape[3] + channel) if at >= 0 else (zero, zero, zero, zero)
+    a = _tap_of(x, image, h, w, tap, shape, kernel_size, spread, dilation)
+    tap = advance_tap(tap[0], tap[1], tap[2], 1, shape[3], kernel_size[1])
+    b = _tap_of(x, image, h, w, tap, shape, kernel_size, spread, dilation)
+    tap = advance_tap(tap[0], tap[1], tap[2], 1, shape[3], kernel_size[1])
+    c = _tap_of(x, image, h, w, tap, shape, kernel_size, spread, dilation)
+    tap = advance_tap(tap[0], tap[1], tap[2], 1, shape[3], kernel_size[1])
+    d = _tap_of(x, image, h, w, tap, shape, kernel_size, spread, dilation)
     return a, b, c, d
 
 

@@ -1,14 +1,14 @@
 """What kernels over pooling windows share."""
 
 from nbnet.kernels.gpu.compile import formula
-from nbnet.kernels.gpu.launch import divide
+from nbnet.kernels.gpu.launch import divide, narrow
 
 
 @formula
 def window(index, size, stride, pad, limit):
     """The first and the last (exclusive) of the input's rows or columns in the window of output `index`."""
-    first = index * stride - pad
-    return max(first, 0), min(first + size, limit)
+    first = narrow(index * stride - pad)
+    return narrow(max(first, 0)), narrow(min(first + size, limit))
 
 
 @formula
@@ -21,9 +21,9 @@ def pixels(index, size, stride, pad, limit, end):
 @formula
 def windows_of(index, size, stride, pad, outputs):
     """The first and the last (exclusive) of the output rows or columns whose windows contain input `index`."""
-    at = index + pad
+    at = narrow(index + pad)
     first = divide(at - size + stride, stride)[0] if at >= size else 0
-    return first, min(divide(at, stride)[0] + 1, outputs)
+    return narrow(first), narrow(min(divide(at, stride)[0] + 1, outputs))
 
 
 @formula

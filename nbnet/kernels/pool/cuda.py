@@ -5,7 +5,7 @@ zeroed first.
 """
 
 from nbnet.kernels.gpu.compile import formula, kernel
-from nbnet.kernels.gpu.launch import add4, load4, multiply4, store4
+from nbnet.kernels.gpu.launch import add4, load4, multiply4, narrow, store4
 from nbnet.kernels.gpu.pixels import add_kahan, launch, offset, place
 from nbnet.kernels.gpu.windows import better, larger, pixels, window, windows_of
 
@@ -51,7 +51,7 @@ def max_forward(x, size_h, size_w, stride_h, stride_w, pad_top, pad_left, y):
 def _max_backward(dy, x, shape, size, stride, pad, out_shape, dx):
     n, row, column, c = place(shape, 1)
     if n < shape[0]:
-        me = row * shape[2] + column
+        me = narrow(row * shape[2] + column)
         total = x.dtype.type(0)
         first_h, last_h = windows_of(row, size[0], stride[0], pad[0], out_shape[1])
         first_w, last_w = windows_of(column, size[1], stride[1], pad[1], out_shape[2])
@@ -59,10 +59,10 @@ def _max_backward(dy, x, shape, size, stride, pad, out_shape, dx):
             top, bottom = window(oh, size[0], stride[0], pad[0], shape[1])
             for ow in range(first_w, last_w):
                 left, right = window(ow, size[1], stride[1], pad[1], shape[2])
-                best, winner = x[offset(shape, n, top, left, c)], top * shape[2] + left
+                best, winner = x[offset(shape, n, top, left, c)], narrow(top * shape[2] + left)
                 for h in range(top, bottom):
                     for w in range(left, right):
-                        best, winner = better(best, winner, x[offset(shape, n, h, w, c)], h * shape[2] + w)
+                        best, winner = better(best, winner, x[offset(shape, n, h, w, c)], narrow(h * shape[2] + w))
                 if winner == me:
                     total += dy[offset(out_shape, n, oh, ow, c)]
         dx[offset(shape, n, row, column, c)] = total
@@ -72,7 +72,7 @@ def _max_backward(dy, x, shape, size, stride, pad, out_shape, dx):
 def _max_backward4(dy, x, shape, size, stride, pad, out_shape, dx):
     n, row, column, c = place(shape, 4)
     if n < shape[0]:
-        me = row * shape[2] + column
+        me = narrow(row * shape[2] + column)
         zero = x.dtype.type(0)
         total = zero, zero, zero, zero
         first_h, last_h = windows_of(row, size[0], stride[0], pad[0], out_shape[1])
@@ -83,11 +83,11 @@ def _max_backward4(dy, x, shape, size, stride, pad, out_shape, dx):
                 left, right = window(ow, size[1], stride[1], pad[1], shape[2])
                 v = load4(x, offset(shape, n, top, left, c))
                 b0, b1, b2, b3 = v
-                at = top * shape[2] + left
+                at = narrow(top * shape[2] + left)
                 w0, w1, w2, w3 = at, at, at, at
                 for h in range(top, bottom):
                     for w in range(left, right):
-                        v, at = load4(x, offset(shape, n, h, w, c)), h * shape[2] + w
+                        v, at = load4(x, offset(shape, n, h, w, c)), narrow(h * shape[2] + w)
                         b0, w0 = better(b0, w0, v[0], at)
                         b1, w1 = better(b1, w1, v[1], at)
                         b2, w2 = better(b2, w2, v[2], at)

@@ -37,7 +37,7 @@ sgd = optimizer.sgd.__globals__["_sgd"]
 SGD_NUMBERS = sgd.py_func.__code__.co_argcount - 4
 affine = affine_of(np.float32)
 KERNELS = [
-    *[(products._convolution(tile), convolution) for tile in tiles.TILES[4][:2]],
+    *[(products._convolution(tile, True), convolution) for tile in tiles.TILES[4][:2]],
     (array._add, (narrow, narrow, whole, narrow)),
     (sgd, (narrow, narrow, narrow, whole, *[number] * SGD_NUMBERS)),
     (channelwise(about_mean, 1, (True,) * 4, False), (whole, *[narrow] * 5)),

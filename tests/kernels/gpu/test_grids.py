@@ -36,3 +36,23 @@ def test_wide_rows_share_the_blocks():
 
     layout = columns_of_sums(100_000 * 4096, 4096)
     assert layout.grid == (66, 8)
+
+
+@pytest.mark.parametrize("itemsize", [4, 8])
+@pytest.mark.parametrize(("rows", "columns"), [(9, 16), (27, 64), (32, 32), (25, 130)])
+def test_few_rows_have_a_low_tile(rows, columns, itemsize):
+    """The weights of a first layer, or a dense layer with a small batch."""
+    from nbnet.kernels.gpu.tiles import plan
+
+    assert plan(rows, columns, 10**6, itemsize).tile.rows == 32
+    assert plan(33, columns, 10**6, itemsize).tile.rows >= 64
+
+
+def test_tiles_have_threads_for_their_loads():
+    from nbnet.kernels.gpu.tiles import DEPTH, TILES
+
+    for tile in {tile for tiles in TILES.values() for tile in tiles}:
+        assert tile.threads >= max(tile.rows, tile.columns), tile
+        assert tile.rows * DEPTH % (4 * tile.threads) == 0, tile
+        assert tile.rows * DEPTH <= 8 * tile.threads, f"{tile} has more than two loads of patches"
+        assert tile.columns * DEPTH <= 8 * tile.threads, f"{tile} has more than two loads of the second factor"

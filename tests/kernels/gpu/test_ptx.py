@@ -35,6 +35,10 @@ MERGES |= {"_depthwise_products", "_merge_products"}
 MERGES |= {"_mix"}  # whose products are exact in float64, so that all backends mix to the same bits
 
 
+IN_32_BITS = {"convolution", "correlation", "_gather", "_gather4", "_max_backward_2x2"}  # and those of pooling
+IN_32_BITS |= {f"_{kind}_{way}{width}" for kind in ("max", "avg") for way in ("forward", "backward") for width in ("", "4")}
+
+
 def arguments(operation, name, dtype):
     """Arguments of one call, with arrays as (shape, dtype); several calls, if it takes several shapes to launch every kernel."""
     T, D = np.dtype(dtype), np.dtype(np.float64)
@@ -203,6 +207,8 @@ def test_what_the_ptx_holds(launches, operation, name, dtype):
         if kernel_name not in SCALARS and not (operation == "groupnorm" or kernel_name == "_fill"):
             vector = r"ld\.(global|shared)\.v4\.f32" if dtype == "float32" else r"ld\.(global|shared)\.v2\.f64"
             assert re.search(vector, ptx), f"{kernel_name} has no 128-bit load"
+        if kernel_name in IN_32_BITS:
+            assert not re.search(r"\b(div|rem)\.[su]64\b", ptx), f"{kernel_name} divides in 64 bits"
         if dtype == "float32" and operation not in WIDE and kernel_name not in MERGES:
             hot = ptx.rpartition("bar.sync")[0] if kernel_name in EPILOGUES else ptx
             assert not FLOAT64.search(hot), f"{kernel_name} computes in float64: {FLOAT64.search(hot)}"
