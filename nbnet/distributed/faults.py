@@ -19,14 +19,14 @@ from typing import Any
 from nbnet.errors import RankError
 
 _open: weakref.WeakSet[Any] = weakref.WeakSet()  # of Ranks
+_hooks: list[Any] = []  # the one before, once this process listens; others may come and go
 _watchers: list[tuple[str, int]] = []  # the address of this node's watcher, and this process's rank
 
 
 def watch(ranks: Any) -> None:
     """Tell the other ranks when this process ends, and let the node's watcher know of it. All ranks call this together."""
-    first = not _open
     _open.add(ranks)
-    if not first:
+    if _hooks:
         return
     hook = sys.excepthook
 
@@ -37,6 +37,7 @@ def watch(ranks: Any) -> None:
         hook(kind, error, trace)
 
     sys.excepthook = ended
+    _hooks.append(hook)
     atexit.register(_leave)
     if hasattr(os, "pidfd_open"):
         _start_watcher(ranks)

@@ -25,6 +25,7 @@ def main() -> None:
     poll, watched = select.epoll(), {}
     try:
         said.bind("\0" + address)
+        poll.register(said, select.EPOLLIN)  # few messages fit into its queue
         for rank, process in processes.items():
             descriptor = os.pidfd_open(process)
             watched[descriptor] = rank
@@ -36,12 +37,13 @@ def main() -> None:
     os.write(1, b"ready\n")
     left = set()
     while watched:
-        for descriptor, _ in poll.poll():  # in the order in which they ended
+        ended = [descriptor for descriptor, _ in poll.poll() if descriptor in watched]  # in the order in which they ended
+        with contextlib.suppress(OSError):  # there is no other message
+            while word := said.recv(16):
+                left.add(int(word))
+        for descriptor in ended:
             rank = watched.pop(descriptor)
             poll.unregister(descriptor)
-            with contextlib.suppress(OSError):  # there is no other message
-                while word := said.recv(16):
-                    left.add(int(word))
             if rank not in left:
                 name = f"rank {rank} of {size} (process {processes[rank]} on {socket.gethostname()})"
                 os.write(2, f"nbnet: error: {name} was killed or has crashed; all ranks end\n".encode())

@@ -34,6 +34,12 @@ def test_a_rank_that_is_killed(way, tmp_path):
     assert len(re.findall(rf"nbnet: error: {rank} was killed or has crashed; all ranks end", err)) == 1
 
 
+def test_sixteen_ranks_end(tmp_path):
+    """Each says so to the watcher, whose queue takes ten messages."""
+    code, _, err = running.run(16, running.HERE / "failures.py", "many", tmp_path)
+    assert (code, err) == (0, "")
+
+
 @pytest.mark.parametrize(
     ("way", "message"),
     [
