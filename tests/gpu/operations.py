@@ -13,6 +13,7 @@ from losses.table import TABLE, predictions
 
 import nbnet as nb
 from nbnet import augment, losses, metrics, optimizers
+from nbnet.kernels.activations import SMOOTH
 
 F = nb.functional
 IMAGE = (2, 5, 4, 6)
@@ -103,6 +104,17 @@ CASES |= {f"functional moments {axes}": ("reduction", partial(moments, axes)) fo
 CASES["functional resample"] = ("matmul", resample)
 
 # -------------------------------------------------------------------------------------------------------------- layers
+
+
+def with_activation(name, backend, dtype):
+    """Batch norm and an activation, which are one kernel forward and one backward."""
+    model = nb.Sequential([nb.BatchNorm(activation=name)])
+    model.build(IMAGE[1:], backend=backend, dtype=dtype, seed=3)
+    y, saved = model.forward(random(*IMAGE).astype(dtype), train=True)
+    return [y, model.backward(random(*IMAGE, seed=1).astype(dtype), saved), *(param.grad for param in model.params.values())]
+
+
+CASES |= {f"batch norm with {name}": ("matmul", partial(with_activation, name)) for name in SMOOTH}
 
 
 def layer(name, backend, dtype):
