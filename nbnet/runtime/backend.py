@@ -248,7 +248,7 @@ class CudaBackend(SerialBackend):
         """Scale flat arrays so that their global L2 norm is at most `limit`; the host does not wait for the norm."""
         from nbnet.kernels.gpu.clipping import clip
 
-        clip(arrays, limit)
+        clip(arrays, limit, self.kernel("array.squares"))
 
     def channelwise(self, function: Callable[..., tuple], outputs: Sequence[Any], *args: Any, clamp: bool = False) -> None:
         from nbnet.kernels.gpu import launch, launches

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numba import cuda
 
-from nbnet.kernels.array.cuda import squares
 from nbnet.kernels.gpu import device
 from nbnet.kernels.gpu.compile import kernel
 from nbnet.kernels.gpu.launch import elementwise, load, multiply4, run, store
@@ -32,8 +31,8 @@ def _scale_by(a, factor, size):
         store(a, at, size, multiply4(load(a, at, size), (f, f, f, f)))
 
 
-def clip(arrays: Sequence[Any], limit: float) -> None:
-    """Scale flat arrays in place so that the L2 norm of all of them is at most `limit`."""
+def clip(arrays: Sequence[Any], limit: float, squares: Callable[[Any, Any], None]) -> None:
+    """Scale flat arrays in place so that the L2 norm of all of them is at most `limit`. squares: the kernel array.squares."""
     totals = device.pool().empty((2 * len(arrays),), np.float64)  # every second is used: views begin at multiples of 16 bytes
     factor = device.pool().empty((1,), np.float64)
     for i, array in enumerate(arrays):

@@ -34,12 +34,11 @@ two, four = types.UniTuple(whole, 2), types.UniTuple(whole, 4)
 geometry = four, two, two, two, two, two, four, whole, whole, whole
 convolution = narrow, narrow, narrow, truth, number, *geometry, narrow, truth, wide
 sgd = optimizer.sgd.__globals__["_sgd"]
-SGD_NUMBERS = sgd.py_func.__code__.co_argcount - 4
 affine = affine_of(np.float32)
 KERNELS = [
     *[(products._convolution(tile, True), convolution) for tile in tiles.TILES[4][:2]],
     (array._add, (narrow, narrow, whole, narrow)),
-    (sgd, (narrow, narrow, narrow, whole, *[number] * SGD_NUMBERS)),
+    (sgd, (narrow, narrow, narrow, whole, types.Array(types.int32, 1, "C"), narrow)),
     (channelwise(about_mean, 1, (True,) * 4, False), (whole, *[narrow] * 5)),
     (channelwise(affine, 5, (True, True, False, True, True, False), True),
      (whole, *[narrow] * 5, wide, wide, types.float64, narrow, narrow, types.float64)),
