@@ -120,6 +120,8 @@ def _remove_empty(part: Path, file: BinaryIO | None = None) -> None:
     with contextlib.suppress(OSError):
         if file is not None:
             file.flush()
+            if not os.path.samestat(os.stat(part), os.fstat(file.fileno())):
+                return  # ours has replaced `path`, and another process has begun the next one
         if part.stat().st_size == 0:
             part.unlink()
 

@@ -366,6 +366,20 @@ def test_a_file_of_several_calls_that_has_nothing(tmp_path, system):
 
 
 @pytest.mark.skipif(storage.fcntl is None, reason="Windows has no fcntl")
+def test_the_part_that_another_process_begins_at_once_is_not_removed(tmp_path, monkeypatch):
+    path, replace = tmp_path / "file", os.replace
+
+    def replaced(source, target):
+        replace(source, target)
+        Path(source).touch()  # what another process does next, still without the lock
+
+    monkeypatch.setattr(os, "replace", replaced)
+    with storage.continuing(path) as part:
+        part.write(b"all")
+    assert (path.read_bytes(), sorted(os.listdir(tmp_path))) == (b"all", ["file", f"file{storage.PART}"])
+
+
+@pytest.mark.skipif(storage.fcntl is None, reason="Windows has no fcntl")
 def test_who_waits_for_a_file_of_several_calls_gets_a_new_one(tmp_path):
     """Not the one that has got its name, or has been removed, in the meantime."""
     path, order = tmp_path / "file", []

@@ -117,9 +117,11 @@ class Walk:
         before = [layer.fixed_mask for layer in layers]
         for layer in layers:
             vars(layer)["fixed_mask"] = not vars(layer)["counts_passes"]
-        yield
-        for layer, value in zip(layers, before):
-            vars(layer)["fixed_mask"] = value
+        try:
+            yield
+        finally:
+            for layer, value in zip(layers, before):
+                vars(layer)["fixed_mask"] = value
 
     def _sequential(self, models: Sequence[Any], xs: list[Any]) -> tuple[list[Any], Back]:
         outermost, self.depth = self.depth == 0, self.depth + 1

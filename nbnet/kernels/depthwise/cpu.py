@@ -33,6 +33,15 @@ nine_sums, three_sums = make_sums(3, 3), make_sums(1, 3)
 def _forward(part, parts, x, weight, bias, slope, geometry, y, partials):
     """Rows of y, counted over all images."""
     kernel_h, kernel_w, channels = weight.shape
+    if fits(kernel_h, kernel_w, channels, geometry[1], geometry[5], x):
+        three_taps.forward(part, parts, x, weight, bias, slope, geometry, y, partials)
+    else:
+        _forward_in_groups(part, parts, x, weight, bias, slope, geometry, y, partials)
+
+
+@body
+def _forward_in_groups(part, parts, x, weight, bias, slope, geometry, y, partials):
+    kernel_h, kernel_w, channels = weight.shape
     stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w = geometry
     height, width, out_h, out_w = x.shape[1], x.shape[2], y.shape[1], y.shape[2]
     start, stop = chunks.bounds(part, parts, y.shape[0] * out_h)
@@ -56,12 +65,8 @@ def _forward(part, parts, x, weight, bias, slope, geometry, y, partials):
 def forward_serial(x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, y, partials, mean, m2):
     geometry = stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w
     n = chunk_count(y.shape[0], y.shape[1], y.shape[2], y.shape[3], weight.shape[0] * weight.shape[1])
-    if fits(weight.shape[0], weight.shape[1], weight.shape[2], stride_w, dilation_w, x):
-        for k in range(n):
-            three_taps.forward(k, n, x, weight, bias, slope, geometry, y, partials)
-    else:
-        for k in range(n):
-            _forward(k, n, x, weight, bias, slope, geometry, y, partials)
+    for k in range(n):
+        _forward(k, n, x, weight, bias, slope, geometry, y, partials)
     if partials.shape[0] > 0:
         merge_moments(partials, mean, m2)
 
@@ -70,10 +75,7 @@ def forward_serial(x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left
 def forward_parallel(x, weight, bias, slope, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, y, partials, mean, m2):
     geometry = stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w
     n = chunk_count(y.shape[0], y.shape[1], y.shape[2], y.shape[3], weight.shape[0] * weight.shape[1])
-    if fits(weight.shape[0], weight.shape[1], weight.shape[2], stride_w, dilation_w, x):
-        parallel_for(n, three_taps.forward, (n, x, weight, bias, slope, geometry, y, partials))
-    else:
-        parallel_for(n, _forward, (n, x, weight, bias, slope, geometry, y, partials))
+    parallel_for(n, _forward, (n, x, weight, bias, slope, geometry, y, partials))
     if partials.shape[0] > 0:
         merge_moments(partials, mean, m2)
 
@@ -84,6 +86,15 @@ def forward_parallel(x, weight, bias, slope, stride_h, stride_w, pad_top, pad_le
 @body
 def _backward_data(part, parts, dy, weight, geometry, zeros, dx):
     """Rows of dx, counted over all images."""
+    kernel_h, kernel_w, channels = weight.shape
+    if fits(kernel_h, kernel_w, channels, geometry[1], geometry[5], dx):
+        three_taps.backward_data(part, parts, dy, weight, geometry, zeros, dx)
+    else:
+        _backward_data_in_groups(part, parts, dy, weight, geometry, zeros, dx)
+
+
+@body
+def _backward_data_in_groups(part, parts, dy, weight, geometry, zeros, dx):
     kernel_h, kernel_w, channels = weight.shape
     stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w = geometry
     height, width, out_h, out_w = dx.shape[1], dx.shape[2], dy.shape[1], dy.shape[2]
@@ -108,12 +119,8 @@ def backward_data_serial(dy, weight, stride_h, stride_w, pad_top, pad_left, dila
     geometry = stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w
     n = chunk_count(dx.shape[0], dx.shape[1], dx.shape[2], dx.shape[3], weight.shape[0] * weight.shape[1])
     zeros = np.zeros(dx.shape[3], dx.dtype)
-    if fits(weight.shape[0], weight.shape[1], weight.shape[2], stride_w, dilation_w, dx):
-        for k in range(n):
-            three_taps.backward_data(k, n, dy, weight, geometry, zeros, dx)
-    else:
-        for k in range(n):
-            _backward_data(k, n, dy, weight, geometry, zeros, dx)
+    for k in range(n):
+        _backward_data(k, n, dy, weight, geometry, zeros, dx)
 
 
 @parallel
@@ -121,10 +128,7 @@ def backward_data_parallel(dy, weight, stride_h, stride_w, pad_top, pad_left, di
     geometry = stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w
     n = chunk_count(dx.shape[0], dx.shape[1], dx.shape[2], dx.shape[3], weight.shape[0] * weight.shape[1])
     zeros = np.zeros(dx.shape[3], dx.dtype)
-    if fits(weight.shape[0], weight.shape[1], weight.shape[2], stride_w, dilation_w, dx):
-        parallel_for(n, three_taps.backward_data, (n, dy, weight, geometry, zeros, dx))
-    else:
-        parallel_for(n, _backward_data, (n, dy, weight, geometry, zeros, dx))
+    parallel_for(n, _backward_data, (n, dy, weight, geometry, zeros, dx))
 
 
 # ------------------------------------------------------------------------------------------- backward_weights
