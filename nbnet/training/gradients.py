@@ -33,16 +33,12 @@ class Found:
     """
 
     def __init__(self, trainer: Any, counted: int, waiting: list[Call], metrics: Collection[Metric]) -> None:
-        self.trainer, self.waiting, self.metrics = trainer, waiting, metrics
+        self.trainer, self.waiting, self.metrics, self.waits = trainer, waiting, metrics, False
         self.gate: Any = None
         self._sums = Sums(counted=counted)
         self._parts: list[tuple[Any, ...]] = []  # how to finish it, its arrays, x
         self._rows: list[tuple[Any, ...]] = []  # prediction, target and weights
         self._reading: Any = None
-
-    @property
-    def waits(self) -> bool:
-        return self.gate is not None
 
     def add(self, started: Started, x: Any, *rows: Any) -> None:
         """Add a part.
@@ -56,7 +52,7 @@ class Found:
             self._rows.append(rows)
         backend = self.trainer.model.backend
         if backend.name == "cuda" and started.arrays:
-            self.gate = self.gate or backend.gate()
+            self.gate, self.waits = self.gate or backend.gate(), True
             for array in started.arrays:
                 if array.dtype == np.float64:
                     self.gate.check(array)
@@ -70,7 +66,7 @@ class Found:
         Args:
             finish, arrays: as in Started. rows: its prediction, target and weights.
         """
-        self.gate = gate
+        self.gate, self.waits = gate, True
         self._parts.append((finish, arrays, x))
         if self.metrics:
             self._rows.append(rows)
@@ -87,7 +83,7 @@ class Found:
         Raises:
             NonFiniteError: a loss is not finite.
         """
-        sums, metrics = self._sums, copied(self.metrics)
+        sums, metrics = self._sums, copied(self.metrics) if self.metrics else ()
         if self.waits:
             self.read()
             *arrays, is_open = self._reading.arrived()

@@ -140,19 +140,17 @@ def launched(trainer: Any, batch: Batch, lr: float, metrics: tuple[Metric, ...],
         found = gradients(trainer, *batch[:3], metrics, params.values(), waiting)
     else:
         found = Known(sliced.gradients(trainer, batch, metrics, params.values(), waiting), metrics)
-    found.read()
-    by_kernels = getattr(optimizer.step, "__func__", None) is Optimizer.step and type(optimizer)._update is Optimizer._update
+    own_step = getattr(optimizer.step, "__func__", None) is not Optimizer.step  # a method of the user's
     regularized = [param for param in params.values() if param.regularizer is not None]
-    if found.waits and (regularized or not by_kernels):
-        found = Known(*found.finish())
+    if found.waits:
+        found.read()
+        if regularized or own_step or type(optimizer)._update is not Optimizer._update:
+            found = Known(*found.finish())
     for param in regularized:
         param.grad[:] = np.asarray(param.grad) + param.regularizer(np.asarray(param.value))
     if trainer.clip_norm is not None:
         clip(params.values(), trainer.clip_norm, model.backend)
-    if getattr(optimizer.step, "__func__", None) is Optimizer.step:
-        calls = optimizer.calls(params, model.backend, lr)
-    else:  # a method of the user's
-        calls = [partial(optimizer.step, params, model.backend, lr)]
+    calls = [partial(optimizer.step, params, model.backend, lr)] if own_step else optimizer.calls(params, model.backend, lr)
     if found.waits:
         with found.gate.before():
             commit(calls)
