@@ -7,12 +7,13 @@ from contextlib import AbstractContextManager, nullcontext
 
 MODES = {
     "device": "on a GPU, if there is one (the default)",
-    "simulator": "as Python, in Numba's simulator: half of the tests' cases",
+    "simulator": "as Python, in Numba's simulator: a quarter of the tests' cases",
     "simulator-complete": "all cases",
-    "executor": "compiled for the CPU, with every access checked: an eighth of the tests' cases",
+    "executor": "compiled for the CPU, with every access checked: a twelfth of the tests' cases",
     "executor-complete": "all cases",
 }
-EVERY = {"simulator": 2, "executor": 8}  # which cases of a test function run: the first one, and every so many after it
+EVERY = {"simulator": 4, "executor": 12}  # which cases of a test function run: the first one, and every so many after it
+MANY, THIRD = "tests/gpu/test_operations.py", 3  # a file of tests/gpu with hundreds of cases, of which each third one runs
 INSTALLED = importlib.util.find_spec("numba_cuda") is not None
 SIMULATED = EXECUTED = GPU = False  # GPU: compiled kernels run, in the executor too
 
@@ -46,12 +47,15 @@ def lacking(mode: str) -> str | None:
 
 
 def sampled(items: list, mode: str) -> list:
-    """The tests that run in this mode: the cases of EVERY, and all of tests/gpu."""
+    """The tests that run in this mode: the cases of EVERY, and all of tests/gpu but for MANY."""
     seen: Counter = Counter()
     chosen = []
     for item in items:
         function = item.nodeid.partition("[")[0]
-        if seen[function] % EVERY.get(mode, 1) == 0 or function.startswith("tests/gpu/"):
+        every = EVERY.get(mode, 1)
+        if function.startswith("tests/gpu/"):
+            every = min(every, THIRD) if function.startswith(MANY) else 1
+        if seen[function] % every == 0:
             chosen.append(item)
         seen[function] += 1
     return chosen
