@@ -2,7 +2,7 @@
 
 python benchmarks/measure.py [NAMES] [--runs 3] [--images FOLDER]
 
-cpu           nbnet bench, three times: results/cpu
+cpu           nbnet bench, three times: results/cpu, with the charts of the run nearest to the medians
 avx2          nbnet bench with AVX2 at most, in nbnet and in its peers: results/avx2
 profiles      each kernel of a training step beside its floor
 growth, prediction, augmentation, commands, distributed    the programs of these names; distributed needs nbnet[mpi] and mpiexec
@@ -20,7 +20,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from math import log
 from pathlib import Path
+from statistics import median
+
+from nbnet.bench.report import combined, read
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path("benchmarks") / "results"
@@ -49,16 +53,25 @@ SSE = AVX2 | {
 
 
 def bench(folder, runs, limits, options):
-    """nbnet bench several times: results.json and charts of the first run, and results-2.json and so on."""
-    for run in range(1, runs + 1):
-        with tempfile.TemporaryDirectory() as made:
-            python("-m", "nbnet", "bench", "--out", made, *options, environment=limits)
-            (ROOT / folder).mkdir(parents=True, exist_ok=True)
-            for path in Path(made).iterdir() if run == 1 else [Path(made) / "results.json"]:
-                shutil.copy(path, ROOT / folder / (path.name if run == 1 else f"results-{run}.json"))
-    for path in (ROOT / folder).glob("results-*.json"):
-        if int(path.stem.partition("-")[2]) > runs:
-            path.unlink()  # of an earlier measurement with more runs
+    """nbnet bench several times: results.json and the charts of the run nearest to the medians, results-2.json and so on of the others."""
+    with tempfile.TemporaryDirectory() as made:
+        folders = [Path(made) / str(run) for run in range(runs)]
+        for each in folders:
+            python("-m", "nbnet", "bench", "--out", str(each), *options, environment=limits)
+        folders.insert(0, folders.pop(nearest_to_medians([read(each / "results.json") for each in folders])))
+        (ROOT / folder).mkdir(parents=True, exist_ok=True)
+        for path in (ROOT / folder).glob("results-*.json"):  # of an earlier measurement, perhaps with more runs
+            path.unlink()
+        for path in folders[0].iterdir():
+            shutil.copy(path, ROOT / folder / path.name)
+        for run, each in enumerate(folders[1:], 2):
+            shutil.copy(each / "results.json", ROOT / folder / f"results-{run}.json")
+
+
+def nearest_to_medians(reports):
+    """The number of the run whose times differ least from the medians of all."""
+    lines = [line for line in combined(reports)["summary"] if len(line["nbnet_each"]) == len(reports)]
+    return min(range(len(reports)), key=lambda run: median(abs(log(line["nbnet_each"][run] / line["nbnet"])) for line in lines))
 
 
 def program(name, *options):
