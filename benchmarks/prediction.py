@@ -110,11 +110,11 @@ def contenders(model, x, predictor, compiled):
 
 def measure(model, x, prepared, rounds):
     """Median microseconds by contender, with the 10th and 90th percentiles of the ratio to the first."""
-    runs, wanted = contenders(model, x, *prepared), model.predict(x)
+    runs, expected = contenders(model, x, *prepared), model.predict(x)
     for name, run in runs.items():
         for _ in range(5):
             y = run()
-        assert np.abs(y - wanted).max() <= 1e-4 * np.abs(wanted).max(), name
+        assert np.abs(y - expected).max() <= 1e-4 * np.abs(expected).max(), name
     times = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():

@@ -202,9 +202,9 @@ def _compiled() -> list[str]:
     ]
 
 
-def _runs(**wanted: Any) -> list[dict[str, Any]]:
+def _runs(**values: Any) -> list[dict[str, Any]]:
     runs = stored("airbench/results.json")
-    return [run for run in runs if all(run[key] == value for key, value in wanted.items())]
+    return [run for run in runs if all(run[key] == value for key, value in values.items())]
 
 
 def _spread(values: list[float]) -> str:

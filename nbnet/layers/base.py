@@ -156,7 +156,7 @@ class Layer(CodeRepr, Stage):
             self._move_buffers(moved)
 
     def _move_buffers(self, moved: dict[int, Any]) -> None:
-        """Put other arrays in the place of buffers, by the ids of these."""
+        """Replace buffers by the arrays that `moved` gives for their ids."""
         self._buffers = {name: moved.get(id(array), array) for name, array in self._buffers.items()}
 
     @explained("build((28, 28, 1))")

@@ -256,10 +256,10 @@ class Recording:
         for stage in self.live:
             stage.apply_updates()
 
-    def _check(self, gradient: np.ndarray, wanted: np.ndarray) -> None:
-        if gradient.shape != wanted.shape or gradient.dtype != wanted.dtype:
-            error = ShapeError if gradient.shape != wanted.shape else DTypeError
+    def _check(self, gradient: np.ndarray, expected: np.ndarray) -> None:
+        if gradient.shape != expected.shape or gradient.dtype != expected.dtype:
+            error = ShapeError if gradient.shape != expected.shape else DTypeError
             raise error(
                 f"the gradient of the loss has shape {gradient.shape} and dtype {gradient.dtype}, "
-                f"expected {wanted.shape} and {wanted.dtype}, as the prediction has"
+                f"expected {expected.shape} and {expected.dtype}, as the prediction has"
             )

@@ -18,9 +18,9 @@ DTYPE = "float32" if GPU else "float64"  # the simulator has NumPy's numbers, wh
 @pytest.mark.parametrize("name", operations.CASES)
 def test_cuda_gives_what_numpy_gives(name):
     kind, call = operations.CASES[name]
-    wanted, found = call("numpy", "float64"), call("cuda", DTYPE)
-    assert len(wanted) == len(found)
-    for i, (a, b) in enumerate(zip(wanted, found)):
+    expected, found = call("numpy", "float64"), call("cuda", DTYPE)
+    assert len(expected) == len(found)
+    for i, (a, b) in enumerate(zip(expected, found)):
         assert_close(np.asarray(b), np.asarray(a), kind, DTYPE, f"{name}, result {i}: ")
 
 
